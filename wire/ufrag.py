@@ -1,0 +1,102 @@
+"""The sealed ufrag: an ICE username fragment that is also a route, and proves it.
+
+The transceiver that answers an offer makes its ufrag; every client repeats it in the USERNAME of its STUN
+checks (RFC 8445 section 7.2.2); the kernel and the workers read the route from it. 24 characters of the ICE
+alphabet (RFC 8839 section 5.4), most significant bits first::
+
+    0         version (3 bits), key id (3 bits)
+    1 to 3    transceiver id (18 bits)
+    4 to 15   random (72 bits)
+    16 to 23  high 48 bits of the tag: SipHash-2-4 under the key, over characters 0 to 15 as they stand
+
+The low 8 bits of the tag are the slot that decides the core. ``bpf/steer.c`` does the same arithmetic; both
+pass ``tests/vectors/ufrag.json``. A ufrag is not a secret: it keeps invented routes out, while
+MESSAGE-INTEGRITY at the transceiver authenticates the caller.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from siphash24 import siphash24
+
+__all__ = ["LENGTH", "SLOTS", "Route", "call_id", "open_sealed", "seal", "ufrag_of_call"]
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+VERSION = 1
+LENGTH = 24
+SLOTS = 256
+MAX_TRANSCEIVER = (1 << 18) - 1
+MAX_KEY_ID = 7
+
+_HEAD = 16
+_RANDOM_BITS = 72
+_VALUE = {ord(c): i for i, c in enumerate(ALPHABET)}
+_TO_CALL = str.maketrans("+/", "-_")
+_FROM_CALL = str.maketrans("-_", "+/")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a ufrag with a valid tag says."""
+
+    transceiver: int
+    slot: int
+    key_id: int
+
+
+def _digits(value: int, count: int) -> str:
+    return "".join(ALPHABET[(value >> (6 * i)) & 63] for i in reversed(range(count)))
+
+
+def _tag(head: bytes, key: bytes) -> int:
+    return int.from_bytes(siphash24(head, key=key).digest(), "little")
+
+
+def seal(transceiver: int, key_id: int, key: bytes, *, random: int | None = None) -> str:
+    """A new ufrag for ``transceiver`` under the 16 byte ``key``; ``random`` (72 bits) is given by tests only.
+
+    Raises ValueError when a field does not fit.
+    """
+    if not 0 <= transceiver <= MAX_TRANSCEIVER:
+        raise ValueError(f"transceiver id {transceiver} is not between 0 and {MAX_TRANSCEIVER}")
+    if not 0 <= key_id <= MAX_KEY_ID:
+        raise ValueError(f"key id {key_id} is not between 0 and {MAX_KEY_ID}")
+    if random is None:
+        random = secrets.randbits(_RANDOM_BITS)
+    head = _digits(VERSION << 3 | key_id, 1) + _digits(transceiver, 3) + _digits(random, 12)
+    return head + _digits(_tag(head.encode(), key) >> 16, 8)
+
+
+def open_sealed(ufrag: bytes, keys: Mapping[int, bytes]) -> Route | None:
+    """The route in ``ufrag``, or None where length, version, key id or tag is wrong."""
+    if len(ufrag) != LENGTH:
+        return None
+    first = _VALUE.get(ufrag[0], -1)
+    if first >> 3 != VERSION:
+        return None
+    key = keys.get(first & 7)
+    if key is None:
+        return None
+    tag = _tag(ufrag[:_HEAD], key)
+    if not hmac.compare_digest(ufrag[_HEAD:], _digits(tag >> 16, 8).encode()):
+        return None
+    transceiver = 0
+    for c in ufrag[1:4]:
+        transceiver = transceiver << 6 | _VALUE[c]
+    return Route(transceiver, tag % SLOTS, first & 7)
+
+
+def call_id(ufrag: str) -> str:
+    """The call's public id: the same sealed route, in characters that need no escape in a URL."""
+    return "rtc_" + ufrag.translate(_TO_CALL)
+
+
+def ufrag_of_call(call: str) -> bytes | None:
+    """The ufrag behind a call id, not yet verified, or None where it cannot be one."""
+    if not call.startswith("rtc_") or not call.isascii() or len(call) != 4 + LENGTH:
+        return None
+    return call[4:].translate(_FROM_CALL).encode()
