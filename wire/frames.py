@@ -79,9 +79,7 @@ class Control:
     fields: dict[str, Any]
 
 
-def data(
-    addresses: bytes, lengths: npt.NDArray[np.uint16], body: bytes | memoryview
-) -> list[bytes | memoryview]:
+def data(addresses: bytes, lengths: npt.NDArray[np.uint16], body: bytes | memoryview) -> list[bytes | memoryview]:
     """The two parts of a data message; shapes as in ``Data``."""
     packed = lengths.astype("<u2", copy=False).tobytes()
     return [msgpack.packb([VERSION, "data", packed, addresses]), body]

@@ -43,9 +43,7 @@ class ClusterKeys:
         The public half never crosses the wire in CurveZMQ (RFC 26): a client must bring it. As it is derived
         from the secret, only holders of the file can connect.
         """
-        secret = zmq.utils.z85.encode(
-            hashlib.blake2b(self.link, digest_size=32, person=b"firsthop-link").digest()
-        )
+        secret = zmq.utils.z85.encode(hashlib.blake2b(self.link, digest_size=32, person=b"firsthop-link").digest())
         return zmq.curve_public(secret), secret
 
 
