@@ -1,0 +1,209 @@
+"""One TOML file per host, environment variables over it, checked before anything starts.
+
+``FIRSTHOP_EDGE__MEDIA=203.0.113.10:3478`` sets ``media`` of section ``[edge]``: two underscores go one level down.
+The defaults stand here and nowhere else; ``firsthop config`` prints the table that the README shows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from wire.address import pack
+from wire.ufrag import MAX_TRANSCEIVER
+
+__all__ = ["Config", "ConfigError", "Edge", "Transceiver", "load", "rows", "split_address"]
+
+PREFIX = "FIRSTHOP_"
+
+# Ports that browsers refuse as media or page addresses (the fetch standard's list of bad ports, from 1024 up).
+BROWSER_REFUSES = frozenset(
+    [
+        1719,
+        1720,
+        1723,
+        2049,
+        3659,
+        4045,
+        4190,
+        5060,
+        5061,
+        6000,
+        6566,
+        6665,
+        6666,
+        6667,
+        6668,
+        6669,
+        6679,
+        6697,
+        10080,
+    ]
+)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used: one line that names file, key and what is wrong."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port`` or ``[v6]:port``. Raises ValueError unless the host is numeric."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        number = int(port) if colon else -1
+        pack(host, number)
+    except (OSError, ValueError, OverflowError):
+        number = -1
+    if not 0 <= number <= 65535:
+        raise ValueError(
+            f"{text!r} is not a numeric address and port such as 203.0.113.10:3478 or [2001:db8::1]:3478"
+        )
+    return host, number
+
+
+def _address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+def _media_address(text: str) -> str:
+    _, port = split_address(text)
+    if port < 1024 or port in BROWSER_REFUSES:
+        raise ValueError(f"browsers send no media to port {port}: choose another, such as 3478")
+    return text
+
+
+def _one_address(text: str) -> str:
+    host, _ = split_address(text)
+    if host in ("0.0.0.0", "::"):
+        raise ValueError(f"{text!r}: name one address: clients are told this one, and replies must come from it")
+    return _media_address(text)
+
+
+Address = Annotated[str, AfterValidator(_address)]
+MediaAddress = Annotated[str, AfterValidator(_one_address)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Cluster(_Section):
+    keys: Path = Field(
+        Path("/etc/firsthop/cluster.toml"), description="the cluster's secrets: `firsthop keys new`"
+    )
+
+
+class Peer(_Section):
+    """A transceiver as the edge sees it."""
+
+    id: int = Field(ge=0, le=MAX_TRANSCEIVER, description="the id that its ufrags carry")
+    endpoint: str = Field(pattern=r"^(tcp|ipc)://.+", description="where it listens, `tcp://` or `ipc://`")
+
+
+class Edge(_Section):
+    name: str = Field("edge", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="this edge, unique in the cluster")
+    media: MediaAddress = Field("127.0.0.1:3478", description="the one shared UDP address and port")
+    advertise: MediaAddress | None = Field(None, description="what clients are told instead, behind a 1:1 NAT")
+    interface: str = Field("", description="where XDP attaches; empty: the kernel spreads flows by itself")
+    cores: tuple[int, ...] = Field((), description="one worker each; empty: all that this process may use")
+    flow_entries: int = Field(65536, ge=64, le=1 << 24, description="flows that the kernel map holds")
+    http: Address = Field("127.0.0.1:8080", description="signaling listens here")
+    tls_certificate: Path | None = Field(None, description="PEM chain; with it signaling speaks HTTPS")
+    tls_key: Path | None = Field(None, description="PEM key of that certificate")
+    api_keys: Path = Field(Path("/etc/firsthop/api-keys"), description="bearer tokens, one a line")
+    allowed_origins: tuple[str, ...] = Field(("*",), description="origins whose pages may place calls (CORS)")
+    metrics: Address = Field(
+        "127.0.0.1:9400",
+        description="Prometheus: supervisor here, signaling one port up, workers from two ports up",
+    )
+    transceivers: tuple[Peer, ...] = Field((), description="`[[edge.transceivers]]` with id and endpoint")
+
+
+class Transceiver(_Section):
+    id: int = Field(1, ge=0, le=MAX_TRANSCEIVER, description="unique in the cluster; its ufrags carry it")
+    endpoint: str = Field(
+        "ipc:///run/firsthop/transceiver.sock", pattern=r"^(tcp|ipc)://.+", description="edges connect here"
+    )
+    agent: str = Field("parrot", description="who answers a call that names no model")
+    max_sessions: int = Field(200, ge=1, description="calls beyond this are refused with 503")
+    metrics: Address = Field("127.0.0.1:9500", description="Prometheus")
+
+
+class Log(_Section):
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe that is written")
+    format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON")
+
+
+class Config(BaseSettings):
+    """Everything a host can be told."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    cluster: Cluster = Cluster()  # type: ignore[call-arg]
+    edge: Edge = Edge()  # type: ignore[call-arg]
+    transceiver: Transceiver = Transceiver()  # type: ignore[call-arg]
+    log: Log = Log()  # type: ignore[call-arg]
+
+
+def load(path: Path | None) -> Config:
+    """The configuration of this host, ``path`` below the environment. Raises ConfigError."""
+
+    class FromFile(Config):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (env_settings, TomlConfigSettingsSource(settings_cls, path)) if path else (env_settings,)
+
+    for name in os.environ:
+        if name.startswith(PREFIX) and name[len(PREFIX) :].partition("__")[0].lower() not in Config.model_fields:
+            raise ConfigError(
+                f"environment variable {name}: no such section (there are {', '.join(Config.model_fields)})"
+            )
+    if path and not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    source = str(path) if path else "environment"
+    try:
+        return FromFile()
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        what = "no such key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{source}: {key}: {what}") from None
+    except ValueError as e:  # not TOML, or an environment variable that is not JSON where a list belongs
+        raise ConfigError(f"{source}: {str(e).splitlines()[0]}") from None
+
+
+def rows() -> Iterator[tuple[str, str, str]]:
+    """(key, default, meaning) of every key, in order."""
+    for section, field in Config.model_fields.items():
+        model = field.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        for name, inner in model.model_fields.items():
+            default = inner.get_default()
+            shown = "" if default in (None, "", ()) else str(default[0] if default == ("*",) else default)
+            yield f"{section}.{name}", shown, inner.description or ""

@@ -1,0 +1,66 @@
+"""What Prometheus sees: one registry and one ``/metrics`` per process.
+
+The packet funnel. Each stage counts each packet exactly once, under the outcome that it had there, so the
+difference between two stages is what was lost between them. On the way in::
+
+    firsthop_rx_xdp_packets_total{verdict, core}      -> steered packets go on
+    firsthop_rx_worker_datagrams_total{outcome}       -> forwarded_* go on
+    firsthop_rx_transceiver_datagrams_total{outcome}  -> audio goes on
+    firsthop_rx_agent_frames_total{outcome}           -> heard
+
+and on the way out::
+
+    firsthop_tx_agent_frames_total{outcome}           -> sent
+    firsthop_tx_transceiver_datagrams_total{outcome}  -> sent
+    firsthop_tx_worker_datagrams_total{outcome}       -> sent
+
+Hot paths count in plain integers (``Tally``) that are read when Prometheus asks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+__all__ = ["Gauge", "Tally", "serve"]
+
+
+class Tally(Counter[str], Collector):
+    """A counter with one label, as cheap as a dictionary.
+
+    Every outcome is named when it is made, so that each stands at 0 before it first happens.
+    """
+
+    def __init__(self, name: str, what: str, outcomes: Iterable[str], label: str = "outcome") -> None:
+        super().__init__(dict.fromkeys(outcomes, 0))
+        self._family = (name, what, label)
+
+    def collect(self) -> Iterator[Metric]:
+        name, what, label = self._family
+        family = CounterMetricFamily(name, what, labels=[label])
+        for outcome, count in list(self.items()):
+            family.add_metric([outcome], count)
+        yield family
+
+
+class Gauge(Collector):
+    """A value that is asked for when Prometheus asks."""
+
+    def __init__(self, name: str, what: str, read: Callable[[], float]) -> None:
+        self._family = (name, what, read)
+
+    def collect(self) -> Iterator[Metric]:
+        name, what, read = self._family
+        yield GaugeMetricFamily(name, what, value=read())
+
+
+def serve(host: str, port: int, *collectors: Collector) -> None:
+    """Serves ``/metrics`` from a thread of its own. Raises OSError where the port is taken."""
+    registry = CollectorRegistry()
+    for collector in collectors:
+        registry.register(collector)
+    start_http_server(port, host, registry)

@@ -1,0 +1,62 @@
+"""RTP packets (RFC 3550 section 5.1), parsed and built for one audio stream; RTCP comes from aiortc."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+__all__ = ["Packet", "build", "is_rtcp", "is_rtp_or_rtcp", "parse", "sequence_distance"]
+
+_HEADER = struct.Struct("!BBHII")
+
+
+class Packet(NamedTuple):
+    """``timestamp`` in units of the codec's RTP clock (48,000 a second for Opus, whatever it carries)."""
+
+    payload_type: int
+    marker: bool
+    sequence: int
+    timestamp: int
+    ssrc: int
+    payload: bytes
+
+
+def is_rtp_or_rtcp(datagram: bytes) -> bool:
+    """First byte 128 to 191 (RFC 7983)."""
+    return len(datagram) >= 8 and 128 <= datagram[0] <= 191
+
+
+def is_rtcp(datagram: bytes) -> bool:
+    """Tells RTCP from RTP on one port (RFC 5761 section 4)."""
+    return 192 <= datagram[1] <= 223
+
+
+def parse(data: bytes) -> Packet | None:
+    """The packet in ``data`` (already decrypted), or None where it is malformed. Header extensions are skipped."""
+    if len(data) < 12 or data[0] >> 6 != 2:
+        return None
+    first, second, sequence, timestamp, ssrc = _HEADER.unpack_from(data)
+    start, end = 12 + 4 * (first & 15), len(data)
+    if first & 0x10:
+        if end < start + 4:
+            return None
+        start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4], "big")
+    if first & 0x20:
+        padding = data[-1]
+        if padding == 0:
+            return None
+        end -= padding
+    if end < start:
+        return None
+    return Packet(second & 127, second > 127, sequence, timestamp, ssrc, data[start:end])
+
+
+def build(payload_type: int, marker: bool, sequence: int, timestamp: int, ssrc: int, payload: bytes) -> bytes:
+    """A packet without extensions. ``sequence`` and ``timestamp`` wrap by themselves."""
+    second = payload_type | 128 if marker else payload_type
+    return _HEADER.pack(128, second, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc) + payload
+
+
+def sequence_distance(a: int, b: int) -> int:
+    """How far ``b`` is ahead of ``a``, -32768 to 32767, across the wrap (RFC 1982)."""
+    return ((b - a + 0x8000) & 0xFFFF) - 0x8000
