@@ -7,10 +7,10 @@ address is always the client's.
 
 Control messages, sender first:
 
-* signaling -> transceiver: ``session.offer`` {request, sdp, agent, media: [host, port]}, ``session.end``
+* signaling -> transceiver: ``session.offer`` {request, offer, agent, media: [host, port]}, ``session.end``
   {request, ufrag}, ``health`` {request}
 * transceiver -> signaling: ``session.answer`` {request, ufrag, sdp}, ``session.ended`` {request},
-  ``session.refused`` {request, code, message, param}, ``health`` {request, sessions, draining}
+  ``session.refused`` {request, code, message, param}, ``health`` {request, sessions, agents}
 * transceiver -> worker: ``path.up`` {address, ufrag, ssrcs}, ``path.down`` {address}
 * worker -> transceiver: ``hello`` {}, sent on each connection
 """

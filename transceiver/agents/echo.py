@@ -1,0 +1,16 @@
+"""Opus straight back: nothing is decoded, so what returns is what was sent, as soon as it came."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from transceiver.agents import Base
+
+
+class Agent(Base):
+    """Sends every packet back."""
+
+    hears: ClassVar[Literal["pcm", "opus"]] = "opus"
+
+    def heard_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        self.line.send_opus(payload, timestamp, marker)

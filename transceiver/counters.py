@@ -1,0 +1,53 @@
+"""The transceiver's part of the packet funnel (``firsthop.metrics``); each datagram and frame is counted once a
+stage."""
+
+from __future__ import annotations
+
+from firsthop.metrics import Tally
+
+__all__ = ["ENDS", "RX_DATAGRAMS", "RX_FRAMES", "TX_DATAGRAMS", "TX_FRAMES", "WIRE_ERRORS", "all_counters"]
+
+RX_DATAGRAMS = Tally(
+    "firsthop_rx_transceiver_datagrams",
+    "Datagrams from the edges, by what became of them",
+    (
+        "audio",
+        "rtcp",
+        "dtls",
+        "stun_answered",
+        "stun_malformed",
+        "stun_unknown_session",
+        "stun_not_authentic",
+        "unknown_path",
+        "too_early",
+        "srtp_not_authentic",
+        "rtp_malformed",
+        "other_payload",
+        "overflow",
+        "other",
+    ),
+)
+RX_FRAMES = Tally(
+    "firsthop_rx_agent_frames",
+    "Audio frames towards agents; concealed ones stand for packets that never came",
+    ("heard", "concealed", "late", "malformed"),
+)
+TX_FRAMES = Tally(
+    "firsthop_tx_agent_frames",
+    "Audio frames from agents; silence is sent while an agent has nothing to say",
+    ("sent", "silence", "overflow"),
+)
+TX_DATAGRAMS = Tally(
+    "firsthop_tx_transceiver_datagrams",
+    "Datagrams to the edges, by what became of them",
+    ("sent", "no_path", "edge_gone", "edge_full"),
+)
+WIRE_ERRORS = Tally("firsthop_transceiver_wire_errors", "Messages from edges that could not be read", ("refused",))
+ENDS = Tally(
+    "firsthop_transceiver_sessions_ended",
+    "Sessions that ended, by reason",
+    ("hangup", "closed_by_peer", "consent_expired", "never_came", "dtls_failed", "agent_failed", "shutdown"),
+    label="reason",
+)
+
+all_counters = (RX_DATAGRAMS, RX_FRAMES, TX_FRAMES, TX_DATAGRAMS, WIRE_ERRORS, ENDS)

@@ -1,0 +1,101 @@
+"""The transceiver's end of the links to all edges: one ROUTER socket on the event loop.
+
+The raw socket is drained without blocking when its descriptor says so; asyncio's own ZeroMQ integration costs
+twelve times as much a message. Outgoing datagrams gather per worker until the loop has run everything that was
+due, then leave as one message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import zmq
+
+from transceiver.counters import TX_DATAGRAMS, WIRE_ERRORS
+from wire import frames
+from wire.frames import Control, Data, WireError
+
+__all__ = ["Link"]
+
+_MESSAGES_A_TURN = 64
+
+
+class Link:
+    """Calls ``on_data(worker, batch)`` and ``on_control(peer, message)``."""
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        on_data: Callable[[bytes, Data], None],
+        on_control: Callable[[bytes, Control], None],
+    ) -> None:
+        self._socket = socket
+        self._on_data = on_data
+        self._on_control = on_control
+        self._outbox: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._again: asyncio.Handle | None = None
+        self._loop.add_reader(socket.fileno(), self._drain)
+        self._look_again()
+
+    def send(self, worker: bytes, address: bytes, datagram: bytes) -> None:
+        """Queues a datagram; it leaves before the loop waits again."""
+        if not self._outbox:
+            self._loop.call_soon(self._flush)
+        self._outbox.setdefault(worker, []).append((address, datagram))
+
+    def control(self, peer: bytes, type_: str, **fields: object) -> None:
+        """Sends a control message now, before any datagram still queued."""
+        self._put(peer, frames.control(type_, **fields))
+
+    def close(self) -> None:
+        """Sends what is queued and ends."""
+        self._flush()
+        self._loop.remove_reader(self._socket.fileno())
+        if self._again is not None:
+            self._again.cancel()
+        # What was just said (goodbyes) may still be in ZeroMQ's hands.
+        self._socket.close(linger=200)
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, {}
+        for worker, batch in outbox.items():
+            for at in range(0, len(batch), frames.MAX_DATAGRAMS):
+                part = batch[at : at + frames.MAX_DATAGRAMS]
+                TX_DATAGRAMS[self._put(worker, frames.pack_batch(part))] += len(part)
+
+    def _put(self, peer: bytes, parts: list[bytes] | list[bytes | memoryview]) -> str:
+        try:
+            self._socket.send_multipart([peer, *parts], zmq.NOBLOCK)
+        except zmq.Again:
+            return "edge_full"
+        except zmq.ZMQError as e:
+            if e.errno != zmq.EHOSTUNREACH:
+                raise
+            return "edge_gone"
+        # Sending may swallow the edge that the descriptor shows only once.
+        self._look_again()
+        return "sent"
+
+    def _look_again(self) -> None:
+        if self._again is None and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._again = self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._again = None
+        for _ in range(_MESSAGES_A_TURN):
+            try:
+                peer, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = frames.decode(parts)
+            except (WireError, IndexError):
+                WIRE_ERRORS["refused"] += 1
+                continue
+            if isinstance(message, Data):
+                self._on_data(peer, message)
+            else:
+                self._on_control(peer, message)
+        self._look_again()

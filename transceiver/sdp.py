@@ -1,0 +1,144 @@
+"""The offer as far as it concerns us, and the answer to it.
+
+The offer is parsed by aiortc; the answer is written from a template, because it is always the same: one candidate
+(the edge's shared port), ICE-lite (RFC 8445 section 2.5), Opus, and one data channel section. Sections that we do
+not serve are refused with port 0 and keep their place (RFC 3264 section 6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiortc.sdp import MediaDescription, SessionDescription
+
+__all__ = ["MAX_MESSAGE_BYTES", "Offer", "OfferError", "answer", "parse"]
+
+MAX_MESSAGE_BYTES = 65536
+_ANSWERED = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
+
+
+class OfferError(ValueError):
+    """An offer that cannot be answered; the text is for the client's author."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One m-line as the answer repeats it. ``accepted`` is "audio", "application" or empty."""
+
+    kind: str
+    profile: str
+    formats: str
+    mid: str
+    accepted: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a session needs of the client's SDP. ``fingerprints`` are (algorithm, value)."""
+
+    sections: tuple[Section, ...]
+    ice_ufrag: str
+    ice_password: str
+    fingerprints: tuple[tuple[str, str], ...]
+    dtls_client: bool
+    opus_payload_type: int
+    direction: str
+    ssrcs: tuple[int, ...]
+    sctp_port: int | None
+    max_message_bytes: int
+
+
+def parse(text: str) -> Offer:
+    """The offer in ``text``. Raises OfferError saying which part is missing or malformed."""
+    if not text.startswith("v=0"):
+        raise OfferError("the body is not SDP: it does not begin with v=0")
+    try:
+        description = SessionDescription.parse(text)
+    except Exception as e:  # the parser raises whatever its conversions raise
+        raise OfferError(f"malformed SDP: {type(e).__name__} {e}".strip()) from None
+    audio = next((m for m in description.media if m.kind == "audio" and m.port and _opus(m) is not None), None)
+    if audio is None:
+        heard = any(m.kind == "audio" for m in description.media)
+        raise OfferError(
+            "the audio section offers no opus/48000/2" if heard else "there is no audio section (m=audio)"
+        )
+    data = next((m for m in description.media if m.kind == "application" and m.sctp_port), None)
+    if audio.ice is None or not audio.ice.usernameFragment or not audio.ice.password:
+        raise OfferError("the audio section has no a=ice-ufrag and a=ice-pwd")
+    if audio.dtls is None or not audio.dtls.fingerprints:
+        raise OfferError("the audio section has no a=fingerprint")
+    if not audio.rtcp_mux:
+        raise OfferError("the audio section has no a=rtcp-mux, and there is one port for everything")
+    opus = _opus(audio)
+    assert opus is not None
+    return Offer(
+        sections=tuple(_section(m, audio, data) for m in description.media),
+        ice_ufrag=audio.ice.usernameFragment,
+        ice_password=audio.ice.password,
+        fingerprints=tuple((f.algorithm, f.value) for f in audio.dtls.fingerprints),
+        # setup:active in the offer leaves us the passive side; otherwise being the client saves a round trip.
+        dtls_client=audio.dtls.role != "client",
+        opus_payload_type=opus,
+        direction=_ANSWERED[audio.direction or "sendrecv"],
+        ssrcs=tuple(s.ssrc for s in audio.ssrc[:4]),
+        sctp_port=data.sctp_port if data else None,
+        max_message_bytes=(data.sctpCapabilities.maxMessageSize if data and data.sctpCapabilities else 65536)
+        or 65536,
+    )
+
+
+def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: str, port: int, ssrc: int) -> str:
+    """The SDP answer. ``host`` and ``port`` are the edge's, ``ssrc`` the one that we send with."""
+    lines = [
+        "v=0",
+        "o=- 1 1 IN IP4 0.0.0.0",
+        "s=firsthop",
+        "t=0 0",
+        "a=group:BUNDLE " + " ".join(s.mid for s in offer.sections if s.accepted),
+        "a=msid-semantic: WMS firsthop",
+        "a=ice-lite",
+    ]
+    family = "IP6" if ":" in host else "IP4"
+    transport = [
+        f"c=IN {family} {host}",
+        f"a=ice-ufrag:{ufrag}",
+        f"a=ice-pwd:{password}",
+        f"a=fingerprint:sha-256 {fingerprint}",
+        f"a=setup:{'active' if offer.dtls_client else 'passive'}",
+        f"a=candidate:1 1 udp 2130706431 {host} {port} typ host",
+        "a=end-of-candidates",
+    ]
+    opus = offer.opus_payload_type
+    for section in offer.sections:
+        if section.accepted == "audio":
+            lines += [f"m=audio {port} {section.profile} {opus}", *transport, f"a=mid:{section.mid}"]
+            lines += [
+                f"a={offer.direction}",
+                "a=rtcp-mux",
+                "a=msid:firsthop agent",
+                f"a=rtpmap:{opus} opus/48000/2",
+                f"a=fmtp:{opus} minptime=10;useinbandfec=1",
+                f"a=ssrc:{ssrc} cname:firsthop",
+            ]
+        elif section.accepted == "application":
+            lines += [
+                f"m=application {port} {section.profile} {section.formats}",
+                *transport,
+                f"a=mid:{section.mid}",
+            ]
+            lines += ["a=sctp-port:5000", f"a=max-message-size:{MAX_MESSAGE_BYTES}"]
+        else:
+            lines += [f"m={section.kind} 0 {section.profile} {section.formats}", "c=IN IP4 0.0.0.0"]
+            lines += [f"a=mid:{section.mid}", "a=inactive"]
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _opus(media: MediaDescription) -> int | None:
+    codecs = (c for c in media.rtp.codecs if c.mimeType.lower() == "audio/opus" and c.clockRate == 48000)
+    return next((c.payloadType for c in codecs if c.payloadType is not None), None)
+
+
+def _section(media: MediaDescription, audio: MediaDescription, data: MediaDescription | None) -> Section:
+    accepted = media.kind if media is audio or media is data else ""
+    formats = " ".join(str(f) for f in media.fmt)
+    return Section(media.kind, media.profile, formats, media.rtp.muxId, accepted)

@@ -1,0 +1,232 @@
+"""One transceiver process: its link, its sessions, and who gets which datagram."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from firsthop import logs, metrics
+from firsthop.config import Config, split_address
+from transceiver import agents, counters, rtp, sdp
+from transceiver.counters import RX_DATAGRAMS
+from transceiver.dtls import Certificate, check_aiortc
+from transceiver.ice import Path
+from transceiver.link import Link
+from transceiver.pacer import Pacer
+from transceiver.session import Session
+from wire import frames, keys, stun, ufrag
+from wire import link as wire_link
+
+__all__ = ["Transceiver", "run"]
+
+_SWEEP_S = 1.0
+
+
+class Transceiver:
+    """Owns every session that its ufrags name."""
+
+    def __init__(self, config: Config, cluster: keys.ClusterKeys, socket: zmq.Socket[bytes]) -> None:
+        self._config = config.transceiver
+        self._cluster = cluster
+        self._certificate: Certificate = Certificate.generateCertificate()
+        self._pacer = Pacer()
+        self._sessions: dict[bytes, Session] = {}
+        self._by_path: dict[Path, Session] = {}
+        self._worker_of: dict[Path, bytes] = {}
+        self._link = Link(socket, self._on_data, self._on_control)
+        self._log = logs.get()
+
+    @property
+    def sessions(self) -> int:
+        """How many calls there are."""
+        return len(self._sessions)
+
+    # --- datagrams
+
+    def _on_data(self, worker: bytes, batch: frames.Data) -> None:
+        edge = worker.partition(b"/")[0]
+        for client, datagram in batch.datagrams():
+            path = Path(edge, client)
+            if datagram and datagram[0] <= 3:
+                self._on_stun(worker, path, datagram)
+                continue
+            session = self._by_path.get(path)
+            if session is None:
+                RX_DATAGRAMS["unknown_path"] += 1
+            elif rtp.is_rtp_or_rtcp(datagram):
+                session.media(datagram)
+            elif datagram and 20 <= datagram[0] <= 63:
+                session.dtls(datagram)
+            else:
+                RX_DATAGRAMS["other"] += 1
+
+    def _on_stun(self, worker: bytes, path: Path, datagram: bytes) -> None:
+        message = stun.parse(datagram)
+        name = stun.server_ufrag(message) if message else None
+        if message is None or name is None:
+            RX_DATAGRAMS["stun_malformed"] += 1
+            return
+        session = self._sessions.get(name)
+        if session is None:
+            RX_DATAGRAMS["stun_unknown_session"] += 1
+            return
+        response = session.check(message, path)
+        if response is None:
+            RX_DATAGRAMS["stun_not_authentic"] += 1
+            return
+        RX_DATAGRAMS["stun_answered"] += 1
+        if self._by_path.get(path) is not session or self._worker_of[path] != worker:
+            self._by_path[path] = session
+            self._worker_of[path] = worker
+            # The edge must know the flow before the client hears back and DTLS begins.
+            ssrcs = list(session.ssrcs)
+            self._link.control(worker, "path.up", address=path.address, ufrag=session.ufrag, ssrcs=ssrcs)
+        self._link.send(worker, path.address, response)
+        session.connect()
+
+    # --- what sessions ask of the link
+
+    def send(self, path: Path, datagram: bytes) -> None:
+        self._link.send(self._worker_of[path], path.address, datagram)
+
+    def path_down(self, session: Session, path: Path) -> None:
+        # A client that used its port again for another call has already given the path away.
+        if self._by_path.get(path) is session:
+            del self._by_path[path]
+            self._link.control(self._worker_of.pop(path), "path.down", address=path.address)
+
+    # --- control
+
+    def _on_control(self, peer: bytes, message: frames.Control) -> None:
+        handlers: dict[str, Callable[..., None]] = {
+            "session.offer": self._offer,
+            "session.end": self._end,
+            "health": self._health,
+            "hello": self._hello,
+        }
+        handler = handlers.get(message.type)
+        if handler is None:
+            counters.WIRE_ERRORS["refused"] += 1
+            return
+        try:
+            handler(peer, **message.fields)
+        except TypeError as e:
+            counters.WIRE_ERRORS["refused"] += 1
+            self._log.error("control message with wrong fields", type=message.type, why=str(e))
+
+    def _offer(self, peer: bytes, request: int, offer: str, agent: str, media: list[Any]) -> None:
+        def refuse(code: str, message: str, param: str | None = None) -> None:
+            self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
+
+        name = agent or self._config.agent
+        found = agents.find(name)
+        if found is None:
+            return refuse(
+                "model_not_found", f"no agent called {name!r}: there is {', '.join(agents.names())}", "model"
+            )
+        if len(self._sessions) >= self._config.max_sessions:
+            return refuse("full", f"this transceiver holds its {self._config.max_sessions} calls")
+        try:
+            parsed = sdp.parse(offer)
+        except sdp.OfferError as e:
+            return refuse("invalid_offer", str(e), "sdp")
+        sealed = ufrag.seal(self._config.id, self._cluster.sealing, self._cluster.ufrag[self._cluster.sealing])
+        session = Session(
+            parsed,
+            sealed,
+            (name, found),
+            outbound=self,
+            pacer=self._pacer,
+            certificate=self._certificate,
+            on_end=self._forget,
+        )
+        self._sessions[sealed.encode()] = session
+        answer = session.answer(self._certificate, str(media[0]), int(media[1]))
+        self._link.control(peer, "session.answer", request=request, ufrag=sealed, sdp=answer)
+        self._log.info("session", call=ufrag.call_id(sealed), agent=name, edge=peer.decode(errors="replace"))
+        return None
+
+    def _end(self, peer: bytes, request: int, ufrag: str) -> None:
+        session = self._sessions.get(ufrag.encode())
+        if session is None or session.ended:
+            self._link.control(
+                peer,
+                "session.refused",
+                request=request,
+                code="call_id_not_found",
+                message="no such call",
+                param="call_id",
+            )
+            return
+        session.end("hangup")
+        self._link.control(peer, "session.ended", request=request)
+
+    def _health(self, peer: bytes, request: int) -> None:
+        self._link.control(peer, "health", request=request, sessions=len(self._sessions), agents=agents.names())
+
+    def _hello(self, peer: bytes) -> None:
+        self._log.info("edge connected", peer=peer.decode(errors="replace"))
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.pop(session.ufrag.encode(), None)
+
+    async def sweep_forever(self) -> None:
+        """Ends what nobody cares for any more."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now = time.monotonic()
+            for session in tuple(self._sessions.values()):
+                session.sweep(now)
+
+    async def close(self) -> None:
+        """Says goodbye to every caller."""
+        live = tuple(self._sessions.values())
+        for session in live:
+            session.end("shutdown")
+        await asyncio.gather(*(session.closed() for session in live))
+        self._link.close()
+
+
+async def _serve(config: Config) -> None:
+    cluster = keys.load(config.cluster.keys)
+    context = zmq.Context[zmq.Socket[bytes]]()
+    try:
+        socket = wire_link.router(context, config.transceiver.endpoint, cluster)
+    except zmq.ZMQError as e:
+        raise OSError(e.errno, f"transceiver.endpoint {config.transceiver.endpoint}: {e.strerror}") from None
+    transceiver = Transceiver(config, cluster, socket)
+    host, port = split_address(config.transceiver.metrics)
+    sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
+    metrics.serve(host, port, sessions, *counters.all_counters)
+    log = logs.get()
+    log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    sweeper = asyncio.create_task(transceiver.sweep_forever())
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((sweeper, stopped), return_when=asyncio.FIRST_COMPLETED)
+    sweeper.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await sweeper
+    await transceiver.close()
+    context.destroy(linger=200)
+    log.info("stopped")
+
+
+def run(config: Config) -> None:
+    """Runs until SIGTERM. Raises OSError or KeyFileError with one line for what stands in the way."""
+    logs.configure(config.log.level, config.log.format, process="transceiver", id=config.transceiver.id)
+    try:
+        check_aiortc()
+    except RuntimeError as e:
+        sys.exit(f"firsthop transceiver: {e}")
+    asyncio.run(_serve(config))

@@ -1,0 +1,286 @@
+"""One call: ICE, DTLS, SRTP, its media and its agent, from the offer to the end.
+
+Datagrams come in by ``check``, ``dtls`` and ``media``; what goes out leaves through the link on the selected path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from aiortc import RTCDataChannel
+
+from firsthop import logs
+from transceiver import events, rtp, sdp
+from transceiver.agents import Base
+from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS
+from transceiver.dtls import Certificate, DtlsError, SecureTransport
+from transceiver.hearing import Hearing
+from transceiver.ice import IceLite, Path
+from transceiver.pacer import Pacer
+from transceiver.reception import Reception
+from transceiver.reports import Reports
+from transceiver.voice import CLOCK_HZ, Voice
+from wire import stun
+from wire.ufrag import call_id
+
+__all__ = ["Outbound", "Session"]
+
+_MAX_EVENT_BACKLOG_BYTES = 1 << 20
+_HANDSHAKE_S = 30
+_REPORT_EVERY_TICKS = 50
+
+
+class Outbound(Protocol):
+    """What a session needs of the link to the edges."""
+
+    def send(self, path: Path, datagram: bytes) -> None:
+        """Queues a datagram for the client at ``path``."""
+
+    def path_down(self, session: Session, path: Path) -> None:
+        """Tells the edge that the path holds consent no more."""
+
+
+class Session:
+    """``on_end(session)`` is called once, after which nothing more is sent."""
+
+    def __init__(
+        self,
+        offer: sdp.Offer,
+        ufrag: str,
+        agent: tuple[str, type[Base]],
+        *,
+        outbound: Outbound,
+        pacer: Pacer,
+        certificate: Certificate,
+        on_end: Callable[[Session], None],
+    ) -> None:
+        self.ufrag = ufrag
+        self.ice = IceLite(ufrag, time.monotonic())
+        self.ended = ""
+        self._offer = offer
+        self._agent_name, self._agent_type = agent
+        self._agent: Base | None = None
+        self._out = outbound
+        self._pacer = pacer
+        self._on_end = on_end
+        self._secure = SecureTransport(self._to_client, certificate, client=offer.dtls_client)
+        self._voice = Voice(offer.opus_payload_type, self._send_rtp)
+        self._hearing = Hearing(self._heard, self._turn)
+        self._heard_ms = 0
+        self._reception: Reception | None = None
+        self._reports = Reports(self._voice.ssrc, CLOCK_HZ)
+        self._ticks = 0
+        self._channel: RTCDataChannel | None = None
+        self._connecting = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = logs.get().bind(call=call_id(ufrag))
+
+    def answer(self, certificate: Certificate, host: str, port: int) -> str:
+        """The SDP answer that names the edge's ``host`` and ``port``."""
+        return sdp.answer(
+            self._offer,
+            ufrag=self.ufrag,
+            password=self.ice.password,
+            fingerprint=certificate.fingerprint,
+            host=host,
+            port=port,
+            ssrc=self._voice.ssrc,
+        )
+
+    # --- datagrams in
+
+    def check(self, message: stun.Message, path: Path) -> bytes | None:
+        """The response to a STUN request addressed to this session, or None where it is not authentic."""
+        return None if self.ended else self.ice.check(message, path, time.monotonic())
+
+    def connect(self) -> None:
+        """A path is proven and the edge knows it: begins DTLS, once."""
+        if not self._connecting:
+            self._connecting = True
+            self._spawn(self._connect())
+
+    @property
+    def ssrcs(self) -> tuple[int, ...]:
+        """What the caller sends with, as far as is known."""
+        return (self._reception.ssrc,) if self._reception else self._offer.ssrcs
+
+    def dtls(self, datagram: bytes) -> None:
+        """A DTLS datagram from a path that holds consent."""
+        overflowed = self._secure.overflowed
+        self._secure.feed(datagram)
+        RX_DATAGRAMS["overflow" if self._secure.overflowed > overflowed else "dtls"] += 1
+
+    def media(self, datagram: bytes) -> None:
+        """An SRTP or SRTCP datagram from a path that holds consent. What is bad is dropped, never an end."""
+        if not self._secure.connected or self._agent is None:
+            RX_DATAGRAMS["too_early"] += 1
+            return
+        now = time.monotonic()
+        if rtp.is_rtcp(datagram):
+            compound = self._secure.unprotect_rtcp(datagram)
+            RX_DATAGRAMS["rtcp" if compound is not None else "srtp_not_authentic"] += 1
+            if compound is not None:
+                self._reports.received(compound, now)
+            return
+        plain = self._secure.unprotect(datagram)
+        packet = rtp.parse(plain) if plain is not None else None
+        if packet is None:
+            RX_DATAGRAMS["srtp_not_authentic" if plain is None else "rtp_malformed"] += 1
+            return
+        if packet.payload_type != self._offer.opus_payload_type:
+            RX_DATAGRAMS["other_payload"] += 1
+            return
+        RX_DATAGRAMS["audio"] += 1
+        if self._reception is None or self._reception.ssrc != packet.ssrc:
+            self._reception = Reception(packet.ssrc, CLOCK_HZ)
+        self._reception.add(packet.sequence, packet.timestamp, now)
+        if self._agent.hears == "opus":
+            self._ask(self._agent.heard_opus, packet.payload, packet.timestamp, packet.marker)
+        else:
+            self._hearing.push(packet)
+
+    # --- life
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(_HANDSHAKE_S):
+                await self._secure.handshake(self._offer.fingerprints)
+        except (DtlsError, TimeoutError) as e:
+            if not self.ended:
+                self._log.warning("dtls failed", why=str(e) or f"no answer in {_HANDSHAKE_S} s")
+            self.end("dtls_failed")
+            return
+        self._secure.on_close(lambda: self.end("closed_by_peer"))
+        self._agent = self._agent_type(self)
+        # An agent that passes Opus on sends when it is sent to; reports are due all the same.
+        self._pacer.add(self._tick)
+        self._log.info("media up", agent=self._agent_name)
+        if self._offer.sctp_port:
+            await self._secure.open_sctp(self._offer.sctp_port, self._offer.max_message_bytes, self._on_channel)
+
+    def sweep(self, now: float) -> None:
+        """Called about once a second: gives up paths and the session when consent is gone (RFC 7675)."""
+        for path in self.ice.expire(now):
+            self._out.path_down(self, path)
+        if reason := self.ice.ended(now):
+            self.end(reason)
+
+    def end(self, reason: str) -> None:
+        """Ends the call, once; ``reason`` is one of ``counters.ENDS``."""
+        if self.ended:
+            return
+        self.ended = reason
+        ENDS[reason] += 1
+        self._pacer.remove(self._tick)
+        if self._agent is not None:
+            try:
+                self._agent.close()
+            except Exception:
+                self._log.exception("agent raised in close")
+        self._spawn(self._close())
+        self._log.info("ended", reason=reason, heard_ms=self._heard_ms)
+
+    async def _close(self) -> None:
+        try:
+            await self._secure.close()
+        finally:
+            for path in self.ice.paths:
+                self._out.path_down(self, path)
+            self._on_end(self)
+
+    async def closed(self) -> None:
+        """Waits until an ended session has said goodbye."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._log.error("session failed", error=repr(error))
+            self.end("dtls_failed")
+
+    # --- media out
+
+    def _to_client(self, datagram: bytes) -> None:
+        path = self.ice.selected
+        if path is None:
+            TX_DATAGRAMS["no_path"] += 1
+        else:
+            self._out.send(path, datagram)
+
+    def _send_rtp(self, packet: bytes) -> None:
+        self._to_client(self._secure.protect(packet))
+
+    def _tick(self) -> None:
+        if not self._secure.connected:
+            return
+        assert self._agent is not None
+        if self._agent.hears == "pcm":
+            self._voice.tick()
+        self._ticks += 1
+        if self._ticks % _REPORT_EVERY_TICKS == 0:
+            compound = self._reports.compound(self._voice, self._reception, time.monotonic(), time.time())
+            self._to_client(self._secure.protect_rtcp(compound))
+
+    # --- the agent and its Line
+
+    def say(self, pcm: bytes) -> None:
+        self._voice.say(pcm)
+
+    def stop(self) -> None:
+        self._voice.stop()
+
+    def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        self._voice.pass_on(payload, timestamp, marker)
+
+    def emit(self, event: dict[str, Any]) -> None:
+        channel = self._channel
+        if channel is None or channel.readyState != "open" or channel.bufferedAmount > _MAX_EVENT_BACKLOG_BYTES:
+            return
+        channel.send(events.encode(event))
+
+    def _heard(self, pcm: bytes, speaking: bool) -> None:
+        assert self._agent is not None
+        self._heard_ms += 20
+        self._ask(self._agent.heard, pcm, speaking)
+
+    def _turn(self, edge: str) -> None:
+        assert self._agent is not None
+        if edge == "started":
+            self.emit(events.speech_started(self._heard_ms))
+            self._ask(self._agent.speech_started)
+        else:
+            self.emit(events.speech_stopped(self._heard_ms))
+            self._ask(self._agent.speech_stopped)
+
+    def _ask(self, method: Callable[..., None], *args: Any) -> None:
+        """Calls the agent. One that raises ends its own call and nobody else's."""
+        if self.ended:
+            return
+        try:
+            method(*args)
+        except Exception:
+            self._log.exception("agent raised", agent=self._agent_name)
+            self.emit(events.error("the agent failed", code="agent_failed"))
+            self.end("agent_failed")
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        if channel.label != events.CHANNEL or self._channel is not None:
+            return
+        self._channel = channel
+        channel.on("message", self._on_message)
+        self.emit(events.session_created(call_id(self.ufrag), self._agent_name))
+
+    def _on_message(self, message: str | bytes) -> None:
+        event = events.decode(message)
+        if event is None:
+            self.emit(events.error("an event is a JSON object with a type", code="invalid_event"))
+        elif self._agent is not None:
+            self._ask(self._agent.event, event)

@@ -1,0 +1,80 @@
+"""What the caller hears: one outgoing RTP stream (RFC 3550, RFC 7587).
+
+Agents may hand over speech faster than real time: it waits here and leaves at 20 ms a frame. While there is none,
+silence is sent, so that the stream's clock runs on and the caller's receiver stays warm.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from transceiver import rtp
+from transceiver.counters import TX_FRAMES
+from transceiver.opus import SILENCE, Encoder
+
+__all__ = ["CLOCK_HZ", "RATE_HZ", "Voice"]
+
+CLOCK_HZ = 48000
+RATE_HZ = 24000
+_FRAME_BYTES = 960
+_FRAME_TICKS = 960
+_LONGEST_BYTES = 60 * RATE_HZ * 2
+
+
+class Voice:
+    """Makes packets and hands each to ``send``; ``tick`` is called every 20 ms."""
+
+    def __init__(self, payload_type: int, send: Callable[[bytes], None]) -> None:
+        self.ssrc = secrets.randbits(32)
+        self.packets = 0
+        self.octets = 0
+        self.timestamp = secrets.randbits(32)
+        self._send = send
+        self._payload_type = payload_type
+        self._sequence = secrets.randbits(16)
+        self._encoder: Encoder | None = None
+        self._waiting = bytearray()
+        self._spoke = False
+        self._passed_offset: int | None = None
+
+    def say(self, pcm: bytes) -> None:
+        """Queues 24 kHz mono PCM16."""
+        if len(self._waiting) + len(pcm) > _LONGEST_BYTES:
+            TX_FRAMES["overflow"] += len(pcm) // _FRAME_BYTES
+            return
+        self._waiting += pcm
+
+    def stop(self) -> None:
+        """Forgets what has not been sent."""
+        self._waiting.clear()
+
+    def tick(self) -> None:
+        """Sends the next 20 ms."""
+        if self._waiting:
+            pcm = bytes(self._waiting[:_FRAME_BYTES]).ljust(_FRAME_BYTES, b"\0")
+            del self._waiting[:_FRAME_BYTES]
+            self._encoder = self._encoder or Encoder(RATE_HZ)
+            self._packet(self._encoder.encode(pcm), marker=not self._spoke)
+            self._spoke = True
+            TX_FRAMES["sent"] += 1
+        else:
+            self._packet(SILENCE, marker=False)
+            self._spoke = False
+            TX_FRAMES["silence"] += 1
+        self.timestamp = (self.timestamp + _FRAME_TICKS) & 0xFFFFFFFF
+
+    def pass_on(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        """Sends an Opus packet now, its clock kept at a constant distance from the sender's."""
+        if self._passed_offset is None:
+            self._passed_offset = self.timestamp - timestamp
+        self.timestamp = (timestamp + self._passed_offset) & 0xFFFFFFFF
+        self._packet(payload, marker)
+        TX_FRAMES["sent"] += 1
+
+    def _packet(self, payload: bytes, marker: bool) -> None:
+        packet = rtp.build(self._payload_type, marker, self._sequence, self.timestamp, self.ssrc, payload)
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        self.packets += 1
+        self.octets += len(payload)
+        self._send(packet)

@@ -1,0 +1,65 @@
+"""How the two ends of a ZeroMQ link are set up: bounded, watched by heartbeats, and encrypted between hosts.
+
+On one host (``ipc://``) the file's permissions decide who may connect; over TCP it is CURVE (RFC 26).
+"""
+
+from __future__ import annotations
+
+import zmq
+
+from wire.keys import ClusterKeys
+
+__all__ = ["HIGH_WATER", "dealer", "router"]
+
+HIGH_WATER = 1000  # messages a queue and peer; each is a batch
+_MAX_MESSAGE_BYTES = 4 << 20
+_HEARTBEAT_MS = 2000
+_DEAD_AFTER_MS = 6000
+
+
+def router(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: ClusterKeys) -> zmq.Socket[bytes]:
+    """The transceiver's end, bound. Raises zmq.ZMQError where the endpoint is taken."""
+    socket = context.socket(zmq.ROUTER)
+    _common(socket)
+    # A worker that was killed comes back under its name before the old connection is known to be dead.
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    # Say so when a worker is gone or full, instead of dropping in silence.
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    if endpoint.startswith("tcp://"):
+        socket.curve_server = True
+        socket.curve_publickey, socket.curve_secretkey = keys.curve_server()
+    socket.bind(endpoint)
+    return socket
+
+
+def dealer(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes, keys: ClusterKeys
+) -> zmq.Socket[bytes]:
+    """An edge process's end; it connects, and connects again, by itself. Sending to a transceiver that is away
+    raises zmq.Again at once instead of queueing for a process that may never be back."""
+    socket = context.socket(zmq.DEALER)
+    _common(socket)
+    socket.setsockopt(zmq.IDENTITY, identity)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.RECONNECT_IVL, 50)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    if endpoint.startswith("tcp://"):
+        server_public, _ = keys.curve_server()
+        socket.curve_serverkey = server_public
+        socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+    socket.connect(endpoint)
+    return socket
+
+
+def _common(socket: zmq.Socket[bytes]) -> None:
+    for option, value in (
+        (zmq.LINGER, 0),
+        (zmq.SNDHWM, HIGH_WATER),
+        (zmq.RCVHWM, HIGH_WATER),
+        (zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES),
+        (zmq.HEARTBEAT_IVL, _HEARTBEAT_MS),
+        (zmq.HEARTBEAT_TIMEOUT, _DEAD_AFTER_MS),
+        (zmq.HANDSHAKE_IVL, 5000),
+        (zmq.IPV6, 1),
+    ):
+        socket.setsockopt(option, value)
