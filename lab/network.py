@@ -1,0 +1,384 @@
+"""A network of three hosts on one machine: client, edge and transceiver, as namespaces joined by veth.
+
+::
+
+    person (this machine) - - -  client ------------- edge ------------- transceiver
+             10.79.x.1   10.79.x.2  10.77.x.1   10.77.x.2  10.78.x.1   10.78.x.2
+
+The edge's ``to-client`` interface is where XDP is attached. Nothing forwards between client and transceiver: only
+what the edge relays gets across. ``x`` is the same in all three and differs between labs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pyroute2 import IPRoute, netns
+from pyroute2.ethtool.ioctl import IoctlEthtool
+from pyroute2.netlink.exceptions import NetlinkError
+
+__all__ = ["Host", "Lab", "LabError", "checksum_offload"]
+
+T = TypeVar("T")
+
+NAMESPACES = Path("/run/netns")
+CLONE_NEWNET = 0x40000000
+IFF_UP = 1
+ROLES = ("client", "edge", "transceiver")
+# The owner's pid, and the number that tells its subnets from those of other labs.
+TAG = re.compile(r"(fh(\d+)-(\d+))-(?:client|edge|transceiver)")
+TERMINATE_S = 3.0
+KILL_S = 2.0
+LINK_S = 5.0
+
+
+class LabError(RuntimeError):
+    """The lab cannot be made; one line that says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One of the three: ``name`` and ``netns`` (path) of its namespace, and its IPv4 ``address``; the edge's is
+    the one that clients see."""
+
+    name: str
+    address: str
+    _children: list[subprocess.Popen[Any]] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def netns(self) -> str:
+        return str(NAMESPACES / self.name)
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The argv that runs ``argv`` on this host; nsenter replaces itself, so the pid is the program's own."""
+        return ["nsenter", f"--net={self.netns}", "--", *argv]
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Starts ``argv`` on this host; ``options`` as for subprocess.Popen. What still runs when the lab closes
+        is ended then."""
+        child: subprocess.Popen[Any] = subprocess.Popen(self.command(argv), **options)  # noqa: S603
+        self._children.append(child)
+        return child
+
+    def inside(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns, called in a thread that is on this host. Sockets it opens stay on this host and
+        can be used from anywhere."""
+
+        def entered() -> T:
+            with _entered(self.netns):
+                return work()
+
+        return _in_thread(entered)
+
+
+class Lab:
+    """The three hosts, from ``with`` to its end. Needs root: raises LabError on entry where they cannot be made.
+
+    ``with_person`` joins this machine to the client host, so that a browser here reaches the edge through the
+    interface that XDP is on. ``person_address`` is then this machine's address on that link, else None.
+    """
+
+    edge_interface = "to-client"
+
+    client: Host
+    edge: Host
+    transceiver: Host
+    edge_inner_address: str
+    person_address: str | None = None
+
+    def __init__(self, *, with_person: bool = False) -> None:
+        self._with_person = with_person
+        self._owner = os.getpid()
+        self._tag: str | None = None
+        self._children: list[subprocess.Popen[Any]] = []
+
+    def __enter__(self) -> Self:
+        if os.geteuid() != 0:
+            raise LabError("the lab makes network namespaces, which needs root: run this with sudo")
+        atexit.register(self._close_at_exit)
+        try:
+            _in_thread(self._build)
+        except BaseException as e:
+            self.close()
+            if isinstance(e, (OSError, NetlinkError)):
+                why = f"the lab's network cannot be made ({e}): needs CAP_SYS_ADMIN, CAP_NET_ADMIN and veth"
+                raise LabError(why) from e
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends what runs on the hosts and removes them. Does nothing the second time, and in a forked child."""
+        atexit.unregister(self._close_at_exit)
+        _in_thread(self._remove)
+
+    @staticmethod
+    def remove_stale() -> list[str]:
+        """Removes labs whose owner is gone, with the processes still in them; returns the names of what went."""
+        if os.geteuid() != 0:
+            raise LabError("removing stale labs needs root: run this with sudo")
+        stale = {tag for tag, pid, _ in _labs() if not Path(f"/proc/{pid}").exists()}
+        for tag in sorted(stale):
+            _in_thread(lambda tag=tag: _remove(tag))  # type: ignore[misc]
+        return sorted(stale)
+
+    def _build(self) -> None:
+        x = self._claim()
+        tag = f"fh{self._owner}-{x}"
+        self.client = Host(f"{tag}-client", f"10.77.{x}.1", self._children)
+        self.edge = Host(f"{tag}-edge", f"10.77.{x}.2", self._children)
+        self.transceiver = Host(f"{tag}-transceiver", f"10.78.{x}.2", self._children)
+        self.edge_inner_address = f"10.78.{x}.1"
+        for host in (self.client, self.edge, self.transceiver):
+            with _entered(host.netns), IPRoute() as ip:
+                _up(ip, "lo")
+
+        _join((self.client.name, "to-edge"), (self.edge.name, self.edge_interface), index=10)
+        _join((self.edge.name, "to-transceiver"), (self.transceiver.name, "to-edge"), index=20)
+        with _entered(self.client.netns), IPRoute() as ip:
+            _address(ip, "to-edge", self.client.address)
+            # CPUMAP builds the packet anew on another core and loses the mark that says its checksum is still to
+            # be filled in: the stack there drops it as corrupt. So senders towards XDP fill it in themselves.
+            _set_checksum_offload_off("to-edge")
+        with _entered(self.edge.netns), IPRoute() as ip:
+            _address(ip, self.edge_interface, self.edge.address)
+            _address(ip, "to-transceiver", self.edge_inner_address)
+        with _entered(self.transceiver.netns), IPRoute() as ip:
+            _address(ip, "to-edge", self.transceiver.address)
+        if self._with_person:
+            self._join_person(x, tag)
+        for host in (self.client, self.edge, self.transceiver):
+            with _entered(host.netns), IPRoute() as ip:
+                _await_links(ip)
+
+    def _join_person(self, x: int, interface: str) -> None:
+        self.person_address = f"10.79.{x}.1"
+        with IPRoute() as here:
+            here.link(
+                "add",
+                ifname=interface,
+                kind="veth",
+                peer={"ifname": "to-person", "net_ns_fd": self.client.name},
+            )
+            _address(here, interface, self.person_address)
+            _set_checksum_offload_off(interface)
+            with _entered(self.client.netns), IPRoute() as ip:
+                _address(ip, "to-person", f"10.79.{x}.2")
+                _sysctl("net/ipv4/ip_forward", "1")
+            with _entered(self.edge.netns), IPRoute() as ip:
+                ip.route("add", dst=f"10.79.{x}.0/24", gateway=self.client.address)
+            here.route("add", dst=f"10.77.{x}.0/24", gateway=f"10.79.{x}.2")
+
+    def _claim(self) -> int:
+        """Makes the three namespaces, under a number that no other lab has and no route of this machine covers."""
+        with _lock():
+            taken = {x for _, _, x in _labs()}
+            with IPRoute() as ip:
+                routes = [
+                    IPv4Network((route.get("dst"), route["dst_len"]))
+                    for route in ip.get_routes(family=2)
+                    if route["dst_len"]
+                ]
+            for x in range(256):
+                ours = [IPv4Network(f"10.{second}.{x}.0/24") for second in (77, 78, 79)]
+                if x not in taken and not any(a.overlaps(b) for a in ours for b in routes):
+                    break
+            else:
+                raise LabError(
+                    "no free subnet in 10.77.0.0/16 to 10.79.0.0/16: remove stale labs, or a route there"
+                )
+            self._tag = f"fh{self._owner}-{x}"
+            for role in ROLES:
+                _new_namespace(f"{self._tag}-{role}")
+            return x
+
+    def _remove(self) -> None:
+        if self._tag is None or os.getpid() != self._owner:
+            return
+        _remove(self._tag, self._children)
+        self._tag = None
+        self._children.clear()
+
+    def _close_at_exit(self) -> None:
+        # The interpreter starts no more threads by now, and no event loop is running either.
+        self._remove()
+
+
+def checksum_offload(interface: str) -> bool:
+    """Whether ``interface``, on the calling thread's host, leaves transmit checksums to the hardware."""
+    ethtool = IoctlEthtool(interface)
+    try:
+        return bool(ethtool.get_offload_flags()["tx-checksumming"])
+    finally:
+        ethtool.close()
+
+
+def _set_checksum_offload_off(interface: str) -> None:
+    ethtool = IoctlEthtool(interface)
+    try:
+        ethtool.set_offload_flag("tx-checksumming", 0)
+    finally:
+        ethtool.close()
+    if checksum_offload(interface):
+        raise LabError(
+            f"transmit checksum offload of {interface} cannot be switched off: XDP would lose every packet"
+        )
+
+
+def _in_thread(work: Callable[[], T]) -> T:
+    """Calls ``work`` in a thread of its own: setns moves only that thread, and pyroute2's blocking interface
+    refuses to run in one that has an event loop running."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+@contextmanager
+def _home() -> Iterator[None]:
+    """Brings the calling thread back to the namespace it is in now."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        yield
+    finally:
+        netns.setns(home, flags=0)
+        os.close(home)
+
+
+@contextmanager
+def _entered(path: str) -> Iterator[None]:
+    with _home():
+        netns.setns(path, flags=0)
+        yield
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """One lab at a time picks its number. The directory itself is locked: no file to leave behind."""
+    directory = os.open("/run", os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _labs() -> list[tuple[str, int, int]]:
+    """(tag, owner's pid, number) of each namespace of each lab on this machine."""
+    matches = (TAG.fullmatch(name) for name in netns.listnetns())
+    return [(m[1], int(m[2]), int(m[3])) for m in matches if m]
+
+
+def _new_namespace(name: str) -> None:
+    # netns.create would fork, which a process with threads should not.
+    libc = ctypes.CDLL(None, use_errno=True)
+    with _home():
+        if libc.unshare(CLONE_NEWNET) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), name)
+        netns.attach(name, threading.get_native_id())
+
+
+def _join(a: tuple[str, str], b: tuple[str, str], *, index: int) -> None:
+    """A veth between two (namespace, interface); the first end gets ``index``."""
+    # Ends of equal index look like one physical device to the kernel, which then takes up to a second to notice
+    # that its link is up, and drops what is sent meanwhile.
+    with IPRoute() as ip:
+        peer = {"ifname": b[1], "net_ns_fd": b[0]}
+        ip.link("add", ifname=a[1], kind="veth", net_ns_fd=a[0], index=index, peer=peer)
+
+
+def _await_links(ip: IPRoute) -> None:
+    """Until every link that is switched on also carries packets."""
+    deadline = time.monotonic() + LINK_S
+    while any(link["flags"] & IFF_UP and link.get("operstate") == "DOWN" for link in ip.get_links()):
+        if time.monotonic() > deadline:
+            raise LabError(f"a link of the lab did not come up within {LINK_S} s")
+        time.sleep(0.005)
+
+
+def _up(ip: IPRoute, interface: str) -> int:
+    index: int = ip.link_lookup(ifname=interface)[0]
+    ip.link("set", index=index, state="up")
+    return index
+
+
+def _address(ip: IPRoute, interface: str, address: str) -> None:
+    # No link-local address, so no router solicitation or multicast report is among the packets that tests count.
+    with suppress(FileNotFoundError):
+        _sysctl(f"net/ipv6/conf/{interface}/addr_gen_mode", "1")
+    ip.addr("add", index=_up(ip, interface), address=address, prefixlen=24)
+
+
+def _sysctl(name: str, value: str) -> None:
+    Path("/proc/sys", name).write_text(value)
+
+
+def _remove(tag: str, children: Sequence[subprocess.Popen[Any]] = ()) -> None:
+    """Removes the processes, links and namespaces of ``tag``, as far as they are there."""
+    paths = [path for role in ROLES if (path := NAMESPACES / f"{tag}-{role}").exists()]
+    _end_processes(paths, children)
+    # A namespace frees its links some time after it is gone; taking them away first makes the end a definite one.
+    _delete_links([tag])
+    for path in paths:
+        # A file that no namespace was ever mounted on: its maker died between the two steps.
+        with suppress(OSError), _entered(str(path)):
+            _delete_links(["to-edge", "to-client", "to-transceiver", "to-person"])
+    for path in paths:
+        netns.remove(path.name)
+
+
+def _delete_links(names: Iterable[str]) -> None:
+    with IPRoute() as ip:
+        for name in names:
+            for index in ip.link_lookup(ifname=name):
+                with suppress(NetlinkError):  # its other end was removed at the same moment
+                    ip.link("del", index=index)
+
+
+def _end_processes(namespaces: Sequence[Path], children: Sequence[subprocess.Popen[Any]]) -> None:
+    """Ends what runs in ``namespaces``, and ``children``: one just started may not have reached its host yet."""
+
+    def remaining() -> set[int]:
+        return _pids_in(namespaces) | {child.pid for child in children if child.poll() is None}
+
+    for number, patience_s in ((signal.SIGTERM, TERMINATE_S), (signal.SIGKILL, KILL_S)):
+        pids = remaining()
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + patience_s
+        while pids and time.monotonic() < deadline:
+            time.sleep(0.01)
+            pids = remaining()
+        if not pids:
+            return
+
+
+def _pids_in(namespaces: Sequence[Path]) -> set[int]:
+    wanted = {(stat.st_dev, stat.st_ino) for stat in map(os.stat, namespaces)}
+    pids = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            stat = (entry / "ns/net").stat()
+            if (stat.st_dev, stat.st_ino) in wanted and int(entry.name) != os.getpid():
+                pids.add(int(entry.name))
+    return pids
