@@ -39,6 +39,8 @@ class Tally(Counter[str], Collector):
         super().__init__(dict.fromkeys(outcomes, 0))
         self._family = (name, what, label)
 
+    __hash__ = object.__hash__  # type: ignore[assignment]  # the registry keeps collectors in a dictionary
+
     def collect(self) -> Iterator[Metric]:
         name, what, label = self._family
         family = CounterMetricFamily(name, what, labels=[label])

@@ -93,11 +93,14 @@ class Transceiver:
 
     # --- what sessions ask of the link
 
-    def send(self, path: Path, datagram: bytes) -> None:
-        self._link.send(self._worker_of[path], path.address, datagram)
+    def send(self, session: Session, path: Path, datagram: bytes) -> None:
+        # A client that used its port again for another call has given the path away.
+        if self._by_path.get(path) is session:
+            self._link.send(self._worker_of[path], path.address, datagram)
+        else:
+            counters.TX_DATAGRAMS["no_path"] += 1
 
     def path_down(self, session: Session, path: Path) -> None:
-        # A client that used its port again for another call has already given the path away.
         if self._by_path.get(path) is session:
             del self._by_path[path]
             self._link.control(self._worker_of.pop(path), "path.down", address=path.address)
@@ -109,7 +112,6 @@ class Transceiver:
             "session.offer": self._offer,
             "session.end": self._end,
             "health": self._health,
-            "hello": self._hello,
         }
         handler = handlers.get(message.type)
         if handler is None:
@@ -170,9 +172,6 @@ class Transceiver:
 
     def _health(self, peer: bytes, request: int) -> None:
         self._link.control(peer, "health", request=request, sessions=len(self._sessions), agents=agents.names())
-
-    def _hello(self, peer: bytes) -> None:
-        self._log.info("edge connected", peer=peer.decode(errors="replace"))
 
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.ufrag.encode(), None)

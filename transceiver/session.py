@@ -36,7 +36,7 @@ _REPORT_EVERY_TICKS = 50
 class Outbound(Protocol):
     """What a session needs of the link to the edges."""
 
-    def send(self, path: Path, datagram: bytes) -> None:
+    def send(self, session: Session, path: Path, datagram: bytes) -> None:
         """Queues a datagram for the client at ``path``."""
 
     def path_down(self, session: Session, path: Path) -> None:
@@ -213,7 +213,7 @@ class Session:
         if path is None:
             TX_DATAGRAMS["no_path"] += 1
         else:
-            self._out.send(path, datagram)
+            self._out.send(self, path, datagram)
 
     def _send_rtp(self, packet: bytes) -> None:
         self._to_client(self._secure.protect(packet))

@@ -12,7 +12,6 @@ Control messages, sender first:
 * transceiver -> signaling: ``session.answer`` {request, ufrag, sdp}, ``session.ended`` {request},
   ``session.refused`` {request, code, message, param}, ``health`` {request, sessions, agents}
 * transceiver -> worker: ``path.up`` {address, ufrag, ssrcs}, ``path.down`` {address}
-* worker -> transceiver: ``hello`` {}, sent on each connection
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import secrets
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import zmq
 import zmq.utils.z85
@@ -36,6 +37,17 @@ class ClusterKeys:
     ufrag: dict[int, bytes]
     sealing: int
     link: bytes
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON can hold it, for a child process's standard input."""
+        ufrag = {str(i): key.hex() for i, key in self.ufrag.items()}
+        return {"ufrag": ufrag, "sealing": self.sealing, "link": self.link.hex()}
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any]) -> ClusterKeys:
+        """From what ``dump`` gave."""
+        ufrag = {int(i): bytes.fromhex(key) for i, key in fields["ufrag"].items()}
+        return cls(ufrag, int(fields["sealing"]), bytes.fromhex(fields["link"]))
 
     def curve_server(self) -> tuple[bytes, bytes]:
         """(public, secret) of every transceiver's link, Z85.

@@ -5,6 +5,8 @@ On one host (``ipc://``) the file's permissions decide who may connect; over TCP
 
 from __future__ import annotations
 
+from typing import Any
+
 import zmq
 
 from wire.keys import ClusterKeys
@@ -17,7 +19,7 @@ _HEARTBEAT_MS = 2000
 _DEAD_AFTER_MS = 6000
 
 
-def router(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: ClusterKeys) -> zmq.Socket[bytes]:
+def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
     """The transceiver's end, bound. Raises zmq.ZMQError where the endpoint is taken."""
     socket = context.socket(zmq.ROUTER)
     _common(socket)
@@ -32,9 +34,7 @@ def router(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: Cluster
     return socket
 
 
-def dealer(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes, keys: ClusterKeys
-) -> zmq.Socket[bytes]:
+def dealer(context: zmq.Context[Any], endpoint: str, identity: bytes, keys: ClusterKeys) -> Any:
     """An edge process's end; it connects, and connects again, by itself. Sending to a transceiver that is away
     raises zmq.Again at once instead of queueing for a process that may never be back."""
     socket = context.socket(zmq.DEALER)

@@ -1,0 +1,118 @@
+"""Datagrams by the batch: recvmmsg(2) and sendmmsg(2) on preallocated NumPy arrays.
+
+The kernel's structures (``struct mmsghdr``, ``iovec``, ``sockaddr_in6``) are laid out in arrays once, so that a
+batch is described by array operations and costs one call. Sockets are IPv6 and dual-stack; an address is 18 bytes
+as in ``wire.address``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BATCH", "ROOM_BYTES", "BatchSocket"]
+
+BATCH = 256
+ROOM_BYTES = 2048
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_SOCKADDR_BYTES = 28  # family 2, port 2, flow info 4, address 16, scope 4
+_MMSGHDR_WORDS = 8  # name, name length, iov, iov length, control, control length, flags, message length
+_NAME, _NAME_LENGTH, _IOV, _IOV_LENGTH, _FLAGS, _LENGTH = 0, 1, 2, 3, 6, 7
+# Where in a sockaddr_in6 our 18 bytes stand: the address, then the port.
+_ADDRESS_AT = np.r_[8:24, 2:4]
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class _Messages:
+    """Arrays that describe ``BATCH`` messages to the kernel."""
+
+    def __init__(self) -> None:
+        self.names: Bytes = np.zeros((BATCH, _SOCKADDR_BYTES), np.uint8)
+        self.iov = np.zeros((BATCH, 2), np.uint64)
+        self.headers = np.zeros((BATCH, _MMSGHDR_WORDS), np.uint64)
+        base, stride = self.names.ctypes.data, self.names.strides[0]
+        self.headers[:, _NAME] = base + stride * np.arange(BATCH, dtype=np.uint64)
+        base, stride = self.iov.ctypes.data, self.iov.strides[0]
+        self.headers[:, _IOV] = base + stride * np.arange(BATCH, dtype=np.uint64)
+        self.headers[:, _NAME_LENGTH] = _SOCKADDR_BYTES
+        self.headers[:, _IOV_LENGTH] = 1
+        self.pointer = ctypes.c_void_p(self.headers.ctypes.data)
+
+
+class BatchSocket:
+    """A bound UDP socket. After ``receive``, ``data`` (BATCH, ROOM_BYTES), ``lengths`` and ``addresses`` hold the
+    batch until the next call."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._fd = sock.fileno()
+        self.data: Bytes = np.zeros((BATCH, ROOM_BYTES), np.uint8)
+        self.lengths: npt.NDArray[np.uint16] = np.zeros(0, np.uint16)
+        self.addresses: Bytes = np.zeros((0, 18), np.uint8)
+        self._in = _Messages()
+        self._in.iov[:, 0] = self.data.ctypes.data + ROOM_BYTES * np.arange(BATCH, dtype=np.uint64)
+        self._in.iov[:, 1] = ROOM_BYTES
+        self._out = _Messages()
+        self._out.names[:, :2] = np.frombuffer(np.uint16(socket.AF_INET6).tobytes(), np.uint8)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def receive(self) -> int:
+        """How many datagrams came, at most BATCH; 0 when there are none. A datagram longer than ROOM_BYTES has
+        length 0xFFFF: it is not whole."""
+        headers = self._in.headers
+        headers[:, _NAME_LENGTH] = _SOCKADDR_BYTES
+        count = _libc.recvmmsg(self._fd, self._in.pointer, BATCH, socket.MSG_DONTWAIT, None)
+        if count < 0:
+            number = ctypes.get_errno()
+            # An ICMP error of an earlier datagram is reported here; it is nobody's news.
+            if number in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
+                count = 0
+            else:
+                raise OSError(number, os.strerror(number))
+        # The upper half of the last word is padding that the kernel leaves alone.
+        lengths = (headers[:count, _LENGTH] & 0xFFFFFFFF).astype(np.uint16)
+        truncated = (headers[:count, _FLAGS] & socket.MSG_TRUNC) != 0
+        if truncated.any():
+            lengths[truncated] = 0xFFFF
+        self.lengths = lengths
+        self.addresses = self._in.names[:count, _ADDRESS_AT]
+        return int(count)
+
+    def send(self, addresses: Bytes, lengths: npt.NDArray[np.uint16], body: memoryview) -> int:
+        """Sends (n, 18) ``addresses`` their datagrams, which stand end to end in ``body``; returns how many the
+        kernel took. It takes what fits the socket's buffer, and the rest is dropped: late audio is no audio."""
+        total, sent = len(lengths), 0
+        raw = np.frombuffer(body, np.uint8)
+        starts = np.cumsum(lengths, dtype=np.uint64) - lengths
+        for at in range(0, total, BATCH):
+            n = min(BATCH, total - at)
+            self._out.iov[:n, 0] = raw.ctypes.data + starts[at : at + n]
+            self._out.iov[:n, 1] = lengths[at : at + n]
+            self._out.names[:n, _ADDRESS_AT] = addresses[at : at + n]
+            sent += self._send_some(n)
+        return sent
+
+    def _send_some(self, n: int) -> int:
+        done = sent = 0
+        while done < n:
+            pointer = ctypes.c_void_p(self._out.headers.ctypes.data + done * _MMSGHDR_WORDS * 8)
+            count = _libc.sendmmsg(self._fd, pointer, n - done, socket.MSG_DONTWAIT)
+            if count > 0:
+                done += count
+                sent += count
+                continue
+            number = ctypes.get_errno()
+            if number == errno.EAGAIN or number == errno.ENOBUFS:
+                break
+            if number != errno.EINTR:
+                done += 1  # this one cannot be sent (unreachable, a pending ICMP error); the others can
+        return sent

@@ -1,0 +1,301 @@
+"""The edge's parent: opens every socket, owns XDP, starts the children and starts them again when they die.
+
+The sockets stay open here, so a worker that dies leaves its socket's queue and its flows to the next one. It is
+also the only process with privileges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from edge import apikeys
+from edge.privileges import die_with_parent
+from edge.steering import Steering, SteeringError, attach_cpu_filter
+from edge.worker import Spec
+from firsthop import logs, metrics
+from firsthop.config import Config, ConfigError, split_address
+from firsthop.metrics import Tally
+from wire import keys
+from wire.address import pack
+
+__all__ = ["run"]
+
+_SOCKET_BUFFER_BYTES = 4 << 20
+_SO_RCVBUFFORCE = 33
+_HEALTHY_AFTER_S = 1.0
+_BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
+_GOODBYE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """How to start one: ``module`` is run with ``spec`` on standard input and ``fds`` inherited."""
+
+    name: str
+    module: str
+    spec: bytes
+    fds: tuple[int, ...]
+
+
+class _SteeringCollector(Collector):
+    """The first stage of the funnel, read from the kernel when Prometheus asks."""
+
+    def __init__(self, steering: Steering, mode: str) -> None:
+        self._steering = steering
+        self._mode = mode
+
+    def collect(self) -> Iterator[Metric]:
+        packets = CounterMetricFamily(
+            "firsthop_rx_xdp_packets",
+            "Packets seen by XDP; core is where it sent them",
+            labels=["verdict", "core"],
+        )
+        for (verdict, cpu), count in self._steering.counters().items():
+            packets.add_metric([verdict, str(cpu)], count)
+        yield packets
+        yield GaugeMetricFamily(
+            "firsthop_xdp_flows", "Flows in the kernel's table", value=self._steering.flow_count()
+        )
+        attached = GaugeMetricFamily("firsthop_xdp_attached", "1 while XDP steers", labels=["mode"])
+        attached.add_metric([self._mode], 1)
+        yield attached
+
+
+class Supervisor:
+    """Everything that must outlive a worker. Raises ConfigError, KeyFileError or KeyListError for a
+    configuration that cannot run."""
+
+    def __init__(self, config: Config) -> None:
+        edge = config.edge
+        self._config = config
+        self._log = logs.get()
+        self._keys = keys.load(config.cluster.keys)
+        apikeys.load(edge.api_keys)
+        if (edge.tls_certificate is None) != (edge.tls_key is None):
+            raise ConfigError("edge.tls_certificate and edge.tls_key: set both or neither")
+        if not edge.transceivers:
+            raise ConfigError(
+                "edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed"
+            )
+        self._cpus = _cpus(edge.cores)
+        self._media = _media_sockets(edge.media, len(self._cpus))
+        self._http = _http_socket(edge.http)
+        self._steering, self._mode = self._steer()
+        self._restarts = Tally(
+            "firsthop_edge_restarts", "Children that died and were started again", (), label="child"
+        )
+        self._children = [self._worker(i) for i in range(len(self._cpus))] + [self._signaling()]
+        for child in self._children:
+            self._restarts[child.name] = 0
+
+    def _steer(self) -> tuple[Steering | None, str]:
+        edge = self._config.edge
+        if not edge.interface:
+            self._log.warning("no XDP: edge.interface is empty, the kernel's own hash spreads flows over workers")
+            return None, "off"
+        if edge.interface not in {name for _, name in socket.if_nameindex()}:
+            raise ConfigError(f"edge.interface: this host has no interface {edge.interface!r}")
+        host, port = split_address(edge.media)
+        steering = None
+        try:
+            steering = Steering.load(
+                port, pack(host, port)[:16], self._keys.ufrag, self._cpus, flow_entries=edge.flow_entries
+            )
+            mode = steering.attach(edge.interface)
+        except SteeringError as e:
+            if steering is not None:
+                steering.close()
+            self._log.warning(
+                "no XDP: forged packets reach the workers, and the kernel's hash spreads flows", why=str(e)
+            )
+            return None, "off"
+        # Only now: without XDP the receiving core says nothing about the flow.
+        attach_cpu_filter(self._media[0], self._cpus)
+        self._log.info("xdp attached", interface=edge.interface, mode=mode, cores=self._cpus)
+        return steering, mode
+
+    def _metrics_address(self, offset: int) -> tuple[str, int]:
+        host, port = split_address(self._config.edge.metrics)
+        return host, port + offset
+
+    def _worker(self, index: int) -> Child:
+        steering, edge, log = self._steering, self._config.edge, self._config.log
+        maps = (steering.flows_fd, steering.ssrcs_fd) if steering else ()
+        spec = Spec(
+            edge=edge.name,
+            index=index,
+            cpu=self._cpus[index],
+            socket=self._media[index].fileno(),
+            flows=maps[0] if maps else -1,
+            ssrcs=maps[1] if maps else -1,
+            metrics=self._metrics_address(2 + index),
+            log=(log.level, log.format),
+            transceivers=tuple((peer.id, peer.endpoint) for peer in edge.transceivers),
+            keys=self._keys,
+        )
+        return Child(f"worker-{index}", "edge.worker", spec.dump(), (spec.socket, *maps))
+
+    def _signaling(self) -> Child:
+        spec = {
+            "config": self._config.model_dump_json(),
+            "keys": self._keys.dump(),
+            "socket": self._http.fileno(),
+            "media": split_address(self._config.edge.advertise or self._config.edge.media),
+            "metrics": self._metrics_address(1),
+        }
+        return Child("signaling", "edge.signaling", json.dumps(spec).encode(), (self._http.fileno(),))
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        collectors: list[Collector] = [self._restarts]
+        if self._steering is not None:
+            collectors.append(_SteeringCollector(self._steering, self._mode))
+        try:
+            metrics.serve(*self._metrics_address(0), *collectors)
+        except OSError as e:
+            raise ConfigError(f"edge.metrics {self._config.edge.metrics}: {e.strerror}") from None
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        keepers = [asyncio.create_task(self._keep(child)) for child in self._children]
+        _notify("READY=1")
+        self._log.info("ready", media=self._config.edge.media, http=self._config.edge.http, xdp=self._mode)
+        await stop.wait()
+        _notify("STOPPING=1")
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+
+    def close(self) -> None:
+        """Takes XDP off the interface and closes the sockets."""
+        if self._steering is not None:
+            self._steering.close()
+        for sock in (*self._media, self._http):
+            sock.close()
+        self._log.info("stopped")
+
+    async def _keep(self, child: Child) -> None:
+        """Runs ``child`` for as long as this task lives; one that keeps dying is waited with."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            began = loop.time()
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                child.module,
+                stdin=asyncio.subprocess.PIPE,
+                pass_fds=child.fds,
+                preexec_fn=die_with_parent,
+            )
+            try:
+                assert process.stdin is not None
+                with contextlib.suppress(ConnectionError):
+                    process.stdin.write(child.spec)
+                    await process.stdin.drain()
+                process.stdin.close()
+                code = await process.wait()
+            except asyncio.CancelledError:
+                await _end(process)
+                raise
+            failures = 0 if loop.time() - began > _HEALTHY_AFTER_S else failures + 1
+            wait = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
+            self._restarts[child.name] += 1
+            self._log.error("child died, starting it again", child=child.name, code=code, in_s=wait)
+            await asyncio.sleep(wait)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _GOODBYE_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def _cpus(wanted: tuple[int, ...]) -> list[int]:
+    allowed = sorted(os.sched_getaffinity(0))
+    if missing := sorted(set(wanted) - set(allowed)):
+        raise ConfigError(f"edge.cores: this process may not use {missing}, only {allowed}")
+    if len(set(wanted)) != len(wanted):
+        raise ConfigError("edge.cores: a core is named twice")
+    return list(wanted) or allowed
+
+
+def _media_sockets(media: str, count: int) -> list[socket.socket]:
+    """One socket a worker, in the order of the workers: the CPU filter answers with places in it."""
+    host, port = split_address(media)
+    bind_to = (host if ":" in host else f"::ffff:{host}", port)
+
+    def make(share: bool) -> socket.socket:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _SOCKET_BUFFER_BYTES)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
+        sock.bind(bind_to)
+        return sock
+
+    try:
+        # Shared ports would let a second edge of the same user bind in silence and take half of the calls.
+        make(share=False).close()
+        return [make(share=True) for _ in range(count)]
+    except OSError as e:
+        raise ConfigError(f"edge.media {media}: {_bind_trouble(e)}") from None
+
+
+def _http_socket(http: str) -> socket.socket:
+    host, port = split_address(http)
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(128)
+    except OSError as e:
+        sock.close()
+        raise ConfigError(f"edge.http {http}: {_bind_trouble(e)}") from None
+    return sock
+
+
+def _bind_trouble(e: OSError) -> str:
+    if e.errno == errno.EADDRINUSE:
+        return "the port is taken: stop what uses it or choose another"
+    if e.errno == errno.EADDRNOTAVAIL:
+        return "this host does not have that address"
+    return e.strerror or str(e)
+
+
+def _notify(state: str) -> None:
+    """Tells systemd, if it asked (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
+
+
+def run(config: Config) -> None:
+    """Runs until SIGTERM. Raises ConfigError, KeyFileError or KeyListError with one line."""
+    logs.configure(config.log.level, config.log.format, process="edge", edge=config.edge.name)
+    supervisor = Supervisor(config)
+    try:
+        asyncio.run(supervisor.run())
+    finally:
+        supervisor.close()

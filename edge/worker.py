@@ -1,0 +1,300 @@
+"""One relay worker: one core, one socket on the shared port, a link to each transceiver.
+
+A batch comes in by ``recvmmsg``, is looked up and grouped by transceiver as arrays, and leaves as one message per
+transceiver; what transceivers send leaves by ``sendmmsg``. A flow is entered here and in the kernel's map when its
+transceiver says that the client proved itself. The worker holds no privileges: sockets and map descriptors are
+given to it by the supervisor, and what it must know arrives as JSON on standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zmq
+
+from edge.batch import ROOM_BYTES, BatchSocket
+from edge.flowtable import NOBODY, FlowTable
+from edge.kernel import FlowStore
+from edge.privileges import drop
+from firsthop import logs, metrics
+from firsthop.metrics import Tally
+from wire import frames, link, stun, ufrag
+from wire.keys import ClusterKeys
+
+__all__ = ["Worker", "main"]
+
+_TURNS_BEFORE_LINKS = 4
+_SWEEP_S = 5.0
+# Consent is the transceiver's to judge (30 s); this is for flows whose transceiver never said goodbye.
+_IDLE_S = 60.0
+
+# What can become of a datagram from a client; a batch's outcomes are an array of places in this list.
+OUTCOMES = (
+    "forwarded_flow",
+    "forwarded_stun",
+    "forwarded_ssrc",
+    "empty",
+    "oversized",
+    "unknown_flow",
+    "stun_bad_ufrag",
+    "unknown_transceiver",
+    "link_down",
+)
+_CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What the supervisor tells a worker; ``flows`` and ``ssrcs`` are map descriptors, -1 without XDP."""
+
+    edge: str
+    index: int
+    cpu: int
+    socket: int
+    flows: int
+    ssrcs: int
+    metrics: tuple[str, int]
+    log: tuple[str, str]
+    transceivers: tuple[tuple[int, str], ...]
+    keys: ClusterKeys
+
+    def dump(self) -> bytes:
+        """JSON, for the worker's standard input."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps({**fields, "keys": self.keys.dump()}).encode()
+
+    @classmethod
+    def parse(cls, text: bytes) -> Spec:
+        fields: dict[str, Any] = json.loads(text)
+        return cls(**{**fields, "keys": ClusterKeys.parse(fields["keys"])})
+
+
+class Worker:
+    """Relays until it is told to stop."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._socket = BatchSocket(socket.socket(fileno=spec.socket))
+        self._table = FlowTable()
+        self._store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
+        self._ssrcs: dict[int, int] = {}
+        self._ssrcs_of: dict[bytes, list[int]] = {}
+        context = zmq.Context[zmq.Socket[bytes]]()
+        name = f"{spec.edge}/worker-{spec.index}".encode()
+        self._links = {
+            number: link.dealer(context, endpoint, name, spec.keys) for number, endpoint in spec.transceivers
+        }
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket.fileno(), zmq.POLLIN)
+        for dealer in self._links.values():
+            self._poller.register(dealer, zmq.POLLIN)
+        self.rx = Tally("firsthop_rx_worker_datagrams", "Datagrams from clients, by what became of them", OUTCOMES)
+        self.tx = Tally(
+            "firsthop_tx_worker_datagrams",
+            "Datagrams to clients, by what became of them",
+            ("sent", "not_its_flow", "socket_full"),
+        )
+        self.wire_errors = Tally(
+            "firsthop_worker_wire_errors", "Messages from transceivers that could not be used", ("refused",)
+        )
+        self.lost_flows = Tally(
+            "firsthop_worker_flows_refused", "Flows that found no room", ("table_full", "kernel_map_full")
+        )
+        self._recover()
+
+    @property
+    def flows(self) -> int:
+        """How many flows are known here."""
+        return len(self._table)
+
+    def _recover(self) -> None:
+        """The kernel's map outlives workers: one that was killed knows its flows again at once."""
+        if self._store is None:
+            return
+        now = time.monotonic()
+        for address, cpu, transceiver, _ in self._store.items():
+            if cpu == self._spec.cpu and transceiver in self._links:
+                self._table.put(address, transceiver, now)
+
+    def run(self) -> None:
+        """Never returns; SIGTERM raises SystemExit."""
+        swept = time.monotonic()
+        while True:
+            self._poller.poll(1000)
+            # The socket is looked at a few times a round, so that a flood of one side never starves the other.
+            for _ in range(_TURNS_BEFORE_LINKS):
+                if not self._from_clients():
+                    break
+            for number, dealer in self._links.items():
+                self._from_transceiver(number, dealer)
+            now = time.monotonic()
+            if now - swept > _SWEEP_S:
+                swept = now
+                for address in self._table.idle(now - _IDLE_S):
+                    self._forget(address)
+
+    # --- clients to transceivers
+
+    def _from_clients(self) -> bool:
+        count = self._socket.receive()
+        if count == 0:
+            return False
+        data, lengths, addresses = self._socket.data[:count], self._socket.lengths, self._socket.addresses
+        now = time.monotonic()
+        owners = self._table.find(addresses, now)
+        first = data[:, 0]
+        whole = (lengths > 0) & (lengths <= ROOM_BYTES)
+        outcomes = np.zeros(count, np.intp)
+        outcomes[lengths == 0] = _CODE["empty"]
+        outcomes[lengths > ROOM_BYTES] = _CODE["oversized"]
+        owners[~whole] = NOBODY
+        # What the arrays cannot decide is rare: STUN requests, and datagrams of flows that are not known.
+        for i in np.flatnonzero(whole & ((owners == NOBODY) | (first <= 3))).tolist():
+            outcome, owners[i] = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
+            outcomes[i] = _CODE[outcome]
+        for owner in np.unique(owners).tolist():
+            if owner == NOBODY:
+                continue
+            mine = owners == owner
+            if not self._forward(owner, mine, data, lengths, addresses):
+                outcomes[mine] = _CODE["link_down"]
+        for code, n in enumerate(np.bincount(outcomes, minlength=len(OUTCOMES)).tolist()):
+            self.rx[OUTCOMES[code]] += n
+        return True
+
+    def _route(self, datagram: bytes, owner: int) -> tuple[str, int]:
+        """Outcome and transceiver for one datagram that is STUN or of a flow that is not known."""
+        if datagram[0] <= 3:
+            message = stun.parse(datagram)
+            if message is not None and message.kind == stun.BINDING_REQUEST:
+                sealed = stun.server_ufrag(message)
+                route = ufrag.open_sealed(sealed, self._spec.keys.ufrag) if sealed else None
+                if route is None:
+                    return "stun_bad_ufrag", NOBODY
+                if route.transceiver not in self._links:
+                    return "unknown_transceiver", NOBODY
+                return "forwarded_stun", route.transceiver
+        elif owner == NOBODY and 128 <= datagram[0] <= 191 and len(datagram) >= 12:
+            at = 4 if 192 <= datagram[1] <= 223 else 8
+            hinted = self._ssrcs.get(int.from_bytes(datagram[at : at + 4], "big"))
+            if hinted is not None:
+                return "forwarded_ssrc", hinted
+        return ("unknown_flow" if owner == NOBODY else "forwarded_flow"), owner
+
+    def _forward(
+        self,
+        owner: int,
+        mine: npt.NDArray[np.bool_],
+        data: npt.NDArray[np.uint8],
+        lengths: npt.NDArray[np.uint16],
+        addresses: npt.NDArray[np.uint8],
+    ) -> bool:
+        """Sends the datagrams that ``mine`` marks to ``owner``; False where its link is down or full."""
+        lengths = lengths[mine]
+        longest = int(lengths.max())
+        # One copy: the bytes that count, gathered end to end.
+        body = data[mine, :longest][np.arange(longest) < lengths[:, None]]
+        try:
+            parts = frames.data(addresses[mine].tobytes(), lengths, body.data)
+            self._links[owner].send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    # --- transceivers to clients
+
+    def _from_transceiver(self, number: int, dealer: zmq.Socket[bytes]) -> None:
+        for _ in range(64):
+            try:
+                parts = dealer.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = frames.decode(parts)
+                if isinstance(message, frames.Data):
+                    self._to_clients(number, message)
+                else:
+                    self._control(number, message)
+            except (frames.WireError, KeyError, TypeError, ValueError):
+                self.wire_errors["refused"] += 1
+
+    def _to_clients(self, number: int, batch: frames.Data) -> None:
+        addresses = np.frombuffer(batch.addresses, np.uint8).reshape(-1, 18)
+        lengths, body = batch.lengths, batch.body
+        owners = self._table.find(addresses, time.monotonic())
+        its_own = owners == number
+        if not its_own.all():
+            self.tx["not_its_flow"] += int(np.count_nonzero(~its_own))
+            keep = np.repeat(its_own, lengths)
+            body = np.frombuffer(body, np.uint8)[keep].data
+            addresses, lengths = addresses[its_own], lengths[its_own]
+        sent = self._socket.send(addresses, lengths, body)
+        self.tx["sent"] += sent
+        self.tx["socket_full"] += len(lengths) - sent
+
+    def _control(self, number: int, message: frames.Control) -> None:
+        if message.type == "path.up":
+            address = bytes(message.fields["address"])
+            ssrcs = [int(ssrc) for ssrc in message.fields["ssrcs"]]
+            self._learn(address, number, ssrcs)
+        elif message.type == "path.down":
+            address = bytes(message.fields["address"])
+            found = self._table.find(np.frombuffer(address, np.uint8).reshape(1, 18), time.monotonic())
+            if found[0] == number:
+                self._forget(address)
+        else:
+            raise frames.WireError(f"unknown control message {message.type!r}")
+
+    def _learn(self, address: bytes, number: int, ssrcs: list[int]) -> None:
+        if not self._table.put(address, number, time.monotonic()):
+            self.lost_flows["table_full"] += 1
+            return
+        self._forget_ssrcs(address)
+        self._ssrcs_of[address] = ssrcs
+        self._ssrcs.update(dict.fromkeys(ssrcs, number))
+        if self._store is None:
+            return
+        if not self._store.put(address, self._spec.cpu, number):
+            self.lost_flows["kernel_map_full"] += 1
+        for ssrc in ssrcs:
+            self._store.put_ssrc(ssrc, self._spec.cpu)
+
+    def _forget(self, address: bytes) -> None:
+        self._table.remove(address)
+        self._forget_ssrcs(address)
+        if self._store is not None:
+            self._store.remove(address)
+
+    def _forget_ssrcs(self, address: bytes) -> None:
+        for ssrc in self._ssrcs_of.pop(address, ()):
+            self._ssrcs.pop(ssrc, None)
+            if self._store is not None:
+                self._store.remove_ssrc(ssrc)
+
+
+def main() -> None:
+    """The process that the supervisor starts: its Spec comes on standard input."""
+    spec = Spec.parse(sys.stdin.buffer.read())
+    drop()
+    os.sched_setaffinity(0, {spec.cpu})
+    logs.configure(*spec.log, process="worker", worker=spec.index, cpu=spec.cpu)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
+    worker = Worker(spec)
+    flows = metrics.Gauge("firsthop_worker_flows", "Flows known to this worker", lambda: worker.flows)
+    metrics.serve(*spec.metrics, flows, worker.rx, worker.tx, worker.wire_errors, worker.lost_flows)
+    logs.get().info("ready", flows=worker.flows)
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The command ``firsthop``: each sub-command is a thin door to the module that does the work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import click
+
+from firsthop.config import Config, ConfigError
+
+__all__ = ["main"]
+
+_config_option = click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="FIRSTHOP_CONFIG_FILE",
+    help="This host's TOML file; FIRSTHOP_<SECTION>__<KEY> variables go over it.",
+)
+
+
+class _Lazy(click.Group):
+    """Finds ``call`` and ``demo`` only when they are asked for: both import much."""
+
+    _elsewhere: ClassVar = {"call": "caller.cli:call", "demo": "demo.run:demo"}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self._elsewhere])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self._elsewhere:
+            return super().get_command(ctx, name)
+        from importlib import import_module
+
+        module, _, attribute = self._elsewhere[name].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="firsthop")
+def main() -> None:
+    """The network edge of voice AI."""
+
+
+def _start(run: Callable[[Config], None], path: Path | None) -> None:
+    """Runs a service; what a person must mend is one line and exit code 2."""
+    from firsthop.config import load
+
+    try:
+        run(load(path))
+    except (ConfigError, OSError, ValueError) as e:
+        # ConfigError, KeyFileError and KeyListError are ValueErrors that say which key to mend.
+        if type(e) is ValueError:
+            raise
+        click.echo(f"firsthop: {e}", err=True)
+        sys.exit(2)
+
+
+@main.command()
+@_config_option
+def edge(config: Path | None) -> None:
+    """Run the edge: XDP, workers and signaling."""
+    from edge.supervisor import run
+
+    _start(run, config)
+
+
+@main.command()
+@_config_option
+def transceiver(config: Path | None) -> None:
+    """Run one transceiver, beside the model."""
+    from transceiver.server import run
+
+    _start(run, config)
+
+
+@main.group()
+def keys() -> None:
+    """The cluster's secrets."""
+
+
+@keys.command("new")
+def keys_new() -> None:
+    """Print a new key file: firsthop keys new > cluster.toml"""
+    from wire.keys import new_file_text
+
+    click.echo(new_file_text(), nl=False)
+
+
+@main.command()
+@click.option("--markdown", is_flag=True, help="As the table in the README.")
+def config(markdown: bool) -> None:
+    """Print every configuration key with its default."""
+    from firsthop.config import rows
+
+    if markdown:
+        click.echo("| key | default | meaning |\n|---|---|---|")
+    for key, default, meaning in rows():
+        if markdown:
+            click.echo(f"| `{key}` | {f'`{default}`' if default else ''} | {meaning} |")
+        else:
+            click.echo(f"{key:24} {default:40} {meaning}")
