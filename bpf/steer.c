@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Puts every packet for the media port on the core whose worker owns it, and drops what nobody asked for.
+ *
+ * A STUN binding request is steered by the sealed ufrag in USERNAME, anything else by its source address, RTP from
+ * an unknown address by its SSRC. Nothing is rewritten: a CPUMAP moves the packet to the core, where the kernel's
+ * own stack hands it to that core's socket.
+ *
+ * Compiled by edge/steering.py, which puts `enum verdict` (bpf/verdicts.py) in front and sets MEDIA_PORT,
+ * MEDIA_ADDRESS_0 to _3 (optional), FLOW_ENTRIES, SSRC_ENTRIES, CPU_ENTRIES, MAX_CPUS and the sizes in layout.h.
+ * Each packet is counted exactly once. */
+
+#include <uapi/linux/bpf.h>
+
+#include "parse.h"
+#include "stun.h"
+#include "ufrag.h"
+
+#define SECOND_NS 1000000000LL
+
+/* RFC 7983: what a datagram is, by its first byte. */
+#define STUN_LAST 3
+#define RTP_FIRST 128
+#define RTP_LAST 191
+/* RFC 5761: which of RTP and RTCP, by its second. */
+#define RTCP_FIRST 192
+#define RTCP_LAST 223
+
+struct rtp_header {
+    u8 flags;
+    u8 type;
+    __be16 sequence;
+    __be32 timestamp; /* of RTCP: the sender's SSRC */
+    __be32 ssrc;
+};
+
+BPF_ARRAY(keys, struct route_key, UFRAG_KEYS);
+BPF_ARRAY(slots, u32, SLOTS);
+BPF_CPUMAP(cpus, CPU_ENTRIES);
+/* A plain hash and not an LRU: new entries come from proof only, and a flood cannot push out a call. */
+BPF_HASH(flows, struct flow_key, struct flow, FLOW_ENTRIES);
+BPF_HASH(ssrcs, __be32, u32, SSRC_ENTRIES);
+BPF_PERCPU_ARRAY(counters, u64, VERDICTS * MAX_CPUS);
+
+static __always_inline void count(u32 verdict, u32 cpu)
+{
+    u32 index = verdict * MAX_CPUS + cpu;
+    u64 *counter = counters.lookup(&index);
+
+    if (counter)
+        ++*counter;
+}
+
+static __always_inline int leave(u32 verdict)
+{
+    count(verdict, 0);
+    return verdict == VERDICT_OTHER_TRAFFIC ? XDP_PASS : XDP_DROP;
+}
+
+static __always_inline int steer_to(u32 verdict, u32 cpu)
+{
+    /* Drop: no such core in the map. Another core's worker would be a wrong delivery. */
+    if (cpus.redirect_map(cpu, XDP_DROP) != XDP_REDIRECT)
+        return leave(VERDICT_NO_CORE);
+    count(verdict, cpu);
+    return XDP_REDIRECT;
+}
+
+static __always_inline int steer_by_ufrag(struct cursor c, u32 bytes)
+{
+    int verdict = find_username(&c, &bytes);
+    if (verdict != PARSED)
+        return leave(verdict);
+
+    u8 *ufrag = c.at;
+    /* Drop: USERNAME is "ours:theirs" (RFC 8445 section 7.2.2), and ours has one length. */
+    if (bytes <= UFRAG_BYTES || (void *)(ufrag + UFRAG_BYTES + 1) > c.end || ufrag[UFRAG_BYTES] != ':')
+        return leave(VERDICT_STUN_BAD_UFRAG);
+
+    u32 id = ufrag[0] - UFRAG_VERSION_1;
+    struct route_key *key = keys.lookup(&id);
+    /* Drop: another version, or a key that this edge does not have (yet, or any more). */
+    if (!key || !key->live)
+        return leave(VERDICT_STUN_BAD_UFRAG);
+
+    u64 tag = siphash_16((u64 *)ufrag, key->k0, key->k1);
+    /* Drop: nobody who holds the key made this ufrag. */
+    if (ice_digits(tag >> 16) != *(u64 *)(ufrag + UFRAG_HEAD_BYTES))
+        return leave(VERDICT_STUN_BAD_TAG);
+
+    u32 slot = tag % SLOTS;
+    u32 *cpu = slots.lookup(&slot);
+    /* Drop: cannot be, but the verifier asks. */
+    if (!cpu)
+        return leave(VERDICT_NO_CORE);
+    return steer_to(VERDICT_STUN_STEERED, *cpu);
+}
+
+static __always_inline int steer_by_ssrc(struct cursor c, u32 bytes)
+{
+    struct rtp_header *rtp = c.at;
+
+    /* Drop: too short to name a source. The shortest RTCP packet, an empty receiver report, has 8 bytes. */
+    if (bytes < 8 || c.at + 8 > c.end)
+        return leave(VERDICT_RTP_UNKNOWN_SSRC);
+
+    __be32 ssrc = rtp->timestamp;
+    if (rtp->type < RTCP_FIRST || rtp->type > RTCP_LAST) {
+        /* Drop: RTP's header alone has 12. */
+        if (bytes < sizeof(*rtp) || (void *)(rtp + 1) > c.end)
+            return leave(VERDICT_RTP_UNKNOWN_SSRC);
+        ssrc = rtp->ssrc;
+    }
+    u32 *cpu = ssrcs.lookup(&ssrc);
+    /* Drop: neither address nor source belongs to a call here. */
+    if (!cpu)
+        return leave(VERDICT_RTP_UNKNOWN_SSRC);
+    return steer_to(VERDICT_SSRC_STEERED, *cpu);
+}
+
+int firsthop_steer(struct xdp_md *ctx)
+{
+    struct cursor c = { (void *)(long)ctx->data, (void *)(long)ctx->data_end };
+    struct datagram d;
+    int verdict = parse_frame(&c, &d);
+    if (verdict != PARSED)
+        return leave(verdict);
+
+    u8 *first = c.at;
+    /* Drop: cannot be (parse_udp saw at least one byte), but the verifier asks. */
+    if ((void *)(first + 1) > c.end)
+        return leave(VERDICT_EMPTY);
+
+    if (*first <= STUN_LAST) {
+        struct stun_header *stun = c.at;
+        /* Drop: nothing but STUN begins so, from a known address either. */
+        if ((void *)(stun + 1) > c.end || d.bytes < sizeof(*stun) ||
+            stun->cookie != __builtin_bswap32(STUN_COOKIE) ||
+            swap16(stun->length) + sizeof(*stun) != d.bytes || d.bytes % 4)
+            return leave(VERDICT_STUN_MALFORMED);
+        if (stun->type == swap16(STUN_BINDING_REQUEST))
+            return steer_by_ufrag(c, d.bytes);
+    }
+
+    struct flow *flow = flows.lookup(&d.from);
+    if (flow) {
+        /* Once a second is enough for a time-out of 30 s, and keeps the cache line clean between. Signed, because
+         * the coarse clock may lag behind the time that user space wrote. */
+        u64 now_ns = bpf_ktime_get_coarse_ns();
+        if ((s64)(now_ns - flow->last_seen_ns) > SECOND_NS)
+            flow->last_seen_ns = now_ns;
+        return steer_to(VERDICT_FLOW_STEERED, flow->cpu);
+    }
+    if (*first >= RTP_FIRST && *first <= RTP_LAST)
+        return steer_by_ssrc(c, d.bytes);
+    /* Drop: only an address that passed a STUN check may say anything else. */
+    return leave(VERDICT_UNKNOWN_FLOW);
+}

@@ -1,0 +1,73 @@
+"""What the XDP program can decide about a packet, defined once.
+
+The C enum, the Prometheus labels and the table in ``docs/`` all come from ``VERDICTS``. Every packet gets exactly
+one verdict, and its place in the tuple is the number the kernel counts it under.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["VERDICTS", "Kind", "Verdict", "c_enum", "markdown_table"]
+
+Kind = Literal["steered", "passed", "dropped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``label`` is the Prometheus label value; ``what`` is one sentence for the documentation."""
+
+    label: str
+    kind: Kind
+    what: str
+
+
+VERDICTS: tuple[Verdict, ...] = (
+    Verdict(
+        "stun_steered",
+        "steered",
+        "A binding request whose ufrag carries a valid tag; the tag's slot chose the core.",
+    ),
+    Verdict("flow_steered", "steered", "Any other packet from an address in the flow table."),
+    Verdict(
+        "ssrc_steered",
+        "steered",
+        "RTP or RTCP from an unknown address with a known SSRC: a hint, not yet trusted.",
+    ),
+    Verdict("other_traffic", "passed", "Not a UDP datagram to the media port, so it belongs to the kernel."),
+    Verdict(
+        "fragment", "dropped", "The first fragment of a datagram to the media port; media is never fragmented."
+    ),
+    Verdict("malformed", "dropped", "An IP or UDP header that is cut short or contradicts the frame's length."),
+    Verdict("empty", "dropped", "A UDP datagram without a payload."),
+    Verdict("stun_malformed", "dropped", "First byte of STUN, but header, length or attributes are wrong."),
+    Verdict("stun_no_username", "dropped", "A binding request with no USERNAME where one is looked for."),
+    Verdict("stun_bad_ufrag", "dropped", "The ufrag is not in our format, or its version or key is unknown."),
+    Verdict(
+        "stun_bad_tag",
+        "dropped",
+        "The ufrag has our format and a known key, but its tag is wrong: invented or altered.",
+    ),
+    Verdict(
+        "unknown_flow", "dropped", "DTLS, STUN other than a request, or anything else from an unknown address."
+    ),
+    Verdict(
+        "rtp_unknown_ssrc", "dropped", "RTP or RTCP from an unknown address, with an SSRC that is unknown too."
+    ),
+    Verdict(
+        "no_core", "dropped", "The chosen core has no entry in the CPU map: dropped, never delivered elsewhere."
+    ),
+)
+
+
+def c_enum() -> str:
+    """``enum verdict`` in C: ``VERDICT_<LABEL>`` in order, then ``VERDICTS``, their number."""
+    names = "".join(f"    VERDICT_{v.label.upper()},\n" for v in VERDICTS)
+    return f"enum verdict {{\n{names}    VERDICTS,\n}};\n"
+
+
+def markdown_table() -> str:
+    """The table of verdicts for the documentation."""
+    rows = "".join(f"| `{v.label}` | {v.kind} | {v.what} |\n" for v in VERDICTS)
+    return f"| verdict | kind | meaning |\n|---|---|---|\n{rows}"
