@@ -80,7 +80,7 @@ class BatchSocket:
                 raise OSError(number, os.strerror(number))
         # The upper half of the last word is padding that the kernel leaves alone.
         lengths = (headers[:count, _LENGTH] & 0xFFFFFFFF).astype(np.uint16)
-        truncated = (headers[:count, _FLAGS] & socket.MSG_TRUNC) != 0
+        truncated = (headers[:count, _FLAGS] & int(socket.MSG_TRUNC)) != 0
         if truncated.any():
             lengths[truncated] = 0xFFFF
         self.lengths = lengths

@@ -1,0 +1,28 @@
+# Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
+.PHONY: setup check test demo trials clean
+
+PYTHON := .venv/bin/python
+
+setup:
+	@scripts/setup dev
+
+check: setup
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy --no-error-summary
+	@echo "check: clean"
+
+test: check
+	$(PYTHON) -m pytest
+
+# make demo ONCE=1 ends after the synthetic call.
+demo:
+	@scripts/setup
+	@$(PYTHON) -m firsthop demo $(if $(ONCE),--once)
+
+trials: setup
+	$(PYTHON) -m pytest -m trials --timeout 3600
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

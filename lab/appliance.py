@@ -1,0 +1,218 @@
+"""The whole appliance, started as an operator would: a key file, a token, a TOML file, two commands.
+
+For the demo, tests and benchmarks. It runs on the hosts of a lab, or, without root, on ``Loopback``.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from lab.network import Lab
+from wire.keys import new_file_text
+
+__all__ = ["Appliance", "ApplianceError", "Loopback", "Place"]
+
+T = TypeVar("T")
+READY_S = 60.0
+GOODBYE_S = 10.0
+
+
+class ApplianceError(RuntimeError):
+    """It did not come up; the text ends with what the processes logged."""
+
+
+class Place(Protocol):
+    """Where processes run: a host of the lab, or this machine."""
+
+    @property
+    def address(self) -> str:
+        """Its IPv4 address."""
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Starts a program there."""
+
+    def inside(self, work: Callable[[], T]) -> T:
+        """Calls ``work`` there."""
+
+
+class Loopback:
+    """This machine, as it is."""
+
+    address = "127.0.0.1"
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Starts a program."""
+        return subprocess.Popen(argv, **options)  # noqa: S603
+
+    def inside(self, work: Callable[[], T]) -> T:
+        """Calls it."""
+        return work()
+
+
+class Appliance:
+    """One edge and one transceiver; files and logs go to ``directory``. A context manager."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        lab: Lab | None = None,
+        agent: str = "parrot",
+        http_port: int = 8080,
+        media_port: int = 3478,
+        **edge: Any,
+    ) -> None:
+        """``edge`` are more keys of section [edge], such as ``cores`` or ``interface``."""
+        self._directory = directory
+        self.edge: Place = lab.edge if lab else Loopback()
+        self.transceiver: Place = lab.transceiver if lab else Loopback()
+        self.token = secrets.token_urlsafe(24)
+        self.token_file = directory / "token"
+        self.url = f"http://{self.edge.address}:{http_port}"
+        self.processes: dict[str, subprocess.Popen[Any]] = {}
+        if lab:
+            edge = {"interface": lab.edge_interface, **edge}
+        endpoint = f"tcp://{lab.transceiver.address}:7400" if lab else f"ipc://{directory}/transceiver.sock"
+        self.config_file = directory / "firsthop.toml"
+        (directory / "cluster.toml").write_text(new_file_text())
+        self.token_file.write_text(self.token + "\n")
+        self.config_file.write_text(
+            _toml(
+                {
+                    "cluster": {"keys": str(directory / "cluster.toml")},
+                    "edge": {
+                        "media": f"{self.edge.address}:{media_port}",
+                        "http": f"{self.edge.address}:{http_port}",
+                        "api_keys": str(self.token_file),
+                        **edge,
+                        "transceivers": [{"id": 1, "endpoint": endpoint}],
+                    },
+                    "transceiver": {"id": 1, "endpoint": endpoint, "agent": agent},
+                }
+            )
+        )
+        for path in (directory / "cluster.toml", self.token_file):
+            path.chmod(0o600)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start("transceiver")
+            self.start("edge")
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self, process: str) -> None:
+        """Starts "edge" or "transceiver"."""
+        place = self.edge if process == "edge" else self.transceiver
+        argv = [sys.executable, "-m", "firsthop", process, "--config", str(self.config_file)]
+        with self.log_file(process).open("ab") as log:
+            # A group of its own: Ctrl-C at a terminal is for whoever runs the demo, who then ends these in order.
+            self.processes[process] = place.popen(
+                argv, stdin=subprocess.DEVNULL, stderr=log, stdout=log, start_new_session=True
+            )
+
+    def log_file(self, process: str) -> Path:
+        """What a process logged, as JSON lines."""
+        return self._directory / f"{process}.log"
+
+    def wait_ready(self) -> None:
+        """Until every worker runs and a call would be answered. Raises ApplianceError."""
+        deadline = time.monotonic() + READY_S
+        while not self._ready():
+            dead = [name for name, p in self.processes.items() if p.poll() is not None]
+            if dead or time.monotonic() > deadline:
+                logs = "".join(self.log_file(name).read_text() for name in self.processes)
+                raise ApplianceError(f"{' and '.join(dead) or 'the appliance'} did not come up:\n{logs}")
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Ends the edge, then the transceiver, and waits for them."""
+        for name in ("edge", "transceiver"):
+            process = self.processes.pop(name, None)
+            if process is None:
+                continue
+            process.terminate()
+            try:
+                process.wait(GOODBYE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def children(self) -> dict[str, psutil.Process]:
+        """The edge's children by module: ``edge.worker 0``, ``edge.worker 1``, ``edge.signaling``."""
+        found: dict[str, psutil.Process] = {}
+        for child in psutil.Process(self.processes["edge"].pid).children():
+            module = child.cmdline()[-1] if child.cmdline() else "?"
+            name = module
+            if module == "edge.worker":
+                name = f"{module} {sum(key.startswith(module) for key in found)}"
+            found[name] = child
+        return found
+
+    def metrics(self, process: str) -> dict[tuple[str, ...], float]:
+        """What ``edge``, ``signaling``, ``worker-<n>`` or ``transceiver`` counts: (name, label, ...) to value."""
+        place = self.transceiver if process == "transceiver" else self.edge
+        port = 9500 if process == "transceiver" else 9400 + _offset(process)
+
+        def fetch() -> str:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+                return str(response.read().decode())
+
+        families = text_string_to_metric_families(place.inside(fetch))
+        return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+
+    def _ready(self) -> bool:
+        def asked() -> bool:
+            try:
+                with urllib.request.urlopen(f"{self.url}/readyz", timeout=10):  # noqa: S310
+                    pass
+                workers = sum(name.startswith("edge.worker") for name in self.children())
+                for i in range(workers):
+                    with urllib.request.urlopen(f"http://127.0.0.1:{9402 + i}/metrics", timeout=10):
+                        pass
+            except (OSError, urllib.error.URLError, psutil.NoSuchProcess):
+                return False
+            return workers > 0
+
+        return self.edge.inside(asked)
+
+
+def _offset(process: str) -> int:
+    if process.startswith("worker-"):
+        return 2 + int(process.removeprefix("worker-"))
+    return {"edge": 0, "signaling": 1}[process]
+
+
+def _toml(sections: dict[str, dict[str, Any]]) -> str:
+    """Just enough TOML: tables of scalars and lists, which JSON writes alike, and lists of tables."""
+    lines = []
+    for section, keys in sections.items():
+        lines.append(f"[{section}]")
+        tables = {
+            key: value
+            for key, value in keys.items()
+            if isinstance(value, list) and value and isinstance(value[0], dict)
+        }
+        lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items() if key not in tables]
+        for key, rows in tables.items():
+            for row in rows:
+                lines += [f"[[{section}.{key}]]", *(f"{k} = {json.dumps(v)}" for k, v in row.items())]
+    return "\n".join(lines) + "\n"
