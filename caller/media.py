@@ -1,0 +1,192 @@
+"""The UDP side of a call: one socket for ICE, DTLS, SRTP and the data channel (BUNDLE, RFC 9143)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from typing import Any
+
+from aiortc import RTCDataChannel
+from aiortc.rtcdatachannel import RTCDataChannelParameters
+
+from caller.ice import CONSENT_LOST_S, Controlling
+from caller.offer import Answer, Offer
+from caller.stats import Conversation, Reception
+from caller.voice import FRAME_SAMPLES, Voice
+from transceiver.dtls import Certificate, SecureTransport
+from transceiver.rtp import build, is_rtcp, parse
+from wire import address as flow
+
+__all__ = ["CHANNEL", "Media"]
+
+CHANNEL = "oai-events"
+_KEPT_EVENTS = 1000
+
+
+class Media:
+    """Opened after the answer; ``connected``, ``heard`` and ``ended`` are set as ICE, audio and the peer have it.
+
+    ``ended_why`` says in words why the peer is gone; ``events`` are the last thousand that came.
+    """
+
+    def __init__(self, offer: Offer, answer: Answer, certificate: Certificate, voice: Voice) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._offer = offer
+        self._answer = answer
+        self._voice = voice
+        self._source = flow.pack(*answer.address)
+        self._socket: asyncio.DatagramTransport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._channel: RTCDataChannel | None = None
+        self._next_frame = 0
+        self._sequence = offer.ssrc & 0x7FFF  # random, in the lower half (RFC 3711 section 3.3.1)
+        self._timestamp = offer.ssrc
+        self._secure = SecureTransport(self._send, certificate, client=not answer.server_is_dtls_client)
+        self.ice = Controlling(offer.ufrag, offer.password, answer.ufrag, answer.password)
+        self.reception = Reception()
+        self.conversation = Conversation(voice)
+        self.connected = asyncio.Event()
+        self.heard = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.ended_why = ""
+        self.refused = False
+        self.rejected = 0
+        self.dtls_datagrams = 0
+        self.events: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
+        self.channel_open_at: float | None = None
+        self.session_created_at: float | None = None
+
+    async def open(self, bind: str | None) -> None:
+        """Binds a port of its own and begins to check. Raises OSError where there is no such local address."""
+        self._socket, _ = await self._loop.create_datagram_endpoint(
+            lambda: _Port(self),
+            local_addr=(bind, 0) if bind else None,
+            remote_addr=self._answer.address,
+        )
+        self._check()
+
+    async def secure(self) -> None:
+        """Completes when SRTP is keyed, with the data channel on its way. Raises DtlsError."""
+        await self._secure.handshake(self._answer.fingerprints)
+        self._secure.on_close(lambda: self._end("the server ended the call"))
+        if self._answer.sctp_port is not None:
+            await self._secure.open_sctp(
+                self._answer.sctp_port, self._answer.max_message_bytes, lambda channel: None
+            )
+            assert self._secure.sctp is not None
+            self._channel = RTCDataChannel(self._secure.sctp, RTCDataChannelParameters(label=CHANNEL))
+            self._channel.on("open", self._channel_opened)
+            self._channel.on("message", self._event)
+
+    def send_frame(self) -> None:
+        """The next 20 ms of the voice."""
+        index = self._next_frame
+        self._next_frame = (index + 1) % len(self._voice.frames)
+        self._send(
+            self._secure.protect(
+                build(
+                    self._answer.payload_type,
+                    self.conversation.sent == 0,
+                    self._sequence,
+                    self._timestamp,
+                    self._offer.ssrc,
+                    self._voice.frames[index],
+                )
+            )
+        )
+        self._sequence += 1
+        self._timestamp += FRAME_SAMPLES
+        self.conversation.sent_frame(index, self._loop.time())
+
+    def send_event(self, event: dict[str, Any]) -> None:
+        """A client event on the data channel, which must be open."""
+        assert self._channel is not None, "the server takes no data channel"
+        self._channel.send(json.dumps(event))
+
+    async def close(self) -> None:
+        """Says goodbye and ends; nothing is left behind."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.ended.set()
+        await self._secure.close()
+        if self._socket is not None:
+            self._socket.close()
+        # aiortc cancels its reader and does not wait for it.
+        await asyncio.sleep(0)
+
+    def received(self, datagram: bytes) -> None:
+        """A datagram from the server, told apart by its first byte (RFC 7983)."""
+        first = datagram[0] if datagram else 255
+        if 128 <= first <= 191:
+            self._received_rtp(datagram)
+        elif 20 <= first <= 63:
+            self.dtls_datagrams += 1
+            self._secure.feed(datagram)
+        elif first <= 3:
+            now = self._loop.time()
+            reply = self.ice.receive(datagram, self._source, now)
+            if reply is not None:
+                self._send(reply)
+            if self.ice.connected_at is not None and not self.connected.is_set():
+                self.connected.set()
+
+    def _received_rtp(self, datagram: bytes) -> None:
+        if len(datagram) < 12 or is_rtcp(datagram) or not self._secure.connected:
+            return
+        now = self._loop.time()
+        plain = self._secure.unprotect(datagram)
+        packet = parse(plain) if plain is not None else None
+        if packet is None:
+            self.rejected += 1
+        elif packet.payload_type == self._answer.payload_type:
+            if self.reception.add(packet, now):
+                self.conversation.received_payload(packet.payload, now)
+            if not self.heard.is_set():
+                self.heard.set()
+
+    def _send(self, datagram: bytes) -> None:
+        if self._socket is not None and not self._socket.is_closing():
+            self._socket.sendto(datagram)
+
+    def _check(self) -> None:
+        now = self._loop.time()
+        if self.ice.consent_lost(now):
+            self._end(f"no check was answered for {CONSENT_LOST_S:.0f} s")
+            return
+        check, due = self.ice.poll(now)
+        if check is not None:
+            self._send(check)
+        self._timer = self._loop.call_at(due, self._check)
+
+    def _end(self, why: str) -> None:
+        if not self.ended.is_set():
+            self.ended_why = why
+            self.ended.set()
+
+    def _channel_opened(self) -> None:
+        self.channel_open_at = self._loop.time()
+
+    def _event(self, message: str | bytes) -> None:
+        event: Any = None
+        with contextlib.suppress(ValueError):
+            event = json.loads(message)
+        if not isinstance(event, dict):
+            return
+        self.events.append(event)
+        if self.session_created_at is None and event.get("type") == "session.created":
+            self.session_created_at = self._loop.time()
+
+
+class _Port(asyncio.DatagramProtocol):
+    def __init__(self, media: Media) -> None:
+        self._media = media
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        self._media.received(data)
+
+    def error_received(self, exc: Exception) -> None:
+        # An ICMP error: nobody listens there, at the moment. Not the end, a restarting server does this too.
+        if isinstance(exc, ConnectionRefusedError):
+            self._media.refused = True

@@ -1,0 +1,149 @@
+"""The SDP offer of a caller, as a browser would write it, and what matters in the answer (RFC 8829, RFC 8839).
+
+The offer has no candidates: the server learns where the caller is from its first check.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from dataclasses import dataclass, field
+
+from aiortc.sdp import MediaDescription, SessionDescription
+
+from wire import address as flow
+
+__all__ = ["OPUS_PAYLOAD_TYPE", "Answer", "AnswerError", "Offer", "parse_answer"]
+
+OPUS_PAYLOAD_TYPE = 111
+
+_SECURITY = """\
+a=ice-ufrag:{ufrag}
+a=ice-pwd:{password}
+a=ice-options:trickle
+a=fingerprint:sha-256 {fingerprint}
+a=setup:actpass
+"""
+_OFFER = (
+    """\
+v=0
+o=- {session} 2 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0 1
+a=msid-semantic: WMS {stream}
+m=audio 9 UDP/TLS/RTP/SAVPF 111
+c=IN IP4 0.0.0.0
+a=rtcp:9 IN IP4 0.0.0.0
+"""
+    + _SECURITY
+    + """\
+a=mid:0
+a=sendrecv
+a=msid:{stream} audio
+a=rtcp-mux
+a=rtpmap:111 opus/48000/2
+a=fmtp:111 minptime=10;useinbandfec=1
+a=ssrc:{ssrc} cname:{stream}
+a=ssrc:{ssrc} msid:{stream} audio
+m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+"""
+    + _SECURITY
+    + """\
+a=mid:1
+a=sctp-port:5000
+a=max-message-size:262144
+"""
+)
+
+
+class AnswerError(ValueError):
+    """An answer that no call can be made from; the text says what it lacks."""
+
+
+def _secret(random_bytes: int) -> str:
+    # The alphabet of RFC 8839 section 5.4 is the one of base64; multiples of three bytes need no padding.
+    return base64.b64encode(secrets.token_bytes(random_bytes)).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One call's side: ``fingerprint`` is the SHA-256 of its certificate; 48 random bits of ufrag, 144 of
+    password."""
+
+    fingerprint: str
+    ufrag: str = field(default_factory=lambda: _secret(6))
+    password: str = field(default_factory=lambda: _secret(18))
+    ssrc: int = field(default_factory=lambda: secrets.randbelow((1 << 32) - 1) + 1)
+
+    def sdp(self) -> str:
+        """The offer, with CRLF as RFC 8866 wants."""
+        return _OFFER.format(
+            session=secrets.randbits(62),
+            stream=secrets.token_hex(8),
+            ufrag=self.ufrag,
+            password=self.password,
+            fingerprint=self.fingerprint,
+            ssrc=self.ssrc,
+        ).replace("\n", "\r\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The server's side. ``server_is_dtls_client`` is ``setup:active``; ``sctp_port`` is None where the server
+    takes no data channel; ``fingerprints`` are (algorithm, value) pairs."""
+
+    ufrag: str
+    password: str
+    address: tuple[str, int]
+    fingerprints: tuple[tuple[str, str], ...]
+    server_is_dtls_client: bool
+    payload_type: int
+    sctp_port: int | None
+    max_message_bytes: int
+
+
+def parse_answer(sdp: str, *, ipv6: bool | None = None) -> Answer:
+    """The answer in ``sdp``; with ``ipv6`` only candidates of that family count. Raises AnswerError."""
+    try:
+        media = SessionDescription.parse(sdp).media
+    except Exception as e:  # aiortc asserts and indexes its way through bad SDP: half a dozen types
+        raise AnswerError(f"is not SDP ({type(e).__name__}: {e})") from None
+    audio = next((m for m in media if m.kind == "audio" and m.port), None)
+    if audio is None:
+        raise AnswerError("has no audio")
+    opus = next((c.payloadType for c in audio.rtp.codecs if c.mimeType.lower() == "audio/opus"), None)
+    if opus is None:
+        raise AnswerError("has no Opus")
+    if audio.ice is None or not audio.ice.usernameFragment or not audio.ice.password:
+        raise AnswerError("has no ice-ufrag or no ice-pwd")
+    if audio.dtls is None or not audio.dtls.fingerprints:
+        raise AnswerError("has no fingerprint or no setup attribute")
+    if audio.dtls.role not in ("client", "server"):
+        raise AnswerError("must say setup:active or setup:passive")
+    channel = next((m for m in media if m.kind == "application" and m.port and m.sctp_port), None)
+    limit = channel.sctpCapabilities.maxMessageSize if channel and channel.sctpCapabilities else 65536
+    return Answer(
+        ufrag=audio.ice.usernameFragment,
+        password=audio.ice.password,
+        address=_address(media, ipv6),
+        fingerprints=tuple((f.algorithm, f.value) for f in audio.dtls.fingerprints),
+        server_is_dtls_client=audio.dtls.role == "client",
+        payload_type=opus,
+        sctp_port=channel.sctp_port if channel else None,
+        max_message_bytes=limit,
+    )
+
+
+def _address(media: list[MediaDescription], ipv6: bool | None) -> tuple[str, int]:
+    found = [c for m in media for c in m.ice_candidates if c.protocol.lower() == "udp" and c.component == 1]
+    for candidate in sorted(found, key=lambda c: -c.priority):
+        try:
+            flow.pack(candidate.ip, candidate.port)
+        except OSError:
+            continue  # a host name (mDNS): a server has none
+        if ipv6 is None or (":" in candidate.ip) == ipv6:
+            return candidate.ip, candidate.port
+    family = {None: "", True: "IPv6 ", False: "IPv4 "}[ipv6]
+    raise AnswerError(f"has no {family}UDP candidate among its {len(found)}: nowhere to send to")

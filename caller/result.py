@@ -1,0 +1,64 @@
+"""What is known of one call when it is over, and the error that ends one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+__all__ = ["PHASES", "CallError", "Outcome", "Phase", "Result"]
+
+# In their order; each begins where the one before it ends, the first with the POST.
+PHASES = ("signaling", "ice", "dtls", "first_audio")
+
+Outcome = Literal["ok", "failed", "interrupted"]
+
+
+class CallError(Exception):
+    """Why a call failed: the ``phase`` that it was in (one of PHASES, ``talk`` or ``hangup``) and one plain
+    sentence."""
+
+    def __init__(self, phase: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.phase = phase
+
+
+class Phase(NamedTuple):
+    """A stretch of a call's setup, in milliseconds since the POST began."""
+
+    name: str
+    start_ms: float
+    end_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Times in milliseconds; ``channel_open_ms`` and ``session_created_ms`` since the POST began, None where it
+    did not happen. Samples of ``round_trip_ms`` are frames that came back, of ``response_ms`` turns answered."""
+
+    number: int
+    outcome: Outcome
+    failed_phase: str | None = None
+    error: str | None = None
+    call_id: str | None = None
+    phases: tuple[Phase, ...] = ()
+    channel_open_ms: float | None = None
+    session_created_ms: float | None = None
+    ice_round_trip_ms: float | None = None
+    frames_sent: int = 0
+    frames_returned: int = 0
+    frames_lost: int = 0
+    packets_received: int = 0
+    packets_lost: int = 0
+    packets_duplicate: int = 0
+    packets_reordered: int = 0
+    packets_rejected: int = 0
+    jitter_ms: float | None = None
+    longest_gap_ms: float | None = None
+    round_trip_ms: Sequence[float] = field(default=(), repr=False)
+    response_ms: Sequence[float] = field(default=(), repr=False)
+
+    @property
+    def setup_ms(self) -> float | None:
+        """From the POST to the first audio, or None for a call that never got so far."""
+        return next((p.end_ms for p in self.phases if p.name == PHASES[-1]), None)
