@@ -50,9 +50,7 @@ def _error(
 class Signaling:
     """The handlers. ``media`` is the host and port that answers name."""
 
-    def __init__(
-        self, transceivers: Transceivers, api_keys: list[bytes], keys: ClusterKeys, media: tuple[str, int]
-    ):
+    def __init__(self, transceivers: Transceivers, api_keys: list[bytes], keys: ClusterKeys, media: tuple[str, int]):
         self._transceivers = transceivers
         self._api_keys = api_keys
         self._keys = keys

@@ -27,6 +27,7 @@ from edge.worker import Spec
 from firsthop import logs, metrics
 from firsthop.config import Config, ConfigError, split_address
 from firsthop.metrics import Tally
+from firsthop.notify import notify
 from wire import keys
 from wire.address import pack
 
@@ -65,9 +66,7 @@ class _SteeringCollector(Collector):
         for (verdict, cpu), count in self._steering.counters().items():
             packets.add_metric([verdict, str(cpu)], count)
         yield packets
-        yield GaugeMetricFamily(
-            "firsthop_xdp_flows", "Flows in the kernel's table", value=self._steering.flow_count()
-        )
+        yield GaugeMetricFamily("firsthop_xdp_flows", "Flows in the kernel's table", value=self._steering.flow_count())
         attached = GaugeMetricFamily("firsthop_xdp_attached", "1 while XDP steers", labels=["mode"])
         attached.add_metric([self._mode], 1)
         yield attached
@@ -86,16 +85,12 @@ class Supervisor:
         if (edge.tls_certificate is None) != (edge.tls_key is None):
             raise ConfigError("edge.tls_certificate and edge.tls_key: set both or neither")
         if not edge.transceivers:
-            raise ConfigError(
-                "edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed"
-            )
+            raise ConfigError("edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed")
         self._cpus = _cpus(edge.cores)
         self._media = _media_sockets(edge.media, len(self._cpus))
         self._http = _http_socket(edge.http)
         self._steering, self._mode = self._steer()
-        self._restarts = Tally(
-            "firsthop_edge_restarts", "Children that died and were started again", (), label="child"
-        )
+        self._restarts = Tally("firsthop_edge_restarts", "Children that died and were started again", (), label="child")
         self._children = [self._worker(i) for i in range(len(self._cpus))] + [self._signaling()]
         for child in self._children:
             self._restarts[child.name] = 0
@@ -170,10 +165,10 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         keepers = [asyncio.create_task(self._keep(child)) for child in self._children]
-        _notify("READY=1")
+        notify("READY=1")
         self._log.info("ready", media=self._config.edge.media, http=self._config.edge.http, xdp=self._mode)
         await stop.wait()
-        _notify("STOPPING=1")
+        notify("STOPPING=1")
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
@@ -281,14 +276,6 @@ def _bind_trouble(e: OSError) -> str:
     if e.errno == errno.EADDRNOTAVAIL:
         return "this host does not have that address"
     return e.strerror or str(e)
-
-
-def _notify(state: str) -> None:
-    """Tells systemd, if it asked (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
 def run(config: Config) -> None:

@@ -37,9 +37,7 @@ class Transceivers:
 
     def __init__(self, peers: Iterable[tuple[int, str]], name: bytes, keys: ClusterKeys) -> None:
         self._context = zmq.asyncio.Context()
-        self._sockets: dict[int, Any] = {
-            i: link.dealer(self._context, endpoint, name, keys) for i, endpoint in peers
-        }
+        self._sockets: dict[int, Any] = {i: link.dealer(self._context, endpoint, name, keys) for i, endpoint in peers}
         self._requests = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[frames.Control]] = {}
         self._readers = [asyncio.create_task(self._read(socket)) for socket in self._sockets.values()]

@@ -66,9 +66,7 @@ def split_address(text: str) -> tuple[str, int]:
     except (OSError, ValueError, OverflowError):
         number = -1
     if not 0 <= number <= 65535:
-        raise ValueError(
-            f"{text!r} is not a numeric address and port such as 203.0.113.10:3478 or [2001:db8::1]:3478"
-        )
+        raise ValueError(f"{text!r} is not a numeric address and port such as 203.0.113.10:3478 or [2001:db8::1]:3478")
     return host, number
 
 
@@ -100,9 +98,7 @@ class _Section(BaseModel):
 
 
 class Cluster(_Section):
-    keys: Path = Field(
-        Path("/etc/firsthop/cluster.toml"), description="the cluster's secrets: `firsthop keys new`"
-    )
+    keys: Path = Field(Path("/etc/firsthop/cluster.toml"), description="the cluster's secrets: `firsthop keys new`")
 
 
 class Peer(_Section):

@@ -204,9 +204,7 @@ class Lab:
                 if x not in taken and not any(a.overlaps(b) for a in ours for b in routes):
                     break
             else:
-                raise LabError(
-                    "no free subnet in 10.77.0.0/16 to 10.79.0.0/16: remove stale labs, or a route there"
-                )
+                raise LabError("no free subnet in 10.77.0.0/16 to 10.79.0.0/16: remove stale labs, or a route there")
             self._tag = f"fh{self._owner}-{x}"
             for role in ROLES:
                 _new_namespace(f"{self._tag}-{role}")
@@ -240,9 +238,7 @@ def _set_checksum_offload_off(interface: str) -> None:
     finally:
         ethtool.close()
     if checksum_offload(interface):
-        raise LabError(
-            f"transmit checksum offload of {interface} cannot be switched off: XDP would lose every packet"
-        )
+        raise LabError(f"transmit checksum offload of {interface} cannot be switched off: XDP would lose every packet")
 
 
 def _in_thread(work: Callable[[], T]) -> T:

@@ -40,9 +40,7 @@ def check_aiortc() -> None:
         RTCCertificate: ("_create_ssl_context",),
         RTCDtlsTransport: ("_set_role", "_recv_next", "_write_ssl", "_send_data", "_register_data_receiver"),
     }
-    missing = [
-        f"{cls.__name__}.{name}" for cls, private in names.items() for name in private if not hasattr(cls, name)
-    ]
+    missing = [f"{cls.__name__}.{name}" for cls, private in names.items() for name in private if not hasattr(cls, name)]
     if missing:
         raise RuntimeError(
             f"aiortc {version('aiortc')} has no {', '.join(missing)}: install the version in pyproject.toml"
@@ -171,9 +169,7 @@ class SecureTransport:
 
         self._dtls.on("statechange", changed)
 
-    async def open_sctp(
-        self, port: int, max_message_bytes: int, on_channel: Callable[[RTCDataChannel], None]
-    ) -> None:
+    async def open_sctp(self, port: int, max_message_bytes: int, on_channel: Callable[[RTCDataChannel], None]) -> None:
         """Starts SCTP towards the peer's ``port``; ``on_channel`` gets each data channel that the peer opens."""
         self._sctp = RTCSctpTransport(self._dtls, 5000)
         self._sctp.on("datachannel", on_channel)

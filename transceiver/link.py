@@ -46,7 +46,7 @@ class Link:
         self._outbox.setdefault(worker, []).append((address, datagram))
 
     def control(self, peer: bytes, type_: str, **fields: object) -> None:
-        """Sends a control message, after the datagrams queued so far: a goodbye leaves before its path goes down."""
+        """Sends a control message after the datagrams queued so far: a goodbye leaves before its path goes down."""
         self._flush()
         self._put(peer, frames.control(type_, **fields))
 

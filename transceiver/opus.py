@@ -65,9 +65,7 @@ class Encoder:
 
     def __init__(self, rate_hz: int, *, bitrate_bps: int = 32000, complexity: int = 5) -> None:
         error = ctypes.c_int()
-        self._state = ctypes.c_void_p(
-            _lib.opus_encoder_create(rate_hz, 1, _RESTRICTED_LOWDELAY, ctypes.byref(error))
-        )
+        self._state = ctypes.c_void_p(_lib.opus_encoder_create(rate_hz, 1, _RESTRICTED_LOWDELAY, ctypes.byref(error)))
         _check(error.value)
         for request, value in ((_SET_BITRATE, bitrate_bps), (_SET_COMPLEXITY, complexity)):
             _check(_lib.opus_encoder_ctl(self._state, request, ctypes.c_int(value)))

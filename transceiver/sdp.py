@@ -59,9 +59,7 @@ def parse(text: str) -> Offer:
     audio = next((m for m in description.media if m.kind == "audio" and m.port and _opus(m) is not None), None)
     if audio is None:
         heard = any(m.kind == "audio" for m in description.media)
-        raise OfferError(
-            "the audio section offers no opus/48000/2" if heard else "there is no audio section (m=audio)"
-        )
+        raise OfferError("the audio section offers no opus/48000/2" if heard else "there is no audio section (m=audio)")
     data = next((m for m in description.media if m.kind == "application" and m.sctp_port), None)
     if audio.ice is None or not audio.ice.usernameFragment or not audio.ice.password:
         raise OfferError("the audio section has no a=ice-ufrag and a=ice-pwd")
@@ -82,8 +80,7 @@ def parse(text: str) -> Offer:
         direction=_ANSWERED[audio.direction or "sendrecv"],
         ssrcs=tuple(s.ssrc for s in audio.ssrc[:4]),
         sctp_port=data.sctp_port if data else None,
-        max_message_bytes=(data.sctpCapabilities.maxMessageSize if data and data.sctpCapabilities else 65536)
-        or 65536,
+        max_message_bytes=(data.sctpCapabilities.maxMessageSize if data and data.sctpCapabilities else 65536) or 65536,
     )
 
 

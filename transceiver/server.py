@@ -14,6 +14,7 @@ import zmq
 
 from firsthop import logs, metrics
 from firsthop.config import Config, split_address
+from firsthop.notify import notify
 from transceiver import agents, counters, rtp, sdp
 from transceiver.counters import RX_DATAGRAMS
 from transceiver.dtls import Certificate, check_aiortc
@@ -130,9 +131,7 @@ class Transceiver:
         name = agent or self._config.agent
         found = agents.find(name)
         if found is None:
-            return refuse(
-                "model_not_found", f"no agent called {name!r}: there is {', '.join(agents.names())}", "model"
-            )
+            return refuse("model_not_found", f"no agent called {name!r}: there is {', '.join(agents.names())}", "model")
         if len(self._sessions) >= self._config.max_sessions:
             return refuse("full", f"this transceiver holds its {self._config.max_sessions} calls")
         try:
@@ -205,6 +204,7 @@ async def _serve(config: Config) -> None:
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
     metrics.serve(host, port, sessions, *counters.all_counters)
     log = logs.get()
+    notify("READY=1")
     log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())
 
     stop = asyncio.Event()
@@ -216,6 +216,7 @@ async def _serve(config: Config) -> None:
     sweeper.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await sweeper
+    notify("STOPPING=1")
     await transceiver.close()
     context.destroy(linger=200)
     log.info("stopped")

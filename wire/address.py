@@ -16,11 +16,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 def pack(host: str, port: int) -> bytes:
     """18 bytes from a numeric IPv4 or IPv6 ``host``. Raises OSError for anything else."""
-    raw = (
-        socket.inet_pton(socket.AF_INET6, host)
-        if ":" in host
-        else _MAPPED + socket.inet_pton(socket.AF_INET, host)
-    )
+    raw = socket.inet_pton(socket.AF_INET6, host) if ":" in host else _MAPPED + socket.inet_pton(socket.AF_INET, host)
     return raw + struct.pack("!H", port)
 
 
