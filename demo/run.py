@@ -1,0 +1,171 @@
+"""``firsthop demo``: the whole appliance on one machine, a call through it, and a page to talk to it.
+
+As root it raises the lab, so that packets cross three hosts and a real XDP program; without, everything runs on
+loopback and the kernel's own hash takes the place of XDP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from caller.report import waterfall
+from demo import page
+from lab.appliance import Appliance, ApplianceError
+from lab.network import Lab, LabError
+
+__all__ = ["demo"]
+
+AGENT = "parrot"
+CALL_S = 8.0
+_WITHOUT_ROOT = (
+    "[yellow]Not root: everything runs on loopback, without XDP.[/] Calls work the same, but forged packets are "
+    "refused by the workers instead of before any socket, and the kernel's hash of addresses chooses the worker "
+    "instead of the ufrag. Run it with sudo to see the real thing."
+)
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="End after the synthetic call.")
+@click.option("--port", default=8080, show_default=True, help="The page's port on localhost.")
+def demo(once: bool, port: int) -> None:
+    """Raise the whole appliance on this machine and talk to it."""
+    console = Console()
+    with contextlib.suppress(KeyboardInterrupt), _terminated_by_exception():
+        try:
+            sys.exit(_demo(console, once, port))
+        except (LabError, ApplianceError, OSError) as e:
+            console.print(f"[red]{e}[/]", highlight=False)
+            sys.exit(1)
+
+
+def _demo(console: Console, once: bool, port: int) -> int:
+    with ExitStack() as house:
+        lab = None
+        directory = Path(house.enter_context(tempfile.TemporaryDirectory(prefix="firsthop-demo-")))
+        if os.geteuid() == 0:
+            Lab.remove_stale()
+            with console.status("raising the lab: three hosts, two cables"):
+                lab = house.enter_context(Lab(with_person=not once))
+        else:
+            console.print(_WITHOUT_ROOT)
+        with console.status("starting a transceiver and an edge (XDP compiles in a second or two)"):
+            appliance = house.enter_context(_appliance(directory, lab, port))
+        console.print(f"[bold]edge[/] {appliance.url}, media on {appliance.edge.address}:3478, agent {AGENT}")
+        good = _place_call(console, appliance, lab)
+        _show_cores(console, appliance)
+        if once or not good:
+            return 0 if good else 1
+        asyncio.run(_serve_page(console, appliance, port))
+    return 0
+
+
+def _appliance(directory: Path, lab: Lab | None, port: int) -> Appliance:
+    if lab is not None:
+        return Appliance(directory, lab=lab, agent=AGENT)
+    return Appliance(directory, agent=AGENT, http_port=port + 1)
+
+
+def _place_call(console: Console, appliance: Appliance, lab: Lab | None) -> bool:
+    """One call by ``firsthop call`` from the client's host; draws where its milliseconds went."""
+    argv = [sys.executable, "-m", "firsthop", "call", appliance.url, "--model", AGENT, "--json", "--quiet"]
+    argv += ["--duration", str(CALL_S), "--token-file", str(appliance.token_file)]
+    client = lab.client if lab is not None else appliance.edge
+    with console.status(f"a caller speaks for {CALL_S:.0f} s, and {AGENT} says it back"):
+        process = client.popen(argv, stdout=subprocess.PIPE)
+        output, _ = process.communicate()
+    try:
+        said: dict[str, Any] = json.loads(output)
+        call = said["per_call"][0]
+    except (ValueError, LookupError):
+        console.print("[red]the caller did not finish; its words are above[/]")
+        return False
+    if process.returncode != 0:
+        console.print(f"[red]the call failed in {call['failed_phase']}: {call['error']}[/]")
+        return False
+    phases = [(name, start, end) for name, (start, end) in call["phases_ms"].items()]
+    if call["session_created_ms"] is not None:
+        phases.append(("session.created", phases[-1][1], call["session_created_ms"]))
+    console.print("\n[bold]Where the milliseconds went[/], from the POST to the first audio")
+    console.print(waterfall(phases))
+    audio, response = call["packets"], call["response_ms"]
+    console.print(f"\n{audio['received']} packets of audio came, {audio['lost']} were lost", end="")
+    if response is not None:
+        console.print(f"; {AGENT} answered {response['p50']:.0f} ms after the caller fell silent", end="")
+    console.print()
+    return True
+
+
+def _show_cores(console: Console, appliance: Appliance) -> None:
+    """What each core got: from XDP where it steers, from the workers in any case."""
+    table = Table(title="What XDP and the workers counted, by core", title_justify="left", box=None, title_style="bold")
+    counted: dict[str, dict[str, float]] = {}
+    dropped: dict[str, float] = {}
+    # The edge was told no cores, so worker i has the i-th that this process may use.
+    cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
+    for i, core in enumerate(cores):
+        for (metric, *labels), value in appliance.metrics(f"worker-{i}").items():
+            if metric in ("firsthop_rx_worker_datagrams_total", "firsthop_tx_worker_datagrams_total") and value:
+                where = "in" if "_rx_" in metric else "out"
+                counted.setdefault(f"worker {where}: {labels[0]}", {})[core] = value
+    for (metric, *labels), value in appliance.metrics("edge").items():
+        if metric == "firsthop_rx_xdp_packets_total" and value:
+            core, verdict = sorted(labels)
+            if verdict.endswith("_steered"):
+                counted.setdefault(f"XDP: {verdict}", {})[core] = value
+            else:
+                dropped[verdict] = value
+    table.add_column("")
+    for core in cores:
+        table.add_column(f"core {core}", justify="right")
+    for row in sorted(counted):
+        table.add_row(row, *(f"{counted[row].get(core, 0):.0f}" for core in cores))
+    console.print()
+    console.print(table)
+    if dropped:
+        console.print("XDP on no core's account: " + ", ".join(f"{k} {v:.0f}" for k, v in sorted(dropped.items())))
+
+
+async def _serve_page(console: Console, appliance: Appliance, port: int) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    console.print(f"\n[bold green]Talk to it: http://localhost:{port}[/]   (Ctrl-C ends everything)")
+    serving = asyncio.create_task(page.serve(appliance.url, appliance.token, [AGENT, "echo"], port=port))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if serving.done():
+        await serving
+    serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+@contextlib.contextmanager
+def _terminated_by_exception() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does, so that everything it raised is taken down."""
+
+    def terminated(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
