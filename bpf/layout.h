@@ -13,7 +13,8 @@ struct flow_key {
 struct flow {
     u32 cpu;
     u32 transceiver;
-    u64 last_seen_ns; /* CLOCK_MONOTONIC */
+    u64 last_seen_ns;      /* CLOCK_MONOTONIC */
+    u64 last_seen_jiffies; /* when the kernel wrote last_seen_ns; 0 when user space did */
 };
 
 struct route_key {

@@ -36,9 +36,7 @@ VERDICTS: tuple[Verdict, ...] = (
         "RTP or RTCP from an unknown address with a known SSRC: a hint, not yet trusted.",
     ),
     Verdict("other_traffic", "passed", "Not a UDP datagram to the media port, so it belongs to the kernel."),
-    Verdict(
-        "fragment", "dropped", "The first fragment of a datagram to the media port; media is never fragmented."
-    ),
+    Verdict("fragment", "dropped", "The first fragment of a datagram to the media port; media is never fragmented."),
     Verdict("malformed", "dropped", "An IP or UDP header that is cut short or contradicts the frame's length."),
     Verdict("empty", "dropped", "A UDP datagram without a payload."),
     Verdict("stun_malformed", "dropped", "First byte of STUN, but header, length or attributes are wrong."),
@@ -49,15 +47,9 @@ VERDICTS: tuple[Verdict, ...] = (
         "dropped",
         "The ufrag has our format and a known key, but its tag is wrong: invented or altered.",
     ),
-    Verdict(
-        "unknown_flow", "dropped", "DTLS, STUN other than a request, or anything else from an unknown address."
-    ),
-    Verdict(
-        "rtp_unknown_ssrc", "dropped", "RTP or RTCP from an unknown address, with an SSRC that is unknown too."
-    ),
-    Verdict(
-        "no_core", "dropped", "The chosen core has no entry in the CPU map: dropped, never delivered elsewhere."
-    ),
+    Verdict("unknown_flow", "dropped", "DTLS, STUN other than a request, or anything else from an unknown address."),
+    Verdict("rtp_unknown_ssrc", "dropped", "RTP or RTCP from an unknown address, with an SSRC that is unknown too."),
+    Verdict("no_core", "dropped", "The chosen core has no entry in the CPU map: dropped, never delivered elsewhere."),
 )
 
 

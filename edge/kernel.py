@@ -39,7 +39,7 @@ XDP_REDIRECT: Final = 4
 
 # The Python half of bpf/layout.h, which is compiled against these sizes.
 FLOW_KEY: Final = struct.Struct("=18sxx")  # address, two zero bytes
-FLOW: Final = struct.Struct("=IIQ")  # cpu, transceiver, last seen in ns of CLOCK_MONOTONIC
+FLOW: Final = struct.Struct("=IIQQ")  # cpu, transceiver, last seen in ns of CLOCK_MONOTONIC and in jiffies
 ROUTE_KEY: Final = struct.Struct("=16sIxxxx")  # SipHash key, live
 SSRC: Final = struct.Struct("!I")  # as on the wire
 U32: Final = struct.Struct("=I")
@@ -200,7 +200,7 @@ class FlowStore:
         """Enter a flow as seen now. False where the table is full: the flow's packets are then dropped."""
         if len(address18) != flow_address.SIZE:
             raise ValueError(f"a flow's address has {flow_address.SIZE} bytes, not {len(address18)}")
-        return _put(self._flows, FLOW_KEY.pack(address18), FLOW.pack(cpu, transceiver, time.monotonic_ns()))
+        return _put(self._flows, FLOW_KEY.pack(address18), FLOW.pack(cpu, transceiver, time.monotonic_ns(), 0))
 
     def remove(self, address18: bytes) -> bool:
         """Forget a flow; False where it was not known."""
@@ -209,7 +209,7 @@ class FlowStore:
     def items(self) -> Iterator[Flow]:
         """All flows, in no order."""
         for key, value in self._flows.items():
-            yield Flow(key[: flow_address.SIZE], *FLOW.unpack(value))
+            yield Flow(key[: flow_address.SIZE], *FLOW.unpack(value)[:3])
 
     __iter__ = items
 

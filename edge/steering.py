@@ -41,6 +41,7 @@ CPU_QUEUE: Final = 2048
 
 _NO_CPU = 0xFFFFFFFF
 _NATIVE, _GENERIC = 1 << 2, 1 << 1  # XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE
+# CAP_PERFMON, because the verifier lets nobody else move a packet pointer by a length read from the packet.
 _CAPABILITIES = {12: "CAP_NET_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
 _SO_ATTACH_REUSEPORT_CBPF, _SO_DETACH_REUSEPORT_BPF = 51, 68
 
@@ -101,6 +102,8 @@ class Steering:
             raise ValueError(f"the media address has {len(address)} bytes, not 16")
         if not cpus or not all(0 <= cpu < MAX_CPUS for cpu in cpus):
             raise ValueError(f"workers need CPUs between 0 and {MAX_CPUS - 1}, not {list(cpus)}")
+        if flow_entries < 1:
+            raise ValueError(f"a flow table of {flow_entries} entries holds no flow")
         _require_what_bcc_needs()
         cflags = {
             "MEDIA_PORT": port,
@@ -268,9 +271,10 @@ def _require_what_bcc_needs() -> None:
         )
     release = platform.release()
     places = [Path("/lib/modules", release, name) for name in ("build", "source")]
-    if "BCC_KERNEL_SOURCE" in os.environ:
-        places = [Path(os.environ["BCC_KERNEL_SOURCE"])]
-    if not Path("/sys/kernel/kheaders.tar.xz").exists() and not all(place.is_dir() for place in places):
+    in_kernel = Path("/sys/kernel/kheaders.tar.xz").exists()
+    if chosen := os.environ.get("BCC_KERNEL_SOURCE"):
+        places, in_kernel = [Path(chosen)], False
+    if not in_kernel and not all(place.is_dir() for place in places):
         raise SteeringUnavailable(
             f"no XDP steering: no kernel headers at {' and '.join(map(str, places))};"
             f" install linux-headers-{release} or run scripts/setup as root"

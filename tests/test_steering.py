@@ -1,0 +1,373 @@
+"""Loading, filling and attaching the XDP program, and the flow store beside it.
+
+Attaching is tried on a veth pair in a network namespace that lives as long as the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import secrets
+import select
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import packets as p
+import pytest
+from steer_run import CPUS, KEYS, loaded, run
+
+from edge import kernel
+from edge.kernel import XDP_REDIRECT, FlowStore
+from edge.steering import (
+    Steering,
+    SteeringError,
+    SteeringUnavailable,
+    attach_cpu_filter,
+    cpu_filter,
+    detach_cpu_filter,
+)
+from wire import address
+
+ROOT = Path(__file__).parent.parent
+SSRC = 0x01020304
+CLIENT_HELLO = b"\x16\xfe\xfd" + bytes(60)
+
+InNamespace = Callable[[Callable[[], None]], None]
+
+
+@pytest.fixture(scope="module")
+def steering() -> Iterator[Steering]:
+    with loaded() as steering:
+        yield steering
+
+
+def as_nobody(code: str, *fds: int) -> None:
+    """Runs Python code as a user without any capability, with these descriptors as ``sys.argv[1:]``."""
+    subprocess.run(
+        [sys.executable, "-c", code, *map(str, fds)],
+        pass_fds=fds,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        cwd="/",
+        env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        check=True,
+    )
+
+
+@pytest.mark.needs_root
+def test_flows_come_back_from_the_store_as_they_were_put() -> None:
+    with loaded() as steering:
+        flows = FlowStore(steering.flows_fd, steering.ssrcs_fd)
+        put = {address.pack(f"10.0.{i >> 8}.{i & 255}", 1024 + i): (i % 2, i) for i in range(9000)}
+        put[address.pack(p.CLIENT_V6, 1)] = (1, (1 << 18) - 1)
+        begin = time.monotonic_ns()
+        for client, (cpu, transceiver) in put.items():
+            assert flows.put(client, cpu, transceiver)
+        rows = list(flows)
+        assert {flow.address: (flow.cpu, flow.transceiver) for flow in rows} == put
+        assert len(rows) == steering.flow_count() == len(put)
+        assert all(begin <= flow.last_seen_ns <= time.monotonic_ns() for flow in rows)
+        gone = next(iter(put))
+        assert flows.remove(gone)
+        assert not flows.remove(gone)
+        assert gone not in {flow.address for flow in flows}
+        assert flows.put_ssrc(SSRC, 1)
+        assert run(steering, p.datagram(p.rtp(SSRC))) == (XDP_REDIRECT, "ssrc_steered", 1)
+        assert flows.remove_ssrc(SSRC)
+        assert not flows.remove_ssrc(SSRC)
+        with pytest.raises(ValueError, match="18 bytes"):
+            flows.put(b"short", 0, 0)
+
+
+@pytest.mark.needs_root
+def test_a_full_flow_table_keeps_who_is_in_it() -> None:
+    with loaded(flow_entries=2) as steering:
+        flows = FlowStore(steering.flows_fd, steering.ssrcs_fd)
+        assert [flows.put(address.pack(p.CLIENT, port), 1, 1) for port in (1, 2, 3)] == [True, True, False]
+        assert run(steering, p.datagram(CLIENT_HELLO, sport=1))[1] == "flow_steered"
+        assert run(steering, p.datagram(CLIENT_HELLO, sport=3))[1] == "unknown_flow"
+        assert flows.put(address.pack(p.CLIENT, 1), 0, 1)
+        assert [flows.put_ssrc(ssrc, 1) for ssrc in (1, 2, 3)] == [True, True, False]
+
+
+UNPRIVILEGED = """
+import sys
+from edge.kernel import BpfMap, FlowStore
+from wire import address
+flows_fd, ssrcs_fd = map(int, sys.argv[1:])
+with open("/proc/self/status") as status:
+    assert "CapEff:\\t0000000000000000" in status.read()
+flows = FlowStore(flows_fd, ssrcs_fd)
+a, b = address.pack("192.0.2.1", 1), address.pack("192.0.2.2", 2)
+assert flows.put(a, 1, 7) and flows.put(b, 0, 8)
+assert {(f.address, f.cpu, f.transceiver) for f in flows} >= {(a, 1, 7), (b, 0, 8)}
+assert flows.remove(b) and flows.put_ssrc(9, 1) and flows.remove_ssrc(9)
+"""
+
+
+@pytest.mark.needs_root
+def test_a_process_without_capabilities_uses_the_store_through_inherited_descriptors(steering: Steering) -> None:
+    fds = (steering.flows_fd, steering.ssrcs_fd)
+    as_nobody(UNPRIVILEGED, *fds)
+    flows = FlowStore(*fds)
+    assert (address.pack("192.0.2.1", 1), 1, 7) in {flow[:3] for flow in flows}
+    flows.remove(address.pack("192.0.2.1", 1))
+
+
+@pytest.mark.needs_root
+def test_a_descriptor_with_another_layout_is_refused(steering: Steering) -> None:
+    with pytest.raises(ValueError, match="keys of 20 and values of 24 bytes, not 20 and 16"):
+        kernel.BpfMap(steering.flows_fd, 20, 16)
+    with open("/dev/null") as file, pytest.raises(ValueError, match="is not a BPF map"):
+        kernel.BpfMap(file.fileno(), 20, 16)
+
+
+def lacking() -> str:
+    """The one line that says why steering cannot be loaded here."""
+    with pytest.raises(SteeringUnavailable) as missing:
+        Steering.load(p.MEDIA_PORT, None, KEYS, CPUS)
+    assert "\n" not in str(missing.value)
+    return str(missing.value)
+
+
+LACKS_CAPABILITIES = """
+from edge.steering import Steering, SteeringUnavailable
+try:
+    Steering.load(3478, None, {}, [0])
+except SteeringUnavailable as missing:
+    assert "this process lacks CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF; run it as root" in str(missing), missing
+else:
+    raise AssertionError("loaded without capabilities")
+"""
+
+
+@pytest.mark.needs_root
+def test_a_user_without_capabilities_learns_which_are_missing() -> None:
+    as_nobody(LACKS_CAPABILITIES)
+
+
+@pytest.mark.needs_root
+def test_whoever_lacks_headers_or_bcc_learns_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("BCC_KERNEL_SOURCE", "/nonexistent")
+        assert "install linux-headers-" in lacking()
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "bcc", None)
+        assert "install Debian's python3-bpfcc" in lacking()
+
+
+@pytest.mark.needs_root
+def test_a_program_that_does_not_compile_is_one_line_and_a_note(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("edge.steering.c_enum", lambda: "enum verdict { VERDICTS };\n")
+    with pytest.raises(SteeringUnavailable, match=r"does not load: .*error: .*VERDICT_") as failure:
+        Steering.load(p.MEDIA_PORT, None, KEYS, CPUS)
+    assert "\n" not in str(failure.value)
+    assert any("parse.h" in note for note in failure.value.__notes__)
+    assert capfd.readouterr().err == ""
+
+
+def test_impossible_arguments_are_refused() -> None:
+    for port, where, cpus in ((0, None, [0]), (1, b"1234", [0]), (1, None, []), (1, None, [128])):
+        with pytest.raises(ValueError, match=r"port|address|CPUs"):
+            Steering.load(port, where, KEYS, cpus)
+    with pytest.raises(ValueError, match="holds no flow"):
+        Steering.load(1, None, KEYS, [0], flow_entries=0)
+
+
+def test_the_cpu_filter_returns_the_index_of_the_running_cpu() -> None:
+    """A group of one socket per CPU: what a thread pinned to a CPU sends over loopback is received on that CPU."""
+    available = sorted(os.sched_getaffinity(0))
+    with contextlib.ExitStack() as stack:
+        group = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in available]
+        port = 0
+        for sock in group:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(("127.0.0.1", port))
+            port = sock.getsockname()[1]
+        attach_cpu_filter(group[0], available)
+        try:
+            for index, cpu in enumerate(available):
+                os.sched_setaffinity(0, {cpu})
+                for _ in range(20):
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                        sender.sendto(b"x", ("127.0.0.1", port))
+                assert len(drain(group[index])) == 20
+        finally:
+            os.sched_setaffinity(0, available)
+        detach_cpu_filter(group[0])
+        with pytest.raises(OSError, match="No such file"):
+            detach_cpu_filter(group[0])
+
+
+def test_the_cpu_filter_leaves_other_cpus_to_the_hash() -> None:
+    code = list(struct.iter_unpack("=HBBI", cpu_filter([4, 6])))
+    assert [k for op, _, _, k in code if op == 0x06] == [0, 1, 0xFFFFFFFF]
+
+
+def drain(sock: socket.socket, wait_s: float = 0.5) -> list[tuple[bytes, Any]]:
+    """All that is there to read, waiting for the first."""
+    received = []
+    while select.select([sock], [], [], wait_s)[0]:
+        received.append(sock.recvfrom(2048))
+        wait_s = 0.05
+    return received
+
+
+@pytest.fixture
+def in_namespace() -> Iterator[InNamespace]:
+    """Runs a function in a network namespace with a veth pair: ``fh0``, 198.18.0.1, and its other end ``fh1``."""
+    name = f"fh-steer-{os.getpid()}-{secrets.token_hex(3)}"
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True)
+
+    def enter(function: Callable[[], None]) -> None:
+        """In a thread, because a namespace belongs to a thread and goes with it."""
+        failures: list[BaseException] = []
+
+        def inside() -> None:
+            try:
+                with open(f"/run/netns/{name}") as file:
+                    libc = ctypes.CDLL(None, use_errno=True)
+                    if libc.setns(file.fileno(), 0x40000000) < 0:  # CLONE_NEWNET
+                        raise OSError(ctypes.get_errno(), "setns")
+                function()
+            except BaseException as failure:
+                failures.append(failure)
+
+        thread = threading.Thread(target=inside)
+        thread.start()
+        thread.join()
+        if failures:
+            raise failures[0]
+
+    ip("netns", "add", name)
+    try:
+        ip("-n", name, "link", "add", "fh0", "type", "veth", "peer", "name", "fh1")
+        for step in (
+            ("addr", "add", f"{p.EDGE}/24", "dev", "fh0"),
+            ("link", "set", "lo", "up"),
+            ("link", "set", "fh0", "up"),
+            ("link", "set", "fh1", "up"),
+        ):
+            ip("-n", name, *step)
+        yield enter
+    finally:
+        ip("netns", "del", name)
+
+
+def xdp_on(interface: str) -> bool:
+    shown = subprocess.run(["ip", "link", "show", interface], check=True, capture_output=True, text=True)
+    return "xdp" in shown.stdout
+
+
+def mac(interface: str) -> bytes:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.bind((interface, 0))
+        address: bytes = sock.getsockname()[4]
+        return address
+
+
+@pytest.mark.needs_root
+def test_every_packet_of_a_flow_reaches_the_socket_of_its_core(in_namespace: InNamespace) -> None:
+    def body() -> None:
+        with contextlib.ExitStack() as stack:
+            group = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in CPUS]
+            for sock in group:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                sock.bind((p.EDGE, p.MEDIA_PORT))
+            attach_cpu_filter(group[0], CPUS)
+            steering = stack.enter_context(loaded())
+            assert steering.attach("fh0") == "native"
+            flows = FlowStore(steering.flows_fd, steering.ssrcs_fd)
+            ports = range(50000, 50064)
+            for port in ports:
+                flows.put(address.pack(p.CLIENT, port), port % 2, 1)
+            wire = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+            wire.bind(("fh1", 0))
+            macs = mac("fh0") + mac("fh1")
+            for _ in range(5):
+                for port in [*ports, 49999]:
+                    wire.send(p.ethernet(p.ipv4(p.udp(p.rtp(1), port)), macs=macs))
+                time.sleep(0.01)
+            for cpu, sock in enumerate(group):
+                received = drain(sock)
+                assert len(received) == 5 * 32
+                assert {sender[1] % 2 for _, sender in received} == {cpu}
+            counters = steering.counters()
+            assert [counters["flow_steered", cpu] for cpu in CPUS] == [160, 160]
+            assert counters["rtp_unknown_ssrc", 0] == 5
+
+    in_namespace(body)
+
+
+@pytest.mark.needs_root
+def test_attaching_is_refused_where_another_program_is_and_leaves_it_there(
+    in_namespace: InNamespace,
+) -> None:
+    def body() -> None:
+        with loaded() as first, loaded() as second:
+            first.attach("fh0")
+            with pytest.raises(SteeringError, match="fh0 has an XDP program already"):
+                second.attach("fh0")
+            second.detach()
+            second.close()
+            assert xdp_on("fh0")
+            first.detach()
+            first.detach()
+            assert not xdp_on("fh0")
+            assert first.attach("lo") == "generic"
+            with pytest.raises(SteeringError, match="attached already"):
+                first.attach("fh0")
+            first.detach()
+            with pytest.raises(SteeringError, match="no network interface is called"):
+                first.attach("nosuch0")
+            other_program_is_left_alone(first)
+
+    def other_program_is_left_alone(steering: Steering) -> None:
+        """Attached the other way, through netlink as ``ip link set xdp`` does it."""
+        from bcc import BPF
+
+        other = BPF(text=b"int other(struct xdp_md *ctx) { return XDP_PASS; }")
+        BPF.attach_xdp(b"fh0", other.load_func(b"other", BPF.XDP), 0)
+        with pytest.raises(SteeringError, match="fh0 has an XDP program already"):
+            steering.attach("fh0")
+        steering.close()
+        assert xdp_on("fh0")
+        BPF.remove_xdp(b"fh0", 0)
+        other.cleanup()
+
+    in_namespace(body)
+
+
+@pytest.mark.needs_root
+def test_a_loader_that_dies_takes_its_program_with_it(in_namespace: InNamespace) -> None:
+    script = f"""
+import os, signal
+from edge.steering import Steering
+steering = Steering.load({p.MEDIA_PORT}, None, {{}}, [0])
+steering.attach("fh0")
+assert "xdp" in os.popen("ip link show fh0").read()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+    def body() -> None:
+        done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert done.returncode == -9
+        deadline = time.monotonic() + 2
+        while xdp_on("fh0") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not xdp_on("fh0")
+
+    in_namespace(body)
