@@ -134,8 +134,7 @@ int firsthop_steer(struct xdp_md *ctx)
     if (*first <= STUN_LAST) {
         struct stun_header *stun = c.at;
         /* Drop: nothing but STUN begins so, from a known address either. */
-        if ((void *)(stun + 1) > c.end || d.bytes < sizeof(*stun) ||
-            stun->cookie != __builtin_bswap32(STUN_COOKIE) ||
+        if ((void *)(stun + 1) > c.end || stun->cookie != __builtin_bswap32(STUN_COOKIE) ||
             swap16(stun->length) + sizeof(*stun) != d.bytes || d.bytes % 4)
             return leave(VERDICT_STUN_MALFORMED);
         if (stun->type == swap16(STUN_BINDING_REQUEST))

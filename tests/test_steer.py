@@ -47,6 +47,11 @@ def check(ufrag_text: str, sport: int = p.CLIENT_PORT) -> bytes:
     return p.datagram(p.stun(username(ufrag_text + ":c")), sport=sport)
 
 
+def cut(payload: bytes, size: int) -> bytes:
+    """A datagram of the first ``size`` bytes of ``payload``, with the rest in the frame as if it were padding."""
+    return p.ethernet(p.ipv4(p.udp(payload, length=8 + size)))
+
+
 def changed(text: str, at: int) -> str:
     """``text`` with the character at ``at`` replaced by another of the alphabet."""
     return text[:at] + ("B" if text[at] == "A" else "A") + text[at + 1 :]
@@ -63,6 +68,7 @@ def steering() -> Iterator[Steering]:
         yield steering
 
 
+COLON = p.attribute(ord(":") << 8, b"")
 CHECK, RTP = p.udp(p.stun(USERNAME)), p.udp(p.rtp(KNOWN_SSRC))
 
 STEERED = [
@@ -81,6 +87,9 @@ STEERED = [
     ("RTP with a known SSRC from a new address", p.datagram(p.rtp(KNOWN_SSRC)), "ssrc_steered", 0),
     ("RTP with the marker bit", p.datagram(p.rtp(KNOWN_SSRC, payload_type=128 + 111)), "ssrc_steered", 0),
     ("RTCP with a known SSRC from a new address", p.datagram(p.rtcp(KNOWN_SSRC)), "ssrc_steered", 0),
+    ("the first RTCP type", p.datagram(p.rtcp(KNOWN_SSRC, payload_type=192)), "ssrc_steered", 0),
+    ("the last RTCP type", p.datagram(p.rtcp(KNOWN_SSRC, payload_type=223)), "ssrc_steered", 0),
+    ("RTP of the type above RTCP's", p.datagram(p.rtp(KNOWN_SSRC, payload_type=224)), "ssrc_steered", 0),
     ("RTP without a payload", p.datagram(p.rtp(KNOWN_SSRC, b"")), "ssrc_steered", 0),
 ]  # fmt: skip
 
@@ -89,6 +98,7 @@ PASSED = [
     ("an Ethernet header and no more", p.ethernet(b"", 0x88CC)),
     ("a VLAN tag", p.ethernet(bytes(50), 0x8100)),
     ("TCP to the same port number", p.ethernet(p.ipv4(p.udp(p.rtp(KNOWN_SSRC)), protocol=p.TCP))),
+    ("TCP over IPv6", p.ethernet(p.ipv6(RTP, following=p.TCP), p.IPV6)),
     ("UDP to another port", p.ethernet(p.ipv4(p.udp(p.rtp(KNOWN_SSRC), dport=53)))),
     ("UDP from the media port to another", p.ethernet(p.ipv4(p.udp(bytes(20), p.MEDIA_PORT, 40000)))),
     ("a fragment that is not the first", p.ethernet(p.ipv4(p.udp(p.rtp(1)), fragment=100))),
@@ -128,6 +138,7 @@ DROPPED = [
     ("an empty USERNAME", p.datagram(p.stun(username(""))), "stun_bad_ufrag"),
     ("a ufrag of another maker", check("Ab3d"), "stun_bad_ufrag"),
     ("a ufrag without a colon", p.datagram(p.stun(username(UFRAG))), "stun_bad_ufrag"),
+    ("a colon behind the end of USERNAME", p.datagram(p.stun(username(UFRAG), COLON)), "stun_bad_ufrag"),
     ("a ufrag that is too long", check(UFRAG + "A"), "stun_bad_ufrag"),
     ("a ufrag of version 0", check("B" + UFRAG[1:]), "stun_bad_ufrag"),
     ("a ufrag of version 2", check("R" + UFRAG[1:]), "stun_bad_ufrag"),
@@ -148,6 +159,9 @@ DROPPED = [
     ("RTP whose timestamp is a known SSRC", p.datagram(p.rtp(9, timestamp=KNOWN_SSRC)), "rtp_unknown_ssrc"),
     ("RTP too short for an SSRC", p.datagram(p.rtp(KNOWN_SSRC)[:11]), "rtp_unknown_ssrc"),
     ("RTCP too short for an SSRC", p.datagram(p.rtcp(KNOWN_SSRC)[:7]), "rtp_unknown_ssrc"),
+    ("RTP with its SSRC behind UDP's end", cut(p.rtp(KNOWN_SSRC), 11), "rtp_unknown_ssrc"),
+    ("RTCP with its SSRC behind UDP's end", cut(p.rtcp(KNOWN_SSRC), 7), "rtp_unknown_ssrc"),
+    ("a check that goes on behind UDP's end", cut(p.stun(USERNAME), 19), "stun_malformed"),
 ]  # fmt: skip
 
 
