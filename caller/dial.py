@@ -37,13 +37,16 @@ class Plan:
     timeout_s: float = 10.0
 
 
-async def dial(plan: Plan, watch: Watch | None = None) -> tuple[list[Result], float]:
+async def dial(
+    plan: Plan, watch: Watch | None = None, *, stop: asyncio.Event | None = None
+) -> tuple[list[Result], float]:
     """Every call's result, in order, and how late the caller itself has been at worst, in ms.
 
-    ``watch(results, states)`` is called four times a second with what is known so far. The first Ctrl-C (or
-    SIGTERM) hangs up and gives the results so far; calls that were not placed yet are ``interrupted``.
+    ``watch(results, states)`` is called four times a second with what is known so far. When ``stop`` is set the
+    calls hang up and those that were not up yet are ``interrupted``; without one, Ctrl-C and SIGTERM do that.
     """
-    stop = asyncio.Event()
+    signals = (signal.SIGINT, signal.SIGTERM) if stop is None else ()
+    stop = stop or asyncio.Event()
     pacer = Pacer()
     local = (plan.bind, 0) if plan.bind else None
     connector = aiohttp.TCPConnector(limit=0, local_addr=local)
@@ -51,7 +54,7 @@ async def dial(plan: Plan, watch: Watch | None = None) -> tuple[list[Result], fl
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout()) as http:
         line = Line(http, plan.url, plan.token, plan.voice, pacer, plan.bind, plan.timeout_s)
         calls = [Call(line, number) for number in range(1, plan.calls + 1)]
-        with _stopped_by_signals(stop):
+        with _stopped_by(signals, stop):
             started = asyncio.get_running_loop().time()
             tasks = [
                 asyncio.create_task(_one(call, started + i / plan.rate, plan.talk_s, stop))
@@ -88,22 +91,22 @@ async def _watch(calls: Sequence[Call], watch: Watch) -> None:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
+def _stopped_by(signals: Sequence[signal.Signals], stop: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
 
-    def first() -> None:
-        stop.set()
-        # The second one ends the process as usual.
+    def release() -> None:
         for number in signals:
             loop.remove_signal_handler(number)
 
-    with contextlib.suppress(RuntimeError):  # not the main thread: who embeds this handles signals
+    def first() -> None:
+        # The second one ends the process as usual.
+        release()
+        stop.set()
+
+    with contextlib.suppress(RuntimeError):  # not the main thread, where signals never come
         for number in signals:
             loop.add_signal_handler(number, first)
     try:
         yield
     finally:
-        with contextlib.suppress(RuntimeError):
-            for number in signals:
-                loop.remove_signal_handler(number)
+        release()

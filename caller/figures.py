@@ -66,9 +66,7 @@ def spread(samples: Iterable[float]) -> Spread | None:
 def summarise(results: Sequence[Result], caller_late_ms: float = 0.0, *, recent: int = 0) -> Summary:
     """The figures of all calls; with ``recent``, audio samples from each call's last so many only."""
     outcomes = Counter(result.outcome for result in results)
-    lasting = {
-        name: [p.end_ms - p.start_ms for r in results for p in r.phases if p.name == name] for name in PHASES
-    }
+    lasting = {name: [p.end_ms - p.start_ms for r in results for p in r.phases if p.name == name] for name in PHASES}
     return Summary(
         calls=len(results),
         ok=outcomes["ok"],

@@ -72,9 +72,7 @@ class Media:
         await self._secure.handshake(self._answer.fingerprints)
         self._secure.on_close(lambda: self._end("the server ended the call"))
         if self._answer.sctp_port is not None:
-            await self._secure.open_sctp(
-                self._answer.sctp_port, self._answer.max_message_bytes, lambda channel: None
-            )
+            await self._secure.open_sctp(self._answer.sctp_port, self._answer.max_message_bytes, lambda channel: None)
             assert self._secure.sctp is not None
             self._channel = RTCDataChannel(self._secure.sctp, RTCDataChannelParameters(label=CHANNEL))
             self._channel.on("open", self._channel_opened)

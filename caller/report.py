@@ -69,9 +69,7 @@ def live(results: Sequence[Result], states: Sequence[str], talk_s: float) -> Ren
         for result, state in zip(results, states, strict=True)
     )
     bar = Table.grid(padding=(0, 1))
-    bar.add_row(
-        ProgressBar(total=len(results), completed=done, width=_BAR_WIDTH), f"{100 * done / len(results):.0f} %"
-    )
+    bar.add_row(ProgressBar(total=len(results), completed=done, width=_BAR_WIDTH), f"{100 * done / len(results):.0f} %")
     return Group(table, Text(_audio_line(summary)), bar)
 
 

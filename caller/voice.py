@@ -153,14 +153,16 @@ def _syllable(rng: np.random.Generator, length: int, pitch_hz: float) -> Samples
     """One vowel: a glottal pulse train through resonances (source and filter, Fant 1960), under an envelope."""
     glide = pitch_hz * np.linspace(1 + rng.uniform(-0.08, 0.08), 1.0, length)
     glide *= 1 + 0.01 * np.sin(2 * np.pi * 5 * np.arange(length) / RATE_HZ)
-    phase = np.cumsum(glide) / RATE_HZ
-    pulses = np.diff(np.floor(phase), prepend=0.0) * rng.uniform(0.9, 1.1, length)
+    pulses = np.flatnonzero(np.diff(np.floor(np.cumsum(glide) / RATE_HZ), prepend=0.0))
 
     t = np.arange(round(0.03 * RATE_HZ)) / RATE_HZ
     response = np.zeros(len(t))
     for centre_hz, bandwidth_hz, gain in _VOWELS[rng.integers(len(_VOWELS))]:
         response += gain * np.exp(-np.pi * bandwidth_hz * t) * np.sin(2 * np.pi * centre_hz * t)
-    voiced = np.convolve(pulses, response)[:length]
+    voiced = np.zeros(length + len(response))
+    for at, strength in zip(pulses.tolist(), rng.uniform(0.9, 1.1, len(pulses)), strict=True):
+        voiced[at : at + len(response)] += strength * response
+    voiced = voiced[:length]
 
     rise = min(round(0.02 * RATE_HZ), length // 3)
     envelope = np.ones(length)

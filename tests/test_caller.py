@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -593,9 +594,7 @@ async def test_full_server_says_when_to_try_again(monkeypatch: pytest.MonkeyPatc
     assert results[0].error == "HTTP 503, the server is full, try again in 7 s: no room"
 
 
-async def test_dead_udp_port_fails_in_ice_and_still_hangs_up(
-    monkeypatch: pytest.MonkeyPatch, voice: Voice
-) -> None:
+async def test_dead_udp_port_fails_in_ice_and_still_hangs_up(monkeypatch: pytest.MonkeyPatch, voice: Voice) -> None:
     async with _peer(monkeypatch, dead=True) as peer:
         results, _ = await dial(_plan(peer, voice, timeout_s=1.0))
         assert peer.hung_up == ["rtc_1"]
@@ -644,6 +643,22 @@ async def test_stopping_hangs_up_a_call_that_talks_and_gives_up_one_that_rings(
         results = [await asyncio.wait_for(first, 60), await asyncio.wait_for(second, 60)]
         assert [r.outcome for r in results] == ["ok", "interrupted"]
         assert sorted(peer.hung_up) == ["rtc_1", "rtc_2"]
+
+
+async def test_ctrl_c_hangs_up_and_still_gives_results(monkeypatch: pytest.MonkeyPatch, voice: Voice) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def watch(results: Sequence[Result], states: Sequence[str]) -> None:
+        assert len(results) == 2
+        if states == ["talk", "waiting"]:
+            signal.raise_signal(signal.SIGINT)
+
+    async with _peer(monkeypatch) as peer:
+        plan = _plan(peer, voice, calls=2, rate=0.001, talk_s=600.0)
+        results, _ = await asyncio.wait_for(dial(plan, watch), 60)
+        assert peer.hung_up == ["rtc_1"]
+    assert [r.outcome for r in results] == ["ok", "interrupted"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 async def _run_cli(*arguments: str, token: str = "right") -> Any:
