@@ -15,9 +15,7 @@ from pyroute2 import IPRoute, netns
 
 from lab.network import Host, Lab, LabError, checksum_offload
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 and not os.environ.get("CI"), reason="network namespaces need root"
-)
+pytestmark = pytest.mark.needs_root
 
 
 @pytest.fixture
