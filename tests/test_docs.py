@@ -1,0 +1,28 @@
+"""The documents say what the code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from bpf.verdicts import markdown_table
+from firsthop.cli import main
+
+HOUSE = Path(__file__).parent.parent
+
+
+def test_readme_has_the_table_of_configuration_keys() -> None:
+    table = CliRunner().invoke(main, ["config", "--markdown"], catch_exceptions=False).output
+    assert table in (HOUSE / "README.md").read_text()
+
+
+def test_architecture_has_the_table_of_verdicts() -> None:
+    assert markdown_table() in (HOUSE / "docs" / "architecture.md").read_text()
+
+
+def test_files_that_the_readme_names_exist() -> None:
+    text = (HOUSE / "README.md").read_text()
+    named = [part for part in text.split("`")[1::2] if "/" in part and part.endswith((".py", ".c", ".service"))]
+    assert len(named) > 20
+    assert not [name for name in named if not (HOUSE / name).exists()]
