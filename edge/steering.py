@@ -284,7 +284,7 @@ def _require_what_bcc_needs() -> None:
 def _compile(cflags: Mapping[str, int]) -> tuple[int, dict[str, int]]:
     """Compile and load ``bpf/steer.c``. Returns the descriptors of the program and of each map, ours to close.
 
-    BCC is let go again at once, with its compiler's memory.
+    BCC is let go again at once: from here on descriptors are enough.
     """
     try:
         from bcc import BPF
@@ -305,7 +305,9 @@ def _compile(cflags: Mapping[str, int]) -> tuple[int, dict[str, int]]:
             return os.dup(program.fd), {name: os.dup(module[name.encode()].map_fd) for name in maps}
         except Exception as error:
             said = kept()
-            line = next((line for line in said.splitlines() if "error:" in line), str(error).splitlines()[0])
+            line = next(
+                (line for line in said.splitlines() if "error:" in line), (str(error) or repr(error)).splitlines()[0]
+            )
             failure = SteeringUnavailable(f"no XDP steering: the kernel program does not load: {line.strip()}")
             failure.add_note(said)
             raise failure from error
