@@ -11,13 +11,11 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from conftest import cannot_run
 from pyroute2 import IPRoute
 from waiting import until
 
@@ -26,20 +24,6 @@ from lab.network import Lab
 from wire import keys, ufrag
 
 STEERED = ("stun_steered", "flow_steered", "ssrc_steered")
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    if os.geteuid() != 0:
-        cannot_run("needs root, for a lab of network namespaces: run with sudo")
-    with Lab() as lab:
-        yield lab
-
-
-@pytest.fixture(scope="module")
-def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    with Appliance(tmp_path_factory.mktemp("appliance"), lab=lab) as appliance:
-        yield appliance
 
 
 def start_call(place: Place, appliance: Appliance, *options: str) -> subprocess.Popen[bytes]:
