@@ -35,7 +35,7 @@ export class Call {
   interrupted = false;
   meters = {};
   #timers = [];
-  #heard = { you: false, agent: false };
+  #said = { you: null, agent: null }; // whether the agent's side says that they talk, null where it never does
   #loudAt = { you: -Infinity, agent: -Infinity };
 
   /** The view has methods state(name, why), phases(), levels(), stats(), event(entry) and an `audio` element. */
@@ -91,6 +91,11 @@ export class Call {
     } else {
       this.#become("ended", why);
     }
+  }
+
+  #endedThere() {
+    this.location = null;
+    this.end("The other end hung up");
   }
 
   #become(state, why = null) {
@@ -149,9 +154,9 @@ export class Call {
       this.meters.agent = this.#meter(streams[0]);
     };
     this.channel = connection.createDataChannel("oai-events");
-    this.channel.onopen = () => this.#finish("channel");
-    this.channel.onmessage = ({ data }) => this.#receive(data);
-    this.channel.onclose = () => this.end("The other end hung up");
+    this.channel.onopen = () => this.over || this.#finish("channel");
+    this.channel.onmessage = ({ data }) => this.over || this.#receive(data);
+    this.channel.onclose = () => this.#endedThere();
     await connection.setLocalDescription();
   }
 
@@ -175,6 +180,7 @@ export class Call {
     const { connection } = this;
     const transport = connection.getSenders()[0].transport ?? connection.sctp.transport;
     connection.oniceconnectionstatechange = () => {
+      if (this.over) return;
       const state = connection.iceConnectionState;
       this.interrupted = state === "disconnected";
       if (state === "connected" || state === "completed") {
@@ -185,8 +191,9 @@ export class Call {
       }
     };
     transport.onstatechange = () => {
+      if (this.over) return;
       if (transport.state === "connected") this.#open();
-      if (transport.state === "closed") this.end("The other end hung up");
+      if (transport.state === "closed") this.#endedThere();
       if (transport.state === "failed") {
         this.end(new Problem("The encryption failed", "DTLS did not complete. The edge’s log says why."));
       }
@@ -232,8 +239,8 @@ export class Call {
     if (firsthop.levels.agent > 0.2) this.#loudAt.agent = now;
     if (firsthop.state === "connected") {
       this.#lookForAudio();
-      // What the agent's side says about turns counts; an agent that says nothing is judged by ear.
-      const talks = (who) => (this.turnsReported ? this.#heard[who] : now - this.#loudAt[who] < 400);
+      // What the agent's side says about turns counts; where it says nothing, the ear decides.
+      const talks = (who) => this.#said[who] ?? now - this.#loudAt[who] < 400;
       firsthop.talking = talks("you") ? "you" : talks("agent") ? "agent" : null;
     }
     this.view.levels();
@@ -247,10 +254,7 @@ export class Call {
       event = { type: "(not JSON)", data: String(data) };
     }
     const [who, talks] = TURNS[event.type] ?? [];
-    if (who) {
-      this.turnsReported = true;
-      this.#heard[who] = talks;
-    }
+    if (who) this.#said[who] = talks;
     const entry = { at_ms: this.now(), event };
     firsthop.events.push(entry);
     if (firsthop.events.length > EVENTS) firsthop.events.shift();
@@ -290,11 +294,13 @@ export class Call {
   #release() {
     this.#timers.splice(0).forEach(clearInterval);
     this.microphone?.getTracks().forEach((track) => track.stop());
-    this.connection?.close();
     if (this.audio && this.audio.state !== "closed") this.audio.close();
     this.view.audio.srcObject = null;
+    const close = () => this.connection?.close();
+    // Hung up first, closed then: to close is a hang-up too, after which the edge knows no such call any more.
     // keepalive: this also happens while the page is being left.
-    if (this.location) fetch(`${this.location}/hangup`, { method: "POST", keepalive: true }).catch(() => {});
+    if (this.location) fetch(`${this.location}/hangup`, { method: "POST", keepalive: true }).then(close, close);
+    else close();
     this.location = null;
   }
 }
