@@ -130,7 +130,8 @@ def _place(plan: Plan, *, as_json: bool, quiet: bool) -> int:
     if as_json:
         click.echo(json.dumps(figures.as_json(plan.url, summary, results), indent=2))
     else:
-        screen.print(report.summary_table(summary, results))
+        # Not wrapped: what looks for a sentence in the output finds it.
+        screen.print(report.summary_table(summary, results), soft_wrap=True)
     return 1 if summary.failed else 0
 
 

@@ -62,6 +62,9 @@ def live(results: Sequence[Result], states: Sequence[str], talk_s: float) -> Ren
             row = summary.setup.get(state)
             number = Text(str(counts[state] or ""), style="red" if state == "failed" else "")
             table.add_row(label, number, *_figures(row)[:2])
+    for label, row in (("audio round trip", summary.round_trip), ("response time", summary.response)):
+        if row is not None:
+            table.add_row(label, "", *_figures(row)[:2])
     frames = max(1.0, talk_s * 50)
     over = ("ok", "failed", "interrupted")
     done = sum(
@@ -70,7 +73,7 @@ def live(results: Sequence[Result], states: Sequence[str], talk_s: float) -> Ren
     )
     bar = Table.grid(padding=(0, 1))
     bar.add_row(ProgressBar(total=len(results), completed=done, width=_BAR_WIDTH), f"{100 * done / len(results):.0f} %")
-    return Group(table, Text(_audio_line(summary)), bar)
+    return Group(table, Text(_audio(summary, over=False)), bar)
 
 
 def summary_table(summary: Summary, results: Sequence[Result]) -> RenderableType:
@@ -101,7 +104,8 @@ def summary_table(summary: Summary, results: Sequence[Result]) -> RenderableType
             table.add_row(label, *_figures(row), str(row.samples))
     if table.row_count:
         parts += [table, Text()]
-    parts.append(Text(_audio_line(summary)))
+    if summary.frames_sent:
+        parts.append(Text(_audio(summary, over=True)))
     verdict = f"{summary.ok} of {summary.calls} calls good"
     if summary.failed:
         verdict += f", {summary.failed} failed"
@@ -126,14 +130,14 @@ def _errors(results: Sequence[Result]) -> list[RenderableType]:
     return lines
 
 
-def _audio_line(summary: Summary) -> str:
+def _audio(summary: Summary, *, over: bool) -> str:
     if summary.loss_percent is None:
         return f"audio: {summary.frames_sent} frames sent, none received"
     text = f"audio: {summary.packets_received} packets received, {summary.loss_percent:.2f} % lost"
     if summary.round_trip is not None:
         text += f"; {summary.frames_returned} of our {summary.frames_sent} frames came back"
-        text += f", {summary.frames_lost} were lost" if summary.frames_lost else ""
-        text += f"; round trip p50 {summary.round_trip.p50:.1f} ms, p99 {summary.round_trip.p99:.1f} ms"
+        # While calls last, what is missing is on its way.
+        text += f", {summary.frames_lost} were lost" if over else ""
     if summary.packets_rejected:
         text += f"; {summary.packets_rejected} did not authenticate or were replays"
     return text

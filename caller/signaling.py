@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
@@ -107,5 +108,7 @@ def _message(body: str) -> str:
 def _unreachable(url: str, error: Exception) -> str:
     parts = urlsplit(url)
     if isinstance(error, aiohttp.ClientConnectorError):
+        if error.os_error.errno == errno.EADDRNOTAVAIL or "local address" in str(error.os_error):
+            return f"no way from --bind to {parts.netloc}: name an address of this machine, of the same family"
         return f"nothing answers at {parts.scheme}://{parts.netloc}: {error.os_error.strerror or error.os_error}"
     return f"HTTP with {parts.netloc} failed: {error or type(error).__name__}"

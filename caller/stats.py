@@ -148,7 +148,8 @@ class Conversation:
             if self._first_echoed is None:
                 self._first_echoed = self._ordinal[index]
         elif len(payload) > self._SILENT_BYTES:
-            if self._turn_ended_at is not None:
+            # Who has echoed is an echo: a frame of ours that comes later than RECENT_S is just very late.
+            if self._turn_ended_at is not None and not self.returned:
                 self.response_ms.append((now - self._turn_ended_at) * 1000)
                 self._turn_ended_at = None
             self._sound_at = now

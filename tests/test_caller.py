@@ -352,6 +352,16 @@ def test_echoed_frames_give_round_trips_and_missing_ones_are_lost(voice: Voice) 
     assert not talk.response_ms
 
 
+def test_very_late_echo_is_no_response(voice: Voice) -> None:
+    talk = Conversation(voice)
+    for i in range(min(voice.turn_ends) + 60):
+        talk.sent_frame(i, i * 0.02)
+    talk.received_payload(voice.frames[i], i * 0.02 + 0.01)
+    talk.received_payload(voice.frames[5], i * 0.02 + 0.02)
+    assert talk.returned == 1
+    assert not talk.response_ms
+
+
 def test_own_words_said_again_seconds_later_are_a_response_and_no_echo(voice: Voice) -> None:
     talk = Conversation(voice)
     end = min(voice.turn_ends)
@@ -465,6 +475,7 @@ def test_what_is_printed_tells_figures_and_reasons() -> None:
     assert "1 of 3 calls good, 2 failed" in text
     assert "2 x ICE: no answer" in text
     assert "up to 33 ms late" in text
+    assert "0 were lost" in text
     text = _drawn(report.live([_result(1), Result(2, "interrupted")], ["talk", "dtls"], 4.0))
     assert "talking" in text
     assert "25 %" in text
@@ -680,7 +691,7 @@ async def test_command_exits_with_1_and_the_reason(monkeypatch: pytest.MonkeyPat
     async with _peer(monkeypatch) as peer:
         shown = await _run_cli(peer.url, token="wrong")
         assert shown.exit_code == 1
-        assert "token from FIRSTHOP_TOKEN was refused" in " ".join(shown.stdout.split())
+        assert "token from FIRSTHOP_TOKEN was refused" in shown.stdout
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = probe.getsockname()[1]
@@ -689,6 +700,12 @@ async def test_command_exits_with_1_and_the_reason(monkeypatch: pytest.MonkeyPat
     [failed] = json.loads(shown.stdout)["per_call"]
     assert failed["failed_phase"] == "signaling"
     assert failed["error"].startswith(f"nothing answers at http://127.0.0.1:{free}: ")
+
+
+async def test_address_that_is_not_ours_is_named(voice: Voice) -> None:
+    for bind in ("192.0.2.1", "::1"):
+        results, _ = await dial(Plan("http://127.0.0.1:9/", voice, bind=bind))
+        assert "no way from --bind to 127.0.0.1:9" in (results[0].error or "")
 
 
 @pytest.mark.parametrize(
