@@ -229,3 +229,16 @@ def test_calls_work_without_xdp(tmp_path: Path) -> None:
         assert said["calls"]["ok"] == 4
         assert said["audio"]["packets"]["lost"] == 0
         assert "no XDP" in appliance.log_file("edge").read_text()
+
+
+def test_without_xdp_a_killed_worker_learns_its_flow_from_the_next_check(tmp_path: Path) -> None:
+    with Appliance(tmp_path, http_port=18080, media_port=13478, cores=cores()[:1]) as appliance:
+        call = start_call(Loopback(), appliance, "--model", "echo", "--duration", "10")
+        until(lambda: received(appliance, "worker-0", "firsthop_rx_worker_datagrams_total")["forwarded_flow"] > 50)
+        appliance.children()["edge.worker 0"].send_signal(signal.SIGKILL)
+        until(lambda: received(appliance, "edge", "firsthop_edge_restarts_total")["worker-0"] == 1)
+        appliance.wait_ready()
+        said = finish(call)
+        assert said["calls"]["ok"] == 1
+        # It knew nothing any more, and yet the call went on: 50 frames are a second of it.
+        assert received(appliance, "worker-0", "firsthop_rx_worker_datagrams_total")["forwarded_flow"] > 50

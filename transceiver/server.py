@@ -83,12 +83,12 @@ class Transceiver:
             RX_DATAGRAMS["stun_not_authentic"] += 1
             return
         RX_DATAGRAMS["stun_answered"] += 1
-        if self._by_path.get(path) is not session or self._worker_of[path] != worker:
-            self._by_path[path] = session
-            self._worker_of[path] = worker
-            # The edge must know the flow before the client hears back and DTLS begins.
-            ssrcs = list(session.ssrcs)
-            self._link.control(worker, "path.up", address=path.address, ufrag=session.ufrag, ssrcs=ssrcs)
+        self._by_path[path] = session
+        self._worker_of[path] = worker
+        # The edge must know the flow before the client hears back and DTLS begins. It is told at every check, so
+        # that an edge that forgot everything knows again after the next one.
+        ssrcs = list(session.ssrcs)
+        self._link.control(worker, "path.up", address=path.address, ufrag=session.ufrag, ssrcs=ssrcs)
         self._link.send(worker, path.address, response)
         session.connect()
 
