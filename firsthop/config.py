@@ -25,6 +25,8 @@ from wire.ufrag import MAX_TRANSCEIVER
 __all__ = ["Config", "ConfigError", "Edge", "Transceiver", "load", "rows", "split_address"]
 
 PREFIX = "FIRSTHOP_"
+# Variables of the command line, which are no configuration.
+_OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_TOKEN")
 
 # Ports that browsers refuse as media or page addresses (the fetch standard's list of bad ports, from 1024 up).
 BROWSER_REFUSES = frozenset(
@@ -175,6 +177,8 @@ def load(path: Path | None) -> Config:
             return (env_settings, TomlConfigSettingsSource(settings_cls, path)) if path else (env_settings,)
 
     for name in os.environ:
+        if name in _OTHERS:
+            continue
         if name.startswith(PREFIX) and name[len(PREFIX) :].partition("__")[0].lower() not in Config.model_fields:
             raise ConfigError(
                 f"environment variable {name}: no such section (there are {', '.join(Config.model_fields)})"

@@ -129,7 +129,6 @@ class SecureTransport:
     """DTLS, the SRTP contexts that come of it, and SCTP with its data channels above it."""
 
     def __init__(self, send: Callable[[bytes], None], certificate: Certificate, *, client: bool) -> None:
-        # aiortc makes the controlling side the DTLS server and opens SCTP from the DTLS client.
         self._pipe = Pipe(send, controlling=not client)
         self._dtls = RTCDtlsTransport(cast(Any, self._pipe), [certificate])
         self._dtls._set_role("client" if client else "server")
