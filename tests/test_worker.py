@@ -1,0 +1,483 @@
+"""One real worker process, started as the supervisor starts it, between UDP clients and a ZeroMQ ROUTER.
+
+Each datagram is counted exactly once: tests compare the whole funnel before and after.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from prometheus_client.parser import text_string_to_metric_families
+from waiting import until
+
+from edge.worker import OUTCOMES, Spec
+from transceiver import rtp
+from wire import address, frames, link, stun, ufrag
+from wire.frames import Control, Data
+from wire.keys import ClusterKeys
+
+KEYS = ClusterKeys({1: bytes(range(16)), 2: bytes(16)}, 1, bytes(32))
+MINE, OTHER, ABSENT = 1, 2, 3
+RX, TX = "firsthop_rx_worker_datagrams_total", "firsthop_tx_worker_datagrams_total"
+WORKER = b"edge/worker-0"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def check(transceiver: int, key_id: int = 1) -> bytes:
+    """A STUN check for a call that ``transceiver`` answered."""
+    sealed = ufrag.seal(transceiver, key_id, KEYS.ufrag[key_id])
+    return stun.binding_request(f"{sealed}:client".encode(), b"password", tie_breaker=1)
+
+
+def audio(ssrc: int, sequence: int = 1) -> bytes:
+    return rtp.build(111, False, sequence, 960, ssrc, b"sealed voice")
+
+
+class Transceiver:
+    """The ROUTER of one transceiver and what has come to it."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+        self._socket = link.router(context, endpoint, KEYS)
+        self.received: list[tuple[bytes, bytes]] = []
+
+    def drain(self) -> list[tuple[bytes, bytes]]:
+        """(client address, datagram) of everything that came so far."""
+        while self._socket.poll(0):
+            peer, *parts = self._socket.recv_multipart()
+            assert peer == WORKER
+            message = frames.decode(parts)
+            assert isinstance(message, Data)
+            self.received += message.datagrams()
+        return self.received
+
+    def has(self, *datagrams: bytes) -> bool:
+        have = [datagram for _, datagram in self.drain()]
+        return all(datagram in have for datagram in datagrams)
+
+    def send(self, parts: list[Any]) -> None:
+        """To the worker, as soon as it is there."""
+
+        def sent() -> bool:
+            try:
+                self._socket.send_multipart([WORKER, *parts], zmq.NOBLOCK)
+            except zmq.ZMQError as e:
+                if e.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                    raise
+                return False
+            return True
+
+        until(sent)
+
+    def path_up(self, client: bytes, *ssrcs: int) -> None:
+        self.send(frames.control("path.up", address=client, ufrag="", ssrcs=list(ssrcs)))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@dataclass
+class Bench:
+    """One worker under test. ``sent`` counts the datagrams that clients sent."""
+
+    context: zmq.Context[zmq.Socket[bytes]]
+    directory: Path
+    port: int
+    process: subprocess.Popen[bytes]
+    metrics_port: int
+    transceivers: dict[int, Transceiver] = field(default_factory=dict)
+    clients: list[socket.socket] = field(default_factory=list)
+    sent: int = 0
+
+    def endpoint(self, number: int) -> str:
+        return f"ipc://{self.directory}/{number}"
+
+    def client(self) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(30)
+        self.clients.append(sock)
+        return sock
+
+    def to_worker(self, client: socket.socket, *datagrams: bytes) -> None:
+        """Sends and waits until all of them are counted, so that no buffer overflows behind our back."""
+        for datagram in datagrams:
+            client.sendto(datagram, ("127.0.0.1", self.port))
+        self.sent += len(datagrams)
+        until(lambda: sum(self.funnel(RX).values()) >= self.sent)
+
+    def funnel(self, name: str) -> Counter[str]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30) as response:
+            families = list(text_string_to_metric_families(response.read().decode()))
+        samples = [sample for family in families for sample in family.samples if sample.name == name]
+        return Counter({s.labels.get("outcome", ""): int(s.value) for s in samples if s.value})
+
+    def proven(self, client: socket.socket, *ssrcs: int, by: int = MINE) -> None:
+        """The transceiver ``by`` says that this client proved itself, and the worker knows."""
+        before = self.funnel(RX)["forwarded_flow"]
+        self.transceivers[by].path_up(of(client), *ssrcs)
+
+        def known() -> bool:
+            self.to_worker(client, b"\x16known?")
+            return self.funnel(RX)["forwarded_flow"] > before
+
+        until(known)
+
+
+def of(client: socket.socket) -> bytes:
+    """The 18 bytes of a client's address."""
+    return address.pack(*client.getsockname())
+
+
+@contextmanager
+def a_worker(directory: Path) -> Iterator[Bench]:
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.bind(("::ffff:127.0.0.1", 0))
+    metrics_port = free_port()
+    spec = Spec(
+        edge="edge",
+        index=0,
+        cpu=min(os.sched_getaffinity(0)),
+        socket=sock.fileno(),
+        flows=-1,
+        ssrcs=-1,
+        metrics=("127.0.0.1", metrics_port),
+        log=("error", "json"),
+        transceivers=tuple((number, f"ipc://{directory}/{number}") for number in (MINE, OTHER)),
+        keys=KEYS,
+    )
+    argv = [sys.executable, "-m", "edge.worker"]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=(spec.socket,))
+    context = zmq.Context[zmq.Socket[bytes]]()
+    bench = Bench(context, directory, sock.getsockname()[1], process, metrics_port)
+    try:
+        assert process.stdin is not None
+        process.stdin.write(spec.dump())
+        process.stdin.close()
+        for number in (MINE, OTHER):
+            bench.transceivers[number] = Transceiver(context, bench.endpoint(number))
+
+        def up() -> bool:
+            assert process.poll() is None, "the worker died"
+            with closing(socket.socket()) as probe:
+                return probe.connect_ex(("127.0.0.1", metrics_port)) == 0
+
+        until(up)
+        # Both links are there when a check for each has come through.
+        client = bench.client()
+
+        def linked() -> bool:
+            bench.to_worker(client, check(MINE), check(OTHER))
+            return all(transceiver.drain() for transceiver in bench.transceivers.values())
+
+        until(linked)
+        yield bench
+        assert process.poll() is None, "the worker died"
+        assert sum(bench.funnel(RX).values()) == bench.sent, "a datagram was counted twice or not at all"
+    finally:
+        process.terminate()
+        process.wait(30)
+        for client in bench.clients:
+            client.close()
+        for transceiver in bench.transceivers.values():
+            transceiver.close()
+        sock.close()
+        context.term()
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with a_worker(tmp_path_factory.mktemp("w")) as bench:
+        yield bench
+
+
+def gained(bench: Bench, client: socket.socket, *datagrams: bytes) -> Counter[str]:
+    """What the funnel counts for these."""
+    before = bench.funnel(RX)
+    bench.to_worker(client, *datagrams)
+    return bench.funnel(RX) - before
+
+
+# --- from clients ---
+
+
+def test_every_outcome_stands_at_zero_before_it_happens(bench: Bench) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{bench.metrics_port}/metrics", timeout=30) as response:
+        text = response.read().decode()
+    assert all(f'{RX}{{outcome="{outcome}"}}' in text for outcome in OUTCOMES)
+
+
+def test_a_check_with_a_sealed_ufrag_reaches_its_transceiver(bench: Bench) -> None:
+    client = bench.client()
+    for number in (MINE, OTHER):
+        for key_id in KEYS.ufrag:
+            datagram = check(number, key_id)
+            assert gained(bench, client, datagram) == {"forwarded_stun": 1}
+            until(lambda number=number, datagram=datagram: bench.transceivers[number].has(datagram))
+            assert (of(client), datagram) in bench.transceivers[number].received
+
+
+def test_a_check_with_an_invented_ufrag_goes_nowhere(bench: Bench) -> None:
+    client = bench.client()
+    sealed = ufrag.seal(MINE, 1, bytes(16))
+    forged = [
+        stun.binding_request(f"{name}:client".encode(), b"password")
+        for name in (sealed, sealed[:-1], "A" * 24, "", "x" * 200)
+    ]
+    genuine = check(MINE)
+    assert gained(bench, client, *forged, genuine) == {"stun_bad_ufrag": 5, "forwarded_stun": 1}
+    until(lambda: bench.transceivers[MINE].has(genuine))
+    assert not any(bench.transceivers[MINE].has(datagram) for datagram in forged)
+
+
+def test_a_check_for_a_transceiver_that_is_not_configured_is_counted(bench: Bench) -> None:
+    assert gained(bench, bench.client(), check(ABSENT)) == {"unknown_transceiver": 1}
+
+
+def test_a_flow_that_nobody_vouches_for_is_dropped(bench: Bench) -> None:
+    client = bench.client()
+    strangers = [b"\x16\xfe\xfdhello", audio(99), b"\x40", b"\xff" * 40, b"\x00", b"\x80", b"\x80" * 11]
+    assert gained(bench, client, *strangers) == {"unknown_flow": len(strangers)}
+
+
+def test_a_stun_response_from_a_stranger_is_dropped(bench: Bench) -> None:
+    request = stun.parse(check(MINE))
+    assert request is not None
+    response = stun.binding_response(request, address.pack("127.0.0.1", 1), b"password")
+    assert gained(bench, bench.client(), response) == {"unknown_flow": 1}
+
+
+def test_empty_and_oversized_datagrams_are_counted_as_such(bench: Bench) -> None:
+    client = bench.client()
+    assert gained(bench, client, b"", bytes(2049), bytes(9000)) == {"empty": 1, "oversized": 2}
+    bench.proven(client)
+    assert gained(bench, client, b"", bytes(2049), b"\x16ok") == {"empty": 1, "oversized": 1, "forwarded_flow": 1}
+
+
+def test_a_proven_flow_is_forwarded_whole_and_in_order(bench: Bench) -> None:
+    client = bench.client()
+    bench.proven(client)
+    datagrams = [bytes([0x80 + i % 64]) + i.to_bytes(2, "big") * (1 + i % 700) for i in range(1, 120)]
+    datagrams.append(bytes([20]) * 2048)
+    for at in range(0, len(datagrams), 30):
+        part = datagrams[at : at + 30]
+        assert gained(bench, client, *part) == {"forwarded_flow": len(part)}
+    until(lambda: bench.transceivers[MINE].has(datagrams[-1]))
+    mine = [datagram for client_address, datagram in bench.transceivers[MINE].received if client_address == of(client)]
+    assert mine[-len(datagrams) :] == datagrams
+
+
+def test_each_flow_goes_to_its_own_transceiver(bench: Bench) -> None:
+    one, two = bench.client(), bench.client()
+    bench.proven(one, by=MINE)
+    bench.proven(two, by=OTHER)
+    bench.to_worker(one, b"\x16for mine")
+    bench.to_worker(two, b"\x16for other")
+    until(lambda: bench.transceivers[MINE].has(b"\x16for mine"))
+    until(lambda: bench.transceivers[OTHER].has(b"\x16for other"))
+    assert not bench.transceivers[MINE].has(b"\x16for other")
+    assert not bench.transceivers[OTHER].has(b"\x16for mine")
+
+
+def test_a_check_moves_a_known_flow_nowhere(bench: Bench) -> None:
+    """What a check says counts for the check alone: only the transceiver enters flows."""
+    client = bench.client()
+    bench.proven(client, by=MINE)
+    assert gained(bench, client, check(OTHER)) == {"forwarded_stun": 1}
+    bench.to_worker(client, b"\x16still mine")
+    until(lambda: bench.transceivers[MINE].has(b"\x16still mine"))
+
+
+def test_an_ssrc_is_a_hint_for_an_address_that_nobody_knows(bench: Bench) -> None:
+    client, moved = bench.client(), bench.client()
+    bench.proven(client, 0xDEADBEEF)
+    report = bytes([0x81, 200, 0, 6]) + (0xDEADBEEF).to_bytes(4, "big") + bytes(20)
+    assert gained(bench, moved, audio(0xDEADBEEF), report, audio(0xDEADBEE0)) == {
+        "forwarded_ssrc": 2,
+        "unknown_flow": 1,
+    }
+    until(lambda: bench.transceivers[MINE].has(audio(0xDEADBEEF), report))
+
+
+def test_path_down_forgets_the_flow_and_its_ssrc(bench: Bench) -> None:
+    client, moved = bench.client(), bench.client()
+    bench.proven(client, 0xABCDEF)
+    bench.transceivers[MINE].send(frames.control("path.down", address=of(client)))
+
+    def forgotten() -> bool:
+        return gained(bench, client, b"\x16still there?") == {"unknown_flow": 1}
+
+    until(forgotten)
+    assert gained(bench, moved, audio(0xABCDEF)) == {"unknown_flow": 1}
+
+
+def test_a_transceiver_cannot_take_down_a_flow_of_another(bench: Bench) -> None:
+    client, marker = bench.client(), bench.client()
+    bench.proven(client, by=MINE)
+    bench.transceivers[OTHER].send(frames.control("path.down", address=of(client)))
+    bench.proven(marker, by=OTHER)  # came after it on the same link
+    assert gained(bench, client, b"\x16mine") == {"forwarded_flow": 1}
+
+
+# --- to clients ---
+
+
+def test_what_a_transceiver_sends_reaches_its_client_in_order(bench: Bench) -> None:
+    one, two = bench.client(), bench.client()
+    bench.proven(one)
+    bench.proven(two)
+    before = bench.funnel(TX)
+    batch = [(of(one if i % 3 else two), bytes([i]) * (1 + 7 * i)) for i in range(150)]
+    bench.transceivers[MINE].send(frames.pack_batch(batch))
+    for client in (one, two):
+        expected = [datagram for client_address, datagram in batch if client_address == of(client)]
+        assert [client.recv(4096) for _ in expected] == expected
+    until(lambda: bench.funnel(TX) - before == {"sent": 150})
+
+
+def test_nothing_reaches_an_address_that_is_not_the_transceivers_own(bench: Bench) -> None:
+    mine, others, stranger = bench.client(), bench.client(), bench.client()
+    bench.proven(mine, by=MINE)
+    bench.proven(others, by=OTHER)
+    before = bench.funnel(TX)
+    batch = [(of(others), b"no"), (of(stranger), b"no"), (of(mine), b"yes"), (of(stranger), b""), (of(mine), b"")]
+    bench.transceivers[MINE].send(frames.pack_batch(batch))
+    assert [mine.recv(100), mine.recv(100)] == [b"yes", b""]
+    until(lambda: bench.funnel(TX) - before == {"sent": 2, "not_its_flow": 3})
+    for client in (others, stranger):
+        client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.recv(100)
+
+
+@pytest.mark.parametrize("batch", [[], [(address.pack("127.0.0.1", 1), b"")]], ids=["none", "empty"])
+def test_a_batch_without_bytes_is_no_trouble(bench: Bench, batch: list[tuple[bytes, bytes]]) -> None:
+    marker = bench.client()
+    before = bench.funnel("firsthop_worker_wire_errors_total")
+    bench.transceivers[MINE].send(frames.pack_batch(batch))
+    bench.proven(marker)
+    assert bench.funnel("firsthop_worker_wire_errors_total") == before
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"\xc1"],
+        [b""],
+        frames.control("no.such.message"),
+        frames.control("path.up"),
+        frames.control("path.up", address=b"short", ufrag="", ssrcs=[]),
+        frames.control("path.up", address=None, ufrag="", ssrcs=[]),
+        frames.control("path.up", address=bytes(18), ufrag="", ssrcs=None),
+        frames.control("path.up", address=bytes(18), ufrag="", ssrcs=["x"]),
+        frames.control("path.down", address=b"short"),
+        frames.control("path.down"),
+    ],
+)
+def test_a_message_that_cannot_be_used_is_counted_and_kills_nothing(bench: Bench, parts: list[Any]) -> None:
+    marker = bench.client()
+    before = bench.funnel("firsthop_worker_wire_errors_total")
+    bench.transceivers[MINE].send(parts)
+    bench.proven(marker)
+    assert bench.funnel("firsthop_worker_wire_errors_total") - before == {"refused": 1}
+
+
+# --- trouble ---
+
+
+def test_a_flood_of_random_bytes_is_counted_and_kills_nothing(bench: Bench) -> None:
+    rng = random.Random(2000)
+    client = bench.client()
+    before = bench.funnel(RX)
+    seen = {number: len(transceiver.drain()) for number, transceiver in bench.transceivers.items()}
+    for _ in range(40):
+        bench.to_worker(
+            client, *(rng.randbytes(rng.choice((0, 1, 11, 12, 20, 60, 200, 1200, 2048))) for _ in range(50))
+        )
+    flood = bench.funnel(RX) - before
+    assert flood.total() == 2000
+    assert set(flood) == {"empty", "unknown_flow"}
+    assert {number: len(transceiver.drain()) for number, transceiver in bench.transceivers.items()} == seen
+    assert bench.funnel("firsthop_worker_flows")[""] >= 0
+    bench.proven(bench.client())
+
+
+def test_a_flood_of_sealed_stun_with_random_attributes_kills_nothing(bench: Bench) -> None:
+    rng = random.Random(2001)
+    client = bench.client()
+    genuine = check(MINE)
+    for _ in range(10):
+        mutated = []
+        for _ in range(50):
+            datagram = bytearray(genuine)
+            for _ in range(rng.randrange(1, 4)):
+                datagram[rng.randrange(len(datagram))] = rng.randrange(256)
+            mutated.append(bytes(datagram))
+        assert gained(bench, client, *mutated).total() == 50
+
+
+def test_a_transceiver_that_is_away_costs_its_datagrams_and_comes_back(tmp_path: Path) -> None:
+    with a_worker(tmp_path) as bench:
+        client, others = bench.client(), bench.client()
+        bench.proven(client, by=MINE)
+        bench.proven(others, by=OTHER)
+        bench.transceivers.pop(MINE).close()
+
+        def down() -> bool:
+            return gained(bench, client, b"\x16lost") == {"link_down": 1}
+
+        until(down)
+        assert gained(bench, client, check(MINE), b"\x16lost") == {"link_down": 2}
+        assert gained(bench, others, b"\x16goes on") == {"forwarded_flow": 1}
+
+        back = bench.transceivers[MINE] = Transceiver(bench.context, bench.endpoint(MINE))
+
+        def forwarded() -> bool:
+            return gained(bench, client, b"\x16found again") == {"forwarded_flow": 1}
+
+        until(forwarded)
+        until(lambda: back.has(b"\x16found again"))
+
+
+def test_sigterm_ends_a_worker_without_complaint(tmp_path: Path) -> None:
+    with a_worker(tmp_path) as bench:
+        pass
+    assert bench.process.returncode == 0
+
+
+def test_ctrl_c_is_left_to_the_supervisor(tmp_path: Path) -> None:
+    with a_worker(tmp_path) as bench:
+        bench.process.send_signal(signal.SIGINT)
+        bench.proven(bench.client())
+
+
+def test_a_spec_survives_the_way_into_the_process() -> None:
+    spec = Spec("edge", 3, 1, 4, -1, -1, ("127.0.0.1", 9402), ("info", "json"), ((1, "ipc://x"),), KEYS)
+    again = Spec.parse(spec.dump())
+    assert again.dump() == spec.dump()
+    assert again.keys == KEYS
+
+
+def test_a_control_message_to_the_worker_is_what_the_wire_says() -> None:
+    """The tests above speak the wire's own words."""
+    assert frames.decode(frames.control("path.down", address=bytes(18))) == Control("path.down", {"address": bytes(18)})
