@@ -7,22 +7,20 @@ import hmac
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["KeyListError", "load", "match"]
+from firsthop.errors import ConfigError
 
-
-class KeyListError(ValueError):
-    """A list of API keys that cannot be used; one line."""
+__all__ = ["load", "match"]
 
 
 def load(path: Path) -> list[bytes]:
-    """SHA-256 of each bearer token in ``path``: one a line, # begins a comment. Raises KeyListError."""
+    """SHA-256 of each bearer token in ``path``: one a line, # begins a comment. Raises ConfigError."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as e:
-        raise KeyListError(f"edge.api_keys {path}: {e} (one bearer token a line)") from None
+        raise ConfigError(f"edge.api_keys {path}: {e} (one bearer token a line)") from None
     keys = [hashlib.sha256(k.encode()).digest() for line in lines if (k := line.partition("#")[0].strip())]
     if not keys:
-        raise KeyListError(f"edge.api_keys {path}: no key in it (one bearer token a line)")
+        raise ConfigError(f"edge.api_keys {path}: no key in it (one bearer token a line)")
     return keys
 
 

@@ -9,7 +9,6 @@ import asyncio
 import json
 import signal
 import socket
-import ssl
 import sys
 from typing import Any
 
@@ -18,6 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from edge import apikeys
 from edge.privileges import drop
+from edge.tls import server_context
 from edge.transceivers import Refused, Transceivers, Unavailable
 from firsthop import logs, metrics
 from firsthop.config import Config
@@ -197,12 +197,9 @@ async def _serve(spec: dict[str, Any]) -> None:
     peers = [(peer.id, peer.endpoint) for peer in edge.transceivers]
     transceivers = Transceivers(peers, f"{edge.name}/signaling".encode(), keys)
     responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
-    metrics.serve(*spec["metrics"], responses)
+    metrics.serve("edge.metrics", *spec["metrics"], responses)
     signaling = Signaling(transceivers, apikeys.load(edge.api_keys), keys, tuple(spec["media"]))
-    tls = None
-    if edge.tls_certificate is not None:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(edge.tls_certificate, edge.tls_key)
+    tls = server_context(edge.tls_certificate, edge.tls_key)
     runner = web.AppRunner(make_app(signaling, edge.allowed_origins, responses), access_log=None)
     await runner.setup()
     await web.SockSite(runner, socket.socket(fileno=spec["socket"]), ssl_context=tls).start()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
 import signal
@@ -23,9 +22,11 @@ from prometheus_client.registry import Collector
 from edge import apikeys
 from edge.privileges import die_with_parent
 from edge.steering import Steering, SteeringError, attach_cpu_filter
+from edge.tls import server_context
 from edge.worker import Spec
 from firsthop import logs, metrics
-from firsthop.config import Config, ConfigError, split_address
+from firsthop.config import Config, split_address
+from firsthop.errors import ConfigError, bind_trouble
 from firsthop.metrics import Tally
 from firsthop.notify import notify
 from wire import keys
@@ -73,7 +74,7 @@ class _SteeringCollector(Collector):
 
 
 class Supervisor:
-    """Everything that must outlive a worker. Raises ConfigError, KeyFileError or KeyListError for a
+    """Everything that must outlive a worker. Raises ConfigError or KeyFileError for a
     configuration that cannot run."""
 
     def __init__(self, config: Config) -> None:
@@ -82,13 +83,15 @@ class Supervisor:
         self._log = logs.get()
         self._keys = keys.load(config.cluster.keys)
         apikeys.load(edge.api_keys)
-        if (edge.tls_certificate is None) != (edge.tls_key is None):
-            raise ConfigError("edge.tls_certificate and edge.tls_key: set both or neither")
+        server_context(edge.tls_certificate, edge.tls_key)
         if not edge.transceivers:
             raise ConfigError("edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed")
         self._cpus = _cpus(edge.cores)
         self._media = _media_sockets(edge.media, len(self._cpus))
-        self._http = _http_socket(edge.http)
+        self._http = _listening("edge.http", *split_address(edge.http))
+        for offset in range(1, 2 + len(self._cpus)):
+            # Theirs to open; but a port that is taken is better said now, once, than by a child that keeps dying.
+            _listening("edge.metrics", *self._metrics_address(offset)).close()
         self._steering, self._mode = self._steer()
         self._restarts = Tally("firsthop_edge_restarts", "Children that died and were started again", (), label="child")
         self._children = [self._worker(i) for i in range(len(self._cpus))] + [self._signaling()]
@@ -157,10 +160,7 @@ class Supervisor:
         collectors: list[Collector] = [self._restarts]
         if self._steering is not None:
             collectors.append(_SteeringCollector(self._steering, self._mode))
-        try:
-            metrics.serve(*self._metrics_address(0), *collectors)
-        except OSError as e:
-            raise ConfigError(f"edge.metrics {self._config.edge.metrics}: {e.strerror}") from None
+        metrics.serve("edge.metrics", *self._metrics_address(0), *collectors)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -254,11 +254,10 @@ def _media_sockets(media: str, count: int) -> list[socket.socket]:
         make(share=False).close()
         return [make(share=True) for _ in range(count)]
     except OSError as e:
-        raise ConfigError(f"edge.media {media}: {_bind_trouble(e)}") from None
+        raise ConfigError(f"edge.media {media}: {bind_trouble(e)}") from None
 
 
-def _http_socket(http: str) -> socket.socket:
-    host, port = split_address(http)
+def _listening(key: str, host: str, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -266,20 +265,12 @@ def _http_socket(http: str) -> socket.socket:
         sock.listen(128)
     except OSError as e:
         sock.close()
-        raise ConfigError(f"edge.http {http}: {_bind_trouble(e)}") from None
+        raise ConfigError(f"{key}: {host} port {port}: {bind_trouble(e)}") from None
     return sock
 
 
-def _bind_trouble(e: OSError) -> str:
-    if e.errno == errno.EADDRINUSE:
-        return "the port is taken: stop what uses it or choose another"
-    if e.errno == errno.EADDRNOTAVAIL:
-        return "this host does not have that address"
-    return e.strerror or str(e)
-
-
 def run(config: Config) -> None:
-    """Runs until SIGTERM. Raises ConfigError, KeyFileError or KeyListError with one line."""
+    """Runs until SIGTERM. Raises ConfigError or KeyFileError with one line."""
     logs.configure(config.log.level, config.log.format, process="edge", edge=config.edge.name)
     supervisor = Supervisor(config)
     try:

@@ -291,7 +291,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
     worker = Worker(spec)
     flows = metrics.Gauge("firsthop_worker_flows", "Flows known to this worker", lambda: worker.flows)
-    metrics.serve(*spec.metrics, flows, worker.rx, worker.tx, worker.wire_errors, worker.lost_flows)
+    metrics.serve("edge.metrics", *spec.metrics, flows, worker.rx, worker.tx, worker.wire_errors, worker.lost_flows)
     logs.get().info("ready", flows=worker.flows)
     worker.run()
 

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 import click
 
-from firsthop.config import Config, ConfigError
+from firsthop.config import Config
+from firsthop.errors import ConfigError
 
 __all__ = ["main"]
 
@@ -53,7 +54,7 @@ def _start(run: Callable[[Config], None], path: Path | None) -> None:
     try:
         run(load(path))
     except (ConfigError, OSError, ValueError) as e:
-        # ConfigError, KeyFileError and KeyListError are ValueErrors that say which key to mend.
+        # ConfigError and KeyFileError are ValueErrors that say which key to mend; any other is our own fault.
         if type(e) is ValueError:
             raise
         click.echo(f"firsthop: {e}", err=True)

@@ -19,10 +19,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from firsthop.errors import ConfigError
 from wire.address import pack
 from wire.ufrag import MAX_TRANSCEIVER
 
-__all__ = ["Config", "ConfigError", "Edge", "Transceiver", "load", "rows", "split_address"]
+__all__ = ["Config", "Edge", "Transceiver", "load", "rows", "split_address"]
 
 PREFIX = "FIRSTHOP_"
 # Variables of the command line, which are no configuration.
@@ -52,10 +53,6 @@ BROWSER_REFUSES = frozenset(
         10080,
     ]
 )
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used: one line that names file, key and what is wrong."""
 
 
 def split_address(text: str) -> tuple[str, int]:

@@ -26,6 +26,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from firsthop.errors import ConfigError, bind_trouble
+
 __all__ = ["Gauge", "Tally", "serve"]
 
 
@@ -60,9 +62,13 @@ class Gauge(Collector):
         yield GaugeMetricFamily(name, what, value=read())
 
 
-def serve(host: str, port: int, *collectors: Collector) -> None:
-    """Serves ``/metrics`` from a thread of its own. Raises OSError where the port is taken."""
+def serve(key: str, host: str, port: int, *collectors: Collector) -> None:
+    """Serves ``/metrics`` from a thread of its own. Raises ConfigError, naming the configuration ``key``, where that
+    address cannot be had."""
     registry = CollectorRegistry()
     for collector in collectors:
         registry.register(collector)
-    start_http_server(port, host, registry)
+    try:
+        start_http_server(port, host, registry)
+    except OSError as e:
+        raise ConfigError(f"{key}: {host} port {port}: {bind_trouble(e)}") from None

@@ -202,7 +202,7 @@ async def _serve(config: Config) -> None:
     transceiver = Transceiver(config, cluster, socket)
     host, port = split_address(config.transceiver.metrics)
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
-    metrics.serve(host, port, sessions, *counters.all_counters)
+    metrics.serve("transceiver.metrics", host, port, sessions, *counters.all_counters)
     log = logs.get()
     notify("READY=1")
     log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())

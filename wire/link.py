@@ -5,6 +5,8 @@ On one host (``ipc://``) the file's permissions decide who may connect; over TCP
 
 from __future__ import annotations
 
+import errno
+import socket
 from typing import Any
 
 import zmq
@@ -21,37 +23,45 @@ _DEAD_AFTER_MS = 6000
 
 def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
     """The transceiver's end, bound. Raises zmq.ZMQError where the endpoint is taken."""
-    socket = context.socket(zmq.ROUTER)
-    _common(socket)
+    if endpoint.startswith("ipc://") and _answers(endpoint.removeprefix("ipc://")):
+        # ZeroMQ would unlink the other's socket and take its place without a word.
+        raise zmq.ZMQError(errno.EADDRINUSE)
+    sock = context.socket(zmq.ROUTER)
+    _common(sock)
     # A worker that was killed comes back under its name before the old connection is known to be dead.
-    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
     # Say so when a worker is gone or full, instead of dropping in silence.
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    sock.setsockopt(zmq.ROUTER_MANDATORY, 1)
     if endpoint.startswith("tcp://"):
-        socket.curve_server = True
-        socket.curve_publickey, socket.curve_secretkey = keys.curve_server()
-    socket.bind(endpoint)
-    return socket
+        sock.curve_server = True
+        sock.curve_publickey, sock.curve_secretkey = keys.curve_server()
+    sock.bind(endpoint)
+    return sock
 
 
 def dealer(context: zmq.Context[Any], endpoint: str, identity: bytes, keys: ClusterKeys) -> Any:
     """An edge process's end; it connects, and connects again, by itself. Sending to a transceiver that is away
     raises zmq.Again at once instead of queueing for a process that may never be back."""
-    socket = context.socket(zmq.DEALER)
-    _common(socket)
-    socket.setsockopt(zmq.IDENTITY, identity)
-    socket.setsockopt(zmq.IMMEDIATE, 1)
-    socket.setsockopt(zmq.RECONNECT_IVL, 50)
-    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    sock = context.socket(zmq.DEALER)
+    _common(sock)
+    sock.setsockopt(zmq.IDENTITY, identity)
+    sock.setsockopt(zmq.IMMEDIATE, 1)
+    sock.setsockopt(zmq.RECONNECT_IVL, 50)
+    sock.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
     if endpoint.startswith("tcp://"):
         server_public, _ = keys.curve_server()
-        socket.curve_serverkey = server_public
-        socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
-    socket.connect(endpoint)
-    return socket
+        sock.curve_serverkey = server_public
+        sock.curve_publickey, sock.curve_secretkey = zmq.curve_keypair()
+    sock.connect(endpoint)
+    return sock
 
 
-def _common(socket: zmq.Socket[bytes]) -> None:
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(path) == 0
+
+
+def _common(sock: zmq.Socket[bytes]) -> None:
     for option, value in (
         (zmq.LINGER, 0),
         (zmq.SNDHWM, HIGH_WATER),
@@ -62,4 +72,4 @@ def _common(socket: zmq.Socket[bytes]) -> None:
         (zmq.HANDSHAKE_IVL, 5000),
         (zmq.IPV6, 1),
     ):
-        socket.setsockopt(option, value)
+        sock.setsockopt(option, value)
