@@ -1,0 +1,470 @@
+"""A real session and a caller, both in memory: the edges between them are a list of what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, Literal
+
+import pytest
+from aiortc import RTCDataChannel
+from aiortc.rtcdatachannel import RTCDataChannelParameters
+
+from caller.offer import Offer, parse_answer
+from transceiver import rtp, sdp
+from transceiver.agents import Base, Line, echo
+from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS
+from transceiver.dtls import Certificate, SecureTransport
+from transceiver.ice import CONSENT_S, Path
+from transceiver.opus import SILENCE, Decoder, Encoder
+from transceiver.pacer import Pacer
+from transceiver.session import Session
+from wire import address, stun, ufrag
+
+DEADLINE_S = 30
+HOME = Path(b"edge", address.pack("192.0.2.1", 40000))
+ELSEWHERE = Path(b"edge", address.pack("198.51.100.7", 50000))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
+            await asyncio.sleep(0.005)
+
+
+class Recorder(Base):
+    """An agent that writes down what happens to it."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__(line)
+        self.happened: list[Any] = []
+        Recorder.last = self
+
+    def heard(self, pcm: bytes, speaking: bool) -> None:
+        self.happened.append(("heard", len(pcm)))
+
+    def event(self, event: dict[str, Any]) -> None:
+        self.happened.append(event)
+
+    def close(self) -> None:
+        self.happened.append("close")
+
+    last: ClassVar[Recorder]
+
+
+class OpusRecorder(Recorder):
+    hears: ClassVar[Literal["pcm", "opus"]] = "opus"
+
+    def heard_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        self.happened.append(payload)
+
+
+class Call:
+    """The session under test, as its ``Outbound``, and the caller at the other end."""
+
+    def __init__(self, agent: type[Base]) -> None:
+        self.log: list[tuple[str, Path]] = []
+        self.rtp: list[rtp.Packet] = []
+        self.reports = 0
+        self.events: list[dict[str, Any]] = []
+        self.ended: list[Session] = []
+        self.sequence = 0
+        server_certificate, certificate = Certificate.generateCertificate(), Certificate.generateCertificate()
+        self.offer = Offer(certificate.fingerprint)
+        self.session = Session(
+            sdp.parse(self.offer.sdp()),
+            ufrag.seal(1, 1, bytes(16)),
+            ("agent", agent),
+            outbound=self,
+            pacer=Pacer(),
+            certificate=server_certificate,
+            on_end=self.ended.append,
+        )
+        self.answer = parse_answer(self.session.answer(server_certificate, "192.0.2.100", 3478))
+        self.path = HOME
+        self.secure = SecureTransport(
+            lambda datagram: self.to_session(datagram), certificate, client=not self.answer.server_is_dtls_client
+        )
+        self.channel: RTCDataChannel | None = None
+
+    # What the session asks of the link.
+
+    def send(self, session: Session, path: Path, datagram: bytes) -> None:
+        self.log.append(("send", path))
+        asyncio.get_running_loop().call_soon(self._received, datagram)
+
+    def path_down(self, session: Session, path: Path) -> None:
+        self.log.append(("down", path))
+
+    # The caller.
+
+    def _received(self, datagram: bytes) -> None:
+        if 20 <= datagram[0] <= 63:
+            self.secure.feed(datagram)
+        elif not self.secure.connected:
+            pass
+        elif rtp.is_rtcp(datagram):
+            assert self.secure.unprotect_rtcp(datagram) is not None
+            self.reports += 1
+        else:
+            plain = self.secure.unprotect(datagram)
+            packet = rtp.parse(plain) if plain else None
+            assert packet is not None
+            self.rtp.append(packet)
+
+    def to_session(self, datagram: bytes) -> None:
+        take = self.session.media if rtp.is_rtp_or_rtcp(datagram) else self.session.dtls
+        asyncio.get_running_loop().call_soon(take, datagram)
+
+    def check(self, path: Path | None = None, *, nominate: bool = True, password: str | None = None) -> bytes | None:
+        """One STUN check and its response."""
+        request = stun.binding_request(
+            f"{self.answer.ufrag}:{self.offer.ufrag}".encode(),
+            (password or self.answer.password).encode(),
+            tie_breaker=1,
+            nominate=nominate,
+        )
+        message = stun.parse(request)
+        assert message is not None
+        response = self.session.check(message, path or self.path)
+        if response is not None:
+            self.session.connect()
+        return response
+
+    def speak(self, payload: bytes, payload_type: int | None = None) -> None:
+        pt = self.answer.payload_type if payload_type is None else payload_type
+        packet = rtp.build(pt, False, self.sequence, 960 * self.sequence, self.offer.ssrc, payload)
+        self.sequence += 1
+        self.session.media(self.secure.protect(packet))
+
+    async def connect(self) -> None:
+        assert self.check() is not None
+        async with asyncio.timeout(DEADLINE_S):
+            await self.secure.handshake(self.answer.fingerprints)
+        await until(lambda: self.session._agent is not None)
+
+    async def open_channel(self, label: str = "oai-events") -> RTCDataChannel:
+        assert self.answer.sctp_port is not None
+        await self.secure.open_sctp(self.answer.sctp_port, self.answer.max_message_bytes, lambda channel: None)
+        assert self.secure.sctp is not None
+        self.channel = RTCDataChannel(self.secure.sctp, RTCDataChannelParameters(label=label))
+        self.channel.on("message", lambda message: self.events.append(json.loads(message)))
+        await until(lambda: self.channel is not None and self.channel.readyState == "open")
+        return self.channel
+
+    async def close(self) -> None:
+        await self.secure.close()
+        self.session.end("shutdown")
+        await self.session.closed()
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def a_call(agent: type[Base] = Recorder, *, connected: bool = True) -> AsyncIterator[Call]:
+    call = Call(agent)
+    try:
+        if connected:
+            await call.connect()
+        yield call
+    finally:
+        await call.close()
+
+
+def voice(frames: int) -> list[bytes]:
+    """That many different Opus packets of something loud."""
+    encoder, rng = Encoder(24000), random.Random(1)
+    return [encoder.encode(b"".join(rng.randrange(-9000, 9000).to_bytes(2, "little", signed=True) for _ in range(480)))
+            for _ in range(frames)]  # fmt: skip
+
+
+def gained(before: Counter[str], now: Counter[str]) -> dict[str, int]:
+    return {name: count - before[name] for name, count in now.items() if count != before[name]}
+
+
+# --- ICE ---
+
+
+async def test_a_check_without_our_password_gets_no_answer_and_changes_nothing() -> None:
+    async with a_call(connected=False) as call:
+        assert call.check(password="x" * 24) is None
+        bare = stun.parse(bytes.fromhex("000100002112a442") + bytes(12))
+        assert bare is not None
+        assert call.session.check(bare, HOME) is None
+        assert call.session.ice.paths == ()
+        assert call.log == []
+
+
+async def test_media_goes_where_the_caller_nominates() -> None:
+    async with a_call() as call:
+        await until(lambda: call.rtp)
+        assert call.check(ELSEWHERE, nominate=False) is not None
+        call.log.clear()
+        await until(lambda: call.log)
+        assert {path for _, path in call.log} == {HOME}
+        assert call.check(ELSEWHERE) is not None
+        call.log.clear()
+        await until(lambda: call.log)
+        assert {path for _, path in call.log} == {ELSEWHERE}
+
+
+async def test_what_has_no_path_is_not_sent() -> None:
+    async with a_call(connected=False) as call:
+        before = Counter(TX_DATAGRAMS)
+        call.session.connect()
+        await until(lambda: gained(before, TX_DATAGRAMS))
+        assert set(gained(before, TX_DATAGRAMS)) == {"no_path"}
+        assert call.log == []
+
+
+# --- media ---
+
+
+async def test_echo_returns_every_packet_as_it_was() -> None:
+    async with a_call(echo.Agent) as call:
+        spoken = voice(20)
+        for payload in spoken:
+            call.speak(payload)
+        await until(lambda: len(call.rtp) >= len(spoken))
+        assert [packet.payload for packet in call.rtp] == spoken
+        assert {packet.payload_type for packet in call.rtp} == {call.answer.payload_type}
+        first = call.rtp[0]
+        assert [(p.sequence - first.sequence) & 0xFFFF for p in call.rtp] == list(range(20))
+        assert [(p.timestamp - first.timestamp) & 0xFFFFFFFF for p in call.rtp] == [960 * i for i in range(20)]
+
+
+async def test_an_agent_that_says_nothing_sends_silence_on_time() -> None:
+    async with a_call() as call:
+        await until(lambda: len(call.rtp) >= 5)
+        assert {packet.payload for packet in call.rtp} == {SILENCE}
+        assert call.rtp[1].timestamp - call.rtp[0].timestamp in (960, 960 - (1 << 32))
+
+
+async def test_reports_come_once_a_second_of_media() -> None:
+    async with a_call() as call:
+        await until(lambda: call.reports >= 1)
+        assert len(call.rtp) >= 49
+
+
+async def test_what_the_agent_says_is_heard() -> None:
+    async with a_call() as call:
+        Recorder.last.line.say(b"\x10\x27\xf0\xd8" * 240 * 5)
+        await until(lambda: any(packet.payload != SILENCE for packet in call.rtp))
+        spoken = next(packet for packet in call.rtp if packet.payload != SILENCE)
+        assert spoken.marker
+        assert len(Decoder(24000).decode(spoken.payload)) == 960
+
+
+async def test_the_agent_hears_20_ms_at_a_time_whatever_the_caller_sends() -> None:
+    async with a_call() as call:
+        encoder = Encoder(24000)
+        for samples in (240, 240, 480, 960, 1440, 60):
+            call.speak(encoder.encode(bytes(2 * samples)))
+        # 3420 samples are seven frames and a rest.
+        assert Recorder.last.happened == [("heard", 960)] * 7
+
+
+async def test_the_wrong_payload_type_is_not_heard() -> None:
+    async with a_call() as call:
+        before = Counter(RX_DATAGRAMS)
+        call.speak(SILENCE, payload_type=0)
+        assert gained(before, RX_DATAGRAMS) == {"other_payload": 1}
+        assert Recorder.last.happened == []
+
+
+async def test_malformed_opus_is_concealed() -> None:
+    async with a_call() as call:
+        call.speak(SILENCE)
+        call.speak(b"\xff\xff\xff")
+        call.speak(b"")
+        assert Recorder.last.happened == [("heard", 960)] * 3
+
+
+async def test_media_before_the_handshake_is_too_early() -> None:
+    async with a_call(connected=False) as call:
+        before = Counter(RX_DATAGRAMS)
+        call.session.media(rtp.build(111, False, 1, 1, 1, b"too early") + bytes(10))
+        assert gained(before, RX_DATAGRAMS) == {"too_early": 1}
+
+
+async def test_forged_media_is_dropped_and_counted_and_never_an_end() -> None:
+    async with a_call(OpusRecorder) as call:
+        rng = random.Random(9)
+        before = Counter(RX_DATAGRAMS)
+        for _ in range(500):
+            call.session.media(bytes([rng.randrange(128, 192)]) + rng.randbytes(rng.randrange(7, 1400)))
+        assert gained(before, RX_DATAGRAMS) == {"srtp_not_authentic": 500}
+        assert OpusRecorder.last.happened == []
+        call.speak(b"still here")
+        assert OpusRecorder.last.happened == [b"still here"]
+
+
+# --- events ---
+
+
+async def test_the_first_event_says_that_the_session_is_created() -> None:
+    async with a_call() as call:
+        await call.open_channel()
+        await until(lambda: call.events)
+        assert call.events[0]["type"] == "session.created"
+        assert call.events[0]["session"]["id"] == ufrag.call_id(call.session.ufrag)
+
+
+async def test_the_callers_events_reach_the_agent_and_the_agents_the_caller() -> None:
+    async with a_call() as call:
+        channel = await call.open_channel()
+        channel.send('{"type": "response.create"}')
+        await until(lambda: {"type": "response.create"} in Recorder.last.happened)
+        Recorder.last.line.emit({"type": "response.done", "n": 1})
+        await until(lambda: any(event["type"] == "response.done" for event in call.events))
+
+
+@pytest.mark.parametrize("message", ["", "{", "[]", '"type"', "{}", '{"type": 1}', b"\xff\xfe", "[" * 60000])
+async def test_what_is_no_event_gets_an_error_event(message: str | bytes) -> None:
+    async with a_call() as call:
+        channel = await call.open_channel()
+        channel.send(message)
+        await until(lambda: any(event["type"] == "error" for event in call.events))
+        error = next(event["error"] for event in call.events if event["type"] == "error")
+        assert error["code"] == "invalid_event"
+        assert not call.session.ended
+
+
+async def test_emitting_without_a_channel_is_dropped() -> None:
+    async with a_call() as call:
+        Recorder.last.line.emit({"type": "x"})
+        assert not call.session.ended
+
+
+async def test_a_channel_of_another_name_is_left_alone() -> None:
+    async with a_call() as call:
+        channel = await call.open_channel("other")
+        channel.send('{"type": "response.create"}')
+        Recorder.last.line.emit({"type": "x"})
+        await until(lambda: len(call.rtp) > 10)
+        assert call.events == []
+        assert Recorder.last.happened == []
+
+
+# --- the end ---
+
+
+class Raises(OpusRecorder):
+    def heard_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        raise RuntimeError("an agent's own trouble")
+
+
+class RaisesInClose(Recorder):
+    def close(self) -> None:
+        raise RuntimeError("an agent's own trouble")
+
+
+async def ends_with(call: Call, reason: str) -> None:
+    await until(lambda: call.ended)
+    assert call.ended == [call.session]
+    assert call.session.ended == reason
+
+
+async def test_an_agent_that_raises_ends_its_own_session() -> None:
+    async with a_call(Raises) as call, a_call(OpusRecorder) as other:
+        await call.open_channel()
+        before = Counter(ENDS)
+        call.speak(b"anything")
+        await ends_with(call, "agent_failed")
+        assert gained(before, ENDS) == {"agent_failed": 1}
+        other.speak(b"unmoved")
+        assert OpusRecorder.last.happened == [b"unmoved"]
+
+
+async def test_an_agent_that_raises_in_close_ends_all_the_same() -> None:
+    async with a_call(RaisesInClose) as call:
+        call.session.end("hangup")
+        await ends_with(call, "hangup")
+
+
+async def test_a_session_ends_once_and_for_the_first_reason() -> None:
+    async with a_call() as call:
+        before = Counter(ENDS)
+        call.session.end("hangup")
+        call.session.end("agent_failed")
+        await ends_with(call, "hangup")
+        assert gained(before, ENDS) == {"hangup": 1}
+        assert Recorder.last.happened.count("close") == 1
+
+
+async def test_the_caller_is_told_before_its_path_goes_down() -> None:
+    async with a_call() as call:
+        gone = asyncio.Event()
+        call.secure.on_close(gone.set)
+        call.session.end("hangup")
+        async with asyncio.timeout(DEADLINE_S):
+            await gone.wait()
+        await ends_with(call, "hangup")
+        assert call.log[-2:] == [("send", HOME), ("down", HOME)]
+
+
+async def test_an_ended_session_answers_and_sends_no_more() -> None:
+    async with a_call() as call:
+        call.session.end("hangup")
+        await ends_with(call, "hangup")
+        sent = sum(1 for what, _ in call.log if what == "send")
+        assert call.check() is None
+        call.speak(SILENCE)
+        call.session.dtls(b"\x16" + bytes(20))
+        call.session.sweep(time.monotonic() + 1000)
+        await asyncio.sleep(0)
+        assert sum(1 for what, _ in call.log if what == "send") == sent
+
+
+async def test_a_caller_that_hangs_up_ends_the_session() -> None:
+    async with a_call() as call:
+        await call.secure.close()
+        await ends_with(call, "closed_by_peer")
+
+
+async def test_consent_that_runs_out_ends_the_session() -> None:
+    async with a_call() as call:
+        call.session.sweep(time.monotonic() + CONSENT_S - 5)
+        assert not call.session.ended
+        call.session.sweep(time.monotonic() + CONSENT_S + 1)
+        await ends_with(call, "consent_expired")
+        assert ("down", HOME) in call.log
+
+
+async def test_a_caller_that_never_came_is_given_up() -> None:
+    async with a_call(connected=False) as call:
+        call.session.sweep(time.monotonic() + CONSENT_S - 5)
+        assert not call.session.ended
+        call.session.sweep(time.monotonic() + CONSENT_S + 1)
+        await ends_with(call, "never_came")
+
+
+async def test_a_caller_with_another_certificate_is_refused() -> None:
+    async with a_call(connected=False) as call:
+        other = SecureTransport(call.to_session, Certificate.generateCertificate(), client=False)
+        call.secure = other
+        assert call.check() is not None
+        shaking = asyncio.ensure_future(other.handshake(call.answer.fingerprints))
+        await ends_with(call, "dtls_failed")
+        await other.close()
+        await asyncio.gather(shaking, return_exceptions=True)
+
+
+async def test_a_hangup_amid_the_handshake_is_a_hangup() -> None:
+    async with a_call(connected=False) as call:
+        assert call.check() is not None
+        await asyncio.sleep(0)
+        call.session.end("hangup")
+        await ends_with(call, "hangup")
+
+
+async def test_the_handshake_begins_once_however_many_checks_come() -> None:
+    async with a_call(connected=False) as call:
+        for _ in range(5):
+            assert call.check() is not None
+        await call.connect()
+        assert not call.session.ended
