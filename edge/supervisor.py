@@ -164,14 +164,18 @@ class Supervisor:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        stopped = asyncio.create_task(stop.wait())
         keepers = [asyncio.create_task(self._keep(child)) for child in self._children]
         notify("READY=1")
         self._log.info("ready", media=self._config.edge.media, http=self._config.edge.http, xdp=self._mode)
-        await stop.wait()
+        # A keeper never ends by itself, unless this host cannot start processes any more.
+        await asyncio.wait((stopped, *keepers), return_when=asyncio.FIRST_COMPLETED)
         notify("STOPPING=1")
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        for task in (stopped, *keepers):
+            task.cancel()
+        for result in await asyncio.gather(*keepers, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
 
     def close(self) -> None:
         """Takes XDP off the interface and closes the sockets."""

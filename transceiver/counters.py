@@ -46,7 +46,16 @@ WIRE_ERRORS = Tally("firsthop_transceiver_wire_errors", "Messages from edges tha
 ENDS = Tally(
     "firsthop_transceiver_sessions_ended",
     "Sessions that ended, by reason",
-    ("hangup", "closed_by_peer", "consent_expired", "never_came", "dtls_failed", "agent_failed", "shutdown"),
+    (
+        "hangup",
+        "closed_by_peer",
+        "consent_expired",
+        "never_came",
+        "dtls_failed",
+        "agent_failed",
+        "session_failed",
+        "shutdown",
+    ),
     label="reason",
 )
 

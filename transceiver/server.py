@@ -14,6 +14,7 @@ import zmq
 
 from firsthop import logs, metrics
 from firsthop.config import Config, split_address
+from firsthop.errors import ConfigError
 from firsthop.notify import notify
 from transceiver import agents, counters, rtp, sdp
 from transceiver.counters import RX_DATAGRAMS
@@ -61,12 +62,17 @@ class Transceiver:
             session = self._by_path.get(path)
             if session is None:
                 RX_DATAGRAMS["unknown_path"] += 1
-            elif rtp.is_rtp_or_rtcp(datagram):
-                session.media(datagram)
-            elif datagram and 20 <= datagram[0] <= 63:
-                session.dtls(datagram)
-            else:
-                RX_DATAGRAMS["other"] += 1
+                continue
+            try:
+                if rtp.is_rtp_or_rtcp(datagram):
+                    session.media(datagram)
+                elif datagram and 20 <= datagram[0] <= 63:
+                    session.dtls(datagram)
+                else:
+                    RX_DATAGRAMS["other"] += 1
+            except Exception as e:
+                # Ours to mend, and no reason for its neighbours in the batch to be lost.
+                session.fail(e)
 
     def _on_stun(self, worker: bytes, path: Path, datagram: bytes) -> None:
         message = stun.parse(datagram)
@@ -198,7 +204,7 @@ async def _serve(config: Config) -> None:
     try:
         socket = wire_link.router(context, config.transceiver.endpoint, cluster)
     except zmq.ZMQError as e:
-        raise OSError(e.errno, f"transceiver.endpoint {config.transceiver.endpoint}: {e.strerror}") from None
+        raise ConfigError(f"transceiver.endpoint {config.transceiver.endpoint}: {e.strerror}") from None
     transceiver = Transceiver(config, cluster, socket)
     host, port = split_address(config.transceiver.metrics)
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
@@ -223,7 +229,7 @@ async def _serve(config: Config) -> None:
 
 
 def run(config: Config) -> None:
-    """Runs until SIGTERM. Raises OSError or KeyFileError with one line for what stands in the way."""
+    """Runs until SIGTERM. Raises ConfigError or KeyFileError with one line for what stands in the way."""
     logs.configure(config.log.level, config.log.format, process="transceiver", id=config.transceiver.id)
     try:
         check_aiortc()

@@ -183,6 +183,11 @@ class Session:
         self._spawn(self._close())
         self._log.info("ended", reason=reason, heard_ms=self._heard_ms)
 
+    def fail(self, error: BaseException) -> None:
+        """Ends the call because of a fault of ours."""
+        self._log.error("session failed", error=repr(error), exc_info=error)
+        self.end("session_failed")
+
     async def _close(self) -> None:
         try:
             await self._secure.close()
@@ -203,8 +208,7 @@ class Session:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            self._log.error("session failed", error=repr(error))
-            self.end("dtls_failed")
+            self.fail(error)
 
     # --- media out
 
@@ -219,6 +223,12 @@ class Session:
         self._to_client(self._secure.protect(packet))
 
     def _tick(self) -> None:
+        try:
+            self._send_next()
+        except Exception as e:
+            self.fail(e)
+
+    def _send_next(self) -> None:
         if not self._secure.connected:
             return
         assert self._agent is not None
