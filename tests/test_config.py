@@ -1,0 +1,307 @@
+"""Configuration: file and environment, and what a person is told who got it wrong."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from firsthop.config import BROWSER_REFUSES, Config, load, rows, split_address
+from firsthop.errors import ConfigError
+from wire.keys import new_file_text
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.upper().startswith("FIRSTHOP_"):
+            monkeypatch.delenv(name)
+
+
+def written(directory: Path, text: str) -> Path:
+    path = directory / "firsthop.toml"
+    path.write_text(text)
+    return path
+
+
+def complaint(directory: Path, text: str) -> str:
+    path = written(directory, text)
+    with pytest.raises(ConfigError) as refused:
+        load(path)
+    said = str(refused.value)
+    assert said.startswith(f"{path}: ")
+    assert "\n" not in said
+    return said
+
+
+# --- what is read ---
+
+
+def test_without_a_file_every_key_has_its_default() -> None:
+    assert load(None).model_dump() == Config().model_dump()
+    assert load(None).edge.media == "127.0.0.1:3478"
+    assert load(None).transceiver.max_sessions == 200
+
+
+def test_a_file_sets_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    config = load(written(tmp_path, '[edge]\nmedia = "203.0.113.10:5000"\n'))
+    assert config.edge.media == "203.0.113.10:5000"
+    assert config.edge.http == Config().edge.http
+    assert config.transceiver == Config().transceiver
+
+
+def test_the_environment_goes_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, '[edge]\nmedia = "203.0.113.10:5000"\nname = "west"\n[log]\nlevel = "debug"\n')
+    monkeypatch.setenv("FIRSTHOP_EDGE__MEDIA", "[2001:db8::1]:4000")
+    monkeypatch.setenv("FIRSTHOP_LOG__LEVEL", "error")
+    config = load(path)
+    assert (config.edge.media, config.edge.name, config.log.level) == ("[2001:db8::1]:4000", "west", "error")
+
+
+def test_lists_come_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTHOP_EDGE__CORES", "[0, 1]")
+    monkeypatch.setenv("FIRSTHOP_EDGE__TRANSCEIVERS", '[{"id": 3, "endpoint": "tcp://192.0.2.1:7400"}]')
+    config = load(None)
+    assert config.edge.cores == (0, 1)
+    assert [(peer.id, peer.endpoint) for peer in config.edge.transceivers] == [(3, "tcp://192.0.2.1:7400")]
+
+
+def test_variables_of_the_command_line_are_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTHOP_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("FIRSTHOP_TOKEN", "secret")
+    assert load(None).edge.model_dump() == Config().edge.model_dump()
+
+
+def test_a_configuration_is_not_changed_once_it_is_read() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(None).edge.name = "other"
+
+
+def test_every_key_has_a_meaning() -> None:
+    listed = list(rows())
+    assert all(meaning for _, _, meaning in listed)
+    assert len({key for key, _, _ in listed}) == len(listed)
+    assert ("edge.media", "127.0.0.1:3478") in {(key, default) for key, default, _ in listed}
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[edge]\nmdeia = 1\n", "edge.mdeia: no such key"),
+        ("[egde]\nmedia = 1\n", "egde: no such key"),
+        ("media = 1\n", "media: no such key"),
+        ("[[edge.transceivers]]\nid = 1\nendpoint = 'ipc://x'\nport = 1\n", "edge.transceivers.0.port: no such key"),
+        ("[[edge.transceivers]]\nid = 1\n", "edge.transceivers.0.endpoint:"),
+        ("[[edge.transceivers]]\nid = 262144\nendpoint = 'ipc://x'\n", "edge.transceivers.0.id:"),
+        ("[[edge.transceivers]]\nid = 1\nendpoint = 'http://x'\n", "edge.transceivers.0.endpoint:"),
+        ("[edge]\nmedia = 3478\n", "edge.media:"),
+        ("[edge]\nmedia = 'edge.example:3478'\n", "edge.media: 'edge.example:3478' is not a numeric address"),
+        ("[edge]\nmedia = '203.0.113.10'\n", "edge.media:"),
+        ("[edge]\nmedia = '0.0.0.0:3478'\n", "edge.media: '0.0.0.0:3478': name one address"),
+        ("[edge]\nmedia = '[::]:3478'\n", "edge.media:"),
+        ("[edge]\nadvertise = '203.0.113.10:6000'\n", "edge.advertise: browsers send no media to port 6000"),
+        ("[edge]\nname = 'a/b'\n", "edge.name:"),
+        ("[edge]\nname = ''\n", "edge.name:"),
+        ("[edge]\ncores = ['x']\n", "edge.cores.0:"),
+        ("[edge]\nflow_entries = 1\n", "edge.flow_entries:"),
+        ("[log]\nlevel = 'loud'\n", "log.level:"),
+        ("[transceiver]\nmax_sessions = 0\n", "transceiver.max_sessions:"),
+        ("[transceiver]\nid = -1\n", "transceiver.id:"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_file_in_one_line(tmp_path: Path, text: str, named: str) -> None:
+    assert f": {named}" in complaint(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["[edge", "edge = ", "\0", "[edge]\nname = 'x'\nname = 'y'\n"])
+def test_a_file_that_is_not_toml_is_named_in_one_line(tmp_path: Path, text: str) -> None:
+    complaint(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{tmp_path / 'nowhere.toml'}: no such file$"):
+        load(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("FIRSTHOP_EGDE__MEDIA", "127.0.0.1:3478", "environment variable FIRSTHOP_EGDE__MEDIA: no such section"),
+        ("FIRSTHOP_EDGE__MDEIA", "127.0.0.1:3478", "environment: edge.mdeia: no such key"),
+        ("FIRSTHOP_EDGE__MEDIA", "127.0.0.1:6000", "environment: edge.media: browsers send no media to port 6000"),
+        ("FIRSTHOP_EDGE__CORES", "0,1", "environment: "),
+        ("FIRSTHOP_EDGE", "{", "environment: "),
+    ],
+)
+def test_a_wrong_variable_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as refused:
+        load(None)
+    assert str(refused.value).startswith(said)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("port", sorted({1, 80, 443, 1023} | BROWSER_REFUSES))
+def test_a_media_port_that_browsers_refuse_is_refused_here(tmp_path: Path, port: int) -> None:
+    said = complaint(tmp_path, f"[edge]\nmedia = '203.0.113.10:{port}'\n")
+    assert f"edge.media: browsers send no media to port {port}" in said
+
+
+@pytest.mark.parametrize("port", [1024, 3478, 6001, 6500, 65535])
+def test_other_media_ports_are_taken(tmp_path: Path, port: int) -> None:
+    assert load(written(tmp_path, f"[edge]\nmedia = '203.0.113.10:{port}'\n")).edge.media.endswith(f":{port}")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("192.0.2.1:0", ("192.0.2.1", 0)), ("[2001:db8::1]:3478", ("2001:db8::1", 3478)), ("[::]:65535", ("::", 65535))],
+)
+def test_an_address_is_split(text: str, expected: tuple[str, int]) -> None:
+    assert split_address(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", ":80", "192.0.2.1", "192.0.2.1:", "192.0.2.1:x", "host:80", "[::1]"],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a numeric address and port"):
+        split_address(text)
+
+
+# --- the command ---
+
+
+def firsthop(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of the command; one that runs for ever is a failed test."""
+    argv = [sys.executable, "-m", "firsthop", *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
+    return done.returncode, done.stdout, done.stderr
+
+
+def one_line(code: int, errors: str) -> str:
+    """The one line of a command that could not start."""
+    assert code == 2, errors
+    assert errors.startswith("firsthop: ")
+    assert errors.count("\n") == 1, errors
+    assert errors.endswith("\n")
+    return errors
+
+
+@contextmanager
+def taken(kind: socket.SocketKind) -> Iterator[str]:
+    """An address that somebody else listens on."""
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            sock.listen()
+        yield f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> dict[str, str]:
+    """Settings with which an edge and a transceiver would start, but for one thing."""
+    (tmp_path / "cluster.toml").write_text(new_file_text())
+    (tmp_path / "api-keys").write_text("token\n")
+    return {
+        "FIRSTHOP_CLUSTER__KEYS": str(tmp_path / "cluster.toml"),
+        "FIRSTHOP_EDGE__API_KEYS": str(tmp_path / "api-keys"),
+        "FIRSTHOP_EDGE__HTTP": "127.0.0.1:0",
+        "FIRSTHOP_EDGE__TRANSCEIVERS": f'[{{"id": 1, "endpoint": "ipc://{tmp_path}/t"}}]',
+        "FIRSTHOP_TRANSCEIVER__ENDPOINT": f"ipc://{tmp_path}/t",
+    }
+
+
+@pytest.mark.parametrize("command", ["edge", "transceiver"])
+def test_a_bad_configuration_is_one_line_and_exit_code_2(tmp_path: Path, command: str) -> None:
+    path = written(tmp_path, "[edge]\nmdeia = 1\n")
+    code, output, errors = firsthop(command, "--config", str(path))
+    assert one_line(code, errors) == f"firsthop: {path}: edge.mdeia: no such key\n"
+    assert output == ""
+
+
+@pytest.mark.parametrize("command", ["edge", "transceiver"])
+def test_a_configuration_file_may_come_from_the_environment(tmp_path: Path, command: str) -> None:
+    path = written(tmp_path, "[edge]\nmdeia = 1\n")
+    code, _, errors = firsthop(command, FIRSTHOP_CONFIG_FILE=str(path))
+    assert one_line(code, errors) == f"firsthop: {path}: edge.mdeia: no such key\n"
+
+
+@pytest.mark.parametrize("command", ["edge", "transceiver"])
+def test_a_missing_key_file_is_one_line_and_exit_code_2(host: dict[str, str], command: str) -> None:
+    host["FIRSTHOP_CLUSTER__KEYS"] = "/nowhere/cluster.toml"
+    code, _, errors = firsthop(command, **host)
+    assert "/nowhere/cluster.toml: No such file" in one_line(code, errors)
+    assert "firsthop keys new" in errors
+
+
+def test_an_edge_whose_media_port_is_taken_says_so_in_one_line(host: dict[str, str]) -> None:
+    with taken(socket.SOCK_DGRAM) as address:
+        code, _, errors = firsthop("edge", **host, FIRSTHOP_EDGE__MEDIA=address)
+    assert one_line(code, errors).startswith("firsthop: edge.media")
+    assert address.rpartition(":")[2] in errors
+    assert "the port is taken" in errors
+
+
+def test_an_edge_whose_http_port_is_taken_says_so_in_one_line(host: dict[str, str]) -> None:
+    with taken(socket.SOCK_STREAM) as address, taken(socket.SOCK_DGRAM) as free:
+        # The media port is one that was free a moment ago.
+        host["FIRSTHOP_EDGE__MEDIA"] = free.replace("127.0.0.1", "127.0.0.2")
+        host["FIRSTHOP_EDGE__HTTP"] = address
+        code, _, errors = firsthop("edge", **host)
+    assert one_line(code, errors).startswith("firsthop: edge.http")
+    assert address.rpartition(":")[2] in errors
+    assert "the port is taken" in errors
+
+
+def test_an_address_that_this_host_does_not_have_is_one_line(host: dict[str, str]) -> None:
+    code, _, errors = firsthop("edge", **host, FIRSTHOP_EDGE__MEDIA="192.0.2.1:3478")
+    assert one_line(code, errors).startswith("firsthop: edge.media")
+    assert "this host does not have that address" in errors
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("EDGE__TRANSCEIVERS", "[]", "edge.transceivers: at least one"),
+        ("EDGE__API_KEYS", "/nowhere/keys", "edge.api_keys /nowhere/keys: "),
+        ("EDGE__CORES", "[9999]", "edge.cores: this process may not use [9999]"),
+        ("EDGE__TLS_KEY", "/nowhere/key.pem", "edge.tls_certificate and edge.tls_key: set both or neither"),
+        ("EDGE__INTERFACE", "nosuch0", "edge.interface: this host has no interface 'nosuch0'"),
+    ],
+)
+def test_what_an_edge_cannot_run_with_is_one_line(host: dict[str, str], name: str, value: str, said: str) -> None:
+    host["FIRSTHOP_" + name] = value
+    with taken(socket.SOCK_DGRAM) as free:
+        host["FIRSTHOP_EDGE__MEDIA"] = free.replace("127.0.0.1", "127.0.0.2")
+        code, _, errors = firsthop("edge", **host)
+    assert one_line(code, errors).startswith(f"firsthop: {said}")
+
+
+def test_a_transceiver_whose_endpoint_is_taken_says_so_in_one_line(host: dict[str, str]) -> None:
+    with taken(socket.SOCK_STREAM) as address:
+        code, _, errors = firsthop("transceiver", **{**host, "FIRSTHOP_TRANSCEIVER__ENDPOINT": f"tcp://{address}"})
+    assert f"transceiver.endpoint tcp://{address}" in one_line(code, errors)
+
+
+def test_a_new_key_file_is_printed_and_nothing_else() -> None:
+    code, output, errors = firsthop("keys", "new")
+    assert (code, errors) == (0, "")
+    assert output.startswith('link = "')
+
+
+def test_the_table_for_the_readme_has_every_key() -> None:
+    code, output, _ = firsthop("config", "--markdown")
+    assert code == 0
+    assert all(f"| `{key}` |" in output for key, _, _ in rows())
