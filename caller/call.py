@@ -12,11 +12,11 @@ import aiohttp
 from caller import signaling
 from caller.media import Media
 from caller.offer import Answer, AnswerError, Offer, parse_answer
-from caller.pacer import Pacer
 from caller.result import CallError, Outcome, Phase, Result
 from caller.signaling import Token
 from caller.voice import Voice
 from transceiver.dtls import Certificate, DtlsError
+from transceiver.pacer import Pacer
 from wire import address as flow
 
 __all__ = ["Call", "Line"]

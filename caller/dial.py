@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import aiohttp
 
 from caller.call import Call, Line
-from caller.pacer import Pacer
 from caller.result import Result
 from caller.signaling import Token
 from caller.voice import Voice
+from transceiver.pacer import Pacer
 
 __all__ = ["Plan", "dial"]
 

@@ -11,11 +11,12 @@ from typing import Any
 from aiortc import RTCDataChannel
 from aiortc.rtcdatachannel import RTCDataChannelParameters
 
+from caller.conversation import Conversation
 from caller.ice import CONSENT_LOST_S, Controlling
 from caller.offer import Answer, Offer
-from caller.stats import Conversation, Reception
 from caller.voice import FRAME_SAMPLES, Voice
 from transceiver.dtls import Certificate, SecureTransport
+from transceiver.reception import Reception
 from transceiver.rtp import build, is_rtcp, parse
 from wire import address as flow
 

@@ -1,6 +1,7 @@
 """The clock of everything that is sent: each stream is called every 20 ms, on a schedule that does not drift.
 
-Streams are spread over four phases 5 ms apart, so that their datagrams leave in a few batches and not all at once.
+Streams are spread over a few slots of the 20 ms, so that their datagrams leave in small batches and not all at once;
+every slot that is used wakes the process, so there are not many.
 """
 
 from __future__ import annotations
@@ -11,46 +12,70 @@ from collections.abc import Callable
 __all__ = ["FRAME_S", "Pacer"]
 
 FRAME_S = 0.020
-_PHASES = 4
-_STEP_S = FRAME_S / _PHASES
+_SLOTS = 5
+_SLOT_S = FRAME_S / _SLOTS
 _HOPELESS_S = 0.2
+
+Tick = Callable[[], None]
 
 
 class Pacer:
-    """Calls every stream's ``tick`` each 20 ms from the running loop; nothing runs while there is no stream."""
+    """Calls every ``tick()`` 50 times a second from the running loop; nothing runs while there is none.
+
+    ``worst_late_ms`` is how late the process itself has been. After a short stall everything due is made up for;
+    after more than 200 ms the frames are skipped, because a burst of old ones would help nobody, and counted in
+    ``skipped_slots``.
+    """
 
     def __init__(self) -> None:
-        self._phases: list[dict[Callable[[], None], None]] = [{} for _ in range(_PHASES)]
-        self._due = 0.0
+        self.worst_late_ms = 0.0
+        self.skipped_slots = 0
+        self._slots: list[dict[Tick, None]] = [{} for _ in range(_SLOTS)]
         self._step = 0
+        self._origin = 0.0
         self._timer: asyncio.Handle | None = None
-        self.skipped = 0
 
-    def add(self, tick: Callable[[], None]) -> None:
-        """From now on ``tick()`` is called every 20 ms."""
-        min(self._phases, key=len)[tick] = None
+    def add(self, tick: Tick) -> None:
+        """From now on ``tick`` is called every 20 ms."""
+        loop = asyncio.get_running_loop()
         if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._due = loop.time()
+            self._origin = loop.time()
+            self._step = 0
+        # The emptiest slot; among equals not the neighbour of the last one.
+        slot = min(range(_SLOTS), key=lambda s: (len(self._slots[s]), s * 2 % _SLOTS))
+        self._slots[slot][tick] = None
+        if self._timer is None:
             self._timer = loop.call_soon(self._run)
 
-    def remove(self, tick: Callable[[], None]) -> None:
-        """Never again."""
-        for phase in self._phases:
-            phase.pop(tick, None)
+    def remove(self, tick: Tick) -> None:
+        """``tick`` is not called again. Nothing happens when it was not there."""
+        for slot in self._slots:
+            slot.pop(tick, None)
+        if self._timer is not None and not any(self._slots):
+            self._timer.cancel()
+            self._timer = None
 
     def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        late = loop.time() - self._due
+        now = loop.time()
+        late = now - (self._origin + self._step * _SLOT_S)
         if late > _HOPELESS_S:
-            # The process stood still (a debugger, a stopped machine): a burst of old frames would help nobody.
-            steps = int(late / _STEP_S)
-            self._due += steps * _STEP_S
-            self.skipped += steps
-        while self._due <= loop.time():
-            for tick in tuple(self._phases[self._step]):
-                tick()
-            self._step = (self._step + 1) % _PHASES
-            self._due += _STEP_S
-        busy = any(self._phases)
-        self._timer = loop.call_at(self._due, self._run) if busy else None
+            self.worst_late_ms = max(self.worst_late_ms, late * 1000)
+            # A whole number of frames, so that nobody's place among the slots changes.
+            skipped = int(late / FRAME_S) * _SLOTS
+            self._step += skipped
+            self.skipped_slots += skipped
+        while (due := self._origin + self._step * _SLOT_S) <= now:
+            slot = self._slots[self._step % _SLOTS]
+            self._step += 1
+            if slot:
+                self.worst_late_ms = max(self.worst_late_ms, (now - due) * 1000)
+                for tick in tuple(slot):
+                    tick()
+                now = loop.time()
+        if not any(self._slots):
+            self._timer = None
+            return
+        while not self._slots[self._step % _SLOTS]:
+            self._step += 1
+        self._timer = loop.call_at(self._origin + self._step * _SLOT_S, self._run)

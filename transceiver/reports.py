@@ -48,16 +48,16 @@ class Reports:
                     if report.ssrc == self._ssrc:
                         self.fraction_lost = report.fraction_lost / 256
 
-    def compound(self, voice: Voice, reception: Reception | None, now: float, wall: float) -> bytes:
+    def compound(self, voice: Voice, reception: Reception, now: float, wall: float) -> bytes:
         """SR or RR with what was received, and SDES. ``now`` monotonic and ``wall`` Unix time, in seconds."""
         reports = []
-        if reception is not None:
+        if reception.ssrc is not None:
             since = int((now - self._last_report_at) * 65536) if self._last_report else 0
             reports.append(
                 RtcpReceiverInfo(
                     ssrc=reception.ssrc,
                     fraction_lost=reception.fraction_lost(),
-                    packets_lost=reception.lost,
+                    packets_lost=min(reception.lost, 0x7FFFFF),
                     highest_sequence=reception.highest,
                     jitter=reception.jitter,
                     lsr=self._last_report,

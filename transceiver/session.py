@@ -70,7 +70,7 @@ class Session:
         self._voice = Voice(offer.opus_payload_type, self._send_rtp)
         self._hearing = Hearing(self._heard, self._turn)
         self._heard_ms = 0
-        self._reception: Reception | None = None
+        self._reception = Reception(CLOCK_HZ)
         self._reports = Reports(self._voice.ssrc, CLOCK_HZ)
         self._ticks = 0
         self._channel: RTCDataChannel | None = None
@@ -105,7 +105,8 @@ class Session:
     @property
     def ssrcs(self) -> tuple[int, ...]:
         """What the caller sends with, as far as is known."""
-        return (self._reception.ssrc,) if self._reception else self._offer.ssrcs
+        heard = self._reception.ssrc
+        return self._offer.ssrcs if heard is None else (heard,)
 
     def dtls(self, datagram: bytes) -> None:
         """A DTLS datagram from a path that holds consent."""
@@ -134,9 +135,7 @@ class Session:
             RX_DATAGRAMS["other_payload"] += 1
             return
         RX_DATAGRAMS["audio"] += 1
-        if self._reception is None or self._reception.ssrc != packet.ssrc:
-            self._reception = Reception(packet.ssrc, CLOCK_HZ)
-        self._reception.add(packet.sequence, packet.timestamp, now)
+        self._reception.add(packet, now)
         if self._agent.hears == "opus":
             self._ask(self._agent.heard_opus, packet.payload, packet.timestamp, packet.marker)
         else:

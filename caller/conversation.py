@@ -1,0 +1,69 @@
+"""What a call measures of what it says: which of its frames come home, and how soon somebody answers.
+
+Pure: the time of every packet is an argument, in seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from caller.voice import Voice
+
+__all__ = ["Conversation"]
+
+
+class Conversation:
+    """Which sent frames came home, and how soon somebody answers.
+
+    A received payload that is one of ours, sent less than ``RECENT_S`` ago, is an echo: a round-trip sample. An
+    agent that speaks for itself is measured by its response time: from the end of our speech to its first sound
+    after silence.
+    """
+
+    RECENT_S = 2.0
+    # Opus codes digital silence in 3 bytes; comfort noise takes a little more.
+    _SILENT_BYTES = 10
+    _SILENT_AFTER_S = 0.1
+
+    def __init__(self, voice: Voice) -> None:
+        self._voice = voice
+        self._sent_at = [-1.0] * len(voice.frames)
+        self._ordinal = [0] * len(voice.frames)
+        self._first_echoed: int | None = None
+        self._turn_ended_at: float | None = None
+        self._sound_at = float("-inf")
+        self.sent = 0
+        self.returned = 0
+        self.round_trip_ms = array("d")
+        self.response_ms = array("d")
+
+    @property
+    def expected(self) -> int:
+        """Frames sent since the first that came home: what a perfect echo would have returned by now."""
+        return 0 if self._first_echoed is None else self.sent - self._first_echoed
+
+    def sent_frame(self, index: int, now: float) -> None:
+        """Frame ``index`` of the voice leaves."""
+        self._sent_at[index] = now
+        self._ordinal[index] = self.sent
+        self.sent += 1
+        if index in self._voice.turn_ends:
+            # Whoever is still speaking now does not answer this turn.
+            speaking = now - self._sound_at < self._SILENT_AFTER_S
+            self._turn_ended_at = None if speaking else now
+
+    def received_payload(self, payload: bytes, now: float) -> None:
+        """A payload that came for the first time."""
+        index = self._voice.frame_of.get(payload)
+        if index is not None and self._sent_at[index] >= 0 and now - self._sent_at[index] < self.RECENT_S:
+            self.round_trip_ms.append((now - self._sent_at[index]) * 1000)
+            self._sent_at[index] = -1.0
+            self.returned += 1
+            if self._first_echoed is None:
+                self._first_echoed = self._ordinal[index]
+        elif len(payload) > self._SILENT_BYTES:
+            # Who has echoed is an echo: a frame of ours that comes later than RECENT_S is just very late.
+            if self._turn_ended_at is not None and not self.returned:
+                self.response_ms.append((now - self._turn_ended_at) * 1000)
+                self._turn_ended_at = None
+            self._sound_at = now
