@@ -1,0 +1,219 @@
+"""The ZeroMQ link between an edge and a transceiver, over loopback TCP with CURVE and over ipc."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import zmq
+from waiting import until
+
+from wire import frames, link
+from wire.keys import ClusterKeys
+
+Socket = zmq.Socket[bytes]
+KEYS = ClusterKeys({1: bytes(16)}, 1, bytes(32))
+OTHERS = ClusterKeys({1: bytes(16)}, 1, bytes(31) + b"\1")
+HELLO = frames.control("health", request=1)
+
+
+class Ends:
+    """Makes sockets and closes them all."""
+
+    def __init__(self) -> None:
+        self.context = zmq.Context[Socket]()
+        self.sockets: list[Socket] = []
+
+    def keep(self, made: Socket) -> Socket:
+        self.sockets.append(made)
+        return made
+
+    def router(self, endpoint: str) -> Socket:
+        return self.keep(link.router(self.context, endpoint, KEYS))
+
+    def dealer(self, endpoint: str, name: bytes = b"edge/worker-0", keys: ClusterKeys = KEYS) -> Socket:
+        return self.keep(link.dealer(self.context, endpoint, name, keys))
+
+    def bare(self) -> Socket:
+        return self.keep(self.context.socket(zmq.DEALER))
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    ends = Ends()
+    try:
+        yield ends
+    finally:
+        ends.context.destroy(linger=0)
+
+
+@pytest.fixture(params=["tcp", "tcp6", "ipc"])
+def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where to bind; port 0 is for the kernel to choose."""
+    return {"tcp": "tcp://127.0.0.1:*", "tcp6": "tcp://[::1]:*", "ipc": f"ipc://{tmp_path}/link"}[request.param]
+
+
+def bound(socket: Socket) -> str:
+    return socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+
+
+def sends(socket: Socket, *parts: bytes) -> Callable[[], bool]:
+    """Whether the message could be handed to a peer that is there."""
+
+    def attempt() -> bool:
+        try:
+            socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.ZMQError as e:
+            if e.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise
+            return False
+        return True
+
+    return attempt
+
+
+def received(socket: Socket) -> list[bytes]:
+    assert socket.poll(30_000)
+    return socket.recv_multipart()
+
+
+def test_messages_pass_both_ways(ends: Ends, endpoint: str) -> None:
+    router = ends.router(endpoint)
+    dealer = ends.dealer(bound(router), b"edge/worker-0")
+    until(sends(dealer, *HELLO))
+    assert received(router) == [b"edge/worker-0", *HELLO]
+    router.send_multipart([b"edge/worker-0", b"one", b"two"])
+    assert received(dealer) == [b"one", b"two"]
+
+
+def test_a_large_batch_passes(ends: Ends, endpoint: str) -> None:
+    router = ends.router(endpoint)
+    dealer = ends.dealer(bound(router), b"w")
+    parts = [bytes(part) for part in frames.pack_batch([(bytes(18), b"x" * 2048)] * 1024)]
+    until(sends(dealer, *parts))
+    assert received(router) == [b"w", *parts]
+
+
+def test_messages_keep_their_order(ends: Ends, endpoint: str) -> None:
+    router = ends.router(endpoint)
+    dealer = ends.dealer(bound(router), b"w")
+    until(sends(dealer, b"first"))
+    for i in range(500):
+        dealer.send(str(i).encode(), zmq.NOBLOCK)
+    assert [received(router)[1] for _ in range(501)] == [b"first", *(str(i).encode() for i in range(500))]
+
+
+def intruders(ends: Ends, endpoint: str) -> list[Socket]:
+    """Those who do not have the key file: other keys, no keys, and only a guess at the server's."""
+    other = ends.dealer(endpoint, b"edge/worker-0", OTHERS)
+    bare = ends.bare()
+    guess = ends.bare()
+    guess.curve_serverkey = zmq.curve_keypair()[0]
+    guess.curve_publickey, guess.curve_secretkey = zmq.curve_keypair()
+    plain = ends.bare()
+    plain.plain_username, plain.plain_password = b"edge", b"edge"
+    for stranger in (bare, guess, plain):
+        stranger.connect(endpoint)
+    return [other, bare, guess, plain]
+
+
+def test_without_the_key_file_no_message_gets_through(ends: Ends) -> None:
+    router = ends.router("tcp://127.0.0.1:*")
+    strangers = intruders(ends, bound(router))
+    # Each is refused by the transceiver before any of its messages is looked at.
+    events = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    monitors = [ends.keep(stranger.get_monitor_socket(events)) for stranger in strangers]
+    for stranger in strangers:
+        sends(stranger, *HELLO)()
+    for monitor in monitors:
+        assert monitor.poll(30_000)
+        event = int.from_bytes(monitor.recv_multipart()[0][:2], "little")
+        assert event == zmq.EVENT_DISCONNECTED
+    # One with the file still comes through, and is the only one who does.
+    dealer = ends.dealer(bound(router), b"honest")
+    until(sends(dealer, *HELLO))
+    assert received(router) == [b"honest", *HELLO]
+    assert not router.poll(0)
+    for stranger in strangers:
+        stranger.disable_monitor()
+
+
+@pytest.mark.parametrize("where", ["tcp://127.0.0.1:1", "ipc://{}/nobody"])
+def test_sending_to_a_transceiver_that_is_away_says_so_at_once(ends: Ends, where: str, tmp_path: Path) -> None:
+    dealer = ends.dealer(where.format(tmp_path), b"w")
+    for _ in range(3):
+        with pytest.raises(zmq.Again):
+            dealer.send_multipart(HELLO, zmq.NOBLOCK)
+
+
+def test_sending_to_a_worker_that_is_away_says_so_at_once(ends: Ends, endpoint: str) -> None:
+    router = ends.router(endpoint)
+    with pytest.raises(zmq.ZMQError) as refused:
+        router.send_multipart([b"nobody", *HELLO], zmq.NOBLOCK)
+    assert refused.value.errno == zmq.EHOSTUNREACH
+
+
+def test_a_worker_that_reads_nothing_fills_and_does_not_block(ends: Ends, endpoint: str) -> None:
+    router = ends.router(endpoint)
+    dealer = ends.dealer(bound(router), b"w")
+    until(sends(dealer, *HELLO))
+    received(router)
+    batch = b"x" * (1 << 16)
+    until(lambda: not sends(router, b"edge/worker-0", batch)())
+
+
+def test_a_link_comes_back_by_itself(ends: Ends, endpoint: str) -> None:
+    router = ends.router(endpoint)
+    where = bound(router)
+    dealer = ends.dealer(where, b"w")
+    until(sends(dealer, *HELLO))
+    received(router)
+    router.close()
+    until(lambda: not sends(dealer, b"lost")())
+
+    again: list[Socket] = []
+
+    def rebound() -> bool:
+        with suppress(zmq.ZMQError):
+            again.append(ends.router(where))
+        return bool(again)
+
+    until(rebound)
+    until(sends(dealer, b"found"))
+    assert received(again[0]) == [b"w", b"found"]
+
+
+def test_a_worker_that_was_killed_comes_back_under_its_name(ends: Ends, endpoint: str) -> None:
+    router = ends.router(endpoint)
+    # The first is still connected when the second comes: as if its death had not been noticed yet.
+    first = ends.dealer(bound(router), b"edge/worker-0")
+    until(sends(first, b"first"))
+    assert received(router) == [b"edge/worker-0", b"first"]
+    second = ends.dealer(bound(router), b"edge/worker-0")
+    until(sends(second, b"second"))
+    assert received(router) == [b"edge/worker-0", b"second"]
+    router.send_multipart([b"edge/worker-0", b"for the second"])
+    assert received(second) == [b"for the second"]
+    assert not first.poll(0)
+
+
+def test_an_ipc_endpoint_that_is_in_use_is_not_taken_over(ends: Ends, tmp_path: Path) -> None:
+    """ZeroMQ itself would unlink the other's socket."""
+    router = ends.router(f"ipc://{tmp_path}/link")
+    with pytest.raises(zmq.ZMQError) as refused:
+        ends.router(f"ipc://{tmp_path}/link")
+    assert refused.value.errno == zmq.EADDRINUSE
+    dealer = ends.dealer(f"ipc://{tmp_path}/link")
+    until(sends(dealer, *HELLO))
+    assert received(router) == [b"edge/worker-0", *HELLO]
+
+
+def test_an_ipc_socket_that_a_dead_process_left_is_no_hindrance(ends: Ends, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "link"))
+    router = ends.router(f"ipc://{tmp_path}/link")
+    until(sends(ends.dealer(f"ipc://{tmp_path}/link"), *HELLO))
+    assert received(router)
