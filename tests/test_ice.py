@@ -1,0 +1,150 @@
+"""ICE-lite: which checks are answered, which path is selected, and when consent is gone."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from transceiver.ice import CONSENT_S, MAX_PATHS, IceLite, Path
+from wire import address, stun
+
+HOME = Path(b"edge", address.pack("192.0.2.1", 40000))
+ELSEWHERE = Path(b"edge", address.pack("2001:db8::1", 40000))
+OTHER_EDGE = Path(b"other", HOME.address)
+
+
+def request(password: str, *, nominate: bool = False) -> stun.Message:
+    message = stun.parse(stun.binding_request(b"s:c", password.encode(), tie_breaker=1, nominate=nominate))
+    assert message is not None
+    return message
+
+
+def check(ice: IceLite, path: Path, now: float, *, nominate: bool = False) -> bytes | None:
+    return ice.check(request(ice.password, nominate=nominate), path, now)
+
+
+def test_the_password_is_one_that_ice_allows_and_is_never_the_same() -> None:
+    # RFC 8839 section 5.4: at least 22 characters of the alphabet, 128 random bits.
+    passwords = {IceLite("u", 0.0).password for _ in range(500)}
+    assert len(passwords) == 500
+    assert all(re.fullmatch(r"[A-Za-z0-9+/]{22,256}", password) for password in passwords)
+
+
+@pytest.mark.parametrize("path", [HOME, ELSEWHERE])
+def test_an_authentic_check_is_answered_with_the_address_it_came_from(path: Path) -> None:
+    ice = IceLite("u", 0.0)
+    asked = request(ice.password)
+    response = stun.parse(ice.check(asked, path, 1.0) or b"")
+    assert response is not None
+    assert response.transaction == asked.transaction
+    assert stun.integrity_is_valid(response, ice.password.encode())
+    assert ice.paths == (path,)
+
+
+def test_the_first_valid_check_selects_without_a_nomination() -> None:
+    ice = IceLite("u", 0.0)
+    assert ice.selected is None
+    assert check(ice, HOME, 1.0)
+    assert ice.selected == HOME
+
+
+def test_a_later_check_moves_the_selection_only_if_it_nominates() -> None:
+    ice = IceLite("u", 0.0)
+    check(ice, HOME, 1.0)
+    check(ice, ELSEWHERE, 2.0)
+    assert ice.selected == HOME
+    check(ice, ELSEWHERE, 3.0, nominate=True)
+    assert ice.selected == ELSEWHERE
+
+
+def test_the_same_address_through_another_edge_is_another_path() -> None:
+    ice = IceLite("u", 0.0)
+    check(ice, HOME, 1.0)
+    check(ice, OTHER_EDGE, 1.0, nominate=True)
+    assert set(ice.paths) == {HOME, OTHER_EDGE}
+    assert ice.selected == OTHER_EDGE
+
+
+def test_what_is_not_authentic_is_not_answered_and_changes_nothing() -> None:
+    ice = IceLite("u", 0.0)
+    check(ice, HOME, 1.0)
+    bare = stun.parse(bytes.fromhex("000100002112a442") + bytes(12))
+    assert bare is not None
+    for message in (request("x" * 24, nominate=True), bare):
+        assert ice.check(message, ELSEWHERE, 2.0) is None
+        assert ice.check(message, HOME, CONSENT_S) is None
+    assert ice.paths == (HOME,)
+    assert ice.selected == HOME
+    # Nor did the forged check on the path itself renew its consent.
+    assert ice.expire(CONSENT_S + 1.5) == [HOME]
+
+
+def test_a_response_is_no_check() -> None:
+    ice = IceLite("u", 0.0)
+    response = stun.parse(stun.binding_response(request(ice.password), HOME.address, ice.password.encode()))
+    assert response is not None
+    assert ice.check(response, HOME, 1.0) is None
+    assert ice.paths == ()
+
+
+def test_paths_are_bounded_and_those_that_are_there_go_on() -> None:
+    ice = IceLite("u", 0.0)
+    paths = [Path(b"edge", address.pack("192.0.2.1", port)) for port in range(1, MAX_PATHS + 10)]
+    answered = [check(ice, path, 1.0) is not None for path in paths]
+    assert answered == [True] * MAX_PATHS + [False] * 9
+    assert check(ice, paths[0], 2.0)
+    assert len(ice.paths) == MAX_PATHS
+
+
+def test_consent_lasts_30_seconds_from_the_last_check() -> None:
+    ice = IceLite("u", 0.0)
+    check(ice, HOME, 10.0)
+    check(ice, HOME, 20.0)
+    assert ice.expire(20.0 + CONSENT_S) == []
+    assert ice.expire(20.1 + CONSENT_S) == [HOME]
+    assert ice.paths == ()
+    assert ice.selected is None
+    assert ice.expire(1000.0) == []
+
+
+def test_the_selection_moves_to_the_freshest_path_that_is_left() -> None:
+    ice = IceLite("u", 0.0)
+    check(ice, HOME, 1.0)
+    check(ice, ELSEWHERE, 20.0)
+    check(ice, OTHER_EDGE, 25.0)
+    assert ice.expire(CONSENT_S + 2.0) == [HOME]
+    assert ice.selected == OTHER_EDGE
+
+
+def test_a_path_that_is_not_selected_expires_alone() -> None:
+    ice = IceLite("u", 0.0)
+    check(ice, ELSEWHERE, 1.0)
+    check(ice, HOME, 20.0, nominate=True)
+    assert ice.expire(CONSENT_S + 2.0) == [ELSEWHERE]
+    assert ice.selected == HOME
+
+
+def test_a_session_whose_consent_is_gone_is_over_for_that_reason() -> None:
+    ice = IceLite("u", 0.0)
+    check(ice, HOME, 1.0)
+    ice.expire(20.0)
+    assert ice.ended(20.0) == ""
+    ice.expire(CONSENT_S + 2.0)
+    assert ice.ended(CONSENT_S + 2.0) == "consent_expired"
+
+
+def test_a_client_that_never_came_is_over_for_another() -> None:
+    ice = IceLite("u", 100.0)
+    ice.expire(100.0 + CONSENT_S)
+    assert ice.ended(100.0 + CONSENT_S) == ""
+    assert ice.ended(100.1 + CONSENT_S) == "never_came"
+
+
+def test_a_client_that_comes_back_in_time_goes_on() -> None:
+    ice = IceLite("u", 0.0)
+    check(ice, HOME, 1.0)
+    check(ice, ELSEWHERE, CONSENT_S)
+    assert ice.expire(CONSENT_S + 2.0) == [HOME]
+    assert ice.ended(CONSENT_S + 2.0) == ""
+    assert ice.selected == ELSEWHERE

@@ -1,0 +1,130 @@
+"""RTP packets against aiortc's own, and against hostile bytes."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from aiortc.rtp import RtpPacket
+
+from transceiver import rtp
+from transceiver.rtp import Packet
+
+
+def test_a_packet_survives_the_round_trip() -> None:
+    rng = random.Random(3550)
+    for _ in range(500):
+        packet = Packet(
+            rng.randrange(128),
+            rng.random() < 0.5,
+            rng.randrange(1 << 16),
+            rng.randrange(1 << 32),
+            rng.randrange(1 << 32),
+            rng.randbytes(rng.randrange(200)),
+        )
+        assert rtp.parse(rtp.build(*packet)) == packet
+
+
+def test_sequence_and_timestamp_wrap_by_themselves() -> None:
+    packet = rtp.parse(rtp.build(111, False, 65536 + 5, (1 << 32) + 7, 1, b""))
+    assert packet is not None
+    assert (packet.sequence, packet.timestamp) == (5, 7)
+
+
+def test_aiortc_reads_what_we_build() -> None:
+    theirs = RtpPacket.parse(rtp.build(111, True, 65535, 0xFFFFFFFF, 0x12345678, b"payload"))
+    assert (theirs.payload_type, theirs.marker, theirs.sequence_number) == (111, 1, 65535)
+    assert (theirs.timestamp, theirs.ssrc, theirs.payload) == (0xFFFFFFFF, 0x12345678, b"payload")
+
+
+def test_we_read_what_aiortc_builds() -> None:
+    theirs = RtpPacket(payload_type=63, marker=0, sequence_number=1, timestamp=2, ssrc=3, payload=b"payload")
+    theirs.csrc = [1, 2, 3]
+    assert rtp.parse(theirs.serialize()) == Packet(63, False, 1, 2, 3, b"payload")
+
+
+def header(first: int) -> bytes:
+    return bytes([first]) + rtp.build(111, False, 1, 2, 3, b"")[1:]
+
+
+@pytest.mark.parametrize(
+    ("first", "rest", "payload"),
+    [
+        (0x81, b"csrc" + b"voice", b"voice"),
+        (0x8F, b"csrc" * 15 + b"voice", b"voice"),
+        (0x90, b"\xbe\xde\x00\x00" + b"voice", b"voice"),
+        (0x90, b"\xbe\xde\x00\x02" + bytes(8) + b"voice", b"voice"),
+        (0x91, b"csrc" + b"\xbe\xde\x00\x01" + bytes(4) + b"voice", b"voice"),
+        (0xA0, b"voice" + b"\0\0\3", b"voice"),
+        (0xA0, b"\1", b""),
+        (0xB0, b"\xbe\xde\x00\x00" + b"v" + b"\1", b"v"),
+        (0x80, b"", b""),
+    ],
+)
+def test_what_stands_around_the_payload_is_skipped(first: int, rest: bytes, payload: bytes) -> None:
+    packet = rtp.parse(header(first) + rest)
+    assert packet is not None
+    assert packet.payload == payload
+
+
+@pytest.mark.parametrize(
+    ("first", "rest"),
+    [
+        (0x00, b"voice"),  # version 0
+        (0x40, b"voice"),
+        (0xC0, b"voice"),
+        (0x81, b"csr"),
+        (0x8F, b"csrc" * 14),
+        (0x90, b""),
+        (0x90, b"\xbe\xde\x00"),
+        (0x90, b"\xbe\xde\x00\x01" + bytes(3)),
+        (0x90, b"\xbe\xde\xff\xff"),
+        (0xA0, b"voice\0"),  # no padding is not padding
+        (0xA0, b"voice\7"),
+        (0xA0, b"\xff"),
+    ],
+)
+def test_what_does_not_add_up_is_malformed(first: int, rest: bytes) -> None:
+    assert rtp.parse(header(first) + rest) is None
+
+
+def test_truncated_headers_are_malformed() -> None:
+    whole = rtp.build(111, False, 1, 2, 3, b"")
+    assert all(rtp.parse(whole[:length]) is None for length in range(12))
+
+
+def test_random_bytes_never_raise() -> None:
+    rng = random.Random(7)
+    for _ in range(5000):
+        noise = rng.randbytes(rng.randrange(60))
+        packet = rtp.parse(noise)
+        assert packet is None or len(packet.payload) <= len(noise) - 12
+
+
+@pytest.mark.parametrize(("first", "expected"), [(127, False), (128, True), (191, True), (192, False), (0, False)])
+def test_media_is_told_by_its_first_byte(first: int, expected: bool) -> None:
+    assert rtp.is_rtp_or_rtcp(bytes([first]) + bytes(11)) is expected
+    assert not rtp.is_rtp_or_rtcp(bytes([first]) + bytes(6))
+    assert not rtp.is_rtp_or_rtcp(b"")
+
+
+@pytest.mark.parametrize(("second", "expected"), [(191, False), (192, True), (200, True), (223, True), (224, False)])
+def test_rtcp_is_told_by_its_second_byte(second: int, expected: bool) -> None:
+    assert rtp.is_rtcp(bytes([0x80, second]) + bytes(6)) is expected
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "distance"),
+    [
+        (0, 0, 0),
+        (0, 1, 1),
+        (1, 0, -1),
+        (65535, 0, 1),
+        (0, 65535, -1),
+        (0, 32767, 32767),
+        (0, 32768, -32768),
+        (65000, 500, 1036),
+    ],
+)
+def test_the_distance_of_two_sequence_numbers_crosses_the_wrap(a: int, b: int, distance: int) -> None:
+    assert rtp.sequence_distance(a, b) == distance
