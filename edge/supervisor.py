@@ -87,6 +87,8 @@ class Supervisor:
         if not edge.transceivers:
             raise ConfigError("edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed")
         self._cpus = _cpus(edge.cores)
+        if self._metrics_address(1 + len(self._cpus))[1] > 65535:
+            raise ConfigError(f"edge.metrics {edge.metrics}: signaling and every worker need a port above this one")
         self._media = _media_sockets(edge.media, len(self._cpus))
         self._http = _listening("edge.http", *split_address(edge.http))
         for offset in range(1, 2 + len(self._cpus)):

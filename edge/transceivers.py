@@ -16,7 +16,7 @@ from wire.keys import ClusterKeys
 
 __all__ = ["Refused", "Transceivers", "Unavailable"]
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = 2.0
 
 
 class Unavailable(Exception):

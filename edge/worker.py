@@ -86,7 +86,7 @@ class Worker:
         self._socket = BatchSocket(socket.socket(fileno=spec.socket))
         self._table = FlowTable()
         self._store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
-        self._ssrcs: dict[int, int] = {}
+        self._ssrcs: dict[int, tuple[int, bytes]] = {}  # to the transceiver, and the flow that was last told of it
         self._ssrcs_of: dict[bytes, list[int]] = {}
         context = zmq.Context[zmq.Socket[bytes]]()
         name = f"{spec.edge}/worker-{spec.index}".encode()
@@ -187,7 +187,7 @@ class Worker:
             at = 4 if 192 <= datagram[1] <= 223 else 8
             hinted = self._ssrcs.get(int.from_bytes(datagram[at : at + 4], "big"))
             if hinted is not None:
-                return "forwarded_ssrc", hinted
+                return "forwarded_ssrc", hinted[0]
         return ("unknown_flow" if owner == NOBODY else "forwarded_flow"), owner
 
     def _forward(
@@ -244,7 +244,7 @@ class Worker:
     def _control(self, number: int, message: frames.Control) -> None:
         if message.type == "path.up":
             address = bytes(message.fields["address"])
-            ssrcs = [int(ssrc) for ssrc in message.fields["ssrcs"]]
+            ssrcs = [int(ssrc) & 0xFFFFFFFF for ssrc in message.fields["ssrcs"]]
             self._learn(address, number, ssrcs)
         elif message.type == "path.down":
             address = bytes(message.fields["address"])
@@ -260,7 +260,7 @@ class Worker:
             return
         self._forget_ssrcs(address)
         self._ssrcs_of[address] = ssrcs
-        self._ssrcs.update(dict.fromkeys(ssrcs, number))
+        self._ssrcs.update(dict.fromkeys(ssrcs, (number, address)))
         if self._store is None:
             return
         if not self._store.put(address, self._spec.cpu, number):
@@ -276,7 +276,9 @@ class Worker:
 
     def _forget_ssrcs(self, address: bytes) -> None:
         for ssrc in self._ssrcs_of.pop(address, ()):
-            self._ssrcs.pop(ssrc, None)
+            if self._ssrcs.get(ssrc, (NOBODY, b""))[1] != address:
+                continue  # the caller moved: its new flow holds it now
+            del self._ssrcs[ssrc]
             if self._store is not None:
                 self._store.remove_ssrc(ssrc)
 

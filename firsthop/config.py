@@ -61,8 +61,8 @@ def split_address(text: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     try:
         number = int(port) if colon else -1
-        pack(host, number)
-    except (OSError, ValueError, OverflowError):
+        pack(host, 0)
+    except (OSError, ValueError):
         number = -1
     if not 0 <= number <= 65535:
         raise ValueError(f"{text!r} is not a numeric address and port such as 203.0.113.10:3478 or [2001:db8::1]:3478")
@@ -88,8 +88,25 @@ def _one_address(text: str) -> str:
     return _media_address(text)
 
 
+def _endpoint(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    if scheme == "tcp":
+        split_address(rest)
+    elif scheme != "ipc" or not rest.startswith(("/", "@")):
+        raise ValueError(f"{text!r} is neither tcp://address:port nor ipc:///path")
+    return text
+
+
+def _ids_differ(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
+    ids = [peer.id for peer in peers]
+    if len(set(ids)) != len(ids):
+        raise ValueError("two transceivers have the same id")
+    return peers
+
+
 Address = Annotated[str, AfterValidator(_address)]
 MediaAddress = Annotated[str, AfterValidator(_one_address)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 
 
 class _Section(BaseModel):
@@ -104,7 +121,7 @@ class Peer(_Section):
     """A transceiver as the edge sees it."""
 
     id: int = Field(ge=0, le=MAX_TRANSCEIVER, description="the id that its ufrags carry")
-    endpoint: str = Field(pattern=r"^(tcp|ipc)://.+", description="where it listens, `tcp://` or `ipc://`")
+    endpoint: Endpoint = Field(description="where it listens, `tcp://` or `ipc://`")
 
 
 class Edge(_Section):
@@ -123,14 +140,14 @@ class Edge(_Section):
         "127.0.0.1:9400",
         description="Prometheus: supervisor here, signaling one port up, workers from two ports up",
     )
-    transceivers: tuple[Peer, ...] = Field((), description="`[[edge.transceivers]]` with id and endpoint")
+    transceivers: Annotated[tuple[Peer, ...], AfterValidator(_ids_differ)] = Field(
+        (), description="`[[edge.transceivers]]` with id and endpoint"
+    )
 
 
 class Transceiver(_Section):
     id: int = Field(1, ge=0, le=MAX_TRANSCEIVER, description="unique in the cluster; its ufrags carry it")
-    endpoint: str = Field(
-        "ipc:///run/firsthop/transceiver.sock", pattern=r"^(tcp|ipc)://.+", description="edges connect here"
-    )
+    endpoint: Endpoint = Field("ipc:///run/firsthop/transceiver.sock", description="edges connect here")
     agent: str = Field("parrot", description="who answers a call that names no model")
     max_sessions: int = Field(200, ge=1, description="calls beyond this are refused with 503")
     metrics: Address = Field("127.0.0.1:9500", description="Prometheus")

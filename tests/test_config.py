@@ -99,9 +99,9 @@ def test_every_key_has_a_meaning() -> None:
         ("[edge]\nmdeia = 1\n", "edge.mdeia: no such key"),
         ("[egde]\nmedia = 1\n", "egde: no such key"),
         ("media = 1\n", "media: no such key"),
-        ("[[edge.transceivers]]\nid = 1\nendpoint = 'ipc://x'\nport = 1\n", "edge.transceivers.0.port: no such key"),
+        ("[[edge.transceivers]]\nid = 1\nendpoint = 'ipc:///x'\nport = 1\n", "edge.transceivers.0.port: no such key"),
         ("[[edge.transceivers]]\nid = 1\n", "edge.transceivers.0.endpoint:"),
-        ("[[edge.transceivers]]\nid = 262144\nendpoint = 'ipc://x'\n", "edge.transceivers.0.id:"),
+        ("[[edge.transceivers]]\nid = 262144\nendpoint = 'ipc:///x'\n", "edge.transceivers.0.id:"),
         ("[[edge.transceivers]]\nid = 1\nendpoint = 'http://x'\n", "edge.transceivers.0.endpoint:"),
         ("[edge]\nmedia = 3478\n", "edge.media:"),
         ("[edge]\nmedia = 'edge.example:3478'\n", "edge.media: 'edge.example:3478' is not a numeric address"),
@@ -276,6 +276,18 @@ def test_an_address_that_this_host_does_not_have_is_one_line(host: dict[str, str
     [
         ("EDGE__TRANSCEIVERS", "[]", "edge.transceivers: at least one"),
         ("EDGE__API_KEYS", "/nowhere/keys", "edge.api_keys /nowhere/keys: "),
+        ("EDGE__HTTP", "127.0.0.1:65536", "environment: edge.http: "),
+        ("EDGE__METRICS", "127.0.0.1:65535", "edge.metrics 127.0.0.1:65535: signaling and every worker need"),
+        (
+            "EDGE__TRANSCEIVERS",
+            '[{"id": 1, "endpoint": "tcp://nonsense"}]',
+            "environment: edge.transceivers.0.endpoint: ",
+        ),
+        (
+            "EDGE__TRANSCEIVERS",
+            '[{"id": 1, "endpoint": "ipc:///a"}, {"id": 1, "endpoint": "ipc:///b"}]',
+            "environment: edge.transceivers: two transceivers have the same id",
+        ),
         ("EDGE__CORES", "[9999]", "edge.cores: this process may not use [9999]"),
         ("EDGE__TLS_KEY", "/nowhere/key.pem", "edge.tls_certificate and edge.tls_key: set both or neither"),
         ("EDGE__INTERFACE", "nosuch0", "edge.interface: this host has no interface 'nosuch0'"),
@@ -305,3 +317,8 @@ def test_the_table_for_the_readme_has_every_key() -> None:
     code, output, _ = firsthop("config", "--markdown")
     assert code == 0
     assert all(f"| `{key}` |" in output for key, _, _ in rows())
+
+
+def test_a_transceiver_whose_agent_is_not_there_says_so_in_one_line(host: dict[str, str]) -> None:
+    code, _, errors = firsthop("transceiver", **{**host, "FIRSTHOP_TRANSCEIVER__AGENT": "nosuch"})
+    assert one_line(code, errors).startswith("firsthop: transceiver.agent: no agent called 'nosuch'")

@@ -105,3 +105,9 @@ def test_a_directory_or_a_binary_file_is_named_too(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(KeyFileError, match="not TOML"):
         load(tmp_path / "binary")
+
+
+def test_two_keys_under_one_id_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "k", GOOD + f'[[ufrag]]\nid = 3\nkey = "{KEY[::-1]}"\n')
+    with pytest.raises(KeyFileError, match="same id"):
+        load(path)

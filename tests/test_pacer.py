@@ -138,3 +138,21 @@ async def test_adding_and_removing_within_one_breath_calls_nobody() -> None:
     await streams.reached(5, "other")
     pacer.remove(other)
     assert streams.ticks["a"] == 0
+
+
+async def test_a_tick_that_raises_stops_itself_and_nobody_else() -> None:
+    pacer, streams = Pacer(), Streams()
+    reported: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    def broken() -> None:
+        streams.ticks["broken"] += 1
+        raise RuntimeError("no more")
+
+    healthy = streams.stream("healthy")
+    pacer.add(broken)
+    pacer.add(healthy)
+    await streams.reached(10, "healthy")
+    pacer.remove(healthy)
+    assert streams.ticks["broken"] == 1
+    assert [str(context["exception"]) for context in reported] == ["no more"]

@@ -385,3 +385,45 @@ def test_huge_numbers_raise_nothing_but_offer_errors() -> None:
             spoiled = re.sub(pattern, lambda m, n=number: re.sub(r"\d+$", n, m.group()), CHROMIUM)
             assert spoiled != CHROMIUM
             outcome(spoiled)
+
+
+def test_a_disabled_data_section_stays_disabled() -> None:
+    text = crlf(CHROMIUM_HEAD + CHROMIUM_AUDIO + CHROMIUM_DATA.replace("m=application 9", "m=application 0"))
+    assert sdp.parse(text).sctp_port is None
+
+
+def test_an_offer_without_mid_is_answered_without_mid_and_bundle() -> None:
+    text = answered(without(crlf(CHROMIUM_HEAD + CHROMIUM_AUDIO), "a=mid"))
+    assert "a=mid" not in text
+    assert "BUNDLE" not in text
+
+
+def test_missing_setup_is_named() -> None:
+    with pytest.raises(OfferError, match="a=setup"):
+        sdp.parse(without(CHROMIUM, "a=setup"))
+
+
+def test_opus_that_the_section_does_not_list_is_not_offered() -> None:
+    with pytest.raises(OfferError, match="opus"):
+        sdp.parse(CHROMIUM.replace("SAVPF 111 63", "SAVPF 63"))
+
+
+@pytest.mark.parametrize("number", [-1, 64, 95, 128, 255, 300, 100000])
+def test_payload_types_that_rtp_cannot_carry_are_refused(number: int) -> None:
+    text = CHROMIUM.replace("rtpmap:111 opus", f"rtpmap:{number} opus").replace("SAVPF 111", f"SAVPF {number}")
+    with pytest.raises(OfferError):
+        sdp.parse(text)
+
+
+@pytest.mark.parametrize("ssrc", [-1, 1 << 32, 10**30])
+def test_ssrcs_of_no_packet_are_forgotten(ssrc: int) -> None:
+    assert all(0 <= s < 1 << 32 for s in sdp.parse(re.sub(r"a=ssrc:[0-9]+", f"a=ssrc:{ssrc}", CHROMIUM)).ssrcs)
+
+
+@pytest.mark.parametrize(
+    "line", ["sctp-port:65536", "sctp-port:-1", "max-message-size:-1", f"max-message-size:{10**30}"]
+)
+def test_numbers_that_sctp_cannot_mean_are_refused(line: str) -> None:
+    name = line.partition(":")[0]
+    with pytest.raises(OfferError, match=name):
+        sdp.parse(re.sub(rf"a={name}:[0-9]+", f"a={line}", CHROMIUM))

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 import zmq
 from aiohttp import web
+from waiting import eventually
 
 from caller.offer import Offer, parse_answer
 from edge import apikeys
@@ -23,7 +24,7 @@ from firsthop.errors import ConfigError
 from firsthop.metrics import Tally
 from transceiver.dtls import Certificate
 from transceiver.server import Transceiver
-from wire import link, ufrag
+from wire import frames, link, ufrag
 from wire.keys import ClusterKeys
 
 DEADLINE_S = 30
@@ -416,3 +417,31 @@ def test_a_list_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None
 def test_tokens_are_not_kept_in_the_clear(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("correct horse\n")
     assert b"horse" not in b"".join(apikeys.load(tmp_path / "keys"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"offer": 5},
+        {"media": []},
+        {"media": ["192.0.2.1", "x"]},
+        {"media": None},
+        {"agent": {}, "more": 1},
+    ],
+)
+async def test_a_control_message_with_wrong_fields_is_refused_and_the_next_is_served(
+    edge: Edge, fields: dict[str, object]
+) -> None:
+    peer = link.dealer(edge.context, f"ipc://{edge.directory}/1", b"edge/other", KEYS)
+    good = {"request": 1, "offer": offer(), "agent": "", "media": ["192.0.2.1", 3478]}
+    try:
+        await eventually(lambda: peer.poll(0, zmq.POLLOUT))
+        peer.send_multipart(frames.control("session.offer", **{**good, **fields}))
+        peer.send_multipart(frames.control("session.end", request=2, ufrag=5))
+        peer.send_multipart(frames.control("health", request=3))
+        await eventually(lambda: peer.poll(0))
+        reply = frames.decode(peer.recv_multipart())
+        assert isinstance(reply, frames.Control)
+        assert (reply.type, reply.fields["request"], reply.fields["sessions"]) == ("health", 3, 0)
+    finally:
+        peer.close()

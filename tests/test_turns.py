@@ -77,3 +77,9 @@ def test_the_loudest_of_samples_overflow_nothing() -> None:
     loud = np.tile(np.repeat(np.array([32767, -32768], np.int16), 40), 300).tobytes()
     Turns().push(loud[:FRAME_BYTES])
     edges(Turns(), loud)
+
+
+def test_a_single_click_starts_no_turn() -> None:
+    click = np.zeros(24000, np.int16)
+    click[12000:12010] = 30000
+    assert edges(Turns(), click.tobytes()) == []

@@ -481,3 +481,17 @@ def test_a_spec_survives_the_way_into_the_process() -> None:
 def test_a_control_message_to_the_worker_is_what_the_wire_says() -> None:
     """The tests above speak the wire's own words."""
     assert frames.decode(frames.control("path.down", address=bytes(18))) == Control("path.down", {"address": bytes(18)})
+
+
+def test_a_rebound_flows_old_address_leaves_without_its_ssrc(bench: Bench) -> None:
+    """A client behind a NAT that rebinds twice: the first address's end must not cost the hint of the second."""
+    first, second, third = bench.client(), bench.client(), bench.client()
+    bench.proven(first, 0x5EC0)
+    bench.proven(second, 0x5EC0)
+    bench.transceivers[MINE].send(frames.control("path.down", address=of(first)))
+
+    def forgotten() -> bool:
+        return gained(bench, first, b"\x16still there?") == {"unknown_flow": 1}
+
+    until(forgotten)
+    assert gained(bench, third, audio(0x5EC0)) == {"forwarded_ssrc": 1}

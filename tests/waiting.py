@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -14,3 +15,11 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"never came true: {condition}"
         time.sleep(0.02)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """The same from a coroutine."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"never came true: {condition}"
+        await asyncio.sleep(0.02)

@@ -40,7 +40,7 @@ TX_FRAMES = Tally(
 TX_DATAGRAMS = Tally(
     "firsthop_tx_transceiver_datagrams",
     "Datagrams to the edges, by what became of them",
-    ("sent", "no_path", "edge_gone", "edge_full"),
+    ("sent", "no_path", "too_long", "edge_gone", "edge_full"),
 )
 WIRE_ERRORS = Tally("firsthop_transceiver_wire_errors", "Messages from edges that could not be read", ("refused",))
 ENDS = Tally(

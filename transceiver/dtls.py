@@ -22,12 +22,13 @@ from aiortc.rtcsctptransport import RTCSctpCapabilities
 from OpenSSL import SSL
 from pylibsrtp import Error as SrtpError
 
-__all__ = ["Certificate", "DtlsError", "SecureTransport", "check_aiortc"]
+__all__ = ["MAX_RTP_BYTES", "Certificate", "DtlsError", "SecureTransport", "check_aiortc"]
 
 # OpenSSL waits 1 s before it sends a flight again; a lost datagram would cost that much of everybody's patience.
 RESEND_AFTER_S = (0.1, 0.2, 0.4)
 _DTLS_1_2 = 0xFEFD
 _QUEUE = 64
+MAX_RTP_BYTES = 1300  # pylibsrtp takes 1500 less its largest trailer of 144, and paths are often narrower
 
 
 class DtlsError(Exception):
@@ -180,7 +181,7 @@ class SecureTransport:
         return self._sctp
 
     def protect(self, rtp: bytes) -> bytes:
-        """SRTP from RTP. The transport must be connected."""
+        """SRTP from RTP of at most MAX_RTP_BYTES. The transport must be connected."""
         return bytes(self._dtls._tx_srtp.protect(rtp))
 
     def protect_rtcp(self, rtcp: bytes) -> bytes:
@@ -191,14 +192,14 @@ class SecureTransport:
         """RTP from SRTP, or None where it does not authenticate or is a replay."""
         try:
             return bytes(self._dtls._rx_srtp.unprotect(srtp))
-        except SrtpError:
+        except (SrtpError, ValueError):  # ValueError: longer than pylibsrtp's buffer
             return None
 
     def unprotect_rtcp(self, srtcp: bytes) -> bytes | None:
         """RTCP from SRTCP, or None as above."""
         try:
             return bytes(self._dtls._rx_srtp.unprotect_rtcp(srtcp))
-        except SrtpError:
+        except (SrtpError, ValueError):
             return None
 
     async def close(self) -> None:

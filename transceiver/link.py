@@ -92,11 +92,13 @@ class Link:
                 return
             try:
                 message = frames.decode(parts)
+                if isinstance(message, Data):
+                    self._on_data(peer, message)
+                else:
+                    self._on_control(peer, message)
             except (WireError, IndexError):
                 WIRE_ERRORS["refused"] += 1
-                continue
-            if isinstance(message, Data):
-                self._on_data(peer, message)
-            else:
-                self._on_control(peer, message)
+            except Exception as e:
+                # A fault of ours with one message; the descriptor would not tell again of those behind it.
+                self._loop.call_exception_handler({"message": "a message from an edge failed", "exception": e})
         self._look_again()

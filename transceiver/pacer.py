@@ -55,6 +55,15 @@ class Pacer:
             self._timer.cancel()
             self._timer = None
 
+    def _call(self, tick: Tick) -> None:
+        try:
+            tick()
+        except Exception as e:
+            # The others' clock must go on; who fails once would fail fifty times a second.
+            self.remove(tick)
+            context = {"message": "a paced stream failed and is stopped", "exception": e}
+            asyncio.get_running_loop().call_exception_handler(context)
+
     def _run(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -71,7 +80,7 @@ class Pacer:
             if slot:
                 self.worst_late_ms = max(self.worst_late_ms, (now - due) * 1000)
                 for tick in tuple(slot):
-                    tick()
+                    self._call(tick)
                 now = loop.time()
         if not any(self._slots):
             self._timer = None

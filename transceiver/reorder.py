@@ -7,7 +7,7 @@ from transceiver.rtp import Packet, sequence_distance
 __all__ = ["PATIENCE", "Reorder"]
 
 PATIENCE = 3
-_RESET = 500
+_RESET = 100
 
 
 class Reorder:
@@ -20,7 +20,7 @@ class Reorder:
 
     def push(self, packet: Packet) -> list[Packet | None]:
         """What can be played now, in order; None stands for a packet that is lost. Late ones and duplicates are
-        counted in ``late``. A jump of more than 500 is a new beginning, not a loss."""
+        counted in ``late``. A jump of more than 100 is a new beginning, not a loss."""
         if self._next is None or abs(sequence_distance(self._next, packet.sequence)) > _RESET:
             self._next = packet.sequence
             self._held.clear()

@@ -14,6 +14,7 @@ from aiortc.sdp import MediaDescription, SessionDescription
 __all__ = ["MAX_MESSAGE_BYTES", "Offer", "OfferError", "answer", "parse"]
 
 MAX_MESSAGE_BYTES = 65536
+_LARGEST_MESSAGE_BYTES = 1 << 20
 _ANSWERED = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
 
 
@@ -60,15 +61,23 @@ def parse(text: str) -> Offer:
     if audio is None:
         heard = any(m.kind == "audio" for m in description.media)
         raise OfferError("the audio section offers no opus/48000/2" if heard else "there is no audio section (m=audio)")
-    data = next((m for m in description.media if m.kind == "application" and m.sctp_port), None)
+    data = next((m for m in description.media if m.kind == "application" and m.port and m.sctp_port), None)
     if audio.ice is None or not audio.ice.usernameFragment or not audio.ice.password:
         raise OfferError("the audio section has no a=ice-ufrag and a=ice-pwd")
     if audio.dtls is None or not audio.dtls.fingerprints:
-        raise OfferError("the audio section has no a=fingerprint")
+        raise OfferError("the audio section has no a=fingerprint, or no a=setup")
+    if data is not None and not (audio.rtp.muxId and data.rtp.muxId):
+        data = None  # it cannot be bundled with the audio, and there is one transport
     if not audio.rtcp_mux:
         raise OfferError("the audio section has no a=rtcp-mux, and there is one port for everything")
     opus = _opus(audio)
     assert opus is not None
+    sctp_port = data.sctp_port if data else None
+    if sctp_port is not None and not 0 < sctp_port < 1 << 16:
+        raise OfferError(f"a=sctp-port:{sctp_port} is not a port")
+    message_bytes = data.sctpCapabilities.maxMessageSize if data and data.sctpCapabilities else MAX_MESSAGE_BYTES
+    if not 0 <= message_bytes < 1 << 32:
+        raise OfferError(f"a=max-message-size:{message_bytes} is no size")
     return Offer(
         sections=tuple(_section(m, audio, data) for m in description.media),
         ice_ufrag=audio.ice.usernameFragment,
@@ -78,9 +87,10 @@ def parse(text: str) -> Offer:
         dtls_client=audio.dtls.role != "client",
         opus_payload_type=opus,
         direction=_ANSWERED[audio.direction or "sendrecv"],
-        ssrcs=tuple(s.ssrc for s in audio.ssrc[:4]),
-        sctp_port=data.sctp_port if data else None,
-        max_message_bytes=(data.sctpCapabilities.maxMessageSize if data and data.sctpCapabilities else 65536) or 65536,
+        ssrcs=tuple(s.ssrc for s in audio.ssrc[:4] if 0 <= s.ssrc < 1 << 32),
+        sctp_port=sctp_port,
+        # 0 says that any size is fine (RFC 8841 section 6.1); more than a megabyte at once serves nobody here.
+        max_message_bytes=min(message_bytes or _LARGEST_MESSAGE_BYTES, _LARGEST_MESSAGE_BYTES),
     )
 
 
@@ -91,10 +101,11 @@ def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: s
         "o=- 1 1 IN IP4 0.0.0.0",
         "s=firsthop",
         "t=0 0",
-        "a=group:BUNDLE " + " ".join(s.mid for s in offer.sections if s.accepted),
         "a=msid-semantic: WMS firsthop",
         "a=ice-lite",
     ]
+    if bundled := [s.mid for s in offer.sections if s.accepted and s.mid]:
+        lines.append("a=group:BUNDLE " + " ".join(bundled))
     family = "IP6" if ":" in host else "IP4"
     transport = [
         f"c=IN {family} {host}",
@@ -108,7 +119,7 @@ def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: s
     opus = offer.opus_payload_type
     for section in offer.sections:
         if section.accepted == "audio":
-            lines += [f"m=audio {port} {section.profile} {opus}", *transport, f"a=mid:{section.mid}"]
+            lines += [f"m=audio {port} {section.profile} {opus}", *transport]
             lines += [
                 f"a={offer.direction}",
                 "a=rtcp-mux",
@@ -118,21 +129,20 @@ def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: s
                 f"a=ssrc:{ssrc} cname:firsthop",
             ]
         elif section.accepted == "application":
-            lines += [
-                f"m=application {port} {section.profile} {section.formats}",
-                *transport,
-                f"a=mid:{section.mid}",
-            ]
+            lines += [f"m=application {port} {section.profile} {section.formats}", *transport]
             lines += ["a=sctp-port:5000", f"a=max-message-size:{MAX_MESSAGE_BYTES}"]
         else:
-            lines += [f"m={section.kind} 0 {section.profile} {section.formats}", "c=IN IP4 0.0.0.0"]
-            lines += [f"a=mid:{section.mid}", "a=inactive"]
+            lines += [f"m={section.kind} 0 {section.profile} {section.formats}", "c=IN IP4 0.0.0.0", "a=inactive"]
+        if section.mid:
+            lines.append(f"a=mid:{section.mid}")
     return "\r\n".join(lines) + "\r\n"
 
 
 def _opus(media: MediaDescription) -> int | None:
     codecs = (c for c in media.rtp.codecs if c.mimeType.lower() == "audio/opus" and c.clockRate == 48000)
-    return next((c.payloadType for c in codecs if c.payloadType is not None), None)
+    # 64 to 95 would look like RTCP on a shared port (RFC 5761 section 4).
+    types = (c.payloadType for c in codecs if c.payloadType is not None and c.payloadType in media.fmt)
+    return next((pt for pt in types if 0 <= pt <= 127 and not 64 <= pt <= 95), None)
 
 
 def _section(media: MediaDescription, audio: MediaDescription, data: MediaDescription | None) -> Section:

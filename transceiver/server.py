@@ -126,14 +126,15 @@ class Transceiver:
             return
         try:
             handler(peer, **message.fields)
-        except TypeError as e:
+        except (TypeError, ValueError, AttributeError, LookupError) as e:
             counters.WIRE_ERRORS["refused"] += 1
-            self._log.error("control message with wrong fields", type=message.type, why=str(e))
+            self._log.error("control message with wrong fields", type=message.type, why=repr(e))
 
     def _offer(self, peer: bytes, request: int, offer: str, agent: str, media: list[Any]) -> None:
         def refuse(code: str, message: str, param: str | None = None) -> None:
             self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
 
+        host, port = str(media[0]), int(media[1])
         name = agent or self._config.agent
         found = agents.find(name)
         if found is None:
@@ -154,8 +155,8 @@ class Transceiver:
             certificate=self._certificate,
             on_end=self._forget,
         )
+        answer = session.answer(self._certificate, host, port)
         self._sessions[sealed.encode()] = session
-        answer = session.answer(self._certificate, str(media[0]), int(media[1]))
         self._link.control(peer, "session.answer", request=request, ufrag=sealed, sdp=answer)
         self._log.info("session", call=ufrag.call_id(sealed), agent=name, edge=peer.decode(errors="replace"))
         return None
@@ -200,11 +201,17 @@ class Transceiver:
 
 async def _serve(config: Config) -> None:
     cluster = keys.load(config.cluster.keys)
+    if agents.find(config.transceiver.agent) is None:
+        there = ", ".join(agents.names())
+        raise ConfigError(f"transceiver.agent: no agent called {config.transceiver.agent!r}, there is {there}")
     context = zmq.Context[zmq.Socket[bytes]]()
     try:
         socket = wire_link.router(context, config.transceiver.endpoint, cluster)
     except zmq.ZMQError as e:
         raise ConfigError(f"transceiver.endpoint {config.transceiver.endpoint}: {e.strerror}") from None
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     transceiver = Transceiver(config, cluster, socket)
     host, port = split_address(config.transceiver.metrics)
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
@@ -213,9 +220,6 @@ async def _serve(config: Config) -> None:
     notify("READY=1")
     log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())
 
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     sweeper = asyncio.create_task(transceiver.sweep_forever())
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait((sweeper, stopped), return_when=asyncio.FIRST_COMPLETED)

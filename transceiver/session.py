@@ -16,7 +16,7 @@ from firsthop import logs
 from transceiver import events, rtp, sdp
 from transceiver.agents import Base
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS
-from transceiver.dtls import Certificate, DtlsError, SecureTransport
+from transceiver.dtls import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
 from transceiver.hearing import Hearing
 from transceiver.ice import IceLite, Path
 from transceiver.pacer import Pacer
@@ -219,7 +219,10 @@ class Session:
             self._out.send(self, path, datagram)
 
     def _send_rtp(self, packet: bytes) -> None:
-        self._to_client(self._secure.protect(packet))
+        if len(packet) > MAX_RTP_BYTES:
+            TX_DATAGRAMS["too_long"] += 1
+        else:
+            self._to_client(self._secure.protect(packet))
 
     def _tick(self) -> None:
         try:

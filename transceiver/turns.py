@@ -15,6 +15,7 @@ __all__ = ["FRAME_BYTES", "Turns"]
 
 FRAME_BYTES = 960
 _FRAME_MS = 20
+_QUIET_RMS = 64  # of 32768: -54 dBFS
 _ONSET = (3, 4)  # this many voiced frames out of the last so many begin speech
 
 
@@ -30,8 +31,11 @@ class Turns:
 
     def push(self, frame: bytes) -> str:
         """``started``, ``stopped`` or nothing, for one frame of FRAME_BYTES."""
-        narrow = np.frombuffer(frame, np.int16).reshape(-1, 3).mean(axis=1).astype(np.int16).tobytes()
-        voiced = self._vad.is_speech(narrow, 8000)
+        narrow = np.frombuffer(frame, np.int16).reshape(-1, 3).mean(axis=1)
+        # The detector holds on for some frames after any loud one: a click must not become speech by that, nor the
+        # silence after speech be longer than it is.
+        audible = bool(narrow @ narrow > len(narrow) * _QUIET_RMS**2)
+        voiced = self._vad.is_speech(narrow.astype(np.int16).tobytes(), 8000) and audible
         self._recent.append(voiced)
         if not self.speaking:
             if sum(self._recent) < _ONSET[0]:

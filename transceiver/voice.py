@@ -32,7 +32,7 @@ class Voice:
         self.timestamp = secrets.randbits(32)
         self._send = send
         self._payload_type = payload_type
-        self._sequence = secrets.randbits(16)
+        self._sequence = secrets.randbits(15)  # the lower half: RFC 3711 section 3.3.1
         self._encoder: Encoder | None = None
         self._waiting = bytearray()
         self._spoke = False

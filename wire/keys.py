@@ -76,6 +76,10 @@ def load(path: Path) -> ClusterKeys:
         link = bytes.fromhex(raw["link"])
         ufrag = {int(entry["id"]): bytes.fromhex(entry["key"]) for entry in raw["ufrag"]}
         sealing = int(raw["ufrag"][0]["id"])
+        if len(ufrag) != len(raw["ufrag"]):
+            raise KeyFileError(f"{path}: two [[ufrag]] have the same id")
+    except KeyFileError:
+        raise
     except (KeyError, TypeError, ValueError, IndexError):
         raise KeyFileError(f"{path}: needs link and at least one [[ufrag]] with id and key, in hex") from None
     if len(link) != 32 or any(len(k) != 16 or not 0 <= i <= MAX_KEY_ID for i, k in ufrag.items()):

@@ -35,7 +35,11 @@ def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
     if endpoint.startswith("tcp://"):
         sock.curve_server = True
         sock.curve_publickey, sock.curve_secretkey = keys.curve_server()
-    sock.bind(endpoint)
+    try:
+        sock.bind(endpoint)
+    except zmq.ZMQError:
+        sock.close()
+        raise
     return sock
 
 
