@@ -12,22 +12,19 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from edge import apikeys
-from edge.privileges import die_with_parent
+from edge.children import Child, Children
 from edge.steering import Steering, SteeringError, attach_cpu_filter
 from edge.tls import server_context
 from edge.worker import Spec
 from firsthop import logs, metrics
 from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError, bind_trouble
-from firsthop.metrics import Tally
 from firsthop.notify import notify
 from wire import keys
 from wire.address import pack
@@ -36,19 +33,6 @@ __all__ = ["run"]
 
 _SOCKET_BUFFER_BYTES = 4 << 20
 _SO_RCVBUFFORCE = 33
-_HEALTHY_AFTER_S = 1.0
-_BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
-_GOODBYE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """How to start one: ``module`` is run with ``spec`` on standard input and ``fds`` inherited."""
-
-    name: str
-    module: str
-    spec: bytes
-    fds: tuple[int, ...]
 
 
 class _SteeringCollector(Collector):
@@ -95,10 +79,8 @@ class Supervisor:
             # Theirs to open; but a port that is taken is better said now, once, than by a child that keeps dying.
             _listening("edge.metrics", *self._metrics_address(offset)).close()
         self._steering, self._mode = self._steer()
-        self._restarts = Tally("firsthop_edge_restarts", "Children that died and were started again", (), label="child")
-        self._children = [self._worker(i) for i in range(len(self._cpus))] + [self._signaling()]
-        for child in self._children:
-            self._restarts[child.name] = 0
+        workers = [self._worker(i) for i in range(len(self._cpus))]
+        self._children = Children([*workers, self._signaling()], spare_module="edge.worker")
 
     def _steer(self) -> tuple[Steering | None, str]:
         edge = self._config.edge
@@ -133,11 +115,13 @@ class Supervisor:
     def _worker(self, index: int) -> Child:
         steering, edge, log = self._steering, self._config.edge, self._config.log
         maps = (steering.flows_fd, steering.ssrcs_fd) if steering else ()
+        sockets = tuple(sock.fileno() for sock in self._media)
         spec = Spec(
             edge=edge.name,
             index=index,
             cpu=self._cpus[index],
-            socket=self._media[index].fileno(),
+            socket=sockets[index],
+            not_mine=tuple(fd for fd in sockets if fd != sockets[index]),
             flows=maps[0] if maps else -1,
             ssrcs=maps[1] if maps else -1,
             metrics=self._metrics_address(2 + index),
@@ -145,7 +129,7 @@ class Supervisor:
             transceivers=tuple((peer.id, peer.endpoint) for peer in edge.transceivers),
             keys=self._keys,
         )
-        return Child(f"worker-{index}", "edge.worker", spec.dump(), (spec.socket, *maps))
+        return Child(f"worker-{index}", "edge.worker", spec.dump(), (*sockets, *maps))
 
     def _signaling(self) -> Child:
         spec = {
@@ -159,7 +143,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
-        collectors: list[Collector] = [self._restarts]
+        collectors: list[Collector] = [self._children.restarts]
         if self._steering is not None:
             collectors.append(_SteeringCollector(self._steering, self._mode))
         metrics.serve("edge.metrics", *self._metrics_address(0), *collectors)
@@ -167,17 +151,15 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         stopped = asyncio.create_task(stop.wait())
-        keepers = [asyncio.create_task(self._keep(child)) for child in self._children]
+        children = asyncio.create_task(self._children.run())
         notify("READY=1")
         self._log.info("ready", media=self._config.edge.media, http=self._config.edge.http, xdp=self._mode)
-        # A keeper never ends by itself, unless this host cannot start processes any more.
-        await asyncio.wait((stopped, *keepers), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((stopped, children), return_when=asyncio.FIRST_COMPLETED)
         notify("STOPPING=1")
-        for task in (stopped, *keepers):
-            task.cancel()
-        for result in await asyncio.gather(*keepers, return_exceptions=True):
-            if isinstance(result, Exception):
-                raise result
+        stopped.cancel()
+        children.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await children
 
     def close(self) -> None:
         """Takes XDP off the interface and closes the sockets."""
@@ -186,46 +168,6 @@ class Supervisor:
         for sock in (*self._media, self._http):
             sock.close()
         self._log.info("stopped")
-
-    async def _keep(self, child: Child) -> None:
-        """Runs ``child`` for as long as this task lives; one that keeps dying is waited with."""
-        loop = asyncio.get_running_loop()
-        failures = 0
-        while True:
-            began = loop.time()
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                child.module,
-                stdin=asyncio.subprocess.PIPE,
-                pass_fds=child.fds,
-                preexec_fn=die_with_parent,
-            )
-            try:
-                assert process.stdin is not None
-                with contextlib.suppress(ConnectionError):
-                    process.stdin.write(child.spec)
-                    await process.stdin.drain()
-                process.stdin.close()
-                code = await process.wait()
-            except asyncio.CancelledError:
-                await _end(process)
-                raise
-            failures = 0 if loop.time() - began > _HEALTHY_AFTER_S else failures + 1
-            wait = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
-            self._restarts[child.name] += 1
-            self._log.error("child died, starting it again", child=child.name, code=code, in_s=wait)
-            await asyncio.sleep(wait)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), _GOODBYE_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
 
 
 def _cpus(wanted: tuple[int, ...]) -> list[int]:

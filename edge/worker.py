@@ -24,7 +24,7 @@ import zmq
 from edge.batch import ROOM_BYTES, BatchSocket
 from edge.flowtable import NOBODY, FlowTable
 from edge.kernel import FlowStore
-from edge.privileges import drop
+from edge.process import call_itself, drop_capabilities
 from firsthop import logs, metrics
 from firsthop.metrics import Tally
 from wire import frames, link, stun, ufrag
@@ -33,6 +33,7 @@ from wire.keys import ClusterKeys
 __all__ = ["Worker", "main"]
 
 _TURNS_BEFORE_LINKS = 4
+_LINKS_UP_S = 0.3
 _SWEEP_S = 5.0
 # Consent is the transceiver's to judge (30 s); this is for flows whose transceiver never said goodbye.
 _IDLE_S = 60.0
@@ -54,12 +55,14 @@ _CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What the supervisor tells a worker; ``flows`` and ``ssrcs`` are map descriptors, -1 without XDP."""
+    """What the supervisor tells a worker. ``socket`` is its own, ``not_mine`` are the other workers', which it inherits
+    as well; ``flows`` and ``ssrcs`` are map descriptors, -1 without XDP."""
 
     edge: str
     index: int
     cpu: int
     socket: int
+    not_mine: tuple[int, ...]
     flows: int
     ssrcs: int
     metrics: tuple[str, int]
@@ -127,6 +130,10 @@ class Worker:
 
     def run(self) -> None:
         """Never returns; SIGTERM raises SystemExit."""
+        # What waits in the socket since a predecessor died is worth waiting a moment for the links.
+        deadline = time.monotonic() + _LINKS_UP_S
+        for dealer in self._links.values():
+            dealer.poll(max(0, round(1000 * (deadline - time.monotonic()))), zmq.POLLOUT)
         swept = time.monotonic()
         while True:
             self._poller.poll(1000)
@@ -284,13 +291,20 @@ class Worker:
 
 
 def main() -> None:
-    """The process that the supervisor starts: its Spec comes on standard input."""
-    spec = Spec.parse(sys.stdin.buffer.read())
-    drop()
+    """What the supervisor starts: a spare, until its Spec on standard input makes it a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
+    call_itself("worker-spare")
+    drop_capabilities()
+    text = sys.stdin.buffer.read()
+    if not text:
+        return
+    spec = Spec.parse(text)
+    call_itself(f"worker-{spec.index}")
+    for descriptor in spec.not_mine:
+        os.close(descriptor)
     os.sched_setaffinity(0, {spec.cpu})
     logs.configure(*spec.log, process="worker", worker=spec.index, cpu=spec.cpu)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
     worker = Worker(spec)
     flows = metrics.Gauge("firsthop_worker_flows", "Flows known to this worker", lambda: worker.flows)
     metrics.serve("edge.metrics", *spec.metrics, flows, worker.rx, worker.tx, worker.wire_errors, worker.lost_flows)

@@ -6,6 +6,7 @@ For the demo, tests and benchmarks. It runs on the hosts of a lab, or, without r
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -157,14 +159,11 @@ class Appliance:
                 process.wait()
 
     def children(self) -> dict[str, psutil.Process]:
-        """The edge's children by module: ``edge.worker 0``, ``edge.worker 1``, ``edge.signaling``."""
-        found: dict[str, psutil.Process] = {}
+        """The edge's children as they call themselves: ``worker-0``, ``worker-1``, ``worker-spare``, ``signaling``."""
+        found = {}
         for child in psutil.Process(self.processes["edge"].pid).children():
-            module = child.cmdline()[-1] if child.cmdline() else "?"
-            name = module
-            if module == "edge.worker":
-                name = f"{module} {sum(key.startswith(module) for key in found)}"
-            found[name] = child
+            with suppress(psutil.NoSuchProcess):  # died just now
+                found[child.name()] = child
         return found
 
     def metrics(self, process: str) -> dict[tuple[str, ...], float]:
@@ -184,13 +183,13 @@ class Appliance:
             try:
                 with urllib.request.urlopen(f"{self.url}/readyz", timeout=10):  # noqa: S310
                     pass
-                workers = sum(name.startswith("edge.worker") for name in self.children())
-                for i in range(workers):
+                workers = [name for name in self.children() if re.fullmatch(r"worker-\d+", name)]
+                for i in range(len(workers)):
                     with urllib.request.urlopen(f"http://127.0.0.1:{9402 + i}/metrics", timeout=10):
                         pass
             except (OSError, urllib.error.URLError, psutil.NoSuchProcess):
                 return False
-            return workers > 0
+            return bool(workers)
 
         return self.edge.inside(asked)
 

@@ -128,23 +128,46 @@ def test_parrot_answers_when_the_caller_falls_silent(lab: Lab, appliance: Applia
     assert said["audio"]["packets"]["lost"] == 0
 
 
-def test_a_call_goes_on_when_its_worker_is_killed(lab: Lab, appliance: Appliance) -> None:
-    restarts = sum(received(appliance, "edge", "firsthop_edge_restarts_total").values())
-    until(lambda: flow_gone(appliance))
+def kill_its_worker(lab: Lab, appliance: Appliance, duration_s: int) -> dict[str, Any]:
+    """Places a call, kills the worker that carries it, and returns what the caller said."""
+    until(lambda: flow_gone(appliance) and "worker-spare" in appliance.children())
     before = xdp(appliance)
-    call = start_call(lab.client, appliance, "--model", "echo", "--duration", "8")
+    restarts = sum(received(appliance, "edge", "firsthop_edge_restarts_total").values())
+    call = start_call(lab.client, appliance, "--model", "echo", "--duration", str(duration_s))
     until(lambda: sum(n for (v, _), n in moved(before, xdp(appliance)).items() if v == "flow_steered") > 50)
-    flows = moved(before, xdp(appliance))
-    core = next(int(where) for verdict, where in flows if verdict == "flow_steered")
-    victim = appliance.children()[f"edge.worker {cores().index(core)}"]
-    victim.send_signal(signal.SIGKILL)
+    core = next(int(where) for verdict, where in moved(before, xdp(appliance)) if verdict == "flow_steered")
+    appliance.children()[f"worker-{cores().index(core)}"].send_signal(signal.SIGKILL)
     said = finish(call)
     assert said["calls"]["ok"] == 1
-    # Half a second of audio at most: the socket kept what came meanwhile.
-    assert said["audio"]["frames"]["lost"] + said["audio"]["packets"]["lost"] <= 25
-    assert said["audio"]["frames"]["returned"] > 300
     assert sum(received(appliance, "edge", "firsthop_edge_restarts_total").values()) == restarts + 1
     appliance.wait_ready()
+    return said
+
+
+def test_a_call_goes_on_when_its_worker_is_killed(lab: Lab, appliance: Appliance) -> None:
+    audio = kill_its_worker(lab, appliance, 6)["audio"]
+    # The socket kept what came while nobody read it. Half a second of it may be lost on a machine under load.
+    assert audio["frames"]["lost"] + audio["packets"]["lost"] <= 25
+    assert audio["frames"]["returned"] > 250
+
+
+@pytest.mark.trials
+def test_twenty_kills_of_a_worker_cost_no_call_300_ms(lab: Lab, appliance: Appliance) -> None:
+    heard = [kill_its_worker(lab, appliance, 5)["audio"] for _ in range(20)]
+    gaps = [audio["longest_gap_ms"]["max"] for audio in heard]
+    lost = [audio["frames"]["lost"] + audio["packets"]["lost"] for audio in heard]
+    print(f"longest gaps {sorted(gaps)} ms, frames lost {lost}")
+    assert max(gaps) <= 300
+    assert max(lost) <= 15
+
+
+def test_a_spare_that_is_killed_is_replaced_and_nobody_notices(lab: Lab, appliance: Appliance) -> None:
+    until(lambda: "worker-spare" in appliance.children())
+    before = appliance.children()
+    before["worker-spare"].send_signal(signal.SIGKILL)
+    until(lambda: appliance.children().get("worker-spare", before["worker-spare"]) != before["worker-spare"])
+    after = appliance.children()
+    assert {name: child for name, child in before.items() if name != "worker-spare"}.items() <= after.items()
 
 
 def test_random_bytes_get_no_answer_and_wake_no_worker(lab: Lab, appliance: Appliance) -> None:
@@ -213,7 +236,7 @@ def test_a_stopped_edge_leaves_no_program_and_no_process(tmp_path: Path) -> None
 
         with Appliance(tmp_path, lab=lab) as appliance:
             children = list(appliance.children().values())
-            assert len(children) == len(cores()) + 1
+            assert len(children) > len(cores())
             assert len(lab.edge.inside(programs)) == 1
             edge = appliance.processes["edge"]
             edge.terminate()
@@ -235,7 +258,7 @@ def test_without_xdp_a_killed_worker_learns_its_flow_from_the_next_check(tmp_pat
     with Appliance(tmp_path, http_port=18080, media_port=13478, cores=cores()[:1]) as appliance:
         call = start_call(Loopback(), appliance, "--model", "echo", "--duration", "10")
         until(lambda: received(appliance, "worker-0", "firsthop_rx_worker_datagrams_total")["forwarded_flow"] > 50)
-        appliance.children()["edge.worker 0"].send_signal(signal.SIGKILL)
+        appliance.children()["worker-0"].send_signal(signal.SIGKILL)
         until(lambda: received(appliance, "edge", "firsthop_edge_restarts_total")["worker-0"] == 1)
         appliance.wait_ready()
         said = finish(call)

@@ -159,6 +159,7 @@ def a_worker(directory: Path) -> Iterator[Bench]:
         index=0,
         cpu=min(os.sched_getaffinity(0)),
         socket=sock.fileno(),
+        not_mine=(),
         flows=-1,
         ssrcs=-1,
         metrics=("127.0.0.1", metrics_port),
@@ -472,7 +473,7 @@ def test_ctrl_c_is_left_to_the_supervisor(tmp_path: Path) -> None:
 
 
 def test_a_spec_survives_the_way_into_the_process() -> None:
-    spec = Spec("edge", 3, 1, 4, -1, -1, ("127.0.0.1", 9402), ("info", "json"), ((1, "ipc://x"),), KEYS)
+    spec = Spec("edge", 3, 1, 4, (5,), -1, -1, ("127.0.0.1", 9402), ("info", "json"), ((1, "ipc://x"),), KEYS)
     again = Spec.parse(spec.dump())
     assert again.dump() == spec.dump()
     assert again.keys == KEYS
