@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import cannot_run
+from observing import STEERED, core_of, moved, xdp
 from playwright.async_api import Page, async_playwright
 
 from caller.voice import generated
@@ -92,8 +93,10 @@ async def comes_true(page: Page, expression: str) -> None:
     await page.wait_for_function(f"() => {expression}", timeout=60_000)
 
 
-async def talk(page: Page, seconds: int) -> None:
-    """Holds a call for ``seconds`` of received audio, and asserts that it was a good one."""
+async def talk(page: Page, appliance: Appliance, seconds: int) -> None:
+    """Holds a call for ``seconds`` of received audio, and asserts that it was a good one, all of it on the core that
+    its ufrag names."""
+    before = xdp(appliance)
     await page.get_by_role("button", name="Connect").click()
     await comes_true(page, "window.firsthop.state === 'connected'")
     await comes_true(page, "window.firsthop.events.some(e => e.event.type === 'session.created')")
@@ -103,10 +106,14 @@ async def talk(page: Page, seconds: int) -> None:
     await comes_true(page, f"window.firsthop.stats.packets_received > {50 * seconds}")
     assert await state(page, "stats.packets_lost") == 0
     assert await state(page, "state") == "connected"
+    call = await state(page, "events.find(e => e.event.type === 'session.created').event.session.id")
+    steered = {key: n for key, n in moved(before, xdp(appliance)).items() if key[0] in STEERED}
+    print(call, await state(page, "stats.packets_received"), "packets, 0 lost; XDP steered", steered)
+    assert {core for _, core in steered} == {str(core_of(appliance, call))}
 
 
 async def test_a_person_talks_to_the_parrot_and_hears_themselves(page: Page, appliance: Appliance) -> None:
-    await talk(page, TALK_S)
+    await talk(page, appliance, TALK_S)
     assert await state(page, "stats.rtt_ms.length") > 0
     ARTIFACTS.mkdir(exist_ok=True)
     await page.screenshot(path=ARTIFACTS / "page.png", full_page=True)
@@ -118,8 +125,8 @@ async def test_a_person_talks_to_the_parrot_and_hears_themselves(page: Page, app
 
 
 @pytest.mark.trials
-async def test_a_minute_without_a_lost_packet(page: Page) -> None:
-    await talk(page, LONG_TALK_S)
+async def test_a_minute_without_a_lost_packet(page: Page, appliance: Appliance) -> None:
+    await talk(page, appliance, LONG_TALK_S)
 
 
 def test_ci_has_what_the_browser_needs() -> None:

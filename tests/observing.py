@@ -1,0 +1,43 @@
+"""What a running appliance says of itself, in the form that tests ask about."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from lab.appliance import Appliance
+from wire import keys, ufrag
+
+STEERED = ("stun_steered", "flow_steered", "ssrc_steered")
+
+
+def xdp(appliance: Appliance) -> dict[tuple[str, str], int]:
+    """(verdict, core) to packets."""
+    samples = appliance.metrics("edge")
+    found = {}
+    for (name, *labels), value in samples.items():
+        if name == "firsthop_rx_xdp_packets_total":
+            core, verdict = sorted(labels)
+            found[verdict, core] = int(value)
+    return found
+
+
+def received(appliance: Appliance, process: str, metric: str) -> dict[str, int]:
+    return {key[1]: int(v) for key, v in appliance.metrics(process).items() if key[0] == metric}
+
+
+def moved(before: dict[Any, int], after: dict[Any, int]) -> dict[Any, int]:
+    return {key: value - before.get(key, 0) for key, value in after.items() if value != before.get(key, 0)}
+
+
+def cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
+def core_of(appliance: Appliance, call_id: str) -> int:
+    sealed = ufrag.ufrag_of_call(call_id)
+    assert sealed is not None
+    cluster = keys.load(appliance.config_file.parent / "cluster.toml")
+    route = ufrag.open_sealed(sealed, cluster.ufrag)
+    assert route is not None
+    return cores()[route.slot % len(cores())]
