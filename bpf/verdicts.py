@@ -37,7 +37,14 @@ VERDICTS: tuple[Verdict, ...] = (
     ),
     Verdict("other_traffic", "passed", "Not a UDP datagram to the media port, so it belongs to the kernel."),
     Verdict("fragment", "dropped", "The first fragment of a datagram to the media port; media is never fragmented."),
-    Verdict("malformed", "dropped", "An IP or UDP header that is cut short or contradicts the frame's length."),
+    Verdict(
+        "ip_options",
+        "dropped",
+        "IPv4 options before a datagram to the media port, or more IPv6 extension headers than there is a use for.",
+    ),
+    Verdict(
+        "malformed", "dropped", "A VLAN tag, IP or UDP header that is cut short or contradicts the frame's length."
+    ),
     Verdict("empty", "dropped", "A UDP datagram without a payload."),
     Verdict("stun_malformed", "dropped", "First byte of STUN, but header, length or attributes are wrong."),
     Verdict("stun_no_username", "dropped", "A binding request with no USERNAME where one is looked for."),

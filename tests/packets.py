@@ -12,13 +12,21 @@ CLIENT_V6, EDGE_V6 = "2001:db8::2", "2001:db8::1"
 CLIENT_PORT, MEDIA_PORT = 50000, 3478
 
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
-UDP, TCP = 17, 6
+CUSTOMER_TAG, SERVICE_TAG = 0x8100, 0x88A8
+UDP, TCP, ICMPV6 = 17, 6, 58
+HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION = 0, 43, 44, 60
 MORE_FRAGMENTS = 0x2000
 
 
 def ethernet(payload: bytes, kind: int = IPV4, macs: bytes = MACS) -> bytes:
     """``macs`` is the destination's, then the source's."""
     return macs + struct.pack("!H", kind) + payload
+
+
+def tagged(frame: bytes, *kinds: int, vlan: int = 7) -> bytes:
+    """The frame with these VLAN tags in front, the outermost first."""
+    tags = b"".join(struct.pack("!HH", kind, vlan) for kind in kinds)
+    return frame[:12] + tags + frame[12:]
 
 
 def ipv4(
@@ -68,6 +76,18 @@ def ipv6(
         + socket.inet_pton(socket.AF_INET6, dst)
         + payload
     )
+
+
+def extended(payload: bytes, *headers: int, following: int = UDP, size: int = 8, cut: int = 0) -> bytes:
+    """A frame over IPv6 to the edge with these extension headers of ``size`` bytes, a multiple of 8, in front of
+    ``payload``; ``cut`` bytes are missing at the end. A fragment header has 8 bytes and is that of a first fragment."""
+    chain = b""
+    for at, kind in enumerate(headers):
+        after = headers[at + 1] if at + 1 < len(headers) else following
+        rest = struct.pack("!xHI", 1, 9) if kind == FRAGMENT else bytes([size // 8 - 1]) + bytes(size - 2)
+        chain += bytes([after]) + rest
+    packet = ipv6(chain + payload, following=(*headers, following)[0])
+    return ethernet(packet[: len(packet) - cut], IPV6)
 
 
 def udp(payload: bytes, sport: int = CLIENT_PORT, dport: int = MEDIA_PORT, *, length: int | None = None) -> bytes:

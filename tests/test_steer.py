@@ -70,17 +70,35 @@ def steering() -> Iterator[Steering]:
 
 COLON = p.attribute(ord(":") << 8, b"")
 CHECK, RTP = p.udp(p.stun(USERNAME)), p.udp(p.rtp(KNOWN_SSRC))
+KNOWN, KNOWN_6 = p.datagram(p.rtp(1), sport=KNOWN_PORT), p.datagram(p.rtp(1), KNOWN_V6, KNOWN_PORT)
+LONG = p.attribute(0x8022, bytes(1000))
+QINQ = p.SERVICE_TAG, p.CUSTOMER_TAG
+EXTENSIONS = p.HOP_BY_HOP, p.DESTINATION, p.ROUTING, p.DESTINATION
+FRAGMENT_WITH_OPTIONS = p.ethernet(p.ipv4(RTP, options=bytes(8), fragment=p.MORE_FRAGMENTS))
+KNOWN_WITH_OPTIONS = p.ethernet(p.ipv4(p.udp(p.rtp(1), KNOWN_PORT), options=bytes(4)))
+OPTIONS_OF_16 = b"\x11\1" + bytes(14)
+PAST_THE_LENGTH = p.ethernet(p.ipv6(OPTIONS_OF_16 + RTP, following=p.DESTINATION, length=15), p.IPV6)
+UDP_PAST_THE_LENGTH = p.ethernet(p.ipv6(OPTIONS_OF_16 + RTP, following=p.DESTINATION, length=len(RTP)), p.IPV6)
 
 STEERED = [
     ("a check with a sealed ufrag", p.datagram(p.stun(USERNAME, PRIORITY, INTEGRITY)), "stun_steered", UFRAG_CPU),
     ("a check over IPv6", p.datagram(p.stun(USERNAME, INTEGRITY), p.CLIENT_V6), "stun_steered", UFRAG_CPU),
     ("a check with USERNAME last", p.datagram(p.stun(SOFTWARE, PRIORITY, USERNAME)), "stun_steered", UFRAG_CPU),
     ("a check from a known flow goes by its ufrag", check(UFRAG, KNOWN_PORT), "stun_steered", UFRAG_CPU),
-    ("a check behind IPv4 options", p.ethernet(p.ipv4(CHECK, options=bytes(8))), "stun_steered", UFRAG_CPU),
+    ("USERNAME last of those looked at", p.datagram(p.stun(*[PRIORITY] * 15, USERNAME)), "stun_steered", UFRAG_CPU),
+    ("USERNAME behind an attribute of 1,000 bytes", p.datagram(p.stun(LONG, USERNAME)), "stun_steered", UFRAG_CPU),
+    ("the first of two USERNAMEs", p.datagram(p.stun(USERNAME, username("other:c"))), "stun_steered", UFRAG_CPU),
+    ("a check in a VLAN", p.tagged(p.datagram(p.stun(USERNAME)), p.CUSTOMER_TAG), "stun_steered", UFRAG_CPU),
+    ("a check in a VLAN within a provider's", p.tagged(p.datagram(p.stun(USERNAME)), *QINQ), "stun_steered", UFRAG_CPU),
+    ("a check behind every extension header", p.extended(CHECK, *EXTENSIONS), "stun_steered", UFRAG_CPU),
     ("a check whose frame is padded", p.datagram(p.stun(USERNAME)) + bytes(6), "stun_steered", UFRAG_CPU),
     ("a check with an empty client ufrag", p.datagram(p.stun(username(UFRAG + ":"))), "stun_steered", UFRAG_CPU),
     ("RTP from a known flow", p.datagram(p.rtp(1), sport=KNOWN_PORT), "flow_steered", 1),
     ("RTP from a known flow over IPv6", p.datagram(p.rtp(1), KNOWN_V6, KNOWN_PORT), "flow_steered", 1),
+    ("RTP from a known flow in a VLAN", p.tagged(KNOWN, p.CUSTOMER_TAG), "flow_steered", 1),
+    ("RTP from a known flow in a provider's VLAN", p.tagged(KNOWN, p.SERVICE_TAG), "flow_steered", 1),
+    ("RTP from a known flow in two VLANs of one kind", p.tagged(KNOWN, *[p.CUSTOMER_TAG] * 2), "flow_steered", 1),
+    ("RTP from a known flow over IPv6 in two VLANs", p.tagged(KNOWN_6, *QINQ), "flow_steered", 1),
     ("DTLS from a known flow", p.datagram(CLIENT_HELLO, sport=KNOWN_PORT), "flow_steered", 1),
     ("a binding response from a known flow", p.datagram(p.stun(kind=0x0101), sport=KNOWN_PORT), "flow_steered", 1),
     ("one byte in a padded frame", p.datagram(b"\xff", sport=KNOWN_PORT) + bytes(17), "flow_steered", 1),
@@ -90,26 +108,59 @@ STEERED = [
     ("the first RTCP type", p.datagram(p.rtcp(KNOWN_SSRC, payload_type=192)), "ssrc_steered", 0),
     ("the last RTCP type", p.datagram(p.rtcp(KNOWN_SSRC, payload_type=223)), "ssrc_steered", 0),
     ("RTP of the type above RTCP's", p.datagram(p.rtp(KNOWN_SSRC, payload_type=224)), "ssrc_steered", 0),
+    ("RTP behind hop-by-hop options", p.extended(RTP, p.HOP_BY_HOP), "ssrc_steered", 0),
+    ("RTP behind a routing header", p.extended(RTP, p.ROUTING), "ssrc_steered", 0),
+    ("RTP behind destination options", p.extended(RTP, p.DESTINATION), "ssrc_steered", 0),
+    ("RTP behind options of 64 bytes", p.extended(RTP, p.HOP_BY_HOP, p.DESTINATION, size=64), "ssrc_steered", 0),
+    ("RTP behind options of 1,024 bytes", p.extended(RTP, p.DESTINATION, size=1024), "ssrc_steered", 0),
+    ("RTP behind headers in no order", p.extended(RTP, *[p.DESTINATION] * 5), "ssrc_steered", 0),
     ("RTP without a payload", p.datagram(p.rtp(KNOWN_SSRC, b"")), "ssrc_steered", 0),
 ]  # fmt: skip
 
 PASSED = [
     ("ARP", p.ethernet(bytes(28), p.ARP)),
     ("an Ethernet header and no more", p.ethernet(b"", 0x88CC)),
-    ("a VLAN tag", p.ethernet(bytes(50), 0x8100)),
+    ("ARP in a VLAN", p.tagged(p.ethernet(bytes(28), p.ARP), p.CUSTOMER_TAG)),
+    ("more VLAN tags than two", p.tagged(KNOWN, p.SERVICE_TAG, *QINQ)),
+    ("an old provider's tag", p.tagged(KNOWN, 0x9100)),
     ("TCP to the same port number", p.ethernet(p.ipv4(p.udp(p.rtp(KNOWN_SSRC)), protocol=p.TCP))),
     ("TCP over IPv6", p.ethernet(p.ipv6(RTP, following=p.TCP), p.IPV6)),
     ("UDP to another port", p.ethernet(p.ipv4(p.udp(p.rtp(KNOWN_SSRC), dport=53)))),
     ("UDP from the media port to another", p.ethernet(p.ipv4(p.udp(bytes(20), p.MEDIA_PORT, 40000)))),
     ("a fragment that is not the first", p.ethernet(p.ipv4(p.udp(p.rtp(1)), fragment=100))),
     ("a first fragment for another port", p.ethernet(p.ipv4(p.udp(b"x", dport=9), fragment=p.MORE_FRAGMENTS))),
-    ("ICMPv6", p.ethernet(p.ipv6(bytes(20), following=58), p.IPV6)),
-    ("IPv6 hop-by-hop options", p.ethernet(p.ipv6(b"\x11" + bytes(7) + p.udp(b"x"), following=0), p.IPV6)),
-    ("an IPv6 fragment", p.ethernet(p.ipv6(b"\x11\0\0\1" + bytes(4) + p.udp(b"x"), following=44), p.IPV6)),
+    ("ICMPv6", p.ethernet(p.ipv6(bytes(20), following=p.ICMPV6), p.IPV6)),
+    ("ICMPv6 behind hop-by-hop options", p.extended(bytes(20), p.HOP_BY_HOP, following=p.ICMPV6)),
+    ("TCP behind destination options", p.extended(RTP, p.DESTINATION, following=p.TCP)),
+    ("UDP to another port behind options", p.extended(p.udp(b"x", dport=53), p.DESTINATION)),
+    ("an encrypted packet over IPv6", p.ethernet(p.ipv6(RTP, following=50), p.IPV6)),
+    ("no next header", p.ethernet(p.ipv6(RTP, following=59), p.IPV6)),
+    ("IPv4 options before another port", p.ethernet(p.ipv4(p.udp(b"x", dport=53), options=bytes(8)))),
+    ("IPv4 options before TCP", p.ethernet(p.ipv4(RTP, options=bytes(8), protocol=p.TCP))),
+    ("a later fragment with IPv4 options", p.ethernet(p.ipv4(RTP, options=bytes(8), fragment=9))),
+    ("a later fragment over IPv6", p.ethernet(p.ipv6(b"\x11\0\0\x09" + bytes(4) + RTP, following=p.FRAGMENT), p.IPV6)),
+    ("a first fragment over IPv6 for another port", p.extended(p.udp(b"x", dport=9), p.FRAGMENT)),
 ]  # fmt: skip
 
 DROPPED = [
     ("the first fragment of a datagram", p.ethernet(p.ipv4(RTP, fragment=p.MORE_FRAGMENTS)), "fragment"),
+    ("the first fragment in a VLAN", p.tagged(p.ethernet(p.ipv4(RTP, fragment=p.MORE_FRAGMENTS)), *QINQ), "fragment"),
+    ("the first fragment over IPv6", p.extended(RTP, p.FRAGMENT), "fragment"),
+    ("the first fragment behind and before options", p.extended(RTP, *EXTENSIONS[:3], p.FRAGMENT, 60), "fragment"),
+    ("a whole fragment over IPv6", p.ethernet(p.ipv6(b"\x11" + bytes(7) + RTP, following=44), p.IPV6), "fragment"),
+    ("the first fragment with IPv4 options", FRAGMENT_WITH_OPTIONS, "fragment"),
+    ("a check behind IPv4 options", p.ethernet(p.ipv4(CHECK, options=bytes(8))), "ip_options"),
+    ("RTP behind a record of its route", p.ethernet(p.ipv4(RTP, options=b"\x07\x27\x04" + bytes(37))), "ip_options"),
+    ("a known flow's RTP behind IPv4 options", KNOWN_WITH_OPTIONS, "ip_options"),
+    ("a sixth extension header", p.extended(CHECK, *EXTENSIONS, p.DESTINATION, p.DESTINATION), "ip_options"),
+    ("a sixth extension header before TCP", p.extended(RTP, *[p.DESTINATION] * 6, following=p.TCP), "ip_options"),
+    ("a VLAN tag cut short", p.ethernet(b"\0\7", p.CUSTOMER_TAG), "malformed"),
+    ("a second VLAN tag cut short", p.tagged(p.ethernet(b""), *QINQ)[:20], "malformed"),
+    ("an extension header cut short", p.extended(b"", p.DESTINATION, cut=1), "malformed"),
+    ("a fragment header cut short", p.extended(b"", p.FRAGMENT, cut=1), "malformed"),
+    ("an extension header past the frame", p.extended(b"", p.DESTINATION, size=64, cut=56), "malformed"),
+    ("an extension header past IPv6's length", PAST_THE_LENGTH, "malformed"),
+    ("UDP past IPv6's length behind options", UDP_PAST_THE_LENGTH, "malformed"),
     ("an Ethernet header that promises IPv4", p.ethernet(b""), "malformed"),
     ("an IPv4 header cut short", p.ethernet(p.ipv4(b"")[:19]), "malformed"),
     ("an IPv4 header length below 20 bytes", p.ethernet(p.ipv4(RTP, header_words=4)), "malformed"),
@@ -134,6 +185,8 @@ DROPPED = [
     ("a check without attributes", p.datagram(p.stun()), "stun_no_username"),
     ("a check without USERNAME", p.datagram(p.stun(PRIORITY, SOFTWARE)), "stun_no_username"),
     ("USERNAME after MESSAGE-INTEGRITY", p.datagram(p.stun(PRIORITY, INTEGRITY, USERNAME)), "stun_no_username"),
+    ("USERNAME the first attribute not looked at", p.datagram(p.stun(*[PRIORITY] * 16, USERNAME)), "stun_no_username"),
+    ("USERNAME further back than any", p.datagram(p.stun(LONG, LONG, LONG, USERNAME)), "stun_malformed"),
     ("USERNAME behind too many attributes", p.datagram(p.stun(*[PRIORITY] * 40, USERNAME)), "stun_no_username"),
     ("an empty USERNAME", p.datagram(p.stun(username(""))), "stun_bad_ufrag"),
     ("a ufrag of another maker", check("Ab3d"), "stun_bad_ufrag"),
