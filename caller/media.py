@@ -59,6 +59,16 @@ class Media:
         self.channel_open_at: float | None = None
         self.session_created_at: float | None = None
 
+    @property
+    def ssrc(self) -> int:
+        """What the voice is sent with."""
+        return self._offer.ssrc
+
+    @property
+    def server(self) -> tuple[str, int]:
+        """Where media goes."""
+        return self._answer.address
+
     async def open(self, bind: str | None) -> None:
         """Binds a port of its own and begins to check. Raises OSError where there is no such local address."""
         self._socket, _ = await self._loop.create_datagram_endpoint(
@@ -67,6 +77,17 @@ class Media:
             remote_addr=self._answer.address,
         )
         self._check()
+
+    async def rebind(self) -> None:
+        """Goes on from another local port, as a caller does whose NAT forgot it; nothing else changes, and no check
+        is sent for it."""
+        old = self._socket
+        assert old is not None
+        host = old.get_extra_info("sockname")[0]
+        self._socket, _ = await self._loop.create_datagram_endpoint(
+            lambda: _Port(self), local_addr=(host, 0), remote_addr=self._answer.address
+        )
+        old.close()
 
     async def secure(self) -> None:
         """Completes when SRTP is keyed, with the data channel on its way. Raises DtlsError."""

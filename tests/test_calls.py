@@ -135,6 +135,45 @@ def test_a_spare_that_is_killed_is_replaced_and_nobody_notices(lab: Lab, applian
     assert {name: child for name, child in before.items() if name != "worker-spare"}.items() <= after.items()
 
 
+def odd_call(lab: Lab, appliance: Appliance, what: str, times: int) -> tuple[dict[str, Any], dict[str, int]]:
+    """What ``odd_caller.py`` said, and what became of its datagrams at the transceiver."""
+    until(lambda: flow_gone(appliance))
+    before = received(appliance, "transceiver", "firsthop_rx_transceiver_datagrams_total")
+    script = Path(__file__).parent / "odd_caller.py"
+    argv = [sys.executable, str(script), appliance.url, str(appliance.token_file), what, str(times)]
+    said = finish(lab.client.popen(argv, stdout=subprocess.PIPE))
+    until(lambda: flow_gone(appliance))
+    change = moved(before, received(appliance, "transceiver", "firsthop_rx_transceiver_datagrams_total"))
+    print(said, change)
+    return said, change
+
+
+def test_a_rebound_caller_keeps_its_uplink_and_gets_its_downlink_back(lab: Lab, appliance: Appliance) -> None:
+    said, change = odd_call(lab, appliance, "move", 3)
+    assert said["sent"] - change["audio"] <= 2
+    # Without a check of our own, the caller's next one would be waited for: 1.25 s on average, three times.
+    assert sum(said["gaps_ms"]) < 1500
+    assert said["returned"] > 0.8 * said["sent"]
+
+
+@pytest.mark.trials
+def test_twenty_rebindings_lose_nothing_on_the_way_up_and_a_round_trip_down(lab: Lab, appliance: Appliance) -> None:
+    said, change = odd_call(lab, appliance, "move", 20)
+    assert said["sent"] - change["audio"] <= 2
+    assert max(said["gaps_ms"]) <= 80
+
+
+def test_forged_media_with_a_known_ssrc_changes_nothing(lab: Lab, appliance: Appliance) -> None:
+    before = xdp(appliance)
+    said, change = odd_call(lab, appliance, "forge", 200)
+    assert sum(n for (verdict, _), n in moved(before, xdp(appliance)).items() if verdict == "ssrc_steered") == 200
+    assert said["answers"] == 0
+    assert said["sent"] - said["returned"] <= 2
+    # A hint brought them here; none authenticated, so no path was asked for.
+    assert change["unknown_path"] >= 200
+    assert change["stun_answered"] <= 4
+
+
 def test_random_bytes_get_no_answer_and_wake_no_worker(lab: Lab, appliance: Appliance) -> None:
     until(lambda: flow_gone(appliance))
     rng = random.Random(20260504)

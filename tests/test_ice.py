@@ -148,3 +148,66 @@ def test_a_client_that_comes_back_in_time_goes_on() -> None:
     assert ice.expire(CONSENT_S + 2.0) == [HOME]
     assert ice.ended(CONSENT_S + 2.0) == ""
     assert ice.selected == ELSEWHERE
+
+
+def moving(now: float = 0.0) -> tuple[IceLite, Path, bytes]:
+    """A session whose caller was at one address, and the check that is sent to the one it moved to."""
+    ice = IceLite("u", 0.0, remote_ufrag="theirs", remote_password="their password")
+    old, new = Path(b"edge", address.pack("192.0.2.1", 1)), Path(b"edge", address.pack("192.0.2.1", 2))
+    request = stun.parse(stun.binding_request(b"u:theirs", ice.password.encode(), tie_breaker=1))
+    assert request is not None
+    assert ice.check(request, old, now) is not None
+    probe = ice.probe(new, now)
+    assert probe is not None
+    return ice, new, probe
+
+
+def test_a_probe_is_a_check_that_the_client_can_verify() -> None:
+    _, _, probe = moving()
+    message = stun.parse(probe)
+    assert message is not None
+    assert stun.server_ufrag(message) == b"theirs"
+    assert stun.integrity_is_valid(message, b"their password")
+
+
+def test_an_answered_probe_moves_the_selection_and_forgets_where_the_caller_was() -> None:
+    ice, new, probe = moving()
+    message = stun.parse(probe)
+    assert message is not None
+    response = stun.parse(stun.binding_response(message, address.pack("192.0.2.9", 9), b"their password"))
+    assert response is not None
+    assert ice.proved_by(response, new, 1.0)
+    assert ice.selected == new
+    assert ice.paths == (new,)
+    assert not ice.proved_by(response, new, 1.0)
+
+
+def test_an_answer_that_is_forged_or_comes_by_another_path_moves_nothing() -> None:
+    ice, new, probe = moving()
+    before = ice.selected
+    message = stun.parse(probe)
+    assert message is not None
+    forged = stun.parse(stun.binding_response(message, new.address, b"not their password"))
+    other = stun.parse(stun.binding_request(b"x:y", b"their password"))
+    assert other is not None
+    stranger = stun.parse(stun.binding_response(other, new.address, b"their password"))
+    good = stun.parse(stun.binding_response(message, new.address, b"their password"))
+    assert forged is not None
+    assert stranger is not None
+    assert good is not None
+    assert not ice.proved_by(forged, new, 1.0)
+    assert not ice.proved_by(stranger, new, 1.0)
+    assert not ice.proved_by(good, Path(b"edge", address.pack("192.0.2.1", 3)), 1.0)
+    assert ice.selected == before
+
+
+def test_probes_are_few_and_end_when_nobody_answers() -> None:
+    ice, new, _ = moving()
+    assert ice.probe(new, 0.02) is None
+    assert ice.probe(new, 0.06) is not None
+    for port in range(10, 100):
+        ice.probe(Path(b"edge", address.pack("192.0.2.1", port)), 0.06)
+    assert len(ice.probing) == MAX_PATHS
+    gone = ice.expire(5.1)
+    assert len(gone) == MAX_PATHS
+    assert ice.probing == ()

@@ -98,6 +98,9 @@ class Call:
         self.log.append(("send", path))
         asyncio.get_running_loop().call_soon(self._received, datagram)
 
+    def speaks(self, session: Session) -> None:
+        pass
+
     def path_down(self, session: Session, path: Path) -> None:
         self.log.append(("down", path))
 

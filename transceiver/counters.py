@@ -15,6 +15,7 @@ RX_DATAGRAMS = Tally(
         "rtcp",
         "dtls",
         "stun_answered",
+        "stun_response",
         "stun_malformed",
         "stun_unknown_session",
         "stun_not_authentic",

@@ -16,6 +16,8 @@ __all__ = ["CONSENT_S", "MAX_PATHS", "IceLite", "Path"]
 
 CONSENT_S = 30.0
 MAX_PATHS = 16
+PROBE_EVERY_S = 0.05
+PROBE_FOR_S = 5.0
 
 
 class Path(NamedTuple):
@@ -25,10 +27,16 @@ class Path(NamedTuple):
     address: bytes
 
 
+class _Probe(NamedTuple):
+    transaction: bytes
+    began: float
+    sent: float
+
+
 class IceLite:
     """The answering side of one session. ``password`` is ours, 144 random bits."""
 
-    def __init__(self, ufrag: str, now: float) -> None:
+    def __init__(self, ufrag: str, now: float, *, remote_ufrag: str = "", remote_password: str = "") -> None:
         self.ufrag = ufrag
         self.password = secrets.token_urlsafe(18).replace("-", "+").replace("_", "/")
         self.selected: Path | None = None
@@ -36,11 +44,19 @@ class IceLite:
         self._began = now
         self._ever_proved = False
         self._proved: dict[Path, float] = {}
+        self._remote_username = f"{remote_ufrag}:{ufrag}".encode()
+        self._remote_key = remote_password.encode()
+        self._probes: dict[Path, _Probe] = {}
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every path that holds consent."""
         return tuple(self._proved)
+
+    @property
+    def probing(self) -> tuple[Path, ...]:
+        """Every path that a check of ours is under way to."""
+        return tuple(self._probes)
 
     def check(self, message: stun.Message, path: Path, now: float) -> bytes | None:
         """The response to a binding request that arrived on ``path``, or None where it gets none.
@@ -53,16 +69,55 @@ class IceLite:
         if path not in self._proved and len(self._proved) >= MAX_PATHS:
             return None
         self._proved[path] = now
+        self._probes.pop(path, None)
         self._ever_proved = True
         if self.selected is None or stun.USE_CANDIDATE in message.attributes:
             self.selected = path
         return stun.binding_response(message, path.address, self._key)
 
+    def probe(self, path: Path, now: float) -> bytes | None:
+        """A check of our own for a path that authentic media came by, or None while the last one is still young.
+
+        A lite agent sends none by itself; a full one answers it like any other (RFC 8445 section 7.3), and its answer
+        proves the path up to 2.5 s before its own next check would.
+        """
+        last = self._probes.get(path)
+        if last is None:
+            if len(self._probes) >= MAX_PATHS:
+                return None
+            last = self._probes[path] = _Probe(secrets.token_bytes(12), now, now - PROBE_EVERY_S)
+        if now - last.sent < PROBE_EVERY_S:
+            return None
+        self._probes[path] = last._replace(sent=now)
+        return stun.binding_request(self._remote_username, self._remote_key, transaction=last.transaction)
+
+    def proved_by(self, message: stun.Message, path: Path, now: float) -> bool:
+        """Whether ``message`` answers the probe of ``path``. The path then holds consent and takes the place of the
+        selected one, whose address the caller's NAT has forgotten; should it live, the next check there says so."""
+        probe = self._probes.get(path)
+        if (
+            probe is None
+            or message.transaction != probe.transaction
+            or not stun.integrity_is_valid(message, self._remote_key)
+        ):
+            return False
+        del self._probes[path]
+        if self.selected is not None:
+            del self._proved[self.selected]
+        self._proved[path] = now
+        self.selected = path
+        return True
+
     def expire(self, now: float) -> list[Path]:
-        """Forgets and returns the paths whose consent is older than 30 s; the selection moves to the freshest."""
+        """Forgets and returns the paths whose consent is older than 30 s, or whose probe nobody answered for 5 s;
+        the selection moves to the freshest."""
         gone = [path for path, proved in self._proved.items() if now - proved > CONSENT_S]
         for path in gone:
             del self._proved[path]
+        unanswered = [path for path, probe in self._probes.items() if now - probe.began > PROBE_FOR_S]
+        for path in unanswered:
+            del self._probes[path]
+        gone += unanswered
         if self.selected not in self._proved:
             self.selected = max(self._proved, key=self._proved.__getitem__, default=None)
         return gone

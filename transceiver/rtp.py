@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-__all__ = ["Packet", "build", "is_rtcp", "is_rtp_or_rtcp", "parse", "sequence_distance"]
+__all__ = ["Packet", "build", "is_rtcp", "is_rtp_or_rtcp", "parse", "sequence_distance", "ssrc_of"]
 
 _HEADER = struct.Struct("!BBHII")
 
@@ -29,6 +29,13 @@ def is_rtp_or_rtcp(datagram: bytes) -> bool:
 def is_rtcp(datagram: bytes) -> bool:
     """Tells RTCP from RTP on one port (RFC 5761 section 4)."""
     return 192 <= datagram[1] <= 223
+
+
+def ssrc_of(datagram: bytes) -> int | None:
+    """The SSRC that an RTP packet claims, encrypted or not; None for RTCP and everything else."""
+    if len(datagram) < 12 or not is_rtp_or_rtcp(datagram) or is_rtcp(datagram):
+        return None
+    return int.from_bytes(datagram[8:12], "big")
 
 
 def parse(data: bytes) -> Packet | None:

@@ -1,4 +1,4 @@
-"""One transceiver process: its link, its sessions, and who gets which datagram."""
+"""One transceiver process: it answers offers, and owns every session that comes of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from firsthop import logs, metrics
 from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
 from firsthop.notify import notify
-from transceiver import agents, counters, rtp, sdp
-from transceiver.counters import RX_DATAGRAMS
+from transceiver import agents, counters, sdp
 from transceiver.dtls import Certificate, check_aiortc
-from transceiver.ice import Path
 from transceiver.link import Link
 from transceiver.pacer import Pacer
+from transceiver.routing import Routing
 from transceiver.session import Session
-from wire import frames, keys, stun, ufrag
+from wire import frames, keys, ufrag
 from wire import link as wire_link
 
 __all__ = ["Transceiver", "run"]
@@ -39,78 +38,14 @@ class Transceiver:
         self._cluster = cluster
         self._certificate: Certificate = Certificate.generateCertificate()
         self._pacer = Pacer()
-        self._sessions: dict[bytes, Session] = {}
-        self._by_path: dict[Path, Session] = {}
-        self._worker_of: dict[Path, bytes] = {}
-        self._link = Link(socket, self._on_data, self._on_control)
+        self._routing = Routing()
+        self._link = self._routing.link = Link(socket, self._routing.on_data, self._on_control)
         self._log = logs.get()
 
     @property
     def sessions(self) -> int:
         """How many calls there are."""
-        return len(self._sessions)
-
-    # --- datagrams
-
-    def _on_data(self, worker: bytes, batch: frames.Data) -> None:
-        edge = worker.partition(b"/")[0]
-        for client, datagram in batch.datagrams():
-            path = Path(edge, client)
-            if datagram and datagram[0] <= 3:
-                self._on_stun(worker, path, datagram)
-                continue
-            session = self._by_path.get(path)
-            if session is None:
-                RX_DATAGRAMS["unknown_path"] += 1
-                continue
-            try:
-                if rtp.is_rtp_or_rtcp(datagram):
-                    session.media(datagram)
-                elif datagram and 20 <= datagram[0] <= 63:
-                    session.dtls(datagram)
-                else:
-                    RX_DATAGRAMS["other"] += 1
-            except Exception as e:
-                # Ours to mend, and no reason for its neighbours in the batch to be lost.
-                session.fail(e)
-
-    def _on_stun(self, worker: bytes, path: Path, datagram: bytes) -> None:
-        message = stun.parse(datagram)
-        name = stun.server_ufrag(message) if message else None
-        if message is None or name is None:
-            RX_DATAGRAMS["stun_malformed"] += 1
-            return
-        session = self._sessions.get(name)
-        if session is None:
-            RX_DATAGRAMS["stun_unknown_session"] += 1
-            return
-        response = session.check(message, path)
-        if response is None:
-            RX_DATAGRAMS["stun_not_authentic"] += 1
-            return
-        RX_DATAGRAMS["stun_answered"] += 1
-        self._by_path[path] = session
-        self._worker_of[path] = worker
-        # The edge must know the flow before the client hears back and DTLS begins. It is told at every check, so
-        # that an edge that forgot everything knows again after the next one.
-        ssrcs = list(session.ssrcs)
-        self._link.control(worker, "path.up", address=path.address, ufrag=session.ufrag, ssrcs=ssrcs)
-        self._link.send(worker, path.address, response)
-        session.connect()
-
-    # --- what sessions ask of the link
-
-    def send(self, session: Session, path: Path, datagram: bytes) -> None:
-        # A client that used its port again for another call has given the path away.
-        if self._by_path.get(path) is session:
-            self._link.send(self._worker_of[path], path.address, datagram)
-        else:
-            counters.TX_DATAGRAMS["no_path"] += 1
-
-    def path_down(self, session: Session, path: Path) -> None:
-        if self._by_path.get(path) is session:
-            del self._by_path[path]
-            self._link.control(self._worker_of.pop(path), "path.down", address=path.address)
+        return len(self._routing.sessions)
 
     # --- control
 
@@ -139,7 +74,7 @@ class Transceiver:
         found = agents.find(name)
         if found is None:
             return refuse("model_not_found", f"no agent called {name!r}: there is {', '.join(agents.names())}", "model")
-        if len(self._sessions) >= self._config.max_sessions:
+        if len(self._routing.sessions) >= self._config.max_sessions:
             return refuse("full", f"this transceiver holds its {self._config.max_sessions} calls")
         try:
             parsed = sdp.parse(offer)
@@ -150,19 +85,19 @@ class Transceiver:
             parsed,
             sealed,
             (name, found),
-            outbound=self,
+            outbound=self._routing,
             pacer=self._pacer,
             certificate=self._certificate,
-            on_end=self._forget,
+            on_end=self._routing.remove,
         )
         answer = session.answer(self._certificate, host, port)
-        self._sessions[sealed.encode()] = session
+        self._routing.add(session)
         self._link.control(peer, "session.answer", request=request, ufrag=sealed, sdp=answer)
         self._log.info("session", call=ufrag.call_id(sealed), agent=name, edge=peer.decode(errors="replace"))
         return None
 
     def _end(self, peer: bytes, request: int, ufrag: str) -> None:
-        session = self._sessions.get(ufrag.encode())
+        session = self._routing.sessions.get(ufrag.encode())
         if session is None or session.ended:
             self._link.control(
                 peer,
@@ -177,22 +112,19 @@ class Transceiver:
         self._link.control(peer, "session.ended", request=request)
 
     def _health(self, peer: bytes, request: int) -> None:
-        self._link.control(peer, "health", request=request, sessions=len(self._sessions), agents=agents.names())
-
-    def _forget(self, session: Session) -> None:
-        self._sessions.pop(session.ufrag.encode(), None)
+        self._link.control(peer, "health", request=request, sessions=len(self._routing.sessions), agents=agents.names())
 
     async def sweep_forever(self) -> None:
         """Ends what nobody cares for any more."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             now = time.monotonic()
-            for session in tuple(self._sessions.values()):
+            for session in tuple(self._routing.sessions.values()):
                 session.sweep(now)
 
     async def close(self) -> None:
         """Says goodbye to every caller."""
-        live = tuple(self._sessions.values())
+        live = tuple(self._routing.sessions.values())
         for session in live:
             session.end("shutdown")
         await asyncio.gather(*(session.closed() for session in live))

@@ -42,6 +42,9 @@ class Outbound(Protocol):
     def path_down(self, session: Session, path: Path) -> None:
         """Tells the edge that the path holds consent no more."""
 
+    def speaks(self, session: Session) -> None:
+        """The caller sends with another SSRC than was known."""
+
 
 class Session:
     """``on_end(session)`` is called once, after which nothing more is sent."""
@@ -58,7 +61,7 @@ class Session:
         on_end: Callable[[Session], None],
     ) -> None:
         self.ufrag = ufrag
-        self.ice = IceLite(ufrag, time.monotonic())
+        self.ice = IceLite(ufrag, time.monotonic(), remote_ufrag=offer.ice_ufrag, remote_password=offer.ice_password)
         self.ended = ""
         self._offer = offer
         self._agent_name, self._agent_type = agent
@@ -119,27 +122,43 @@ class Session:
         if not self._secure.connected or self._agent is None:
             RX_DATAGRAMS["too_early"] += 1
             return
-        now = time.monotonic()
         if rtp.is_rtcp(datagram):
             compound = self._secure.unprotect_rtcp(datagram)
             RX_DATAGRAMS["rtcp" if compound is not None else "srtp_not_authentic"] += 1
             if compound is not None:
-                self._reports.received(compound, now)
-            return
-        plain = self._secure.unprotect(datagram)
-        packet = rtp.parse(plain) if plain is not None else None
+                self._reports.received(compound, time.monotonic())
+        elif not self.media_if_authentic(datagram):
+            RX_DATAGRAMS["srtp_not_authentic"] += 1
+
+    def media_if_authentic(self, datagram: bytes) -> bool:
+        """Takes an SRTP datagram from whatever path; False, and neither counted nor looked at, unless it is ours."""
+        plain = self._secure.unprotect(datagram) if self._secure.connected and self._agent is not None else None
+        if plain is not None:
+            self._hear(plain)
+        return plain is not None
+
+    def _hear(self, plain: bytes) -> None:
+        assert self._agent is not None
+        packet = rtp.parse(plain)
         if packet is None:
-            RX_DATAGRAMS["srtp_not_authentic" if plain is None else "rtp_malformed"] += 1
+            RX_DATAGRAMS["rtp_malformed"] += 1
             return
         if packet.payload_type != self._offer.opus_payload_type:
             RX_DATAGRAMS["other_payload"] += 1
             return
         RX_DATAGRAMS["audio"] += 1
-        self._reception.add(packet, now)
+        known = self._reception.ssrc
+        self._reception.add(packet, time.monotonic())
+        if self._reception.ssrc != known:
+            self._out.speaks(self)
         if self._agent.hears == "opus":
             self._ask(self._agent.heard_opus, packet.payload, packet.timestamp, packet.marker)
         else:
             self._hearing.push(packet)
+
+    def moved(self) -> None:
+        """The caller has another address, and answered there."""
+        self._log.info("path moved")
 
     # --- life
 
@@ -191,7 +210,7 @@ class Session:
         try:
             await self._secure.close()
         finally:
-            for path in self.ice.paths:
+            for path in (*self.ice.paths, *self.ice.probing):
                 self._out.path_down(self, path)
             self._on_end(self)
 

@@ -1,0 +1,73 @@
+"""A caller to whom something happens: ``python odd_caller.py URL TOKEN_FILE move|forge TIMES``.
+
+Places one echo call and, while it talks,
+
+* ``move``: goes on from another local port, once a second, as behind a NAT that forgets;
+* ``forge``: sends media with the call's own SSRC from another port, which is not encrypted for the call.
+
+Prints as JSON the longest times (ms) without audio, how many frames were sent and returned, and how many datagrams
+the forger got.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from pathlib import Path
+
+import aiohttp
+
+from caller.call import Call, Line
+from caller.media import Media
+from caller.signaling import Token, calls_url
+from caller.voice import generated
+from transceiver import rtp
+from transceiver.pacer import Pacer
+
+
+async def move(media: Media, times: int) -> list[float]:
+    gaps = []
+    for _ in range(times):
+        media.reception.longest_gap_ms = 0.0
+        await media.rebind()
+        await asyncio.sleep(1)
+        gaps.append(media.reception.longest_gap_ms)
+    return gaps
+
+
+async def forge(media: Media, times: int) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger:
+        forger.setblocking(False)
+        for i in range(times):
+            forger.sendto(rtp.build(111, False, i, i * 960, media.ssrc, bytes(100)), media.server)
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(1)
+        answers = 0
+        while True:
+            try:
+                forger.recv(2048)
+            except BlockingIOError:
+                return answers
+            answers += 1
+
+
+async def main(url: str, token_file: Path, what: str, times: int) -> None:
+    token = Token(token_file.read_text().strip(), str(token_file))
+    async with aiohttp.ClientSession() as http:
+        call = Call(Line(http, calls_url(url, "echo"), token, generated(), Pacer()))
+        await call.set_up()
+        assert call.media is not None
+        talking = asyncio.create_task(call.talk(2 + times if what == "move" else 4))
+        await asyncio.sleep(1)
+        gaps = await move(call.media, times) if what == "move" else []
+        answers = await forge(call.media, times) if what == "forge" else 0
+        await talking
+        await call.hang_up()
+    result = call.result()
+    said = {"gaps_ms": gaps, "answers": answers, "sent": result.frames_sent, "returned": result.frames_returned}
+    print(json.dumps(said))
+
+
+asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])))

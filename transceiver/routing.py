@@ -1,0 +1,164 @@
+"""Which session gets which datagram, and over which worker its answers go.
+
+STUN requests are addressed by ufrag. Everything else belongs to the session that holds consent on the path it came
+by. A caller whose NAT gave it a new address is found by its SSRC, which the edge took for a hint: its media is
+believed when it authenticates, the edge is asked to steer the new address, and the session sends a check of its own
+there. Media goes to the new address only when that is answered.
+"""
+
+from __future__ import annotations
+
+import time
+
+from transceiver import rtp
+from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
+from transceiver.ice import Path
+from transceiver.link import Link
+from transceiver.session import Session
+from wire import frames, stun
+
+__all__ = ["Routing"]
+
+
+class Routing:
+    """The sessions of a process by all the names that datagrams know them by. ``link`` is set before any arrives."""
+
+    link: Link
+
+    def __init__(self) -> None:
+        self.sessions: dict[bytes, Session] = {}
+        self._by_path: dict[Path, Session] = {}
+        self._moving: dict[Path, Session] = {}  # media came from there, and a check of ours is under way
+        self._worker_of: dict[Path, bytes] = {}
+        self._by_ssrc: dict[int, list[Session]] = {}
+        self._ssrcs_of: dict[Session, tuple[int, ...]] = {}
+
+    def add(self, session: Session) -> None:
+        """A new session, reachable by its ufrag from now on."""
+        self.sessions[session.ufrag.encode()] = session
+        self.speaks(session)
+
+    def remove(self, session: Session) -> None:
+        """A session that has ended and given its paths up."""
+        self.sessions.pop(session.ufrag.encode(), None)
+        self._forget_ssrcs(session)
+
+    # --- from the edge
+
+    def on_data(self, worker: bytes, batch: frames.Data) -> None:
+        """A batch from a worker; each datagram is counted once, by what became of it."""
+        edge = worker.partition(b"/")[0]
+        for client, datagram in batch.datagrams():
+            path = Path(edge, client)
+            if datagram and datagram[0] <= 3:
+                self._on_stun(worker, path, datagram)
+                continue
+            session = self._by_path.get(path)
+            if session is None:
+                self._on_moved_media(worker, path, datagram)
+                continue
+            try:
+                if rtp.is_rtp_or_rtcp(datagram):
+                    session.media(datagram)
+                elif datagram and 20 <= datagram[0] <= 63:
+                    session.dtls(datagram)
+                else:
+                    RX_DATAGRAMS["other"] += 1
+            except Exception as e:
+                # Ours to mend, and no reason for its neighbours in the batch to be lost.
+                session.fail(e)
+
+    def _on_stun(self, worker: bytes, path: Path, datagram: bytes) -> None:
+        message = stun.parse(datagram)
+        if message is None:
+            RX_DATAGRAMS["stun_malformed"] += 1
+        elif message.kind == stun.BINDING_RESPONSE:
+            self._on_response(path, message)
+        else:
+            self._on_request(worker, path, message)
+
+    def _on_request(self, worker: bytes, path: Path, message: stun.Message) -> None:
+        session = self.sessions.get(stun.server_ufrag(message) or b"")
+        if session is None:
+            RX_DATAGRAMS["stun_unknown_session"] += 1
+            return
+        response = session.check(message, path)
+        if response is None:
+            RX_DATAGRAMS["stun_not_authentic"] += 1
+            return
+        RX_DATAGRAMS["stun_answered"] += 1
+        self._moving.pop(path, None)
+        self._by_path[path] = session
+        # The edge must know the flow before the client hears back and DTLS begins. It is told at every check, so
+        # that an edge that forgot everything knows again after the next one.
+        self._path_up(session, path, worker)
+        self.link.send(worker, path.address, response)
+        session.connect()
+
+    def _on_moved_media(self, worker: bytes, path: Path, datagram: bytes) -> None:
+        """Media by a path that nobody holds consent on: it is its caller's if it authenticates."""
+        ssrc = rtp.ssrc_of(datagram)
+        for session in self._by_ssrc.get(ssrc, ()) if ssrc is not None else ():
+            try:
+                if not session.media_if_authentic(datagram):
+                    continue
+            except Exception as e:
+                session.fail(e)
+                return
+            probe = session.ice.probe(path, time.monotonic())
+            if probe is not None:
+                if self._moving.get(path) is not session:
+                    self._moving[path] = session
+                    self._path_up(session, path, worker)
+                self.link.send(worker, path.address, probe)
+            return
+        RX_DATAGRAMS["unknown_path"] += 1
+
+    def _on_response(self, path: Path, message: stun.Message) -> None:
+        session = self._moving.get(path)
+        left = session.ice.selected if session is not None else None
+        if session is None or not session.ice.proved_by(message, path, time.monotonic()):
+            RX_DATAGRAMS["stun_not_authentic"] += 1
+            return
+        RX_DATAGRAMS["stun_response"] += 1
+        del self._moving[path]
+        self._by_path[path] = session
+        if left is not None:
+            self.path_down(session, left)
+        session.moved()
+
+    # --- from sessions
+
+    def send(self, session: Session, path: Path, datagram: bytes) -> None:
+        """Queues a datagram for the client at ``path``."""
+        # A client that used its port again for another call has given the path away.
+        if self._by_path.get(path) is session:
+            self.link.send(self._worker_of[path], path.address, datagram)
+        else:
+            TX_DATAGRAMS["no_path"] += 1
+
+    def path_down(self, session: Session, path: Path) -> None:
+        """The path is the session's no more, and the edge need not know it."""
+        for table in (self._by_path, self._moving):
+            if table.get(path) is session:
+                del table[path]
+                self.link.control(self._worker_of.pop(path), "path.down", address=path.address)
+
+    def speaks(self, session: Session) -> None:
+        """The session's SSRCs are known, or others than before."""
+        self._forget_ssrcs(session)
+        self._ssrcs_of[session] = session.ssrcs
+        for ssrc in session.ssrcs:
+            self._by_ssrc.setdefault(ssrc, []).append(session)
+
+    def _forget_ssrcs(self, session: Session) -> None:
+        for ssrc in self._ssrcs_of.pop(session, ()):
+            others = self._by_ssrc[ssrc]
+            others.remove(session)
+            if not others:
+                del self._by_ssrc[ssrc]
+
+    def _path_up(self, session: Session, path: Path, worker: bytes) -> None:
+        self._worker_of[path] = worker
+        ssrcs = list(session.ssrcs)
+        self.link.control(worker, "path.up", address=path.address, ufrag=session.ufrag, ssrcs=ssrcs)
