@@ -6,11 +6,13 @@
  * own stack hands it to that core's socket.
  *
  * Compiled by edge/steering.py, which puts `enum verdict` (bpf/verdicts.py) in front and sets MEDIA_PORT,
- * MEDIA_ADDRESS_0 to _3 (optional), FLOW_ENTRIES, SSRC_ENTRIES, CPU_ENTRIES, MAX_CPUS and the sizes in layout.h.
+ * MEDIA_ADDRESS_0 to _3 (optional), FLOW_ENTRIES, SSRC_ENTRIES, BUCKET_ENTRIES, CPU_ENTRIES, MAX_CPUS, what admit.h
+ * calls UNKNOWN_ and the sizes in layout.h.
  * Each packet is counted exactly once. */
 
 #include <uapi/linux/bpf.h>
 
+#include "admit.h"
 #include "parse.h"
 #include "stun.h"
 #include "ufrag.h"
@@ -40,6 +42,8 @@ BPF_CPUMAP(cpus, CPU_ENTRIES);
 /* A plain hash and not an LRU: new entries come from proof only, and a flood cannot push out a call. */
 BPF_HASH(flows, struct flow_key, struct flow, FLOW_ENTRIES);
 BPF_HASH(ssrcs, __be32, u32, SSRC_ENTRIES);
+/* An LRU: a flood from ever new prefixes pushes out buckets, and can push out nothing else. */
+BPF_TABLE("lru_hash", struct prefix, u64, buckets, BUCKET_ENTRIES);
 BPF_PERCPU_ARRAY(counters, u64, VERDICTS * MAX_CPUS);
 
 static __always_inline void count(u32 verdict, u32 cpu)
@@ -66,8 +70,24 @@ static __always_inline int steer_to(u32 verdict, u32 cpu)
     return XDP_REDIRECT;
 }
 
-static __always_inline int steer_by_ufrag(struct cursor c, u32 bytes)
+/* Whether a stranger's packet may be steered now. */
+static __always_inline int admit(const struct flow_key *from)
 {
+    if (!UNKNOWN_INTERVAL_NS)
+        return 1;
+
+    struct prefix prefix = prefix_of(from);
+    u64 now = bpf_ktime_get_ns(), first = now + UNKNOWN_INTERVAL_NS;
+    u64 *due = buckets.lookup(&prefix);
+    if (due)
+        return take_token(due, now);
+    buckets.update(&prefix, &first);
+    return 1;
+}
+
+static __always_inline int steer_by_ufrag(struct cursor c, struct datagram *d)
+{
+    u32 bytes = d->bytes;
     int verdict = find_username(&c, &bytes);
     if (verdict != PARSED)
         return leave(verdict);
@@ -88,6 +108,11 @@ static __always_inline int steer_by_ufrag(struct cursor c, u32 bytes)
     if (ice_digits(tag >> 16) != *(u64 *)(ufrag + UFRAG_HEAD_BYTES))
         return leave(VERDICT_STUN_BAD_TAG);
 
+    /* Drop: ufrags cross the network in the clear, so a flood may repeat one that is good. A call that stands is
+     * not limited. */
+    if (!flows.lookup(&d->from) && !admit(&d->from))
+        return leave(VERDICT_RATE_LIMITED);
+
     u32 slot = tag % SLOTS;
     u32 *cpu = slots.lookup(&slot);
     /* Drop: cannot be, but the verifier asks. */
@@ -96,18 +121,18 @@ static __always_inline int steer_by_ufrag(struct cursor c, u32 bytes)
     return steer_to(VERDICT_STUN_STEERED, *cpu);
 }
 
-static __always_inline int steer_by_ssrc(struct cursor c, u32 bytes)
+static __always_inline int steer_by_ssrc(struct cursor c, struct datagram *d)
 {
     struct rtp_header *rtp = c.at;
 
     /* Drop: too short to name a source. The shortest RTCP packet, an empty receiver report, has 8 bytes. */
-    if (bytes < 8 || c.at + 8 > c.end)
+    if (d->bytes < 8 || c.at + 8 > c.end)
         return leave(VERDICT_RTP_UNKNOWN_SSRC);
 
     __be32 ssrc = rtp->timestamp;
     if (rtp->type < RTCP_FIRST || rtp->type > RTCP_LAST) {
         /* Drop: RTP's header alone has 12. */
-        if (bytes < sizeof(*rtp) || (void *)(rtp + 1) > c.end)
+        if (d->bytes < sizeof(*rtp) || (void *)(rtp + 1) > c.end)
             return leave(VERDICT_RTP_UNKNOWN_SSRC);
         ssrc = rtp->ssrc;
     }
@@ -115,6 +140,9 @@ static __always_inline int steer_by_ssrc(struct cursor c, u32 bytes)
     /* Drop: neither address nor source belongs to a call here. */
     if (!cpu)
         return leave(VERDICT_RTP_UNKNOWN_SSRC);
+    /* Drop: whoever overheard an SSRC may guess as often as a rebound NAT speaks, and no more. */
+    if (!admit(&d->from))
+        return leave(VERDICT_RATE_LIMITED);
     return steer_to(VERDICT_SSRC_STEERED, *cpu);
 }
 
@@ -138,7 +166,7 @@ int firsthop_steer(struct xdp_md *ctx)
             swap16(stun->length) + sizeof(*stun) != d.bytes || d.bytes % 4)
             return leave(VERDICT_STUN_MALFORMED);
         if (stun->type == swap16(STUN_BINDING_REQUEST))
-            return steer_by_ufrag(c, d.bytes);
+            return steer_by_ufrag(c, &d);
     }
 
     struct flow *flow = flows.lookup(&d.from);
@@ -153,7 +181,7 @@ int firsthop_steer(struct xdp_md *ctx)
         return steer_to(VERDICT_FLOW_STEERED, flow->cpu);
     }
     if (*first >= RTP_FIRST && *first <= RTP_LAST)
-        return steer_by_ssrc(c, d.bytes);
+        return steer_by_ssrc(c, &d);
     /* Drop: only an address that passed a STUN check may say anything else. */
     return leave(VERDICT_UNKNOWN_FLOW);
 }

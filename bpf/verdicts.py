@@ -54,6 +54,11 @@ VERDICTS: tuple[Verdict, ...] = (
         "dropped",
         "The ufrag has our format and a known key, but its tag is wrong: invented or altered.",
     ),
+    Verdict(
+        "rate_limited",
+        "dropped",
+        "A valid tag or a known SSRC from an unknown address, but its prefix has sent more than strangers may.",
+    ),
     Verdict("unknown_flow", "dropped", "DTLS, STUN other than a request, or anything else from an unknown address."),
     Verdict("rtp_unknown_ssrc", "dropped", "RTP or RTCP from an unknown address, with an SSRC that is unknown too."),
     Verdict("no_core", "dropped", "The chosen core has no entry in the CPU map: dropped, never delivered elsewhere."),

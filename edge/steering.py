@@ -36,6 +36,13 @@ __all__ = [
 
 MAX_CPUS: Final = 128
 DEFAULT_FLOW_ENTRIES: Final = 65536
+# 100 calls behind one address that a NAT moves at once, each with 50 packets a second, until their new flows are
+# known; starting at once they send 20 checks a second each (RFC 8445 section 14.2). A second of it may come in one
+# burst. To the transceivers it is 4 % of a core, should all of it be a good ufrag repeated by a flood.
+DEFAULT_UNKNOWN_RATE: Final = 5000
+DEFAULT_UNKNOWN_BURST: Final = 5000
+# Prefixes whose buckets are remembered, at about 100 bytes each.
+BUCKET_ENTRIES: Final = 65536
 # Datagrams on their way to a core. The kernel's own examples use 192 to 2048; at 400 kpps this is 5 ms.
 CPU_QUEUE: Final = 2048
 
@@ -58,7 +65,8 @@ class Steering:
     """The loaded program and its maps. Close it, or use it in a ``with`` statement.
 
     ``flows_fd`` and ``ssrcs_fd`` are for ``kernel.FlowStore`` in the workers, which inherit them; ``prog_fd`` is
-    for ``kernel.prog_test_run``.
+    for ``kernel.prog_test_run``. Behind ``buckets_fd`` are 16 byte prefixes and the time (u64, ns of CLOCK_MONOTONIC)
+    at which each will have used what it took.
     """
 
     def __init__(self, prog_fd: int, map_fds: Mapping[str, int], cpus: Sequence[int]) -> None:
@@ -66,6 +74,7 @@ class Steering:
         self.prog_fd = prog_fd
         self.flows_fd = map_fds["flows"]
         self.ssrcs_fd = map_fds["ssrcs"]
+        self.buckets_fd = map_fds["buckets"]
         self.cpus = tuple(cpus)
         self._fds = [prog_fd, *map_fds.values()]
         self._link_fd: int | None = None
@@ -86,6 +95,9 @@ class Steering:
         cpus: Sequence[int],
         *,
         flow_entries: int = DEFAULT_FLOW_ENTRIES,
+        unknown_rate: int = DEFAULT_UNKNOWN_RATE,
+        unknown_burst: int = DEFAULT_UNKNOWN_BURST,
+        unknown_prefixes: tuple[int, int] = (32, 64),
     ) -> Steering:
         """Compile, load and fill the program, attached to nothing yet.
 
@@ -93,6 +105,9 @@ class Steering:
         ``keys`` the 16 byte ufrag keys by key id; ``cpus`` the workers' CPUs: slot i goes to
         ``cpus[i % len(cpus)]``.
         ``flow_entries`` bounds the flow table and the SSRC table each, at about 100 bytes an entry.
+        ``unknown_rate`` is how many packets a second are steered from the unknown addresses of one prefix, and
+        ``unknown_burst`` how many at once; a rate of 0 sets no limit. ``unknown_prefixes`` are the prefixes' lengths
+        in bits for IPv4 and IPv6. Known flows are never limited.
 
         Raises SteeringUnavailable, or ValueError for arguments that cannot be.
         """
@@ -104,11 +119,14 @@ class Steering:
             raise ValueError(f"workers need CPUs between 0 and {MAX_CPUS - 1}, not {list(cpus)}")
         if flow_entries < 1:
             raise ValueError(f"a flow table of {flow_entries} entries holds no flow")
+        admission = _admission(unknown_rate, unknown_burst, unknown_prefixes)
         _require_what_bcc_needs()
         cflags = {
+            **admission,
             "MEDIA_PORT": port,
             "FLOW_ENTRIES": flow_entries,
             "SSRC_ENTRIES": flow_entries,
+            "BUCKET_ENTRIES": BUCKET_ENTRIES,
             "CPU_ENTRIES": max(cpus) + 1,
             "MAX_CPUS": MAX_CPUS,
             "FLOW_KEY_BYTES": kernel.FLOW_KEY.size,
@@ -281,6 +299,26 @@ def _require_what_bcc_needs() -> None:
         )
 
 
+def _admission(rate: int, burst: int, prefixes: tuple[int, int]) -> dict[str, int]:
+    """The constants of ``bpf/admit.h``."""
+    if not 0 <= rate <= 10**9 or not 1 <= burst <= 10**9:
+        raise ValueError(f"{rate} packets a second and {burst} at once from unknown addresses are not a limit")
+    if not (0 <= prefixes[0] <= 32 and 0 <= prefixes[1] <= 128):
+        raise ValueError(f"prefixes of {prefixes[0]} bits of IPv4 and {prefixes[1]} of IPv6 do not exist")
+    interval = 10**9 // rate if rate else 0
+    v4, *v6 = struct.unpack("=5I", _mask(prefixes[0], 4) + _mask(prefixes[1], 16))
+    return {
+        "UNKNOWN_INTERVAL_NS": interval,
+        "UNKNOWN_WINDOW_NS": (burst - 1) * interval,
+        "UNKNOWN_V4_MASK": v4,
+        **{f"UNKNOWN_V6_MASK_{i}": word for i, word in enumerate(v6)},
+    }
+
+
+def _mask(bits: int, size: int) -> bytes:
+    return ((1 << bits) - 1 << size * 8 - bits).to_bytes(size, "big")
+
+
 def _compile(cflags: Mapping[str, int]) -> tuple[int, dict[str, int]]:
     """Compile and load ``bpf/steer.c``. Returns the descriptors of the program and of each map, ours to close.
 
@@ -301,7 +339,7 @@ def _compile(cflags: Mapping[str, int]) -> tuple[int, dict[str, int]]:
         try:
             module = BPF(text=text.encode(), cflags=flags)
             program = module.load_func(b"firsthop_steer", BPF.XDP)
-            maps = ("keys", "slots", "cpus", "flows", "ssrcs", "counters")
+            maps = ("keys", "slots", "cpus", "flows", "ssrcs", "buckets", "counters")
             return os.dup(program.fd), {name: os.dup(module[name.encode()].map_fd) for name in maps}
         except Exception as error:
             said = kept()

@@ -93,7 +93,13 @@ class Supervisor:
         steering = None
         try:
             steering = Steering.load(
-                port, pack(host, port)[:16], self._keys.ufrag, self._cpus, flow_entries=edge.flow_entries
+                port,
+                pack(host, port)[:16],
+                self._keys.ufrag,
+                self._cpus,
+                flow_entries=edge.flow_entries,
+                unknown_rate=edge.unknown_rate,
+                unknown_burst=edge.unknown_burst,
             )
             mode = steering.attach(edge.interface)
         except SteeringError as e:

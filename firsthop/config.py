@@ -131,6 +131,13 @@ class Edge(_Section):
     interface: str = Field("", description="where XDP attaches; empty: the kernel spreads flows by itself")
     cores: tuple[int, ...] = Field((), description="one worker each; empty: all that this process may use")
     flow_entries: int = Field(65536, ge=64, le=1 << 24, description="flows that the kernel map holds")
+    unknown_rate: int = Field(
+        5000,
+        ge=0,
+        le=10**6,
+        description="packets a second from one IPv4 address or IPv6 /64 not yet in a call; 0: no limit",
+    )
+    unknown_burst: int = Field(5000, ge=1, le=10**6, description="as many of them may come at once")
     http: Address = Field("127.0.0.1:8080", description="signaling listens here")
     tls_certificate: Path | None = Field(None, description="PEM chain; with it signaling speaks HTTPS")
     tls_key: Path | None = Field(None, description="PEM key of that certificate")

@@ -14,7 +14,7 @@ from typing import Any
 
 import packets as p
 import pytest
-from steer_run import GOLDEN, KEYS, SLOT_TO_CPU, loaded, run
+from steer_run import GOLDEN, KEYS, SLOT_TO_CPU, exhaust, loaded, run
 
 import bpf
 from bpf.verdicts import VERDICTS, c_enum, markdown_table
@@ -35,6 +35,7 @@ INTEGRITY = p.attribute(stun.MESSAGE_INTEGRITY, bytes(20))
 
 KNOWN_PORT, KNOWN_SSRC = 40001, 0x01020304
 KNOWN_V6 = "2001:db8::77"
+LIMITED, LIMITED_V6 = "198.18.0.66", "2001:db8:66::1"
 CLIENT_HELLO = b"\x16\xfe\xfd" + bytes(60)
 
 
@@ -45,6 +46,11 @@ def username(text: str) -> bytes:
 def check(ufrag_text: str, sport: int = p.CLIENT_PORT) -> bytes:
     """A binding request to ``ufrag_text`` from a client that calls itself ``c``."""
     return p.datagram(p.stun(username(ufrag_text + ":c")), sport=sport)
+
+
+def limited(payload: bytes, host: str = LIMITED, sport: int = p.CLIENT_PORT) -> bytes:
+    """A datagram from a prefix that may have no more steered, unless the flow is known."""
+    return p.datagram(payload, host, sport)
 
 
 def cut(payload: bytes, size: int) -> bytes:
@@ -59,15 +65,20 @@ def changed(text: str, at: int) -> str:
 
 @pytest.fixture(scope="module")
 def steering() -> Iterator[Steering]:
-    """The program with two keys, CPUs 0 and 1, one flow over each IP version on CPU 1 and one SSRC on CPU 0."""
+    """The program with two keys, CPUs 0 and 1, one flow over each IP version on CPU 1 and one SSRC on CPU 0. Two
+    prefixes have used up what strangers may send; each has a flow of its own."""
     with loaded() as steering:
         flows = FlowStore(steering.flows_fd, steering.ssrcs_fd)
         flows.put(address.pack(p.CLIENT, KNOWN_PORT), 1, 5)
         flows.put(address.pack(KNOWN_V6, KNOWN_PORT), 1, 6)
         flows.put_ssrc(KNOWN_SSRC, 0)
+        for host in (LIMITED, LIMITED_V6):
+            exhaust(steering, host)
+            flows.put(address.pack(host, KNOWN_PORT), 1, 7)
         yield steering
 
 
+REQUEST = p.stun(USERNAME, PRIORITY, INTEGRITY)
 COLON = p.attribute(ord(":") << 8, b"")
 CHECK, RTP = p.udp(p.stun(USERNAME)), p.udp(p.rtp(KNOWN_SSRC))
 KNOWN, KNOWN_6 = p.datagram(p.rtp(1), sport=KNOWN_PORT), p.datagram(p.rtp(1), KNOWN_V6, KNOWN_PORT)
@@ -108,6 +119,12 @@ STEERED = [
     ("the first RTCP type", p.datagram(p.rtcp(KNOWN_SSRC, payload_type=192)), "ssrc_steered", 0),
     ("the last RTCP type", p.datagram(p.rtcp(KNOWN_SSRC, payload_type=223)), "ssrc_steered", 0),
     ("RTP of the type above RTCP's", p.datagram(p.rtp(KNOWN_SSRC, payload_type=224)), "ssrc_steered", 0),
+    ("a known flow's check from a limited address", limited(REQUEST, sport=KNOWN_PORT), "stun_steered", UFRAG_CPU),
+    ("the same over IPv6", limited(REQUEST, LIMITED_V6, KNOWN_PORT), "stun_steered", UFRAG_CPU),
+    ("a known flow's RTP from a limited address", limited(p.rtp(1), sport=KNOWN_PORT), "flow_steered", 1),
+    ("a known flow's DTLS from a limited prefix", limited(CLIENT_HELLO, LIMITED_V6, KNOWN_PORT), "flow_steered", 1),
+    ("a check from the address beside a limited one", limited(REQUEST, "198.18.0.67"), "stun_steered", UFRAG_CPU),
+    ("a check from the prefix beside a limited one", limited(REQUEST, "2001:db8:66:1::1"), "stun_steered", UFRAG_CPU),
     ("RTP behind hop-by-hop options", p.extended(RTP, p.HOP_BY_HOP), "ssrc_steered", 0),
     ("RTP behind a routing header", p.extended(RTP, p.ROUTING), "ssrc_steered", 0),
     ("RTP behind destination options", p.extended(RTP, p.DESTINATION), "ssrc_steered", 0),
@@ -202,6 +219,14 @@ DROPPED = [
     ("a tag with another first digit", check(changed(UFRAG, 16)), "stun_bad_tag"),
     ("a tag with another last digit", check(changed(UFRAG, 23)), "stun_bad_tag"),
     ("a bad tag from a known flow", check(changed(UFRAG, 9), KNOWN_PORT), "stun_bad_tag"),
+    ("a good check from a limited address", limited(REQUEST), "rate_limited"),
+    ("a good check from a limited prefix", limited(REQUEST, LIMITED_V6), "rate_limited"),
+    ("a good check from another host in that prefix", limited(REQUEST, "2001:db8:66::aaaa:1"), "rate_limited"),
+    ("RTP with a known SSRC from a limited address", limited(p.rtp(KNOWN_SSRC)), "rate_limited"),
+    ("RTCP with a known SSRC from a limited prefix", limited(p.rtcp(KNOWN_SSRC), LIMITED_V6), "rate_limited"),
+    ("a bad tag from a limited address", limited(p.stun(username(changed(UFRAG, 9) + ":c"))), "stun_bad_tag"),
+    ("an unknown SSRC from a limited address", limited(p.rtp(KNOWN_SSRC + 1)), "rtp_unknown_ssrc"),
+    ("DTLS from a limited address", limited(CLIENT_HELLO), "unknown_flow"),
     ("DTLS from an unknown address", p.datagram(CLIENT_HELLO), "unknown_flow"),
     ("a binding response from an unknown address", p.datagram(p.stun(kind=0x0101)), "unknown_flow"),
     ("a first byte of no protocol", p.datagram(b"\xff" * 50), "unknown_flow"),
