@@ -198,6 +198,43 @@ def test_random_bytes_get_no_answer_and_wake_no_worker(lab: Lab, appliance: Appl
     assert at_workers() == workers_before
 
 
+def flood(lab: Lab, appliance: Appliance, *, calls: int, seconds: int, may_lose: float) -> None:
+    """Calls go on under a flood of packets that do not belong, each of which is counted and reaches no worker."""
+    until(lambda: flow_gone(appliance))
+    before = xdp(appliance)
+    workers = [f"worker-{i}" for i in range(len(cores()))]
+    at_workers = [received(appliance, worker, "firsthop_rx_worker_datagrams_total") for worker in workers]
+    call = start_call(lab.client, appliance, "-n", str(calls), "--model", "echo", "--duration", str(seconds + 6))
+    until(lambda: appliance.metrics("edge")[("firsthop_xdp_flows",)] == calls)
+    argv = [sys.executable, str(Path(__file__).parent / "flood.py"), lab.edge.address, "3478", str(seconds)]
+    sent = finish(lab.client.popen(argv, stdout=subprocess.PIPE))
+    said = finish(call)
+    change = moved(before, xdp(appliance))
+    print(f"{sum(sent.values())} packets in {seconds} s; {said['audio']['packets']}; {change}")
+    assert said["calls"]["ok"] == calls
+    lost = said["audio"]["packets"]["lost"] + said["audio"]["frames"]["lost"]
+    assert lost <= may_lose * said["audio"]["packets"]["received"]
+    dropped = sum(n for (verdict, _), n in change.items() if verdict not in (*STEERED, "other_traffic"))
+    steered = sum(n for (verdict, _), n in change.items() if verdict in STEERED)
+    # Callers say a little more after they hung up, when their flow is gone already.
+    assert 0 <= dropped - sum(sent.values()) <= 20 * calls
+    reached = sum(
+        sum(moved(was, received(appliance, worker, "firsthop_rx_worker_datagrams_total")).values())
+        for worker, was in zip(workers, at_workers, strict=True)
+    )
+    assert reached == steered
+
+
+def test_a_flood_costs_no_call_its_audio(lab: Lab, appliance: Appliance) -> None:
+    # One core sends, steers and relays here, and a machine may be busy besides; the long form is strict.
+    flood(lab, appliance, calls=4, seconds=1, may_lose=0.05)
+
+
+@pytest.mark.trials
+def test_a_long_flood_costs_twenty_calls_nothing(lab: Lab, appliance: Appliance) -> None:
+    flood(lab, appliance, calls=20, seconds=20, may_lose=0.001)
+
+
 def test_wrong_token_is_refused_and_the_caller_says_so(lab: Lab, appliance: Appliance, tmp_path: Path) -> None:
     wrong = tmp_path / "token"
     wrong.write_text("not-the-token\n")
