@@ -7,7 +7,7 @@
  *
  * Compiled by edge/steering.py, which puts `enum verdict` (bpf/verdicts.py) in front and sets MEDIA_PORT,
  * MEDIA_ADDRESS_0 to _3 (optional), FLOW_ENTRIES, SSRC_ENTRIES, BUCKET_ENTRIES, CPU_ENTRIES, MAX_CPUS, what admit.h
- * calls UNKNOWN_ and the sizes in layout.h.
+ * calls UNKNOWN_ and the sizes in layout.h. edge/classify.py says the same in Python: read that first.
  * Each packet is counted exactly once. */
 
 #include <uapi/linux/bpf.h>

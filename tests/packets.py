@@ -78,7 +78,9 @@ def ipv6(
     )
 
 
-def extended(payload: bytes, *headers: int, following: int = UDP, size: int = 8, cut: int = 0) -> bytes:
+def extended(
+    payload: bytes, *headers: int, src: str = CLIENT_V6, following: int = UDP, size: int = 8, cut: int = 0
+) -> bytes:
     """A frame over IPv6 to the edge with these extension headers of ``size`` bytes, a multiple of 8, in front of
     ``payload``; ``cut`` bytes are missing at the end. A fragment header has 8 bytes and is that of a first fragment."""
     chain = b""
@@ -86,7 +88,7 @@ def extended(payload: bytes, *headers: int, following: int = UDP, size: int = 8,
         after = headers[at + 1] if at + 1 < len(headers) else following
         rest = struct.pack("!xHI", 1, 9) if kind == FRAGMENT else bytes([size // 8 - 1]) + bytes(size - 2)
         chain += bytes([after]) + rest
-    packet = ipv6(chain + payload, following=(*headers, following)[0])
+    packet = ipv6(chain + payload, src, following=(*headers, following)[0])
     return ethernet(packet[: len(packet) - cut], IPV6)
 
 

@@ -1,0 +1,215 @@
+"""``bpf/steer.c`` and ``edge/classify.py`` decide alike, whatever arrives.
+
+Random bytes would nearly all be other traffic, so most packets are good ones, put together at random and then
+damaged a little: a bit, a byte, a field, a cut, a piece taken out or doubled.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import packets as p
+import pytest
+import test_steer as fixtures
+from steer_run import CPUS, GOLDEN, KEYS, SLOT_TO_CPU, exhaust, loaded, prefix
+
+from bpf.verdicts import VERDICTS
+from edge import kernel
+from edge.classify import Tables, classify
+from edge.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore
+from edge.steering import Steering
+from wire import address, stun, ufrag
+
+RETURNED = {"steered": XDP_REDIRECT, "passed": XDP_PASS, "dropped": XDP_DROP}
+KIND = {v.label: v.kind for v in VERDICTS}
+
+HOSTS = ("198.18.0.2", "198.18.0.3", "2001:db8::2", "2001:db8:3::2")
+LIMITED = ("198.18.0.3", "2001:db8:3::2")
+PORTS = (40001, 40002, 40003)
+SSRCS = {0x01020304: 0, 0xFFFFFFFF: 1, 7: 5}
+NO_CPU = 5
+TABLES = Tables(
+    port=p.MEDIA_PORT,
+    address=None,
+    keys=KEYS,
+    slots=[None if slot % 9 == 0 else NO_CPU if slot % 11 == 0 else CPUS[slot % 2] for slot in range(ufrag.SLOTS)],
+    cpus=CPUS,
+    flows={address.pack(host, PORTS[0]): at % 2 for at, host in enumerate(HOSTS)}
+    | {address.pack(HOSTS[0], PORTS[1]): NO_CPU},
+    ssrcs=SSRCS,
+    limited={prefix(host) for host in LIMITED},
+)
+
+FIXTURE_TABLES = Tables(
+    port=p.MEDIA_PORT,
+    address=None,
+    keys=KEYS,
+    slots=SLOT_TO_CPU,
+    cpus=CPUS,
+    flows={
+        address.pack(host, fixtures.KNOWN_PORT): 1
+        for host in (p.CLIENT, fixtures.KNOWN_V6, fixtures.LIMITED, fixtures.LIMITED_V6)
+    },
+    ssrcs={fixtures.KNOWN_SSRC: 0},
+    limited={prefix(fixtures.LIMITED), prefix(fixtures.LIMITED_V6)},
+)
+EVERY_FIXTURE = (
+    fixtures.described(fixtures.STEERED)
+    + fixtures.described([(*case, "other_traffic", 0) for case in fixtures.PASSED])
+    + fixtures.described([(*case, 0) for case in fixtures.DROPPED])
+)
+
+
+def fill(steering: Steering) -> None:
+    """The kernel's maps as ``TABLES`` has them."""
+    steering.set_slots(TABLES.slots)
+    store = FlowStore(steering.flows_fd, steering.ssrcs_fd)
+    for flow, cpu in TABLES.flows.items():
+        store.put(flow, cpu, 1)
+    for ssrc, cpu in TABLES.ssrcs.items():
+        store.put_ssrc(ssrc, cpu)
+    for host in LIMITED:
+        exhaust(steering, host)
+
+
+def a_ufrag(rng: random.Random) -> bytes:
+    key_id = rng.choice(list(KEYS))
+    text = ufrag.seal(rng.randrange(1 << 18), key_id, KEYS[key_id], random=rng.getrandbits(72)).encode()
+    if rng.random() < 0.2:
+        at = rng.randrange(len(text))
+        text = text[:at] + rng.choice([b"A", b"+", b":", b"\0", b"", b"xx"]) + text[at + 1 :]
+    return text
+
+
+def a_check(rng: random.Random) -> bytes:
+    attributes = [p.attribute(stun.USERNAME, a_ufrag(rng) + rng.choice([b":", b":client", b""]))]
+    kinds = (stun.PRIORITY, stun.USE_CANDIDATE, stun.ICE_CONTROLLING, stun.MESSAGE_INTEGRITY, 0x8022, 0xC057)
+    for _ in range(rng.choice([0, 1, 3, 3, 3, 8, 15, 16, 20])):
+        size = rng.choice([0, 1, 4, 4, 8, 20, 600]) if rng.random() < 0.3 else 4
+        attributes.append(p.attribute(rng.choice(kinds), rng.randbytes(size)))
+    rng.shuffle(attributes)
+    return p.stun(*attributes, kind=rng.choice([1, 1, 1, 1, 0x0101, 0x0011, 3]))[:3000]
+
+
+def a_payload(rng: random.Random) -> bytes:
+    choice = rng.randrange(8)
+    if choice < 3:
+        return a_check(rng)
+    if choice < 5:
+        ssrc = rng.choice([*SSRCS, rng.getrandbits(32)])
+        return p.rtp(ssrc, rng.randbytes(rng.randrange(60)), payload_type=rng.randrange(256))
+    if choice == 5:
+        return p.rtcp(rng.choice([*SSRCS, 9]), payload_type=rng.randrange(190, 226)) + rng.randbytes(rng.randrange(9))
+    if choice == 6:
+        return rng.choice([b"\x16\xfe\xfd", b"\x17\xfe\xfd", b"\x40\0", b"\0", b"\3"]) + rng.randbytes(
+            rng.randrange(60)
+        )
+    return rng.randbytes(rng.choice([0, 1, 2, 7, 8, 11, 12, 19, 20, 60]))
+
+
+def a_frame(rng: random.Random) -> bytes:
+    """A packet as a network might bring it, with each rarity often enough to be met."""
+    datagram = p.udp(a_payload(rng), rng.choice(PORTS), p.MEDIA_PORT if rng.random() < 0.96 else rng.getrandbits(16))
+    host = rng.choice(HOSTS)
+    odd = rng.random()
+    if ":" not in host:
+        options = bytes(4 * rng.randrange(11)) if odd < 0.1 else b""
+        fragment = rng.choice([0x2000, 0x4000, 0x2001, 100]) if 0.05 < odd < 0.15 else 0
+        frame = p.ethernet(p.ipv4(datagram, host, options=options, fragment=fragment))
+    else:
+        headers = [rng.choice([p.HOP_BY_HOP, p.ROUTING, p.FRAGMENT, p.DESTINATION]) for _ in range(rng.randrange(7))]
+        if odd < 0.7:
+            headers = [kind for kind in headers if kind != p.FRAGMENT][: rng.randrange(2)]
+        following = p.UDP if rng.random() < 0.97 else rng.randrange(256)
+        frame = p.extended(datagram, *headers, src=host, following=following, size=rng.choice([8, 8, 16, 256]))
+    tags = rng.choice([(), (), (), (p.CUSTOMER_TAG,), (p.SERVICE_TAG, p.CUSTOMER_TAG), (p.CUSTOMER_TAG,) * 3])
+    return p.tagged(frame, *tags) + bytes(rng.choice([0, 0, 0, 6, 18]))
+
+
+def damaged(rng: random.Random, frame: bytes) -> bytes:
+    """The frame with one to three faults. Headers are hit more often than their share of the bytes."""
+    data = bytearray(frame)
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        at = rng.randrange(min(len(data), rng.choice([60, 120, 4000])))
+        fault = rng.randrange(7)
+        if fault == 0:
+            data[at] ^= 1 << rng.randrange(8)
+        elif fault == 1:
+            data[at] = rng.randrange(256)
+        elif fault == 2:
+            data[at : at + 2] = rng.choice([0, 1, 4, 7, 8, 0x7FFF, 0x8000, 0xFFFF]).to_bytes(2, "big")
+        elif fault == 3:
+            # A field one off: the boundaries of all lengths.
+            value = int.from_bytes(data[at : at + 2], "big") + rng.choice([-4, -1, 1, 4])
+            data[at : at + 2] = (value & 0xFFFF).to_bytes(2, "big")
+        elif fault == 4:
+            del data[max(at, 14) :]
+        elif fault == 5:
+            del data[at : at + rng.choice([1, 2, 4, 8])]
+        else:
+            data[at:at] = data[at : at + rng.choice([1, 2, 4, 8])]
+        if len(data) < 14:
+            return frame
+    return bytes(data)
+
+
+def a_packet(rng: random.Random) -> bytes:
+    """14 to 3,400 bytes, which is what ``BPF_PROG_TEST_RUN`` takes."""
+    choice = rng.random()
+    if choice < 0.05:
+        return rng.randbytes(14 + rng.randrange(200))
+    frame = a_frame(rng)
+    return (frame if choice < 0.35 else damaged(rng, frame))[:3400]
+
+
+def agree(where: bytes | None, count: int, seed: int) -> Counter[str]:
+    """Both halves on ``count`` packets, each counted once and where Python says. How often each label came."""
+    rng = random.Random(seed)
+    tables = replace(TABLES, address=where)
+    seen: Counter[str] = Counter()
+    with loaded(where=where, unknown_rate=10**9, unknown_burst=10**9) as steering:
+        fill(steering)
+        before = steering.counters()
+        for _ in range(count):
+            packet = a_packet(rng)
+            label, cpu = classify(packet, tables)
+            xdp, _, _ = kernel.prog_test_run(steering.prog_fd, packet)
+            after = steering.counters()
+            moved = {key: n - before.get(key, 0) for key, n in after.items() if n != before.get(key, 0)}
+            assert (moved, xdp) == ({(label, cpu): 1}, RETURNED[KIND[label]]), packet.hex()
+            before = after
+            seen[label] += 1
+    return seen
+
+
+@pytest.mark.needs_root
+def test_c_and_python_decide_alike() -> None:
+    assert set(agree(None, 2000, 1)) == set(KIND)
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("host", [p.EDGE, p.EDGE_V6])
+def test_c_and_python_decide_alike_where_one_address_is_ours(host: str) -> None:
+    assert {"other_traffic", "stun_steered", "stun_bad_tag"} <= set(agree(address.pack(host, 0)[:16], 500, 2))
+
+
+@pytest.mark.needs_root
+@pytest.mark.trials
+def test_c_and_python_decide_alike_on_a_hundred_thousand_packets() -> None:
+    seen = agree(None, 100_000, 3)
+    print(dict(seen.most_common()))
+    assert min(seen[label] for label in KIND) >= 100
+
+
+@pytest.mark.parametrize(("packet", "label", "cpu"), EVERY_FIXTURE)
+def test_python_judges_the_fixtures_as_the_kernel_does(packet: bytes, label: str, cpu: int) -> None:
+    assert classify(packet, FIXTURE_TABLES) == (label, cpu)
+
+
+def test_prefixes_of_other_lengths() -> None:
+    tables = replace(TABLES, prefixes=(20, 50), limited={address.pack("10.1.16.0", 0)[:16]})
+    check = p.stun(p.attribute(stun.USERNAME, GOLDEN["vectors"][0]["ufrag"].encode() + b":c"))
+    assert classify(p.datagram(check, "10.1.31.255"), tables) == ("rate_limited", 0)
+    assert classify(p.datagram(check, "10.1.32.0"), tables)[0] != "rate_limited"
