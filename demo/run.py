@@ -22,10 +22,12 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from caller.report import waterfall
 from demo import page
+from firsthop.config import load
+from firsthop.status_cli import Host
+from firsthop.status_view import cores, since_start
 from lab.appliance import Appliance, ApplianceError
 from lab.network import Lab, LabError
 
@@ -113,32 +115,15 @@ def _place_call(console: Console, appliance: Appliance, lab: Lab | None) -> bool
 
 def _show_cores(console: Console, appliance: Appliance) -> None:
     """What each core got: from XDP where it steers, from the workers in any case."""
-    table = Table(title="What XDP and the workers counted, by core", title_justify="left", box=None, title_style="bold")
-    counted: dict[str, dict[str, float]] = {}
-    dropped: dict[str, float] = {}
-    # The edge was told no cores, so worker i has the i-th that this process may use.
-    cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
-    for i, core in enumerate(cores):
-        for (metric, *labels), value in appliance.metrics(f"worker-{i}").items():
-            if metric in ("firsthop_rx_worker_datagrams_total", "firsthop_tx_worker_datagrams_total") and value:
-                where = "in" if "_rx_" in metric else "out"
-                counted.setdefault(f"worker {where}: {labels[0]}", {})[core] = value
-    for (metric, *labels), value in appliance.metrics("edge").items():
-        if metric == "firsthop_rx_xdp_packets_total" and value:
-            core, verdict = sorted(labels)
-            if verdict.endswith("_steered"):
-                counted.setdefault(f"XDP: {verdict}", {})[core] = value
-            else:
-                dropped[verdict] = value
-    table.add_column("")
-    for core in cores:
-        table.add_column(f"core {core}", justify="right")
-    for row in sorted(counted):
-        table.add_row(row, *(f"{counted[row].get(core, 0):.0f}" for core in cores))
-    console.print()
-    console.print(table)
-    if dropped:
-        console.print("XDP on no core's account: " + ", ".join(f"{k} {v:.0f}" for k, v in sorted(dropped.items())))
+    host = Host(load(appliance.config_file))
+    status = appliance.edge.inside(host.totals)
+    console.print("\n[bold]What XDP and the workers counted, by core[/]")
+    console.print(cores(status, since_start))
+    packets = status.xdp.packets if status.xdp is not None else {}
+    others = {verdict: n for verdict, n in packets.items() if n.total and not verdict.endswith("_steered")}
+    if others:
+        told = ", ".join(f"{verdict} {since_start(n)}" for verdict, n in sorted(others.items()))
+        console.print(f"XDP on no core's account: {told}")
 
 
 async def _serve_page(console: Console, appliance: Appliance, port: int) -> None:

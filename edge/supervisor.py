@@ -35,14 +35,24 @@ _SOCKET_BUFFER_BYTES = 4 << 20
 _SO_RCVBUFFORCE = 33
 
 
-class _SteeringCollector(Collector):
-    """The first stage of the funnel, read from the kernel when Prometheus asks."""
+class _EdgeCollector(Collector):
+    """Who works where, and the first stage of the funnel, read from the kernel when Prometheus asks."""
 
-    def __init__(self, steering: Steering, mode: str) -> None:
+    def __init__(self, cpus: list[int], steering: Steering | None, mode: str) -> None:
+        self._cpus = cpus
         self._steering = steering
         self._mode = mode
 
     def collect(self) -> Iterator[Metric]:
+        workers = GaugeMetricFamily("firsthop_edge_worker_cpu", "The CPU that each worker runs on", labels=["worker"])
+        for index, cpu in enumerate(self._cpus):
+            workers.add_metric([str(index)], cpu)
+        yield workers
+        attached = GaugeMetricFamily("firsthop_xdp_attached", "1 while XDP steers", labels=["mode"])
+        attached.add_metric([self._mode], 0 if self._steering is None else 1)
+        yield attached
+        if self._steering is None:
+            return
         packets = CounterMetricFamily(
             "firsthop_rx_xdp_packets",
             "Packets seen by XDP; core is where it sent them",
@@ -52,9 +62,6 @@ class _SteeringCollector(Collector):
             packets.add_metric([verdict, str(cpu)], count)
         yield packets
         yield GaugeMetricFamily("firsthop_xdp_flows", "Flows in the kernel's table", value=self._steering.flow_count())
-        attached = GaugeMetricFamily("firsthop_xdp_attached", "1 while XDP steers", labels=["mode"])
-        attached.add_metric([self._mode], 1)
-        yield attached
 
 
 class Supervisor:
@@ -149,10 +156,8 @@ class Supervisor:
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
-        collectors: list[Collector] = [self._children.restarts]
-        if self._steering is not None:
-            collectors.append(_SteeringCollector(self._steering, self._mode))
-        metrics.serve("edge.metrics", *self._metrics_address(0), *collectors)
+        edge = _EdgeCollector(self._cpus, self._steering, self._mode)
+        metrics.serve("edge.metrics", *self._metrics_address(0), self._children.restarts, edge)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -24,9 +24,13 @@ _config_option = click.option(
 
 
 class _Lazy(click.Group):
-    """Finds ``call`` and ``demo`` only when they are asked for: both import much."""
+    """Finds ``call``, ``demo`` and ``status`` only when they are asked for: they import much."""
 
-    _elsewhere: ClassVar = {"call": "caller.cli:call", "demo": "demo.run:demo"}
+    _elsewhere: ClassVar = {
+        "call": "caller.cli:call",
+        "demo": "demo.run:demo",
+        "status": "firsthop.status_cli:status",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self._elsewhere])

@@ -1,0 +1,322 @@
+"""What a host does now, worked out of two scrapes of its processes: who is up, totals, and rates between the two.
+
+Pure: ``status_cli`` fetches the scrapes, ``status_view`` draws the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+__all__ = [
+    "ALARMS",
+    "Alarm",
+    "Count",
+    "Counts",
+    "Down",
+    "Scrape",
+    "Signaling",
+    "Status",
+    "Transceiver",
+    "Worker",
+    "Xdp",
+    "compare",
+    "read",
+    "total",
+    "worker_cpus",
+]
+
+# Counters that stand still on a healthy host, and what it means when they do not. Refused strangers are not here:
+# on a public port they are weather.
+ALARMS = {
+    "link_down": "a transceiver is away or too slow, and what its callers sent was dropped",
+    "socket_full": "a core or its network cannot keep up with what it should send to callers",
+    "table_full": "a worker knows as many flows as it can: new calls lose their audio",
+    "kernel_map_full": "the kernel knows as many flows as it can: raise edge.flow_entries",
+    "no_core": "XDP chose a core that has no worker: start the edge again",
+    "edge_gone": "a transceiver had audio for a worker that is no longer linked",
+    "edge_full": "a worker does not keep up with what a transceiver sends it",
+    "overflow": "a session could not take what it was given, audio was dropped",
+    "agent_failed": "an agent raised an exception: its traceback is in the transceiver's log",
+    "session_failed": "a session raised an exception: its traceback is in the transceiver's log",
+    "dtls_failed": "a caller's DTLS handshake failed: the reason is in the transceiver's log",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """One ``/metrics``, read at ``at_s`` of a monotonic clock: (name, label values in the order of the labels' names)
+    to value."""
+
+    at_s: float
+    samples: Mapping[tuple[str, ...], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A counter: ``total`` since its process started, and its rate over the interval."""
+
+    total: int = 0
+    per_s: float = 0.0
+
+
+Counts = dict[str, Count]
+"""Counters of one family by outcome, verdict, status or reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """A process that should answer at ``address`` and does not."""
+
+    process: str
+    address: str
+    what_to_do: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A counter of ``ALARMS``, or ``restarts``, that has moved; ``what`` is for the person who must act."""
+
+    process: str
+    counter: str
+    count: Count
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Xdp:
+    """``mode`` is native, generic or off; ``flows`` are those in the kernel's table; ``packets`` by verdict."""
+
+    mode: str
+    flows: int
+    packets: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """``steered`` is what XDP sent to its core, by verdict; ``received`` and ``sent`` are by outcome."""
+
+    worker: int
+    cpu: int
+    up: bool
+    restarts: int
+    flows: int
+    steered: Counts
+    received: Counts
+    sent: Counts
+    flows_refused: Counts
+    dropped: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Signaling:
+    """``responses`` are by HTTP status."""
+
+    up: bool
+    restarts: int
+    responses: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Transceiver:
+    """Datagrams and frames are by outcome, ``ended`` by reason."""
+
+    id: int
+    up: bool
+    sessions: int
+    received: Counts
+    sent: Counts
+    frames_in: Counts
+    frames_out: Counts
+    ended: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One look at a host. ``xdp`` is None where no supervisor answers, ``signaling`` where no edge belongs here."""
+
+    interval_s: float
+    flows: int
+    xdp: Xdp | None
+    workers: list[Worker]
+    signaling: Signaling | None
+    transceivers: list[Transceiver]
+    down: list[Down]
+    alarms: list[Alarm]
+    nothing: bool = field(default=False)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all is well, 1 nothing runs at all, 3 something is down."""
+        return 1 if self.nothing else 3 if self.down else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``; rates are per second."""
+        fields = asdict(self)
+        del fields["nothing"]
+        return {"ok": self.exit_code == 0, **fields}
+
+
+def read(text: str) -> dict[tuple[str, ...], float]:
+    """The samples of one ``/metrics`` page. Raises ValueError where it is not one of firsthop's processes."""
+    samples = {
+        (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    if not any(name.startswith("firsthop_") for name, *_ in samples):
+        raise ValueError("somebody else answers here")
+    return samples
+
+
+def worker_cpus(supervisor: Scrape | None) -> dict[int, int]:
+    """The CPU of each worker, as the supervisor tells; nothing where it does not answer."""
+    if supervisor is None:
+        return {}
+    name = "firsthop_edge_worker_cpu"
+    return {int(key[1]): int(cpu) for key, cpu in sorted(supervisor.samples.items()) if key[0] == name}
+
+
+def total(counts: Iterable[Count]) -> Count:
+    """Their sum."""
+    counts = list(counts)
+    return Count(sum(count.total for count in counts), sum(count.per_s for count in counts))
+
+
+def compare(before: Mapping[str, Scrape], after: Mapping[str, Scrape], expected: Mapping[str, str]) -> Status:
+    """What happened between two looks at the processes (``supervisor``, ``signaling``, ``worker-<n>`` and
+    ``transceiver-<id>``), each there if it answered. ``expected`` are the addresses of those that must."""
+    look = _Look(before, after)
+    down = [Down(name, address, _what_to_do(name)) for name, address in expected.items() if name not in after]
+    workers = [_worker(look, index, cpu) for index, cpu in sorted(worker_cpus(after.get("supervisor")).items())]
+    xdp = None
+    if "supervisor" in after:
+        mode = next((key[1] for key in after["supervisor"].samples if key[0] == "firsthop_xdp_attached"), "off")
+        packets: dict[str, list[Count]] = {}
+        for (_, verdict), count in look.family("supervisor", "firsthop_rx_xdp_packets_total").items():
+            packets.setdefault(verdict, []).append(count)
+        flows = look.gauge("supervisor", "firsthop_xdp_flows")
+        xdp = Xdp(mode, flows, {verdict: total(counts) for verdict, counts in packets.items()})
+    signaling = None
+    if "signaling" in {*after, *expected}:
+        responses = look.counts("signaling", "firsthop_signaling_responses_total")
+        signaling = Signaling("signaling" in after, look.restarts("signaling").total, responses)
+    names = sorted({name for name in (*after, *expected) if name.startswith("transceiver-")}, key=_number)
+    transceivers = [_transceiver(look, name) for name in names]
+    return Status(
+        interval_s=look.interval_s,
+        flows=sum(worker.flows for worker in workers),
+        xdp=xdp,
+        workers=workers,
+        signaling=signaling,
+        transceivers=transceivers,
+        down=down,
+        alarms=list(_alarms(look)),
+        nothing=not after,
+    )
+
+
+class _Look:
+    """Two scrapes of every process, read together."""
+
+    def __init__(self, before: Mapping[str, Scrape], after: Mapping[str, Scrape]) -> None:
+        self._before = before
+        self.after = after
+        self.interval_s = max((self._elapsed_s(name) for name in after), default=0.0)
+
+    def _elapsed_s(self, process: str) -> float:
+        earlier = self._before.get(process)
+        return self.after[process].at_s - earlier.at_s if earlier else 0.0
+
+    def family(self, process: str, name: str) -> dict[tuple[str, ...], Count]:
+        """The counters ``name`` by label values; none where the process does not answer."""
+        if process not in self.after:
+            return {}
+        earlier = self._before[process].samples if process in self._before else {}
+        elapsed_s = self._elapsed_s(process)
+        counts = {}
+        for key, value in self.after[process].samples.items():
+            if key[0] == name:
+                was = earlier.get(key, 0.0)
+                # Less than before: it was started again meanwhile, and has counted from nothing since.
+                moved = value - was if value >= was else value
+                counts[key[1:]] = Count(int(value), moved / elapsed_s if elapsed_s > 0 else 0.0)
+        return counts
+
+    def counts(self, process: str, name: str) -> Counts:
+        """The same for a family with one label."""
+        return {key[0]: count for key, count in self.family(process, name).items()}
+
+    def gauge(self, process: str, name: str) -> int:
+        """A value without labels; 0 where it is not known."""
+        return int(self.after[process].samples.get((name,), 0)) if process in self.after else 0
+
+    def restarts(self, child: str) -> Count:
+        """How often the supervisor had to start it again."""
+        return self.counts("supervisor", "firsthop_edge_restarts_total").get(child, Count())
+
+
+def _worker(look: _Look, index: int, cpu: int) -> Worker:
+    name = f"worker-{index}"
+    received = look.counts(name, "firsthop_rx_worker_datagrams_total")
+    sent = look.counts(name, "firsthop_tx_worker_datagrams_total")
+    lost = [count for outcome, count in received.items() if not outcome.startswith("forwarded_")]
+    lost += [count for outcome, count in sent.items() if outcome != "sent"]
+    steered = look.family("supervisor", "firsthop_rx_xdp_packets_total")
+    return Worker(
+        worker=index,
+        cpu=cpu,
+        up=name in look.after,
+        restarts=look.restarts(name).total,
+        flows=look.gauge(name, "firsthop_worker_flows"),
+        # What XDP steers nowhere is counted under core 0, and belongs to no worker.
+        steered={v: n for (core, v), n in steered.items() if core == str(cpu) and v.endswith("_steered")},
+        received=received,
+        sent=sent,
+        flows_refused=look.counts(name, "firsthop_worker_flows_refused_total"),
+        dropped=total(lost),
+    )
+
+
+def _transceiver(look: _Look, name: str) -> Transceiver:
+    return Transceiver(
+        id=_number(name),
+        up=name in look.after,
+        sessions=look.gauge(name, "firsthop_transceiver_sessions"),
+        received=look.counts(name, "firsthop_rx_transceiver_datagrams_total"),
+        sent=look.counts(name, "firsthop_tx_transceiver_datagrams_total"),
+        frames_in=look.counts(name, "firsthop_rx_agent_frames_total"),
+        frames_out=look.counts(name, "firsthop_tx_agent_frames_total"),
+        ended=look.counts(name, "firsthop_transceiver_sessions_ended_total"),
+    )
+
+
+def _alarms(look: _Look) -> Iterable[Alarm]:
+    for child, count in look.counts("supervisor", "firsthop_edge_restarts_total").items():
+        if count.total:
+            yield Alarm(child, "restarts", count, "it died and was started again: journalctl -u firsthop-edge")
+    for process, scrape in look.after.items():
+        found: dict[str, list[Count]] = {}
+        for family in dict.fromkeys(key[0] for key in scrape.samples if key[0].endswith("_total")):
+            for labels, count in look.family(process, family).items():
+                found.setdefault(labels[-1] if labels else "", []).append(count)
+        for counter, what in ALARMS.items():
+            count = total(found.get(counter, ()))
+            if count.total:
+                yield Alarm(process, counter, count, what)
+
+
+def _what_to_do(process: str) -> str:
+    if process.startswith("transceiver-"):
+        unit = f"firsthop-transceiver@{_number(process)}"
+        return f"systemctl start {unit}; why it went: journalctl -u {unit}"
+    if process == "supervisor":
+        return "systemctl start firsthop-edge; why it went: journalctl -u firsthop-edge"
+    return f"if it died it is started again at once: journalctl -u firsthop-edge; if it hangs: pkill -KILL -x {process}"
+
+
+def _number(process: str) -> int:
+    return int(process.rpartition("-")[2])

@@ -1,0 +1,175 @@
+"""``firsthop status``: ask every process of this host for its metrics, and say how it is."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from firsthop.config import Config, load, split_address
+from firsthop.errors import ConfigError
+from firsthop.status import Scrape, Status, compare, read, worker_cpus
+from firsthop.status_view import view
+
+__all__ = ["Host", "status"]
+
+_PATIENCE_S = 2.0
+# systemd/firsthop-transceiver@.service: an instance's metrics are on 950<id> of loopback.
+_UNIT_PORT = 9500
+_UNIT_IDS = range(10)
+# No proxy: what is asked is this host.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Host:
+    """The processes that a configuration puts on this host."""
+
+    def __init__(self, config: Config) -> None:
+        self._edge = split_address(config.edge.metrics)
+        # Hosts may share one file: the edge belongs to the one that has its address. It does not start without
+        # transceivers, so where none is named no edge is meant to run.
+        self._edge_expected = bool(config.edge.transceivers) and _is_here(f"tcp://{config.edge.media}")
+        peers = {peer.id: peer.endpoint for peer in config.edge.transceivers}
+        if not peers:
+            peers = {config.transceiver.id: config.transceiver.endpoint}
+        self._transceivers: dict[str, list[tuple[str, int]]] = {}
+        for number, endpoint in peers.items():
+            if not _is_here(endpoint):
+                continue
+            places = [split_address(config.transceiver.metrics)] if number == config.transceiver.id else []
+            if number in _UNIT_IDS:
+                places.append(("127.0.0.1", _UNIT_PORT + number))
+            if places:
+                self._transceivers[f"transceiver-{number}"] = places
+
+    def look(self) -> tuple[dict[str, Scrape], dict[str, str]]:
+        """What each process that answers says now, and the addresses of those that should answer."""
+        host, port = self._edge
+        supervisor = _scrape([self._edge])
+        edge = {"signaling": (host, port + 1)}
+        edge |= {f"worker-{index}": (host, port + 2 + index) for index in worker_cpus(supervisor)}
+        asked = {name: [place] for name, place in edge.items()} | self._transceivers
+        with ThreadPoolExecutor(len(asked)) as pool:
+            answers = {"supervisor": supervisor, **dict(zip(asked, pool.map(_scrape, asked.values()), strict=True))}
+        expected = {"supervisor": [self._edge], **asked}
+        if not self._edge_expected and supervisor is None:
+            expected = dict(self._transceivers)
+        found = {name: scrape for name, scrape in answers.items() if scrape is not None}
+        return found, {name: _shown(*places[0]) for name, places in expected.items()}
+
+    def watch(self, interval_s: float) -> Iterator[Status]:
+        """A status each ``interval_s`` seconds, with the rates of that time."""
+        before, _ = self.look()
+        due = time.monotonic()
+        while True:
+            due = max(due + interval_s, time.monotonic())
+            time.sleep(due - time.monotonic())
+            after, expected = self.look()
+            yield compare(before, after, expected)
+            before = after
+
+    def totals(self) -> Status:
+        """A status at once, in which every rate is 0."""
+        after, expected = self.look()
+        return compare({}, after, expected)
+
+    def nothing(self) -> str:
+        """The line that says that nothing runs here."""
+        return f"nothing of firsthop answers on this host (edge.metrics {_shown(*self._edge)}): is this its --config?"
+
+
+@click.command()
+@click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="FIRSTHOP_CONFIG_FILE",
+    help="This host's TOML file; FIRSTHOP_<SECTION>__<KEY> variables go over it.",
+)
+@click.option("--watch", is_flag=True, help="Go on until Ctrl-C; with --json, one object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: totals, and rates per second.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.05, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds over which rates are measured.",
+)
+def status(config: Path | None, watch: bool, as_json: bool, interval: float) -> None:
+    """Show what this host's edge and transceivers do.
+
+    The exit code is 0 when all is well, 1 when nothing runs, 3 when something is down, 2 for a wrong configuration.
+    """
+    try:
+        host = Host(load(config))
+    except ConfigError as e:
+        click.echo(f"firsthop: {e}", err=True)
+        sys.exit(2)
+    with suppress(KeyboardInterrupt):
+        if watch:
+            _watch(host, interval, as_json)
+        else:
+            sys.exit(_once(host, interval, as_json))
+
+
+def _once(host: Host, interval_s: float, as_json: bool) -> int:
+    now = next(host.watch(interval_s))
+    if now.nothing:
+        click.echo(f"firsthop: {host.nothing()}", err=True)
+    elif as_json:
+        click.echo(json.dumps(now.as_json(), indent=2))
+    else:
+        Console(highlight=False).print(view(now))
+    return now.exit_code
+
+
+def _watch(host: Host, interval_s: float, as_json: bool) -> None:
+    if as_json:
+        for now in host.watch(interval_s):
+            click.echo(json.dumps(now.as_json()))
+        return
+    console = Console(highlight=False)
+    # The terminal's other screen: whatever the height, and what stood there before comes back.
+    with Live(Text("measuring", style="dim"), console=console, auto_refresh=False, screen=True) as screen:
+        for now in host.watch(interval_s):
+            screen.update(Text(host.nothing(), style="bold red") if now.nothing else view(now), refresh=True)
+
+
+def _scrape(places: list[tuple[str, int]]) -> Scrape | None:
+    """What the first of ``places`` that is one of ours says; None where none is."""
+    for place in places:
+        with suppress(OSError, HTTPException, ValueError):
+            with _opener.open(f"http://{_shown(*place)}/metrics", timeout=_PATIENCE_S) as response:
+                text = response.read().decode()
+            return Scrape(time.monotonic(), read(text))
+    return None
+
+
+def _is_here(endpoint: str) -> bool:
+    """Whether what listens on ``endpoint`` is on this host: an address that can be bound here."""
+    scheme, _, rest = endpoint.partition("://")
+    if scheme == "ipc":
+        return True
+    host, _ = split_address(rest)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,149 @@
+"""What a person sees of a host: who is down first, then cores, then what packets and calls became."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bpf.verdicts import VERDICTS
+from firsthop.status import ALARMS, Count, Counts, Status, Transceiver, total
+
+__all__ = ["cores", "per_second", "since_start", "view"]
+
+_XDP_OFF = "forged packets reach the workers, and the kernel's hash, not the ufrag, chooses the core"
+_KINDS = {verdict.label: verdict.kind for verdict in VERDICTS}
+
+
+def per_second(count: Count) -> str:
+    """Its rate, in at most six characters: 0, 0.3, 50, 12.3k."""
+    rate = count.per_s
+    for unit in ("", "k", "M"):
+        if rate < (1000 if unit else 10_000):
+            return f"{rate:.1f}{unit}" if unit or 0 < rate < 10 else f"{rate:.0f}"
+        rate /= 1000
+    return f"{rate:.1f}G"
+
+
+def since_start(count: Count) -> str:
+    """Its total."""
+    return f"{count.total:,}"
+
+
+def view(status: Status) -> RenderableType:
+    """Everything, in at most 80 columns where that is possible."""
+    parts: list[RenderableType] = []
+    for down in status.down:
+        head = Text.assemble((f"{down.process} is down", "bold red"), f": nothing answers on {down.address}")
+        parts += [head, Padding(Text(down.what_to_do), (0, 0, 1, 2))]
+    if status.xdp is not None:
+        parts += [_headline(status), Text(), cores(status, per_second), Text()]
+    sections = []
+    if status.xdp is not None:
+        for kind in ("steered", "passed", "dropped"):
+            packets = {v: n for v, n in status.xdp.packets.items() if _KINDS.get(v, "dropped") == kind}
+            sections.append(_section(f"XDP {kind}", packets))
+        sections.append(_section("workers, from callers", _merged(*(w.received for w in status.workers))))
+        sections.append(_section("workers, to callers", _merged(*(w.sent for w in status.workers))))
+        sections.append(_section("flows refused", _merged(*(w.flows_refused for w in status.workers))))
+    if status.signaling is not None:
+        sections.append(_section("signaling, by status", status.signaling.responses))
+    parts += _flowing(sections)
+    for transceiver in status.transceivers:
+        parts += _transceiver(transceiver)
+    if status.alarms:
+        parts.append(_alarms(status))
+    return Group(*parts)
+
+
+def cores(status: Status, figure: Callable[[Count], str]) -> Table:
+    """A row for each core and its worker; ``figure`` is ``per_second`` or ``since_start``."""
+    unit = "/s" if figure is per_second else ""
+    steering = status.xdp is not None and status.xdp.mode != "off"
+    verdicts = [verdict.label for verdict in VERDICTS if verdict.kind == "steered"] if steering else []
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("core", justify="right", no_wrap=True)
+    table.add_column("worker", no_wrap=True)
+    headings = ["restarts", "flows", *(f"XDP\n{v.removesuffix('_steered')}{unit}" for v in verdicts)]
+    for heading in (*headings, f"in{unit}", f"out{unit}", f"drops{unit}"):
+        table.add_column(Text(heading, justify="right"), justify="right", no_wrap=True, vertical="bottom")
+    for worker in status.workers:
+        restarts = Text(str(worker.restarts), style="yellow" if worker.restarts else "dim")
+        flows = Text(str(worker.flows), style="" if worker.flows else "dim")
+        steered = [_figure(figure, worker.steered.get(v, Count())) for v in verdicts]
+        figures: list[Text] = [Text("-", style="dim")] * 3
+        if worker.up:
+            received, sent = total(worker.received.values()), worker.sent.get("sent", Count())
+            figures = [_figure(figure, received), _figure(figure, sent), _figure(figure, worker.dropped, "yellow")]
+        name = Text("up" if worker.up else "down", style="green" if worker.up else "bold red")
+        table.add_row(str(worker.cpu), name, restarts, flows, *steered, *figures)
+    return table
+
+
+def _headline(status: Status) -> Text:
+    assert status.xdp is not None
+    up = sum(worker.up for worker in status.workers)
+    counted = f"{up} of {len(status.workers)} workers up; flows: {status.flows}; rates over {status.interval_s:.1f} s"
+    if status.xdp.mode == "off":
+        return Text.assemble(("XDP off", "bold yellow"), f"; {counted}\n", (f"  {_XDP_OFF}", "yellow"))
+    style = "bold green" if status.xdp.mode == "native" else "bold yellow"
+    return Text.assemble((f"XDP {status.xdp.mode}", style), f"; {counted}")
+
+
+def _section(title: str, counts: Mapping[str, Count]) -> RenderableType | None:
+    """What has ever been counted there; None where nothing was."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column(title, min_width=21, no_wrap=True)
+    table.add_column(Text("per s", style="dim"), justify="right", min_width=6, no_wrap=True)
+    table.add_column(Text("total", style="dim"), justify="right", min_width=8, no_wrap=True)
+    for name, count in counts.items():
+        if count.total:
+            alarm = name in ALARMS or (len(name) == 3 and name.startswith("5"))
+            style = ("bold red" if count.per_s else "yellow") if alarm else ""
+            figures = (_figure(per_second, count, style), Text(since_start(count), style=style))
+            table.add_row(Text(name, style=style or ("" if count.per_s else "dim")), *figures)
+    return Padding(table, (0, 0, 1, 0)) if table.row_count else None
+
+
+def _transceiver(transceiver: Transceiver) -> list[RenderableType]:
+    if not transceiver.up:
+        return []
+    title = Text.assemble((f"transceiver {transceiver.id}", "bold"), f"; sessions: {transceiver.sessions}\n")
+    sections = [
+        _section("frames to agents", transceiver.frames_in),
+        _section("frames from agents", transceiver.frames_out),
+        _section("datagrams in", transceiver.received),
+        _section("datagrams out", transceiver.sent),
+        _section("calls ended", transceiver.ended),
+    ]
+    return [title, *_flowing(sections)]
+
+
+def _alarms(status: Status) -> Table:
+    """Red while it happens, yellow where it once did."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for alarm in status.alarms:
+        style = "bold red" if alarm.count.per_s else "yellow"
+        counted = f"{alarm.counter}: {since_start(alarm.count)}"
+        table.add_row(Text(alarm.process, style=style), Text(counted, style=style), alarm.what)
+    return table
+
+
+def _figure(figure: Callable[[Count], str], count: Count, style: str = "") -> Text:
+    shown = figure(count)
+    return Text(shown, style="dim" if shown == "0" else style)
+
+
+def _merged(*families: Counts) -> Counts:
+    names = dict.fromkeys(name for counts in families for name in counts)
+    return {name: total(counts.get(name, Count()) for counts in families) for name in names}
+
+
+def _flowing(sections: list[RenderableType | None]) -> list[RenderableType]:
+    """Side by side where the terminal is wide enough."""
+    there = [section for section in sections if section is not None]
+    return [Columns(there, padding=(0, 2), equal=True)] if there else []

@@ -1,0 +1,231 @@
+"""``firsthop status``: what two scrapes say, and what a person is told of a running host."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from observing import received
+from rich.console import Console
+from waiting import until
+
+from bpf.verdicts import VERDICTS
+from edge.worker import OUTCOMES
+from firsthop.cli import main
+from firsthop.status import ALARMS, Count, Scrape, Status, compare, read, worker_cpus
+from firsthop.status_view import per_second, view
+from lab.appliance import Appliance, Loopback
+from transceiver import counters
+
+HERE = {"supervisor": "127.0.0.1:9400", "signaling": "127.0.0.1:9401", "worker-0": "127.0.0.1:9402"}
+SUPERVISOR = """
+firsthop_edge_worker_cpu{worker="0"} 3
+firsthop_edge_restarts_total{child="worker-0"} %d
+firsthop_xdp_attached{mode="native"} 1
+firsthop_xdp_flows 1
+firsthop_rx_xdp_packets_total{verdict="flow_steered",core="3"} %d
+firsthop_rx_xdp_packets_total{verdict="unknown_flow",core="0"} 7
+"""
+WORKER = """
+firsthop_worker_flows 1
+firsthop_rx_worker_datagrams_total{outcome="forwarded_flow"} %d
+firsthop_rx_worker_datagrams_total{outcome="link_down"} %d
+firsthop_tx_worker_datagrams_total{outcome="sent"} 100
+firsthop_worker_flows_refused_total{reason="kernel_map_full"} 0
+"""
+SIGNALING = 'firsthop_signaling_responses_total{status="201"} 1\n'
+
+
+def scrapes(at_s: float, **pages: str) -> dict[str, Scrape]:
+    return {name.replace("_", "-"): Scrape(at_s, read(text)) for name, text in pages.items()}
+
+
+def house(at_s: float, *, flow: int, link_down: int = 0, restarts: int = 0) -> dict[str, Scrape]:
+    supervisor, worker = SUPERVISOR % (restarts, flow), WORKER % (flow, link_down)
+    return scrapes(at_s, supervisor=supervisor, signaling=SIGNALING, worker_0=worker)
+
+
+def drawn(status: Status, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(view(status))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_rates_are_what_moved_over_the_time_between_the_scrapes() -> None:
+    status = compare(house(10.0, flow=100), house(12.0, flow=300), HERE)
+    (worker,) = status.workers
+    assert (worker.worker, worker.cpu, worker.up, worker.flows) == (0, 3, True, 1)
+    assert worker.received["forwarded_flow"] == Count(300, 100.0)
+    assert worker.steered == {"flow_steered": Count(300, 100.0)}
+    assert worker.dropped == Count(0, 0.0)
+    assert status.xdp is not None
+    assert status.xdp.mode == "native"
+    assert status.xdp.packets["unknown_flow"] == Count(7, 0.0)
+    assert status.interval_s == 2.0
+    assert status.exit_code == 0
+    assert not status.alarms
+
+
+def test_a_worker_that_was_started_again_has_no_negative_rate() -> None:
+    status = compare(house(0.0, flow=5000), house(1.0, flow=40, restarts=1), HERE)
+    assert status.workers[0].received["forwarded_flow"] == Count(40, 40.0)
+    assert status.workers[0].restarts == 1
+    assert [(alarm.process, alarm.counter) for alarm in status.alarms] == [("worker-0", "restarts")]
+    assert status.exit_code == 0
+
+
+def test_a_process_that_was_not_there_before_has_no_rates_yet() -> None:
+    before = house(0.0, flow=0)
+    del before["worker-0"]
+    status = compare(before, house(1.0, flow=50), HERE)
+    assert status.workers[0].received["forwarded_flow"] == Count(50, 0.0)
+
+
+def test_a_worker_that_does_not_answer_is_down_and_somebody_is_told_what_to_do() -> None:
+    after = house(1.0, flow=50)
+    del after["worker-0"]
+    status = compare(house(0.0, flow=0), after, HERE)
+    assert [(down.process, down.address) for down in status.down] == [("worker-0", "127.0.0.1:9402")]
+    assert status.exit_code == 3
+    assert not status.workers[0].up
+    assert "worker-0 is down: nothing answers on 127.0.0.1:9402" in drawn(status)
+
+
+def test_dropped_datagrams_of_established_flows_are_an_alarm() -> None:
+    status = compare(house(0.0, flow=0), house(1.0, flow=50, link_down=5), HERE)
+    assert [(alarm.counter, alarm.count) for alarm in status.alarms] == [("link_down", Count(5, 5.0))]
+    assert status.workers[0].dropped == Count(5, 5.0)
+    assert ALARMS["link_down"] in drawn(status, 120)
+
+
+def test_nothing_that_answers_is_exit_code_1() -> None:
+    assert compare({}, {}, HERE).exit_code == 1
+
+
+def test_every_alarm_is_a_counter_that_exists() -> None:
+    there = {verdict.label for verdict in VERDICTS} | set(OUTCOMES)
+    there |= {outcome for tally in counters.all_counters for outcome in tally}
+    assert set(ALARMS) - there == {"socket_full", "table_full", "kernel_map_full"}  # named inside the worker
+
+
+def test_a_page_of_somebody_else_is_not_ours() -> None:
+    with pytest.raises(ValueError, match="somebody else"):
+        read("node_load1 0.5\n")
+    assert worker_cpus(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0, "0"), (0.25, "0.2"), (50, "50"), (9999, "9999"), (12_345, "12.3k"), (2e6, "2.0M")]
+)
+def test_rates_are_short(rate: float, text: str) -> None:
+    assert per_second(Count(0, rate)) == text
+
+
+def test_the_view_says_what_xdp_off_costs_and_fits_a_terminal() -> None:
+    page = SUPERVISOR.replace('mode="native"} 1', 'mode="off"} 0') % (0, 0)
+    off = compare({}, scrapes(0.0, supervisor=page, worker_0=WORKER % (0, 0)), HERE)
+    assert "XDP off" in drawn(off)
+    assert "forged packets reach the workers" in drawn(off, 120)
+    native = drawn(compare(house(0.0, flow=0), house(1.0, flow=1_234_567), HERE))
+    assert "…" not in native
+    assert "1.2M" in native
+
+
+# --- a real host
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """An edge and a transceiver on this machine."""
+    with Appliance(tmp_path_factory.mktemp("here"), http_port=18080, media_port=13478) as appliance:
+        yield appliance
+
+
+def told(appliance: Appliance, *options: str) -> tuple[int, str]:
+    argv = ["status", "--config", str(appliance.config_file), "--interval", "0.1", *options]
+    result = CliRunner().invoke(main, argv, catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+def as_json(appliance: Appliance) -> tuple[int, dict[str, Any]]:
+    code, output = told(appliance, "--json")
+    said: dict[str, Any] = json.loads(output)
+    return code, said
+
+
+def test_one_call_is_one_flow_and_a_killed_worker_is_one_restart(here: Appliance) -> None:
+    argv = [sys.executable, "-m", "firsthop", "call", here.url, "--quiet", "--model", "echo"]
+    argv += ["--token-file", str(here.token_file), "--duration", "60"]
+    call = Loopback().popen(argv, stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: as_json(here)[1]["flows"] == 1)
+        until(lambda: sum(worker["received"]["forwarded_flow"]["per_s"] for worker in as_json(here)[1]["workers"]) > 0)
+        code, said = as_json(here)
+        assert code == 0
+        assert said["ok"]
+        assert said["xdp"]["mode"] == "off"
+        assert said["signaling"]["responses"]["201"]["total"] == 1
+        assert [(t["id"], t["up"], t["sessions"]) for t in said["transceivers"]] == [(1, True, 1)]
+
+        here.children()["worker-0"].send_signal(signal.SIGKILL)
+        until(lambda: received(here, "edge", "firsthop_edge_restarts_total")["worker-0"] == 1)
+        until(lambda: as_json(here)[0] == 0)
+        _, said = as_json(here)
+        assert [worker["restarts"] for worker in said["workers"]] == [1] + [0] * (len(said["workers"]) - 1)
+        assert all(worker["received"]["forwarded_flow"]["per_s"] >= 0 for worker in said["workers"])
+        code, output = told(here)
+        assert code == 0
+        assert "XDP off" in output
+        assert "restarts: 1" in output
+    finally:
+        call.send_signal(signal.SIGINT)
+        call.wait(60)
+
+
+def test_watching_ends_cleanly_at_control_c(here: Appliance) -> None:
+    argv = [sys.executable, "-m", "firsthop", "status", "--config", str(here.config_file), "--watch", "--json"]
+    watching = Loopback().popen([*argv, "--interval", "0.1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    lines = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    watching.send_signal(signal.SIGINT)
+    _, errors = watching.communicate(timeout=60)
+    assert all(line["ok"] for line in lines)
+    assert watching.returncode == 0
+    assert not errors
+
+
+def test_a_transceiver_that_is_away_is_down_and_exit_code_3(here: Appliance) -> None:
+    away = here.processes["transceiver"]
+    away.terminate()
+    away.wait(60)
+    code, said = as_json(here)
+    assert code == 3
+    assert not said["ok"]
+    assert [down["process"] for down in said["down"]] == ["transceiver-1"]
+    assert "journalctl -u firsthop-transceiver@1" in said["down"][0]["what_to_do"]
+
+
+def test_nothing_running_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    file = tmp_path / "firsthop.toml"
+    # Port 1 of loopback: nobody's.
+    peers = '[[edge.transceivers]]\nid = 10\nendpoint = "ipc:///run/nobody.sock"\n'
+    file.write_text(f'[edge]\nmetrics = "127.0.0.1:1"\n{peers}[transceiver]\nid = 10\nmetrics = "127.0.0.1:1"\n')
+    argv = ["status", "--config", str(file), "--interval", "0.1"]
+    result = CliRunner().invoke(main, argv, catch_exceptions=False)
+    assert result.exit_code == 1
+    assert len(result.output.splitlines()) == 1
+    assert "127.0.0.1:1" in result.output
+
+
+def test_a_wrong_configuration_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["status", "--config", str(tmp_path / "none.toml")], catch_exceptions=False)
+    assert result.exit_code == 2
+    assert len(result.output.splitlines()) == 1
