@@ -1,0 +1,151 @@
+"""Mutated input to everything that reads bytes from the network in worker and transceiver.
+
+Each target may refuse, in the way that its docstring says, and nothing else: whatever else it raises is a finding.
+``make test`` mutates a little, ``make trials`` for ten minutes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from caller.offer import Offer
+from transceiver import events, rtp, sdp
+from transceiver.hearing import Hearing
+from transceiver.opus import Encoder
+from transceiver.pacer import FRAME_S
+from transceiver.reception import Reception
+from transceiver.reports import Reports
+from transceiver.rtp import Packet
+from transceiver.voice import Voice
+from wire import address, frames, stun, ufrag
+
+KEYS = {1: bytes(16)}
+PASSWORD = b"a password of the right length"
+SEALED = ufrag.seal(7, 1, KEYS[1])
+Target = Callable[[bytes], object]
+
+
+def mutated(rng: random.Random, seed: bytes) -> bytes:
+    """``seed`` with a few bytes changed, cut out, doubled or made up."""
+    data = bytearray(seed)
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(data) + 1)
+        match rng.randrange(6):
+            case 0:
+                data[at:at] = rng.randbytes(rng.randint(1, 8))
+            case 1:
+                del data[at : at + rng.randint(1, 8)]
+            case 2:
+                data[at : at + 1] = bytes([rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])])
+            case 3:
+                data[at : at + 2] = rng.choice([b"\x00\x00", b"\xff\xff", b"\x00\x01", b"\x80\x00"])
+            case 4:
+                data[at:at] = data[at : at + rng.randint(1, 64)]
+            case _:
+                del data[at:]
+    return bytes(data)
+
+
+def read_stun(data: bytes) -> None:
+    message = stun.parse(data)
+    if message is not None:
+        stun.integrity_is_valid(message, PASSWORD)
+        sealed = stun.server_ufrag(message)
+        if sealed is not None:
+            ufrag.open_sealed(sealed, KEYS)
+        stun.binding_response(message, address.pack("192.0.2.1", 1), PASSWORD)
+
+
+def read_frame(data: bytes) -> None:
+    for cut in (0, len(data) // 2):
+        with suppress(frames.WireError):
+            message = frames.decode([data[: len(data) - cut], data[len(data) - cut :]] if cut else [data])
+            if isinstance(message, frames.Data):
+                message.datagrams()
+
+
+def read_offer(data: bytes) -> None:
+    with suppress(sdp.OfferError):
+        offer = sdp.parse(data.decode(errors="replace"))
+        sdp.answer(offer, ufrag=SEALED, password="p", fingerprint="AB:CD", host="192.0.2.1", port=3478, ssrc=1)
+
+
+def make_media_reader() -> Target:
+    hearing, reception = Hearing(lambda pcm, speaking: None, lambda edge: None), Reception()
+    clock = [0.0]
+
+    def read_media(data: bytes) -> None:
+        clock[0] += FRAME_S
+        packet = rtp.parse(data)
+        if packet is not None:
+            reception.add(packet, clock[0])
+            hearing.push(packet)
+            voice = Voice(111, lambda datagram: None)
+            voice.pass_on(packet.payload, packet.timestamp, packet.marker)
+
+    return read_media
+
+
+def make_report_reader() -> Target:
+    reports, reception, voice = Reports(1, 48000), Reception(), Voice(111, lambda datagram: None)
+    reception.add(Packet(111, False, 1, 960, 2, b""), 0.0)
+
+    def read_report(data: bytes) -> None:
+        if len(data) >= 8:
+            reports.received(data, 1.0)
+            reports.compound(voice, reception, 2.0, 1e9)
+
+    return read_report
+
+
+def seeds() -> dict[str, tuple[Target, list[bytes]]]:
+    check = stun.binding_request(f"{SEALED}:abcd".encode(), PASSWORD, tie_breaker=1, nominate=True)
+    batch = frames.pack_batch([(address.pack("192.0.2.1", 1), b"datagram"), (address.pack("2001:db8::1", 2), b"")])
+    control = frames.control("path.up", address=bytes(18), ufrag=SEALED, ssrcs=[1, 2])
+    opus = Encoder(24000).encode(bytes(960))
+    packets = [rtp.build(111, True, i, 960 * i, 2, opus) for i in (0, 1, 65535)]
+    voice, reception = Voice(111, lambda datagram: None), Reception()
+    voice.tick()
+    reception.add(Packet(111, False, 1, 960, 2, b""), 0.0)
+    report = Reports(1, 48000).compound(voice, reception, 1.0, 1e9)
+    event = b'{"type": "session.update", "event_id": "e1", "session": {"model": "parrot", "audio": {"x": [1, 2.5]}}}'
+    return {
+        "stun": (read_stun, [check]),
+        "frames": (read_frame, [bytes(batch[0]), bytes(batch[0]) + bytes(batch[1]), control[0]]),
+        "offer": (read_offer, [Offer("AB:CD").sdp().encode()]),
+        "media": (make_media_reader(), packets),
+        "report": (make_report_reader(), [report]),
+        "event": (events.decode, [event]),
+    }
+
+
+def fuzz(name: str, seconds: float, seed: int) -> int:
+    target, corpus = seeds()[name]
+    rng = random.Random(seed)
+    end, tried = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        for _ in range(100):
+            data = mutated(rng, rng.choice(corpus))
+            tried += 1
+            try:
+                target(data)
+            except Exception as e:
+                e.add_note(f"{name}: {data.hex()}")
+                raise
+    return tried
+
+
+@pytest.mark.parametrize("name", list(seeds()))
+def test_mutated_input_is_refused_and_nothing_else(name: str) -> None:
+    assert fuzz(name, 0.5, seed=1) > 0
+
+
+@pytest.mark.trials
+@pytest.mark.parametrize("name", list(seeds()))
+def test_ten_minutes_of_mutated_input_find_nothing(name: str) -> None:
+    print(f"{name}: {fuzz(name, 600 / len(seeds()), seed=time.time_ns())} inputs")
