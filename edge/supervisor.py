@@ -109,6 +109,8 @@ class Supervisor:
                 unknown_burst=edge.unknown_burst,
             )
             mode = steering.attach(edge.interface)
+        except ValueError as e:
+            raise ConfigError(f"edge.interface {edge.interface}: {e}") from None
         except SteeringError as e:
             if steering is not None:
                 steering.close()
