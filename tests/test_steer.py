@@ -43,6 +43,11 @@ def username(text: str) -> bytes:
     return p.attribute(stun.USERNAME, text.encode())
 
 
+def filler(size: int) -> bytes:
+    """SOFTWARE of that many bytes."""
+    return p.attribute(0x8022, bytes(size))
+
+
 def check(ufrag_text: str, sport: int = p.CLIENT_PORT) -> bytes:
     """A binding request to ``ufrag_text`` from a client that calls itself ``c``."""
     return p.datagram(p.stun(username(ufrag_text + ":c")), sport=sport)
@@ -82,7 +87,7 @@ REQUEST = p.stun(USERNAME, PRIORITY, INTEGRITY)
 COLON = p.attribute(ord(":") << 8, b"")
 CHECK, RTP = p.udp(p.stun(USERNAME)), p.udp(p.rtp(KNOWN_SSRC))
 KNOWN, KNOWN_6 = p.datagram(p.rtp(1), sport=KNOWN_PORT), p.datagram(p.rtp(1), KNOWN_V6, KNOWN_PORT)
-LONG = p.attribute(0x8022, bytes(1000))
+LONG = filler(1000)
 QINQ = p.SERVICE_TAG, p.CUSTOMER_TAG
 EXTENSIONS = p.HOP_BY_HOP, p.DESTINATION, p.ROUTING, p.DESTINATION
 FRAGMENT_WITH_OPTIONS = p.ethernet(p.ipv4(RTP, options=bytes(8), fragment=p.MORE_FRAGMENTS))
@@ -98,6 +103,7 @@ STEERED = [
     ("a check from a known flow goes by its ufrag", check(UFRAG, KNOWN_PORT), "stun_steered", UFRAG_CPU),
     ("USERNAME last of those looked at", p.datagram(p.stun(*[PRIORITY] * 15, USERNAME)), "stun_steered", UFRAG_CPU),
     ("USERNAME behind an attribute of 1,000 bytes", p.datagram(p.stun(LONG, USERNAME)), "stun_steered", UFRAG_CPU),
+    ("USERNAME 2,048 bytes in", p.datagram(p.stun(filler(2024), USERNAME)), "stun_steered", UFRAG_CPU),
     ("the first of two USERNAMEs", p.datagram(p.stun(USERNAME, username("other:c"))), "stun_steered", UFRAG_CPU),
     ("a check in a VLAN", p.tagged(p.datagram(p.stun(USERNAME)), p.CUSTOMER_TAG), "stun_steered", UFRAG_CPU),
     ("a check in a VLAN within a provider's", p.tagged(p.datagram(p.stun(USERNAME)), *QINQ), "stun_steered", UFRAG_CPU),
@@ -115,6 +121,7 @@ STEERED = [
     ("one byte in a padded frame", p.datagram(b"\xff", sport=KNOWN_PORT) + bytes(17), "flow_steered", 1),
     ("RTP with a known SSRC from a new address", p.datagram(p.rtp(KNOWN_SSRC)), "ssrc_steered", 0),
     ("RTP with the marker bit", p.datagram(p.rtp(KNOWN_SSRC, payload_type=128 + 111)), "ssrc_steered", 0),
+    ("RTP with the last first byte", p.datagram(b"\xbf" + p.rtp(KNOWN_SSRC)[1:]), "ssrc_steered", 0),
     ("RTCP with a known SSRC from a new address", p.datagram(p.rtcp(KNOWN_SSRC)), "ssrc_steered", 0),
     ("the first RTCP type", p.datagram(p.rtcp(KNOWN_SSRC, payload_type=192)), "ssrc_steered", 0),
     ("the last RTCP type", p.datagram(p.rtcp(KNOWN_SSRC, payload_type=223)), "ssrc_steered", 0),
@@ -203,6 +210,7 @@ DROPPED = [
     ("a check without USERNAME", p.datagram(p.stun(PRIORITY, SOFTWARE)), "stun_no_username"),
     ("USERNAME after MESSAGE-INTEGRITY", p.datagram(p.stun(PRIORITY, INTEGRITY, USERNAME)), "stun_no_username"),
     ("USERNAME the first attribute not looked at", p.datagram(p.stun(*[PRIORITY] * 16, USERNAME)), "stun_no_username"),
+    ("USERNAME 2,052 bytes in", p.datagram(p.stun(filler(2028), USERNAME)), "stun_malformed"),
     ("USERNAME further back than any", p.datagram(p.stun(LONG, LONG, LONG, USERNAME)), "stun_malformed"),
     ("USERNAME behind too many attributes", p.datagram(p.stun(*[PRIORITY] * 40, USERNAME)), "stun_no_username"),
     ("an empty USERNAME", p.datagram(p.stun(username(""))), "stun_bad_ufrag"),
@@ -229,6 +237,8 @@ DROPPED = [
     ("DTLS from a limited address", limited(CLIENT_HELLO), "unknown_flow"),
     ("DTLS from an unknown address", p.datagram(CLIENT_HELLO), "unknown_flow"),
     ("a binding response from an unknown address", p.datagram(p.stun(kind=0x0101)), "unknown_flow"),
+    ("a first byte above RTP's", p.datagram(b"\xc0" + p.rtp(KNOWN_SSRC)[1:]), "unknown_flow"),
+    ("a first byte below RTP's", p.datagram(b"\x7f" + p.rtp(KNOWN_SSRC)[1:]), "unknown_flow"),
     ("a first byte of no protocol", p.datagram(b"\xff" * 50), "unknown_flow"),
     ("the known port from another host", p.datagram(CLIENT_HELLO, "198.18.0.3", KNOWN_PORT), "unknown_flow"),
     ("the known host from another port", p.datagram(CLIENT_HELLO, p.CLIENT, KNOWN_PORT + 1), "unknown_flow"),
