@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup check test demo trials clean
+.PHONY: setup check test demo trials bench-steer clean
 
 PYTHON := .venv/bin/python
 
@@ -22,6 +22,11 @@ demo:
 
 trials: setup
 	$(PYTHON) -m pytest -m trials --timeout 3600
+
+# As root: nanoseconds a packet in XDP, and its memory.
+bench-steer:
+	@scripts/setup
+	@$(PYTHON) bench/steer.py
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
