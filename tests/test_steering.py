@@ -279,8 +279,13 @@ def mac(interface: str) -> bytes:
         return address
 
 
+# VLAN 0 is no VLAN but a priority, and the interface itself takes it: a tag goes through the CPUMAP, without the VLAN
+# interfaces that not every kernel has.
 @pytest.mark.needs_root
-def test_every_packet_of_a_flow_reaches_the_socket_of_its_core(in_namespace: InNamespace) -> None:
+@pytest.mark.parametrize("tags", [(), (p.CUSTOMER_TAG,)], ids=["untagged", "tagged"])
+def test_every_packet_of_a_flow_reaches_the_socket_of_its_core(
+    in_namespace: InNamespace, tags: tuple[int, ...]
+) -> None:
     def body() -> None:
         with contextlib.ExitStack() as stack:
             group = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in CPUS]
@@ -299,7 +304,8 @@ def test_every_packet_of_a_flow_reaches_the_socket_of_its_core(in_namespace: InN
             macs = mac("fh0") + mac("fh1")
             for _ in range(5):
                 for port in [*ports, 49999]:
-                    wire.send(p.ethernet(p.ipv4(p.udp(p.rtp(1), port)), macs=macs))
+                    frame = p.ethernet(p.ipv4(p.udp(p.rtp(1), port)), macs=macs)
+                    wire.send(p.tagged(frame, *tags, vlan=0))
                 time.sleep(0.01)
             for cpu, sock in enumerate(group):
                 received = drain(sock)
