@@ -44,7 +44,8 @@ def test_it_agrees_with_a_dictionary(capacity: int) -> None:
                 assert found(table, asked, step) == [oracle.get(a, NOBODY) for a in asked]
         assert len(table) == len(oracle)
     assert found(table, known) == [oracle.get(a, NOBODY) for a in known]
-    assert (refused > 0) is (capacity < 1000)
+    # Where the seed of the table decides whether it ever got full, either is right.
+    assert refused > 0 or capacity >= 1000
 
 
 @pytest.mark.parametrize("capacity", [2, 64, 100, 1024])

@@ -19,7 +19,7 @@ STRANGERS = {
     "bpf": {"edge", "transceiver", "caller", "demo", "lab", "firsthop"},
 }
 NO_IO = {"asyncio", "socket", "select", "subprocess", "threading", "time"}
-PURE = ["wire/address.py", "wire/frames.py", "wire/stun.py", "wire/ufrag.py"]
+PURE = ["edge/classify.py", "wire/address.py", "wire/frames.py", "wire/stun.py", "wire/ufrag.py"]
 PURE += [f"transceiver/{name}.py" for name in ("ice", "reception", "reorder", "rtp", "sdp", "turns")]
 
 
