@@ -160,7 +160,8 @@ def test_a_rebound_caller_keeps_its_uplink_and_gets_its_downlink_back(lab: Lab, 
 def test_twenty_rebindings_lose_nothing_on_the_way_up_and_a_round_trip_down(lab: Lab, appliance: Appliance) -> None:
     said, change = odd_call(lab, appliance, "move", 20)
     assert said["sent"] - change["audio"] <= 2
-    assert max(said["gaps_ms"]) <= 80
+    # Between two arrivals: the 20 ms that always are, 60 ms, and a round trip of the lab.
+    assert max(said["gaps_ms"]) <= 20 + 60 + 5
 
 
 def test_forged_media_with_a_known_ssrc_changes_nothing(lab: Lab, appliance: Appliance) -> None:
@@ -198,10 +199,21 @@ def test_random_bytes_get_no_answer_and_wake_no_worker(lab: Lab, appliance: Appl
     assert at_workers() == workers_before
 
 
+def lost_on_the_link(lab: Lab) -> int:
+    """Packets from the client that the link to the edge had no room for, so that no program ever saw them."""
+
+    def dropped() -> int:
+        with IPRoute() as ip:
+            (link,) = ip.get_links(ifname="to-edge")
+            return int(link.get("stats64")["tx_dropped"])
+
+    return lab.client.inside(dropped)
+
+
 def flood(lab: Lab, appliance: Appliance, *, calls: int, seconds: int, may_lose: float) -> None:
     """Calls go on under a flood of packets that do not belong, each of which is counted and reaches no worker."""
     until(lambda: flow_gone(appliance))
-    before = xdp(appliance)
+    before, link = xdp(appliance), lost_on_the_link(lab)
     workers = [f"worker-{i}" for i in range(len(cores()))]
     at_workers = [received(appliance, worker, "firsthop_rx_worker_datagrams_total") for worker in workers]
     call = start_call(lab.client, appliance, "-n", str(calls), "--model", "echo", "--duration", str(seconds + 6))
@@ -210,14 +222,15 @@ def flood(lab: Lab, appliance: Appliance, *, calls: int, seconds: int, may_lose:
     sent = finish(lab.client.popen(argv, stdout=subprocess.PIPE))
     said = finish(call)
     change = moved(before, xdp(appliance))
-    print(f"{sum(sent.values())} packets in {seconds} s; {said['audio']['packets']}; {change}")
+    arrived = sum(sent.values()) - (lost_on_the_link(lab) - link)
+    print(f"{arrived} of {sum(sent.values())} packets in {seconds} s; {said['audio']['packets']}; {change}")
     assert said["calls"]["ok"] == calls
     lost = said["audio"]["packets"]["lost"] + said["audio"]["frames"]["lost"]
     assert lost <= may_lose * said["audio"]["packets"]["received"]
     dropped = sum(n for (verdict, _), n in change.items() if verdict not in (*STEERED, "other_traffic"))
     steered = sum(n for (verdict, _), n in change.items() if verdict in STEERED)
     # Callers say a little more after they hung up, when their flow is gone already.
-    assert 0 <= dropped - sum(sent.values()) <= 20 * calls
+    assert 0 <= dropped - arrived <= 20 * calls
     reached = sum(
         sum(moved(was, received(appliance, worker, "firsthop_rx_worker_datagrams_total")).values())
         for worker, was in zip(workers, at_workers, strict=True)
