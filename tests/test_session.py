@@ -490,3 +490,39 @@ async def test_echo_of_a_packet_too_long_to_send_is_no_end() -> None:
         call.session.media(call.secure.protect(packet))
         assert gained(before, TX_DATAGRAMS) == {"too_long": 1}
         assert not call.session.ended
+
+
+async def test_a_hang_up_at_the_end_of_the_handshake_leaves_no_stream_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    pacer = Pacer()
+    added: list[object] = []
+    monkeypatch.setattr(pacer, "add", added.append)
+    ended: list[Session] = []
+
+    class Nowhere:
+        def send(self, session: Session, path: Path, datagram: bytes) -> None:
+            pass
+
+        def path_down(self, session: Session, path: Path) -> None:
+            pass
+
+        def speaks(self, session: Session) -> None:
+            pass
+
+    session = Session(
+        sdp.parse(Offer("AB:CD").sdp()),
+        ufrag.seal(1, 1, bytes(16)),
+        ("echo", echo.Agent),
+        outbound=Nowhere(),
+        pacer=pacer,
+        certificate=Certificate.generateCertificate(),
+        on_end=ended.append,
+    )
+
+    async def handshake(fingerprints: object) -> None:
+        session.end("hangup")
+
+    monkeypatch.setattr(session._secure, "handshake", handshake)
+    session.connect()
+    await session.closed()
+    assert ended == [session]
+    assert added == []

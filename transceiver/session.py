@@ -171,6 +171,8 @@ class Session:
                 self._log.warning("dtls failed", why=str(e) or f"no answer in {_HANDSHAKE_S} s")
             self.end("dtls_failed")
             return
+        if self.ended:
+            return  # hung up while the last flight was on its way
         self._secure.on_close(lambda: self.end("closed_by_peer"))
         self._agent = self._agent_type(self)
         # An agent that passes Opus on sends when it is sent to; reports are due all the same.
