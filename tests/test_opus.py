@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from transceiver.opus import SILENCE, Decoder, Encoder, OpusError, frame_samples
+from transceiver.opus import SILENCE, Decoder, Encoder, OpusError
 
 
 def tone(rate_hz: int, seconds: float, amplitude: float = 8000.0) -> np.ndarray:
@@ -41,14 +41,11 @@ def test_rates_may_differ_at_both_ends() -> None:
 def test_every_frame_length_of_opus_is_taken(ms: float) -> None:
     samples = int(24 * ms)
     packet = Encoder(24000).encode(bytes(2 * samples))
-    assert frame_samples(packet, 24000) == samples
-    assert frame_samples(packet, 48000) == 2 * samples
     assert len(Decoder(24000).decode(packet)) == 2 * samples
 
 
 @pytest.mark.parametrize("rate_hz", [24000, 48000])
 def test_silence_is_20_ms_of_digital_silence(rate_hz: int) -> None:
-    assert frame_samples(SILENCE, rate_hz) == rate_hz // 50
     assert Decoder(rate_hz).decode(SILENCE) == bytes(rate_hz // 50 * 2)
 
 
@@ -75,11 +72,6 @@ def test_a_malformed_packet_raises_and_the_next_is_heard(packet: bytes) -> None:
     with pytest.raises(OpusError, match="corrupted"):
         decoder.decode(packet)
     assert decoder.decode(SILENCE) == bytes(960)
-
-
-def test_an_empty_packet_has_no_length() -> None:
-    with pytest.raises(OpusError):
-        frame_samples(b"", 24000)
 
 
 def test_random_packets_raise_nothing_but_opus_errors() -> None:

@@ -12,7 +12,7 @@ import glob
 import importlib.util
 from pathlib import Path
 
-__all__ = ["SILENCE", "Decoder", "Encoder", "OpusError", "frame_samples"]
+__all__ = ["SILENCE", "Decoder", "Encoder", "OpusError"]
 
 _RESTRICTED_LOWDELAY = 2051
 _SET_BITRATE = 4002
@@ -53,11 +53,6 @@ def _check(result: int) -> int:
     if result < 0:
         raise OpusError(_lib.opus_strerror(result).decode())
     return result
-
-
-def frame_samples(packet: bytes, rate_hz: int) -> int:
-    """How many samples a channel of audio ``packet`` holds. Raises OpusError for a malformed one."""
-    return _check(_lib.opus_packet_get_nb_samples(packet, len(packet), rate_hz))
 
 
 class Encoder:
