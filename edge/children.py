@@ -3,17 +3,23 @@
 Importing what a worker needs takes a quarter of a second, which callers would hear. So one process more than there
 are workers has done that already and waits for its orders: when a worker dies it takes the place in a few
 milliseconds, and another becomes the spare.
+
+Children outlive the supervisor. Its successor finds them in the store and goes on watching; those that serve other
+orders than it would give (another configuration, other code) are replaced one after the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
+import subprocess
 import sys
-from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass
+from pathlib import Path
 
-from edge.process import die_with_parent
+from edge.store import Store
 from firsthop import logs
 from firsthop.metrics import Tally
 
@@ -24,23 +30,87 @@ _BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 _GOODBYE_S = 5.0
 # A new worker needs the cores more than the next spare does.
 _SETTLE_S = 1.0
+_WARM_WITHIN_S = 10.0
+_KEPT = "child-"
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """``module`` is run with ``spec`` on standard input and the descriptors ``fds`` inherited."""
+    """``module`` is run with ``spec`` on standard input and the descriptors ``fds`` inherited. Two with the same
+    ``identity`` do the same."""
 
     name: str
     module: str
     spec: bytes
     fds: tuple[int, ...]
+    identity: str
+
+    @property
+    def kept_as(self) -> str:
+        """What the store calls its pidfd."""
+        return f"{_KEPT}{self.name}@{self.identity}"
+
+
+class _Process:
+    """A process by its pidfd: started here, or by a supervisor before this one."""
+
+    def __init__(self, pidfd: int, started: subprocess.Popen[bytes] | None = None) -> None:
+        self.pidfd = pidfd
+        self.code: int | None = None  # of one that is not our child nobody can tell
+        self.gone = asyncio.Event()
+        self._started = started
+        asyncio.get_running_loop().add_reader(pidfd, self._reap)
+
+    @classmethod
+    def start(cls, module: str, fds: tuple[int, ...]) -> _Process:
+        started = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, pass_fds=fds)  # noqa: S603
+        return cls(os.pidfd_open(started.pid), started)
+
+    @property
+    def name(self) -> str:
+        """What it calls itself, once it has imported everything."""
+        with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{self.pidfd}") as file:
+            pid = next(line.split()[1] for line in file if line.startswith("Pid:"))
+            return Path(f"/proc/{pid}/comm").read_text().strip()
+        return ""
+
+    def order(self, spec: bytes) -> None:
+        """What it waits for on its standard input."""
+        assert self._started is not None
+        assert self._started.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it is dead already, which will show
+            self._started.stdin.write(spec)
+            self._started.stdin.close()
+
+    def signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    async def end(self) -> None:
+        self.signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self.gone.wait(), _GOODBYE_S)
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
+            await self.gone.wait()
+
+    def _reap(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.pidfd)
+        if self._started is not None:
+            self.code = self._started.wait()
+        else:
+            # Ours after all, where the supervisor only changed its program.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        os.close(self.pidfd)
+        self.gone.set()
 
 
 class Children:
-    """Runs ``children`` for as long as its tasks live. Those of ``spare_module`` have a spare; it inherits the
-    descriptors of all of them, and closes those that turn out not to be its own."""
+    """Runs ``children``. Those of ``spare_module`` have a spare, which calls itself ``spare_name`` when it is ready; it
+    inherits the descriptors of all of them, and closes those that turn out not to be its own."""
 
-    def __init__(self, children: list[Child], spare_module: str) -> None:
+    def __init__(self, children: list[Child], spare_module: str, spare_name: str, store: Store) -> None:
         self.restarts = Tally(
             "firsthop_edge_restarts",
             "Children that died and were started again",
@@ -49,15 +119,27 @@ class Children:
         )
         self._children = children
         self._spare_module = spare_module
+        self._spare_name = spare_name
         self._spare_fds = tuple({fd for child in children if child.module == spare_module for fd in child.fds})
-        self._spare: Process | None = None
+        self._spare: _Process | None = None
         self._spare_gone = asyncio.Event()
+        self._store = store
+        self._running: dict[str, _Process] = {}
+        self._replacing = asyncio.Lock()
         self._log = logs.get()
 
     async def run(self) -> None:
-        """Never returns. Cancelled, it ends them all; it raises what keeps this host from starting processes."""
-        tasks = [asyncio.create_task(self._keep(child)) for child in self._children]
-        tasks.append(asyncio.create_task(self._keep_spare()))
+        """Never returns; it raises what keeps this host from starting processes. Cancelled, it leaves them running."""
+        wanted = {child.kept_as for child in self._children}
+        found = {name: self._adopt(name) for name in self._store.names if name.startswith(_KEPT)}
+        outdated = {name: process for name, process in found.items() if name not in wanted}
+        tasks = [asyncio.create_task(self._keep_spare())]
+        for child in self._children:
+            theirs = [(name, p) for name, p in outdated.items() if name.startswith(f"{_KEPT}{child.name}@")]
+            for name, _ in theirs:
+                del outdated[name]
+            tasks.append(asyncio.create_task(self._keep(child, found.get(child.kept_as), theirs)))
+        tasks += [asyncio.create_task(self._dismiss(name, process)) for name, process in outdated.items()]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         finally:
@@ -66,64 +148,79 @@ class Children:
             results = await asyncio.gather(*tasks, return_exceptions=True)
         raise next(result for result in results if isinstance(result, Exception))
 
-    async def _keep(self, child: Child) -> None:
+    async def end(self) -> None:
+        """Ends them all."""
+        processes = [*self._running.values(), *([self._spare] if self._spare is not None else [])]
+        await asyncio.gather(*(process.end() for process in processes))
+
+    def _adopt(self, kept_as: str) -> _Process:
+        pidfd = self._store.take(kept_as)
+        assert pidfd is not None
+        process = self._running[kept_as] = _Process(pidfd)
+        return process
+
+    async def _keep(self, child: Child, running: _Process | None, outdated: list[tuple[str, _Process]]) -> None:
         loop = asyncio.get_running_loop()
+        if running is not None:
+            self._log.info("took a child over", child=child.name)
+        elif outdated:
+            async with self._replacing:
+                if child.module == self._spare_module:
+                    await self._spare_is_warm()
+                self._log.info("replacing a child whose orders have changed", child=child.name)
+                await asyncio.gather(*(self._dismiss(name, process) for name, process in outdated))
+                running = self._begin(child)
         failures = 0
         while True:
             began = loop.time()
-            process = self._take_spare(child) or await _start(child.module, child.fds)
-            try:
-                assert process.stdin is not None
-                with contextlib.suppress(ConnectionError):
-                    process.stdin.write(child.spec)
-                    await process.stdin.drain()
-                process.stdin.close()
-                code = await process.wait()
-            except asyncio.CancelledError:
-                await _end(process)
-                raise
+            process = running or self._begin(child)
+            running = None
+            await process.gone.wait()
+            self._forget(child.kept_as)
             failures = 0 if loop.time() - began > _HEALTHY_AFTER_S else failures + 1
             wait = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
             self.restarts[child.name] += 1
-            self._log.error("child died, starting it again", child=child.name, code=code, in_s=wait)
+            self._log.error("child died, starting it again", child=child.name, code=process.code, in_s=wait)
             await asyncio.sleep(wait)
 
-    def _take_spare(self, child: Child) -> Process | None:
-        if child.module != self._spare_module or self._spare is None or self._spare.returncode is not None:
+    def _begin(self, child: Child) -> _Process:
+        process = self._take_spare(child) or _Process.start(child.module, child.fds)
+        # Kept before it gets its orders: one that has orders is known to whoever comes after us.
+        self._running[child.kept_as] = process
+        self._store.keep(child.kept_as, process.pidfd)
+        process.order(child.spec)
+        return process
+
+    async def _dismiss(self, kept_as: str, process: _Process) -> None:
+        await process.end()
+        self._forget(kept_as)
+
+    def _forget(self, kept_as: str) -> None:
+        self._running.pop(kept_as, None)
+        self._store.drop(kept_as)
+
+    def _take_spare(self, child: Child) -> _Process | None:
+        if child.module != self._spare_module or self._spare is None or self._spare.gone.is_set():
             return None
         spare, self._spare = self._spare, None
         self._spare_gone.set()
         return spare
 
+    async def _spare_is_warm(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_WARM_WITHIN_S):
+                while self._spare is None or self._spare.name != self._spare_name:  # noqa: ASYNC110  # no event tells
+                    await asyncio.sleep(0.05)
+
     async def _keep_spare(self) -> None:
-        try:
-            while True:
-                await asyncio.sleep(_SETTLE_S)
-                self._spare_gone.clear()
-                self._spare = await _start(self._spare_module, self._spare_fds)
-                died = asyncio.create_task(self._spare.wait())
-                taken = asyncio.create_task(self._spare_gone.wait())
-                try:
-                    await asyncio.wait((died, taken), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    died.cancel()
-                    taken.cancel()
-        finally:
-            if self._spare is not None:
-                await _end(self._spare)
-
-
-async def _start(module: str, fds: tuple[int, ...]) -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, stdin=PIPE, pass_fds=fds, preexec_fn=die_with_parent
-    )
-
-
-async def _end(process: Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), _GOODBYE_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        while True:
+            await asyncio.sleep(_SETTLE_S)
+            self._spare_gone.clear()
+            self._spare = _Process.start(self._spare_module, self._spare_fds)
+            died = asyncio.create_task(self._spare.gone.wait())
+            taken = asyncio.create_task(self._spare_gone.wait())
+            try:
+                await asyncio.wait((died, taken), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                died.cancel()
+                taken.cancel()

@@ -91,7 +91,9 @@ def _by_ufrag(source: bytes, message: bytes, tables: Tables) -> tuple[str, int]:
     route = open_sealed(username[:LENGTH], tables.keys)
     if route is None:
         return "stun_bad_tag", 0
-    if source not in tables.flows and _prefix(source, tables) in tables.limited:
+    if source in tables.flows:
+        return _to("stun_steered", tables.flows[source], tables)
+    if _prefix(source, tables) in tables.limited:
         return "rate_limited", 0
     return _to("stun_steered", tables.slots[route.slot], tables)
 

@@ -17,6 +17,7 @@ import platform
 import struct
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from wire import address as flow_address
@@ -29,8 +30,13 @@ __all__ = [
     "Flow",
     "FlowStore",
     "attach_xdp",
+    "facts",
+    "is_bpffs",
+    "pin",
+    "pinned",
     "possible_cpus",
     "prog_test_run",
+    "replace_xdp",
 ]
 
 XDP_DROP: Final = 1
@@ -44,13 +50,18 @@ ROUTE_KEY: Final = struct.Struct("=16sIxxxx")  # SipHash key, live
 SSRC: Final = struct.Struct("!I")  # as on the wire
 U32: Final = struct.Struct("=I")
 
-_LOOKUP, _UPDATE, _DELETE, _TEST_RUN, _LOOKUP_BATCH, _LINK_CREATE = 1, 2, 3, 10, 24, 28
+_LOOKUP, _UPDATE, _DELETE, _PIN, _GET, _TEST_RUN, _LOOKUP_BATCH = 1, 2, 3, 6, 7, 10, 24
+_LINK_CREATE, _LINK_UPDATE = 28, 29
 _ATTACH_XDP = 37
+_REPLACE = 1 << 2  # BPF_F_REPLACE
+_BPFFS_MAGIC = 0xCAFE4A11
 # union bpf_attr of include/uapi/linux/bpf.h, one view a command.
 _ELEMENT = struct.Struct("=IxxxxQQQ")  # map, key, value, flags
 _BATCH = struct.Struct("=QQQQIIQQ")  # in, out, keys, values, count, map, element flags, flags
 _RUN = struct.Struct("=IIIIQQII40x")  # program, verdict, bytes in, bytes out, in, out, repeat, duration
 _LINK = struct.Struct("=IIII")  # program, interface, attach type, flags
+_LINK_TO = struct.Struct("=IIII")  # link, new program, flags, program that must be there now
+_OBJECT = struct.Struct("=QII")  # path, descriptor, flags
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}.get(platform.machine())
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -91,15 +102,15 @@ class BpfMap:
         self.fd = fd
         self.key_bytes = key_bytes
         self.value_bytes = value_bytes
-        facts = _descriptor_facts(fd)
-        if "map_type" not in facts:
+        map_facts = facts(fd)
+        if "map_type" not in map_facts:
             raise ValueError(f"file descriptor {fd} is not a BPF map")
-        value = int(facts["value_size"])
-        if facts["map_type"] in _PER_CPU_TYPES:
+        value = int(map_facts["value_size"])
+        if map_facts["map_type"] in _PER_CPU_TYPES:
             value = (value + 7) // 8 * 8 * len(possible_cpus())
-        if (int(facts["key_size"]), value) != (key_bytes, value_bytes):
+        if (int(map_facts["key_size"]), value) != (key_bytes, value_bytes):
             raise ValueError(
-                f"BPF map at descriptor {fd} has keys of {facts['key_size']} and values of {value} bytes,"
+                f"BPF map at descriptor {fd} has keys of {map_facts['key_size']} and values of {value} bytes,"
                 f" not {key_bytes} and {value_bytes}: it was made by another version of firsthop, restart the edge"
             )
 
@@ -255,6 +266,30 @@ def attach_xdp(prog_fd: int, interface: int, flags: int) -> int:
     return _bpf(_LINK_CREATE, _buffer(_LINK.pack(prog_fd, interface, _ATTACH_XDP, flags)))
 
 
+def replace_xdp(link_fd: int, new_prog_fd: int, old_prog_fd: int) -> None:
+    """Put another program in a link, between two packets. OSError with EPERM: ``old_prog_fd`` is not the one in it."""
+    _bpf(_LINK_UPDATE, _buffer(_LINK_TO.pack(link_fd, new_prog_fd, _REPLACE, old_prog_fd)))
+
+
+def pin(fd: int, path: Path) -> None:
+    """Let a map, program or link live on in a BPF filesystem until ``path`` is unlinked."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    _bpf(_PIN, _buffer(_OBJECT.pack(ctypes.addressof(name), fd, 0)))
+
+
+def pinned(path: Path) -> int:
+    """A descriptor of what is pinned there. Raises FileNotFoundError where nothing is."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    return _bpf(_GET, _buffer(_OBJECT.pack(ctypes.addressof(name), 0, 0)))
+
+
+def is_bpffs(path: Path) -> bool:
+    """Whether ``path`` is in a BPF filesystem."""
+    # struct statfs begins with its type, a long; 256 bytes are more than any architecture's has.
+    result = (ctypes.c_long * 32)()
+    return bool(_libc.statfs(os.fsencode(path), result) == 0 and result[0] == _BPFFS_MAGIC)
+
+
 def possible_cpus() -> list[int]:
     """The CPUs that the kernel keeps per-CPU values for."""
     with open("/sys/devices/system/cpu/possible") as file:
@@ -262,7 +297,8 @@ def possible_cpus() -> list[int]:
     return [cpu for part in ranges for cpu in range(int(part[0]), int(part[-1]) + 1)]
 
 
-def _descriptor_facts(fd: int) -> dict[str, str]:
+def facts(fd: int) -> dict[str, str]:
+    """What the kernel tells of a BPF descriptor, such as ``map_id``, ``prog_tag`` or a link's ``ifindex``."""
     with open(f"/proc/self/fdinfo/{fd}") as file:
         pairs = (line.partition(":") for line in file)
         return {name: value.strip() for name, _, value in pairs}

@@ -6,13 +6,14 @@ Workers and signaling face the network and need no capability at all.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import select
 import signal
 
-__all__ = ["call_itself", "die_with_parent", "drop_capabilities"]
+__all__ = ["call_itself", "drop_capabilities", "end_with"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -35,6 +36,14 @@ def call_itself(name: str) -> None:
     _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
-def die_with_parent() -> None:
-    """For a child between fork and exec: no worker outlives the supervisor that holds its socket."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def end_with(lifeline: int) -> None:
+    """SIGTERM for this process once nobody is left who holds the write end of the pipe ``lifeline``: neither a
+    supervisor, nor what keeps descriptors for the next one. No worker outlives both."""
+    # Who gets the signal is a property of the open file, and the inherited one is shared with all children.
+    own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK)
+    os.close(lifeline)
+    fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGTERM)
+    fcntl.fcntl(own, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    if select.select([own], [], [], 0)[0]:  # it was over before we asked
+        signal.raise_signal(signal.SIGTERM)

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from edge import apikeys
-from edge.process import call_itself, drop_capabilities
+from edge.process import call_itself, drop_capabilities, end_with
 from edge.tls import server_context
 from edge.transceivers import Refused, Transceivers, Unavailable
 from firsthop import logs, metrics
@@ -215,6 +215,7 @@ def main() -> None:
     """The process that the supervisor starts: what it must know comes as JSON on standard input."""
     spec = json.loads(sys.stdin.buffer.read())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
+    end_with(spec["lifeline"])
     call_itself("signaling")
     drop_capabilities()
     log = Config.model_validate_json(spec["config"]).log

@@ -1,4 +1,4 @@
-"""Loads ``bpf/steer.c``, attaches it, and reads its counters. The only module that knows BCC.
+"""Loads ``bpf/steer.c``, fills and attaches it, and reads its counters.
 
 Without it firsthop works too, so whatever is missing is one ``SteeringUnavailable`` with one line to act on.
 """
@@ -6,22 +6,19 @@ Without it firsthop works too, so whatever is missing is one ``SteeringUnavailab
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
-import platform
 import socket
 import struct
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-import bpf
-from bpf.verdicts import VERDICTS, c_enum
+from bpf.verdicts import VERDICTS
 from edge import kernel
+from edge.pins import Pins, Shape
+from edge.placement import slots
+from edge.program import SteeringError, SteeringUnavailable, compile_program, require_what_bcc_needs
 from wire.ufrag import MAX_KEY_ID, SLOTS
 
 __all__ = [
@@ -29,9 +26,6 @@ __all__ = [
     "Steering",
     "SteeringError",
     "SteeringUnavailable",
-    "attach_cpu_filter",
-    "cpu_filter",
-    "detach_cpu_filter",
 ]
 
 MAX_CPUS: Final = 128
@@ -47,18 +41,7 @@ BUCKET_ENTRIES: Final = 65536
 CPU_QUEUE: Final = 2048
 
 _NO_CPU = 0xFFFFFFFF
-_NATIVE, _GENERIC = 1 << 2, 1 << 1  # XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE
-# CAP_PERFMON, because the verifier lets nobody else move a packet pointer by a length read from the packet.
-_CAPABILITIES = {12: "CAP_NET_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
-_SO_ATTACH_REUSEPORT_CBPF, _SO_DETACH_REUSEPORT_BPF = 51, 68
-
-
-class SteeringError(Exception):
-    """XDP steering cannot be had as asked; one line says why and what to do."""
-
-
-class SteeringUnavailable(SteeringError):
-    """Something that steering needs is missing here: one line says what, and how to get it."""
+_MODES: Final = {"native": 1 << 2, "generic": 1 << 1}  # XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE
 
 
 class Steering:
@@ -69,9 +52,13 @@ class Steering:
     at which each will have used what it took.
     """
 
-    def __init__(self, prog_fd: int, map_fds: Mapping[str, int], cpus: Sequence[int]) -> None:
-        """For ``load``: takes the descriptors over."""
+    def __init__(
+        self, prog_fd: int, map_fds: Mapping[str, int], cpus: Sequence[int], pins: Pins | None, adopted: bool
+    ) -> None:
+        """For ``load``: takes the descriptors over. ``adopted``: an earlier process filled these very maps."""
         self.prog_fd = prog_fd
+        self._pins = pins
+        self._adopted = adopted
         self.flows_fd = map_fds["flows"]
         self.ssrcs_fd = map_fds["ssrcs"]
         self.buckets_fd = map_fds["buckets"]
@@ -84,6 +71,7 @@ class Steering:
         self._slots = kernel.BpfMap(map_fds["slots"], u32, u32)
         self._cpu_queues = kernel.BpfMap(map_fds["cpus"], u32, u32)
         self._flows = kernel.BpfMap(self.flows_fd, kernel.FLOW_KEY.size, kernel.FLOW.size)
+        self._ssrcs = kernel.BpfMap(self.ssrcs_fd, kernel.SSRC.size, u32)
         self._counters = kernel.BpfMap(map_fds["counters"], u32, 8 * self._copies)
 
     @classmethod
@@ -98,8 +86,12 @@ class Steering:
         unknown_rate: int = DEFAULT_UNKNOWN_RATE,
         unknown_burst: int = DEFAULT_UNKNOWN_BURST,
         unknown_prefixes: tuple[int, int] = (32, 64),
+        pins: Pins | None = None,
     ) -> Steering:
         """Compile, load and fill the program, attached to nothing yet.
+
+        With ``pins`` the maps outlive this process, and what an earlier one pinned there is taken over: flows,
+        counters, and which cores are out. It is this object's to remove.
 
         ``port`` is the media port; ``address`` the 16 byte destination (IPv4 as ``::ffff:a.b.c.d``), None for any;
         ``keys`` the 16 byte ufrag keys by key id; ``cpus`` the workers' CPUs: slot i goes to
@@ -120,14 +112,14 @@ class Steering:
         if flow_entries < 1:
             raise ValueError(f"a flow table of {flow_entries} entries holds no flow")
         admission = _admission(unknown_rate, unknown_burst, unknown_prefixes)
-        _require_what_bcc_needs()
-        cflags = {
+        require_what_bcc_needs()
+        cflags: dict[str, int | str] = {
             **admission,
             "MEDIA_PORT": port,
             "FLOW_ENTRIES": flow_entries,
             "SSRC_ENTRIES": flow_entries,
             "BUCKET_ENTRIES": BUCKET_ENTRIES,
-            "CPU_ENTRIES": max(cpus) + 1,
+            "CPU_ENTRIES": _shapes(flow_entries)["cpus"].entries,
             "MAX_CPUS": MAX_CPUS,
             "FLOW_KEY_BYTES": kernel.FLOW_KEY.size,
             "FLOW_BYTES": kernel.FLOW.size,
@@ -135,22 +127,32 @@ class Steering:
         }
         if address is not None:
             cflags |= {f"MEDIA_ADDRESS_{i}": word for i, word in enumerate(struct.unpack("=4I", address))}
-        prog_fd, map_fds = _compile(cflags)
+        if pins is not None:
+            cflags["PINS"] = f'"{pins.folder}"'
+        outgrown, adopted = pins.fit(_shapes(flow_entries)) if pins is not None else ({}, False)
         try:
-            steering = cls(prog_fd, map_fds, cpus)
-        except BaseException:
-            for fd in (prog_fd, *map_fds.values()):
+            prog_fd, map_fds = compile_program(cflags)
+            try:
+                steering = cls(prog_fd, map_fds, cpus, pins, adopted)
+            except BaseException:
+                for fd in (prog_fd, *map_fds.values()):
+                    os.close(fd)
+                raise
+            try:
+                steering._fill(keys, outgrown)
+            except BaseException:
+                steering.release()
+                raise
+        finally:
+            for fd in outgrown.values():
                 os.close(fd)
-            raise
-        try:
-            steering._fill(keys)
-        except BaseException:
-            steering.close()
-            raise
         return steering
 
-    def _fill(self, keys: Mapping[int, bytes]) -> None:
+    def _fill(self, keys: Mapping[int, bytes], outgrown: Mapping[str, int]) -> None:
+        """What a map says already, because an earlier process pinned it, stays: flows, and which cores are out."""
         self.set_keys(keys)
+        earlier = [cpu for cpu in kernel.possible_cpus() if self._cpu_queues.lookup(kernel.U32.pack(cpu)) is not None]
+        out = set(earlier) - set(self.slots()) if earlier else set()
         for cpu in self.cpus:
             try:
                 self._cpu_queues.update(kernel.U32.pack(cpu), kernel.U32.pack(CPU_QUEUE))
@@ -159,7 +161,21 @@ class Steering:
                     f"CPU {cpu} cannot take packets from XDP ({error.strerror}): choose workers among"
                     f" CPUs {kernel.possible_cpus()}"
                 ) from error
-        self.set_slots([self.cpus[slot % len(self.cpus)] for slot in range(SLOTS)])
+        if out >= set(self.cpus):
+            out = set()
+        self.set_slots(slots(self.cpus, out))
+        for name, table in (("flows", self._flows), ("ssrcs", self._ssrcs)):
+            if name in outgrown:
+                _copy(outgrown[name], table)
+        for cpu in set(earlier) - set(self.cpus):
+            self._cpu_queues.delete(kernel.U32.pack(cpu))
+        # Of a core without a worker now: the next check finds its slot's core.
+        for key, value in self._flows.items():
+            if kernel.FLOW.unpack(value)[0] not in self.cpus:
+                self._flows.delete(key)
+        for key, value in self._ssrcs.items():
+            if kernel.U32.unpack(value)[0] not in self.cpus:
+                self._ssrcs.delete(key)
 
     def set_keys(self, keys: Mapping[int, bytes]) -> None:
         """Accept ufrags under these keys (key id to 16 bytes) and no others: key rotation without a reload."""
@@ -177,11 +193,18 @@ class Steering:
         for slot, cpu in enumerate(cpus):
             self._slots.update(kernel.U32.pack(slot), kernel.U32.pack(_NO_CPU if cpu is None else cpu))
 
+    def slots(self) -> list[int]:
+        """The CPU of each of the 256 slots now."""
+        by_slot = {kernel.U32.unpack(key)[0]: kernel.U32.unpack(value)[0] for key, value in self._slots.items()}
+        return [by_slot[slot] for slot in range(SLOTS)]
+
     def attach(self, ifname: str) -> str:
         """Steer what arrives at the interface. Returns ``native``, or ``generic`` where the driver has no XDP.
 
-        The program leaves the interface when this object detaches or its process dies, and no other program is
-        ever touched. Raises SteeringError where one is there already or the interface does not take any.
+        Where an earlier process pinned its link, this program takes the place of the one in it between two packets,
+        unless it is the same. The program leaves the interface when this object detaches, or, without pins, when its
+        process dies; no other program is ever touched. Raises SteeringError where one is there already or the
+        interface does not take any.
         """
         if self._link_fd is not None:
             raise SteeringError("steering is attached already: detach it first")
@@ -189,8 +212,14 @@ class Steering:
             interface = socket.if_nametoindex(ifname)
         except OSError as error:
             raise SteeringError(f"no network interface is called {ifname!r}: see 'ip -brief link'") from error
+        mode = self._take_over(interface) or self._attach(ifname, interface)
+        if self._pins is not None:
+            self._pins.put("program", self.prog_fd)
+        return mode
+
+    def _attach(self, ifname: str, interface: int) -> str:
         failures = []
-        for mode, flags in (("native", _NATIVE), ("generic", _GENERIC)):
+        for mode, flags in _MODES.items():
             try:
                 self._link_fd = kernel.attach_xdp(self.prog_fd, interface, flags)
             except OSError as error:
@@ -201,12 +230,53 @@ class Steering:
                     ) from error
                 failures.append(f"{mode}: {os.strerror(error.errno or 0)}")
             else:
+                if self._pins is not None:
+                    self._pins.put(f"link-{mode}", self._link_fd)
                 return mode
         raise SteeringError(f"{ifname} takes no XDP program ({', '.join(failures)}): steer another interface")
+
+    def _take_over(self, interface: int) -> str | None:
+        """The mode of the link that an earlier process pinned, with this program in it now; None without one."""
+        if self._pins is None:
+            return None
+        running = self._pins.get("program")
+        try:
+            for mode in _MODES:
+                link = self._pins.get(f"link-{mode}")
+                if link is None:
+                    continue
+                about = kernel.facts(link)
+                if (
+                    running is None
+                    or int(about["ifindex"]) != interface
+                    or about["prog_id"] != kernel.facts(running)["prog_id"]
+                ):
+                    # Of another interface, or of one that is gone and came back, or left half changed.
+                    self._pins.drop(f"link-{mode}")
+                    os.close(link)
+                    continue
+                self._link_fd = link
+                # The tag is a hash of the instructions, whatever maps they use.
+                same = kernel.facts(running)["prog_tag"] == kernel.facts(self.prog_fd)["prog_tag"]
+                if not (same and self._adopted):
+                    kernel.replace_xdp(link, self.prog_fd, running)
+                    return mode
+                self._fds.remove(self.prog_fd)
+                os.close(self.prog_fd)
+                self.prog_fd, running = running, None
+                self._fds.append(self.prog_fd)
+                return mode
+            return None
+        finally:
+            if running is not None:
+                os.close(running)
 
     def detach(self) -> None:
         """Take the program off its interface. Nothing happens where it is on none."""
         if self._link_fd is not None:
+            if self._pins is not None:
+                for mode in _MODES:
+                    self._pins.drop(f"link-{mode}")
             os.close(self._link_fd)
             self._link_fd = None
 
@@ -232,11 +302,21 @@ class Steering:
         """Flows in the kernel's table, by reading it whole (a few ms when full)."""
         return sum(1 for _ in self._flows.items())
 
-    def close(self) -> None:
-        """Detach, and release program and maps (which live on in the workers that hold them)."""
-        self.detach()
+    def release(self) -> None:
+        """Let go of program, maps and link. What is pinned goes on, and steers if it is attached."""
+        if self._link_fd is not None:
+            os.close(self._link_fd)
+            self._link_fd = None
         while self._fds:
             os.close(self._fds.pop())
+
+    def close(self) -> None:
+        """Detach, unpin, and release program and maps (which live on in the workers that hold them)."""
+        self.detach()
+        self.release()
+        if self._pins is not None:
+            self._pins.remove()
+            self._pins = None
 
     def __enter__(self) -> Self:
         return self
@@ -247,56 +327,30 @@ class Steering:
         self.close()
 
 
-def cpu_filter(cpus: Sequence[int]) -> bytes:
-    """Classic BPF that returns the running CPU's index in ``cpus``, as ``struct sock_filter`` instructions.
-
-    Any other CPU gets an index no group has, so that the kernel's hash decides.
-    """
-    instruction = struct.Struct("=HBBI")
-    load, jump_if_equal, leave = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
-    running_cpu = 0xFFFFF000 + 36  # SKF_AD_OFF + SKF_AD_CPU
-    code = instruction.pack(load, 0, 0, running_cpu)
-    for index, cpu in enumerate(cpus):
-        code += instruction.pack(jump_if_equal, 0, 1, cpu) + instruction.pack(leave, 0, 0, index)
-    return code + instruction.pack(leave, 0, 0, 0xFFFFFFFF)
-
-
-def attach_cpu_filter(sock: socket.socket, cpus: Sequence[int]) -> None:
-    """Let the SO_REUSEPORT group of ``sock`` deliver to the n-th socket bound what arrives on ``cpus[n]``.
-
-    Only while XDP steers: without it, the receiving core says nothing about the flow. Raises OSError.
-    """
-    code = cpu_filter(cpus)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    # struct sock_fprog: number of instructions, address.
-    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
+def _shapes(flow_entries: int) -> dict[str, Shape]:
+    """The maps of ``bpf/steer.c``."""
+    array, plain_hash, percpu_array, lru_hash, cpu_map = 2, 1, 6, 9, 16  # enum bpf_map_type
+    u32 = kernel.U32.size
+    return {
+        "keys": Shape(array, u32, kernel.ROUTE_KEY.size, MAX_KEY_ID + 1),
+        "slots": Shape(array, u32, u32, SLOTS),
+        "cpus": Shape(cpu_map, u32, u32, max(kernel.possible_cpus()) + 1),
+        "flows": Shape(plain_hash, kernel.FLOW_KEY.size, kernel.FLOW.size, flow_entries),
+        "ssrcs": Shape(plain_hash, u32, u32, flow_entries),
+        "buckets": Shape(lru_hash, 16, 8, BUCKET_ENTRIES),
+        "counters": Shape(percpu_array, u32, 8, len(VERDICTS) * MAX_CPUS),
+    }
 
 
-def detach_cpu_filter(sock: socket.socket) -> None:
-    """Back to the kernel's own hash for the group of ``sock``. Raises OSError where no filter is attached."""
-    sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 0)
-
-
-def _require_what_bcc_needs() -> None:
-    """Raises SteeringUnavailable for what BCC would report in many lines on stderr, or not at all."""
-    with open("/proc/self/status") as file:
-        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
-    missing = [name for bit, name in _CAPABILITIES.items() if not effective >> bit & 1]
-    if missing:
-        raise SteeringUnavailable(
-            f"no XDP steering: this process lacks {', '.join(missing)}; run it as root or grant these"
-        )
-    release = platform.release()
-    places = [Path("/lib/modules", release, name) for name in ("build", "source")]
-    in_kernel = Path("/sys/kernel/kheaders.tar.xz").exists()
-    if chosen := os.environ.get("BCC_KERNEL_SOURCE"):
-        places, in_kernel = [Path(chosen)], False
-    if not in_kernel and not all(place.is_dir() for place in places):
-        raise SteeringUnavailable(
-            f"no XDP steering: no kernel headers at {' and '.join(map(str, places))};"
-            f" install linux-headers-{release} or run scripts/setup as root"
-        )
+def _copy(fd: int, table: kernel.BpfMap) -> None:
+    """Entries of an outgrown map, as far as there is room for them and they are still laid out alike."""
+    with contextlib.suppress(ValueError):
+        old = kernel.BpfMap(fd, table.key_bytes, table.value_bytes)
+        for key, value in old.items():
+            try:
+                table.update(key, value)
+            except OSError:
+                return
 
 
 def _admission(rate: int, burst: int, prefixes: tuple[int, int]) -> dict[str, int]:
@@ -317,52 +371,3 @@ def _admission(rate: int, burst: int, prefixes: tuple[int, int]) -> dict[str, in
 
 def _mask(bits: int, size: int) -> bytes:
     return ((1 << bits) - 1 << size * 8 - bits).to_bytes(size, "big")
-
-
-def _compile(cflags: Mapping[str, int]) -> tuple[int, dict[str, int]]:
-    """Compile and load ``bpf/steer.c``. Returns the descriptors of the program and of each map, ours to close.
-
-    BCC is let go again at once: from here on descriptors are enough.
-    """
-    try:
-        from bcc import BPF
-    except ImportError as error:
-        raise SteeringUnavailable(
-            "no XDP steering: Python module bcc is missing; install Debian's python3-bpfcc (not bcc from PyPI)"
-            " and use an environment made with --system-site-packages"
-        ) from error
-    folder = Path(bpf.__path__[0])
-    text = f'{c_enum()}#line 1 "steer.c"\n{(folder / "steer.c").read_text()}'
-    flags = [f"-I{folder}", *(f"-D{name}={value}" for name, value in cflags.items())]
-    with _stderr_kept() as kept:
-        module = None
-        try:
-            module = BPF(text=text.encode(), cflags=flags)
-            program = module.load_func(b"firsthop_steer", BPF.XDP)
-            maps = ("keys", "slots", "cpus", "flows", "ssrcs", "buckets", "counters")
-            return os.dup(program.fd), {name: os.dup(module[name.encode()].map_fd) for name in maps}
-        except Exception as error:
-            said = kept()
-            line = next(
-                (line for line in said.splitlines() if "error:" in line), (str(error) or repr(error)).splitlines()[0]
-            )
-            failure = SteeringUnavailable(f"no XDP steering: the kernel program does not load: {line.strip()}")
-            failure.add_note(said)
-            raise failure from error
-        finally:
-            if module is not None:
-                module.cleanup()
-
-
-@contextlib.contextmanager
-def _stderr_kept() -> Iterator[Callable[[], str]]:
-    """Keeps what C code writes to descriptor 2; the function it gives returns that so far."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        try:
-            os.dup2(file.fileno(), 2)
-            yield lambda: os.pread(file.fileno(), 1 << 20, 0).decode(errors="replace")
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)

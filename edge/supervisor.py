@@ -1,38 +1,46 @@
 """The edge's parent: opens every socket, owns XDP, starts the children and starts them again when they die.
 
-The sockets stay open here, so a worker that dies leaves its socket's queue and its flows to the next one. It is
-also the only process with privileges.
+The sockets stay open here, so a worker that dies leaves its socket's queue and its flows to the next one. What must
+outlive this process too is in a store (sockets and children, ``edge/store.py``) or pinned (XDP, ``edge/pins.py``),
+and the next one takes it over. It is also the only process with privileges.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from edge import apikeys
+from edge import apikeys, kernel
 from edge.children import Child, Children
-from edge.steering import Steering, SteeringError, attach_cpu_filter
+from edge.cpufilter import attach_cpu_filter, detach_cpu_filter
+from edge.pins import Pins, PinsInUse
+from edge.sockets import http_socket, lifeline, listening, media_sockets
+from edge.steering import Steering, SteeringError
+from edge.store import HolderStore, Store, StoreInUse, SystemdStore
 from edge.tls import server_context
-from edge.worker import Spec
+from edge.worker import SPARE_NAME, Spec
 from firsthop import logs, metrics
-from firsthop.config import Config, split_address
-from firsthop.errors import ConfigError, bind_trouble
+from firsthop.config import Config, Edge, split_address
+from firsthop.errors import ConfigError
 from firsthop.notify import notify
 from wire import keys
 from wire.address import pack
+from wire.keys import ClusterKeys
 
-__all__ = ["run"]
-
-_SOCKET_BUFFER_BYTES = 4 << 20
-_SO_RCVBUFFORCE = 33
+__all__ = ["check", "pins_folder", "run"]
 
 
 class _EdgeCollector(Collector):
@@ -65,29 +73,29 @@ class _EdgeCollector(Collector):
 
 
 class Supervisor:
-    """Everything that must outlive a worker. Raises ConfigError or KeyFileError for a
-    configuration that cannot run."""
+    """Everything that must outlive a worker; ``store`` keeps what must outlive this as well. Raises ConfigError or
+    KeyFileError for a configuration that cannot run."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, store: Store) -> None:
         edge = config.edge
         self._config = config
+        self._store = store
         self._log = logs.get()
-        self._keys = keys.load(config.cluster.keys)
-        apikeys.load(edge.api_keys)
-        server_context(edge.tls_certificate, edge.tls_key)
-        if not edge.transceivers:
-            raise ConfigError("edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed")
+        self._keys = check(config)
         self._cpus = _cpus(edge.cores)
         if self._metrics_address(1 + len(self._cpus))[1] > 65535:
             raise ConfigError(f"edge.metrics {edge.metrics}: signaling and every worker need a port above this one")
-        self._media = _media_sockets(edge.media, len(self._cpus))
-        self._http = _listening("edge.http", *split_address(edge.http))
-        for offset in range(1, 2 + len(self._cpus)):
-            # Theirs to open; but a port that is taken is better said now, once, than by a child that keeps dying.
-            _listening("edge.metrics", *self._metrics_address(offset)).close()
+        children_run = any(name.startswith("child-") for name in store.names)
+        self._lifeline = lifeline(store)
+        self._media = media_sockets(edge.media, len(self._cpus), store)
+        self._http = http_socket(edge.http, store)
+        if not children_run:
+            for offset in range(1, 2 + len(self._cpus)):
+                # Theirs to open; but a port that is taken is better said now, once, than by a child that keeps dying.
+                listening("edge.metrics", *self._metrics_address(offset)).close()
         self._steering, self._mode = self._steer()
         workers = [self._worker(i) for i in range(len(self._cpus))]
-        self._children = Children([*workers, self._signaling()], spare_module="edge.worker")
+        self._children = Children([*workers, self._signaling()], "edge.worker", SPARE_NAME, store)
 
     def _steer(self) -> tuple[Steering | None, str]:
         edge = self._config.edge
@@ -97,23 +105,31 @@ class Supervisor:
         if edge.interface not in {name for _, name in socket.if_nameindex()}:
             raise ConfigError(f"edge.interface: this host has no interface {edge.interface!r}")
         host, port = split_address(edge.media)
+        pins = self._pins()
         steering = None
         try:
-            steering = Steering.load(
-                port,
-                pack(host, port)[:16],
-                self._keys.ufrag,
-                self._cpus,
-                flow_entries=edge.flow_entries,
-                unknown_rate=edge.unknown_rate,
-                unknown_burst=edge.unknown_burst,
-            )
+            # Compiling takes a core for half a second, and calls may be going on. Linux makes the thread alone nice.
+            with ThreadPoolExecutor(1, initializer=lambda: os.nice(19)) as yielding:
+                steering = yielding.submit(
+                    Steering.load,
+                    port,
+                    pack(host, port)[:16],
+                    self._keys.ufrag,
+                    self._cpus,
+                    flow_entries=edge.flow_entries,
+                    unknown_rate=edge.unknown_rate,
+                    unknown_burst=edge.unknown_burst,
+                    pins=pins,
+                ).result()
             mode = steering.attach(edge.interface)
         except ValueError as e:
             raise ConfigError(f"edge.interface {edge.interface}: {e}") from None
         except SteeringError as e:
             if steering is not None:
                 steering.close()
+            elif pins is not None:
+                pins.remove()
+            detach_cpu_filter(self._media[0])
             self._log.warning(
                 "no XDP: forged packets reach the workers, and the kernel's hash spreads flows", why=str(e)
             )
@@ -122,6 +138,16 @@ class Supervisor:
         attach_cpu_filter(self._media[0], self._cpus)
         self._log.info("xdp attached", interface=edge.interface, mode=mode, cores=self._cpus)
         return steering, mode
+
+    def _pins(self) -> Pins | None:
+        edge = self._config.edge
+        try:
+            return Pins(pins_folder(edge))
+        except PinsInUse as e:
+            raise ConfigError(f"edge.name: {e.strerror or e}") from None
+        except OSError as e:
+            self._log.warning("XDP will end with this process, and its flows with the workers", why=str(e))
+            return None
 
     def _metrics_address(self, offset: int) -> tuple[str, int]:
         host, port = split_address(self._config.edge.metrics)
@@ -135,6 +161,7 @@ class Supervisor:
             edge=edge.name,
             index=index,
             cpu=self._cpus[index],
+            lifeline=self._lifeline[0],
             socket=sockets[index],
             not_mine=tuple(fd for fd in sockets if fd != sockets[index]),
             flows=maps[0] if maps else -1,
@@ -144,43 +171,102 @@ class Supervisor:
             transceivers=tuple((peer.id, peer.endpoint) for peer in edge.transceivers),
             keys=self._keys,
         )
-        return Child(f"worker-{index}", "edge.worker", spec.dump(), (*sockets, *maps))
+        descriptors = (self._lifeline[0], *sockets, *maps)
+        orders = replace(spec, lifeline=0, socket=0, not_mine=(), flows=0, ssrcs=0).dump()
+        same = _identity(orders, sockets[index], *maps)
+        return Child(f"worker-{index}", "edge.worker", spec.dump(), descriptors, same)
 
     def _signaling(self) -> Child:
-        spec = {
+        orders = {
             "config": self._config.model_dump_json(),
             "keys": self._keys.dump(),
-            "socket": self._http.fileno(),
             "media": split_address(self._config.edge.advertise or self._config.edge.media),
             "metrics": self._metrics_address(1),
         }
-        return Child("signaling", "edge.signaling", json.dumps(spec).encode(), (self._http.fileno(),))
+        descriptors = {"socket": self._http.fileno(), "lifeline": self._lifeline[0]}
+        same = _identity(json.dumps(orders).encode(), self._http.fileno())
+        spec = json.dumps({**orders, **descriptors}).encode()
+        return Child("signaling", "edge.signaling", spec, tuple(descriptors.values()), same)
 
-    async def run(self) -> None:
-        """Until SIGTERM or SIGINT."""
+    async def run(self) -> bool:
+        """Until SIGTERM or SIGINT, when everything ends; or until SIGHUP: True, and everything goes on without this
+        process, for one that takes over."""
+        loop = asyncio.get_running_loop()
+        stop, anew = asyncio.Event(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, anew.set)
         edge = _EdgeCollector(self._cpus, self._steering, self._mode)
         metrics.serve("edge.metrics", *self._metrics_address(0), self._children.restarts, edge)
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        stopped = asyncio.create_task(stop.wait())
         children = asyncio.create_task(self._children.run())
+        tasks = [children, *(asyncio.create_task(work) for work in (stop.wait(), self._start_anew(anew), self._mend()))]
         notify("READY=1")
         self._log.info("ready", media=self._config.edge.media, http=self._config.edge.http, xdp=self._mode)
-        await asyncio.wait((stopped, children), return_when=asyncio.FIRST_COMPLETED)
-        notify("STOPPING=1")
-        stopped.cancel()
-        children.cancel()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        # Only the children's can have failed, by what keeps this host from starting processes.
         with contextlib.suppress(asyncio.CancelledError):
             await children
+        if not stop.is_set():
+            return True
+        notify("STOPPING=1")
+        await self._children.end()
+        return False
+
+    async def _start_anew(self, asked: asyncio.Event) -> None:
+        """Returns once asked to, and what would be started can be."""
+        while True:
+            await asked.wait()
+            asked.clear()
+            trial = await asyncio.create_subprocess_exec(sys.executable, *sys.orig_argv[1:], "--check")
+            if await trial.wait() == 0:
+                return
+            self._log.error("not started anew: see the line before; everything goes on as it is")
+
+    async def _mend(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._store.mend()
 
     def close(self) -> None:
-        """Takes XDP off the interface and closes the sockets."""
+        """Takes XDP off the interface, closes the sockets, and leaves nothing in the store."""
         if self._steering is not None:
             self._steering.close()
         for sock in (*self._media, self._http):
             sock.close()
+        self._store.end()
         self._log.info("stopped")
+
+
+def check(config: Config) -> ClusterKeys:
+    """The cluster's keys, once everything else that can be wrong in a configuration was looked at. Raises ConfigError
+    or KeyFileError."""
+    edge = config.edge
+    cluster = keys.load(config.cluster.keys)
+    apikeys.load(edge.api_keys)
+    server_context(edge.tls_certificate, edge.tls_key)
+    if not edge.transceivers:
+        raise ConfigError("edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed")
+    _cpus(edge.cores)
+    return cluster
+
+
+def pins_folder(edge: Edge) -> Path:
+    """Where what XDP knows outlives every process. Names in a BPF filesystem have no dots."""
+    return edge.pins / edge.name.replace(".", "_")
+
+
+def _identity(orders: bytes, *descriptors: int) -> str:
+    """The same for children that would do the same: same code, same orders, same sockets and maps."""
+    digest = hashlib.blake2b(orders, digest_size=8)
+    for package in ("edge", "firsthop", "wire"):
+        for file in sorted((Path(__file__).parent.parent / package).glob("*.py")):
+            digest.update(file.read_bytes())
+    for fd in descriptors:
+        about = kernel.facts(fd)
+        digest.update((about.get("map_id") or str(os.fstat(fd).st_ino)).encode())
+    return digest.hexdigest()
 
 
 def _cpus(wanted: tuple[int, ...]) -> list[int]:
@@ -192,49 +278,35 @@ def _cpus(wanted: tuple[int, ...]) -> list[int]:
     return list(wanted) or allowed
 
 
-def _media_sockets(media: str, count: int) -> list[socket.socket]:
-    """One socket a worker, in the order of the workers: the CPU filter answers with places in it."""
-    host, port = split_address(media)
-    bind_to = (host if ":" in host else f"::ffff:{host}", port)
-
-    def make(share: bool) -> socket.socket:
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        if share:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _SOCKET_BUFFER_BYTES)
-        except PermissionError:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
-        sock.bind(bind_to)
-        return sock
-
+def _open_store(config: Config) -> Store:
+    if "NOTIFY_SOCKET" in os.environ:
+        return SystemdStore()
+    path = config.edge.run / f"{config.edge.name}.holder"
     try:
-        # Shared ports would let a second edge of the same user bind in silence and take half of the calls.
-        make(share=False).close()
-        return [make(share=True) for _ in range(count)]
+        return HolderStore(path, [pins_folder(config.edge)])
+    except StoreInUse as e:
+        raise ConfigError(f"edge.name: {e}") from None
     except OSError as e:
-        raise ConfigError(f"edge.media {media}: {bind_trouble(e)}") from None
-
-
-def _listening(key: str, host: str, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(128)
-    except OSError as e:
-        sock.close()
-        raise ConfigError(f"{key}: {host} port {port}: {bind_trouble(e)}") from None
-    return sock
+        logs.get().warning("calls will not survive this process: nobody keeps its sockets", path=str(path), why=str(e))
+        return Store()
 
 
 def run(config: Config) -> None:
-    """Runs until SIGTERM. Raises ConfigError or KeyFileError with one line."""
+    """Runs until SIGTERM. Raises ConfigError or KeyFileError with one line.
+
+    Killed, it leaves calls, sockets and XDP to the next one. So it does when it fails, unless nothing ran yet.
+    """
     logs.configure(config.log.level, config.log.format, process="edge", edge=config.edge.name)
-    supervisor = Supervisor(config)
+    check(config)
+    store = _open_store(config)
+    first = not store.names
     try:
-        asyncio.run(supervisor.run())
-    finally:
-        supervisor.close()
+        supervisor = Supervisor(config, store)
+    except BaseException:
+        if first:
+            store.end()
+        raise
+    if asyncio.run(supervisor.run()):
+        store.pass_on()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    supervisor.close()

@@ -24,13 +24,15 @@ import zmq
 from edge.batch import ROOM_BYTES, BatchSocket
 from edge.flowtable import NOBODY, FlowTable
 from edge.kernel import FlowStore
-from edge.process import call_itself, drop_capabilities
+from edge.process import call_itself, drop_capabilities, end_with
 from firsthop import logs, metrics
 from firsthop.metrics import Tally
 from wire import frames, link, stun, ufrag
 from wire.keys import ClusterKeys
 
-__all__ = ["Worker", "main"]
+__all__ = ["SPARE_NAME", "Worker", "main"]
+
+SPARE_NAME = "worker-spare"
 
 _TURNS_BEFORE_LINKS = 4
 _LINKS_UP_S = 0.3
@@ -55,12 +57,14 @@ _CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What the supervisor tells a worker. ``socket`` is its own, ``not_mine`` are the other workers', which it inherits
-    as well; ``flows`` and ``ssrcs`` are map descriptors, -1 without XDP."""
+    """What the supervisor tells a worker. ``lifeline`` is the pipe of ``edge.process.end_with``; ``socket`` is its own,
+    ``not_mine`` are the other workers', which it inherits as well; ``flows`` and ``ssrcs`` are map descriptors, -1
+    without XDP."""
 
     edge: str
     index: int
     cpu: int
+    lifeline: int
     socket: int
     not_mine: tuple[int, ...]
     flows: int
@@ -293,12 +297,13 @@ class Worker:
 def main() -> None:
     """What the supervisor starts: a spare, until its Spec on standard input makes it a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
-    call_itself("worker-spare")
+    call_itself(SPARE_NAME)
     drop_capabilities()
     text = sys.stdin.buffer.read()
     if not text:
         return
     spec = Spec.parse(text)
+    end_with(spec.lifeline)
     call_itself(f"worker-{spec.index}")
     for descriptor in spec.not_mine:
         os.close(descriptor)

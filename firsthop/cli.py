@@ -51,7 +51,7 @@ def main() -> None:
     """The network edge of voice AI."""
 
 
-def _start(run: Callable[[Config], None], path: Path | None) -> None:
+def _start(run: Callable[[Config], object], path: Path | None) -> None:
     """Runs a service; what a person must mend is one line and exit code 2."""
     from firsthop.config import load
 
@@ -67,11 +67,16 @@ def _start(run: Callable[[Config], None], path: Path | None) -> None:
 
 @main.command()
 @_config_option
-def edge(config: Path | None) -> None:
-    """Run the edge: XDP, workers and signaling."""
-    from edge.supervisor import run
+@click.option("--check", is_flag=True, help="Only say whether this configuration would run.")
+def edge(config: Path | None, check: bool) -> None:
+    """Run the edge: XDP, workers and signaling.
 
-    _start(run, config)
+    Ctrl-C and SIGTERM end it and all that it started. SIGHUP lets a new program take over, with calls going on: for an
+    upgrade, or a changed configuration.
+    """
+    from edge import supervisor
+
+    _start(supervisor.check if check else supervisor.run, config)
 
 
 @main.command()

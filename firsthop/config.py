@@ -27,7 +27,7 @@ __all__ = ["Config", "Edge", "Transceiver", "load", "rows", "split_address"]
 
 PREFIX = "FIRSTHOP_"
 # Variables of the command line, which are no configuration.
-_OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_TOKEN")
+_OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_DESCRIPTORS", "FIRSTHOP_TOKEN")
 
 # Ports that browsers refuse as media or page addresses (the fetch standard's list of bad ports, from 1024 up).
 BROWSER_REFUSES = frozenset(
@@ -138,6 +138,12 @@ class Edge(_Section):
         description="packets a second from one IPv4 address or IPv6 /64 not yet in a call; 0: no limit",
     )
     unknown_burst: int = Field(5000, ge=1, le=10**6, description="as many of them may come at once")
+    run: Path = Field(
+        Path("/run/firsthop"), description="where, without systemd, sockets and workers wait for a killed supervisor"
+    )
+    pins: Path = Field(
+        Path("/sys/fs/bpf/firsthop"), description="folder of a BPF filesystem where XDP and its flows outlive this edge"
+    )
     http: Address = Field("127.0.0.1:8080", description="signaling listens here")
     tls_certificate: Path | None = Field(None, description="PEM chain; with it signaling speaks HTTPS")
     tls_key: Path | None = Field(None, description="PEM key of that certificate")

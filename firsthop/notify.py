@@ -1,16 +1,18 @@
-"""Tells systemd how a service is doing, if systemd asked to be told (sd_notify(3))."""
+"""Tells systemd how a service is doing, and gives it descriptors to keep, if it asked to be told (sd_notify(3))."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 
 __all__ = ["notify"]
 
 
-def notify(state: str) -> None:
-    """Sends ``state``, such as ``READY=1`` or ``STOPPING=1``."""
+def notify(state: str, fds: Sequence[int] = ()) -> None:
+    """Sends ``state``, such as ``READY=1`` or ``STOPPING=1``, and with ``FDSTORE=1`` descriptors."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
+            sock.connect("\0" + address[1:] if address[0] == "@" else address)
+            socket.send_fds(sock, [state.encode()], fds)

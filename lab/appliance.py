@@ -6,6 +6,7 @@ For the demo, tests and benchmarks. It runs on the hosts of a lab, or, without r
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import subprocess
@@ -84,6 +85,8 @@ class Appliance:
         self.token_file = directory / "token"
         self.url = f"http://{self.edge.address}:{http_port}"
         self.processes: dict[str, subprocess.Popen[Any]] = {}
+        self._pins = Path("/sys/fs/bpf", f"firsthop-{secrets.token_hex(4)}")
+        edge = {"run": str(directory), "pins": str(self._pins), **edge}
         if lab:
             edge = {"interface": lab.edge_interface, **edge}
         endpoint = f"tcp://{lab.transceiver.address}:7400" if lab else f"ipc://{directory}/transceiver.sock"
@@ -128,7 +131,13 @@ class Appliance:
         with self.log_file(process).open("ab") as log:
             # A group of its own: Ctrl-C at a terminal is for whoever runs the demo, who then ends these in order.
             self.processes[process] = place.popen(
-                argv, stdin=subprocess.DEVNULL, stderr=log, stdout=log, start_new_session=True
+                argv,
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
+                # As good as --config, and it marks what the edge leaves when it is killed.
+                env={**os.environ, "FIRSTHOP_CONFIG_FILE": str(self.config_file)},
             )
 
     def log_file(self, process: str) -> Path:
@@ -136,7 +145,7 @@ class Appliance:
         return self._directory / f"{process}.log"
 
     def wait_ready(self) -> None:
-        """Until every worker runs and a call would be answered. Raises ApplianceError."""
+        """Until supervisor and workers run and a call would be answered. Raises ApplianceError."""
         deadline = time.monotonic() + READY_S
         while not self._ready():
             dead = [name for name, p in self.processes.items() if p.poll() is not None]
@@ -146,7 +155,11 @@ class Appliance:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Ends the edge, then the transceiver, and waits for them."""
+        """Ends the edge, then the transceiver, and waits for them. An edge that was killed is ended by its next."""
+        if "edge" in self.processes and self.processes["edge"].poll() not in (None, 0) and self.children():
+            self.start("edge")
+            with suppress(ApplianceError):
+                self.wait_ready()
         for name in ("edge", "transceiver"):
             process = self.processes.pop(name, None)
             if process is None:
@@ -159,11 +172,14 @@ class Appliance:
                 process.wait()
 
     def children(self) -> dict[str, psutil.Process]:
-        """The edge's children as they call themselves: ``worker-0``, ``worker-1``, ``worker-spare``, ``signaling``."""
+        """The edge's children, whoever started them, as they call themselves: ``worker-0``, ``worker-1``,
+        ``worker-spare``, ``signaling``."""
         found = {}
-        for child in psutil.Process(self.processes["edge"].pid).children():
-            with suppress(psutil.NoSuchProcess):  # died just now
-                found[child.name()] = child
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):  # died just now, or not ours to look at
+                mine = process.environ().get("FIRSTHOP_CONFIG_FILE") == str(self.config_file)
+                if mine and process.cmdline()[-1] in ("edge.worker", "edge.signaling"):
+                    found[process.name()] = process
         return found
 
     def metrics(self, process: str) -> dict[tuple[str, ...], float]:
@@ -184,8 +200,8 @@ class Appliance:
                 with urllib.request.urlopen(f"{self.url}/readyz", timeout=10):  # noqa: S310
                     pass
                 workers = [name for name in self.children() if re.fullmatch(r"worker-\d+", name)]
-                for i in range(len(workers)):
-                    with urllib.request.urlopen(f"http://127.0.0.1:{9402 + i}/metrics", timeout=10):
+                for process in ("edge", *workers):
+                    with urllib.request.urlopen(f"http://127.0.0.1:{9400 + _offset(process)}/metrics", timeout=10):
                         pass
             except (OSError, urllib.error.URLError, psutil.NoSuchProcess):
                 return False

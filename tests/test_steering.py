@@ -25,15 +25,9 @@ import pytest
 from steer_run import CPUS, KEYS, loaded, run
 
 from edge import kernel
+from edge.cpufilter import attach_cpu_filter, cpu_filter, detach_cpu_filter
 from edge.kernel import XDP_REDIRECT, FlowStore
-from edge.steering import (
-    Steering,
-    SteeringError,
-    SteeringUnavailable,
-    attach_cpu_filter,
-    cpu_filter,
-    detach_cpu_filter,
-)
+from edge.steering import Steering, SteeringError, SteeringUnavailable
 from wire import address
 
 ROOT = Path(__file__).parent.parent
@@ -169,7 +163,7 @@ def test_whoever_lacks_headers_or_bcc_learns_what_to_install(monkeypatch: pytest
 def test_a_program_that_does_not_compile_is_one_line_and_a_note(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("edge.steering.c_enum", lambda: "enum verdict { VERDICTS };\n")
+    monkeypatch.setattr("edge.program.c_enum", lambda: "enum verdict { VERDICTS };\n")
     with pytest.raises(SteeringUnavailable, match=r"does not load: .*error: .*VERDICT_") as failure:
         Steering.load(p.MEDIA_PORT, None, KEYS, CPUS)
     assert "\n" not in str(failure.value)

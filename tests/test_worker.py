@@ -103,9 +103,16 @@ class Bench:
     port: int
     process: subprocess.Popen[bytes]
     metrics_port: int
+    lifeline: int
     transceivers: dict[int, Transceiver] = field(default_factory=dict)
     clients: list[socket.socket] = field(default_factory=list)
     sent: int = 0
+
+    def let_go(self) -> None:
+        """As when supervisor and holder die at once; returns when the worker has ended, as it was told."""
+        os.close(self.lifeline)
+        self.lifeline = -1
+        assert self.process.wait(30) == 0
 
     def endpoint(self, number: int) -> str:
         return f"ipc://{self.directory}/{number}"
@@ -154,10 +161,12 @@ def a_worker(directory: Path) -> Iterator[Bench]:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     sock.bind(("::ffff:127.0.0.1", 0))
     metrics_port = free_port()
+    lifeline, other_end = os.pipe()
     spec = Spec(
         edge="edge",
         index=0,
         cpu=min(os.sched_getaffinity(0)),
+        lifeline=lifeline,
         socket=sock.fileno(),
         not_mine=(),
         flows=-1,
@@ -168,9 +177,9 @@ def a_worker(directory: Path) -> Iterator[Bench]:
         keys=KEYS,
     )
     argv = [sys.executable, "-m", "edge.worker"]
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=(spec.socket,))
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=(spec.lifeline, spec.socket))
     context = zmq.Context[zmq.Socket[bytes]]()
-    bench = Bench(context, directory, sock.getsockname()[1], process, metrics_port)
+    bench = Bench(context, directory, sock.getsockname()[1], process, metrics_port, other_end)
     try:
         assert process.stdin is not None
         process.stdin.write(spec.dump())
@@ -203,6 +212,9 @@ def a_worker(directory: Path) -> Iterator[Bench]:
         for transceiver in bench.transceivers.values():
             transceiver.close()
         sock.close()
+        os.close(lifeline)
+        if bench.lifeline >= 0:
+            os.close(bench.lifeline)
         context.term()
 
 
@@ -466,6 +478,11 @@ def test_sigterm_ends_a_worker_without_complaint(tmp_path: Path) -> None:
     assert bench.process.returncode == 0
 
 
+def test_a_worker_ends_when_nobody_holds_its_lifeline(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="the worker died"), a_worker(tmp_path) as bench:
+        bench.let_go()
+
+
 def test_ctrl_c_is_left_to_the_supervisor(tmp_path: Path) -> None:
     with a_worker(tmp_path) as bench:
         bench.process.send_signal(signal.SIGINT)
@@ -473,7 +490,7 @@ def test_ctrl_c_is_left_to_the_supervisor(tmp_path: Path) -> None:
 
 
 def test_a_spec_survives_the_way_into_the_process() -> None:
-    spec = Spec("edge", 3, 1, 4, (5,), -1, -1, ("127.0.0.1", 9402), ("info", "json"), ((1, "ipc://x"),), KEYS)
+    spec = Spec("edge", 3, 1, 9, 4, (5,), -1, -1, ("127.0.0.1", 9402), ("info", "json"), ((1, "ipc://x"),), KEYS)
     again = Spec.parse(spec.dump())
     assert again.dump() == spec.dump()
     assert again.keys == KEYS

@@ -1,0 +1,43 @@
+"""The classic BPF filter that hands a datagram to the socket of the core that it arrived on."""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from collections.abc import Sequence
+
+__all__ = ["attach_cpu_filter", "cpu_filter", "detach_cpu_filter"]
+
+_SO_ATTACH_REUSEPORT_CBPF, _SO_DETACH_REUSEPORT_BPF = 51, 68
+
+
+def cpu_filter(cpus: Sequence[int]) -> bytes:
+    """Classic BPF that returns the running CPU's index in ``cpus``, as ``struct sock_filter`` instructions.
+
+    Any other CPU gets an index no group has, so that the kernel's hash decides.
+    """
+    instruction = struct.Struct("=HBBI")
+    load, jump_if_equal, leave = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
+    running_cpu = 0xFFFFF000 + 36  # SKF_AD_OFF + SKF_AD_CPU
+    code = instruction.pack(load, 0, 0, running_cpu)
+    for index, cpu in enumerate(cpus):
+        code += instruction.pack(jump_if_equal, 0, 1, cpu) + instruction.pack(leave, 0, 0, index)
+    return code + instruction.pack(leave, 0, 0, 0xFFFFFFFF)
+
+
+def attach_cpu_filter(sock: socket.socket, cpus: Sequence[int]) -> None:
+    """Let the SO_REUSEPORT group of ``sock`` deliver to the n-th socket bound what arrives on ``cpus[n]``.
+
+    Only while XDP steers: without it, the receiving core says nothing about the flow. Raises OSError.
+    """
+    code = cpu_filter(cpus)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    # struct sock_fprog: number of instructions, address.
+    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, program)
+
+
+def detach_cpu_filter(sock: socket.socket) -> None:
+    """Back to the kernel's own hash for the group of ``sock``. Raises OSError where no filter is attached."""
+    sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 0)

@@ -1,0 +1,97 @@
+"""Compiles ``bpf/steer.c`` and loads it. The only module that knows BCC."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import bpf
+from bpf.verdicts import c_enum
+
+__all__ = ["SteeringError", "SteeringUnavailable", "compile_program", "require_what_bcc_needs"]
+
+# CAP_PERFMON, because the verifier lets nobody else move a packet pointer by a length read from the packet.
+_CAPABILITIES = {12: "CAP_NET_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
+
+
+class SteeringError(Exception):
+    """XDP steering cannot be had as asked; one line says why and what to do."""
+
+
+class SteeringUnavailable(SteeringError):
+    """Something that steering needs is missing here: one line says what, and how to get it."""
+
+
+def require_what_bcc_needs() -> None:
+    """Raises SteeringUnavailable for what BCC would report in many lines on stderr, or not at all."""
+    with open("/proc/self/status") as file:
+        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    missing = [name for bit, name in _CAPABILITIES.items() if not effective >> bit & 1]
+    if missing:
+        raise SteeringUnavailable(
+            f"no XDP steering: this process lacks {', '.join(missing)}; run it as root or grant these"
+        )
+    release = platform.release()
+    places = [Path("/lib/modules", release, name) for name in ("build", "source")]
+    in_kernel = Path("/sys/kernel/kheaders.tar.xz").exists()
+    if chosen := os.environ.get("BCC_KERNEL_SOURCE"):
+        places, in_kernel = [Path(chosen)], False
+    if not in_kernel and not all(place.is_dir() for place in places):
+        raise SteeringUnavailable(
+            f"no XDP steering: no kernel headers at {' and '.join(map(str, places))};"
+            f" install linux-headers-{release} or run scripts/setup as root"
+        )
+
+
+def compile_program(cflags: Mapping[str, int | str]) -> tuple[int, dict[str, int]]:
+    """Compile and load ``bpf/steer.c``. Returns the descriptors of the program and of each map, ours to close.
+
+    BCC is let go again at once: from here on descriptors are enough.
+    """
+    try:
+        from bcc import BPF
+    except ImportError as error:
+        raise SteeringUnavailable(
+            "no XDP steering: Python module bcc is missing; install Debian's python3-bpfcc (not bcc from PyPI)"
+            " and use an environment made with --system-site-packages"
+        ) from error
+    folder = Path(bpf.__path__[0])
+    text = f'{c_enum()}#line 1 "steer.c"\n{(folder / "steer.c").read_text()}'
+    flags = [f"-I{folder}", *(f"-D{name}={value}" for name, value in cflags.items())]
+    with _stderr_kept() as kept:
+        module = None
+        try:
+            module = BPF(text=text.encode(), cflags=flags)
+            program = module.load_func(b"firsthop_steer", BPF.XDP)
+            maps = ("keys", "slots", "cpus", "flows", "ssrcs", "buckets", "counters")
+            return os.dup(program.fd), {name: os.dup(module[name.encode()].map_fd) for name in maps}
+        except Exception as error:
+            said = kept()
+            line = next(
+                (line for line in said.splitlines() if "error:" in line), (str(error) or repr(error)).splitlines()[0]
+            )
+            failure = SteeringUnavailable(f"no XDP steering: the kernel program does not load: {line.strip()}")
+            failure.add_note(said)
+            raise failure from error
+        finally:
+            if module is not None:
+                module.cleanup()
+
+
+@contextlib.contextmanager
+def _stderr_kept() -> Iterator[Callable[[], str]]:
+    """Keeps what C code writes to descriptor 2; the function it gives returns that so far."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        try:
+            os.dup2(file.fileno(), 2)
+            yield lambda: os.pread(file.fileno(), 1 << 20, 0).decode(errors="replace")
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

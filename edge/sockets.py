@@ -1,0 +1,100 @@
+"""The sockets of an edge, and the pipe that its children hang on: taken over from an earlier supervisor where it left
+them in the store and they are still what the configuration asks for, made and kept otherwise."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from edge.store import Store
+from firsthop.config import split_address
+from firsthop.errors import ConfigError, bind_trouble
+
+__all__ = ["http_socket", "lifeline", "listening", "media_sockets"]
+
+_SOCKET_BUFFER_BYTES = 4 << 20
+_SO_RCVBUFFORCE = 33
+
+
+def media_sockets(media: str, count: int, store: Store) -> list[socket.socket]:
+    """``count`` sockets on the shared port ``media``, in the order of the workers: the CPU filter answers with places
+    in it. Raises ConfigError."""
+    host, port = split_address(media)
+    bind_to = (host if ":" in host else f"::ffff:{host}", port)
+
+    def make(share: bool) -> socket.socket:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _SOCKET_BUFFER_BYTES)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
+        sock.bind(bind_to)
+        return sock
+
+    sockets = []
+    for i in range(count):
+        if (kept := _kept_socket(store, f"media-{i}", bind_to)) is None:
+            break
+        sockets.append(kept)
+    for name in [name for name in store.names if name.startswith("media-")]:
+        store.drop(name)
+    try:
+        if not sockets:
+            # Shared ports would let a second edge of the same user bind in silence and take half of the calls.
+            make(share=False).close()
+        for i in range(len(sockets), count):
+            sockets.append(make(share=True))
+            store.keep(f"media-{i}", sockets[i].fileno())
+        return sockets
+    except OSError as e:
+        raise ConfigError(f"edge.media {media}: {bind_trouble(e)}") from None
+
+
+def http_socket(http: str, store: Store) -> socket.socket:
+    """Where signaling listens. Raises ConfigError."""
+    host, port = split_address(http)
+    kept = _kept_socket(store, "http", (host, port))
+    if kept is None:
+        kept = listening("edge.http", host, port)
+        store.keep("http", kept.fileno())
+    return kept
+
+
+def _kept_socket(store: Store, name: str, address: tuple[str, int]) -> socket.socket | None:
+    """A socket that an earlier supervisor left, if it is still bound to what it should be."""
+    fd = store.take(name)
+    if fd is None:
+        return None
+    sock = socket.socket(fileno=fd)
+    if sock.getsockname()[:2] == address:
+        return sock
+    sock.close()
+    store.drop(name)
+    return None
+
+
+def listening(key: str, host: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises ConfigError, naming the configuration ``key``, where that cannot be."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(128)
+    except OSError as e:
+        sock.close()
+        raise ConfigError(f"{key}: {host} port {port}: {bind_trouble(e)}") from None
+    return sock
+
+
+def lifeline(store: Store) -> tuple[int, int]:
+    """Reading and writing end of a pipe: the children have the first, and end when nobody has the other."""
+    reading, writing = store.take("lifeline-read"), store.take("lifeline-write")
+    if reading is None or writing is None:
+        reading, writing = os.pipe()
+        store.keep("lifeline-write", writing)
+        store.keep("lifeline-read", reading)
+    return reading, writing

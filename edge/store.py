@@ -1,0 +1,177 @@
+"""Descriptors that outlive the supervisor: sockets, the children's pidfds, and the lifeline of these children.
+
+Under systemd its file descriptor store keeps them (``FileDescriptorStoreMax=``, sd_notify(3)). Elsewhere a holder does
+(``edge/holder.py``), a process of our own that is told the same and gives them to whoever asks next. Where neither
+can be had nothing is kept: the lifeline breaks with the supervisor, and the children end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge import holder
+from firsthop.notify import notify
+
+__all__ = ["HolderStore", "Store", "StoreInUse", "SystemdStore"]
+
+# What a supervisor that starts itself anew says to itself: name=descriptor, separated by blanks.
+_ENVIRONMENT = "FIRSTHOP_DESCRIPTORS"
+_LISTEN_FDS_START = 3  # sd_listen_fds(3)
+
+
+class StoreInUse(Exception):
+    """Another supervisor of this edge lives; one line says where."""
+
+
+class Store:
+    """What was kept by name, and what is to be kept. Names are of printable ASCII without ``:``, ``=`` and blanks.
+
+    This one keeps nothing.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, int] = {}
+        self._kept: dict[str, int] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What an earlier supervisor left and nobody took yet."""
+        return tuple(self._held)
+
+    def take(self, name: str) -> int | None:
+        """A descriptor that an earlier supervisor left, the caller's from now on; it stays kept."""
+        return self._held.pop(name, None)
+
+    def keep(self, name: str, fd: int) -> None:
+        """Keeps what is behind ``fd``, which stays open here too until it is dropped."""
+        self._kept[name] = fd
+        self._tell(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", [fd])
+
+    def drop(self, name: str) -> None:
+        """Keeps it no longer."""
+        self._kept.pop(name, None)
+        if (fd := self._held.pop(name, None)) is not None:
+            os.close(fd)
+        self._tell(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
+
+    def mend(self) -> None:
+        """To be called about once a second: what keeps may have died."""
+
+    def end(self) -> None:
+        """Keeps nothing any more."""
+        for name in tuple(self._kept):
+            self.drop(name)
+
+    def pass_on(self) -> None:
+        """Before an exec: the program that comes finds everything again."""
+
+    def _hold(self, held: dict[str, int]) -> None:
+        for fd in held.values():
+            os.set_inheritable(fd, False)
+        self._held = held
+        self._kept = dict(held)
+
+    def _tell(self, state: str, fds: Sequence[int]) -> None:
+        """Says it to whoever keeps."""
+
+
+class SystemdStore(Store):
+    """systemd's store of this unit: what it holds is passed to each start (sd_listen_fds(3))."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        environment = {name: os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
+        passed_on = os.environ.pop(_ENVIRONMENT, "")
+        held = {}
+        if passed_on:
+            pairs = (pair.rpartition("=") for pair in passed_on.split())
+            held = {name: int(fd) for name, _, fd in pairs}
+        elif environment["LISTEN_PID"] == str(os.getpid()):
+            names = environment["LISTEN_FDNAMES"].split(":")
+            held = {name: _LISTEN_FDS_START + i for i, name in enumerate(names[: int(environment["LISTEN_FDS"])])}
+        self._hold(held)
+
+    def pass_on(self) -> None:
+        """See Store."""
+        for fd in self._kept.values():
+            os.set_inheritable(fd, True)
+        os.environ[_ENVIRONMENT] = " ".join(f"{name}={fd}" for name, fd in self._kept.items())
+
+    def _tell(self, state: str, fds: Sequence[int]) -> None:
+        notify(state, fds)
+
+
+class HolderStore(Store):
+    """A holder's that listens at ``path``, started if there is none.
+
+    A holder that nobody asks again removes the files and folders in ``give_up``. Raises StoreInUse, and OSError
+    where no holder can be had.
+    """
+
+    def __init__(self, path: Path, give_up: Sequence[Path] = ()) -> None:
+        super().__init__()
+        self._path = path
+        self._give_up = [str(place) for place in give_up]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = self._connect() or self._start()
+        self._hold(self._receive())
+
+    def mend(self) -> None:
+        """See Store."""
+        try:
+            self._connection.recv(1, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return  # there, and silent
+        except OSError:
+            pass
+        with contextlib.suppress(OSError):
+            connection = self._start()
+            self._connection.close()
+            self._connection = connection
+            self._receive()
+            for name, fd in self._kept.items():
+                self.keep(name, fd)
+
+    def end(self) -> None:
+        """See Store. The holder ends."""
+        self._tell(holder.END, [])
+        self._kept.clear()
+
+    def _tell(self, state: str, fds: Sequence[int]) -> None:
+        # One that died is replaced by mend; media needs none.
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._connection, [state.encode()], fds)
+
+    def _receive(self) -> dict[str, int]:
+        held: dict[str, int] = {}
+        while True:
+            text, fds, _, _ = socket.recv_fds(self._connection, holder.LONGEST, 1)
+            if text == holder.BUSY.encode():
+                raise StoreInUse(f"an edge of this name runs already: its holder listens at {self._path}")
+            if not fds:
+                return held
+            held[text.decode()] = fds[0]
+
+    def _connect(self) -> socket.socket | None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.connect(str(self._path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+            return None
+        return connection
+
+    def _start(self) -> socket.socket:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            self._path.unlink(missing_ok=True)
+            listener.bind(str(self._path))
+            self._path.chmod(0o600)
+            listener.listen(8)
+            connection = self._connect()
+            assert connection is not None  # whoever listens need not accept yet
+            holder.start(listener, self._path, self._give_up)
+        return connection

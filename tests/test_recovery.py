@@ -1,0 +1,234 @@
+"""The supervisor may die at any moment: calls, sockets, workers and XDP go on, and the next one takes them over."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from observing import STEERED, moved, received, xdp
+from test_calls import finish, flow_gone, start_call
+from waiting import until
+
+from edge import kernel
+from firsthop.config import load
+from lab.appliance import Appliance, Loopback
+from lab.network import Lab
+
+pytestmark = pytest.mark.needs_root
+
+
+@pytest.fixture
+def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
+    """An appliance of the test's own: what it changes nobody else sees."""
+    with Appliance(tmp_path, lab=lab) as appliance:
+        yield appliance
+
+
+def pins(appliance: Appliance) -> Path:
+    return load(appliance.config_file).edge.pins / "edge"
+
+
+def program(appliance: Appliance) -> str:
+    """The id of the program that is pinned, and attached if its link says so."""
+    found = {}
+    for name in ("program", "link-native"):
+        fd = kernel.pinned(pins(appliance) / name)
+        found[name] = kernel.facts(fd)["prog_id"]
+        os.close(fd)
+    assert found["program"] == found["link-native"]
+    return found["program"]
+
+
+def holders(appliance: Appliance) -> list[psutil.Process]:
+    path = str(appliance.config_file.parent / "edge.holder")
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if path in process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            pass
+    return found
+
+
+def at_work(appliance: Appliance) -> dict[str, int]:
+    """Pids of the children that serve; the spare does not, and is called otherwise until it is ready."""
+    serving = re.compile(r"worker-\d+|signaling")
+    return {name: child.pid for name, child in appliance.children().items() if serving.fullmatch(name)}
+
+
+def kill_the_supervisor(appliance: Appliance) -> None:
+    appliance.processes["edge"].send_signal(signal.SIGKILL)
+    appliance.processes["edge"].wait()
+
+
+def kill_it_in_mid_call(lab: Lab, appliance: Appliance) -> dict[str, Any]:
+    """What the caller said of a call during which the supervisor was killed and started again."""
+    until(lambda: flow_gone(appliance) and "worker-spare" in appliance.children())
+    before, serving, steering = xdp(appliance), at_work(appliance), program(appliance)
+    call = start_call(lab.client, appliance, "--model", "echo", "--duration", "6")
+    until(lambda: sum(n for (v, _), n in moved(before, xdp(appliance)).items() if v == "flow_steered") > 50)
+    kill_the_supervisor(appliance)
+    assert at_work(appliance) == serving
+    appliance.start("edge")
+    appliance.wait_ready()
+    said = finish(call)
+    assert said["calls"]["ok"] == 1
+    assert at_work(appliance) == serving
+    assert program(appliance) == steering
+    # Counters live in the kernel, so they never went back.
+    after = xdp(appliance)
+    assert all(after[key] >= n for key, n in before.items())
+    assert sum(n for (v, _), n in moved(before, after).items() if v in STEERED) >= said["audio"]["frames"]["sent"]
+    return said
+
+
+def test_a_killed_supervisor_costs_no_frame(lab: Lab, house: Appliance) -> None:
+    audio = kill_it_in_mid_call(lab, house)["audio"]
+    assert audio["frames"]["lost"] + audio["packets"]["lost"] == 0
+    # Taken over means watched: who dies is started again.
+    until(lambda: "worker-spare" in house.children())
+    house.children()["worker-0"].send_signal(signal.SIGKILL)
+    until(lambda: received(house, "edge", "firsthop_edge_restarts_total")["worker-0"] == 1)
+    house.wait_ready()
+
+
+@pytest.mark.trials
+def test_twenty_kills_of_the_supervisor_cost_no_frame(lab: Lab, house: Appliance) -> None:
+    heard = [kill_it_in_mid_call(lab, house)["audio"] for _ in range(20)]
+    gaps = sorted(audio["longest_gap_ms"]["max"] for audio in heard)
+    lost = [audio["frames"]["lost"] + audio["packets"]["lost"] for audio in heard]
+    print(f"longest gaps {gaps} ms, frames lost {lost}")
+    assert lost == [0] * 20
+
+
+def test_calls_can_be_placed_while_there_is_no_supervisor(lab: Lab, house: Appliance) -> None:
+    kill_the_supervisor(house)
+    said = finish(start_call(lab.client, house, "-n", "3", "--model", "echo", "--duration", "2"))
+    assert said["calls"]["ok"] == 3
+    assert said["audio"]["packets"]["lost"] == 0
+
+
+def test_hangup_lets_another_program_take_over_in_mid_call(lab: Lab, house: Appliance) -> None:
+    serving, supervisor = at_work(house), house.processes["edge"]
+    call = start_call(lab.client, house, "--model", "echo", "--duration", "6")
+    until(lambda: not flow_gone(house))
+    ready = house.log_file("edge").read_text().count('"event": "xdp attached"')
+    supervisor.send_signal(signal.SIGHUP)
+    until(lambda: house.log_file("edge").read_text().count('"event": "xdp attached"') > ready)
+    house.wait_ready()
+    said = finish(call)
+    assert said["audio"]["frames"]["lost"] + said["audio"]["packets"]["lost"] == 0
+    assert at_work(house) == serving
+    assert supervisor.poll() is None
+
+
+def test_hangup_takes_up_a_changed_configuration(lab: Lab, house: Appliance) -> None:
+    """Children that serve other orders than these are replaced, another program takes the old one's place, and a
+    table of another size gets the flows of the old."""
+    serving, steering = at_work(house), program(house)
+    call = start_call(lab.client, house, "--model", "echo", "--duration", "10")
+    until(lambda: not flow_gone(house))
+    text = house.config_file.read_text()
+    house.config_file.write_text(text.replace("[edge]", "[edge]\nunknown_rate = 4000\nflow_entries = 1024"))
+    house.processes["edge"].send_signal(signal.SIGHUP)
+    until(lambda: set(at_work(house).values()).isdisjoint(serving.values()) and len(at_work(house)) == len(serving))
+    said = finish(call)
+    assert said["calls"]["ok"] == 1
+    # Each worker was replaced once, as gently as one that dies.
+    assert said["audio"]["frames"]["lost"] + said["audio"]["packets"]["lost"] <= 25
+    assert program(house) != steering
+
+
+def test_a_broken_configuration_is_not_taken_up(house: Appliance) -> None:
+    serving = at_work(house)
+    house.config_file.write_text(house.config_file.read_text().replace("[edge]", "[edge]\nmedai = 1"))
+    house.processes["edge"].send_signal(signal.SIGHUP)
+    until(lambda: "not started anew" in house.log_file("edge").read_text())
+    assert "medai: no such key" in house.log_file("edge").read_text()
+    assert at_work(house) == serving
+    assert house.processes["edge"].poll() is None
+
+
+def test_a_killed_holder_is_replaced_and_knows_everything(lab: Lab, house: Appliance) -> None:
+    (holder,) = holders(house)
+    holder.kill()
+    until(lambda: holders(house) not in ([], [holder]))
+    audio = kill_it_in_mid_call(lab, house)["audio"]
+    assert audio["frames"]["lost"] + audio["packets"]["lost"] == 0
+
+
+def test_without_supervisor_and_holder_nothing_runs_but_xdp_knows_its_flows(lab: Lab, house: Appliance) -> None:
+    call = start_call(lab.client, house, "--model", "echo", "--duration", "8")
+    until(lambda: not flow_gone(house))
+    before, steering = xdp(house), program(house)
+    (holder,) = holders(house)
+    house.processes["edge"].send_signal(signal.SIGKILL)
+    holder.kill()
+    house.processes["edge"].wait()
+    until(lambda: not house.children())
+    house.start("edge")
+    house.wait_ready()
+    said = finish(call)
+    assert said["calls"]["ok"] == 1
+    assert program(house) == steering
+    assert sum(n for (v, _), n in moved(before, xdp(house)).items() if v == "flow_steered") > 50
+
+
+def test_nothing_is_left_of_an_edge_that_was_stopped(house: Appliance) -> None:
+    folder = pins(house)
+    assert folder.is_dir()
+    (holder,) = holders(house)
+    edge = house.processes.pop("edge")
+    edge.terminate()
+    assert edge.wait(30) == 0
+    psutil.wait_procs([holder], 30)
+    assert not holders(house)
+    assert not house.children()
+    assert not folder.exists()
+    assert not (house.config_file.parent / "edge.holder").exists()
+
+
+def test_a_second_edge_of_the_same_name_is_refused_and_the_first_goes_on(lab: Lab, house: Appliance) -> None:
+    serving, steering = at_work(house), program(house)
+    first = house.processes["edge"]
+    house.start("edge")
+    second = house.processes["edge"]
+    house.processes["edge"] = first
+    assert second.wait(30) == 2
+    assert "runs already" in house.log_file("edge").read_text()
+    assert (at_work(house), program(house)) == (serving, steering)
+    finish(start_call(lab.client, house, "--model", "echo", "--duration", "1"))
+
+
+def test_where_nobody_keeps_anything_the_edge_runs_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with Appliance(tmp_path, http_port=18080, media_port=13478, run=str(tmp_path / "file/run")) as appliance:
+        assert "calls will not survive" in appliance.log_file("edge").read_text()
+        finish(start_call(Loopback(), appliance, "--model", "echo", "--duration", "1"))
+        kill_the_supervisor(appliance)
+        until(lambda: not appliance.children())
+
+
+def test_a_holder_refuses_strangers(house: Appliance) -> None:
+    """Whoever holds the sockets could listen to every call."""
+    path = house.config_file.parent / "edge.holder"
+    path.chmod(0o777)
+    for folder in (path.parent, *path.parent.parents):
+        if folder.stat().st_mode & 0o1 == 0:
+            folder.chmod(folder.stat().st_mode | 0o1)
+    kill_the_supervisor(house)
+    code = "import socket, sys; s = socket.socket(1, 5); s.connect(sys.argv[1]); print(s.recv(1024))"
+    said = subprocess.run(
+        ["/usr/bin/python3", "-c", code, str(path)], user=65534, group=65534, cwd="/", capture_output=True, check=False
+    )
+    assert said.stdout in (b"b''\n", b""), said
+    house.start("edge")
+    house.wait_ready()
