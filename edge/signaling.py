@@ -21,8 +21,9 @@ from edge.tls import server_context
 from edge.transceivers import Refused, Transceivers, Unavailable
 from firsthop import logs, metrics
 from firsthop.config import Config
+from firsthop.following import follow, ufrag_keys
 from firsthop.metrics import Tally
-from wire.keys import ClusterKeys
+from wire.keys import ClusterKeys, KeyFile
 from wire.ufrag import call_id, open_sealed, ufrag_of_call
 
 __all__ = ["MAX_BODY_BYTES", "main", "make_app"]
@@ -56,6 +57,10 @@ class Signaling:
         self._keys = keys
         self._media = media
         self._next = 0
+
+    def use(self, keys: ClusterKeys) -> None:
+        """Opens call ids with these keys from now on."""
+        self._keys = keys
 
     async def place_call(self, request: web.Request) -> web.Response:
         """``POST /v1/realtime/calls``: 201 with the answer and a relative Location."""
@@ -192,12 +197,14 @@ def make_app(signaling: Signaling, allowed_origins: tuple[str, ...], responses: 
 
 
 async def _serve(spec: dict[str, Any]) -> None:
-    edge = Config.model_validate_json(spec["config"]).edge
-    keys = ClusterKeys.parse(spec["keys"])
+    config = Config.model_validate_json(spec["config"])
+    edge = config.edge
+    key_file = KeyFile(config.cluster.keys, logs.get(), ClusterKeys.parse(spec["keys"]))
+    keys = key_file.keys
     peers = [(peer.id, peer.endpoint) for peer in edge.transceivers]
     transceivers = Transceivers(peers, f"{edge.name}/signaling".encode(), keys)
     responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
-    metrics.serve("edge.metrics", *spec["metrics"], responses)
+    metrics.serve("edge.metrics", *spec["metrics"], responses, ufrag_keys(lambda: key_file.keys))
     signaling = Signaling(transceivers, apikeys.load(edge.api_keys), keys, tuple(spec["media"]))
     tls = server_context(edge.tls_certificate, edge.tls_key)
     runner = web.AppRunner(make_app(signaling, edge.allowed_origins, responses), access_log=None)
@@ -206,7 +213,9 @@ async def _serve(spec: dict[str, Any]) -> None:
     logs.get().info("ready", http=edge.http)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    following = asyncio.create_task(follow(key_file, signaling.use))
     await stop.wait()
+    following.cancel()
     await runner.cleanup()
     await transceivers.close()
 

@@ -178,13 +178,17 @@ class Steering:
                 self._ssrcs.delete(key)
 
     def set_keys(self, keys: Mapping[int, bytes]) -> None:
-        """Accept ufrags under these keys (key id to 16 bytes) and no others: key rotation without a reload."""
+        """Accept ufrags under these keys (key id to 16 bytes) and no others: key rotation without a reload.
+
+        A key that stays is not touched, and what comes is there before what goes is gone.
+        """
         for key_id, key in keys.items():
             if not 0 <= key_id <= MAX_KEY_ID or len(key) != 16:
                 raise ValueError(f"ufrag key {key_id}: key ids are 0 to {MAX_KEY_ID}, keys have 16 bytes")
-        for key_id in range(MAX_KEY_ID + 1):
-            value = kernel.ROUTE_KEY.pack(keys.get(key_id, bytes(16)), key_id in keys)
-            self._keys.update(kernel.U32.pack(key_id), value)
+        for key_id in sorted(range(MAX_KEY_ID + 1), key=lambda key_id: key_id not in keys):
+            at, value = kernel.U32.pack(key_id), kernel.ROUTE_KEY.pack(keys.get(key_id, bytes(16)), key_id in keys)
+            if self._keys.lookup(at) != value:
+                self._keys.update(at, value)
 
     def set_slots(self, cpus: Sequence[int | None]) -> None:
         """The CPU of each of the 256 slots; None drops what belongs there (counted as ``no_core``)."""

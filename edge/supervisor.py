@@ -8,7 +8,6 @@ and the next one takes it over. It is also the only process with privileges.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import os
@@ -35,10 +34,10 @@ from edge.worker import SPARE_NAME, Spec
 from firsthop import logs, metrics
 from firsthop.config import Config, Edge, split_address
 from firsthop.errors import ConfigError
+from firsthop.following import follow, ufrag_keys
 from firsthop.notify import notify
-from wire import keys
 from wire.address import pack
-from wire.keys import ClusterKeys
+from wire.keys import ClusterKeys, KeyFile
 
 __all__ = ["check", "pins_folder", "run"]
 
@@ -81,7 +80,9 @@ class Supervisor:
         self._config = config
         self._store = store
         self._log = logs.get()
-        self._keys = check(config)
+        check(config)
+        self._key_file = KeyFile(config.cluster.keys, self._log)
+        self._keys = self._key_file.keys
         self._cpus = _cpus(edge.cores)
         if self._metrics_address(1 + len(self._cpus))[1] > 65535:
             raise ConfigError(f"edge.metrics {edge.metrics}: signaling and every worker need a port above this one")
@@ -170,23 +171,32 @@ class Supervisor:
             log=(log.level, log.format),
             transceivers=tuple((peer.id, peer.endpoint) for peer in edge.transceivers),
             keys=self._keys,
+            key_file=str(self._config.cluster.keys),
         )
         descriptors = (self._lifeline[0], *sockets, *maps)
-        orders = replace(spec, lifeline=0, socket=0, not_mine=(), flows=0, ssrcs=0).dump()
+        orders = replace(spec, lifeline=0, socket=0, not_mine=(), flows=0, ssrcs=0, keys=self._lasting_keys()).dump()
         same = _identity(orders, sockets[index], *maps)
         return Child(f"worker-{index}", "edge.worker", spec.dump(), descriptors, same)
 
     def _signaling(self) -> Child:
         orders = {
             "config": self._config.model_dump_json(),
-            "keys": self._keys.dump(),
             "media": split_address(self._config.edge.advertise or self._config.edge.media),
             "metrics": self._metrics_address(1),
         }
         descriptors = {"socket": self._http.fileno(), "lifeline": self._lifeline[0]}
-        same = _identity(json.dumps(orders).encode(), self._http.fileno())
-        spec = json.dumps({**orders, **descriptors}).encode()
+        same = _identity(json.dumps({**orders, "keys": self._lasting_keys().dump()}).encode(), self._http.fileno())
+        spec = json.dumps({**orders, "keys": self._keys.dump(), **descriptors}).encode()
         return Child("signaling", "edge.signaling", spec, tuple(descriptors.values()), same)
+
+    def _use(self, keys: ClusterKeys) -> None:
+        if self._steering is not None:
+            self._steering.set_keys(keys.ufrag)
+        self._keys = keys  # and Prometheus hears of it, now that it is true
+
+    def _lasting_keys(self) -> ClusterKeys:
+        """What of the keys a child cannot take from the file while it runs."""
+        return replace(self._keys, ufrag={}, sealing=0)
 
     async def run(self) -> bool:
         """Until SIGTERM or SIGINT, when everything ends; or until SIGHUP: True, and everything goes on without this
@@ -197,17 +207,24 @@ class Supervisor:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, anew.set)
         edge = _EdgeCollector(self._cpus, self._steering, self._mode)
-        metrics.serve("edge.metrics", *self._metrics_address(0), self._children.restarts, edge)
-        children = asyncio.create_task(self._children.run())
-        tasks = [children, *(asyncio.create_task(work) for work in (stop.wait(), self._start_anew(anew), self._mend()))]
+        held = ufrag_keys(lambda: self._keys)
+        metrics.serve("edge.metrics", *self._metrics_address(0), self._children.restarts, edge, held)
+        work = (
+            self._children.run(),
+            follow(self._key_file, self._use),
+            self._mend(),
+            self._start_anew(anew),
+            stop.wait(),
+        )
+        tasks = [asyncio.create_task(each) for each in work]
         notify("READY=1")
         self._log.info("ready", media=self._config.edge.media, http=self._config.edge.http, xdp=self._mode)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
-        # Only the children's can have failed, by what keeps this host from starting processes.
-        with contextlib.suppress(asyncio.CancelledError):
-            await children
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result  # such as what keeps this host from starting processes
         if not stop.is_set():
             return True
         notify("STOPPING=1")

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from edge.flowtable import NOBODY, FlowTable
 from edge.kernel import FlowStore
 from edge.process import call_itself, drop_capabilities, end_with
 from firsthop import logs, metrics
+from firsthop.following import LOOK_EVERY_S, ufrag_keys
 from firsthop.metrics import Tally
 from wire import frames, link, stun, ufrag
-from wire.keys import ClusterKeys
+from wire.keys import ClusterKeys, KeyFile
 
 __all__ = ["SPARE_NAME", "Worker", "main"]
 
@@ -59,7 +61,7 @@ _CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 class Spec:
     """What the supervisor tells a worker. ``lifeline`` is the pipe of ``edge.process.end_with``; ``socket`` is its own,
     ``not_mine`` are the other workers', which it inherits as well; ``flows`` and ``ssrcs`` are map descriptors, -1
-    without XDP."""
+    without XDP; ``keys`` are those to begin with, ``key_file`` is where they change."""
 
     edge: str
     index: int
@@ -73,6 +75,7 @@ class Spec:
     log: tuple[str, str]
     transceivers: tuple[tuple[int, str], ...]
     keys: ClusterKeys
+    key_file: str
 
     def dump(self) -> bytes:
         """JSON, for the worker's standard input."""
@@ -90,6 +93,7 @@ class Worker:
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
+        self._key_file = KeyFile(Path(spec.key_file), logs.get(), spec.keys)
         self._socket = BatchSocket(socket.socket(fileno=spec.socket))
         self._table = FlowTable()
         self._store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
@@ -123,6 +127,11 @@ class Worker:
         """How many flows are known here."""
         return len(self._table)
 
+    @property
+    def keys(self) -> ClusterKeys:
+        """What ufrags are opened with now."""
+        return self._key_file.keys
+
     def _recover(self) -> None:
         """The kernel's map outlives workers: one that was killed knows its flows again at once."""
         if self._store is None:
@@ -138,7 +147,7 @@ class Worker:
         deadline = time.monotonic() + _LINKS_UP_S
         for dealer in self._links.values():
             dealer.poll(max(0, round(1000 * (deadline - time.monotonic()))), zmq.POLLOUT)
-        swept = time.monotonic()
+        swept = looked = time.monotonic()
         while True:
             self._poller.poll(1000)
             # The socket is looked at a few times a round, so that a flood of one side never starves the other.
@@ -148,6 +157,9 @@ class Worker:
             for number, dealer in self._links.items():
                 self._from_transceiver(number, dealer)
             now = time.monotonic()
+            if now - looked > LOOK_EVERY_S:
+                looked = now
+                self._key_file.refresh()
             if now - swept > _SWEEP_S:
                 swept = now
                 for address in self._table.idle(now - _IDLE_S):
@@ -188,7 +200,7 @@ class Worker:
             message = stun.parse(datagram)
             if message is not None and message.kind == stun.BINDING_REQUEST:
                 sealed = stun.server_ufrag(message)
-                route = ufrag.open_sealed(sealed, self._spec.keys.ufrag) if sealed else None
+                route = ufrag.open_sealed(sealed, self.keys.ufrag) if sealed else None
                 if route is None:
                     return "stun_bad_ufrag", NOBODY
                 if route.transceiver not in self._links:
@@ -312,7 +324,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     worker = Worker(spec)
     flows = metrics.Gauge("firsthop_worker_flows", "Flows known to this worker", lambda: worker.flows)
-    metrics.serve("edge.metrics", *spec.metrics, flows, worker.rx, worker.tx, worker.wire_errors, worker.lost_flows)
+    tallies = (worker.rx, worker.tx, worker.wire_errors, worker.lost_flows)
+    metrics.serve("edge.metrics", *spec.metrics, flows, *tallies, ufrag_keys(lambda: worker.keys))
     logs.get().info("ready", flows=worker.flows)
     worker.run()
 

@@ -20,7 +20,7 @@ Hot paths count in plain integers (``Tally``) that are read when Prometheus asks
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 
 from firsthop.errors import ConfigError, bind_trouble
 
-__all__ = ["Gauge", "Tally", "serve"]
+__all__ = ["Gauge", "Gauges", "Tally", "serve"]
 
 
 class Tally(Counter[str], Collector):
@@ -60,6 +60,22 @@ class Gauge(Collector):
     def collect(self) -> Iterator[Metric]:
         name, what, read = self._family
         yield GaugeMetricFamily(name, what, value=read())
+
+
+class Gauges(Collector):
+    """Values with ``labels``, asked for when Prometheus asks: ``read`` gives them by the labels' values."""
+
+    def __init__(
+        self, name: str, what: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
+    ) -> None:
+        self._family = (name, what, labels, read)
+
+    def collect(self) -> Iterator[Metric]:
+        name, what, labels, read = self._family
+        family = GaugeMetricFamily(name, what, labels=labels)
+        for values, value in read().items():
+            family.add_metric(values, value)
+        yield family
 
 
 def serve(key: str, host: str, port: int, *collectors: Collector) -> None:

@@ -326,6 +326,29 @@ def test_rotated_keys_take_over_without_a_reload(steering: Steering) -> None:
 
 
 @pytest.mark.needs_root
+def test_a_key_that_stays_is_not_touched_and_one_that_comes_is_there_before_one_goes(
+    steering: Steering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    update = steering._keys.update
+
+    def noted(at: bytes, value: bytes) -> None:
+        written.append(kernel.U32.unpack(at)[0])
+        update(at, value)
+
+    goes, stays = sorted(KEYS)[:2]
+    comes = next(i for i in range(8) if i not in KEYS)
+    try:
+        steering.set_keys({goes: KEYS[goes], stays: KEYS[stays]})
+        monkeypatch.setattr(steering._keys, "update", noted)
+        steering.set_keys({comes: bytes(16), stays: KEYS[stays]})
+        assert written == [comes, goes]
+    finally:
+        monkeypatch.undo()
+        steering.set_keys(KEYS)
+
+
+@pytest.mark.needs_root
 def test_a_flow_on_a_core_that_is_not_there_is_dropped(steering: Steering) -> None:
     flows = FlowStore(steering.flows_fd, steering.ssrcs_fd)
     for cpu in (2, 127, 128, 0xFFFFFFFF):

@@ -28,7 +28,7 @@ from edge.worker import OUTCOMES, Spec
 from transceiver import rtp
 from wire import address, frames, link, stun, ufrag
 from wire.frames import Control, Data
-from wire.keys import ClusterKeys
+from wire.keys import ClusterKeys, file_text
 
 KEYS = ClusterKeys({1: bytes(range(16)), 2: bytes(16)}, 1, bytes(32))
 MINE, OTHER, ABSENT = 1, 2, 3
@@ -44,7 +44,11 @@ def free_port() -> int:
 
 def check(transceiver: int, key_id: int = 1) -> bytes:
     """A STUN check for a call that ``transceiver`` answered."""
-    sealed = ufrag.seal(transceiver, key_id, KEYS.ufrag[key_id])
+    return check_under(key_id, KEYS.ufrag[key_id], transceiver)
+
+
+def check_under(key_id: int, key: bytes, transceiver: int) -> bytes:
+    sealed = ufrag.seal(transceiver, key_id, key)
     return stun.binding_request(f"{sealed}:client".encode(), b"password", tie_breaker=1)
 
 
@@ -172,12 +176,14 @@ def a_worker(directory: Path) -> Iterator[Bench]:
         flows=-1,
         ssrcs=-1,
         metrics=("127.0.0.1", metrics_port),
-        log=("error", "json"),
+        log=("warning", "json"),
         transceivers=tuple((number, f"ipc://{directory}/{number}") for number in (MINE, OTHER)),
         keys=KEYS,
+        key_file=str(directory / "cluster.toml"),
     )
     argv = [sys.executable, "-m", "edge.worker"]
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=(spec.lifeline, spec.socket))
+    with (directory / "worker.log").open("wb") as log:
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=(spec.lifeline, spec.socket), stderr=log)
     context = zmq.Context[zmq.Socket[bytes]]()
     bench = Bench(context, directory, sock.getsockname()[1], process, metrics_port, other_end)
     try:
@@ -472,6 +478,28 @@ def test_a_transceiver_that_is_away_costs_its_datagrams_and_comes_back(tmp_path:
         until(lambda: back.has(b"\x16found again"))
 
 
+def test_a_worker_follows_the_key_file_and_does_without_one(tmp_path: Path) -> None:
+    newer = bytes(range(100, 116))
+    with a_worker(tmp_path) as bench:  # there is no file yet: the keys that it was started with are good
+        client = bench.client()
+        assert gained(bench, client, check(MINE), check_under(3, newer, MINE)) == {
+            "forwarded_stun": 1,
+            "stun_bad_ufrag": 1,
+        }
+        text = file_text(KEYS.link, [(3, newer, None), (1, KEYS.ufrag[1], None)])
+        (tmp_path / "cluster.new").write_text(text)
+        (tmp_path / "cluster.new").rename(tmp_path / "cluster.toml")
+
+        def taken() -> bool:
+            return gained(bench, client, check_under(3, newer, MINE)) == {"forwarded_stun": 1}
+
+        until(taken)
+        assert gained(bench, client, check(MINE, 1), check(MINE, 2)) == {"forwarded_stun": 1, "stun_bad_ufrag": 1}
+        (tmp_path / "cluster.toml").unlink()
+        until(lambda: "key file not taken" in (tmp_path / "worker.log").read_text())
+        assert gained(bench, client, check_under(3, newer, MINE)) == {"forwarded_stun": 1}
+
+
 def test_sigterm_ends_a_worker_without_complaint(tmp_path: Path) -> None:
     with a_worker(tmp_path) as bench:
         pass
@@ -490,7 +518,7 @@ def test_ctrl_c_is_left_to_the_supervisor(tmp_path: Path) -> None:
 
 
 def test_a_spec_survives_the_way_into_the_process() -> None:
-    spec = Spec("edge", 3, 1, 9, 4, (5,), -1, -1, ("127.0.0.1", 9402), ("info", "json"), ((1, "ipc://x"),), KEYS)
+    spec = Spec("edge", 3, 1, 9, 4, (5,), -1, -1, ("127.0.0.1", 9402), ("info", "json"), ((1, "ipc://x"),), KEYS, "k")
     again = Spec.parse(spec.dump())
     assert again.dump() == spec.dump()
     assert again.keys == KEYS

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import zmq
 from firsthop import logs, metrics
 from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
+from firsthop.following import follow, ufrag_keys
 from firsthop.notify import notify
 from transceiver import agents, counters, sdp
 from transceiver.dtls import Certificate, check_aiortc
@@ -46,6 +48,17 @@ class Transceiver:
     def sessions(self) -> int:
         """How many calls there are."""
         return len(self._routing.sessions)
+
+    @property
+    def sessions_by_key(self) -> dict[tuple[str, ...], float]:
+        """The same by the key that sealed their ufrags: (id,) to count, also for a key that has none."""
+        # list() takes them at once: another thread asks.
+        live = Counter(ufrag.key_id(sealed) for sealed in list(self._routing.sessions))
+        return {(str(i),): live[i] for i in sorted({*live, *self._cluster.ufrag})}
+
+    def use(self, cluster: keys.ClusterKeys) -> None:
+        """Seals with these keys from now on; sessions that are there keep the ufrag they have."""
+        self._cluster = cluster
 
     # --- control
 
@@ -132,7 +145,9 @@ class Transceiver:
 
 
 async def _serve(config: Config) -> None:
-    cluster = keys.load(config.cluster.keys)
+    log = logs.get()
+    key_file = keys.KeyFile(config.cluster.keys, log)
+    cluster = key_file.keys
     if agents.find(config.transceiver.agent) is None:
         there = ", ".join(agents.names())
         raise ConfigError(f"transceiver.agent: no agent called {config.transceiver.agent!r}, there is {there}")
@@ -147,17 +162,25 @@ async def _serve(config: Config) -> None:
     transceiver = Transceiver(config, cluster, socket)
     host, port = split_address(config.transceiver.metrics)
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
-    metrics.serve("transceiver.metrics", host, port, sessions, *counters.all_counters)
-    log = logs.get()
+    by_key = metrics.Gauges(
+        "firsthop_transceiver_key_sessions",
+        "Calls held now, by the key that sealed their ufrag",
+        ("id",),
+        lambda: transceiver.sessions_by_key,
+    )
+    held = ufrag_keys(lambda: key_file.keys)
+    metrics.serve("transceiver.metrics", host, port, sessions, by_key, held, *counters.all_counters)
     notify("READY=1")
     log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())
 
     sweeper = asyncio.create_task(transceiver.sweep_forever())
+    following = asyncio.create_task(follow(key_file, transceiver.use))
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait((sweeper, stopped), return_when=asyncio.FIRST_COMPLETED)
-    sweeper.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await sweeper
+    await asyncio.wait((sweeper, following, stopped), return_when=asyncio.FIRST_COMPLETED)
+    for task in (sweeper, following):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
     notify("STOPPING=1")
     await transceiver.close()
     context.destroy(linger=200)

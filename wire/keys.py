@@ -7,6 +7,9 @@ of a ZeroMQ link take their CURVE keys. A TOML file, made by ``firsthop keys new
     [[ufrag]]          # the first seals, all of them open
     id = 1
     key = "32 hex digits"
+    made = 2026-01-31T12:00:00Z
+
+Every process follows the file (``KeyFile``); ``wire/rotation.py`` is how its keys change.
 """
 
 from __future__ import annotations
@@ -14,16 +17,18 @@ from __future__ import annotations
 import hashlib
 import secrets
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import zmq
 import zmq.utils.z85
 
 from wire.ufrag import MAX_KEY_ID
 
-__all__ = ["ClusterKeys", "KeyFileError", "load", "new_file_text"]
+__all__ = ["ClusterKeys", "KeyFile", "KeyFileError", "Log", "file_text", "load", "new_file_text", "parse", "read_text"]
 
 
 class KeyFileError(ValueError):
@@ -59,18 +64,100 @@ class ClusterKeys:
         return zmq.curve_public(secret), secret
 
 
+class Log(Protocol):
+    """What a KeyFile says, and to whom: a logger."""
+
+    def info(self, event: str, **fields: Any) -> Any: ...
+
+    def warning(self, event: str, **fields: Any) -> Any: ...
+
+
+class KeyFile:
+    """The file at ``path``, followed while a process runs: ``keys`` is what it last said.
+
+    Begins with ``start``, or, without, with the file, which must then be good (KeyFileError). Later a file that is
+    missing, broken or half written is one line to ``log``, and the old keys stay. So does the link secret always:
+    links that stand were made with it.
+    """
+
+    def __init__(self, path: Path, log: Log, start: ClusterKeys | None = None) -> None:
+        self._path = path
+        self._log = log
+        if start is None:
+            self._seen = _state(path)
+            self.keys = load(path)
+        else:
+            self._seen = ()
+            self.keys = start
+            self.refresh()
+
+    def refresh(self) -> bool:
+        """Looks at the file, and reads it where it is not as it was at the last look. True when ``keys`` changed."""
+        seen = _state(self._path)
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        try:
+            keys = load(self._path)
+        except KeyFileError as e:
+            self._log.warning("key file not taken, the old keys stay", why=str(e))
+            return False
+        if keys.link != self.keys.link:
+            self._log.warning("the link secret stays as it was: restart to change link", file=str(self._path))
+            keys = replace(keys, link=self.keys.link)
+        if keys == self.keys:
+            return False
+        self.keys = keys
+        self._log.info("ufrag keys changed", sealing=keys.sealing, accepted=sorted(keys.ufrag))
+        return True
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """Differs whenever the file does; None where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    # The time of change instead of modification: nobody can set it, and it moves when only permissions do.
+    return stat.st_ctime_ns, stat.st_ino, stat.st_size
+
+
+def file_text(link: bytes, ufrag: Iterable[tuple[int, bytes, datetime | None]]) -> str:
+    """A key file: (id, key, when it was made) of each ufrag key, the one that seals first."""
+    text = f'link = "{link.hex()}"\n'
+    for key_id, key, made in ufrag:
+        text += f'\n[[ufrag]]\nid = {key_id}\nkey = "{key.hex()}"\n'
+        if made is not None:
+            text += f"made = {made.astimezone(UTC).isoformat().replace('+00:00', 'Z')}\n"
+    return text
+
+
 def new_file_text() -> str:
     """A fresh key file."""
-    return f'link = "{secrets.token_hex(32)}"\n\n[[ufrag]]\nid = 1\nkey = "{secrets.token_hex(16)}"\n'
+    made = datetime.now(UTC).replace(microsecond=0)
+    return file_text(secrets.token_bytes(32), [(1, secrets.token_bytes(16), made)])
 
 
 def load(path: Path) -> ClusterKeys:
     """Reads ``path``. Raises KeyFileError with one line that says what to do."""
+    return parse(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """The text of a key file. Raises KeyFileError."""
     try:
-        raw = tomllib.loads(path.read_text())
+        return path.read_text()
     except OSError as e:
         raise KeyFileError(f"{path}: {e.strerror} (make one with: firsthop keys new > {path})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except UnicodeDecodeError as e:
+        raise KeyFileError(f"{path}: not TOML: {e}") from None
+
+
+def parse(text: str, path: Path) -> ClusterKeys:
+    """What the file at ``path`` says, given its text. Raises KeyFileError."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
         raise KeyFileError(f"{path}: not TOML: {e}") from None
     try:
         link = bytes.fromhex(raw["link"])
@@ -80,7 +167,7 @@ def load(path: Path) -> ClusterKeys:
             raise KeyFileError(f"{path}: two [[ufrag]] have the same id")
     except KeyFileError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         raise KeyFileError(f"{path}: needs link and at least one [[ufrag]] with id and key, in hex") from None
     if len(link) != 32 or any(len(k) != 16 or not 0 <= i <= MAX_KEY_ID for i, k in ufrag.items()):
         raise KeyFileError(f"{path}: link is 32 bytes, a ufrag key 16, its id 0 to {MAX_KEY_ID}")

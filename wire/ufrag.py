@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from siphash24 import siphash24
 
-__all__ = ["LENGTH", "SLOTS", "Route", "call_id", "open_sealed", "seal", "ufrag_of_call"]
+__all__ = ["LENGTH", "SLOTS", "Route", "call_id", "key_id", "open_sealed", "seal", "ufrag_of_call"]
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 VERSION = 1
@@ -88,6 +88,11 @@ def open_sealed(ufrag: bytes, keys: Mapping[int, bytes]) -> Route | None:
     for c in ufrag[1:4]:
         transceiver = transceiver << 6 | _VALUE[c]
     return Route(transceiver, tag % SLOTS, first & 7)
+
+
+def key_id(ufrag: bytes) -> int:
+    """The id of the key that sealed a ufrag of ours."""
+    return _VALUE[ufrag[0]] & 7
 
 
 def call_id(ufrag: str) -> str:
