@@ -101,6 +101,23 @@ def keys_new() -> None:
     click.echo(new_file_text(), nl=False)
 
 
+@keys.command("rotate")
+@_config_option
+@click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="The key file, if not cluster.keys.")
+@click.option("--step", is_flag=True, help="Only the step that is due; for several hosts with one file.")
+@click.option("--force", is_flag=True, help="Drop the oldest key even if calls live under it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def keys_rotate(config: Path | None, file: Path | None, step: bool, force: bool, as_json: bool) -> None:
+    """Seal new calls under a new key, without losing one that stands.
+
+    A new key is prepared, which every process of this host takes, and then promoted to seal. The exit code is 0 when
+    that is done, 1 when it was refused or stopped half-way, 2 for a file or configuration that cannot be used.
+    """
+    from firsthop.rotate import command
+
+    sys.exit(command(config, file, step=step, force=force, as_json=as_json))
+
+
 @main.command()
 @click.option("--markdown", is_flag=True, help="As the table in the README.")
 def config(markdown: bool) -> None:

@@ -34,7 +34,8 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Host:
-    """The processes that a configuration puts on this host."""
+    """The processes that a configuration puts on this host. ``unasked`` are the others that it names: those on other
+    hosts, and those whose metrics' address it does not tell."""
 
     def __init__(self, config: Config) -> None:
         self._edge = split_address(config.edge.metrics)
@@ -45,14 +46,20 @@ class Host:
         if not peers:
             peers = {config.transceiver.id: config.transceiver.endpoint}
         self._transceivers: dict[str, list[tuple[str, int]]] = {}
+        self.unasked: list[str] = []
+        if not self._edge_expected and any(endpoint.startswith("tcp://") for endpoint in peers.values()):
+            self.unasked.append("the edge")
         for number, endpoint in peers.items():
             if not _is_here(endpoint):
+                self.unasked.append(f"transceiver-{number}")
                 continue
             places = [split_address(config.transceiver.metrics)] if number == config.transceiver.id else []
             if number in _UNIT_IDS:
                 places.append(("127.0.0.1", _UNIT_PORT + number))
             if places:
                 self._transceivers[f"transceiver-{number}"] = places
+            else:
+                self.unasked.append(f"transceiver-{number}")
 
     def look(self) -> tuple[dict[str, Scrape], dict[str, str]]:
         """What each process that answers says now, and the addresses of those that should answer."""

@@ -1,9 +1,11 @@
-"""A caller to whom something happens: ``python odd_caller.py URL TOKEN_FILE move|forge TIMES``.
+"""A caller to whom something happens: ``python odd_caller.py URL TOKEN_FILE move|forge|told TIMES``.
 
 Places one echo call and, while it talks,
 
 * ``move``: goes on from another local port, once a second, as behind a NAT that forgets;
-* ``forge``: sends media with the call's own SSRC from another port, which is not encrypted for the call.
+* ``forge``: sends media with the call's own SSRC from another port, which is not encrypted for the call;
+* ``told``: goes on from another local port at each line on standard input, says the longest time without audio in the
+  second after it as a line of JSON, and hangs up at the end of the input.
 
 Prints as JSON the longest times (ms) without audio, how many frames were sent and returned, and how many datagrams
 the forger got.
@@ -37,6 +39,12 @@ async def move(media: Media, times: int) -> list[float]:
     return gaps
 
 
+async def move_when_told(media: Media) -> None:
+    while await asyncio.to_thread(sys.stdin.readline):
+        (gap_ms,) = await move(media, 1)
+        print(json.dumps({"gap_ms": gap_ms}), flush=True)
+
+
 async def forge(media: Media, times: int) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger:
         forger.setblocking(False)
@@ -59,10 +67,14 @@ async def main(url: str, token_file: Path, what: str, times: int) -> None:
         call = Call(Line(http, calls_url(url, "echo"), token, generated(), Pacer()))
         await call.set_up()
         assert call.media is not None
-        talking = asyncio.create_task(call.talk(2 + times if what == "move" else 4))
+        seconds = {"move": 2 + times, "forge": 4, "told": 600}[what]
+        talking = asyncio.create_task(call.talk(seconds))
         await asyncio.sleep(1)
         gaps = await move(call.media, times) if what == "move" else []
         answers = await forge(call.media, times) if what == "forge" else 0
+        if what == "told":
+            await move_when_told(call.media)
+            call.stop()
         await talking
         await call.hang_up()
     result = call.result()

@@ -1,0 +1,58 @@
+"""A file of secrets that is replaced whole or not at all, by one process at a time, and stays its owner's alone."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["locked", "replace"]
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock on ``path``. Raises BlockingIOError where another process does."""
+    # On the folder: each replacement makes the file another one, and a lock file would have to be left behind.
+    folder = os.open(path.resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(folder)
+
+
+def replace(path: Path, text: str) -> None:
+    """Whoever reads ``path`` sees the old text or the new one, also after a power cut; owner and permissions stay.
+
+    Raises OSError, and has then changed nothing.
+    """
+    path = path.resolve()  # a link to the file stays one
+    old = path.stat()
+    if not os.access(path, os.W_OK):
+        # A rename asks only for the folder's permission; a file that was made read-only was meant to stay as it is.
+        raise PermissionError(errno.EACCES, "this user may not write it")
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "w") as file:
+            new = os.fstat(file.fileno())
+            if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+                os.fchown(file.fileno(), old.st_uid, old.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
