@@ -36,6 +36,7 @@ from firsthop.config import Config, Edge, split_address
 from firsthop.errors import ConfigError
 from firsthop.following import follow, ufrag_keys
 from firsthop.notify import notify
+from wire import keys
 from wire.address import pack
 from wire.keys import ClusterKeys, KeyFile
 
@@ -256,17 +257,15 @@ class Supervisor:
         self._log.info("stopped")
 
 
-def check(config: Config) -> ClusterKeys:
-    """The cluster's keys, once everything else that can be wrong in a configuration was looked at. Raises ConfigError
-    or KeyFileError."""
+def check(config: Config) -> None:
+    """Looks at what can be wrong in a configuration before anything runs. Raises ConfigError or KeyFileError."""
     edge = config.edge
-    cluster = keys.load(config.cluster.keys)
+    keys.load(config.cluster.keys)
     apikeys.load(edge.api_keys)
     server_context(edge.tls_certificate, edge.tls_key)
     if not edge.transceivers:
         raise ConfigError("edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed")
     _cpus(edge.cores)
-    return cluster
 
 
 def pins_folder(edge: Edge) -> Path:
