@@ -27,7 +27,7 @@ VERDICTS: tuple[Verdict, ...] = (
     Verdict(
         "stun_steered",
         "steered",
-        "A binding request whose ufrag carries a valid tag; the tag's slot chose the core.",
+        "A binding request whose ufrag carries a valid tag; the flow, or else the tag's slot, chose the core.",
     ),
     Verdict("flow_steered", "steered", "Any other packet from an address in the flow table."),
     Verdict(

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge import kernel
+from firsthop.config import Edge
 
-__all__ = ["Pins", "PinsInUse", "Shape"]
+__all__ = ["Pins", "PinsInUse", "Shape", "folder_of"]
 
 
 class Shape(NamedTuple):
@@ -21,6 +22,11 @@ class Shape(NamedTuple):
     key: int
     value: int
     entries: int
+
+
+def folder_of(edge: Edge) -> Path:
+    """Where an edge pins. Names in a BPF filesystem have no dots."""
+    return edge.pins / edge.name.replace(".", "_")
 
 
 class PinsInUse(OSError):

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,14 +26,14 @@ from prometheus_client.registry import Collector
 from edge import apikeys, kernel
 from edge.children import Child, Children
 from edge.cpufilter import attach_cpu_filter, detach_cpu_filter
-from edge.pins import Pins, PinsInUse
+from edge.pins import Pins, PinsInUse, folder_of
 from edge.sockets import http_socket, lifeline, listening, media_sockets
 from edge.steering import Steering, SteeringError
 from edge.store import HolderStore, Store, StoreInUse, SystemdStore
 from edge.tls import server_context
 from edge.worker import SPARE_NAME, Spec
 from firsthop import logs, metrics
-from firsthop.config import Config, Edge, split_address
+from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
 from firsthop.following import follow, ufrag_keys
 from firsthop.notify import notify
@@ -40,7 +41,7 @@ from wire import keys
 from wire.address import pack
 from wire.keys import ClusterKeys, KeyFile
 
-__all__ = ["check", "pins_folder", "run"]
+__all__ = ["check", "run"]
 
 
 class _EdgeCollector(Collector):
@@ -61,6 +62,13 @@ class _EdgeCollector(Collector):
         yield attached
         if self._steering is None:
             return
+        slots = GaugeMetricFamily(
+            "firsthop_edge_core_slots", "Of 256 slots of new calls, those that go to each core", labels=["core"]
+        )
+        placed = Counter(self._steering.slots())
+        for cpu in self._cpus:
+            slots.add_metric([str(cpu)], placed[cpu])
+        yield slots
         packets = CounterMetricFamily(
             "firsthop_rx_xdp_packets",
             "Packets seen by XDP; core is where it sent them",
@@ -144,7 +152,7 @@ class Supervisor:
     def _pins(self) -> Pins | None:
         edge = self._config.edge
         try:
-            return Pins(pins_folder(edge))
+            return Pins(folder_of(edge))
         except PinsInUse as e:
             raise ConfigError(f"edge.name: {e.strerror or e}") from None
         except OSError as e:
@@ -268,11 +276,6 @@ def check(config: Config) -> None:
     _cpus(edge.cores)
 
 
-def pins_folder(edge: Edge) -> Path:
-    """Where what XDP knows outlives every process. Names in a BPF filesystem have no dots."""
-    return edge.pins / edge.name.replace(".", "_")
-
-
 def _identity(orders: bytes, *descriptors: int) -> str:
     """The same for children that would do the same: same code, same orders, same sockets and maps."""
     digest = hashlib.blake2b(orders, digest_size=8)
@@ -299,7 +302,7 @@ def _open_store(config: Config) -> Store:
         return SystemdStore()
     path = config.edge.run / f"{config.edge.name}.holder"
     try:
-        return HolderStore(path, [pins_folder(config.edge)])
+        return HolderStore(path, [folder_of(config.edge)])
     except StoreInUse as e:
         raise ConfigError(f"edge.name: {e}") from None
     except OSError as e:

@@ -28,6 +28,7 @@ class _Lazy(click.Group):
 
     _elsewhere: ClassVar = {
         "call": "caller.cli:call",
+        "cores": "edge.cores:cores",
         "demo": "demo.run:demo",
         "status": "firsthop.status_cli:status",
     }

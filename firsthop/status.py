@@ -97,11 +97,13 @@ class Xdp:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """``steered`` is what XDP sent to its core, by verdict; ``received`` and ``sent`` are by outcome."""
+    """``steered`` is what XDP sent to its core, by verdict; ``received`` and ``sent`` are by outcome; ``slots`` is its
+    core's share of new calls in 1/256, 0: it is out; None without XDP."""
 
     worker: int
     cpu: int
     up: bool
+    slots: int | None
     restarts: int
     flows: int
     steered: Counts
@@ -254,6 +256,12 @@ class _Look:
         """A value without labels; 0 where it is not known."""
         return int(self.after[process].samples.get((name,), 0)) if process in self.after else 0
 
+    def labelled(self, process: str, name: str) -> dict[str, int]:
+        """A gauge's values by its one label."""
+        if process not in self.after:
+            return {}
+        return {key[1]: int(value) for key, value in self.after[process].samples.items() if key[0] == name}
+
     def restarts(self, child: str) -> Count:
         """How often the supervisor had to start it again."""
         return self.counts("supervisor", "firsthop_edge_restarts_total").get(child, Count())
@@ -270,6 +278,7 @@ def _worker(look: _Look, index: int, cpu: int) -> Worker:
         worker=index,
         cpu=cpu,
         up=name in look.after,
+        slots=look.labelled("supervisor", "firsthop_edge_core_slots").get(str(cpu)),
         restarts=look.restarts(name).total,
         flows=look.gauge(name, "firsthop_worker_flows"),
         # What XDP steers nowhere is counted under core 0, and belongs to no worker.
@@ -314,7 +323,7 @@ def _what_to_do(process: str) -> str:
         unit = f"firsthop-transceiver@{_number(process)}"
         return f"systemctl start {unit}; why it went: journalctl -u {unit}"
     if process == "supervisor":
-        return "systemctl start firsthop-edge; why it went: journalctl -u firsthop-edge"
+        return "calls go on without it; systemctl start firsthop-edge; why it went: journalctl -u firsthop-edge"
     return f"if it died it is started again at once: journalctl -u firsthop-edge; if it hangs: pkill -KILL -x {process}"
 
 

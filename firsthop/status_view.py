@@ -80,6 +80,8 @@ def cores(status: Status, figure: Callable[[Count], str]) -> Table:
             received, sent = total(worker.received.values()), worker.sent.get("sent", Count())
             figures = [_figure(figure, received), _figure(figure, sent), _figure(figure, worker.dropped, "yellow")]
         name = Text("up" if worker.up else "down", style="green" if worker.up else "bold red")
+        if worker.up and worker.slots == 0:
+            name = Text("out", style="yellow")  # firsthop cores
         table.add_row(str(worker.cpu), name, restarts, flows, *steered, *figures)
     return table
 
