@@ -29,6 +29,7 @@ __all__ = [
     "BpfMap",
     "Flow",
     "FlowStore",
+    "attach_tracepoint",
     "attach_xdp",
     "facts",
     "is_bpffs",
@@ -50,7 +51,7 @@ ROUTE_KEY: Final = struct.Struct("=16sIxxxx")  # SipHash key, live
 SSRC: Final = struct.Struct("!I")  # as on the wire
 U32: Final = struct.Struct("=I")
 
-_LOOKUP, _UPDATE, _DELETE, _PIN, _GET, _TEST_RUN, _LOOKUP_BATCH = 1, 2, 3, 6, 7, 10, 24
+_LOOKUP, _UPDATE, _DELETE, _PIN, _GET, _TEST_RUN, _RAW_TRACEPOINT, _LOOKUP_BATCH = 1, 2, 3, 6, 7, 10, 17, 24
 _LINK_CREATE, _LINK_UPDATE = 28, 29
 _ATTACH_XDP = 37
 _REPLACE = 1 << 2  # BPF_F_REPLACE
@@ -61,6 +62,7 @@ _BATCH = struct.Struct("=QQQQIIQQ")  # in, out, keys, values, count, map, elemen
 _RUN = struct.Struct("=IIIIQQII40x")  # program, verdict, bytes in, bytes out, in, out, repeat, duration
 _LINK = struct.Struct("=IIII")  # program, interface, attach type, flags
 _LINK_TO = struct.Struct("=IIII")  # link, new program, flags, program that must be there now
+_TRACEPOINT = struct.Struct("=QIxxxx")  # name, program
 _OBJECT = struct.Struct("=QII")  # path, descriptor, flags
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}.get(platform.machine())
@@ -269,6 +271,12 @@ def attach_xdp(prog_fd: int, interface: int, flags: int) -> int:
 def replace_xdp(link_fd: int, new_prog_fd: int, old_prog_fd: int) -> None:
     """Put another program in a link, between two packets. OSError with EPERM: ``old_prog_fd`` is not the one in it."""
     _bpf(_LINK_UPDATE, _buffer(_LINK_TO.pack(link_fd, new_prog_fd, _REPLACE, old_prog_fd)))
+
+
+def attach_tracepoint(prog_fd: int, name: str) -> int:
+    """Run a raw tracepoint program at ``name`` as long as the link is open or pinned, whose descriptor this returns."""
+    at = ctypes.create_string_buffer(name.encode())
+    return _bpf(_RAW_TRACEPOINT, _buffer(_TRACEPOINT.pack(ctypes.addressof(at), prog_fd)))
 
 
 def pin(fd: int, path: Path) -> None:

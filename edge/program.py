@@ -1,4 +1,4 @@
-"""Compiles ``bpf/steer.c`` and loads it. The only module that knows BCC."""
+"""Compiles ``bpf/steer.c`` and ``bpf/overflow.c`` and loads them. The only module that knows BCC."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import bpf
@@ -48,10 +48,11 @@ def require_what_bcc_needs() -> None:
         )
 
 
-def compile_program(cflags: Mapping[str, int | str]) -> tuple[int, dict[str, int]]:
-    """Compile and load ``bpf/steer.c``. Returns the descriptors of the program and of each map, ours to close.
+def compile_program(cflags: Mapping[str, int | str], maps: Collection[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Compile and load what is in ``bpf/``. Returns the descriptors of the programs, ``steer`` and ``overflow``, and of
+    ``maps``, ours to close.
 
-    BCC is let go again at once: from here on descriptors are enough.
+    BCC is let go again at once: from here on descriptors are enough. Raises SteeringUnavailable.
     """
     try:
         from bcc import BPF
@@ -61,15 +62,18 @@ def compile_program(cflags: Mapping[str, int | str]) -> tuple[int, dict[str, int
             " and use an environment made with --system-site-packages"
         ) from error
     folder = Path(bpf.__path__[0])
-    text = f'{c_enum()}#line 1 "steer.c"\n{(folder / "steer.c").read_text()}'
+    # One text, because BCC takes programs from no included file.
+    sources = (f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in ("steer.c", "overflow.c"))
+    text = c_enum() + "".join(sources)
     flags = [f"-I{folder}", *(f"-D{name}={value}" for name, value in cflags.items())]
     with _stderr_kept() as kept:
         module = None
         try:
             module = BPF(text=text.encode(), cflags=flags)
-            program = module.load_func(b"firsthop_steer", BPF.XDP)
-            maps = ("keys", "slots", "cpus", "flows", "ssrcs", "buckets", "counters")
-            return os.dup(program.fd), {name: os.dup(module[name.encode()].map_fd) for name in maps}
+            steer = module.load_func(b"firsthop_steer", BPF.XDP)
+            overflow = module.load_func(b"firsthop_overflow", BPF.RAW_TRACEPOINT)
+            programs = {"steer": os.dup(steer.fd), "overflow": os.dup(overflow.fd)}
+            return programs, {name: os.dup(module[name.encode()].map_fd) for name in maps}
         except Exception as error:
             said = kept()
             line = next(

@@ -53,17 +53,23 @@ class Steering:
     """
 
     def __init__(
-        self, prog_fd: int, map_fds: Mapping[str, int], cpus: Sequence[int], pins: Pins | None, adopted: bool
+        self,
+        programs: Mapping[str, int],
+        map_fds: Mapping[str, int],
+        cpus: Sequence[int],
+        pins: Pins | None,
+        adopted: bool,
     ) -> None:
         """For ``load``: takes the descriptors over. ``adopted``: an earlier process filled these very maps."""
-        self.prog_fd = prog_fd
+        self.prog_fd = programs["steer"]
+        self._overflow_fd = programs["overflow"]
         self._pins = pins
         self._adopted = adopted
         self.flows_fd = map_fds["flows"]
         self.ssrcs_fd = map_fds["ssrcs"]
         self.buckets_fd = map_fds["buckets"]
         self.cpus = tuple(cpus)
-        self._fds = [prog_fd, *map_fds.values()]
+        self._fds = [*programs.values(), *map_fds.values()]
         self._link_fd: int | None = None
         u32 = kernel.U32.size
         self._copies = len(kernel.possible_cpus())
@@ -72,6 +78,8 @@ class Steering:
         self._cpu_queues = kernel.BpfMap(map_fds["cpus"], u32, u32)
         self._flows = kernel.BpfMap(self.flows_fd, kernel.FLOW_KEY.size, kernel.FLOW.size)
         self._ssrcs = kernel.BpfMap(self.ssrcs_fd, kernel.SSRC.size, u32)
+        self._queue_ids = kernel.BpfMap(map_fds["queues"], u32, u32)
+        self._overflow = kernel.BpfMap(map_fds["overflow"], u32, 8 * self._copies)
         self._counters = kernel.BpfMap(map_fds["counters"], u32, 8 * self._copies)
 
     @classmethod
@@ -113,13 +121,14 @@ class Steering:
             raise ValueError(f"a flow table of {flow_entries} entries holds no flow")
         admission = _admission(unknown_rate, unknown_burst, unknown_prefixes)
         require_what_bcc_needs()
+        shapes = _shapes(flow_entries)
         cflags: dict[str, int | str] = {
             **admission,
             "MEDIA_PORT": port,
             "FLOW_ENTRIES": flow_entries,
             "SSRC_ENTRIES": flow_entries,
             "BUCKET_ENTRIES": BUCKET_ENTRIES,
-            "CPU_ENTRIES": _shapes(flow_entries)["cpus"].entries,
+            "CPU_ENTRIES": shapes["cpus"].entries,
             "MAX_CPUS": MAX_CPUS,
             "FLOW_KEY_BYTES": kernel.FLOW_KEY.size,
             "FLOW_BYTES": kernel.FLOW.size,
@@ -129,13 +138,13 @@ class Steering:
             cflags |= {f"MEDIA_ADDRESS_{i}": word for i, word in enumerate(struct.unpack("=4I", address))}
         if pins is not None:
             cflags["PINS"] = f'"{pins.folder}"'
-        outgrown, adopted = pins.fit(_shapes(flow_entries)) if pins is not None else ({}, False)
+        outgrown, adopted = pins.fit(shapes) if pins is not None else ({}, False)
         try:
-            prog_fd, map_fds = compile_program(cflags)
+            programs, map_fds = compile_program(cflags, shapes)
             try:
-                steering = cls(prog_fd, map_fds, cpus, pins, adopted)
+                steering = cls(programs, map_fds, cpus, pins, adopted)
             except BaseException:
-                for fd in (prog_fd, *map_fds.values()):
+                for fd in (*programs.values(), *map_fds.values()):
                     os.close(fd)
                 raise
             try:
@@ -164,6 +173,7 @@ class Steering:
         if out >= set(self.cpus):
             out = set()
         self.set_slots(slots(self.cpus, out))
+        self._queue_ids.update(kernel.U32.pack(0), kernel.U32.pack(int(kernel.facts(self._cpu_queues.fd)["map_id"])))
         for name, table in (("flows", self._flows), ("ssrcs", self._ssrcs)):
             if name in outgrown:
                 _copy(outgrown[name], table)
@@ -275,6 +285,20 @@ class Steering:
             if running is not None:
                 os.close(running)
 
+    def watch_queues(self) -> None:
+        """Count from now on what finds no room in its core's queue. Raises OSError where the kernel cannot tell."""
+        if self._pins is not None:
+            self._pins.drop("overflow-link")  # of an earlier process: each packet is counted once
+        link_fd = kernel.attach_tracepoint(self._overflow_fd, "xdp_cpumap_enqueue")
+        self._fds.append(link_fd)
+        if self._pins is not None:
+            self._pins.put("overflow-link", link_fd)
+
+    def overflow(self) -> dict[int, int]:
+        """Packets that found no room in the queue of their core, by CPU, since the first ``watch_queues``."""
+        copies = struct.Struct(f"={self._copies}Q")
+        return {cpu: sum(copies.unpack(self._overflow.lookup(kernel.U32.pack(cpu)) or b"")) for cpu in self.cpus}
+
     def detach(self) -> None:
         """Take the program off its interface. Nothing happens where it is on none."""
         if self._link_fd is not None:
@@ -342,6 +366,8 @@ def _shapes(flow_entries: int) -> dict[str, Shape]:
         "flows": Shape(plain_hash, kernel.FLOW_KEY.size, kernel.FLOW.size, flow_entries),
         "ssrcs": Shape(plain_hash, u32, u32, flow_entries),
         "buckets": Shape(lru_hash, 16, 8, BUCKET_ENTRIES),
+        "queues": Shape(array, u32, u32, 1),
+        "overflow": Shape(percpu_array, u32, 8, MAX_CPUS),
         "counters": Shape(percpu_array, u32, 8, len(VERDICTS) * MAX_CPUS),
     }
 

@@ -8,6 +8,7 @@ and the next one takes it over. It is also the only process with privileges.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -77,6 +78,14 @@ class _EdgeCollector(Collector):
         for (verdict, cpu), count in self._steering.counters().items():
             packets.add_metric([verdict, str(cpu)], count)
         yield packets
+        overflow = CounterMetricFamily(
+            "firsthop_rx_core_packets",
+            "Steered packets that did not reach their core",
+            labels=["core", "outcome"],
+        )
+        for cpu, count in self._steering.overflow().items():
+            overflow.add_metric([str(cpu), "queue_full"], count)
+        yield overflow
         yield GaugeMetricFamily("firsthop_xdp_flows", "Flows in the kernel's table", value=self._steering.flow_count())
 
 
@@ -139,11 +148,16 @@ class Supervisor:
                 steering.close()
             elif pins is not None:
                 pins.remove()
-            detach_cpu_filter(self._media[0])
+            with contextlib.suppress(OSError):  # an earlier supervisor's, where it had XDP
+                detach_cpu_filter(self._media[0])
             self._log.warning(
                 "no XDP: forged packets reach the workers, and the kernel's hash spreads flows", why=str(e)
             )
             return None, "off"
+        try:
+            steering.watch_queues()
+        except OSError as e:
+            self._log.warning("what the queues of the cores lose is not counted: no tracepoint", why=str(e))
         # Only now: without XDP the receiving core says nothing about the flow.
         attach_cpu_filter(self._media[0], self._cpus)
         self._log.info("xdp attached", interface=edge.interface, mode=mode, cores=self._cpus)

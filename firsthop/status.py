@@ -37,6 +37,7 @@ ALARMS = {
     "table_full": "a worker knows as many flows as it can: new calls lose their audio",
     "kernel_map_full": "the kernel knows as many flows as it can: raise edge.flow_entries",
     "no_core": "XDP chose a core that has no worker: start the edge again",
+    "queue_full": "a core does not keep up with what XDP sends it: take calls off it with firsthop cores",
     "edge_gone": "a transceiver had audio for a worker that is no longer linked",
     "edge_full": "a worker does not keep up with what a transceiver sends it",
     "overflow": "a session could not take what it was given, audio was dropped",

@@ -208,6 +208,29 @@ def test_a_second_edge_of_the_same_name_is_refused_and_the_first_goes_on(lab: La
     finish(start_call(lab.client, house, "--model", "echo", "--duration", "1"))
 
 
+def test_xdp_that_cannot_be_had_any_more_costs_no_call(
+    lab: Lab, house: Appliance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade of the kernel's headers: the next supervisor goes on without XDP, and says so."""
+    assert program(house)
+    kill_the_supervisor(house)
+    monkeypatch.setenv("BCC_KERNEL_SOURCE", "/nowhere")
+    house.start("edge")
+    house.wait_ready()
+    until(lambda: "no kernel headers at /nowhere" in house.log_file("edge").read_text())
+    assert not pins(house).exists()
+    until(lambda: len(at_work(house)) > 1)
+    said = finish(start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "2"))
+    assert said["calls"]["ok"] == 4
+    # And back.
+    monkeypatch.undo()
+    kill_the_supervisor(house)
+    house.start("edge")
+    until(lambda: house.log_file("edge").read_text().count('"xdp attached"') == 2)
+    house.wait_ready()
+    finish(start_call(lab.client, house, "--model", "echo", "--duration", "1"))
+
+
 def test_where_nobody_keeps_anything_the_edge_runs_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with Appliance(tmp_path, http_port=18080, media_port=13478, run=str(tmp_path / "file/run")) as appliance:

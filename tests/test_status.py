@@ -114,7 +114,7 @@ def test_nothing_that_answers_is_exit_code_1() -> None:
 def test_every_alarm_is_a_counter_that_exists() -> None:
     there = {verdict.label for verdict in VERDICTS} | set(OUTCOMES)
     there |= {outcome for tally in counters.all_counters for outcome in tally}
-    assert set(ALARMS) - there == {"socket_full", "table_full", "kernel_map_full"}  # named inside the worker
+    assert set(ALARMS) - there == {"socket_full", "table_full", "kernel_map_full", "queue_full"}  # named inside
 
 
 def test_a_page_of_somebody_else_is_not_ours() -> None:

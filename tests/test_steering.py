@@ -313,6 +313,32 @@ def test_every_packet_of_a_flow_reaches_the_socket_of_its_core(
 
 
 @pytest.mark.needs_root
+def test_what_finds_no_room_in_a_queue_is_counted(in_namespace: InNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In real runs of the program, whose redirects are carried out: 64 packets at once, for a queue of one."""
+    monkeypatch.setattr("edge.steering.CPU_QUEUE", 1)
+    live_frames, at_once = 1 << 1, 64
+
+    def body() -> None:
+        with loaded() as steering:
+            steering.watch_queues()
+            assert steering.overflow() == dict.fromkeys(CPUS, 0)
+            FlowStore(steering.flows_fd, steering.ssrcs_fd).put(address.pack(p.CLIENT, 50001), 1, 1)
+            packet = ctypes.create_string_buffer(p.ethernet(p.ipv4(p.udp(p.rtp(1), 50001))))
+            run = struct.pack(
+                "=IIIIQQII24xIIIxxxx",
+                *(steering.prog_fd, 0, len(packet) - 1, 0, ctypes.addressof(packet), 0, at_once, 0),
+                *(live_frames, 0, at_once),
+            )
+            kernel._bpf(kernel._TEST_RUN, kernel._buffer(run))
+            assert steering.counters()["flow_steered", 1] == at_once
+            overflow = steering.overflow()
+            assert 0 < overflow[1] < at_once
+            assert overflow[0] == 0
+
+    in_namespace(body)
+
+
+@pytest.mark.needs_root
 def test_attaching_is_refused_where_another_program_is_and_leaves_it_there(
     in_namespace: InNamespace,
 ) -> None:
