@@ -17,6 +17,7 @@ from test_calls import finish, flow_gone, start_call
 from waiting import until
 
 from edge import kernel
+from edge.pins import folder_of
 from firsthop.config import load
 from lab.appliance import Appliance, Loopback
 from lab.network import Lab
@@ -32,7 +33,7 @@ def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
 
 
 def pins(appliance: Appliance) -> Path:
-    return load(appliance.config_file).edge.pins / "edge"
+    return folder_of(load(appliance.config_file).edge)
 
 
 def program(appliance: Appliance) -> str:
