@@ -157,15 +157,17 @@ def test_a_rebound_caller_keeps_its_uplink_and_gets_its_downlink_back(lab: Lab, 
     assert said["sent"] - change["audio"] <= 2
     # Without a check of our own, the caller's next one would be waited for: 1.25 s on average, three times.
     assert sum(said["gaps_ms"]) < 1500
-    assert said["returned"] > 0.8 * said["sent"]
+    # What the old address missed came again to the new one; a busy machine may take more than that covers.
+    assert said["sent"] - said["returned"] <= 15
 
 
 @pytest.mark.trials
 def test_twenty_rebindings_lose_nothing_on_the_way_up_and_a_round_trip_down(lab: Lab, appliance: Appliance) -> None:
     said, change = odd_call(lab, appliance, "move", 20)
     assert said["sent"] - change["audio"] <= 2
-    # Between two arrivals: the 20 ms that always are, 60 ms, and a round trip of the lab.
-    assert max(said["gaps_ms"]) <= 20 + 60 + 5
+    # Between two arrivals: the 20 ms that always are, 40 ms, and a round trip of the lab.
+    assert max(said["gaps_ms"]) <= 20 + 40 + 5
+    assert said["sent"] - said["returned"] <= 2
 
 
 def test_forged_media_with_a_known_ssrc_changes_nothing(lab: Lab, appliance: Appliance) -> None:

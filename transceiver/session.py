@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -31,6 +32,8 @@ __all__ = ["Outbound", "Session"]
 _MAX_EVENT_BACKLOG_BYTES = 1 << 20
 _HANDSHAKE_S = 30
 _REPORT_EVERY_TICKS = 50
+# Packets of audio for a caller that moved: a round trip of 40 ms, and the 20 ms in which it said nothing.
+_SENT_AGAIN = 3
 
 
 class Outbound(Protocol):
@@ -70,6 +73,7 @@ class Session:
         self._pacer = pacer
         self._on_end = on_end
         self._secure = SecureTransport(self._to_client, certificate, client=offer.dtls_client)
+        self._recent: deque[bytes] = deque(maxlen=_SENT_AGAIN)
         self._voice = Voice(offer.opus_payload_type, self._send_rtp)
         self._hearing = Hearing(self._heard, self._turn)
         self._heard_ms = 0
@@ -157,8 +161,11 @@ class Session:
             self._hearing.push(packet)
 
     def moved(self) -> None:
-        """The caller has another address, and answered there."""
+        """The caller has another address, and answered there. What went to the old one meanwhile is lost: it is sent
+        once more, and a receiver that has it already drops it (RFC 3711 section 3.3.2)."""
         self._log.info("path moved")
+        for datagram in self._recent:
+            self._to_client(datagram)
 
     # --- life
 
@@ -243,7 +250,9 @@ class Session:
         if len(packet) > MAX_RTP_BYTES:
             TX_DATAGRAMS["too_long"] += 1
         else:
-            self._to_client(self._secure.protect(packet))
+            datagram = self._secure.protect(packet)
+            self._recent.append(datagram)
+            self._to_client(datagram)
 
     def _tick(self) -> None:
         try:
