@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup check test demo trials bench-steer clean
+.PHONY: setup check test demo trials bench-steer bench-relay clean
 
 PYTHON := .venv/bin/python
 
@@ -27,6 +27,11 @@ trials: setup
 bench-steer:
 	@scripts/setup
 	@$(PYTHON) bench/steer.py
+
+# As root, about a quarter of an hour: what relaying costs, beside nginx, coturn and the least that C can do.
+bench-relay:
+	@scripts/setup bench
+	@$(PYTHON) -m bench.relay
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts

@@ -1,0 +1,12 @@
+"""What a relay costs: firsthop's edge beside nginx, coturn and the least that C can do, under the same load.
+
+::
+
+    client host                      edge host
+    load.c ──── veth ────  relay (core 1) ──── backend (core 0)
+            172 bytes →           → echo →
+            ← 172 bytes           ← echo ←
+
+Every datagram goes up through the relay and its echo comes back down through it. The backend stands on the edge
+host, over what one host offers: ``ipc://`` for firsthop, UDP for the others.
+"""

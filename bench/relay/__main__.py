@@ -1,0 +1,186 @@
+"""Measures the relays side by side, and says whether firsthop's edge is where it should be.
+
+A repeat is every relay at every point, one right after the other and each freshly started, so that what else the
+machine does falls on all of them; a figure is the median over repeats, and so is the ratio of two in one repeat. While
+others use the machine (more than DISTURBED of a core), a run waits, and one that they disturbed is made again: for as
+long as there is patience left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.relay import report
+from bench.relay.cpu import others
+from bench.relay.measure import Point, measure, saturation, worker_memory
+from bench.relay.relays import LOAD_CPU, RELAY_CPU, RELAYS, RelayError, Site
+from lab.network import Lab, LabError
+
+RESULTS = Path(__file__).parent.parent / "results" / "relay.json"
+RATES = (10_000, 20_000, 50_000, 100_000, 200_000)
+FLOWS = (100, 1, 1000, 5000)
+SWEPT_AT = 20_000
+MEMORY_FLOWS = 10_000
+DISTURBED = 0.05
+TRIES = 4
+Sample = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    if missing := {LOAD_CPU, RELAY_CPU} - os.sched_getaffinity(0):
+        raise SystemExit(f"relay: load and relay need a core each, and there is no core {missing}")
+    os.sched_setaffinity(0, {LOAD_CPU})
+    began = time.monotonic()
+    try:
+        with Lab() as lab, tempfile.TemporaryDirectory(prefix="bench-relay-") as directory:
+            result = Bench(Site(lab, Path(directory)), options).run()
+    except (LabError, RelayError) as error:
+        raise SystemExit(f"relay: {error}") from None
+    say(f"took {time.monotonic() - began:.0f} s")
+    out = options.json or RESULTS
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.json is None:
+        report.into_documents(result)
+    print(report.markdown(result))
+
+
+class Bench:
+    """All the runs of one invocation."""
+
+    def __init__(self, site: Site, options: argparse.Namespace) -> None:
+        self._site = site
+        self._options = options
+        self._patience = float(options.patience)
+        self._saturation: dict[str, list[dict[str, Any]]] = {}
+
+    def run(self) -> dict[str, Any]:
+        options = self._options
+        result: dict[str, Any] = {"run": _conditions(options)}
+        if "saturation" not in options.skip:
+            result["saturation"] = self._saturations()
+        result["samples"] = self._rounds(result.get("saturation", {}))
+        if "memory" not in options.skip and "firsthop" in options.only:
+            say(f"firsthop: memory with {MEMORY_FLOWS:,} flows")
+            result["memory"] = worker_memory(self._site, MEMORY_FLOWS)
+        result["points"] = report.medians(result["samples"])
+        result["targets"] = report.targets(result)
+        return result
+
+    def _saturations(self) -> dict[str, Any]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for repeat in range(self._options.repeats):
+            for relay in _rotated([relay for relay in self._options.only if relay != "direct"], repeat):
+                one = self._undisturbed(partial(saturation, self._site, relay), lambda one: float(one["others"]))
+                found.setdefault(relay, []).append(one)
+                say(f"{repeat + 1} {relay:9} brings at most {one['achieved']:,} a second back ({one['limited_by']})")
+        return {relay: sorted(all_, key=lambda one: one["achieved"])[len(all_) // 2] for relay, all_ in found.items()}
+
+    def _rounds(self, saturations: dict[str, Any]) -> list[dict[str, Any]]:
+        options = self._options
+        swept_at = min(options.rates, key=lambda rate: abs(rate - SWEPT_AT))
+        points = [Point(rate, options.flows[0]) for rate in options.rates]
+        points += [Point(swept_at, flows) for flows in options.flows[1:]]
+        of_relay = {
+            relay: [*points, *(Point(round(one["achieved"] * share), options.flows[0]) for share in report.SHARES)]
+            for relay, one in saturations.items()
+        }
+        samples = []
+        for repeat in range(options.repeats):
+            for i in range(len(points) + len(report.SHARES)):
+                for relay in _rotated(options.only, repeat):
+                    mine = of_relay.get(relay, points)
+                    if i < len(mine):
+                        share = report.SHARES[i - len(points)] if i >= len(points) else None
+                        samples.append({"repeat": repeat, "share": share, **self._sample(repeat, relay, mine[i])})
+        return samples
+
+    def _sample(self, repeat: int, relay: str, point: Point) -> dict[str, Any]:
+        def once() -> dict[str, Any]:
+            one = measure(self._site, relay, point, self._options.seconds)
+            say(f"{repeat + 1} {relay:9} {point.rate:7,}/s {point.flows:5} flows: {report.line(one)}")
+            return one
+
+        one = self._undisturbed(once, lambda one: report.figures(one)["others"])
+        return {"relay": relay, "rate": point.rate, "flows": point.flows, **one}
+
+    def _undisturbed(self, run: Callable[[], Sample], disturbed: Callable[[Sample], float]) -> Sample:
+        """The least disturbed of a few runs; the first that nobody disturbed ends the trying."""
+        runs = []
+        for _ in range(TRIES):
+            began = time.monotonic()
+            while self._patience > time.monotonic() - began and others() > DISTURBED:
+                pass
+            self._patience -= time.monotonic() - began
+            began = time.monotonic()
+            runs.append(run())
+            if disturbed(runs[-1]) <= DISTURBED or self._patience <= 0:
+                break
+            self._patience -= time.monotonic() - began
+        return min(runs, key=disturbed)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _rotated(relays: list[str], by: int) -> list[str]:
+    """Nobody is always the first after a pause."""
+    return [relays[(i + by) % len(relays)] for i in range(len(relays))]
+
+
+def _conditions(options: argparse.Namespace) -> dict[str, Any]:
+    with open("/proc/cpuinfo") as file:
+        cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
+    return {
+        "kernel": platform.release(),
+        "cpu": cpu,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": {name: version for name in ("nginx", "coturn") if (version := _version(name))},
+        "seconds": options.seconds,
+        "repeats": options.repeats,
+    }
+
+
+def _version(package: str) -> str:
+    command = ["dpkg-query", "-W", "-f", "${Version}", package]
+    return subprocess.run(command, capture_output=True, text=True).stdout  # noqa: S603
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in text.split(",")]
+
+    def names(text: str) -> list[str]:
+        if unknown := set(text.split(",")) - set(RELAYS):
+            raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}: choose from {', '.join(RELAYS)}")
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(prog="bench.relay", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rates", type=numbers, default=list(RATES), help="datagrams a second, with commas between")
+    parser.add_argument("--flows", type=numbers, default=list(FLOWS), help="the first at all rates, the others at one")
+    parser.add_argument("--only", type=names, default=list(RELAYS), help=f"some of {','.join(RELAYS)}")
+    parser.add_argument("--skip", action="append", default=[], choices=("saturation", "memory"), help="leave this out")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of load for each figure")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--patience", type=float, default=120.0, help="seconds for waiting while others use the machine"
+    )
+    parser.add_argument("--json", type=Path, help="where the figures go instead; no document is changed then")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

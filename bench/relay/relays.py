@@ -1,0 +1,286 @@
+"""The relays that are compared, each as its operator would run it on one core, with the backend that it relays to."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pyroute2 import IPRoute
+
+from bench.relay.cpu import seconds_of, tree
+from lab.network import Lab
+from wire import address, keys, stun, ufrag
+
+__all__ = ["LOAD_CPU", "PORT", "RELAYS", "RelayError", "Running", "Site", "pin"]
+
+RELAY_CPU, LOAD_CPU = 1, 0
+PORT, BACKEND_PORT = 3478, 7000
+ROOT = Path(__file__).parent.parent.parent
+PROGRAMS = ("load", "echo", "floor")
+READY_S = 30.0
+QUIET_S = 0.3
+
+TURN_ALLOCATE, TURN_CHANNEL_BIND, SUCCESS = 0x0003, 0x0009, 0x0100
+CHANNEL_NUMBER, XOR_PEER_ADDRESS, REQUESTED_TRANSPORT = 0x000C, 0x0012, 0x0019
+CHANNEL = 0x4000
+
+
+class RelayError(RuntimeError):
+    """A relay did not come up, or a program cannot be built; the text says why."""
+
+
+@dataclass
+class Site:
+    """The hosts, the C programs built, and a directory for a relay's files."""
+
+    lab: Lab
+    directory: Path
+    # The clients' address; no host has it, so nobody but the load answers to it.
+    clients: str = field(init=False)
+    edge_mac: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clients = self.lab.client.address.rpartition(".")[0] + ".3"
+        self.edge_mac = self.lab.edge.inside(self._introduce)
+        for program in PROGRAMS:
+            source = Path(__file__).with_name(f"{program}.c")
+            command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(self.program(program)), str(source)]
+            try:
+                subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+            except FileNotFoundError:
+                raise RelayError("gcc is missing: run scripts/setup bench as root") from None
+            except subprocess.CalledProcessError as e:
+                raise RelayError(f"{source.name} cannot be built:\n{e.stderr}") from None
+
+    def program(self, name: str) -> Path:
+        return self.directory / name
+
+    def start(self, name: str, cpu: int, *argv: str | Path) -> subprocess.Popen[Any]:
+        """Starts a program on the edge host, on one core; what it says is in a log of that name."""
+        if shutil.which(argv[0]) is None:
+            raise RelayError(f"{argv[0]} is missing: run scripts/setup bench as root")
+        with self.log_file(name).open("w") as log:
+            command = pin([str(part) for part in argv], cpu)
+            return self.lab.edge.popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT)
+
+    def log_file(self, name: str) -> Path:
+        return self.directory / f"{name}.log"
+
+    def _introduce(self) -> str:
+        """Tells the edge host where the clients are; returns the MAC address of its own interface."""
+        with IPRoute() as ip:
+            index = ip.link_lookup(ifname=self.lab.edge_interface)[0]
+            # The client host's stack takes frames to a MAC address that is not its own for somebody else's, and drops
+            # them at once: the load, which reads them before that, is all that deals with them.
+            ip.neigh("replace", dst=self.clients, lladdr="02:00:00:00:00:03", ifindex=index, state="permanent")
+            return str(ip.link("get", index=index)[0].get("address"))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A relay that runs. ``head`` is what it wants before each datagram; ``greetings`` makes what flows say first, as
+    ``load.c`` reads it."""
+
+    relay: tuple[int, ...]
+    backend: tuple[int, ...]
+    head: bytes = b""
+    greetings: Callable[[int], bytes] | None = None
+
+
+Start = Callable[[Site], AbstractContextManager[Running]]
+
+
+def pin(argv: list[str], cpu: int) -> list[str]:
+    """The argv that runs ``argv`` on one core."""
+    return ["taskset", "--cpu-list", str(cpu), *argv]
+
+
+@contextmanager
+def direct(site: Site) -> Iterator[Running]:
+    """No relay: the backend stands where the relays stand, on their core."""
+    with _processes() as started:
+        echo = started(site.start("echo", RELAY_CPU, site.program("echo"), site.lab.edge.address, str(PORT), "0"))
+        yield Running((), (echo.pid,))
+
+
+@contextmanager
+def floor(site: Site) -> Iterator[Running]:
+    """A loop around recvmmsg and sendmmsg in C."""
+    host = site.lab.edge.address
+    with _processes() as started:
+        # Before each datagram stands the client's struct sockaddr_in.
+        echo = started(site.start("echo", LOAD_CPU, site.program("echo"), host, str(BACKEND_PORT), "16"))
+        argv = (site.program("floor"), host, str(PORT), host, str(BACKEND_PORT))
+        relay = started(site.start("floor", RELAY_CPU, *argv))
+        yield Running((relay.pid,), (echo.pid,))
+
+
+@contextmanager
+def nginx(site: Site) -> Iterator[Running]:
+    """One worker process; a flow is a session with a socket to the backend."""
+    host = site.lab.edge.address
+    config = site.directory / "nginx.conf"
+    config.write_text(
+        f"""
+        load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+        user root;
+        daemon off;
+        worker_processes 1;
+        worker_rlimit_nofile 65536;
+        pid {site.directory}/nginx.pid;
+        error_log {site.directory}/nginx-error.log;
+        events {{ worker_connections 32768; multi_accept on; }}
+        stream {{
+            server {{
+                listen {host}:{PORT} udp rcvbuf=4m sndbuf=4m;
+                proxy_pass {host}:{BACKEND_PORT};
+                proxy_timeout 60s;  # no proxy_responses: a session lasts as long as its flow
+            }}
+        }}
+        """
+    )
+    with _processes() as started:
+        echo = started(site.start("echo", LOAD_CPU, site.program("echo"), host, str(BACKEND_PORT), "0"))
+        relay = started(site.start("nginx", RELAY_CPU, "nginx", "-c", config, "-p", site.directory))
+        yield Running((relay.pid,), (echo.pid,))
+
+
+@contextmanager
+def coturn(site: Site) -> Iterator[Running]:
+    """One relay thread, nobody asked for a password; a flow is an allocation with one channel to the backend."""
+    host, here = site.lab.edge.address, site.directory
+    argv = ["turnserver", "-n", "--no-auth", "--listening-ip", host, "--relay-ip", host, "--listening-port", str(PORT)]
+    argv += ["--relay-threads", "1", "--no-tcp", "--no-tls", "--no-dtls", "--no-tcp-relay", "--no-cli", "--no-rfc5780"]
+    argv += ["--log-file", "stdout", "--pidfile", f"{here}/turn.pid", "--userdb", f"{here}/turn.db"]
+    with _processes() as started:
+        echo = started(site.start("echo", LOAD_CPU, site.program("echo"), host, str(BACKEND_PORT), "0"))
+        relay = started(site.start("coturn", RELAY_CPU, *argv))
+        head = struct.pack("!HH", CHANNEL, 172)
+        yield Running((relay.pid,), (echo.pid,), head, lambda flows: _turn_greetings(flows, host))
+
+
+@contextmanager
+def firsthop(site: Site) -> Iterator[Running]:
+    """The edge as ``firsthop edge`` starts it: supervisor with XDP, one worker and its spare, signaling."""
+    lab, here = site.lab, site.directory
+    key_file, config, endpoint = here / "cluster.toml", here / "firsthop.toml", f"ipc://{here}/transceiver.sock"
+    key_file.write_text(keys.new_file_text())
+    (here / "token").write_text("a token that nobody uses\n")
+    for path in (key_file, here / "token"):
+        path.chmod(0o600)
+    config.write_text(
+        f"""
+        cluster.keys = "{key_file}"
+        [edge]
+        media = "{lab.edge.address}:{PORT}"
+        interface = "{lab.edge_interface}"
+        unknown_rate = 0  # thousands of flows begin at once, from one address
+        api_keys = "{here}/token"
+        [[edge.transceivers]]
+        id = 1
+        endpoint = "{endpoint}"
+        """
+    )
+    cluster = keys.load(key_file)
+    with _processes() as started:
+        python = (sys.executable, "-m")
+        transceiver = started(
+            site.start("transceiver", LOAD_CPU, *python, "bench.relay.transceiver", endpoint, key_file)
+        )
+        relay = started(site.start("edge", RELAY_CPU, *python, "firsthop", "edge", "--config", config))
+        _await_children(relay, {"worker-0", "worker-spare", "signaling"})
+        yield Running((relay.pid,), (transceiver.pid,), b"", lambda flows: _checks(flows, cluster))
+
+
+RELAYS: dict[str, Start] = {"direct": direct, "floor": floor, "firsthop": firsthop, "nginx": nginx, "coturn": coturn}
+
+
+@contextmanager
+def _processes() -> Iterator[Callable[[subprocess.Popen[Any]], subprocess.Popen[Any]]]:
+    """Takes processes as they are started, and ends them in the opposite order."""
+    processes: list[subprocess.Popen[Any]] = []
+
+    def started(process: subprocess.Popen[Any]) -> subprocess.Popen[Any]:
+        processes.append(process)
+        _await_quiet(process)
+        return process
+
+    try:
+        yield started
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _await_quiet(process: subprocess.Popen[Any]) -> None:
+    """Until it has started: it and its children have used no CPU time for a while."""
+    deadline = time.monotonic() + READY_S
+    used, since = -1.0, time.monotonic()
+    while (now := time.monotonic()) - since < QUIET_S:
+        if process.poll() is not None or now > deadline:
+            raise RelayError(f"{process.args!r} did not come up")
+        with suppress(psutil.NoSuchProcess):
+            if (seconds := seconds_of(tree(process.pid))) != used:
+                used, since = seconds, now
+        time.sleep(0.02)
+
+
+def _await_children(process: subprocess.Popen[Any], names: set[str]) -> None:
+    deadline = time.monotonic() + READY_S
+    while True:
+        with suppress(psutil.NoSuchProcess):
+            if names <= {child.name() for child in psutil.Process(process.pid).children()}:
+                _await_quiet(process)
+                return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RelayError(f"{process.args!r} did not come up")
+        time.sleep(0.02)
+
+
+def _greetings(*rounds: tuple[int, list[bytes]]) -> bytes:
+    """(first 16 bits of the answer, what each flow says) in each round."""
+    file = [struct.pack("!I", len(rounds))]
+    for answer, datagrams in rounds:
+        file.append(struct.pack("!H", answer))
+        file += [struct.pack("!H", len(datagram)) + datagram for datagram in datagrams]
+    return b"".join(file)
+
+
+def _checks(flows: int, cluster: keys.ClusterKeys) -> bytes:
+    """A connectivity check of each flow, for a call of its own."""
+    key_id, key = cluster.sealing, cluster.ufrag[cluster.sealing]
+    usernames = [f"{ufrag.seal(1, key_id, key)}:load".encode() for _ in range(flows)]
+    checks = [stun.binding_request(name, b"password of every flow", tie_breaker=1) for name in usernames]
+    return _greetings((stun.BINDING_RESPONSE, checks))
+
+
+def _turn_greetings(flows: int, host: str) -> bytes:
+    """An allocation (RFC 8656) of each flow, then its channel to the backend."""
+    cookie = struct.pack("!I", stun.COOKIE)
+    packed = address.pack(host, BACKEND_PORT)
+    xored = bytes(a ^ b for a, b in zip(packed[16:] + packed[12:16], cookie[:2] + cookie, strict=True))
+    transport = struct.pack("!HHI", REQUESTED_TRANSPORT, 4, 17 << 24)
+    channel = struct.pack("!HHI", CHANNEL_NUMBER, 4, CHANNEL << 16)
+    channel += struct.pack("!HHBB", XOR_PEER_ADDRESS, 8, 0, 1) + xored
+
+    def request(kind: int, flow: int, body: bytes) -> bytes:
+        return struct.pack("!HH", kind, len(body)) + cookie + struct.pack("!III", kind, 0, flow) + body
+
+    return _greetings(
+        (TURN_ALLOCATE | SUCCESS, [request(TURN_ALLOCATE, flow, transport) for flow in range(flows)]),
+        (TURN_CHANNEL_BIND | SUCCESS, [request(TURN_CHANNEL_BIND, flow, channel) for flow in range(flows)]),
+    )

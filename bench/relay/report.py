@@ -1,0 +1,202 @@
+"""What the samples say: medians, tables, a plot, and the targets with a pass or a fail."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+__all__ = ["SHARES", "into_documents", "line", "markdown", "medians", "targets"]
+
+Sample = dict[str, Any]
+# Of its own saturation, each relay is also measured at these.
+BELOW, BEYOND = 0.7, 1.5
+SHARES = (BELOW, BEYOND)
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "performance.md"
+PLOT = DOCUMENT.with_name("relay.png")
+BEGIN, END = "<!-- made by make bench-relay -->\n", "<!-- end -->\n"
+PEERS = ("nginx", "coturn", "floor")
+
+
+def figures(sample: Sample) -> dict[str, float]:
+    """Of one sample: rates a second, the share lost, microseconds of CPU time a datagram, latencies."""
+    load, cpu = sample["load"], sample["cpu"]
+    # A datagram counts when it has come through: up at the backend, and once more down at the client.
+    relayed = max(1, load["arrived"] + load["received"]) / load["seconds"]
+    return {
+        "offered": load["sent"] / load["seconds"],
+        "achieved": load["received"] / load["seconds"],
+        "lost": load["lost"],
+        "loss": load["lost"] / load["sent"],
+        "duplicates": load["duplicates"],
+        "relay_us": 1e6 * cpu["relay"] / cpu["wall"] / relayed,
+        "machine_us": 1e6 * cpu["machine"] / cpu["wall"] / relayed,
+        "load_core": cpu["load_core"] / cpu["wall"],
+        "others": cpu["others"] / cpu["wall"],
+        **{f"{way}_{q}_ms": load[f"{way}_us"][q] / 1e3 for way in ("up", "down") for q in ("p50", "p99", "p99.9")},
+    }
+
+
+def line(sample: Sample) -> str:
+    """One sample, for whoever watches."""
+    f = figures(sample)
+    late = f"up {f['up_p50_ms']:.2f}/{f['up_p99_ms']:.2f} ms, down {f['down_p50_ms']:.2f}/{f['down_p99_ms']:.2f} ms"
+    others = f", others {100 * f['others']:.0f} %" if f["others"] >= 0.01 else ""
+    return f"{f['achieved']:,.0f}/s back, {f['lost']:,.0f} lost, {f['relay_us']:.2f} us, {late}{others}"
+
+
+def medians(samples: list[Sample]) -> list[dict[str, Any]]:
+    """One row for each relay and point: the median of each figure, and of its ratio to others in the same repeat."""
+    keys = {(s["relay"], s["rate"], s["flows"], s["share"]): None for s in samples}
+    rows = []
+    for relay, rate, flows, share in keys:
+        mine = _by_repeat(samples, relay, rate, flows, share)
+        row: dict[str, Any] = {"relay": relay, "rate": rate, "flows": flows, "share": share}
+        all_ = [figures(sample) for sample in mine.values()]
+        row |= {name: _rounded(statistics.median(f[name] for f in all_)) for name in all_[0]}
+        for peer in PEERS:
+            theirs = _by_repeat(samples, peer, rate, flows, share)
+            row[f"of_{peer}"] = _compared(mine, theirs, lambda a, b: a["relay_us"] / b["relay_us"])
+        direct = _by_repeat(samples, "direct", rate, flows, share)
+        # Where much is lost, the load's own part is shared by fewer, and the difference says nothing.
+        clean = max(f["loss"] for f in all_) < 0.01
+        row["machine_over_direct_us"] = (
+            _compared(mine, direct, lambda a, b: a["machine_us"] - b["machine_us"]) if clean else None
+        )
+        for q in ("p99", "p99.9"):
+            row[f"added_{q}_ms"] = _compared(mine, direct, partial(_added, q))
+        rows.append(row)
+    return rows
+
+
+def _by_repeat(samples: Iterable[Sample], relay: str, rate: int, flows: int, share: float | None) -> dict[int, Sample]:
+    want = (relay, rate, flows, share)
+    return {s["repeat"]: s for s in samples if (s["relay"], s["rate"], s["flows"], s["share"]) == want}
+
+
+def _compared(
+    mine: dict[int, Sample], theirs: dict[int, Sample], how: Callable[[dict[str, float], dict[str, float]], float]
+) -> float | None:
+    both = [how(figures(mine[i]), figures(theirs[i])) for i in mine if i in theirs]
+    return _rounded(statistics.median(both)) if both else None
+
+
+def _added(quantile: str, relay: dict[str, float], direct: dict[str, float]) -> float:
+    """Milliseconds that the relay adds one way, whichever is the slower."""
+    return max(relay[f"{way}_{quantile}_ms"] - direct[f"{way}_{quantile}_ms"] for way in ("up", "down"))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """What firsthop is judged by, each with its figure; those that were not measured are left out."""
+    rows = result["points"]
+    judged: list[dict[str, Any]] = []
+
+    def judge(name: str, figure: float | None, limit: float, *, at_least: bool = False) -> None:
+        if figure is not None:
+            passed = figure >= limit if at_least else figure <= limit
+            sign = "at least" if at_least else "at most"
+            judged.append({"target": name, "wanted": f"{sign} {limit:g}", "figure": figure, "pass": passed})
+
+    at = {(row["rate"], row["share"]): row for row in reversed(rows) if row["relay"] == "firsthop"}
+    for rate, peer, limit in (
+        (20_000, "nginx", 1 / 2),
+        (50_000, "nginx", 1 / 3),
+        (50_000, "coturn", 1.0),
+        (200_000, "coturn", 2 / 3),
+        (200_000, "floor", 2.5),
+    ):
+        row = at.get((rate, None), {})
+        judge(f"CPU a datagram at {rate // 1000} kpps, of {peer}'s", row.get(f"of_{peer}"), round(limit, 2))
+    row = at.get((20_000, None), {})
+    judge("added one way at 20 kpps, p99, ms", row.get("added_p99_ms"), 1.0)
+    judge("added one way at 20 kpps, p99.9, ms", row.get("added_p99.9_ms"), 3.0)
+    if best := result.get("saturation", {}).get("firsthop"):
+        below = [row for (rate, _), row in at.items() if rate <= round(BELOW * best["achieved"])]
+        judge("lost at up to 70 % of saturation", max((row["lost"] for row in below), default=None), 0)
+        beyond = [
+            row["achieved"] / best["achieved"] for (rate, _), row in at.items() if rate >= BEYOND * best["achieved"] - 1
+        ]
+        judge(
+            "throughput beyond saturation, of the peak", _rounded(min(beyond)) if beyond else None, 0.9, at_least=True
+        )
+    if memory := result.get("memory"):
+        name = f"memory of a worker with {memory['flows']:,} flows, MB"
+        judge(name, round(memory["worker_rss_bytes"] / 1e6, 1), 120)
+    return judged
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Targets and figures as tables."""
+    lines: list[str] = []
+    if result["targets"]:
+        lines += ["| target | wanted | measured | |", "|---|---|---|---|"]
+        for row in result["targets"]:
+            verdict = "pass" if row["pass"] else "**fail**"
+            lines.append(f"| {row['target']} | {row['wanted']} | {row['figure']:g} | {verdict} |")
+        lines.append("")
+    lines += [
+        "| datagrams/s | flows | relay | CPU µs | of nginx | of floor | machine µs | up p50 / p99 / p99.9 ms"
+        " | down p50 / p99 / p99.9 ms | back/s | lost |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(result["points"], key=lambda row: (row["share"] or 0, row["flows"] != 100, row["rate"])):
+        offered = f"{row['rate']:,}" if row["share"] is None else f"{row['rate']:,} ({row['share']:g} of its peak)"
+        up, down = (
+            " / ".join(f"{row[f'{way}_{q}_ms']:.2f}" for q in ("p50", "p99", "p99.9")) for way in ("up", "down")
+        )
+        lost = f"{100 * row['loss']:.1f} %" if row["loss"] >= 0.001 else f"{row['lost']:.0f}"
+        us = ["relay_us", "of_nginx", "of_floor", "machine_over_direct_us"]
+        cpu = " | ".join("" if row["relay"] == "direct" or row[name] is None else f"{row[name]:.3g}" for name in us)
+        back = f"{row['achieved']:,.0f}"
+        lines.append(f"| {offered} | {row['flows']:,} | {row['relay']} | {cpu} | {up} | {down} | {back} | {lost} |")
+    if "saturation" in result:
+        lines += ["", "| relay | brings back at most, a second | limited by |", "|---|---|---|"]
+        lines += [f"| {r} | {s['achieved']:,} | {s['limited_by']} |" for r, s in result["saturation"].items()]
+    return "\n".join(lines)
+
+
+def into_documents(result: dict[str, Any]) -> None:
+    """Writes tables and plot into the documents."""
+    run = result["run"]
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    how = (
+        f"Medians of {run['repeats']} runs of {run['seconds']:g} s each, {run['date']}; {run['cpu']}"
+        f" (a virtual machine with two cores), Linux {run['kernel']}; {versions}."
+    )
+    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"relay: {DOCUMENT.name} has lost its marks: {BEGIN.strip()} and {END.strip()}")
+    plot(result, PLOT)
+    picture = f"![CPU time and latency of the relays by rate]({PLOT.name})"
+    DOCUMENT.write_text(f"{before}{BEGIN}{how}\n\n{picture}\n\n{markdown(result)}\n{END}{after}")
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """CPU time a datagram, and the 99th percentile of the latency both ways, over the rate."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (cpu, latency) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    flows = result["points"][0]["flows"]
+    for relay in dict.fromkeys(row["relay"] for row in result["points"]):
+        rows = [r for r in result["points"] if r["relay"] == relay and r["flows"] == flows and r["share"] is None]
+        rates = [row["rate"] / 1000 for row in rows]
+        if relay != "direct":
+            cpu.plot(rates, [row["relay_us"] for row in rows], marker="o", label=relay)
+        latency.plot(rates, [row["up_p99_ms"] + row["down_p99_ms"] for row in rows], marker="o", label=relay)
+    for axes, title in ((cpu, "CPU time of the relay's processes, µs a datagram"), (latency, "p99 up + p99 down, ms")):
+        axes.set(xscale="log", yscale="log", xlabel=f"offered, thousand datagrams a second, {flows} flows", title=title)
+        axes.grid(visible=True, which="both", alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)

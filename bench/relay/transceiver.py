@@ -1,0 +1,96 @@
+"""Stands in for a transceiver: lets in whoever brings a sealed ufrag, and sends every datagram of the load back.
+
+It does what ``echo.c`` does for the other relays, over the link that firsthop's workers speak, a message at a time.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+
+from wire import frames, keys, link, stun, ufrag
+
+DATAGRAM = np.dtype(  # struct datagram in datagram.h
+    [
+        ("rtp", "V12"),
+        ("run", "<u4"),
+        ("sent_ns", "<u8"),
+        ("echoed_ns", "<u8"),
+        ("sequence", "<u8"),
+        ("arrived", "<u8"),
+        ("rest", "V124"),
+    ]
+)
+PASSWORD = b"password of every flow"
+
+
+class Echo:
+    """Answers one message at a time."""
+
+    def __init__(self, router: Any, cluster: keys.ClusterKeys) -> None:
+        self._router = router
+        self._keys = cluster
+        self._run = 0
+        self._arrived = 0
+
+    def answer(self, worker: bytes, parts: list[bytes]) -> None:
+        message = frames.decode(parts)
+        if isinstance(message, frames.Control):
+            return
+        if (message.lengths == DATAGRAM.itemsize).all():
+            # The same flows, lengths and order go back, so the header can be sent as it came.
+            self._send([worker, parts[0], self._stamped(message.body)])
+            return
+        echoes = []
+        for address, datagram in message.datagrams():
+            if len(datagram) == DATAGRAM.itemsize:
+                echoes.append((address, self._stamped(memoryview(datagram)).tobytes()))
+            elif (response := self._admit(worker, address, datagram)) is not None:
+                echoes.append((address, response))
+        if echoes:
+            self._send([worker, *frames.pack_batch(echoes)])
+
+    def _stamped(self, body: memoryview) -> np.ndarray[Any, np.dtype[np.void]]:
+        batch = np.frombuffer(body, DATAGRAM).copy()
+        batch["echoed_ns"] = time.monotonic_ns()
+        if run := int(batch["run"][-1]):  # 0 is the warm-up, which nobody counts
+            if run != self._run:
+                self._run, self._arrived = run, 0
+            batch["arrived"] = self._arrived + np.cumsum(batch["run"] == run)
+            self._arrived = int(batch["arrived"][-1])
+        return batch
+
+    def _admit(self, worker: bytes, address: bytes, datagram: bytes) -> bytes | None:
+        """Tells the worker that the path is up and returns the response; None for what is no good check."""
+        check = stun.parse(datagram)
+        if check is None or not (sealed := stun.server_ufrag(check)) or not ufrag.open_sealed(sealed, self._keys.ufrag):
+            return None
+        self._send([worker, *frames.control("path.up", address=address, ufrag=sealed.decode(), ssrcs=[])])
+        return stun.binding_response(check, address, PASSWORD)
+
+    def _send(self, parts: list[Any]) -> None:
+        try:
+            self._router.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.ZMQError as e:
+            if e.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise  # a worker that is full or gone: the load counts what is lost
+
+
+def main(endpoint: str, key_file: Path) -> None:
+    cluster = keys.load(key_file)
+    router = link.router(zmq.Context(), endpoint, cluster)
+    echo = Echo(router, cluster)
+    gc.disable()
+    while True:
+        worker, *parts = router.recv_multipart()
+        echo.answer(worker, parts)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
