@@ -2,8 +2,7 @@
 
 A repeat is every relay at every point, one right after the other and each freshly started, so that what else the
 machine does falls on all of them; a figure is the median over repeats, and so is the ratio of two in one repeat. While
-others use the machine (more than DISTURBED of a core), a run waits, and one that they disturbed is made again: for as
-long as there is patience left.
+others use the machine, a run waits, and one that they spoilt is made again: for as long as there is patience left.
 """
 
 from __future__ import annotations
@@ -32,13 +31,15 @@ RATES = (10_000, 20_000, 50_000, 100_000, 200_000)
 FLOWS = (100, 1, 1000, 5000)
 SWEPT_AT = 20_000
 MEMORY_FLOWS = 10_000
-DISTURBED = 0.05
 TRIES = 4
 Sample = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
+    if options.again:
+        finish(json.loads(RESULTS.read_text()), None)
+        return
     if missing := {LOAD_CPU, RELAY_CPU} - os.sched_getaffinity(0):
         raise SystemExit(f"relay: load and relay need a core each, and there is no core {missing}")
     os.sched_setaffinity(0, {LOAD_CPU})
@@ -49,10 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (LabError, RelayError) as error:
         raise SystemExit(f"relay: {error}") from None
     say(f"took {time.monotonic() - began:.0f} s")
-    out = options.json or RESULTS
+    finish(result, options.json)
+
+
+def finish(result: dict[str, Any], elsewhere: Path | None) -> None:
+    """Judges the samples, and writes and prints what comes of them."""
+    result["points"] = report.medians(result["samples"])
+    result["targets"] = report.targets(result)
+    out = elsewhere or RESULTS
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
-    if options.json is None:
+    if elsewhere is None:
         report.into_documents(result)
     print(report.markdown(result))
 
@@ -75,8 +83,6 @@ class Bench:
         if "memory" not in options.skip and "firsthop" in options.only:
             say(f"firsthop: memory with {MEMORY_FLOWS:,} flows")
             result["memory"] = worker_memory(self._site, MEMORY_FLOWS)
-        result["points"] = report.medians(result["samples"])
-        result["targets"] = report.targets(result)
         return result
 
     def _saturations(self) -> dict[str, Any]:
@@ -121,12 +127,12 @@ class Bench:
         runs = []
         for _ in range(TRIES):
             began = time.monotonic()
-            while self._patience > time.monotonic() - began and others() > DISTURBED:
+            while self._patience > time.monotonic() - began and others() > report.DISTURBED:
                 pass
             self._patience -= time.monotonic() - began
             began = time.monotonic()
             runs.append(run())
-            if disturbed(runs[-1]) <= DISTURBED or self._patience <= 0:
+            if disturbed(runs[-1]) <= report.DISTURBED or self._patience <= 0:
                 break
             self._patience -= time.monotonic() - began
         return min(runs, key=disturbed)
@@ -173,11 +179,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--flows", type=numbers, default=list(FLOWS), help="the first at all rates, the others at one")
     parser.add_argument("--only", type=names, default=list(RELAYS), help=f"some of {','.join(RELAYS)}")
     parser.add_argument("--skip", action="append", default=[], choices=("saturation", "memory"), help="leave this out")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of load for each figure")
+    parser.add_argument("--seconds", type=float, default=2.5, help="of load for each figure")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--patience", type=float, default=120.0, help="seconds for waiting while others use the machine"
     )
+    parser.add_argument("--again", action="store_true", help="measure nothing, judge and write the last figures again")
     parser.add_argument("--json", type=Path, help="where the figures go instead; no document is changed then")
     return parser.parse_args(arguments)
 

@@ -17,7 +17,7 @@ __all__ = ["Point", "measure", "saturation", "worker_memory"]
 WARM_UP_S = 0.5
 PATIENCE_S = 60.0
 # Saturation is looked for from the first rate in steps of this factor, a short load each.
-RAMP_FROM, RAMP_STEP, RAMP_STEPS, RAMP_SECONDS, RAMP_FLOWS = 40_000, 1.25, 16, 0.8, 100
+RAMP_FROM, RAMP_STEP, RAMP_STEPS, RAMP_SECONDS, RAMP_FLOWS = 40_000, 1.3, 12, 0.7, 100
 
 
 @dataclass(frozen=True, slots=True)
