@@ -72,7 +72,6 @@ class Bench:
         self._site = site
         self._options = options
         self._patience = float(options.patience)
-        self._saturation: dict[str, list[dict[str, Any]]] = {}
 
     def run(self) -> dict[str, Any]:
         options = self._options
