@@ -15,6 +15,8 @@ import socket
 import numpy as np
 import numpy.typing as npt
 
+from edge.flowtable import Words
+
 __all__ = ["BATCH", "ROOM_BYTES", "BatchSocket"]
 
 BATCH = 256
@@ -22,10 +24,9 @@ ROOM_BYTES = 2048
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _SOCKADDR_BYTES = 28  # family 2, port 2, flow info 4, address 16, scope 4
+_NAME_BYTES = 32  # the same, filled up so that the address is two whole words of 64 bits
 _MMSGHDR_WORDS = 8  # name, name length, iov, iov length, control, control length, flags, message length
-_NAME, _NAME_LENGTH, _IOV, _IOV_LENGTH, _FLAGS, _LENGTH = 0, 1, 2, 3, 6, 7
-# Where in a sockaddr_in6 our 18 bytes stand: the address, then the port.
-_ADDRESS_AT = np.r_[8:24, 2:4]
+_NAME, _NAME_LENGTH, _IOV, _IOV_LENGTH, _LENGTH = 0, 1, 2, 3, 7
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -34,7 +35,7 @@ class _Messages:
     """Arrays that describe ``BATCH`` messages to the kernel."""
 
     def __init__(self) -> None:
-        self.names: Bytes = np.zeros((BATCH, _SOCKADDR_BYTES), np.uint8)
+        self.names: Bytes = np.zeros((BATCH, _NAME_BYTES), np.uint8)
         self.iov = np.zeros((BATCH, 2), np.uint64)
         self.headers = np.zeros((BATCH, _MMSGHDR_WORDS), np.uint64)
         base, stride = self.names.ctypes.data, self.names.strides[0]
@@ -44,21 +45,27 @@ class _Messages:
         self.headers[:, _NAME_LENGTH] = _SOCKADDR_BYTES
         self.headers[:, _IOV_LENGTH] = 1
         self.pointer = ctypes.c_void_p(self.headers.ctypes.data)
+        # The upper half of the last word is padding that the kernel leaves alone.
+        self.lengths = self.headers.view(np.uint32)[:, 2 * _LENGTH]
+        numbers = self.names.view(np.uint64)
+        self.address_words = numbers[:, 1], numbers[:, 2]
+        self.family_and_port = self.names.view(np.uint32)[:, 0]
 
 
 class BatchSocket:
-    """A bound UDP socket. After ``receive``, ``data`` (BATCH, ROOM_BYTES), ``lengths`` and ``addresses`` hold the
-    batch until the next call."""
+    """A bound UDP socket. After ``receive``, ``data`` (BATCH, at least ROOM_BYTES), ``lengths``, ``words`` and
+    ``addresses`` hold the batch until the next call."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._fd = sock.fileno()
-        self.data: Bytes = np.zeros((BATCH, ROOM_BYTES), np.uint8)
-        self.lengths: npt.NDArray[np.uint16] = np.zeros(0, np.uint16)
-        self.addresses: Bytes = np.zeros((0, 18), np.uint8)
+        self._count = 0
+        # A byte more than there is room for tells what is too long; rows begin on cache lines.
+        self.data: Bytes = np.zeros((BATCH, ROOM_BYTES + 64), np.uint8)
         self._in = _Messages()
-        self._in.iov[:, 0] = self.data.ctypes.data + ROOM_BYTES * np.arange(BATCH, dtype=np.uint64)
-        self._in.iov[:, 1] = ROOM_BYTES
+        self._in.iov[:, 0] = self.data.ctypes.data + self.data.strides[0] * np.arange(BATCH, dtype=np.uint64)
+        self._in.iov[:, 1] = ROOM_BYTES + 1
+        self._addresses: Bytes = np.zeros((BATCH, 18), np.uint8)
         self._out = _Messages()
         self._out.names[:, :2] = np.frombuffer(np.uint16(socket.AF_INET6).tobytes(), np.uint8)
 
@@ -66,11 +73,8 @@ class BatchSocket:
         return self._fd
 
     def receive(self) -> int:
-        """How many datagrams came, at most BATCH; 0 when there are none. A datagram longer than ROOM_BYTES has
-        length 0xFFFF: it is not whole."""
-        headers = self._in.headers
-        headers[:, _NAME_LENGTH] = _SOCKADDR_BYTES
-        count = _libc.recvmmsg(self._fd, self._in.pointer, BATCH, socket.MSG_DONTWAIT, None)
+        """How many datagrams came, at most BATCH; 0 when there are none."""
+        count: int = _libc.recvmmsg(self._fd, self._in.pointer, BATCH, socket.MSG_DONTWAIT, None)
         if count < 0:
             number = ctypes.get_errno()
             # An ICMP error of an earlier datagram is reported here; it is nobody's news.
@@ -78,14 +82,28 @@ class BatchSocket:
                 count = 0
             else:
                 raise OSError(number, os.strerror(number))
-        # The upper half of the last word is padding that the kernel leaves alone.
-        lengths = (headers[:count, _LENGTH] & 0xFFFFFFFF).astype(np.uint16)
-        truncated = (headers[:count, _FLAGS] & int(socket.MSG_TRUNC)) != 0
-        if truncated.any():
-            lengths[truncated] = 0xFFFF
-        self.lengths = lengths
-        self.addresses = self._in.names[:count, _ADDRESS_AT]
-        return int(count)
+        self._count = count
+        return count
+
+    @property
+    def lengths(self) -> npt.NDArray[np.uint16]:
+        """(n,) uint16. One of more than ROOM_BYTES is ROOM_BYTES + 1 long here, and not whole."""
+        return self._in.lengths[: self._count].astype(np.uint16)
+
+    @property
+    def words(self) -> Words:
+        """Who sent them, as ``edge.flowtable`` asks."""
+        high, low = self._in.address_words
+        port = self._in.family_and_port[: self._count] >> np.uint32(16)
+        return high[: self._count], low[: self._count], port
+
+    @property
+    def addresses(self) -> Bytes:
+        """(n, 18) uint8: who sent them. One array for all batches."""
+        addresses, names = self._addresses[: self._count], self._in.names[: self._count]
+        addresses[:, :16] = names[:, 8:24]
+        addresses[:, 16:] = names[:, 2:4]
+        return addresses
 
     def send(self, addresses: Bytes, lengths: npt.NDArray[np.uint16], body: memoryview) -> int:
         """Sends (n, 18) ``addresses`` their datagrams, which stand end to end in ``body``; returns how many the
@@ -97,7 +115,8 @@ class BatchSocket:
             n = min(BATCH, total - at)
             self._out.iov[:n, 0] = raw.ctypes.data + starts[at : at + n]
             self._out.iov[:n, 1] = lengths[at : at + n]
-            self._out.names[:n, _ADDRESS_AT] = addresses[at : at + n]
+            self._out.names[:n, 8:24] = addresses[at : at + n, :16]
+            self._out.names[:n, 2:4] = addresses[at : at + n, 16:]
             sent += self._send_some(n)
         return sent
 

@@ -1,58 +1,83 @@
 """Which transceiver a flow belongs to: a hash table in NumPy arrays, looked up a batch at a time.
 
-Open addressing with linear probing of at most PROBES places; only proven flows are entered, so strangers cannot
-fill it. Keys are the three 64 bit words that an 18 byte address makes.
+A flow's 18 byte address is three numbers, which secret odd multipliers make into one, its print (multiply, shift and
+add, as in Lemire and Kaser, "Strongly universal string hashing is fast", 2014). No two IPv4 addresses have one print:
+address and port move different halves of it. Of IPv6 two may by a chance in 2^64 that nobody can improve without the
+multipliers. So the print stands for the address, and its high bits are where it is looked for: open addressing with
+linear probing of at most PROBES places. Only proven flows are entered, so strangers cannot fill it.
 """
 
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NOBODY", "FlowTable"]
+__all__ = ["NOBODY", "FlowTable", "Words", "words"]
 
 NOBODY = -1
 PROBES = 16
+_HALF = np.uint64(32)
 
-Words = npt.NDArray[np.uint64]
-_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9))
+Words = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.unsignedinteger[Any]]]
+"""Addresses as numbers: the IPv6 address in two halves, and the port in low 16 bits, each as it stands in memory."""
+
+
+def words(addresses: npt.NDArray[np.uint8]) -> Words:
+    """From (n, 18) ``addresses``."""
+    padded = np.zeros((len(addresses), 24), np.uint8)
+    padded[:, :18] = addresses
+    numbers = padded.view(np.uint64)
+    return numbers[:, 0], numbers[:, 1], numbers[:, 2]
 
 
 class FlowTable:
     """Up to half of ``capacity`` flows; each has an owner (int32) and the time it was last seen (seconds)."""
 
     def __init__(self, capacity: int = 1 << 17) -> None:
-        self._mask = np.uint64((1 << (capacity - 1).bit_length()) - 1)
-        places = int(self._mask) + 1
-        self._keys: Words = np.zeros((places, 3), np.uint64)
+        bits = max(1, (capacity - 1).bit_length())
+        places = 1 << bits
+        self._last = places - 1
+        self._shift = np.uint64(64 - bits)
+        self._multipliers = tuple(np.uint64(secrets.randbits(64) | 1) for _ in range(3))
+        self._prints = np.zeros(places, np.uint64)
         self._owner = np.full(places, NOBODY, np.int32)
         self._seen = np.zeros(places, np.float64)
-        self._seed = np.uint64(secrets.randbits(64))
+        self._addresses = np.zeros((places, 18), np.uint8)
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def find(self, addresses: npt.NDArray[np.uint8], now: float) -> npt.NDArray[np.int32]:
-        """Owners of the (n, 18) ``addresses``, NOBODY where there is none; those found are seen at ``now``."""
-        places = self._places(_words(addresses))
-        found = places >= 0
-        self._seen[places[found]] = now
-        return np.where(found, self._owner[places], np.int32(NOBODY))
+    def find(self, asked: Words, now: float) -> npt.NDArray[np.int32]:
+        """Owners of the addresses, NOBODY where there is none; those found are seen at ``now``."""
+        prints = self._prints_of(asked)
+        places = prints >> self._shift
+        owners: npt.NDArray[np.int32]
+        if np.array_equal(self._prints[places], prints):
+            # A free place has print 0, and so has the address of all zeros: its owner is nobody then.
+            owners = self._owner[places]
+            self._seen[places] = now
+            return owners
+        at = self._probe(prints)
+        found = at >= 0
+        self._seen[at[found]] = now
+        return np.where(found, self._owner[at], np.int32(NOBODY))
 
     def put(self, address: bytes, owner: int, now: float) -> bool:
         """Enters or changes a flow. False when there is no room: the caller counts it."""
-        key = _one(address)
-        place = int(self._places(key)[0])
+        prints = self._prints_of(_one(address))
+        place = int(self._probe(prints)[0])
         if place < 0:
-            candidates = self._candidates(key)[0]
+            candidates = self._candidates(prints)[0]
             free = candidates[self._owner[candidates] == NOBODY]
-            if not len(free) or 2 * self._count > int(self._mask):
+            if not len(free) or 2 * self._count > self._last:
                 return False
             place = int(free[0])
-            self._keys[place] = key[0]
+            self._prints[place] = prints[0]
+            self._addresses[place] = np.frombuffer(address, np.uint8)
             self._count += 1
         self._owner[place] = owner
         self._seen[place] = now
@@ -60,50 +85,40 @@ class FlowTable:
 
     def remove(self, address: bytes) -> bool:
         """Forgets a flow; False if it was not there."""
-        place = int(self._places(_one(address))[0])
+        place = int(self._probe(self._prints_of(_one(address)))[0])
         if place < 0:
             return False
         # Look-ups try all PROBES places, so a freed one breaks no chain.
         self._owner[place] = NOBODY
+        self._prints[place] = 0
         self._count -= 1
         return True
 
     def idle(self, before: float) -> list[bytes]:
         """Addresses not seen since ``before``."""
         places = np.flatnonzero((self._owner != NOBODY) & (self._seen < before))
-        return [self._keys[place].tobytes()[:18] for place in places]
+        return [self._addresses[place].tobytes() for place in places]
 
-    def _candidates(self, keys: Words) -> npt.NDArray[np.int64]:
-        with np.errstate(over="ignore"):
-            h = keys[:, 0] * _MIX[0] ^ keys[:, 1] * _MIX[1] ^ keys[:, 2] * _MIX[2] ^ self._seed
-            h ^= h >> np.uint64(29)
-            h *= _MIX[0]
-            h ^= h >> np.uint64(32)
-            probes = h[:, None] + np.arange(PROBES, dtype=np.uint64)
-        places: npt.NDArray[np.int64] = (probes & self._mask).astype(np.int64)
-        return places
+    def _prints_of(self, asked: Words) -> npt.NDArray[np.uint64]:
+        high, low, port = self._multipliers
+        prints = asked[0] * high
+        prints ^= prints >> _HALF
+        prints += asked[1]
+        prints *= low
+        prints += asked[2] * port
+        return prints
 
-    def _places(self, keys: Words) -> npt.NDArray[np.int64]:
-        """Where each key stands, -1 for those that are not here."""
-        candidates = self._candidates(keys)
-        places = candidates[:, 0].copy()
-        hit = (self._keys[places] == keys).all(axis=1) & (self._owner[places] != NOBODY)
-        if hit.all():
-            return places
-        # Some do not stand in their first place: look at all of theirs at once.
-        miss = np.flatnonzero(~hit)
-        among = candidates[miss]
-        match = (self._keys[among] == keys[miss, None]).all(axis=2) & (self._owner[among] != NOBODY)
-        at = among[np.arange(len(miss)), match.argmax(axis=1)]
-        places[miss] = np.where(match.any(axis=1), at, -1)
-        return places
+    def _candidates(self, prints: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        first = (prints >> self._shift).astype(np.int64)
+        return (first[:, None] + np.arange(PROBES)) & self._last
+
+    def _probe(self, prints: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Where each print stands, -1 for those that are not here."""
+        candidates = self._candidates(prints)
+        match = (self._prints[candidates] == prints[:, None]) & (self._owner[candidates] != NOBODY)
+        at = candidates[np.arange(len(prints)), match.argmax(axis=1)]
+        return np.where(match.any(axis=1), at, np.int64(-1))
 
 
 def _one(address: bytes) -> Words:
-    return _words(np.frombuffer(address, np.uint8).reshape(1, 18))
-
-
-def _words(addresses: npt.NDArray[np.uint8]) -> Words:
-    padded = np.zeros((len(addresses), 24), np.uint8)
-    padded[:, :18] = addresses
-    return padded.view(np.uint64)
+    return words(np.frombuffer(address, np.uint8).reshape(1, 18))

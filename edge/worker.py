@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
-from edge.batch import ROOM_BYTES, BatchSocket
-from edge.flowtable import NOBODY, FlowTable
+from edge.batch import BATCH, ROOM_BYTES, BatchSocket
+from edge.flowtable import NOBODY, FlowTable, words
 from edge.kernel import FlowStore
 from edge.process import call_itself, drop_capabilities, end_with
 from firsthop import logs, metrics
@@ -36,11 +36,20 @@ __all__ = ["SPARE_NAME", "Worker", "main"]
 
 SPARE_NAME = "worker-spare"
 
-_TURNS_BEFORE_LINKS = 4
+# No two rounds begin within this time. What comes alone is passed on at once; under load, rounds wait for one another
+# and batches grow. It bounds what a datagram waits, and how often a round's fixed cost is paid.
+_ROUND_S = 0.0006
+# After a round with so many datagrams the next is sure to find some, and nothing needs to be asked first.
+_BUSY = 4
+_BATCHES_A_ROUND = 4
+_MESSAGES_A_ROUND = 64
+_STUN_LAST = 3  # RFC 7983: the first byte of STUN is 0 to 3
 _LINKS_UP_S = 0.3
 _SWEEP_S = 5.0
 # Consent is the transceiver's to judge (30 s); this is for flows whose transceiver never said goodbye.
 _IDLE_S = 60.0
+
+Lengths = npt.NDArray[np.uint16]
 
 # What can become of a datagram from a client; a batch's outcomes are an array of places in this list.
 OUTCOMES = (
@@ -147,16 +156,22 @@ class Worker:
         deadline = time.monotonic() + _LINKS_UP_S
         for dealer in self._links.values():
             dealer.poll(max(0, round(1000 * (deadline - time.monotonic()))), zmq.POLLOUT)
-        swept = looked = time.monotonic()
+        swept = looked = began = time.monotonic()
+        handled = 0
         while True:
-            self._poller.poll(1000)
-            # The socket is looked at a few times a round, so that a flood of one side never starves the other.
-            for _ in range(_TURNS_BEFORE_LINKS):
-                if not self._from_clients():
+            if handled < _BUSY:
+                self._poller.poll(1000)
+            if (wait := began + _ROUND_S - time.monotonic()) > 0:
+                time.sleep(wait)
+            now = began = time.monotonic()
+            # Each side has its limit, so that a flood of one never starves the other.
+            handled = 0
+            for _ in range(_BATCHES_A_ROUND):
+                handled += (count := self._from_clients())
+                if count < BATCH:
                     break
             for number, dealer in self._links.items():
-                self._from_transceiver(number, dealer)
-            now = time.monotonic()
+                handled += self._from_transceiver(number, dealer)
             if now - looked > LOOK_EVERY_S:
                 looked = now
                 self._key_file.refresh()
@@ -167,36 +182,44 @@ class Worker:
 
     # --- clients to transceivers
 
-    def _from_clients(self) -> bool:
+    def _from_clients(self) -> int:
+        """Passes on a batch; returns how many there were."""
         count = self._socket.receive()
         if count == 0:
-            return False
-        data, lengths, addresses = self._socket.data[:count], self._socket.lengths, self._socket.addresses
-        now = time.monotonic()
-        owners = self._table.find(addresses, now)
-        first = data[:, 0]
+            return 0
+        lengths, first = self._socket.lengths, self._socket.data[:count, 0]
+        owners = self._table.find(self._socket.words, time.monotonic())
+        owner = int(owners[0])
+        whole = lengths.min() > 0 and lengths.max() <= ROOM_BYTES
+        if whole and owner != NOBODY and (owners == owner).all() and first.min() > _STUN_LAST:
+            sent = self._forward(owner, self._socket.addresses, lengths, self._bodies(slice(count), lengths))
+            self.rx["forwarded_flow" if sent else "link_down"] += count
+        else:
+            self._sort_out(count, lengths, owners)
+        return count
+
+    def _sort_out(self, count: int, lengths: Lengths, owners: npt.NDArray[np.int32]) -> None:
+        """The same for a batch of several transceivers, or with STUN or strangers in it."""
+        data, addresses = self._socket.data[:count], self._socket.addresses
         whole = (lengths > 0) & (lengths <= ROOM_BYTES)
         outcomes = np.zeros(count, np.intp)
         outcomes[lengths == 0] = _CODE["empty"]
         outcomes[lengths > ROOM_BYTES] = _CODE["oversized"]
         owners[~whole] = NOBODY
         # What the arrays cannot decide is rare: STUN requests, and datagrams of flows that are not known.
-        for i in np.flatnonzero(whole & ((owners == NOBODY) | (first <= 3))).tolist():
+        for i in np.flatnonzero(whole & ((owners == NOBODY) | (data[:, 0] <= _STUN_LAST))).tolist():
             outcome, owners[i] = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
             outcomes[i] = _CODE[outcome]
-        for owner in np.unique(owners).tolist():
-            if owner == NOBODY:
-                continue
-            mine = owners == owner
-            if not self._forward(owner, mine, data, lengths, addresses):
+        for owner in np.unique(owners[owners != NOBODY]).tolist():
+            mine = np.flatnonzero(owners == owner)
+            if not self._forward(owner, addresses[mine], lengths[mine], self._bodies(mine, lengths[mine])):
                 outcomes[mine] = _CODE["link_down"]
         for code, n in enumerate(np.bincount(outcomes, minlength=len(OUTCOMES)).tolist()):
             self.rx[OUTCOMES[code]] += n
-        return True
 
     def _route(self, datagram: bytes, owner: int) -> tuple[str, int]:
         """Outcome and transceiver for one datagram that is STUN or of a flow that is not known."""
-        if datagram[0] <= 3:
+        if datagram[0] <= _STUN_LAST:
             message = stun.parse(datagram)
             if message is not None and message.kind == stun.BINDING_REQUEST:
                 sealed = stun.server_ufrag(message)
@@ -213,47 +236,50 @@ class Worker:
                 return "forwarded_ssrc", hinted[0]
         return ("unknown_flow" if owner == NOBODY else "forwarded_flow"), owner
 
-    def _forward(
-        self,
-        owner: int,
-        mine: npt.NDArray[np.bool_],
-        data: npt.NDArray[np.uint8],
-        lengths: npt.NDArray[np.uint16],
-        addresses: npt.NDArray[np.uint8],
-    ) -> bool:
-        """Sends the datagrams that ``mine`` marks to ``owner``; False where its link is down or full."""
-        lengths = lengths[mine]
+    def _bodies(self, which: slice | npt.NDArray[np.intp], lengths: Lengths) -> bytes:
+        """The datagrams ``which``, end to end: the one copy on their way."""
         longest = int(lengths.max())
-        # One copy: the bytes that count, gathered end to end.
-        body = data[mine, :longest][np.arange(longest) < lengths[:, None]]
+        data = self._socket.data[which, :longest]
+        if lengths.min() == longest:
+            return data.tobytes()
+        return data[np.arange(longest) < lengths[:, None]].tobytes()
+
+    def _forward(self, owner: int, addresses: npt.NDArray[np.uint8], lengths: Lengths, body: bytes) -> bool:
+        """Sends a batch to ``owner``; False where its link is down or full."""
+        link = self._links[owner]
+        head, _ = frames.data(addresses.tobytes(), lengths, body)
         try:
-            parts = frames.data(addresses[mine].tobytes(), lengths, body.data)
-            self._links[owner].send_multipart(parts, zmq.NOBLOCK)
+            link.send(head, zmq.NOBLOCK | zmq.SNDMORE)
+            link.send(body, zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True
 
     # --- transceivers to clients
 
-    def _from_transceiver(self, number: int, dealer: zmq.Socket[bytes]) -> None:
-        for _ in range(64):
+    def _from_transceiver(self, number: int, dealer: zmq.Socket[bytes]) -> int:
+        """Does what its messages say; returns how many datagrams were in them."""
+        count = 0
+        for _ in range(_MESSAGES_A_ROUND):
             try:
                 parts = dealer.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return
+                break
             try:
                 message = frames.decode(parts)
                 if isinstance(message, frames.Data):
+                    count += len(message)
                     self._to_clients(number, message)
                 else:
                     self._control(number, message)
             except (frames.WireError, KeyError, TypeError, ValueError):
                 self.wire_errors["refused"] += 1
+        return count
 
     def _to_clients(self, number: int, batch: frames.Data) -> None:
         addresses = np.frombuffer(batch.addresses, np.uint8).reshape(-1, 18)
         lengths, body = batch.lengths, batch.body
-        owners = self._table.find(addresses, time.monotonic())
+        owners = self._table.find(words(addresses), time.monotonic())
         its_own = owners == number
         if not its_own.all():
             self.tx["not_its_flow"] += int(np.count_nonzero(~its_own))
@@ -271,7 +297,7 @@ class Worker:
             self._learn(address, number, ssrcs)
         elif message.type == "path.down":
             address = bytes(message.fields["address"])
-            found = self._table.find(np.frombuffer(address, np.uint8).reshape(1, 18), time.monotonic())
+            found = self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)), time.monotonic())
             if found[0] == number:
                 self._forget(address)
         else:

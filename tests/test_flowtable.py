@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from edge.flowtable import NOBODY, PROBES, FlowTable
+from edge.flowtable import NOBODY, PROBES, FlowTable, words
 
 
 def array(addresses: list[bytes]) -> np.ndarray:
@@ -15,7 +15,7 @@ def array(addresses: list[bytes]) -> np.ndarray:
 
 
 def found(table: FlowTable, addresses: list[bytes], now: float = 0.0) -> list[int]:
-    owners: list[int] = table.find(array(addresses), now).tolist()
+    owners: list[int] = table.find(words(array(addresses)), now).tolist()
     return owners
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -183,6 +184,8 @@ def firsthop(site: Site) -> Iterator[Running]:
         [edge]
         media = "{lab.edge.address}:{PORT}"
         interface = "{lab.edge_interface}"
+        run = "{here}"
+        pins = "/sys/fs/bpf/firsthop-bench-{os.getpid()}"
         unknown_rate = 0  # thousands of flows begin at once, from one address
         api_keys = "{here}/token"
         [[edge.transceivers]]
