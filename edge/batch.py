@@ -109,11 +109,12 @@ class BatchSocket:
         """Sends (n, 18) ``addresses`` their datagrams, which stand end to end in ``body``; returns how many the
         kernel took. It takes what fits the socket's buffer, and the rest is dropped: late audio is no audio."""
         total, sent = len(lengths), 0
-        raw = np.frombuffer(body, np.uint8)
-        starts = np.cumsum(lengths, dtype=np.uint64) - lengths
+        ends = np.cumsum(lengths, dtype=np.uint64)
+        starts = ends - lengths
+        starts += np.uint64(np.frombuffer(body, np.uint8).ctypes.data if total else 0)
         for at in range(0, total, BATCH):
             n = min(BATCH, total - at)
-            self._out.iov[:n, 0] = raw.ctypes.data + starts[at : at + n]
+            self._out.iov[:n, 0] = starts[at : at + n]
             self._out.iov[:n, 1] = lengths[at : at + n]
             self._out.names[:n, 8:24] = addresses[at : at + n, :16]
             self._out.names[:n, 2:4] = addresses[at : at + n, 16:]
