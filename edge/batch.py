@@ -105,7 +105,7 @@ class BatchSocket:
         addresses[:, 16:] = names[:, 2:4]
         return addresses
 
-    def send(self, addresses: Bytes, lengths: npt.NDArray[np.uint16], body: memoryview) -> int:
+    def send(self, addresses: Bytes, lengths: npt.NDArray[np.uint16], body: bytes) -> int:
         """Sends (n, 18) ``addresses`` their datagrams, which stand end to end in ``body``; returns how many the
         kernel took. It takes what fits the socket's buffer, and the rest is dropped: late audio is no audio."""
         total, sent = len(lengths), 0

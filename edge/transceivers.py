@@ -55,7 +55,7 @@ class Transceivers:
         request = next(self._requests)
         reply = self._waiting[request] = asyncio.get_running_loop().create_future()
         try:
-            await socket.send_multipart(frames.control(type_, request=request, **fields), zmq.NOBLOCK)
+            await socket.send(frames.control(type_, request=request, **fields), zmq.NOBLOCK)
             message = await asyncio.wait_for(reply, _PATIENCE_S)
         except (zmq.Again, TimeoutError):
             raise Unavailable(f"transceiver {transceiver} does not answer") from None
@@ -75,9 +75,9 @@ class Transceivers:
 
     async def _read(self, socket: Any) -> None:
         while True:
-            parts = await socket.recv_multipart()
+            said = await socket.recv()
             try:
-                message = frames.decode(parts)
+                message = frames.decode(said)
             except frames.WireError as e:
                 logs.get().error("cannot read a transceiver's message", why=str(e))
                 continue

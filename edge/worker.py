@@ -39,7 +39,8 @@ SPARE_NAME = "worker-spare"
 
 # No two rounds begin within this time. What comes alone is passed on at once; under load, rounds wait for one another
 # and batches grow. It bounds what a datagram waits, and how often a round's fixed cost is paid.
-_ROUND_S = 0.0006
+_ROUND_S, _LOADED_ROUND_S = 0.00065, 0.001
+_LOADED = 64  # datagrams in a round
 # After a round with so many datagrams the next is sure to find some, and nothing needs to be asked first.
 _BUSY = 4
 _BATCHES_A_ROUND = 4
@@ -169,7 +170,8 @@ class Worker:
         while True:
             if handled < _BUSY:
                 self._poller.poll(1000)
-            if (wait := began + _ROUND_S - time.monotonic()) > 0:
+            wait = began + (_ROUND_S if handled < _LOADED else _LOADED_ROUND_S) - time.monotonic()
+            if wait > 0:
                 time.sleep(wait)
             now = began = time.monotonic()
             # Each side has its limit, so that a flood of one never starves the other.
@@ -246,7 +248,7 @@ class Worker:
         return ("unknown_flow" if owner == NOBODY else "forwarded_flow"), owner
 
     def _bodies(self, which: slice | npt.NDArray[np.intp], lengths: Lengths) -> bytes:
-        """The datagrams ``which``, end to end: the one copy on their way."""
+        """The datagrams ``which``, end to end: a copy, because a message is one piece of memory and a batch is not."""
         longest = int(_most(lengths))
         data = self._socket.data[which, :longest]
         if _least(lengths) == longest:
@@ -255,11 +257,8 @@ class Worker:
 
     def _forward(self, owner: int, addresses: npt.NDArray[np.uint8], lengths: Lengths, body: bytes) -> bool:
         """Sends a batch to ``owner``; False where its link is down or full."""
-        link = self._links[owner]
-        head, _ = frames.data(addresses.tobytes(), lengths, body)
         try:
-            link.send(head, zmq.NOBLOCK | zmq.SNDMORE)
-            link.send(body, zmq.NOBLOCK)
+            self._links[owner].send(frames.data(addresses.tobytes(), lengths, body), zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True
@@ -271,11 +270,11 @@ class Worker:
         count = 0
         for _ in range(_MESSAGES_A_ROUND):
             try:
-                parts = dealer.recv_multipart(zmq.NOBLOCK)
+                said = dealer.recv(zmq.NOBLOCK)
             except zmq.Again:
                 break
             try:
-                message = frames.decode(parts)
+                message = frames.decode(said)
                 if isinstance(message, frames.Data):
                     count += len(message)
                     self._to_clients(number, message)
@@ -293,7 +292,7 @@ class Worker:
         if not _all(its_own):
             self.tx["not_its_flow"] += int(np.count_nonzero(~its_own))
             keep = np.repeat(its_own, lengths)
-            body = np.frombuffer(body, np.uint8)[keep].data
+            body = np.frombuffer(body, np.uint8)[keep].tobytes()
             addresses, lengths = addresses[its_own], lengths[its_own]
         sent = self._socket.send(addresses, lengths, body)
         self.tx["sent"] += sent

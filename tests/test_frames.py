@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import msgpack
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from wire import address
 from wire.frames import (
     MAX_DATAGRAMS,
-    MAX_HEADER_BYTES,
     VERSION,
     Control,
     Data,
@@ -26,13 +24,8 @@ from wire.frames import (
 A, B = address.pack("192.0.2.1", 1), address.pack("2001:db8::1", 2)
 
 
-def received(parts: list[Any]) -> Data | Control:
-    """``parts`` as ZeroMQ would hand them over."""
-    return decode([bytes(part) for part in parts])
-
-
-def data_head(lengths: bytes, addresses: bytes) -> bytes:
-    packed: bytes = msgpack.packb([VERSION, "data", lengths, addresses])
+def data_message(lengths: object, addresses: object, *bodies: object) -> bytes:
+    packed: bytes = msgpack.packb([VERSION, "data", lengths, addresses, *bodies])
     return packed
 
 
@@ -52,32 +45,32 @@ def data_head(lengths: bytes, addresses: bytes) -> bytes:
     ids=["none", "empty", "one", "several", "longest", "most"],
 )
 def test_a_batch_arrives_in_order(batch: list[tuple[bytes, bytes]]) -> None:
-    message = received(pack_batch(batch))
+    message = decode(pack_batch(batch))
     assert isinstance(message, Data)
     assert len(message) == len(batch)
     assert message.datagrams() == batch
 
 
 def test_arrays_arrive_as_they_were() -> None:
-    message = received(data(A + B, np.array([3, 2], np.uint16), b"abcde"))
+    message = decode(data(A + B, np.array([3, 2], np.uint16), b"abcde"))
     assert isinstance(message, Data)
     assert message.datagrams() == [(A, b"abc"), (B, b"de")]
     assert message.lengths.tolist() == [3, 2]
 
 
 def test_lengths_are_little_endian_whatever_the_array_says() -> None:
-    message = received(data(A, np.array([258], ">u2"), bytes(258)))
+    message = decode(data(A, np.array([258], ">u2"), bytes(258)))
     assert isinstance(message, Data)
     assert message.lengths.tolist() == [258]
 
 
 def test_a_control_message_arrives() -> None:
     fields = {"address": A, "ufrag": "abc", "ssrcs": [1, 2**32 - 1], "nothing": None, "nested": {"a": ["b"]}}
-    assert received(control("path.up", **fields)) == Control("path.up", fields)
+    assert decode(control("path.up", **fields)) == Control("path.up", fields)
 
 
 def test_a_control_message_may_have_no_fields() -> None:
-    assert received(control("health")) == Control("health", {})
+    assert decode(control("health")) == Control("health", {})
 
 
 # --- what does not add up is refused ---
@@ -86,7 +79,7 @@ def test_a_control_message_may_have_no_fields() -> None:
 @pytest.mark.parametrize("version", [0, VERSION + 1, -1, "1", None, 2**60])
 def test_another_version_names_both(version: object) -> None:
     with pytest.raises(WireError) as refused:
-        decode([msgpack.packb([version, "control", {"type": "health"}])])
+        decode(msgpack.packb([version, "control", {"type": "health"}]))
     assert f"wire version {version!r}" in str(refused.value)
     assert f"speaks {VERSION}" in str(refused.value)
 
@@ -94,24 +87,24 @@ def test_another_version_names_both(version: object) -> None:
 @pytest.mark.parametrize("head", [None, 1, "data", {}, {"a": 1}, [], [VERSION], [VERSION, "data"]])
 def test_a_header_of_another_shape_is_refused(head: object) -> None:
     with pytest.raises(WireError, match="not an array"):
-        decode([msgpack.packb(head)])
+        decode(msgpack.packb(head))
 
 
 @pytest.mark.parametrize("kind", ["Data", "", None, 7, b"data", ["data"]])
 def test_an_unknown_kind_is_refused(kind: object) -> None:
     with pytest.raises(WireError, match="unknown kind"):
-        decode([msgpack.packb([VERSION, kind, {"type": "x"}])])
+        decode(msgpack.packb([VERSION, kind, {"type": "x"}]))
 
 
 @pytest.mark.parametrize("fields", [None, [], "type", {}, {"type": 1}, {"type": None}, {"Type": "x"}, {"type": b"x"}])
 def test_a_control_message_without_a_type_is_refused(fields: object) -> None:
     with pytest.raises(WireError, match="names its type"):
-        decode([msgpack.packb([VERSION, "control", fields])])
+        decode(msgpack.packb([VERSION, "control", fields]))
 
 
 def test_a_control_message_with_a_body_is_refused() -> None:
     with pytest.raises(WireError, match="names its type"):
-        decode([*control("health"), b""])
+        decode(msgpack.packb([VERSION, "control", {"type": "health"}, b""]))
 
 
 @pytest.mark.parametrize(
@@ -120,50 +113,40 @@ def test_a_control_message_with_a_body_is_refused() -> None:
 )
 def test_data_fields_of_another_type_are_refused(lengths: object, addresses: object) -> None:
     with pytest.raises(WireError, match="lengths, addresses and one body"):
-        decode([msgpack.packb([VERSION, "data", lengths, addresses]), b"x"])
+        decode(data_message(lengths, addresses, b"x"))
 
 
-@pytest.mark.parametrize("bodies", [[], [b"a", b""]], ids=["none", "two"])
-def test_a_data_message_has_exactly_one_body(bodies: list[bytes]) -> None:
+@pytest.mark.parametrize("bodies", [[], [b"a", b""], ["a"]], ids=["none", "two", "text"])
+def test_a_data_message_has_exactly_one_body(bodies: list[object]) -> None:
     with pytest.raises(WireError, match="one body"):
-        decode([data_head(b"\1\0", A), *bodies])
-
-
-def test_data_with_a_field_too_many_is_refused() -> None:
-    with pytest.raises(WireError, match="one body"):
-        decode([msgpack.packb([VERSION, "data", b"\1\0", A, 1]), b"a"])
+        decode(data_message(b"\1\0", A, *bodies))
 
 
 def test_half_a_length_is_refused() -> None:
     with pytest.raises(WireError, match="16 bit"):
-        decode([data_head(b"\1\0\1", A), b"a"])
+        decode(data_message(b"\1\0\1", A, b"a"))
 
 
 @pytest.mark.parametrize("addresses", [b"", A[:-1], A + b"\0", A + B])
 def test_addresses_and_lengths_must_be_as_many(addresses: bytes) -> None:
     with pytest.raises(WireError, match="1 datagrams with"):
-        decode([data_head(b"\1\0", addresses), b"a"])
+        decode(data_message(b"\1\0", addresses, b"a"))
 
 
 @pytest.mark.parametrize("body", [b"", b"abcd", b"abcdef"])
 def test_lengths_that_do_not_add_up_are_refused(body: bytes) -> None:
     with pytest.raises(WireError, match=f"{len(body)} bytes"):
-        decode([data_head(b"\2\0\3\0", A + B), body])
+        decode(data_message(b"\2\0\3\0", A + B, body))
 
 
 def test_lengths_whose_sum_would_wrap_16_bits_are_refused() -> None:
     with pytest.raises(WireError, match="do not add up"):
-        decode([data_head(b"\xff\xff\2\0", A + B), b"a"])
+        decode(data_message(b"\xff\xff\2\0", A + B, b"a"))
 
 
 def test_too_many_datagrams_are_refused() -> None:
     with pytest.raises(WireError, match="1025 datagrams"):
-        received(pack_batch([(A, b"")] * (MAX_DATAGRAMS + 1)))
-
-
-def test_a_huge_header_is_not_even_unpacked() -> None:
-    with pytest.raises(WireError, match="at most"):
-        decode([bytes(MAX_HEADER_BYTES + 1)])
+        decode(pack_batch([(A, b"")] * (MAX_DATAGRAMS + 1)))
 
 
 @pytest.mark.parametrize(
@@ -181,23 +164,22 @@ def test_a_huge_header_is_not_even_unpacked() -> None:
         b"\x93\x01\xa7control\x81\xa4type\xa1\xff",  # not UTF-8
     ],
 )
-def test_a_header_that_is_not_msgpack_is_refused(head: bytes) -> None:
-    with pytest.raises(WireError, match="header is not"):
-        decode([head])
+def test_what_is_not_msgpack_is_refused(head: bytes) -> None:
+    with pytest.raises(WireError, match=r"^not "):
+        decode(head)
 
 
-def test_random_headers_raise_nothing_but_wire_errors() -> None:
+def test_random_bytes_raise_nothing_but_wire_errors() -> None:
     rng = random.Random(5)
-    genuine = bytes(pack_batch([(A, b"abc"), (B, b"de")])[0])
+    genuine = pack_batch([(A, b"abc"), (B, b"de")])
     for _ in range(5000):
         noise = rng.randbytes(rng.randrange(0, 64))
         mutated = bytearray(genuine)
         mutated[rng.randrange(len(mutated))] = rng.randrange(256)
-        for head in (noise, b"\x94\x01\xa4data" + noise, b"\x93\x01\xa7control" + noise, bytes(mutated)):
-            for parts in ([head], [head, b"abcde"]):
-                try:
-                    message = decode(parts)
-                except WireError:
-                    continue
-                if isinstance(message, Data):
-                    assert sum(len(datagram) for _, datagram in message.datagrams()) == len(message.body)
+        for said in (noise, b"\x95\x02\xa4data" + noise, b"\x93\x02\xa7control" + noise, bytes(mutated)):
+            try:
+                message = decode(said)
+            except WireError:
+                continue
+            if isinstance(message, Data):
+                assert sum(len(datagram) for _, datagram in message.datagrams()) == len(message.body)

@@ -62,11 +62,10 @@ def read_stun(data: bytes) -> None:
 
 
 def read_frame(data: bytes) -> None:
-    for cut in (0, len(data) // 2):
-        with suppress(frames.WireError):
-            message = frames.decode([data[: len(data) - cut], data[len(data) - cut :]] if cut else [data])
-            if isinstance(message, frames.Data):
-                message.datagrams()
+    with suppress(frames.WireError):
+        message = frames.decode(data)
+        if isinstance(message, frames.Data):
+            message.datagrams()
 
 
 def read_offer(data: bytes) -> None:
@@ -116,7 +115,7 @@ def seeds() -> dict[str, tuple[Target, list[bytes]]]:
     event = b'{"type": "session.update", "event_id": "e1", "session": {"model": "parrot", "audio": {"x": [1, 2.5]}}}'
     return {
         "stun": (read_stun, [check]),
-        "frames": (read_frame, [bytes(batch[0]), bytes(batch[0]) + bytes(batch[1]), control[0]]),
+        "frames": (read_frame, [batch, control]),
         "offer": (read_offer, [Offer("AB:CD").sdp().encode()]),
         "media": (make_media_reader(), packets),
         "report": (make_report_reader(), [report]),

@@ -330,14 +330,14 @@ async def test_a_call_of_a_transceiver_that_is_not_configured_is_503(edge: Edge)
 @pytest.mark.parametrize(
     "reply",
     [
-        lambda request: [b"\xc1"],
-        lambda request: [json.dumps({"request": request}).encode()],
-        lambda request: [b"\x93\x02\xa7control\x80"],
+        lambda request: b"\xc1",
+        lambda request: json.dumps({"request": request}).encode(),
+        lambda request: b"\x93\x01\xa7control\x80",
     ],
     ids=["not msgpack", "json", "another version"],
 )
 async def test_a_transceiver_that_talks_nonsense_is_away(
-    tmp_path: Path, reply: Callable[[int], list[bytes]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, reply: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge.transceivers._PATIENCE_S", 0.3)
     async with an_edge(tmp_path, 1) as edge:
@@ -347,7 +347,7 @@ async def test_a_transceiver_that_talks_nonsense_is_away(
             while not asked.done():
                 if await asyncio.to_thread(router.poll, 50):
                     peer, *_ = router.recv_multipart()
-                    router.send_multipart([peer, *reply(1)])
+                    router.send_multipart([peer, reply(1)])
             status, _, error = await asked
             assert (status, error["code"]) == (503, "transceiver_away")
         finally:
@@ -436,11 +436,11 @@ async def test_a_control_message_with_wrong_fields_is_refused_and_the_next_is_se
     good = {"request": 1, "offer": offer(), "agent": "", "media": ["192.0.2.1", 3478]}
     try:
         await eventually(lambda: peer.poll(0, zmq.POLLOUT))
-        peer.send_multipart(frames.control("session.offer", **{**good, **fields}))
-        peer.send_multipart(frames.control("session.end", request=2, ufrag=5))
-        peer.send_multipart(frames.control("health", request=3))
+        peer.send(frames.control("session.offer", **{**good, **fields}))
+        peer.send(frames.control("session.end", request=2, ufrag=5))
+        peer.send(frames.control("health", request=3))
         await eventually(lambda: peer.poll(0))
-        reply = frames.decode(peer.recv_multipart())
+        reply = frames.decode(peer.recv())
         assert isinstance(reply, frames.Control)
         assert (reply.type, reply.fields["request"], reply.fields["sessions"]) == ("health", 3, 0)
     finally:

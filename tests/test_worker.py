@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zmq
@@ -66,9 +65,9 @@ class Transceiver:
     def drain(self) -> list[tuple[bytes, bytes]]:
         """(client address, datagram) of everything that came so far."""
         while self._socket.poll(0):
-            peer, *parts = self._socket.recv_multipart()
+            peer, said = self._socket.recv_multipart()
             assert peer == WORKER
-            message = frames.decode(parts)
+            message = frames.decode(said)
             assert isinstance(message, Data)
             self.received += message.datagrams()
         return self.received
@@ -77,7 +76,7 @@ class Transceiver:
         have = [datagram for _, datagram in self.drain()]
         return all(datagram in have for datagram in datagrams)
 
-    def send(self, parts: list[Any]) -> None:
+    def send(self, *parts: bytes) -> None:
         """To the worker, as soon as it is there."""
 
         def sent() -> bool:
@@ -399,10 +398,10 @@ def test_a_batch_without_bytes_is_no_trouble(bench: Bench, batch: list[tuple[byt
 
 
 @pytest.mark.parametrize(
-    "parts",
+    "said",
     [
-        [b"\xc1"],
-        [b""],
+        b"\xc1",
+        b"",
         frames.control("no.such.message"),
         frames.control("path.up"),
         frames.control("path.up", address=b"short", ufrag="", ssrcs=[]),
@@ -413,10 +412,10 @@ def test_a_batch_without_bytes_is_no_trouble(bench: Bench, batch: list[tuple[byt
         frames.control("path.down"),
     ],
 )
-def test_a_message_that_cannot_be_used_is_counted_and_kills_nothing(bench: Bench, parts: list[Any]) -> None:
+def test_a_message_that_cannot_be_used_is_counted_and_kills_nothing(bench: Bench, said: bytes) -> None:
     marker = bench.client()
     before = bench.funnel("firsthop_worker_wire_errors_total")
-    bench.transceivers[MINE].send(parts)
+    bench.transceivers[MINE].send(said)
     bench.proven(marker)
     assert bench.funnel("firsthop_worker_wire_errors_total") - before == {"refused": 1}
 

@@ -66,9 +66,9 @@ class Link:
                 part = batch[at : at + frames.MAX_DATAGRAMS]
                 TX_DATAGRAMS[self._put(worker, frames.pack_batch(part))] += len(part)
 
-    def _put(self, peer: bytes, parts: list[bytes] | list[bytes | memoryview]) -> str:
+    def _put(self, peer: bytes, message: bytes) -> str:
         try:
-            self._socket.send_multipart([peer, *parts], zmq.NOBLOCK)
+            self._socket.send_multipart([peer, message], zmq.NOBLOCK)
         except zmq.Again:
             return "edge_full"
         except zmq.ZMQError as e:
@@ -91,12 +91,14 @@ class Link:
             except zmq.Again:
                 return
             try:
-                message = frames.decode(parts)
+                if len(parts) != 1:
+                    raise WireError(f"a message of {len(parts)} parts")
+                message = frames.decode(parts[0])
                 if isinstance(message, Data):
                     self._on_data(peer, message)
                 else:
                     self._on_control(peer, message)
-            except (WireError, IndexError):
+            except WireError:
                 WIRE_ERRORS["refused"] += 1
             except Exception as e:
                 # A fault of ours with one message; the descriptor would not tell again of those behind it.

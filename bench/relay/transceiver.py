@@ -39,24 +39,24 @@ class Echo:
         self._run = 0
         self._arrived = 0
 
-    def answer(self, worker: bytes, parts: list[bytes]) -> None:
-        message = frames.decode(parts)
+    def answer(self, worker: bytes, said: bytes) -> None:
+        message = frames.decode(said)
         if isinstance(message, frames.Control):
             return
         if (message.lengths == DATAGRAM.itemsize).all():
-            # The same flows, lengths and order go back, so the header can be sent as it came.
-            self._send([worker, parts[0], self._stamped(message.body)])
+            body = self._stamped(message.body).tobytes()
+            self._send(worker, frames.data(message.addresses, message.lengths, body))
             return
         echoes = []
         for address, datagram in message.datagrams():
             if len(datagram) == DATAGRAM.itemsize:
-                echoes.append((address, self._stamped(memoryview(datagram)).tobytes()))
+                echoes.append((address, self._stamped(datagram).tobytes()))
             elif (response := self._admit(worker, address, datagram)) is not None:
                 echoes.append((address, response))
         if echoes:
-            self._send([worker, *frames.pack_batch(echoes)])
+            self._send(worker, frames.pack_batch(echoes))
 
-    def _stamped(self, body: memoryview) -> np.ndarray[Any, np.dtype[np.void]]:
+    def _stamped(self, body: bytes) -> np.ndarray[Any, np.dtype[np.void]]:
         batch = np.frombuffer(body, DATAGRAM).copy()
         batch["echoed_ns"] = time.monotonic_ns()
         if run := int(batch["run"][-1]):  # 0 is the warm-up, which nobody counts
@@ -71,12 +71,12 @@ class Echo:
         check = stun.parse(datagram)
         if check is None or not (sealed := stun.server_ufrag(check)) or not ufrag.open_sealed(sealed, self._keys.ufrag):
             return None
-        self._send([worker, *frames.control("path.up", address=address, ufrag=sealed.decode(), ssrcs=[])])
+        self._send(worker, frames.control("path.up", address=address, ufrag=sealed.decode(), ssrcs=[]))
         return stun.binding_response(check, address, PASSWORD)
 
-    def _send(self, parts: list[Any]) -> None:
+    def _send(self, worker: bytes, message: bytes) -> None:
         try:
-            self._router.send_multipart(parts, zmq.NOBLOCK)
+            self._router.send_multipart([worker, message], zmq.NOBLOCK)
         except zmq.ZMQError as e:
             if e.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise  # a worker that is full or gone: the load counts what is lost
@@ -88,8 +88,8 @@ def main(endpoint: str, key_file: Path) -> None:
     echo = Echo(router, cluster)
     gc.disable()
     while True:
-        worker, *parts = router.recv_multipart()
-        echo.answer(worker, parts)
+        worker, said = router.recv_multipart()
+        echo.answer(worker, said)
 
 
 if __name__ == "__main__":
