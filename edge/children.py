@@ -102,8 +102,11 @@ class _Process:
             # Ours after all, where the supervisor only changed its program.
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        os.close(self.pidfd)
         self.gone.set()
+
+    def close(self) -> None:
+        """Lets go of it; not before the store has."""
+        os.close(self.pidfd)
 
 
 class Children:
@@ -129,7 +132,8 @@ class Children:
         self._log = logs.get()
 
     async def run(self) -> None:
-        """Never returns; it raises what keeps this host from starting processes. Cancelled, it leaves them running."""
+        """Never returns; it raises what keeps this host from starting processes. Cancelled, it leaves them running, but
+        for the spare."""
         wanted = {child.kept_as for child in self._children}
         found = {name: self._adopt(name) for name in self._store.names if name.startswith(_KEPT)}
         outdated = {name: process for name, process in found.items() if name not in wanted}
@@ -146,12 +150,15 @@ class Children:
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
+            if self._spare is not None:
+                # Without orders it would end by itself, but stay a zombie of whoever takes over by exec.
+                self._spare.signal(signal.SIGKILL)
+                await self._spare.gone.wait()
         raise next(result for result in results if isinstance(result, Exception))
 
     async def end(self) -> None:
-        """Ends them all."""
-        processes = [*self._running.values(), *([self._spare] if self._spare is not None else [])]
-        await asyncio.gather(*(process.end() for process in processes))
+        """Ends them all. To be called when ``run`` has ended."""
+        await asyncio.gather(*(process.end() for process in self._running.values()))
 
     def _adopt(self, kept_as: str) -> _Process:
         pidfd = self._store.take(kept_as)
@@ -163,13 +170,13 @@ class Children:
         loop = asyncio.get_running_loop()
         if running is not None:
             self._log.info("took a child over", child=child.name)
-        elif outdated:
+        if outdated:
             async with self._replacing:
-                if child.module == self._spare_module:
+                if running is None and child.module == self._spare_module:
                     await self._spare_is_warm()
                 self._log.info("replacing a child whose orders have changed", child=child.name)
                 await asyncio.gather(*(self._dismiss(name, process) for name, process in outdated))
-                running = self._begin(child)
+                running = running or self._begin(child)
         failures = 0
         while True:
             began = loop.time()
@@ -196,8 +203,8 @@ class Children:
         self._forget(kept_as)
 
     def _forget(self, kept_as: str) -> None:
-        self._running.pop(kept_as, None)
         self._store.drop(kept_as)
+        self._running.pop(kept_as).close()
 
     def _take_spare(self, child: Child) -> _Process | None:
         if child.module != self._spare_module or self._spare is None or self._spare.gone.is_set():
@@ -224,3 +231,6 @@ class Children:
             finally:
                 died.cancel()
                 taken.cancel()
+            if self._spare is not None:
+                self._spare.close()
+                self._spare = None

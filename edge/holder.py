@@ -2,13 +2,14 @@
 
 It listens on a SOCK_SEQPACKET socket. Whoever connects is given what is held, one descriptor and its name a message,
 then READY, and from then on says what sd_notify(3) would: ``FDSTORE=1`` or ``FDSTOREREMOVE=1``, and ``FDNAME=``. One
-supervisor at a time; a second is told BUSY. It ends when it is told END, or when none has come for PATIENCE_S: the
+supervisor at a time; a second is told BUSY. It ends when it is told END, or when none has come for too long: the
 children hang on a pipe that is held here too, so nothing is left running by itself for ever.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -20,18 +21,20 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["BUSY", "END", "LONGEST", "PATIENCE_S", "READY", "start"]
+__all__ = ["BUSY", "END", "LONGEST", "READY", "start"]
 
 READY = "READY=1"
 BUSY = "BUSY=1"
 END = "STOPPING=1"
 LONGEST = 1024
-PATIENCE_S = 600.0
+_PATIENCE_S = 600.0
+_MOST_FDS = 4
 
 
 class _Holder:
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, patience_s: float) -> None:
         self._listener = listener
+        self._patience_s = patience_s
         self._supervisor: socket.socket | None = None
         self._held: dict[str, int] = {}
         self._told_to_end = False
@@ -39,13 +42,16 @@ class _Holder:
     def run(self) -> None:
         """Until it is told to end, or nobody came for too long."""
         last_seen = time.monotonic()
-        while not self._told_to_end and time.monotonic() < last_seen + PATIENCE_S:
-            talking = [self._listener] if self._supervisor is None else [self._listener, self._supervisor]
-            readable, _, _ = select.select(talking, [], [], 1.0)
-            # First who is there: one that died must not make its successor wait.
-            if self._supervisor in readable:
+        while not self._told_to_end and time.monotonic() < last_seen + self._patience_s:
+            poll = select.poll()  # select(2) knows no descriptor above 1023
+            poll.register(self._listener, select.POLLIN)
+            if self._supervisor is not None:
+                poll.register(self._supervisor, select.POLLIN)
+            readable = {fd for fd, _ in poll.poll(1000 * min(1.0, self._patience_s))}
+            # First all that who is there has to say: its end, or that it died, must not be news to its successor.
+            if self._supervisor is not None and self._supervisor.fileno() in readable:
                 self._hear(self._supervisor)
-            if self._listener in readable:
+            elif self._listener.fileno() in readable:
                 self._welcome(self._listener.accept()[0])
             if self._supervisor is not None:
                 last_seen = time.monotonic()
@@ -71,10 +77,8 @@ class _Holder:
     def _hear(self, supervisor: socket.socket) -> None:
         text, fds = b"", list[int]()
         with contextlib.suppress(OSError):
-            text, fds, _, _ = socket.recv_fds(supervisor, LONGEST, 4)
-        for fd in fds:
-            os.set_inheritable(fd, False)
-        if not text:
+            text, fds, _, _ = socket.recv_fds(supervisor, LONGEST, _MOST_FDS)
+        if not text and not fds:
             supervisor.close()
             self._supervisor = None
             return
@@ -95,13 +99,13 @@ class _Holder:
             os.close(fd)
 
 
-def start(listener: socket.socket, path: Path, give_up: Iterable[str]) -> None:
+def start(listener: socket.socket, path: Path, give_up: Iterable[str], patience_s: float = _PATIENCE_S) -> None:
     """Starts a holder that listens with ``listener`` at ``path``, in a session of its own: Ctrl-C is not for it.
 
-    When it ends it removes ``path`` and the files and folders in ``give_up``.
+    When it ends it removes the files and folders in ``give_up``, and ``path``.
     """
     subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "edge.holder", str(listener.fileno()), str(path), *give_up],
+        [sys.executable, "-m", "edge.holder", str(listener.fileno()), str(patience_s), *give_up, str(path)],
         pass_fds=[listener.fileno()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -112,19 +116,25 @@ def start(listener: socket.socket, path: Path, give_up: Iterable[str]) -> None:
 
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
-        if path.is_dir():
-            for entry in path.iterdir():
-                entry.unlink()
-            path.rmdir()
-        else:
+        if not path.is_dir():
             path.unlink()
+            return
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an edge that lives has it locked (edge/pins.py)
+        for entry in path.iterdir():
+            entry.unlink()
+        path.rmdir()
 
 
 def main() -> None:
-    """``python -m edge.holder DESCRIPTOR PATH [GIVE_UP ...]``."""
+    """``python -m edge.holder DESCRIPTOR PATIENCE_S [PATH ...]``."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a supervisor that starts hears no signal yet
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    descriptor, *paths = sys.argv[1:]
-    _Holder(socket.socket(fileno=int(descriptor))).run()
+    descriptor, patience_s, *paths = sys.argv[1:]
+    listener = socket.socket(fileno=int(descriptor))
+    holder = _Holder(listener, float(patience_s))
+    holder.run()
+    # Still listening: whoever comes now waits until everything is gone, and then starts another.
     for path in paths:
         _remove(Path(path))
 

@@ -37,13 +37,14 @@ def call_itself(name: str) -> None:
 
 
 def end_with(lifeline: int) -> None:
-    """SIGTERM for this process once nobody is left who holds the write end of the pipe ``lifeline``: neither a
-    supervisor, nor what keeps descriptors for the next one. No worker outlives both."""
+    """The end of this process, at once, when nobody is left who holds the write end of the pipe ``lifeline``: neither
+    a supervisor, nor what keeps descriptors for the next one. No worker outlives both."""
     # Who gets the signal is a property of the open file, and the inherited one is shared with all children.
     own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK)
     os.close(lifeline)
     fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGTERM)
+    # Not SIGTERM, which one that hangs would never hear; it would keep its port from the next edge.
+    fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(own, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
     if select.select([own], [], [], 0)[0]:  # it was over before we asked
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGKILL)

@@ -222,7 +222,10 @@ async def _serve(spec: dict[str, Any]) -> None:
 
 def main() -> None:
     """The process that the supervisor starts: what it must know comes as JSON on standard input."""
-    spec = json.loads(sys.stdin.buffer.read())
+    text = sys.stdin.buffer.read()
+    if not text:
+        return  # whoever started it died before saying what for
+    spec = json.loads(text)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
     end_with(spec["lifeline"])
     call_itself("signaling")

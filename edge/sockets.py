@@ -9,6 +9,7 @@ import socket
 from edge.store import Store
 from firsthop.config import split_address
 from firsthop.errors import ConfigError, bind_trouble
+from wire.address import pack
 
 __all__ = ["http_socket", "lifeline", "listening", "media_sockets"]
 
@@ -32,7 +33,11 @@ def media_sockets(media: str, count: int, store: Store) -> list[socket.socket]:
         except PermissionError:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
-        sock.bind(bind_to)
+        try:
+            sock.bind(bind_to)
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     sockets = []
@@ -40,18 +45,20 @@ def media_sockets(media: str, count: int, store: Store) -> list[socket.socket]:
         if (kept := _kept_socket(store, f"media-{i}", bind_to)) is None:
             break
         sockets.append(kept)
-    for name in [name for name in store.names if name.startswith("media-")]:
-        store.drop(name)
+    taken_over = len(sockets)
     try:
         if not sockets:
             # Shared ports would let a second edge of the same user bind in silence and take half of the calls.
             make(share=False).close()
-        for i in range(len(sockets), count):
-            sockets.append(make(share=True))
-            store.keep(f"media-{i}", sockets[i].fileno())
-        return sockets
+        sockets += [make(share=True) for _ in range(taken_over, count)]
     except OSError as e:
         raise ConfigError(f"edge.media {media}: {bind_trouble(e)}") from None
+    for name in [name for name in store.names if name.startswith("media-")]:
+        store.drop(name)
+    for i in range(taken_over, count):
+        store.drop(f"media-{i}")
+        store.keep(f"media-{i}", sockets[i].fileno())
+    return sockets
 
 
 def http_socket(http: str, store: Store) -> socket.socket:
@@ -60,20 +67,24 @@ def http_socket(http: str, store: Store) -> socket.socket:
     kept = _kept_socket(store, "http", (host, port))
     if kept is None:
         kept = listening("edge.http", host, port)
+        store.drop("http")
         store.keep("http", kept.fileno())
     return kept
 
 
 def _kept_socket(store: Store, name: str, address: tuple[str, int]) -> socket.socket | None:
-    """A socket that an earlier supervisor left, if it is still bound to what it should be."""
+    """A socket that an earlier supervisor left, if it is still bound to what it should be.
+
+    The caller drops another from the store once it has what takes its place: if that cannot be had, the next
+    supervisor may want this one again.
+    """
     fd = store.take(name)
     if fd is None:
         return None
     sock = socket.socket(fileno=fd)
-    if sock.getsockname()[:2] == address:
+    if pack(*sock.getsockname()[:2]) == pack(*address):  # one IPv6 address can be written in many ways
         return sock
     sock.close()
-    store.drop(name)
     return None
 
 
@@ -94,6 +105,9 @@ def lifeline(store: Store) -> tuple[int, int]:
     """Reading and writing end of a pipe: the children have the first, and end when nobody has the other."""
     reading, writing = store.take("lifeline-read"), store.take("lifeline-write")
     if reading is None or writing is None:
+        # One end alone, of a supervisor that died between the two, must not end up beside another pipe's.
+        store.drop("lifeline-read")
+        store.drop("lifeline-write")
         reading, writing = os.pipe()
         store.keep("lifeline-write", writing)
         store.keep("lifeline-read", reading)

@@ -8,6 +8,7 @@ can be had nothing is kept: the lifeline breaks with the supervisor, and the chi
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ __all__ = ["HolderStore", "Store", "StoreInUse", "SystemdStore"]
 
 # What a supervisor that starts itself anew says to itself: name=descriptor, separated by blanks.
 _ENVIRONMENT = "FIRSTHOP_DESCRIPTORS"
+_LIFELINE = "lifeline-write"
 _LISTEN_FDS_START = 3  # sd_listen_fds(3)
+_TRIES = 3
 
 
 class StoreInUse(Exception):
@@ -34,8 +37,8 @@ class Store:
     """
 
     def __init__(self) -> None:
-        self._held: dict[str, int] = {}
-        self._kept: dict[str, int] = {}
+        pairs = (pair.rpartition("=") for pair in os.environ.pop(_ENVIRONMENT, "").split())
+        self._hold({name: int(fd) for name, _, fd in pairs})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,7 +70,10 @@ class Store:
             self.drop(name)
 
     def pass_on(self) -> None:
-        """Before an exec: the program that comes finds everything again."""
+        """Before an exec: the program that comes finds everything again, whether somebody else keeps it or not."""
+        for fd in self._kept.values():
+            os.set_inheritable(fd, True)
+        os.environ[_ENVIRONMENT] = " ".join(f"{name}={fd}" for name, fd in self._kept.items())
 
     def _hold(self, held: dict[str, int]) -> None:
         for fd in held.values():
@@ -85,21 +91,9 @@ class SystemdStore(Store):
     def __init__(self) -> None:
         super().__init__()
         environment = {name: os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
-        passed_on = os.environ.pop(_ENVIRONMENT, "")
-        held = {}
-        if passed_on:
-            pairs = (pair.rpartition("=") for pair in passed_on.split())
-            held = {name: int(fd) for name, _, fd in pairs}
-        elif environment["LISTEN_PID"] == str(os.getpid()):
+        if environment["LISTEN_PID"] == str(os.getpid()):
             names = environment["LISTEN_FDNAMES"].split(":")
-            held = {name: _LISTEN_FDS_START + i for i, name in enumerate(names[: int(environment["LISTEN_FDS"])])}
-        self._hold(held)
-
-    def pass_on(self) -> None:
-        """See Store."""
-        for fd in self._kept.values():
-            os.set_inheritable(fd, True)
-        os.environ[_ENVIRONMENT] = " ".join(f"{name}={fd}" for name, fd in self._kept.items())
+            self._hold({name: _LISTEN_FDS_START + i for i, name in enumerate(names[: int(environment["LISTEN_FDS"])])})
 
     def _tell(self, state: str, fds: Sequence[int]) -> None:
         notify(state, fds)
@@ -116,9 +110,16 @@ class HolderStore(Store):
         super().__init__()
         self._path = path
         self._give_up = [str(place) for place in give_up]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = self._connect() or self._start()
-        self._hold(self._receive())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection, held = self._open()
+        except OSError:
+            self.pass_on()  # to a store that makes do without a holder
+            raise
+        if self._kept:
+            self._tell_all(held)
+        else:
+            self._hold(held)
 
     def mend(self) -> None:
         """See Store."""
@@ -128,13 +129,11 @@ class HolderStore(Store):
             return  # there, and silent
         except OSError:
             pass
-        with contextlib.suppress(OSError):
-            connection = self._start()
+        with contextlib.suppress(OSError, StoreInUse):
+            connection, held = self._open()
             self._connection.close()
             self._connection = connection
-            self._receive()
-            for name, fd in self._kept.items():
-                self.keep(name, fd)
+            self._tell_all(held)
 
     def end(self) -> None:
         """See Store. The holder ends."""
@@ -146,14 +145,46 @@ class HolderStore(Store):
         with contextlib.suppress(OSError):
             socket.send_fds(self._connection, [state.encode()], fds)
 
-    def _receive(self) -> dict[str, int]:
-        held: dict[str, int] = {}
+    def _tell_all(self, held: dict[str, int]) -> None:
+        """Everything to a holder that knows no more than ``held``."""
+        for fd in held.values():
+            os.close(fd)
+        # Children live as long as this one is held: who is held together with it must be all of them.
+        for name, fd in sorted(self._kept.items(), key=lambda kept: kept[0] == _LIFELINE):
+            self.keep(name, fd)
+
+    def _open(self) -> tuple[socket.socket, dict[str, int]]:
+        """The holder and what it holds, started if none is there. Raises StoreInUse and OSError."""
+        for _ in range(_TRIES):
+            # Two that start at once must not each put a holder in this place.
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                connection = self._connect() or self._start()
+            finally:
+                os.close(folder)
+            held: dict[str, int] = {}
+            try:
+                self._receive(connection, held)
+                return connection, held
+            except BaseException as e:
+                connection.close()
+                for fd in held.values():
+                    os.close(fd)
+                if not isinstance(e, ConnectionError):
+                    raise
+            # It ended just now, and removed everything, or it was killed.
+        raise ConnectionError("what should hold them ends at once")
+
+    def _receive(self, connection: socket.socket, held: dict[str, int]) -> None:
         while True:
-            text, fds, _, _ = socket.recv_fds(self._connection, holder.LONGEST, 1)
+            text, fds, _, _ = socket.recv_fds(connection, holder.LONGEST, 1)
+            if text == holder.READY.encode():
+                return
             if text == holder.BUSY.encode():
                 raise StoreInUse(f"an edge of this name runs already: its holder listens at {self._path}")
             if not fds:
-                return held
+                raise ConnectionResetError
             held[text.decode()] = fds[0]
 
     def _connect(self) -> socket.socket | None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from edge import apikeys, kernel
+from edge import apikeys, asked, kernel
 from edge.children import Child, Children
 from edge.cpufilter import attach_cpu_filter, detach_cpu_filter
 from edge.pins import Pins, PinsInUse, folder_of
@@ -105,13 +105,12 @@ class Supervisor:
         if self._metrics_address(1 + len(self._cpus))[1] > 65535:
             raise ConfigError(f"edge.metrics {edge.metrics}: signaling and every worker need a port above this one")
         children_run = any(name.startswith("child-") for name in store.names)
+        for offset in range(1 if children_run else 2 + len(self._cpus)):
+            # Opened later, and by children; but a port that is taken is better said now than by one that keeps dying.
+            listening("edge.metrics", *self._metrics_address(offset)).close()
         self._lifeline = lifeline(store)
-        self._media = media_sockets(edge.media, len(self._cpus), store)
         self._http = http_socket(edge.http, store)
-        if not children_run:
-            for offset in range(1, 2 + len(self._cpus)):
-                # Theirs to open; but a port that is taken is better said now, once, than by a child that keeps dying.
-                listening("edge.metrics", *self._metrics_address(offset)).close()
+        self._media = media_sockets(edge.media, len(self._cpus), store)
         self._steering, self._mode = self._steer()
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self._children = Children([*workers, self._signaling()], "edge.worker", SPARE_NAME, store)
@@ -121,8 +120,6 @@ class Supervisor:
         if not edge.interface:
             self._log.warning("no XDP: edge.interface is empty, the kernel's own hash spreads flows over workers")
             return None, "off"
-        if edge.interface not in {name for _, name in socket.if_nameindex()}:
-            raise ConfigError(f"edge.interface: this host has no interface {edge.interface!r}")
         host, port = split_address(edge.media)
         pins = self._pins()
         steering = None
@@ -232,6 +229,7 @@ class Supervisor:
         edge = _EdgeCollector(self._cpus, self._steering, self._mode)
         held = ufrag_keys(lambda: self._keys)
         metrics.serve("edge.metrics", *self._metrics_address(0), self._children.restarts, edge, held)
+        asked.hear()
         work = (
             self._children.run(),
             follow(self._key_file, self._use),
@@ -248,17 +246,18 @@ class Supervisor:
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result  # such as what keeps this host from starting processes
-        if not stop.is_set():
-            return True
-        notify("STOPPING=1")
-        await self._children.end()
-        return False
+        if stop.is_set():
+            notify("STOPPING=1")
+            await self._children.end()
+        # The loop's handlers go with the loop, and what is left to do is not for a second Ctrl-C to cut short.
+        asked.hold_back()
+        return not stop.is_set()
 
-    async def _start_anew(self, asked: asyncio.Event) -> None:
+    async def _start_anew(self, anew: asyncio.Event) -> None:
         """Returns once asked to, and what would be started can be."""
         while True:
-            await asked.wait()
-            asked.clear()
+            await anew.wait()
+            anew.clear()
             trial = await asyncio.create_subprocess_exec(sys.executable, *sys.orig_argv[1:], "--check")
             if await trial.wait() == 0:
                 return
@@ -288,6 +287,11 @@ def check(config: Config) -> None:
     if not edge.transceivers:
         raise ConfigError("edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed")
     _cpus(edge.cores)
+    if edge.interface and edge.interface not in {name for _, name in socket.if_nameindex()}:
+        raise ConfigError(f"edge.interface: this host has no interface {edge.interface!r}")
+    for key in ("media", "http", "metrics"):
+        # Whether a port is taken cannot be told while an edge runs that may have it.
+        listening(f"edge.{key}", split_address(getattr(edge, key))[0], 0).close()
 
 
 def _identity(orders: bytes, *descriptors: int) -> str:
@@ -325,7 +329,7 @@ def _open_store(config: Config) -> Store:
 
 
 def run(config: Config) -> None:
-    """Runs until SIGTERM. Raises ConfigError or KeyFileError with one line.
+    """Runs until SIGTERM, which ``asked.hold_back`` keeps until then. Raises ConfigError or KeyFileError with one line.
 
     Killed, it leaves calls, sockets and XDP to the next one. So it does when it fails, unless nothing ran yet.
     """
@@ -339,7 +343,11 @@ def run(config: Config) -> None:
         if first:
             store.end()
         raise
-    if asyncio.run(supervisor.run()):
-        store.pass_on()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    try:
+        if asyncio.run(supervisor.run()):
+            store.pass_on()
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    except OSError as e:
+        # Nothing that a person must mend: it ran. The next one may do better.
+        raise RuntimeError("the supervisor cannot go on") from e
     supervisor.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,9 +54,11 @@ def main() -> None:
 
 
 def _start(run: Callable[[Config], object], path: Path | None) -> None:
-    """Runs a service; what a person must mend is one line and exit code 2."""
+    """Runs a service; what a person must mend is one line and exit code 2, or 1 where calls go on meanwhile."""
     from firsthop.config import load
 
+    # What systemd keeps, it keeps for as long as it means to start the edge again (systemd/firsthop-edge.service).
+    kept = {"LISTEN_FDS", "FIRSTHOP_DESCRIPTORS"} & os.environ.keys()
     try:
         run(load(path))
     except (ConfigError, OSError, ValueError) as e:
@@ -63,7 +66,7 @@ def _start(run: Callable[[Config], object], path: Path | None) -> None:
         if type(e) is ValueError:
             raise
         click.echo(f"firsthop: {e}", err=True)
-        sys.exit(2)
+        sys.exit(1 if kept else 2)
 
 
 @main.command()
@@ -75,6 +78,10 @@ def edge(config: Path | None, check: bool) -> None:
     Ctrl-C and SIGTERM end it and all that it started. SIGHUP lets a new program take over, with calls going on: for an
     upgrade, or a changed configuration.
     """
+    from edge import asked
+
+    if not check:
+        asked.hold_back()
     from edge import supervisor
 
     _start(supervisor.check if check else supervisor.run, config)
