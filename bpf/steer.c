@@ -6,7 +6,7 @@
  * own stack hands it to that core's socket.
  *
  * Compiled by edge/steering.py, which puts `enum verdict` (bpf/verdicts.py) in front and sets MEDIA_PORT,
- * MEDIA_ADDRESS_0 to _3 (optional), PINS (table.h), FLOW_ENTRIES, SSRC_ENTRIES, BUCKET_ENTRIES, CPU_ENTRIES, MAX_CPUS, what admit.h
+ * MEDIA_ADDRESS_0 to _3 (optional), FLOW_ENTRIES, SSRC_ENTRIES, BUCKET_ENTRIES, CPU_ENTRIES, MAX_CPUS, what admit.h
  * calls UNKNOWN_ and the sizes in layout.h. edge/classify.py says the same in Python: read that first.
  * Each packet is counted exactly once. */
 
@@ -15,7 +15,6 @@
 #include "admit.h"
 #include "parse.h"
 #include "stun.h"
-#include "table.h"
 #include "ufrag.h"
 
 /* A second at the slowest tick a kernel is built with (100 Hz), a tenth of one at the fastest. */
@@ -37,15 +36,15 @@ struct rtp_header {
     __be32 ssrc;
 };
 
-TABLE("array", u32, struct route_key, keys, UFRAG_KEYS);
-TABLE("array", u32, u32, slots, SLOTS);
-CPU_TABLE(cpus, CPU_ENTRIES);
+BPF_ARRAY(keys, struct route_key, UFRAG_KEYS);
+BPF_ARRAY(slots, u32, SLOTS);
+BPF_CPUMAP(cpus, CPU_ENTRIES);
 /* A plain hash and not an LRU: new entries come from proof only, and a flood cannot push out a call. */
-TABLE("hash", struct flow_key, struct flow, flows, FLOW_ENTRIES);
-TABLE("hash", __be32, u32, ssrcs, SSRC_ENTRIES);
+BPF_HASH(flows, struct flow_key, struct flow, FLOW_ENTRIES);
+BPF_HASH(ssrcs, __be32, u32, SSRC_ENTRIES);
 /* An LRU: a flood from ever new prefixes pushes out buckets, and can push out nothing else. */
-TABLE("lru_hash", struct prefix, u64, buckets, BUCKET_ENTRIES);
-TABLE("percpu_array", u32, u64, counters, VERDICTS * MAX_CPUS);
+BPF_TABLE("lru_hash", struct prefix, u64, buckets, BUCKET_ENTRIES);
+BPF_PERCPU_ARRAY(counters, u64, VERDICTS * MAX_CPUS);
 
 static __always_inline void count(u32 verdict, u32 cpu)
 {

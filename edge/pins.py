@@ -14,6 +14,8 @@ from firsthop.config import Edge
 
 __all__ = ["Pins", "PinsInUse", "Shape", "folder_of"]
 
+_NEXT = "next"
+
 
 class Shape(NamedTuple):
     """What two BPF maps must have in common to be used in each other's place; sizes in bytes."""
@@ -61,32 +63,28 @@ class Pins:
             return None
 
     def put(self, name: str, fd: int) -> None:
-        """Pins what is behind ``fd``, in the place of what has that name."""
-        self.drop(name)
-        kernel.pin(fd, self.folder / name)
+        """Pins what is behind ``fd``, in the place of what has that name; at every moment one of them is there."""
+        self.drop(_NEXT)
+        kernel.pin(fd, self.folder / _NEXT)
+        (self.folder / _NEXT).rename(self.folder / name)
 
     def drop(self, name: str) -> None:
         """Unpins; nothing happens where nothing is."""
         (self.folder / name).unlink(missing_ok=True)
 
-    def fit(self, shapes: Mapping[str, Shape]) -> tuple[dict[str, int], bool]:
-        """Unpins the maps that have another shape than ``shapes`` says, by name. Returns descriptors of these, the
-        caller's to close, and whether every map is pinned in its right shape."""
+    def fit(self, shapes: Mapping[str, Shape]) -> tuple[dict[str, int], dict[str, int]]:
+        """The pinned maps by name, as descriptors that are the caller's to close: those that have the shape that
+        ``shapes`` says, and those that have outgrown it."""
+        fitting: dict[str, int] = {}
         outgrown: dict[str, int] = {}
-        complete = True
         for name, shape in shapes.items():
             fd = self.get(name)
             if fd is None:
-                complete = False
                 continue
             about = kernel.facts(fd)
-            if Shape(*(int(about[fact]) for fact in ("map_type", "key_size", "value_size", "max_entries"))) == shape:
-                os.close(fd)
-            else:
-                complete = False
-                outgrown[name] = fd
-                self.drop(name)
-        return outgrown, complete
+            found = Shape(*(int(about[fact]) for fact in ("map_type", "key_size", "value_size", "max_entries")))
+            (fitting if found == shape else outgrown)[name] = fd
+        return fitting, outgrown
 
     def remove(self) -> None:
         """Unpins everything and removes the folder."""

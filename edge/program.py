@@ -48,11 +48,14 @@ def require_what_bcc_needs() -> None:
         )
 
 
-def compile_program(cflags: Mapping[str, int | str], maps: Collection[str]) -> tuple[dict[str, int], dict[str, int]]:
+def compile_program(
+    cflags: Mapping[str, int | str], maps: Collection[str], there: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, int]]:
     """Compile and load what is in ``bpf/``. Returns the descriptors of the programs, ``steer`` and ``overflow``, and of
     ``maps``, ours to close.
 
-    BCC is let go again at once: from here on descriptors are enough. Raises SteeringUnavailable.
+    Maps that are ``there`` are used, by name, instead of new ones. BCC is let go again at once: from here on descriptors
+    are enough. Raises SteeringUnavailable.
     """
     try:
         from bcc import BPF
@@ -70,6 +73,10 @@ def compile_program(cflags: Mapping[str, int | str], maps: Collection[str]) -> t
         module = None
         try:
             module = BPF(text=text.encode(), cflags=flags)
+            # The program names maps by descriptor until it is loaded. BCC's own way to a map that is there, by its id,
+            # is for CAP_SYS_ADMIN.
+            for name, fd in there.items():
+                os.dup2(fd, module[name.encode()].map_fd, inheritable=False)
             steer = module.load_func(b"firsthop_steer", BPF.XDP)
             overflow = module.load_func(b"firsthop_overflow", BPF.RAW_TRACEPOINT)
             programs = {"steer": os.dup(steer.fd), "overflow": os.dup(overflow.fd)}

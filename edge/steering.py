@@ -136,24 +136,25 @@ class Steering:
         }
         if address is not None:
             cflags |= {f"MEDIA_ADDRESS_{i}": word for i, word in enumerate(struct.unpack("=4I", address))}
-        if pins is not None:
-            cflags["PINS"] = f'"{pins.folder}"'
-        outgrown, adopted = pins.fit(shapes) if pins is not None else ({}, False)
+        fitting, outgrown = pins.fit(shapes) if pins is not None else ({}, {})
         try:
-            programs, map_fds = compile_program(cflags, shapes)
+            programs, map_fds = compile_program(cflags, shapes, fitting)
             try:
-                steering = cls(programs, map_fds, cpus, pins, adopted)
+                steering = cls(programs, map_fds, cpus, pins, adopted=len(fitting) == len(map_fds))
             except BaseException:
                 for fd in (*programs.values(), *map_fds.values()):
                     os.close(fd)
                 raise
             try:
                 steering._fill(keys, outgrown)
+                if pins is not None:
+                    for name in map_fds.keys() - fitting.keys():
+                        pins.put(name, map_fds[name])
             except BaseException:
                 steering.release()
                 raise
         finally:
-            for fd in outgrown.values():
+            for fd in (*fitting.values(), *outgrown.values()):
                 os.close(fd)
         return steering
 

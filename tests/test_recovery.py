@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from waiting import until
 from edge import kernel
 from edge.pins import folder_of
 from firsthop.config import load
-from lab.appliance import Appliance, Loopback
+from lab.appliance import Appliance, Loopback, Place
 from lab.network import Lab
 
 pytestmark = pytest.mark.needs_root
@@ -108,6 +110,44 @@ def test_twenty_kills_of_the_supervisor_cost_no_frame(lab: Lab, house: Appliance
     lost = [audio["frames"]["lost"] + audio["packets"]["lost"] for audio in heard]
     print(f"longest gaps {gaps} ms, frames lost {lost}")
     assert lost == [0] * 20
+
+
+class AsUnit:
+    """The edge's host, for a user with no more than systemd/firsthop-edge.service grants."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.address = place.address
+        self.inside = place.inside
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        caps = "-all,+bpf,+net_admin,+perfmon"
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
+        grants = [f"--inh-caps={caps}", f"--ambient-caps={caps}", f"--bounding-set={caps}"]
+        return self._place.popen([*user, *grants, *argv], **options)
+
+
+@pytest.fixture
+def unit(lab: Lab) -> Iterator[Appliance]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "bpf").mkdir()
+        subprocess.run(["mount", "-t", "bpf", "bpf", folder / "bpf"], check=True)
+        try:
+            appliance = Appliance(folder, lab=lab, pins=str(folder / "bpf"))
+            appliance.edge = AsUnit(appliance.edge)
+            for path in (folder, *folder.iterdir()):
+                shutil.chown(path, 65534, 65534)
+            with appliance:
+                yield appliance
+        finally:
+            subprocess.run(["umount", folder / "bpf"], check=True)
+
+
+def test_the_unit_s_user_takes_over_what_is_pinned(lab: Lab, unit: Appliance) -> None:
+    audio = kill_it_in_mid_call(lab, unit)["audio"]
+    assert audio["frames"]["lost"] + audio["packets"]["lost"] == 0
+    assert "no XDP" not in unit.log_file("edge").read_text()
 
 
 def test_calls_can_be_placed_while_there_is_no_supervisor(lab: Lab, house: Appliance) -> None:
