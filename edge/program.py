@@ -54,8 +54,8 @@ def compile_program(
     """Compile and load what is in ``bpf/``. Returns the descriptors of the programs, ``steer`` and ``overflow``, and of
     ``maps``, ours to close.
 
-    Maps that are ``there`` are used, by name, instead of new ones. BCC is let go again at once: from here on descriptors
-    are enough. Raises SteeringUnavailable.
+    Maps that are ``there`` are used, by name, instead of new ones. BCC is let go again at once: from here on
+    descriptors are enough. Raises SteeringUnavailable.
     """
     try:
         from bcc import BPF
