@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import socket
+import sys
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ _SOCKADDR_BYTES = 28  # family 2, port 2, flow info 4, address 16, scope 4
 _NAME_BYTES = 32  # the same, filled up so that the address is two whole words of 64 bits
 _MMSGHDR_WORDS = 8  # name, name length, iov, iov length, control, control length, flags, message length
 _NAME, _NAME_LENGTH, _IOV, _IOV_LENGTH, _LENGTH = 0, 1, 2, 3, 7
+
+_SO_MEMINFO, _MEMINFO_BYTES = 55, 36  # linux/sock_diag.h: nine words of 32 bits, the last of them the drops
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -72,6 +75,13 @@ class BatchSocket:
     def fileno(self) -> int:
         return self._fd
 
+    @property
+    def dropped(self) -> int:
+        """How many datagrams the kernel has dropped for want of room in this socket's buffer since there is one: longer
+        than any process that reads it. May be asked by another thread."""
+        said = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_BYTES)
+        return int.from_bytes(said[-4:], sys.byteorder)
+
     def receive(self) -> int:
         """How many datagrams came, at most BATCH; 0 when there are none."""
         count: int = _libc.recvmmsg(self._fd, self._in.pointer, BATCH, socket.MSG_DONTWAIT, None)
@@ -105,9 +115,9 @@ class BatchSocket:
         addresses[:, 16:] = names[:, 2:4]
         return addresses
 
-    def send(self, addresses: Bytes, lengths: npt.NDArray[np.uint16], body: bytes) -> int:
-        """Sends (n, 18) ``addresses`` their datagrams, which stand end to end in ``body``; returns how many the
-        kernel took. It takes what fits the socket's buffer, and the rest is dropped: late audio is no audio."""
+    def send(self, addresses: Bytes, lengths: npt.NDArray[np.uint16], body: bytes) -> tuple[int, int]:
+        """Sends (n, 18) ``addresses`` their datagrams, which stand end to end in ``body``. Returns how many the kernel
+        took, and how many are done with: others among those cannot be sent at all. From there on the socket is full."""
         total, sent = len(lengths), 0
         ends = np.cumsum(lengths, dtype=np.uint64)
         starts = ends - lengths
@@ -118,10 +128,13 @@ class BatchSocket:
             self._out.iov[:n, 1] = lengths[at : at + n]
             self._out.names[:n, 8:24] = addresses[at : at + n, :16]
             self._out.names[:n, 2:4] = addresses[at : at + n, 16:]
-            sent += self._send_some(n)
-        return sent
+            took, done = self._send_some(n)
+            sent += took
+            if done < n:
+                return sent, at + done
+        return sent, total
 
-    def _send_some(self, n: int) -> int:
+    def _send_some(self, n: int) -> tuple[int, int]:
         done = sent = 0
         while done < n:
             pointer = ctypes.c_void_p(self._out.headers.ctypes.data + done * _MMSGHDR_WORDS * 8)
@@ -135,4 +148,4 @@ class BatchSocket:
                 break
             if number != errno.EINTR:
                 done += 1  # this one cannot be sent (unreachable, a pending ICMP error); the others can
-        return sent
+        return sent, done

@@ -26,11 +26,13 @@ import zmq
 from edge.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.flowtable import NOBODY, FlowTable, words
 from edge.kernel import FlowStore
+from edge.outlet import Outlet
 from edge.process import call_itself, drop_capabilities, end_with
+from edge.uplink import Uplink
 from firsthop import logs, metrics
 from firsthop.following import LOOK_EVERY_S, ufrag_keys
 from firsthop.metrics import Tally
-from wire import frames, link, stun, ufrag
+from wire import frames, stun, ufrag
 from wire.keys import ClusterKeys, KeyFile
 
 __all__ = ["SPARE_NAME", "Worker", "main"]
@@ -47,6 +49,7 @@ _BATCHES_A_ROUND = 4
 _MESSAGES_A_ROUND = 64
 _STUN_LAST = 3  # RFC 7983: the first byte of STUN is 0 to 3
 _LINKS_UP_S = 0.3
+_IDLE_MS, _WAITING_MS = 1000, 5  # how long nothing may happen; the second while something waits for room
 _SWEEP_S = 5.0
 # Consent is the transceiver's to judge (30 s); this is for flows whose transceiver never said goodbye.
 _IDLE_S = 60.0
@@ -66,6 +69,7 @@ OUTCOMES = (
     "stun_bad_ufrag",
     "unknown_transceiver",
     "link_down",
+    "link_full",
 )
 _CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 
@@ -112,20 +116,11 @@ class Worker:
         self._store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
         self._ssrcs: dict[int, tuple[int, bytes]] = {}  # to the transceiver, and the flow that was last told of it
         self._ssrcs_of: dict[bytes, list[int]] = {}
-        context = zmq.Context[zmq.Socket[bytes]]()
-        name = f"{spec.edge}/worker-{spec.index}".encode()
-        self._links = {
-            number: link.dealer(context, endpoint, name, spec.keys) for number, endpoint in spec.transceivers
-        }
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket.fileno(), zmq.POLLIN)
-        for dealer in self._links.values():
-            self._poller.register(dealer, zmq.POLLIN)
         self.rx = Tally("firsthop_rx_worker_datagrams", "Datagrams from clients, by what became of them", OUTCOMES)
         self.tx = Tally(
             "firsthop_tx_worker_datagrams",
             "Datagrams to clients, by what became of them",
-            ("sent", "not_its_flow", "socket_full"),
+            ("sent", "not_its_flow", "socket_full", "unsendable"),
         )
         self.wire_errors = Tally(
             "firsthop_worker_wire_errors", "Messages from transceivers that could not be used", ("refused",)
@@ -133,12 +128,29 @@ class Worker:
         self.lost_flows = Tally(
             "firsthop_worker_flows_refused", "Flows that found no room", ("table_full", "kernel_map_full")
         )
+        self._outlet = Outlet(self._socket, self.tx)
+        context = zmq.Context[zmq.Socket[bytes]]()
+        name = f"{spec.edge}/worker-{spec.index}".encode()
+        self._uplinks = {
+            number: Uplink(context, number, endpoint, name, spec.keys, self.rx)
+            for number, endpoint in spec.transceivers
+        }
+        self._ways: tuple[Outlet | Uplink, ...] = (self._outlet, *self._uplinks.values())
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket.fileno(), zmq.POLLIN)
+        for uplink in self._uplinks.values():
+            self._poller.register(uplink.dealer, zmq.POLLIN)
         self._recover()
 
     @property
     def flows(self) -> int:
         """How many flows are known here."""
         return len(self._table)
+
+    @property
+    def dropped(self) -> int:
+        """How many datagrams the kernel had no room for in this worker's socket, before it and its predecessors."""
+        return self._socket.dropped
 
     @property
     def keys(self) -> ClusterKeys:
@@ -151,25 +163,25 @@ class Worker:
             return
         now = time.monotonic()
         for address, cpu, transceiver, _ in self._store.items():
-            if cpu == self._spec.cpu and transceiver in self._links:
+            if cpu == self._spec.cpu and transceiver in self._uplinks:
                 self._table.put(address, transceiver, now)
 
     def run(self) -> None:
         """Never returns; SIGTERM raises SystemExit."""
         # What waits in the socket since a predecessor died is worth waiting a moment for the links.
         deadline = time.monotonic() + _LINKS_UP_S
-        for dealer in self._links.values():
-            dealer.poll(max(0, round(1000 * (deadline - time.monotonic()))), zmq.POLLOUT)
+        for uplink in self._uplinks.values():
+            uplink.dealer.poll(max(0, round(1000 * (deadline - time.monotonic()))), zmq.POLLOUT)
         # Collecting garbage when so many objects were made would be half of what a round costs, and rounds leave none:
         # it is done at every sweep, over what is not there for good.
         gc.collect()
         gc.freeze()
         gc.disable()
         swept = looked = began = time.monotonic()
-        handled = 0
+        handled, waits = 0, False
         while True:
             if handled < _BUSY:
-                self._poller.poll(1000)
+                self._poller.poll(_WAITING_MS if waits else _IDLE_MS)
             wait = began + (_ROUND_S if handled < _LOADED else _LOADED_ROUND_S) - time.monotonic()
             if wait > 0:
                 time.sleep(wait)
@@ -180,16 +192,28 @@ class Worker:
                 handled += (count := self._from_clients())
                 if count < BATCH:
                     break
-            for number, dealer in self._links.items():
-                handled += self._from_transceiver(number, dealer)
+            for uplink in self._uplinks.values():
+                handled += self._from_transceiver(uplink)
+            waits = self._flush()
             if now - looked > LOOK_EVERY_S:
                 looked = now
                 self._key_file.refresh()
+                for uplink in self._uplinks.values():
+                    uplink.look()
             if now - swept > _SWEEP_S:
                 swept = now
                 gc.collect()
                 for address in self._table.idle(now - _IDLE_S):
                     self._forget(address)
+
+    def _flush(self) -> bool:
+        """Passes on what waits for room; whether anything still does."""
+        waits = False
+        for way in self._ways:
+            if way.waits:
+                way.flush()
+                waits = waits or way.waits
+        return waits
 
     # --- clients to transceivers
 
@@ -203,8 +227,8 @@ class Worker:
         owner = int(owners[0])
         whole = lengths.min() > 0 and lengths.max() <= ROOM_BYTES
         if whole and owner != NOBODY and (owners == owner).all() and first.min() > _STUN_LAST:
-            sent = self._forward(owner, self._socket.addresses, lengths, self._bodies(slice(count), lengths))
-            self.rx["forwarded_flow" if sent else "link_down"] += count
+            bodies = self._bodies(slice(count), lengths)
+            self._forward(owner, self._socket.addresses, lengths, bodies, {"forwarded_flow": count})
         else:
             self._sort_out(count, lengths, owners)
         return count
@@ -221,12 +245,12 @@ class Worker:
         for i in np.flatnonzero(whole & ((owners == NOBODY) | (data[:, 0] <= _STUN_LAST))).tolist():
             outcome, owners[i] = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
             outcomes[i] = _CODE[outcome]
+        for outcome, n in _by_outcome(outcomes[owners == NOBODY]).items():
+            self.rx[outcome] += n
         for owner in np.unique(owners[owners != NOBODY]).tolist():
             mine = np.flatnonzero(owners == owner)
-            if not self._forward(owner, addresses[mine], lengths[mine], self._bodies(mine, lengths[mine])):
-                outcomes[mine] = _CODE["link_down"]
-        for code, n in enumerate(np.bincount(outcomes, minlength=len(OUTCOMES)).tolist()):
-            self.rx[OUTCOMES[code]] += n
+            bodies = self._bodies(mine, lengths[mine])
+            self._forward(owner, addresses[mine], lengths[mine], bodies, _by_outcome(outcomes[mine]))
 
     def _route(self, datagram: bytes, owner: int) -> tuple[str, int]:
         """Outcome and transceiver for one datagram that is STUN or of a flow that is not known."""
@@ -237,7 +261,7 @@ class Worker:
                 route = ufrag.open_sealed(sealed, self.keys.ufrag) if sealed else None
                 if route is None:
                     return "stun_bad_ufrag", NOBODY
-                if route.transceiver not in self._links:
+                if route.transceiver not in self._uplinks:
                     return "unknown_transceiver", NOBODY
                 return "forwarded_stun", route.transceiver
         elif owner == NOBODY and 128 <= datagram[0] <= 191 and len(datagram) >= 12:
@@ -255,22 +279,20 @@ class Worker:
             return data.tobytes()
         return data[np.arange(longest) < lengths[:, None]].tobytes()
 
-    def _forward(self, owner: int, addresses: npt.NDArray[np.uint8], lengths: Lengths, body: bytes) -> bool:
-        """Sends a batch to ``owner``; False where its link is down or full."""
-        try:
-            self._links[owner].send(frames.data(addresses.tobytes(), lengths, body), zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
+    def _forward(
+        self, owner: int, addresses: npt.NDArray[np.uint8], lengths: Lengths, body: bytes, outcomes: dict[str, int]
+    ) -> None:
+        """Sends a batch to ``owner``; what it counts as is ``outcomes`` when it has left."""
+        self._uplinks[owner].send(frames.data(addresses.tobytes(), lengths, body), outcomes)
 
     # --- transceivers to clients
 
-    def _from_transceiver(self, number: int, dealer: zmq.Socket[bytes]) -> int:
+    def _from_transceiver(self, uplink: Uplink) -> int:
         """Does what its messages say; returns how many datagrams were in them."""
-        count = 0
+        count, number = 0, uplink.number
         for _ in range(_MESSAGES_A_ROUND):
             try:
-                said = dealer.recv(zmq.NOBLOCK)
+                said = uplink.dealer.recv(zmq.NOBLOCK)
             except zmq.Again:
                 break
             try:
@@ -294,9 +316,7 @@ class Worker:
             keep = np.repeat(its_own, lengths)
             body = np.frombuffer(body, np.uint8)[keep].tobytes()
             addresses, lengths = addresses[its_own], lengths[its_own]
-        sent = self._socket.send(addresses, lengths, body)
-        self.tx["sent"] += sent
-        self.tx["socket_full"] += len(lengths) - sent
+        self._outlet.send(addresses, lengths, body)
 
     def _control(self, number: int, message: frames.Control) -> None:
         if message.type == "path.up":
@@ -340,6 +360,12 @@ class Worker:
                 self._store.remove_ssrc(ssrc)
 
 
+def _by_outcome(codes: npt.NDArray[np.intp]) -> dict[str, int]:
+    """How often each outcome is among these places in OUTCOMES."""
+    counts = enumerate(np.bincount(codes, minlength=len(OUTCOMES)).tolist())
+    return {OUTCOMES[code]: n for code, n in counts if n}
+
+
 def main() -> None:
     """What the supervisor starts: a spare, until its Spec on standard input makes it a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
@@ -358,8 +384,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     worker = Worker(spec)
     flows = metrics.Gauge("firsthop_worker_flows", "Flows known to this worker", lambda: worker.flows)
+    dropped = metrics.Outside(
+        "firsthop_rx_socket_datagrams",
+        "Datagrams from clients that found no room in the worker's socket",
+        "outcome",
+        lambda: {"buffer_full": worker.dropped},
+    )
     tallies = (worker.rx, worker.tx, worker.wire_errors, worker.lost_flows)
-    metrics.serve("edge.metrics", *spec.metrics, flows, *tallies, ufrag_keys(lambda: worker.keys))
+    metrics.serve("edge.metrics", *spec.metrics, flows, dropped, *tallies, ufrag_keys(lambda: worker.keys))
     logs.get().info("ready", flows=worker.flows)
     worker.run()
 

@@ -4,6 +4,7 @@ The packet funnel. Each stage counts each packet exactly once, under the outcome
 difference between two stages is what was lost between them. On the way in::
 
     firsthop_rx_xdp_packets_total{verdict, core}      -> steered packets go on
+    firsthop_rx_socket_datagrams_total{outcome}       -> what does not fit a worker's socket; the rest goes on
     firsthop_rx_worker_datagrams_total{outcome}       -> forwarded_* go on
     firsthop_rx_transceiver_datagrams_total{outcome}  -> audio goes on
     firsthop_rx_agent_frames_total{outcome}           -> heard
@@ -13,6 +14,10 @@ and on the way out::
     firsthop_tx_agent_frames_total{outcome}           -> sent
     firsthop_tx_transceiver_datagrams_total{outcome}  -> sent
     firsthop_tx_worker_datagrams_total{outcome}       -> sent
+
+Queues are part of it: what waits too long for a link is ``link_full`` at the worker and ``edge_full`` at the
+transceiver, and what the socket to clients does not take in time ``socket_full``. Nothing is counted before it is known
+which.
 
 Hot paths count in plain integers (``Tally``) that are read when Prometheus asks.
 """
@@ -28,7 +33,7 @@ from prometheus_client.registry import Collector
 
 from firsthop.errors import ConfigError, bind_trouble
 
-__all__ = ["Gauge", "Gauges", "Tally", "serve"]
+__all__ = ["Gauge", "Gauges", "Outside", "Tally", "serve"]
 
 
 class Tally(Counter[str], Collector):
@@ -47,6 +52,20 @@ class Tally(Counter[str], Collector):
         name, what, label = self._family
         family = CounterMetricFamily(name, what, labels=[label])
         for outcome, count in list(self.items()):
+            family.add_metric([outcome], count)
+        yield family
+
+
+class Outside(Collector):
+    """A counter with one label that somebody else keeps, as the kernel: ``read`` gives its values by outcome."""
+
+    def __init__(self, name: str, what: str, label: str, read: Callable[[], Mapping[str, int]]) -> None:
+        self._family = (name, what, label, read)
+
+    def collect(self) -> Iterator[Metric]:
+        name, what, label, read = self._family
+        family = CounterMetricFamily(name, what, labels=[label])
+        for outcome, count in read().items():
             family.add_metric([outcome], count)
         yield family
 

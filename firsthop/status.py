@@ -32,7 +32,9 @@ __all__ = [
 # Counters that stand still on a healthy host, and what it means when they do not. Refused strangers are not here:
 # on a public port they are weather.
 ALARMS = {
-    "link_down": "a transceiver is away or too slow, and what its callers sent was dropped",
+    "link_down": "a transceiver is away, and what its callers sent was dropped",
+    "link_full": "a transceiver is too slow or stands still, and the oldest of what its callers sent was dropped",
+    "buffer_full": "a worker does not keep up with its socket: take calls off its core with firsthop cores",
     "socket_full": "a core or its network cannot keep up with what it should send to callers",
     "table_full": "a worker knows as many flows as it can: new calls lose their audio",
     "kernel_map_full": "the kernel knows as many flows as it can: raise edge.flow_entries",
@@ -274,6 +276,7 @@ def _worker(look: _Look, index: int, cpu: int) -> Worker:
     sent = look.counts(name, "firsthop_tx_worker_datagrams_total")
     lost = [count for outcome, count in received.items() if not outcome.startswith("forwarded_")]
     lost += [count for outcome, count in sent.items() if outcome != "sent"]
+    lost += look.counts(name, "firsthop_rx_socket_datagrams_total").values()
     steered = look.family("supervisor", "firsthop_rx_xdp_packets_total")
     return Worker(
         worker=index,

@@ -48,7 +48,7 @@ def main(host: str, port: int, seconds: float, overheard: list[int]) -> None:
         while time.monotonic() < end:
             for kind, packets in kinds.items():
                 lengths = np.array([len(packet) for packet in packets], np.uint16)
-                sent[kind] += batches.send(to, lengths, memoryview(b"".join(packets)))
+                sent[kind] += batches.send(to, lengths, b"".join(packets))[0]
     print(json.dumps(sent))
 
 

@@ -24,6 +24,7 @@ class Loopback:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sock.bind(("::", 0))
         self.port = sock.getsockname()[1]
+        self.socket = sock
         self.batch = BatchSocket(sock)
 
     def client(self, host: str = "127.0.0.1") -> socket.socket:
@@ -51,10 +52,10 @@ class Loopback:
         assert self.batch.receive() == 0
         return out
 
-    def send(self, batch: list[tuple[bytes, bytes]]) -> int:
+    def send(self, batch: list[tuple[bytes, bytes]]) -> tuple[int, int]:
         addresses = np.frombuffer(b"".join(a for a, _ in batch), np.uint8).reshape(-1, 18)
         lengths = np.array([len(d) for _, d in batch], np.uint16)
-        return self.batch.send(addresses, lengths, memoryview(b"".join(d for _, d in batch)))
+        return self.batch.send(addresses, lengths, b"".join(d for _, d in batch))
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_many_datagrams_reach_several_clients_in_order(loopback: Loopback, host:
     clients = [loopback.client(host) for _ in range(7)]
     # More than one call's worth; few enough bytes a client for any receive buffer.
     batch = [(of(clients[i % 7]), i.to_bytes(2, "big") * (1 + i % 20)) for i in range(BATCH + 100)]
-    assert loopback.send(batch) == len(batch)
+    assert loopback.send(batch) == (len(batch), len(batch))
     for client in clients:
         expected = [datagram for client_address, datagram in batch if client_address == of(client)]
         assert [client.recv(4096) for _ in expected] == expected
@@ -143,27 +144,27 @@ def test_what_is_sent_comes_from_the_shared_port(loopback: Loopback) -> None:
     client = loopback.client()
     client.connect(("127.0.0.1", 9))  # disconnects it from the port, so that the source is seen
     client.connect(("127.0.0.1", loopback.port))
-    assert loopback.send([(of(client), b"hello")]) == 1
+    assert loopback.send([(of(client), b"hello")]) == (1, 1)
     assert client.recvfrom(100)[1] == ("127.0.0.1", loopback.port)
 
 
 def test_empty_datagrams_are_sent_too(loopback: Loopback) -> None:
     client = loopback.client()
-    assert loopback.send([(of(client), b""), (of(client), b"x")]) == 2
+    assert loopback.send([(of(client), b""), (of(client), b"x")]) == (2, 2)
     assert [client.recv(10), client.recv(10)] == [b"", b"x"]
-    assert loopback.send([(of(client), b"")]) == 1
+    assert loopback.send([(of(client), b"")]) == (1, 1)
     assert client.recv(10) == b""
 
 
 def test_nothing_to_send_is_nothing_sent(loopback: Loopback) -> None:
-    assert loopback.send([]) == 0
+    assert loopback.send([]) == (0, 0)
 
 
 def test_one_that_cannot_be_sent_does_not_stop_the_others(loopback: Loopback) -> None:
     client = loopback.client()
     nowhere = address.pack("255.255.255.255", 9)  # broadcast, which the socket may not
     batch = [(of(client), b"a"), (nowhere, b"lost"), (nowhere, b"lost"), (of(client), b"b"), (nowhere, b"lost")]
-    assert loopback.send(batch) == 2
+    assert loopback.send(batch) == (2, 5)
     assert [client.recv(10), client.recv(10)] == [b"a", b"b"]
 
 
@@ -176,3 +177,15 @@ def test_a_client_that_is_gone_does_no_harm_to_the_next(loopback: Loopback) -> N
     assert [client.recv(10) for _ in range(3)] == [b"y"] * 3
     client.send(b"and back")
     assert loopback.received(1) == [(of(client), b"and back")]
+
+
+def test_what_the_kernel_had_no_room_for_is_counted_and_outlives_the_reader(loopback: Loopback) -> None:
+    assert loopback.batch.dropped == 0
+    loopback.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client = loopback.client()
+    for _ in range(100):
+        client.send(bytes(1000))
+    lost = loopback.batch.dropped
+    assert 0 < lost < 100
+    assert BatchSocket(loopback.socket).dropped == lost
+    assert len(loopback.received(100 - lost)) == 100 - lost

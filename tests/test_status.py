@@ -38,6 +38,7 @@ WORKER = """
 firsthop_worker_flows 1
 firsthop_rx_worker_datagrams_total{outcome="forwarded_flow"} %d
 firsthop_rx_worker_datagrams_total{outcome="link_down"} %d
+firsthop_rx_socket_datagrams_total{outcome="buffer_full"} %d
 firsthop_tx_worker_datagrams_total{outcome="sent"} 100
 firsthop_worker_flows_refused_total{reason="kernel_map_full"} 0
 """
@@ -48,8 +49,8 @@ def scrapes(at_s: float, **pages: str) -> dict[str, Scrape]:
     return {name.replace("_", "-"): Scrape(at_s, read(text)) for name, text in pages.items()}
 
 
-def house(at_s: float, *, flow: int, link_down: int = 0, restarts: int = 0) -> dict[str, Scrape]:
-    supervisor, worker = SUPERVISOR % (restarts, flow), WORKER % (flow, link_down)
+def house(at_s: float, *, flow: int, link_down: int = 0, buffer_full: int = 0, restarts: int = 0) -> dict[str, Scrape]:
+    supervisor, worker = SUPERVISOR % (restarts, flow), WORKER % (flow, link_down, buffer_full)
     return scrapes(at_s, supervisor=supervisor, signaling=SIGNALING, worker_0=worker)
 
 
@@ -107,6 +108,14 @@ def test_dropped_datagrams_of_established_flows_are_an_alarm() -> None:
     assert ALARMS["link_down"] in drawn(status, 120)
 
 
+def test_what_the_kernel_had_no_room_for_is_an_alarm_and_a_workers_drop() -> None:
+    status = compare(house(0.0, flow=0, buffer_full=40), house(2.0, flow=50, buffer_full=50), HERE)
+    assert [(alarm.process, alarm.counter, alarm.count) for alarm in status.alarms] == [
+        ("worker-0", "buffer_full", Count(50, 5.0))
+    ]
+    assert status.workers[0].dropped == Count(50, 5.0)
+
+
 def test_nothing_that_answers_is_exit_code_1() -> None:
     assert compare({}, {}, HERE).exit_code == 1
 
@@ -114,7 +123,13 @@ def test_nothing_that_answers_is_exit_code_1() -> None:
 def test_every_alarm_is_a_counter_that_exists() -> None:
     there = {verdict.label for verdict in VERDICTS} | set(OUTCOMES)
     there |= {outcome for tally in counters.all_counters for outcome in tally}
-    assert set(ALARMS) - there == {"socket_full", "table_full", "kernel_map_full", "queue_full"}  # named inside
+    assert set(ALARMS) - there == {  # named inside
+        "buffer_full",
+        "socket_full",
+        "table_full",
+        "kernel_map_full",
+        "queue_full",
+    }
 
 
 def test_a_page_of_somebody_else_is_not_ours() -> None:
@@ -132,7 +147,7 @@ def test_rates_are_short(rate: float, text: str) -> None:
 
 def test_the_view_says_what_xdp_off_costs_and_fits_a_terminal() -> None:
     page = SUPERVISOR.replace('mode="native"} 1', 'mode="off"} 0') % (0, 0)
-    off = compare({}, scrapes(0.0, supervisor=page, worker_0=WORKER % (0, 0)), HERE)
+    off = compare({}, scrapes(0.0, supervisor=page, worker_0=WORKER % (0, 0, 0)), HERE)
     assert "XDP off" in drawn(off)
     assert "forged packets reach the workers" in drawn(off, 120)
     native = drawn(compare(house(0.0, flow=0), house(1.0, flow=1_234_567), HERE))

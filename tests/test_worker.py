@@ -5,236 +5,41 @@ Each datagram is counted exactly once: tests compare the whole funnel before and
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import zmq
-from prometheus_client.parser import text_string_to_metric_families
 from waiting import until
+from working import (
+    ABSENT,
+    KEYS,
+    MINE,
+    OTHER,
+    RX,
+    TX,
+    Bench,
+    Transceiver,
+    a_worker,
+    audio,
+    check,
+    check_under,
+    gained,
+    of,
+)
 
 from edge.worker import OUTCOMES, Spec
-from transceiver import rtp
-from wire import address, frames, link, stun, ufrag
-from wire.frames import Control, Data
-from wire.keys import ClusterKeys, file_text
-
-KEYS = ClusterKeys({1: bytes(range(16)), 2: bytes(16)}, 1, bytes(32))
-MINE, OTHER, ABSENT = 1, 2, 3
-RX, TX = "firsthop_rx_worker_datagrams_total", "firsthop_tx_worker_datagrams_total"
-WORKER = b"edge/worker-0"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def check(transceiver: int, key_id: int = 1) -> bytes:
-    """A STUN check for a call that ``transceiver`` answered."""
-    return check_under(key_id, KEYS.ufrag[key_id], transceiver)
-
-
-def check_under(key_id: int, key: bytes, transceiver: int) -> bytes:
-    sealed = ufrag.seal(transceiver, key_id, key)
-    return stun.binding_request(f"{sealed}:client".encode(), b"password", tie_breaker=1)
-
-
-def audio(ssrc: int, sequence: int = 1) -> bytes:
-    return rtp.build(111, False, sequence, 960, ssrc, b"sealed voice")
-
-
-class Transceiver:
-    """The ROUTER of one transceiver and what has come to it."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
-        self._socket = link.router(context, endpoint, KEYS)
-        self.received: list[tuple[bytes, bytes]] = []
-
-    def drain(self) -> list[tuple[bytes, bytes]]:
-        """(client address, datagram) of everything that came so far."""
-        while self._socket.poll(0):
-            peer, said = self._socket.recv_multipart()
-            assert peer == WORKER
-            message = frames.decode(said)
-            assert isinstance(message, Data)
-            self.received += message.datagrams()
-        return self.received
-
-    def has(self, *datagrams: bytes) -> bool:
-        have = [datagram for _, datagram in self.drain()]
-        return all(datagram in have for datagram in datagrams)
-
-    def send(self, *parts: bytes) -> None:
-        """To the worker, as soon as it is there."""
-
-        def sent() -> bool:
-            try:
-                self._socket.send_multipart([WORKER, *parts], zmq.NOBLOCK)
-            except zmq.ZMQError as e:
-                if e.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                    raise
-                return False
-            return True
-
-        until(sent)
-
-    def path_up(self, client: bytes, *ssrcs: int) -> None:
-        self.send(frames.control("path.up", address=client, ufrag="", ssrcs=list(ssrcs)))
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-@dataclass
-class Bench:
-    """One worker under test. ``sent`` counts the datagrams that clients sent."""
-
-    context: zmq.Context[zmq.Socket[bytes]]
-    directory: Path
-    port: int
-    process: subprocess.Popen[bytes]
-    metrics_port: int
-    lifeline: int
-    transceivers: dict[int, Transceiver] = field(default_factory=dict)
-    clients: list[socket.socket] = field(default_factory=list)
-    sent: int = 0
-
-    def let_go(self) -> None:
-        """As when supervisor and holder die at once; returns when the worker has ended, even as one that hangs."""
-        self.process.send_signal(signal.SIGSTOP)
-        os.close(self.lifeline)
-        self.lifeline = -1
-        assert self.process.wait(30) == -signal.SIGKILL
-
-    def endpoint(self, number: int) -> str:
-        return f"ipc://{self.directory}/{number}"
-
-    def client(self) -> socket.socket:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind(("127.0.0.1", 0))
-        sock.settimeout(30)
-        self.clients.append(sock)
-        return sock
-
-    def to_worker(self, client: socket.socket, *datagrams: bytes) -> None:
-        """Sends and waits until all of them are counted, so that no buffer overflows behind our back."""
-        for datagram in datagrams:
-            client.sendto(datagram, ("127.0.0.1", self.port))
-        self.sent += len(datagrams)
-        until(lambda: sum(self.funnel(RX).values()) >= self.sent)
-
-    def funnel(self, name: str) -> Counter[str]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30) as response:
-            families = list(text_string_to_metric_families(response.read().decode()))
-        samples = [sample for family in families for sample in family.samples if sample.name == name]
-        return Counter({s.labels.get("outcome", ""): int(s.value) for s in samples if s.value})
-
-    def proven(self, client: socket.socket, *ssrcs: int, by: int = MINE) -> None:
-        """The transceiver ``by`` says that this client proved itself, and the worker knows."""
-        before = self.funnel(RX)["forwarded_flow"]
-        self.transceivers[by].path_up(of(client), *ssrcs)
-
-        def known() -> bool:
-            self.to_worker(client, b"\x16known?")
-            return self.funnel(RX)["forwarded_flow"] > before
-
-        until(known)
-
-
-def of(client: socket.socket) -> bytes:
-    """The 18 bytes of a client's address."""
-    return address.pack(*client.getsockname())
-
-
-@contextmanager
-def a_worker(directory: Path) -> Iterator[Bench]:
-    sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-    sock.bind(("::ffff:127.0.0.1", 0))
-    metrics_port = free_port()
-    lifeline, other_end = os.pipe()
-    spec = Spec(
-        edge="edge",
-        index=0,
-        cpu=min(os.sched_getaffinity(0)),
-        lifeline=lifeline,
-        socket=sock.fileno(),
-        not_mine=(),
-        flows=-1,
-        ssrcs=-1,
-        metrics=("127.0.0.1", metrics_port),
-        log=("warning", "json"),
-        transceivers=tuple((number, f"ipc://{directory}/{number}") for number in (MINE, OTHER)),
-        keys=KEYS,
-        key_file=str(directory / "cluster.toml"),
-    )
-    argv = [sys.executable, "-m", "edge.worker"]
-    with (directory / "worker.log").open("wb") as log:
-        process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=(spec.lifeline, spec.socket), stderr=log)
-    context = zmq.Context[zmq.Socket[bytes]]()
-    bench = Bench(context, directory, sock.getsockname()[1], process, metrics_port, other_end)
-    try:
-        assert process.stdin is not None
-        process.stdin.write(spec.dump())
-        process.stdin.close()
-        for number in (MINE, OTHER):
-            bench.transceivers[number] = Transceiver(context, bench.endpoint(number))
-
-        def up() -> bool:
-            assert process.poll() is None, "the worker died"
-            with closing(socket.socket()) as probe:
-                return probe.connect_ex(("127.0.0.1", metrics_port)) == 0
-
-        until(up)
-        # Both links are there when a check for each has come through.
-        client = bench.client()
-
-        def linked() -> bool:
-            bench.to_worker(client, check(MINE), check(OTHER))
-            return all(transceiver.drain() for transceiver in bench.transceivers.values())
-
-        until(linked)
-        yield bench
-        assert process.poll() is None, "the worker died"
-        assert sum(bench.funnel(RX).values()) == bench.sent, "a datagram was counted twice or not at all"
-    finally:
-        process.terminate()
-        process.wait(30)
-        for client in bench.clients:
-            client.close()
-        for transceiver in bench.transceivers.values():
-            transceiver.close()
-        sock.close()
-        os.close(lifeline)
-        if bench.lifeline >= 0:
-            os.close(bench.lifeline)
-        context.term()
+from wire import address, frames, stun, ufrag
+from wire.frames import Control
+from wire.keys import file_text
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with a_worker(tmp_path_factory.mktemp("w")) as bench:
         yield bench
-
-
-def gained(bench: Bench, client: socket.socket, *datagrams: bytes) -> Counter[str]:
-    """What the funnel counts for these."""
-    before = bench.funnel(RX)
-    bench.to_worker(client, *datagrams)
-    return bench.funnel(RX) - before
 
 
 # --- from clients ---

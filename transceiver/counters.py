@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from firsthop.metrics import Tally
 
-__all__ = ["ENDS", "RX_DATAGRAMS", "RX_FRAMES", "TX_DATAGRAMS", "TX_FRAMES", "WIRE_ERRORS", "all_counters"]
+__all__ = ["CONTROL", "ENDS", "RX_DATAGRAMS", "RX_FRAMES", "TX_DATAGRAMS", "TX_FRAMES", "WIRE_ERRORS", "all_counters"]
 
 RX_DATAGRAMS = Tally(
     "firsthop_rx_transceiver_datagrams",
@@ -43,6 +43,11 @@ TX_DATAGRAMS = Tally(
     "Datagrams to the edges, by what became of them",
     ("sent", "no_path", "too_long", "edge_gone", "edge_full"),
 )
+CONTROL = Tally(
+    "firsthop_transceiver_control_messages",
+    "Control messages to the edges, by what became of them",
+    ("sent", "edge_gone", "edge_full"),
+)
 WIRE_ERRORS = Tally("firsthop_transceiver_wire_errors", "Messages from edges that could not be read", ("refused",))
 ENDS = Tally(
     "firsthop_transceiver_sessions_ended",
@@ -60,4 +65,4 @@ ENDS = Tally(
     label="reason",
 )
 
-all_counters = (RX_DATAGRAMS, RX_FRAMES, TX_FRAMES, TX_DATAGRAMS, WIRE_ERRORS, ENDS)
+all_counters = (RX_DATAGRAMS, RX_FRAMES, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS)

@@ -2,23 +2,26 @@
 
 The raw socket is drained without blocking when its descriptor says so; asyncio's own ZeroMQ integration costs
 twelve times as much a message. Outgoing datagrams gather per worker until the loop has run everything that was
-due, then leave as one message.
+due, then leave as one message. Each edge process is a ``Peer``: one that is full keeps nobody else waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import zmq
 
-from transceiver.counters import TX_DATAGRAMS, WIRE_ERRORS
+from transceiver.counters import WIRE_ERRORS
+from transceiver.peer import Peer
 from wire import frames
 from wire.frames import Control, Data, WireError
 
 __all__ = ["Link"]
 
 _MESSAGES_A_TURN = 64
+_FULL_S = 0.004  # until a peer that was full is tried again
 
 
 class Link:
@@ -34,6 +37,9 @@ class Link:
         self._on_data = on_data
         self._on_control = on_control
         self._outbox: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        self._peers: dict[bytes, Peer] = {}
+        self._full: dict[bytes, Peer] = {}
+        self._retry: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
         self._again: asyncio.Handle | None = None
         self._loop.add_reader(socket.fileno(), self._drain)
@@ -46,38 +52,52 @@ class Link:
         self._outbox.setdefault(worker, []).append((address, datagram))
 
     def control(self, peer: bytes, type_: str, **fields: object) -> None:
-        """Sends a control message after the datagrams queued so far: a goodbye leaves before its path goes down."""
+        """Sends a control message after the datagrams queued so far: a goodbye leaves before its path goes down. Only
+        where the peer is full it goes ahead of them."""
         self._flush()
-        self._put(peer, frames.control(type_, **fields))
+        there = self._peer(peer)
+        there.control(frames.control(type_, **fields), time.monotonic())
+        self._sent(peer, there)
 
     def close(self) -> None:
         """Sends what is queued and ends."""
         self._flush()
         self._loop.remove_reader(self._socket.fileno())
-        if self._again is not None:
-            self._again.cancel()
+        for handle in (self._again, self._retry):
+            if handle is not None:
+                handle.cancel()
         # What was just said (goodbyes) may still be in ZeroMQ's hands.
         self._socket.close(linger=200)
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, {}
         for worker, batch in outbox.items():
+            peer = self._peer(worker)
             for at in range(0, len(batch), frames.MAX_DATAGRAMS):
                 part = batch[at : at + frames.MAX_DATAGRAMS]
-                TX_DATAGRAMS[self._put(worker, frames.pack_batch(part))] += len(part)
+                peer.media(len(part), frames.pack_batch(part), time.monotonic())
+            self._sent(worker, peer)
 
-    def _put(self, peer: bytes, message: bytes) -> str:
-        try:
-            self._socket.send_multipart([peer, message], zmq.NOBLOCK)
-        except zmq.Again:
-            return "edge_full"
-        except zmq.ZMQError as e:
-            if e.errno != zmq.EHOSTUNREACH:
-                raise
-            return "edge_gone"
+    def _peer(self, name: bytes) -> Peer:
+        peer = self._peers.get(name)
+        if peer is None:
+            peer = self._peers[name] = Peer(name, self._socket)
+        return peer
+
+    def _sent(self, name: bytes, peer: Peer) -> None:
+        if peer.waits:
+            self._full[name] = peer
+            if self._retry is None:
+                self._retry = self._loop.call_later(_FULL_S, self._flush_full)
         # Sending may swallow the edge that the descriptor shows only once.
         self._look_again()
-        return "sent"
+
+    def _flush_full(self) -> None:
+        self._retry = None
+        full, self._full = self._full, {}
+        for name, peer in full.items():
+            peer.flush(time.monotonic())
+            self._sent(name, peer)
 
     def _look_again(self) -> None:
         if self._again is None and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:

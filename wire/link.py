@@ -1,21 +1,29 @@
 """How the two ends of a ZeroMQ link are set up: bounded, watched by heartbeats, and encrypted between hosts.
 
 On one host (``ipc://``) the file's permissions decide who may connect; over TCP it is CURVE (RFC 26).
+
+What ZeroMQ and the kernel hold cannot be taken back and only gets older, so a link that carries media holds little:
+``MEDIA_HIGH_WATER`` messages a side and direction, and ``_BUFFER_BYTES`` in the kernel. A busy worker sends one message
+a round, so that is 20 to 30 ms of its media; a transceiver one every 4 ms, so 130 ms of its. What finds no room waits
+where the oldest can still be dropped (``wire.outbox``).
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+import sys
 from typing import Any
 
 import zmq
 
 from wire.keys import ClusterKeys
 
-__all__ = ["HIGH_WATER", "dealer", "router"]
+__all__ = ["HIGH_WATER", "MEDIA_HIGH_WATER", "Presence", "dealer", "media_dealer", "router"]
 
-HIGH_WATER = 1000  # messages a queue and peer; each is a batch
+HIGH_WATER = 1000  # messages of signaling's: requests, and nothing that gets old
+MEDIA_HIGH_WATER = 32
+_BUFFER_BYTES = 128 << 10  # the kernel takes it twice, for what it costs itself
 _MAX_MESSAGE_BYTES = 4 << 20
 _HEARTBEAT_MS = 2000
 _DEAD_AFTER_MS = 6000
@@ -27,7 +35,7 @@ def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
         # ZeroMQ would unlink the other's socket and take its place without a word.
         raise zmq.ZMQError(errno.EADDRINUSE)
     sock = context.socket(zmq.ROUTER)
-    _common(sock)
+    _common(sock, MEDIA_HIGH_WATER)
     # A worker that was killed comes back under its name before the old connection is known to be dead.
     sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
     # Say so when a worker is gone or full, instead of dropping in silence.
@@ -46,12 +54,44 @@ def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
 def dealer(context: zmq.Context[Any], endpoint: str, identity: bytes, keys: ClusterKeys) -> Any:
     """An edge process's end; it connects, and connects again, by itself. Sending to a transceiver that is away
     raises zmq.Again at once instead of queueing for a process that may never be back."""
+    return _connected(_dealer(context, HIGH_WATER, identity), endpoint, keys)
+
+
+def media_dealer(context: zmq.Context[Any], endpoint: str, identity: bytes, keys: ClusterKeys) -> tuple[Any, Presence]:
+    """The same for a worker: zmq.Again may also mean that the link is full, and Presence tells which."""
+    sock = _dealer(context, MEDIA_HIGH_WATER, identity)
+    presence = Presence(sock)  # before it connects, or it would miss the first time
+    return _connected(sock, endpoint, keys), presence
+
+
+class Presence:
+    """Whether the other end of a dealer is there. Costs nothing until it is asked; to be asked now and then, because
+    what has happened is kept until then."""
+
+    def __init__(self, dealer: Any) -> None:
+        self._events = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._there = False
+
+    def __bool__(self) -> bool:
+        while True:
+            try:
+                event, _ = self._events.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return self._there
+            self._there = int.from_bytes(event[:2], sys.byteorder) == zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+def _dealer(context: zmq.Context[Any], high_water: int, identity: bytes) -> Any:
     sock = context.socket(zmq.DEALER)
-    _common(sock)
+    _common(sock, high_water)
     sock.setsockopt(zmq.IDENTITY, identity)
     sock.setsockopt(zmq.IMMEDIATE, 1)
     sock.setsockopt(zmq.RECONNECT_IVL, 50)
     sock.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    return sock
+
+
+def _connected(sock: Any, endpoint: str, keys: ClusterKeys) -> Any:
     if endpoint.startswith("tcp://"):
         server_public, _ = keys.curve_server()
         sock.curve_serverkey = server_public
@@ -65,11 +105,13 @@ def _answers(path: str) -> bool:
         return probe.connect_ex(path) == 0
 
 
-def _common(sock: zmq.Socket[bytes]) -> None:
+def _common(sock: zmq.Socket[bytes], high_water: int) -> None:
     for option, value in (
         (zmq.LINGER, 0),
-        (zmq.SNDHWM, HIGH_WATER),
-        (zmq.RCVHWM, HIGH_WATER),
+        (zmq.SNDHWM, high_water),
+        (zmq.RCVHWM, high_water),
+        (zmq.SNDBUF, _BUFFER_BYTES),
+        (zmq.RCVBUF, _BUFFER_BYTES),
         (zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES),
         (zmq.HEARTBEAT_IVL, _HEARTBEAT_MS),
         (zmq.HEARTBEAT_TIMEOUT, _DEAD_AFTER_MS),

@@ -1,0 +1,145 @@
+"""The transceiver's end of the links: who is full or gone costs nobody else anything, and media goes before control."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import zmq
+from waiting import eventually
+
+from transceiver.counters import CONTROL, TX_DATAGRAMS, WIRE_ERRORS
+from transceiver.link import Link
+from wire import frames, link
+from wire.frames import Control, Data
+from wire.keys import ClusterKeys
+
+KEYS = ClusterKeys({1: bytes(16)}, 1, bytes(32))
+CLIENT = bytes(range(18))
+SLOW, QUICK = b"edge/worker-0", b"edge/worker-1"
+BIG = bytes(60_000)
+
+
+class Ends:
+    """A transceiver's link, and workers by name."""
+
+    def __init__(self, directory: Path) -> None:
+        self.context = zmq.Context[zmq.Socket[bytes]]()
+        endpoint = f"ipc://{directory}/link"
+        self.heard: list[tuple[bytes, Data | Control]] = []
+        router = link.router(self.context, endpoint, KEYS)
+        self.link = Link(router, lambda *said: self.heard.append(said), lambda *said: self.heard.append(said))
+        self.workers = {name: link.media_dealer(self.context, endpoint, name, KEYS)[0] for name in (SLOW, QUICK)}
+        self.got: dict[bytes, list[Data | Control]] = {SLOW: [], QUICK: []}
+
+    async def linked(self) -> None:
+        """Returns when both have been heard."""
+
+        def both() -> bool:
+            for dealer in self.workers.values():
+                if dealer.poll(0, zmq.POLLOUT):
+                    dealer.send(frames.control("hello"), zmq.NOBLOCK)
+            return {name for name, _ in self.heard} == set(self.workers)
+
+        await eventually(both)
+
+    def drain(self, name: bytes) -> list[Data | Control]:
+        """Everything that ``name`` has been told."""
+        while self.workers[name].poll(0):
+            self.got[name].append(frames.decode(self.workers[name].recv()))
+        return self.got[name]
+
+    async def fill(self) -> int:
+        """Sends to SLOW until something has been dropped; returns how many."""
+        before, sent = TX_DATAGRAMS["edge_full"], 0
+        while TX_DATAGRAMS["edge_full"] == before:
+            self.link.send(SLOW, CLIENT, sent.to_bytes(4, "big") + BIG)
+            sent += 1
+            await asyncio.sleep(0.001)
+        return sent
+
+    def heard_by_slow(self) -> list[int]:
+        """The numbers of those of ``fill`` that arrived."""
+        batches = [said for said in self.drain(SLOW) if isinstance(said, Data)]
+        return [int.from_bytes(datagram[:4], "big") for batch in batches for _, datagram in batch.datagrams()]
+
+
+@pytest.fixture
+async def ends(tmp_path: Path) -> AsyncIterator[Ends]:
+    ends = Ends(tmp_path)
+    await ends.linked()
+    yield ends
+    ends.link.close()
+    ends.context.destroy(linger=0)
+
+
+async def test_a_worker_that_reads_nothing_costs_another_nothing(ends: Ends) -> None:
+    await ends.fill()
+    before = TX_DATAGRAMS["sent"]
+    ends.link.send(QUICK, CLIENT, b"for the quick one")
+    await asyncio.sleep(0)
+    await eventually(lambda: ends.drain(QUICK))
+    assert TX_DATAGRAMS["sent"] == before + 1
+
+
+async def test_the_oldest_media_goes_and_the_newest_arrives(ends: Ends) -> None:
+    sent = await ends.fill()
+    ends.link.send(SLOW, CLIENT, sent.to_bytes(4, "big"))
+    await eventually(lambda: sent in ends.heard_by_slow())
+    heard = ends.heard_by_slow()
+    assert heard == sorted(set(heard))
+    lost = sorted(set(range(sent)) - set(heard))
+    assert lost
+    # What was dropped had waited in vain; what was sent after the last of it is all there.
+    assert set(range(lost[-1] + 1, sent + 1)) <= set(heard)
+
+
+async def test_control_is_not_dropped_where_media_is(ends: Ends) -> None:
+    before = Counter(CONTROL)
+    await ends.fill()
+    for i in range(200):
+        ends.link.control(SLOW, "path.up", address=CLIENT, ufrag="", ssrcs=[i])
+    dropped = TX_DATAGRAMS["edge_full"]
+    await eventually(lambda: TX_DATAGRAMS["edge_full"] > dropped)  # media goes on getting too old
+
+    def told() -> list[int]:
+        return [said.fields["ssrcs"][0] for said in ends.drain(SLOW) if isinstance(said, Control)]
+
+    await eventually(lambda: len(told()) == 200)
+    assert told() == list(range(200))
+    assert Counter(CONTROL) - before == {"sent": 200}
+
+
+async def test_media_does_not_overtake_the_path_that_it_needs(ends: Ends) -> None:
+    await ends.fill()
+    ends.link.control(SLOW, "path.up", address=CLIENT, ufrag="", ssrcs=[])
+    ends.link.send(SLOW, CLIENT, b"response")
+    await eventually(lambda: any(isinstance(s, Data) and s.body == b"response" for s in ends.drain(SLOW)))
+    said = ends.got[SLOW]
+    up = next(i for i, message in enumerate(said) if isinstance(message, Control))
+    response = next(i for i, message in enumerate(said) if isinstance(message, Data) and message.body == b"response")
+    assert up < response
+
+
+async def test_a_worker_that_is_gone_is_counted_and_what_waited_for_it_with_it(ends: Ends) -> None:
+    await ends.fill()
+    ends.link.control(SLOW, "path.up", address=CLIENT, ufrag="", ssrcs=[])
+    gone, control = TX_DATAGRAMS["edge_gone"], CONTROL["edge_gone"]
+    ends.workers[SLOW].close()
+    await eventually(lambda: CONTROL["edge_gone"] == control + 1)
+
+    def counted() -> bool:
+        ends.link.send(SLOW, CLIENT, b"x")
+        return TX_DATAGRAMS["edge_gone"] > gone
+
+    await eventually(counted)
+
+
+async def test_a_message_that_cannot_be_read_is_counted(ends: Ends) -> None:
+    before = WIRE_ERRORS["refused"]
+    ends.workers[QUICK].send(b"\xc1")
+    ends.workers[QUICK].send_multipart([b"two", b"parts"])
+    await eventually(lambda: WIRE_ERRORS["refused"] == before + 2)

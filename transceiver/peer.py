@@ -1,0 +1,83 @@
+"""One process of an edge, as the transceiver's link sees it: what is for it, and what waits while it is full.
+
+Media waits a moment and then the oldest goes (``wire.outbox``). Control messages are kept and go first: a path that
+the worker knows a little early does no harm, one that it never hears of costs a call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import zmq
+
+from transceiver.counters import CONTROL, TX_DATAGRAMS
+from wire.outbox import Outbox
+
+__all__ = ["Peer"]
+
+_MOST_CONTROL = 4096  # more than a full transceiver says until heartbeats tell that the other is gone
+
+
+class Peer:
+    """Sends to ``name`` by a ROUTER, and counts what becomes of it."""
+
+    def __init__(self, name: bytes, router: zmq.Socket[bytes]) -> None:
+        self._name = name
+        self._router = router
+        self._control: deque[bytes] = deque()
+        self._media = Outbox[tuple[int, bytes]](lambda batch: self._count("edge_full", batch[0]))
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits for room."""
+        return bool(self._control or self._media)
+
+    def control(self, message: bytes, now: float) -> None:
+        """Sends a control message, at once or as soon as there is room."""
+        self._control.append(message)
+        if len(self._control) > _MOST_CONTROL:
+            self._control.popleft()
+            CONTROL["edge_full"] += 1
+        self.flush(now)
+
+    def media(self, count: int, message: bytes, now: float) -> None:
+        """Sends a data message of ``count`` datagrams, at once or soon."""
+        self._media.put((count, message), len(message), now)
+        self.flush(now)
+
+    def flush(self, now: float) -> None:
+        """Sends what waits, as far as there is room for it; ``now`` is in seconds, monotonic."""
+        try:
+            while self._control:
+                if not self._put(self._control[0]):
+                    break
+                self._control.popleft()
+                CONTROL["sent"] += 1
+            self._media.flush(self._give, now)
+        except ConnectionResetError:
+            CONTROL["edge_gone"] += len(self._control)
+            self._control.clear()
+            for count, _ in self._media.clear():
+                self._count("edge_gone", count)
+
+    def _give(self, batch: tuple[int, bytes]) -> tuple[int, bytes] | None:
+        # While a path is not yet known, what is for it would be dropped.
+        if self._control or not self._put(batch[1]):
+            return batch
+        self._count("sent", batch[0])
+        return None
+
+    def _put(self, message: bytes) -> bool:
+        """False where there is no room. Raises ConnectionResetError where nobody is there."""
+        try:
+            self._router.send_multipart([self._name, message], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as e:
+            if e.errno != zmq.EHOSTUNREACH:
+                raise
+            raise ConnectionResetError from None
+        return True
+
+    def _count(self, outcome: str, count: int) -> None:
+        TX_DATAGRAMS[outcome] += count
