@@ -27,7 +27,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _SOCKADDR_BYTES = 28  # family 2, port 2, flow info 4, address 16, scope 4
 _NAME_BYTES = 32  # the same, filled up so that the address is two whole words of 64 bits
 _MMSGHDR_WORDS = 8  # name, name length, iov, iov length, control, control length, flags, message length
-_NAME, _NAME_LENGTH, _IOV, _IOV_LENGTH, _LENGTH = 0, 1, 2, 3, 7
+_NAME, _NAME_LENGTH, _IOV, _IOV_LENGTH, _CONTROL, _CONTROL_LENGTH, _LENGTH = 0, 1, 2, 3, 4, 5, 7
+_SO_TIMESTAMPNS = 35
+_TIME_BYTES = 32  # struct cmsghdr 16, struct timespec 16
 
 _SO_MEMINFO, _MEMINFO_BYTES = 55, 36  # linux/sock_diag.h: nine words of 32 bits, the last of them the drops
 
@@ -68,6 +70,11 @@ class BatchSocket:
         self._in = _Messages()
         self._in.iov[:, 0] = self.data.ctypes.data + self.data.strides[0] * np.arange(BATCH, dtype=np.uint64)
         self._in.iov[:, 1] = ROOM_BYTES + 1
+        # The kernel says when it got the first of a batch: one control message a batch is enough to know the oldest.
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._time = (ctypes.c_int64 * (_TIME_BYTES // 8))()
+        self._in.headers[0, _CONTROL] = ctypes.addressof(self._time)
+        self._time_length = ctypes.c_uint64.from_address(self._in.headers.ctypes.data + 8 * _CONTROL_LENGTH)
         self._addresses: Bytes = np.zeros((BATCH, 18), np.uint8)
         self._out = _Messages()
         self._out.names[:, :2] = np.frombuffer(np.uint16(socket.AF_INET6).tobytes(), np.uint8)
@@ -84,6 +91,7 @@ class BatchSocket:
 
     def receive(self) -> int:
         """How many datagrams came, at most BATCH; 0 when there are none."""
+        self._time_length.value = _TIME_BYTES
         count: int = _libc.recvmmsg(self._fd, self._in.pointer, BATCH, socket.MSG_DONTWAIT, None)
         if count < 0:
             number = ctypes.get_errno()
@@ -94,6 +102,11 @@ class BatchSocket:
                 raise OSError(number, os.strerror(number))
         self._count = count
         return count
+
+    @property
+    def came_ns(self) -> int:
+        """When the kernel got the batch's first datagram: nanoseconds of CLOCK_REALTIME, which may jump."""
+        return self._time[2] * 1_000_000_000 + self._time[3]
 
     @property
     def lengths(self) -> npt.NDArray[np.uint16]:

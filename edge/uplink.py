@@ -3,37 +3,55 @@
 A datagram is counted when its fate is known: its outcome when ZeroMQ took its batch, ``link_down`` where no transceiver
 is there, ``link_full`` when one is there but so far behind that the batch got too old (``wire.outbox``). So a
 transceiver that stands still costs its own callers their media, and nobody else a microsecond.
+
+Two times are taken of each batch: how old its oldest datagram was when ZeroMQ took it, since the kernel received it,
+and how long the link took there and back (``wire.frames``). The kernel tells the first by CLOCK_REALTIME: this is the
+only place where that clock is asked, and when it is set some ages are left out, nothing else.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import zmq
 
+from firsthop.histogram import Histogram
 from firsthop.metrics import Tally
 from wire import link
+from wire.frames import Data
 from wire.keys import ClusterKeys
 from wire.outbox import Outbox
 
-__all__ = ["Uplink"]
+__all__ = ["Counts", "Uplink"]
 
 
-# A data message, and how many of its datagrams are to be counted as what when it is sent. Tuples, because there is one
-# a batch: a dataclass costs half a microsecond.
-_Batch = tuple[bytes, dict[str, int]]
+# A data message, how many of its datagrams are to be counted as what when it is sent, and when the kernel got the first
+# of them. Tuples, because there is one a batch: a dataclass costs half a microsecond.
+_Batch = tuple[bytes, dict[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the links of a worker count: datagrams by outcome; how old batches are by the transceiver that they are for,
+    and its link's round trips."""
+
+    outcomes: Tally
+    age: Histogram
+    round_trip: Histogram
 
 
 class Uplink:
-    """The link to the transceiver ``number`` at ``endpoint``; outcomes are counted in ``tally``."""
+    """The link to the transceiver ``number`` at ``endpoint``."""
 
     def __init__(
-        self, context: zmq.Context[Any], number: int, endpoint: str, identity: bytes, keys: ClusterKeys, tally: Tally
+        self, context: zmq.Context[Any], number: int, endpoint: str, identity: bytes, keys: ClusterKeys, counts: Counts
     ) -> None:
         self.number = number
         self.dealer, self._there = link.media_dealer(context, endpoint, identity, keys)
-        self._tally = tally
+        self._tally = counts.outcomes
+        self._age, self._round_trip = counts.age.of(str(number)), counts.round_trip.of(str(number))
         self._outbox = Outbox[_Batch](lambda batch: self._lose(batch, "link_full"))
 
     @property
@@ -41,9 +59,10 @@ class Uplink:
         """Whether anything waits for room."""
         return len(self._outbox) > 0
 
-    def send(self, message: bytes, outcomes: dict[str, int]) -> None:
-        """Passes a data message on, whose datagrams count as ``outcomes`` says (outcome to number)."""
-        batch = (message, outcomes)
+    def send(self, message: bytes, outcomes: dict[str, int], came_ns: int) -> None:
+        """Passes a data message on, whose datagrams count as ``outcomes`` says (outcome to number); ``came_ns`` is when
+        the kernel got the first, by CLOCK_REALTIME."""
+        batch = (message, outcomes, came_ns)
         if not self._outbox and self._give(batch) is None:
             return
         self._outbox.put(batch, len(message), time.monotonic())
@@ -56,16 +75,22 @@ class Uplink:
             for batch in self._outbox.clear():
                 self._lose(batch, "link_down")
 
+    def echoed(self, message: Data) -> None:
+        """Takes the link's round trip from a message of the transceiver's."""
+        if message.stamp_ns:
+            self._round_trip.add(time.monotonic_ns() - message.stamp_ns - message.held_ns)
+
     def look(self) -> None:
         """To be called about once a second: takes note of who came and went."""
         bool(self._there)
 
     def _give(self, batch: _Batch) -> _Batch | None:
-        message, outcomes = batch
+        message, outcomes, came_ns = batch
         try:
             self.dealer.send(message, zmq.NOBLOCK)
         except zmq.Again:
             return batch
+        self._age.add(time.time_ns() - came_ns)
         for outcome, count in outcomes.items():
             self._tally[outcome] += count
         return None

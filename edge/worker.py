@@ -28,9 +28,10 @@ from edge.flowtable import NOBODY, FlowTable, words
 from edge.kernel import FlowStore
 from edge.outlet import Outlet
 from edge.process import call_itself, drop_capabilities, end_with
-from edge.uplink import Uplink
+from edge.uplink import Counts, Uplink
 from firsthop import logs, metrics
 from firsthop.following import LOOK_EVERY_S, ufrag_keys
+from firsthop.histogram import Histogram
 from firsthop.metrics import Tally
 from wire import frames, stun, ufrag
 from wire.keys import ClusterKeys, KeyFile
@@ -128,12 +129,20 @@ class Worker:
         self.lost_flows = Tally(
             "firsthop_worker_flows_refused", "Flows that found no room", ("table_full", "kernel_map_full")
         )
+        self.age = Histogram(
+            "firsthop_worker_age",
+            "Age of the oldest datagram of a batch when the link took it, since the kernel received it",
+            "transceiver",
+        )
+        self.round_trip = Histogram(
+            "firsthop_link_round_trip", "Time to a transceiver and back, less what it held a batch", "transceiver"
+        )
         self._outlet = Outlet(self._socket, self.tx)
         context = zmq.Context[zmq.Socket[bytes]]()
         name = f"{spec.edge}/worker-{spec.index}".encode()
+        counts = Counts(self.rx, self.age, self.round_trip)
         self._uplinks = {
-            number: Uplink(context, number, endpoint, name, spec.keys, self.rx)
-            for number, endpoint in spec.transceivers
+            number: Uplink(context, number, endpoint, name, spec.keys, counts) for number, endpoint in spec.transceivers
         }
         self._ways: tuple[Outlet | Uplink, ...] = (self._outlet, *self._uplinks.values())
         self._poller = zmq.Poller()
@@ -283,7 +292,8 @@ class Worker:
         self, owner: int, addresses: npt.NDArray[np.uint8], lengths: Lengths, body: bytes, outcomes: dict[str, int]
     ) -> None:
         """Sends a batch to ``owner``; what it counts as is ``outcomes`` when it has left."""
-        self._uplinks[owner].send(frames.data(addresses.tobytes(), lengths, body), outcomes)
+        message = frames.data(addresses.tobytes(), lengths, body, time.monotonic_ns())
+        self._uplinks[owner].send(message, outcomes, self._socket.came_ns)
 
     # --- transceivers to clients
 
@@ -299,6 +309,7 @@ class Worker:
                 message = frames.decode(said)
                 if isinstance(message, frames.Data):
                     count += len(message)
+                    uplink.echoed(message)
                     self._to_clients(number, message)
                 else:
                     self._control(number, message)
@@ -390,7 +401,7 @@ def main() -> None:
         "outcome",
         lambda: {"buffer_full": worker.dropped},
     )
-    tallies = (worker.rx, worker.tx, worker.wire_errors, worker.lost_flows)
+    tallies = (worker.rx, worker.tx, worker.wire_errors, worker.lost_flows, worker.age, worker.round_trip)
     metrics.serve("edge.metrics", *spec.metrics, flows, dropped, *tallies, ufrag_keys(lambda: worker.keys))
     logs.get().info("ready", flows=worker.flows)
     worker.run()

@@ -19,6 +19,14 @@ Queues are part of it: what waits too long for a link is ``link_full`` at the wo
 transceiver, and what the socket to clients does not take in time ``socket_full``. Nothing is counted before it is known
 which.
 
+Two histograms say how late media is, by transceiver and per batch (``firsthop.histogram``)::
+
+    firsthop_worker_age_seconds          its oldest datagram, from the kernel's receipt until the link took the batch
+    firsthop_link_round_trip_seconds     to the transceiver and back, less what it held the batch; with what waits for
+                                         the transceiver's event loop and for the worker's next round
+
+``..._left_out_total`` beside each counts what a clock that was set, or a lie, made of a duration.
+
 Hot paths count in plain integers (``Tally``) that are read when Prometheus asks.
 """
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from firsthop.percentiles import Latency, between
+
 __all__ = [
     "ALARMS",
     "Alarm",
@@ -101,7 +103,9 @@ class Xdp:
 @dataclass(frozen=True, slots=True)
 class Worker:
     """``steered`` is what XDP sent to its core, by verdict; ``received`` and ``sent`` are by outcome; ``slots`` is its
-    core's share of new calls in 1/256, 0: it is out; None without XDP."""
+    core's share of new calls in 1/256, 0: it is out; None without XDP. ``dropped`` is what of both was lost, and what
+    its socket had no room for. By transceiver: ``held`` is for how long datagrams were in the worker, ``links`` the
+    round trips of its links; of the interval, and only where there were any."""
 
     worker: int
     cpu: int
@@ -114,6 +118,8 @@ class Worker:
     sent: Counts
     flows_refused: Counts
     dropped: Count
+    held: dict[str, Latency]
+    links: dict[str, Latency]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +271,17 @@ class _Look:
             return {}
         return {key[1]: int(value) for key, value in self.after[process].samples.items() if key[0] == name}
 
+    def latencies(self, process: str, name: str) -> dict[str, Latency]:
+        """What a histogram with one label, that sorts after ``le``, says of the time between the scrapes."""
+        sides: list[dict[str, dict[str, float]]] = [{}, {}]
+        for side, scrapes in zip(sides, (self._before, self.after), strict=True):
+            for key, value in scrapes[process].samples.items() if process in scrapes else ():
+                if key[0] == f"{name}_bucket":
+                    side.setdefault(key[2], {})[key[1]] = value
+        before, after = sides
+        found = {label: between(before.get(label, {}), buckets) for label, buckets in after.items()}
+        return {label: latency for label, latency in found.items() if latency is not None}
+
     def restarts(self, child: str) -> Count:
         """How often the supervisor had to start it again."""
         return self.counts("supervisor", "firsthop_edge_restarts_total").get(child, Count())
@@ -291,6 +308,8 @@ def _worker(look: _Look, index: int, cpu: int) -> Worker:
         sent=sent,
         flows_refused=look.counts(name, "firsthop_worker_flows_refused_total"),
         dropped=total(lost),
+        held=look.latencies(name, "firsthop_worker_age_seconds"),
+        links=look.latencies(name, "firsthop_link_round_trip_seconds"),
     )
 
 

@@ -53,6 +53,8 @@ def view(status: Status) -> RenderableType:
     if status.signaling is not None:
         sections.append(_section("signaling, by status", status.signaling.responses))
     parts += _flowing(sections)
+    if (times := _times(status)) is not None:
+        parts.append(times)
     for transceiver in status.transceivers:
         parts += _transceiver(transceiver)
     if status.alarms:
@@ -123,6 +125,19 @@ def _transceiver(transceiver: Transceiver) -> list[RenderableType]:
         _section("calls ended", transceiver.ended),
     ]
     return [title, *_flowing(sections)]
+
+
+def _times(status: Status) -> RenderableType | None:
+    """How long datagrams were in each worker, and its links take; None where nothing passed."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in ("core", "transceiver", "in worker\np50 ms", "\np99 ms", "link and back\np50 ms", "\np99 ms"):
+        table.add_column(Text(heading, justify="right"), justify="right", no_wrap=True, vertical="bottom")
+    for worker in status.workers:
+        for transceiver in sorted({*worker.held, *worker.links}, key=int):
+            times = [worker.held.get(transceiver), worker.links.get(transceiver)]
+            figures = [(f"{t.p50_ms:.2f}", f"{t.p99_ms:.2f}") if t else ("-", "-") for t in times]
+            table.add_row(str(worker.cpu), transceiver, *figures[0], *figures[1])
+    return Padding(table, (0, 0, 1, 0)) if table.row_count else None
 
 
 def _alarms(status: Status) -> Table:

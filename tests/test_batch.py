@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -189,3 +190,16 @@ def test_what_the_kernel_had_no_room_for_is_counted_and_outlives_the_reader(loop
     assert 0 < lost < 100
     assert BatchSocket(loopback.socket).dropped == lost
     assert len(loopback.received(100 - lost)) == 100 - lost
+
+
+def test_the_kernel_says_when_it_got_the_first_of_each_batch(loopback: Loopback) -> None:
+    client = loopback.client()
+    for _ in range(3):
+        before = time.time_ns()
+        client.send(b"first")
+        between = time.time_ns()
+        client.send(b"second")
+        while loopback.batch.receive() == 0:
+            pass
+        assert before <= loopback.batch.came_ns <= between
+        loopback.batch.receive()

@@ -14,6 +14,7 @@ from wire.frames import (
     VERSION,
     Control,
     Data,
+    OtherVersionError,
     WireError,
     control,
     data,
@@ -25,7 +26,7 @@ A, B = address.pack("192.0.2.1", 1), address.pack("2001:db8::1", 2)
 
 
 def data_message(lengths: object, addresses: object, *bodies: object) -> bytes:
-    packed: bytes = msgpack.packb([VERSION, "data", lengths, addresses, *bodies])
+    packed: bytes = msgpack.packb([VERSION, "data", 0, 0, lengths, addresses, *bodies])
     return packed
 
 
@@ -58,6 +59,21 @@ def test_arrays_arrive_as_they_were() -> None:
     assert message.lengths.tolist() == [3, 2]
 
 
+def test_stamps_arrive_as_they_were() -> None:
+    message = decode(pack_batch([(A, b"a")], stamp_ns=2**62, held_ns=1))
+    assert isinstance(message, Data)
+    assert (message.stamp_ns, message.held_ns) == (2**62, 1)
+    message = decode(pack_batch([(A, b"a")]))
+    assert isinstance(message, Data)
+    assert (message.stamp_ns, message.held_ns) == (0, 0)
+
+
+@pytest.mark.parametrize("stamps", [(None, 0), (0, None), ("1", 0), (1.5, 0), (0, b"1"), (True, 0), ([], 0)])
+def test_stamps_that_are_no_numbers_are_refused(stamps: tuple[object, object]) -> None:
+    with pytest.raises(WireError, match="not numbers"):
+        decode(msgpack.packb([VERSION, "data", *stamps, b"\1\0", A, b"a"]))
+
+
 def test_lengths_are_little_endian_whatever_the_array_says() -> None:
     message = decode(data(A, np.array([258], ">u2"), bytes(258)))
     assert isinstance(message, Data)
@@ -78,7 +94,7 @@ def test_a_control_message_may_have_no_fields() -> None:
 
 @pytest.mark.parametrize("version", [0, VERSION + 1, -1, "1", None, 2**60])
 def test_another_version_names_both(version: object) -> None:
-    with pytest.raises(WireError) as refused:
+    with pytest.raises(OtherVersionError) as refused:
         decode(msgpack.packb([version, "control", {"type": "health"}]))
     assert f"wire version {version!r}" in str(refused.value)
     assert f"speaks {VERSION}" in str(refused.value)
@@ -176,7 +192,7 @@ def test_random_bytes_raise_nothing_but_wire_errors() -> None:
         noise = rng.randbytes(rng.randrange(0, 64))
         mutated = bytearray(genuine)
         mutated[rng.randrange(len(mutated))] = rng.randrange(256)
-        for said in (noise, b"\x95\x02\xa4data" + noise, b"\x93\x02\xa7control" + noise, bytes(mutated)):
+        for said in (noise, b"\x97\x03\xa4data" + noise, b"\x93\x03\xa7control" + noise, bytes(mutated)):
             try:
                 message = decode(said)
             except WireError:

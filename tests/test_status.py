@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from observing import received
+from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 from waiting import until
 
 from bpf.verdicts import VERDICTS
 from edge.worker import OUTCOMES
 from firsthop.cli import main
+from firsthop.histogram import Durations, Histogram
 from firsthop.status import ALARMS, Count, Scrape, Status, compare, read, worker_cpus
 from firsthop.status_view import per_second, view
 from lab.appliance import Appliance, Loopback
@@ -43,6 +45,15 @@ firsthop_tx_worker_datagrams_total{outcome="sent"} 100
 firsthop_worker_flows_refused_total{reason="kernel_map_full"} 0
 """
 SIGNALING = 'firsthop_signaling_responses_total{status="201"} 1\n'
+
+
+def times(name: str, transceiver: int, durations: Durations) -> str:
+    """The histogram ``name`` as a worker shows it."""
+    histogram = Histogram(name, "t", "transceiver")
+    histogram._durations[str(transceiver)] = durations
+    registry = CollectorRegistry()
+    registry.register(histogram)
+    return generate_latest(registry).decode()
 
 
 def scrapes(at_s: float, **pages: str) -> dict[str, Scrape]:
@@ -114,6 +125,29 @@ def test_what_the_kernel_had_no_room_for_is_an_alarm_and_a_workers_drop() -> Non
         ("worker-0", "buffer_full", Count(50, 5.0))
     ]
     assert status.workers[0].dropped == Count(50, 5.0)
+
+
+def test_percentiles_are_of_the_time_between_the_scrapes() -> None:
+    age, trip = Durations(), Durations()
+    pages = []
+    for ns in (1_000_000_000, 400_000):  # what was slow was before
+        for _ in range(1000):
+            age.add(ns)
+            trip.add(2 * ns)
+        page = times("firsthop_worker_age", 7, age) + times("firsthop_link_round_trip", 7, trip)
+        pages.append(page + WORKER % (0, 0, 0))
+    supervisor = SUPERVISOR % (0, 0)
+    before, after = (scrapes(at, supervisor=supervisor, worker_0=page) for at, page in enumerate(pages))
+    status = compare(before, after, HERE)
+    (worker,) = status.workers
+    assert worker.held["7"].count == worker.links["7"].count == 1000
+    assert 0.26 <= worker.held["7"].p50_ms <= worker.held["7"].p99_ms <= 0.53
+    assert 0.52 <= worker.links["7"].p50_ms <= worker.links["7"].p99_ms <= 1.05
+    assert f"{worker.links['7'].p99_ms:.2f}" in drawn(status)
+    assert status.as_json()["workers"][0]["held"]["7"]["p99_ms"] == worker.held["7"].p99_ms
+    # Nothing happened since; then one that was started again, and counts from nothing.
+    assert compare(after, after, HERE).workers[0].held == {}
+    assert compare(after, before, HERE).workers[0].held["7"].p50_ms > 500
 
 
 def test_nothing_that_answers_is_exit_code_1() -> None:
@@ -188,6 +222,12 @@ def test_one_call_is_one_flow_and_a_killed_worker_is_one_restart(here: Appliance
         assert code == 0
         assert said["ok"]
         assert said["xdp"]["mode"] == "off"
+
+        def timed() -> bool:
+            workers = as_json(here)[1]["workers"]
+            return any("1" in worker["held"] and "1" in worker["links"] for worker in workers)
+
+        until(timed)
         assert said["signaling"]["responses"]["201"]["total"] == 1
         assert [(t["id"], t["up"], t["sessions"]) for t in said["transceivers"]] == [(1, True, 1)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -143,3 +144,21 @@ async def test_a_message_that_cannot_be_read_is_counted(ends: Ends) -> None:
     ends.workers[QUICK].send(b"\xc1")
     ends.workers[QUICK].send_multipart([b"two", b"parts"])
     await eventually(lambda: WIRE_ERRORS["refused"] == before + 2)
+
+
+async def test_a_stamp_is_given_back_once_with_the_time_that_it_was_held(ends: Ends) -> None:
+    stamp = time.monotonic_ns()
+    heard = len(ends.heard)
+    ends.workers[QUICK].send(frames.pack_batch([(CLIENT, b"up")], stamp_ns=stamp))
+    await eventually(lambda: len(ends.heard) > heard)
+    for _ in range(2):
+        ends.link.send(QUICK, CLIENT, b"down")
+        await asyncio.sleep(0)
+    await eventually(lambda: len(ends.drain(QUICK)) == 2)
+    elapsed = time.monotonic_ns() - stamp
+    first, second = ends.got[QUICK]
+    assert isinstance(first, Data)
+    assert isinstance(second, Data)
+    assert first.stamp_ns == stamp
+    assert 0 < first.held_ns < elapsed
+    assert (second.stamp_ns, second.held_ns) == (0, 0)

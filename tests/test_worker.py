@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,6 +225,32 @@ def test_a_message_that_cannot_be_used_is_counted_and_kills_nothing(bench: Bench
     bench.transceivers[MINE].send(said)
     bench.proven(marker)
     assert bench.funnel("firsthop_worker_wire_errors_total") - before == {"refused": 1}
+
+
+# --- times ---
+
+
+def test_ages_and_round_trips_are_measured_of_each_batch(bench: Bench) -> None:
+    client, transceiver = bench.client(), bench.transceivers[MINE]
+    bench.proven(client)
+
+    def taken(name: str) -> int:
+        # Both transceivers' histograms; nothing is said to the other meanwhile.
+        return bench.funnel(f"{name}_seconds_count").total()
+
+    ages, trips = taken("firsthop_worker_age"), taken("firsthop_link_round_trip")
+    bench.to_worker(client, b"\x16up")
+    until(lambda: taken("firsthop_worker_age") > ages)
+    stamp = transceiver.stamp_of(b"\x16up")
+    assert 0 < stamp < time.monotonic_ns()
+    transceiver.send(frames.pack_batch([(of(client), b"down")], stamp, 1))
+    until(lambda: taken("firsthop_link_round_trip") == trips + 1)
+    # One that cannot be is no round trip, and no reason to lose what came with it.
+    client.recv(100)
+    transceiver.send(frames.pack_batch([(of(client), b"from the future")], 2**63, 1))
+    assert client.recv(100) == b"from the future"
+    until(lambda: bench.funnel("firsthop_link_round_trip_left_out_total").total() == 1)
+    assert taken("firsthop_link_round_trip") == trips + 1
 
 
 # --- trouble ---

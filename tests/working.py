@@ -56,6 +56,7 @@ class Transceiver:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         self._socket = link.router(context, endpoint, KEYS)
         self.received: list[tuple[bytes, bytes]] = []
+        self._stamps: list[tuple[list[tuple[bytes, bytes]], int]] = []
 
     def drain(self) -> list[tuple[bytes, bytes]]:
         """(client address, datagram) of everything that came so far."""
@@ -65,7 +66,13 @@ class Transceiver:
             message = frames.decode(said)
             assert isinstance(message, Data)
             self.received += message.datagrams()
+            self._stamps.append((message.datagrams(), message.stamp_ns))
         return self.received
+
+    def stamp_of(self, datagram: bytes) -> int:
+        """The stamp of the message that brought ``datagram``, as soon as it is there."""
+        until(lambda: self.has(datagram))
+        return next(stamp for batch, stamp in self._stamps if datagram in [sent for _, sent in batch])
 
     def has(self, *datagrams: bytes) -> bool:
         have = [datagram for _, datagram in self.drain()]
@@ -134,7 +141,7 @@ class Bench:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30) as response:
             families = list(text_string_to_metric_families(response.read().decode()))
         samples = [sample for family in families for sample in family.samples if sample.name == name]
-        return Counter({s.labels.get("outcome", ""): int(s.value) for s in samples if s.value})
+        return Counter({next(iter(s.labels.values()), ""): int(s.value) for s in samples if s.value})
 
     def proven(self, client: socket.socket, *ssrcs: int, by: int = MINE) -> None:
         """The transceiver ``by`` says that this client proved itself, and the worker knows."""

@@ -38,6 +38,7 @@ class Link:
         self._on_control = on_control
         self._outbox: dict[bytes, list[tuple[bytes, bytes]]] = {}
         self._peers: dict[bytes, Peer] = {}
+        self._stamps: dict[bytes, tuple[int, int]] = {}  # by worker: its last stamp, and when that was seen
         self._full: dict[bytes, Peer] = {}
         self._retry: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
@@ -75,7 +76,9 @@ class Link:
             peer = self._peer(worker)
             for at in range(0, len(batch), frames.MAX_DATAGRAMS):
                 part = batch[at : at + frames.MAX_DATAGRAMS]
-                peer.media(len(part), frames.pack_batch(part), time.monotonic())
+                stamp_ns, seen_ns = self._stamps.pop(worker, (0, 0))
+                held_ns = time.monotonic_ns() - seen_ns if stamp_ns else 0
+                peer.media(len(part), frames.pack_batch(part, stamp_ns, held_ns), time.monotonic())
             self._sent(worker, peer)
 
     def _peer(self, name: bytes) -> Peer:
@@ -115,6 +118,8 @@ class Link:
                     raise WireError(f"a message of {len(parts)} parts")
                 message = frames.decode(parts[0])
                 if isinstance(message, Data):
+                    if message.stamp_ns:
+                        self._stamps[peer] = message.stamp_ns, time.monotonic_ns()
                     self._on_data(peer, message)
                 else:
                     self._on_control(peer, message)

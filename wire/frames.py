@@ -1,9 +1,14 @@
 """The messages between an edge's processes and a transceiver, each one ZeroMQ part.
 
 It is a msgpack array that begins with the version and the kind. A *data* message carries a batch of datagrams,
-``[version, "data", lengths, addresses, body]``, with the datagrams end to end in ``body``. A *control* message is
-``[version, "control", map]``; the map's ``type`` names it. Both directions use the same form: the address is always
-the client's.
+``[version, "data", stamp, held, lengths, addresses, body]``, with the datagrams end to end in ``body``. A *control*
+message is ``[version, "control", map]``; the map's ``type`` names it. Both directions use the same form: the address is
+always the client's.
+
+``stamp`` and ``held`` are nanoseconds, and tell how long the link takes without comparing two hosts' clocks. A worker
+stamps its messages by its own monotonic clock; the transceiver's next message gives the last stamp that it saw back,
+once, with the time for which it held it. So now - stamp - held, at the worker, is the way there and back. A stamp of 0
+is none.
 
 Packing and unpacking copy the body once each. Parts of its own would save that, and cost three calls into ZeroMQ, which
 are dearer for every batch that a link carries.
@@ -34,6 +39,7 @@ __all__ = [
     "VERSION",
     "Control",
     "Data",
+    "OtherVersionError",
     "WireError",
     "control",
     "data",
@@ -41,7 +47,7 @@ __all__ = [
     "pack_batch",
 ]
 
-VERSION = 2
+VERSION = 3
 MAX_DATAGRAMS = 1024
 
 
@@ -49,14 +55,20 @@ class WireError(ValueError):
     """A message that this version cannot read. The text says what was wrong and with which version."""
 
 
+class OtherVersionError(WireError):
+    """It is of another version: so will the next be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Data:
     """A batch: ``addresses`` n times 18 bytes end to end, ``lengths`` (n,) uint16, ``body`` the datagrams end to
-    end."""
+    end; ``stamp_ns`` and ``held_ns`` as above."""
 
     addresses: bytes
     lengths: npt.NDArray[np.uint16]
     body: bytes
+    stamp_ns: int = 0
+    held_ns: int = 0
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -79,17 +91,17 @@ class Control:
     fields: dict[str, Any]
 
 
-def data(addresses: bytes, lengths: npt.NDArray[np.uint16], body: bytes) -> bytes:
-    """A data message; shapes as in ``Data``."""
+def data(addresses: bytes, lengths: npt.NDArray[np.uint16], body: bytes, stamp_ns: int = 0, held_ns: int = 0) -> bytes:
+    """A data message; shapes and units as in ``Data``."""
     packed = lengths.astype("<u2", copy=False).tobytes()
-    message: bytes = msgpack.packb([VERSION, "data", packed, addresses, body])
+    message: bytes = msgpack.packb([VERSION, "data", stamp_ns, held_ns, packed, addresses, body])
     return message
 
 
-def pack_batch(batch: Sequence[tuple[bytes, bytes]]) -> bytes:
+def pack_batch(batch: Sequence[tuple[bytes, bytes]], stamp_ns: int = 0, held_ns: int = 0) -> bytes:
     """A data message from (address, datagram) pairs."""
     lengths = np.fromiter((len(d) for _, d in batch), np.uint16, len(batch))
-    return data(b"".join(a for a, _ in batch), lengths, b"".join(d for _, d in batch))
+    return data(b"".join(a for a, _ in batch), lengths, b"".join(d for _, d in batch), stamp_ns, held_ns)
 
 
 def control(type_: str, **fields: Any) -> bytes:
@@ -99,7 +111,8 @@ def control(type_: str, **fields: Any) -> bytes:
 
 
 def decode(message: bytes) -> Data | Control:
-    """What ``message`` says. Raises WireError for another version, an unknown kind or lengths that do not add up."""
+    """What ``message`` says. Raises WireError for an unknown kind or lengths that do not add up, OtherVersionError for
+    another version."""
     try:
         said = msgpack.unpackb(message)
     except Exception as e:  # msgpack raises half a dozen unrelated types for bad bytes
@@ -107,7 +120,7 @@ def decode(message: bytes) -> Data | Control:
     if not isinstance(said, list) or len(said) < 3:
         raise WireError("not an array of version, kind and fields")
     if said[0] != VERSION:
-        raise WireError(f"wire version {said[0]!r}, this side speaks {VERSION}: upgrade the older one")
+        raise OtherVersionError(f"wire version {said[0]!r}, this side speaks {VERSION}: upgrade the older one")
     if said[1] == "data":
         return _decode_data(said)
     if said[1] == "control":
@@ -119,9 +132,11 @@ def decode(message: bytes) -> Data | Control:
 
 
 def _decode_data(said: list[Any]) -> Data:
-    if len(said) != 5 or not all(isinstance(field, bytes) for field in said[2:]):
+    if len(said) != 7 or not all(isinstance(field, bytes) for field in said[4:]):
         raise WireError("data message is not lengths, addresses and one body")
-    _, _, packed, addresses, body = said
+    _, _, stamp_ns, held_ns, packed, addresses, body = said
+    if type(stamp_ns) is not int or type(held_ns) is not int:
+        raise WireError("stamp and held are not numbers")
     if len(packed) % 2:
         raise WireError("lengths are not 16 bit words")
     lengths = np.frombuffer(packed, "<u2")
@@ -129,4 +144,4 @@ def _decode_data(said: list[Any]) -> Data:
         raise WireError(f"{len(lengths)} datagrams with {len(addresses)} bytes of addresses")
     if int(np.add.reduce(lengths, dtype=np.int64)) != len(body):
         raise WireError(f"lengths do not add up to the body's {len(body)} bytes")
-    return Data(addresses, lengths, body)
+    return Data(addresses, lengths, body, stamp_ns, held_ns)

@@ -45,7 +45,7 @@ class Echo:
             return
         if (message.lengths == DATAGRAM.itemsize).all():
             body = self._stamped(message.body).tobytes()
-            self._send(worker, frames.data(message.addresses, message.lengths, body))
+            self._send(worker, frames.data(message.addresses, message.lengths, body, message.stamp_ns))
             return
         echoes = []
         for address, datagram in message.datagrams():

@@ -1,0 +1,74 @@
+"""How long things took, as Prometheus wants it: counts in buckets that are half an octave wide.
+
+A duration finds its bucket by the length of its number, so that adding one costs a third of a microsecond and may be
+done for every batch. Bounds are 1 and 1.5 times the powers of two from 8.2 us to 1.1 s: a percentile that is read out
+of them is right to a few parts in ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+__all__ = ["Durations", "Histogram"]
+
+_FIRST, _LAST = 13, 30  # 2**13 ns is where the first bucket ends, 2**30 where the last but one does
+_BOUNDS_NS = [1 << _FIRST, *(part << (octave - 1) for octave in range(_FIRST, _LAST) for part in (3, 4))]
+_ABSURD_NS = 60_000_000_000
+
+
+class Durations:
+    """Counts of durations. What is negative or longer than a minute is no duration but a clock that was set, or a lie:
+    it is counted in ``left_out`` alone."""
+
+    __slots__ = ("counts", "left_out", "sum_ns")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BOUNDS_NS) + 1)
+        self.left_out = 0
+        self.sum_ns = 0
+
+    def add(self, ns: int) -> None:
+        """Counts one duration, in nanoseconds."""
+        if not 0 <= ns < _ABSURD_NS:
+            self.left_out += 1
+            return
+        octave = ns.bit_length() - 1
+        if octave < _FIRST:
+            place = 0
+        elif octave < _LAST:
+            place = 1 + 2 * (octave - _FIRST) + (ns >> (octave - 1) & 1)
+        else:
+            place = -1
+        self.counts[place] += 1
+        self.sum_ns += ns
+
+
+class Histogram(Collector):
+    """``Durations`` by the value of ``label``, as ``<name>_seconds``; ``<name>_left_out`` counts what was none."""
+
+    def __init__(self, name: str, what: str, label: str) -> None:
+        self._family = (name, what, label)
+        self._durations: dict[str, Durations] = {}
+
+    def of(self, value: str) -> Durations:
+        """Those under ``value``, which stand at 0 from now on."""
+        return self._durations.setdefault(value, Durations())
+
+    def collect(self) -> Iterator[Metric]:
+        name, what, label = self._family
+        times = HistogramMetricFamily(f"{name}_seconds", what, labels=[label])
+        left_out = CounterMetricFamily(f"{name}_left_out", f"{what}: not possible, not counted there", labels=[label])
+        for value, durations in self._durations.items():
+            # Another thread goes on adding: one copy of the counts agrees with itself.
+            counts, sum_ns = list(durations.counts), durations.sum_ns
+            buckets, so_far = [], 0
+            for bound, count in zip([*(f"{ns / 1e9:.9g}" for ns in _BOUNDS_NS), "+Inf"], counts, strict=True):
+                so_far += count
+                buckets.append((bound, so_far))
+            times.add_metric([value], buckets, sum_ns / 1e9)
+            left_out.add_metric([value], durations.left_out)
+        yield times
+        yield left_out
