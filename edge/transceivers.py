@@ -74,12 +74,15 @@ class Transceivers:
         self._context.destroy(linger=0)
 
     async def _read(self, socket: Any) -> None:
+        complained = False
         while True:
             said = await socket.recv()
             try:
                 message = frames.decode(said)
             except frames.WireError as e:
-                logs.get().error("cannot read a transceiver's message", why=str(e))
+                if not complained:  # the next one would say the same
+                    logs.get().error("a transceiver's messages cannot be read", why=str(e))
+                complained = True
                 continue
             if isinstance(message, frames.Control):
                 reply = self._waiting.get(message.fields.pop("request", 0))

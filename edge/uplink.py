@@ -17,6 +17,7 @@ from typing import Any
 
 import zmq
 
+from firsthop import logs
 from firsthop.histogram import Histogram
 from firsthop.metrics import Tally
 from wire import link
@@ -50,6 +51,7 @@ class Uplink:
     ) -> None:
         self.number = number
         self.dealer, self._there = link.media_dealer(context, endpoint, identity, keys)
+        self._complained = False
         self._tally = counts.outcomes
         self._age, self._round_trip = counts.age.of(str(number)), counts.round_trip.of(str(number))
         self._outbox = Outbox[_Batch](lambda batch: self._lose(batch, "link_full"))
@@ -79,6 +81,12 @@ class Uplink:
         """Takes the link's round trip from a message of the transceiver's."""
         if message.stamp_ns:
             self._round_trip.add(time.monotonic_ns() - message.stamp_ns - message.held_ns)
+
+    def complain(self, why: str) -> None:
+        """Says once that this transceiver cannot be understood; every message of its would say the same."""
+        if not self._complained:
+            self._complained = True
+            logs.get().error("a transceiver's messages cannot be read", transceiver=self.number, why=why)
 
     def look(self) -> None:
         """To be called about once a second: takes note of who came and went."""

@@ -124,7 +124,9 @@ class Worker:
             ("sent", "not_its_flow", "socket_full", "unsendable"),
         )
         self.wire_errors = Tally(
-            "firsthop_worker_wire_errors", "Messages from transceivers that could not be used", ("refused",)
+            "firsthop_worker_wire_errors",
+            "Messages from transceivers that could not be used",
+            ("refused", "other_version"),
         )
         self.lost_flows = Tally(
             "firsthop_worker_flows_refused", "Flows that found no room", ("table_full", "kernel_map_full")
@@ -313,6 +315,9 @@ class Worker:
                     self._to_clients(number, message)
                 else:
                     self._control(number, message)
+            except frames.OtherVersionError as e:
+                self.wire_errors["other_version"] += 1
+                uplink.complain(str(e))
             except (frames.WireError, KeyError, TypeError, ValueError):
                 self.wire_errors["refused"] += 1
         return count

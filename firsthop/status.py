@@ -44,6 +44,7 @@ ALARMS = {
     "queue_full": "a core does not keep up with what XDP sends it: take calls off it with firsthop cores",
     "edge_gone": "a transceiver had audio for a worker that is no longer linked",
     "edge_full": "a worker does not keep up with what a transceiver sends it",
+    "other_version": "an edge and a transceiver speak other versions of the wire: upgrade the older one",
     "overflow": "a session could not take what it was given, audio was dropped",
     "agent_failed": "an agent raised an exception: its traceback is in the transceiver's log",
     "session_failed": "a session raised an exception: its traceback is in the transceiver's log",

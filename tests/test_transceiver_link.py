@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgpack
 import pytest
 import zmq
 from waiting import eventually
 
+from firsthop import logs
 from transceiver.counters import CONTROL, TX_DATAGRAMS, WIRE_ERRORS
 from transceiver.link import Link
 from wire import frames, link
@@ -144,6 +147,20 @@ async def test_a_message_that_cannot_be_read_is_counted(ends: Ends) -> None:
     ends.workers[QUICK].send(b"\xc1")
     ends.workers[QUICK].send_multipart([b"two", b"parts"])
     await eventually(lambda: WIRE_ERRORS["refused"] == before + 2)
+
+
+async def test_an_edge_of_another_version_is_one_line_and_many_counts(
+    ends: Ends, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure("info", "json")
+    before = WIRE_ERRORS["other_version"]
+    for i in range(20):
+        ends.workers[QUICK].send(msgpack.packb([frames.VERSION + 1 + i % 2, "control", {"type": "x"}]))
+    await eventually(lambda: WIRE_ERRORS["other_version"] == before + 20)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert json.loads(line)["edge"] == QUICK.decode()
+    ends.workers[SLOW].send(frames.pack_batch([(CLIENT, b"goes on")]))
+    await eventually(lambda: any(isinstance(said, Data) and said.body == b"goes on" for _, said in ends.heard))
 
 
 async def test_a_stamp_is_given_back_once_with_the_time_that_it_was_held(ends: Ends) -> None:

@@ -161,7 +161,8 @@ def of(client: socket.socket) -> bytes:
 
 
 @contextmanager
-def a_worker(directory: Path) -> Iterator[Bench]:
+def a_worker(directory: Path, stderr: int | None = None) -> Iterator[Bench]:
+    """One whose log goes to the descriptor ``stderr``, or to ``worker.log`` in ``directory``."""
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
@@ -185,7 +186,9 @@ def a_worker(directory: Path) -> Iterator[Bench]:
     )
     argv = [sys.executable, "-m", "edge.worker"]
     with (directory / "worker.log").open("wb") as log:
-        process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=(spec.lifeline, spec.socket), stderr=log)
+        process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, pass_fds=(spec.lifeline, spec.socket), stderr=stderr or log
+        )
     context = zmq.Context[zmq.Socket[bytes]]()
     bench = Bench(context, directory, sock.getsockname()[1], process, metrics_port, other_end)
     try:

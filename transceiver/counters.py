@@ -48,7 +48,9 @@ CONTROL = Tally(
     "Control messages to the edges, by what became of them",
     ("sent", "edge_gone", "edge_full"),
 )
-WIRE_ERRORS = Tally("firsthop_transceiver_wire_errors", "Messages from edges that could not be read", ("refused",))
+WIRE_ERRORS = Tally(
+    "firsthop_transceiver_wire_errors", "Messages from edges that could not be read", ("refused", "other_version")
+)
 ENDS = Tally(
     "firsthop_transceiver_sessions_ended",
     "Sessions that ended, by reason",

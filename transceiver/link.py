@@ -16,7 +16,7 @@ import zmq
 from transceiver.counters import WIRE_ERRORS
 from transceiver.peer import Peer
 from wire import frames
-from wire.frames import Control, Data, WireError
+from wire.frames import Control, Data, OtherVersionError, WireError
 
 __all__ = ["Link"]
 
@@ -123,6 +123,9 @@ class Link:
                     self._on_data(peer, message)
                 else:
                     self._on_control(peer, message)
+            except OtherVersionError as e:
+                WIRE_ERRORS["other_version"] += 1
+                self._peer(peer).complain(str(e))
             except WireError:
                 WIRE_ERRORS["refused"] += 1
             except Exception as e:

@@ -10,6 +10,7 @@ from collections import deque
 
 import zmq
 
+from firsthop import logs
 from transceiver.counters import CONTROL, TX_DATAGRAMS
 from wire.outbox import Outbox
 
@@ -24,6 +25,7 @@ class Peer:
     def __init__(self, name: bytes, router: zmq.Socket[bytes]) -> None:
         self._name = name
         self._router = router
+        self._complained = False
         self._control: deque[bytes] = deque()
         self._media = Outbox[tuple[int, bytes]](lambda batch: self._count("edge_full", batch[0]))
 
@@ -44,6 +46,12 @@ class Peer:
         """Sends a data message of ``count`` datagrams, at once or soon."""
         self._media.put((count, message), len(message), now)
         self.flush(now)
+
+    def complain(self, why: str) -> None:
+        """Says once that this process cannot be understood; every message of its would say the same."""
+        if not self._complained:
+            self._complained = True
+            logs.get().error("an edge's messages cannot be read", edge=self._name.decode(errors="replace"), why=why)
 
     def flush(self, now: float) -> None:
         """Sends what waits, as far as there is room for it; ``now`` is in seconds, monotonic."""
