@@ -185,6 +185,7 @@ class Supervisor:
             lifeline=self._lifeline[0],
             socket=sockets[index],
             not_mine=tuple(fd for fd in sockets if fd != sockets[index]),
+            flow_entries=edge.flow_entries,
             flows=maps[0] if maps else -1,
             ssrcs=maps[1] if maps else -1,
             metrics=self._metrics_address(2 + index),

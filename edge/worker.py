@@ -78,8 +78,9 @@ _CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What the supervisor tells a worker. ``lifeline`` is the pipe of ``edge.process.end_with``; ``socket`` is its own,
-    ``not_mine`` are the other workers', which it inherits as well; ``flows`` and ``ssrcs`` are map descriptors, -1
-    without XDP; ``keys`` are those to begin with, ``key_file`` is where they change."""
+    ``not_mine`` are the other workers', which it inherits as well; it may know ``flow_entries`` flows; ``flows`` and
+    ``ssrcs`` are map descriptors, -1 without XDP; ``keys`` are those to begin with, ``key_file`` is where others
+    come."""
 
     edge: str
     index: int
@@ -87,6 +88,7 @@ class Spec:
     lifeline: int
     socket: int
     not_mine: tuple[int, ...]
+    flow_entries: int
     flows: int
     ssrcs: int
     metrics: tuple[str, int]
@@ -113,7 +115,7 @@ class Worker:
         self._spec = spec
         self._key_file = KeyFile(Path(spec.key_file), logs.get(), spec.keys)
         self._socket = BatchSocket(socket.socket(fileno=spec.socket))
-        self._table = FlowTable()
+        self._table = FlowTable(2 * spec.flow_entries)
         self._store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
         self._ssrcs: dict[int, tuple[int, bytes]] = {}  # to the transceiver, and the flow that was last told of it
         self._ssrcs_of: dict[bytes, list[int]] = {}
@@ -236,8 +238,8 @@ class Worker:
         lengths, first = self._socket.lengths, self._socket.data[:count, 0]
         owners = self._table.find(self._socket.words, time.monotonic())
         owner = int(owners[0])
-        whole = lengths.min() > 0 and lengths.max() <= ROOM_BYTES
-        if whole and owner != NOBODY and (owners == owner).all() and first.min() > _STUN_LAST:
+        whole = _least(lengths) > 0 and _most(lengths) <= ROOM_BYTES
+        if whole and owner != NOBODY and _all(owners == owner) and _least(first) > _STUN_LAST:
             bodies = self._bodies(slice(count), lengths)
             self._forward(owner, self._socket.addresses, lengths, bodies, {"forwarded_flow": count})
         else:

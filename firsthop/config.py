@@ -130,7 +130,7 @@ class Edge(_Section):
     advertise: MediaAddress | None = Field(None, description="what clients are told instead, behind a 1:1 NAT")
     interface: str = Field("", description="where XDP attaches; empty: the kernel spreads flows by itself")
     cores: tuple[int, ...] = Field((), description="one worker each; empty: all that this process may use")
-    flow_entries: int = Field(65536, ge=64, le=1 << 24, description="flows that the kernel map holds")
+    flow_entries: int = Field(65536, ge=64, le=1 << 24, description="flows that the kernel map holds, and each worker")
     unknown_rate: int = Field(
         5000,
         ge=0,

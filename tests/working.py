@@ -176,6 +176,7 @@ def a_worker(directory: Path, stderr: int | None = None) -> Iterator[Bench]:
         lifeline=lifeline,
         socket=sock.fileno(),
         not_mine=(),
+        flow_entries=65536,
         flows=-1,
         ssrcs=-1,
         metrics=("127.0.0.1", metrics_port),
