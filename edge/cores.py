@@ -24,6 +24,7 @@ from edge.pins import folder_of
 from edge.placement import slots
 from firsthop.config import load
 from firsthop.errors import ConfigError
+from firsthop.options import config_option
 from wire.ufrag import SLOTS
 
 __all__ = ["Cores", "cores"]
@@ -71,13 +72,7 @@ class Cores:
 
 
 @click.group(invoke_without_command=True)
-@click.option(
-    "--config",
-    "-c",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="FIRSTHOP_CONFIG_FILE",
-    help="This host's TOML file; FIRSTHOP_<SECTION>__<KEY> variables go over it.",
-)
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def cores(context: click.Context, config: Path | None, as_json: bool) -> None:

@@ -102,8 +102,8 @@ class Steering:
         counters, and which cores are out. It is this object's to remove.
 
         ``port`` is the media port; ``address`` the 16 byte destination (IPv4 as ``::ffff:a.b.c.d``), None for any;
-        ``keys`` the 16 byte ufrag keys by key id; ``cpus`` the workers' CPUs: slot i goes to
-        ``cpus[i % len(cpus)]``.
+        ``keys`` the 16 byte ufrag keys by key id; ``cpus`` the workers' CPUs, among which
+        ``edge.placement`` spreads the slots.
         ``flow_entries`` bounds the flow table and the SSRC table each, at about 100 bytes an entry.
         ``unknown_rate`` is how many packets a second are steered from the unknown addresses of one prefix, and
         ``unknown_burst`` how many at once; a rate of 0 sets no limit. ``unknown_prefixes`` are the prefixes' lengths

@@ -12,16 +12,9 @@ import click
 
 from firsthop.config import Config
 from firsthop.errors import ConfigError
+from firsthop.options import config_option
 
 __all__ = ["main"]
-
-_config_option = click.option(
-    "--config",
-    "-c",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="FIRSTHOP_CONFIG_FILE",
-    help="This host's TOML file; FIRSTHOP_<SECTION>__<KEY> variables go over it.",
-)
 
 
 class _Lazy(click.Group):
@@ -70,7 +63,7 @@ def _start(run: Callable[[Config], object], path: Path | None) -> None:
 
 
 @main.command()
-@_config_option
+@config_option
 @click.option("--check", is_flag=True, help="Only say whether this configuration would run.")
 def edge(config: Path | None, check: bool) -> None:
     """Run the edge: XDP, workers and signaling.
@@ -88,7 +81,7 @@ def edge(config: Path | None, check: bool) -> None:
 
 
 @main.command()
-@_config_option
+@config_option
 def transceiver(config: Path | None) -> None:
     """Run one transceiver, beside the model."""
     from transceiver.server import run
@@ -110,7 +103,7 @@ def keys_new() -> None:
 
 
 @keys.command("rotate")
-@_config_option
+@config_option
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="The key file, if not cluster.keys.")
 @click.option("--step", is_flag=True, help="Only the step that is due; for several hosts with one file.")
 @click.option("--force", is_flag=True, help="Drop the oldest key even if calls live under it.")

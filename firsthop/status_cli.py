@@ -20,6 +20,7 @@ from rich.text import Text
 
 from firsthop.config import Config, load, split_address
 from firsthop.errors import ConfigError
+from firsthop.options import config_option
 from firsthop.status import Scrape, Status, compare, read, worker_cpus
 from firsthop.status_view import view
 
@@ -98,13 +99,7 @@ class Host:
 
 
 @click.command()
-@click.option(
-    "--config",
-    "-c",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="FIRSTHOP_CONFIG_FILE",
-    help="This host's TOML file; FIRSTHOP_<SECTION>__<KEY> variables go over it.",
-)
+@config_option
 @click.option("--watch", is_flag=True, help="Go on until Ctrl-C; with --json, one object a line.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: totals, and rates per second.")
 @click.option(

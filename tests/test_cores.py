@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from conftest import cannot_run
 from observing import STEERED, cores, moved, xdp
 from test_calls import finish, flow_gone, start_call
 from waiting import until
@@ -65,7 +66,7 @@ def steered_to(appliance: Appliance, before: dict[Any, int]) -> Counter[int]:
 def test_a_core_leaves_and_returns_under_calls(lab: Lab, appliance: Appliance) -> None:
     first, *others = cores()
     if not others:
-        pytest.skip("one core cannot be taken out")
+        cannot_run("one core cannot be taken out")
     until(lambda: flow_gone(appliance))
     assert {core: row["in"] for core, row in told(appliance).items()} == dict.fromkeys(cores(), True)
 

@@ -1,0 +1,17 @@
+"""What several sub-commands take on their command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["config_option"]
+
+config_option = click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="FIRSTHOP_CONFIG_FILE",
+    help="This host's TOML file; FIRSTHOP_<SECTION>__<KEY> variables go over it.",
+)
