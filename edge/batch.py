@@ -53,8 +53,7 @@ class _Messages:
         # The upper half of the last word is padding that the kernel leaves alone.
         self.lengths = self.headers.view(np.uint32)[:, 2 * _LENGTH]
         numbers = self.names.view(np.uint64)
-        self.address_words = numbers[:, 1], numbers[:, 2]
-        self.family_and_port = self.names.view(np.uint32)[:, 0]
+        self.words: Words = numbers[:, 0], numbers[:, 1], numbers[:, 2]
 
 
 class BatchSocket:
@@ -116,9 +115,8 @@ class BatchSocket:
     @property
     def words(self) -> Words:
         """Who sent them, as ``edge.flowtable`` asks."""
-        high, low = self._in.address_words
-        port = self._in.family_and_port[: self._count] >> np.uint32(16)
-        return high[: self._count], low[: self._count], port
+        family_and_port, high, low = self._in.words
+        return family_and_port[: self._count], high[: self._count], low[: self._count]
 
     @property
     def addresses(self) -> Bytes:

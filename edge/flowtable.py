@@ -2,15 +2,16 @@
 
 A flow's 18 byte address is three numbers, which secret odd multipliers make into one, its print (multiply, shift and
 add, as in Lemire and Kaser, "Strongly universal string hashing is fast", 2014). No two IPv4 addresses have one print:
-address and port move different halves of it. Of IPv6 two may by a chance in 2^64 that nobody can improve without the
-multipliers. So the print stands for the address, and its high bits are where it is looked for: open addressing with
-linear probing of at most PROBES places. Only proven flows are entered, so strangers cannot fill it.
+the port alone decides its low half, and the address moves the high one. Of IPv6 two may, by a chance in 2^64 that
+nobody can improve without the multipliers. So the print stands for the address, and its high bits are where it is
+looked for: open addressing with linear probing of at most PROBES places. Only proven flows are entered, so strangers
+cannot fill it.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import Any
+import socket
 
 import numpy as np
 import numpy.typing as npt
@@ -19,19 +20,29 @@ __all__ = ["NOBODY", "FlowTable", "Words", "words"]
 
 NOBODY = -1
 PROBES = 16
-_HALF = np.uint64(32)
-_all = np.logical_and.reduce  # what .all() comes to in the end; half of the time with arrays as short as a batch
 
-Words = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.unsignedinteger[Any]]]
-"""Addresses as numbers: the IPv6 address in two halves, and the port in low 16 bits, each as it stands in memory."""
+Prints = npt.NDArray[np.uint64]
+Words = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
+"""Addresses as numbers, as they stand in a ``struct sockaddr_in6`` in memory: family and port with what follows them up
+to 64 bits, and the two halves of the IPv6 address."""
 
 
 def words(addresses: npt.NDArray[np.uint8]) -> Words:
     """From (n, 18) ``addresses``."""
-    padded = np.zeros((len(addresses), 24), np.uint8)
-    padded[:, :18] = addresses
-    numbers = padded.view(np.uint64)
+    names = np.empty((len(addresses), 24), np.uint8)
+    numbers = names.view(np.uint64)
+    numbers[:, 0] = socket.AF_INET6
+    names[:, 2:4] = addresses[:, 16:]
+    names[:, 8:] = addresses[:, :16]
     return numbers[:, 0], numbers[:, 1], numbers[:, 2]
+
+
+def _word(value: int) -> Prints:
+    """An array of one: combined with another array in half of the time that a NumPy scalar takes."""
+    return np.array([value], np.uint64)
+
+
+_HALF = _word(32)
 
 
 class FlowTable:
@@ -41,8 +52,8 @@ class FlowTable:
         bits = max(1, (capacity - 1).bit_length())
         places = 1 << bits
         self._last = places - 1
-        self._shift = np.uint64(64 - bits)
-        self._multipliers = tuple(np.uint64(secrets.randbits(64) | 1) for _ in range(3))
+        self._shift = _word(64 - bits)
+        self._multipliers = tuple(_word(secrets.randbits(64) | 1) for _ in range(3))
         self._prints = np.zeros(places, np.uint64)
         self._owner = np.full(places, NOBODY, np.int32)
         self._seen = np.zeros(places, np.float64)
@@ -52,19 +63,21 @@ class FlowTable:
     def __len__(self) -> int:
         return self._count
 
-    def find(self, asked: Words, now: float) -> npt.NDArray[np.int32]:
-        """Owners of the addresses, NOBODY where there is none; those found are seen at ``now``."""
+    def find(self, asked: Words, seen: float | None = None) -> npt.NDArray[np.int32]:
+        """Owners of the addresses, NOBODY where there is none. Those found were ``seen`` then, if that is given."""
         prints = self._prints_of(asked)
-        places = prints >> self._shift
+        places = self._places(prints)
         owners: npt.NDArray[np.int32]
-        if _all(self._prints[places] == prints):
-            # A free place has print 0, and so has the address of all zeros: its owner is nobody then.
+        if self._prints[places].tobytes() == prints.tobytes():
+            # A free place has print 0, and so may an address that is not here: its owner is nobody then.
             owners = self._owner[places]
-            self._seen[places] = now
+            if seen is not None:
+                self._seen[places] = seen
             return owners
         at = self._probe(prints)
         found = at >= 0
-        self._seen[at[found]] = now
+        if seen is not None:
+            self._seen[at[found]] = seen
         return np.where(found, self._owner[at], np.int32(NOBODY))
 
     def put(self, address: bytes, owner: int, now: float) -> bool:
@@ -100,20 +113,23 @@ class FlowTable:
         places = np.flatnonzero((self._owner != NOBODY) & (self._seen < before))
         return [self._addresses[place].tobytes() for place in places]
 
-    def _prints_of(self, asked: Words) -> npt.NDArray[np.uint64]:
-        high, low, port = self._multipliers
-        prints = asked[0] * high
+    def _prints_of(self, asked: Words) -> Prints:
+        port, high, low = self._multipliers
+        prints = asked[1] * high
         prints ^= prints >> _HALF
-        prints += asked[1]
+        prints += asked[2]
         prints *= low
-        prints += asked[2] * port
+        prints += asked[0] * port
         return prints
 
-    def _candidates(self, prints: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        first = (prints >> self._shift).astype(np.int64)
-        return (first[:, None] + np.arange(PROBES)) & self._last
+    def _places(self, prints: Prints) -> npt.NDArray[np.int64]:
+        """Where each is looked for first. Signed, because NumPy looks that up as it is and converts everything else."""
+        return (prints >> self._shift).view(np.int64)
 
-    def _probe(self, prints: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    def _candidates(self, prints: Prints) -> npt.NDArray[np.int64]:
+        return (self._places(prints)[:, None] + np.arange(PROBES)) & self._last
+
+    def _probe(self, prints: Prints) -> npt.NDArray[np.int64]:
         """Where each print stands, -1 for those that are not here."""
         candidates = self._candidates(prints)
         match = (self._prints[candidates] == prints[:, None]) & (self._owner[candidates] != NOBODY)

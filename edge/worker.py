@@ -27,7 +27,7 @@ from edge.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.flowtable import NOBODY, FlowTable, words
 from edge.kernel import FlowStore
 from edge.outlet import Outlet
-from edge.process import call_itself, drop_capabilities, end_with
+from edge.process import call_itself, drop_capabilities, end_with, go_first
 from edge.uplink import Counts, Uplink
 from firsthop import logs, metrics
 from firsthop.following import LOOK_EVERY_S, ufrag_keys
@@ -42,7 +42,7 @@ SPARE_NAME = "worker-spare"
 
 # No two rounds begin within this time. What comes alone is passed on at once; under load, rounds wait for one another
 # and batches grow. It bounds what a datagram waits, and how often a round's fixed cost is paid.
-_ROUND_S, _LOADED_ROUND_S = 0.00065, 0.001
+_ROUND_S, _LOADED_ROUND_S = 0.0006, 0.001
 _LOADED = 64  # datagrams in a round
 # After a round with so many datagrams the next is sure to find some, and nothing needs to be asked first.
 _BUSY = 4
@@ -56,7 +56,6 @@ _SWEEP_S = 5.0
 _IDLE_S = 60.0
 
 Lengths = npt.NDArray[np.uint16]
-_all = np.logical_and.reduce
 _least, _most = np.minimum.reduce, np.maximum.reduce  # .min() and .max() take twice as long on arrays as short as these
 
 # What can become of a datagram from a client; a batch's outcomes are an array of places in this list.
@@ -239,7 +238,8 @@ class Worker:
         owners = self._table.find(self._socket.words, time.monotonic())
         owner = int(owners[0])
         whole = _least(lengths) > 0 and _most(lengths) <= ROOM_BYTES
-        if whole and owner != NOBODY and _all(owners == owner) and _least(first) > _STUN_LAST:
+        alike = np.count_nonzero(owners == owner) == count
+        if whole and alike and owner != NOBODY and _least(first) > _STUN_LAST:
             bodies = self._bodies(slice(count), lengths)
             self._forward(owner, self._socket.addresses, lengths, bodies, {"forwarded_flow": count})
         else:
@@ -327,10 +327,10 @@ class Worker:
     def _to_clients(self, number: int, batch: frames.Data) -> None:
         addresses = np.frombuffer(batch.addresses, np.uint8).reshape(-1, 18)
         lengths, body = batch.lengths, batch.body
-        owners = self._table.find(words(addresses), time.monotonic())
-        its_own = owners == number
-        if not _all(its_own):
-            self.tx["not_its_flow"] += int(np.count_nonzero(~its_own))
+        # What goes to a client does not keep its flow alive: only the client can do that.
+        its_own = self._table.find(words(addresses)) == number
+        if (others := int(np.count_nonzero(~its_own))) > 0:
+            self.tx["not_its_flow"] += others
             keep = np.repeat(its_own, lengths)
             body = np.frombuffer(body, np.uint8)[keep].tobytes()
             addresses, lengths = addresses[its_own], lengths[its_own]
@@ -343,7 +343,7 @@ class Worker:
             self._learn(address, number, ssrcs)
         elif message.type == "path.down":
             address = bytes(message.fields["address"])
-            found = self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)), time.monotonic())
+            found = self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))
             if found[0] == number:
                 self._forget(address)
         else:
@@ -388,6 +388,7 @@ def main() -> None:
     """What the supervisor starts: a spare, until its Spec on standard input makes it a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
     call_itself(SPARE_NAME)
+    go_first()
     drop_capabilities()
     text = sys.stdin.buffer.read()
     if not text:

@@ -1,7 +1,8 @@
 // The least that a relay on sockets can cost: one shared port, one backend, a batch a system call, and no table.
 //
-//   floor ADDRESS PORT BACKEND_ADDRESS BACKEND_PORT
+//   floor ADDRESS PORT BACKEND_ADDRESS BACKEND_PORT ROUND_US
 //
+// It sleeps ROUND_US before it looks for the next batch; with 0 it takes what comes as it comes.
 // A client's address travels to the backend and back in front of its datagram (HEAD bytes), so nothing is looked up
 // and nothing is copied: the kernel writes it there, and reads it from there.
 #define _GNU_SOURCE
@@ -12,6 +13,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 enum { BATCH = 256, ROOM = 2048, HEAD = sizeof(struct sockaddr_in), BUFFER_BYTES = 8 << 20 };
 
@@ -75,7 +77,8 @@ static void backend_to_client(int back, int front) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 5) errx(2, "usage: floor ADDRESS PORT BACKEND_ADDRESS BACKEND_PORT");
+    if (argc != 6) errx(2, "usage: floor ADDRESS PORT BACKEND_ADDRESS BACKEND_PORT ROUND_US");
+    useconds_t round_us = (useconds_t)atoi(argv[5]);
     struct sockaddr_in here = address(argv[1], argv[2]), there = address(argv[3], argv[4]);
     int front = udp(), back = udp();
     if (bind(front, (struct sockaddr *)&here, sizeof here)) err(1, "bind %s port %s", argv[1], argv[2]);
@@ -83,6 +86,7 @@ int main(int argc, char **argv) {
 
     struct pollfd sockets[] = {{.fd = front, .events = POLLIN}, {.fd = back, .events = POLLIN}};
     for (;;) {
+        if (round_us) usleep(round_us);
         if (poll(sockets, 2, -1) < 0) err(1, "poll");
         if (sockets[0].revents) client_to_backend(front, back);
         if (sockets[1].revents) backend_to_client(back, front);

@@ -25,6 +25,7 @@ __all__ = ["LOAD_CPU", "PORT", "RELAYS", "RelayError", "Running", "Site", "pin"]
 
 RELAY_CPU, LOAD_CPU = 1, 0
 PORT, BACKEND_PORT = 3478, 7000
+ROUND_US = 1000
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = ("load", "echo", "floor")
 READY_S = 30.0
@@ -113,14 +114,23 @@ def direct(site: Site) -> Iterator[Running]:
         yield Running((), (echo.pid,))
 
 
-@contextmanager
-def floor(site: Site) -> Iterator[Running]:
+def floor(site: Site) -> AbstractContextManager[Running]:
     """A loop around recvmmsg and sendmmsg in C."""
+    return _floor(site, 0)
+
+
+def rounds(site: Site) -> AbstractContextManager[Running]:
+    """The same with a pause between two batches, which is firsthop's under load."""
+    return _floor(site, ROUND_US)
+
+
+@contextmanager
+def _floor(site: Site, round_us: int) -> Iterator[Running]:
     host = site.lab.edge.address
     with _processes() as started:
         # Before each datagram stands the client's struct sockaddr_in.
         echo = started(site.start("echo", LOAD_CPU, site.program("echo"), host, str(BACKEND_PORT), "16"))
-        argv = (site.program("floor"), host, str(PORT), host, str(BACKEND_PORT))
+        argv = (site.program("floor"), host, str(PORT), host, str(BACKEND_PORT), str(round_us))
         relay = started(site.start("floor", RELAY_CPU, *argv))
         yield Running((relay.pid,), (echo.pid,))
 
@@ -204,7 +214,14 @@ def firsthop(site: Site) -> Iterator[Running]:
         yield Running((relay.pid,), (transceiver.pid,), b"", lambda flows: _checks(flows, cluster))
 
 
-RELAYS: dict[str, Start] = {"direct": direct, "floor": floor, "firsthop": firsthop, "nginx": nginx, "coturn": coturn}
+RELAYS: dict[str, Start] = {
+    "direct": direct,
+    "floor": floor,
+    "rounds": rounds,
+    "firsthop": firsthop,
+    "nginx": nginx,
+    "coturn": coturn,
+}
 
 
 @contextmanager
