@@ -18,6 +18,7 @@ from aiortc.rtcdatachannel import RTCDataChannelParameters
 from caller.offer import Offer, parse_answer
 from transceiver import rtp, sdp
 from transceiver.agents import Base, Line, echo
+from transceiver.backlog import Backlog
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS
 from transceiver.dtls import Certificate, SecureTransport
 from transceiver.ice import CONSENT_S, Path
@@ -82,6 +83,7 @@ class Call:
             ("agent", agent),
             outbound=self,
             pacer=Pacer(),
+            backlog=Backlog(),
             certificate=server_certificate,
             on_end=self.ended.append,
         )
@@ -514,6 +516,7 @@ async def test_a_hang_up_at_the_end_of_the_handshake_leaves_no_stream_behind(mon
         ("echo", echo.Agent),
         outbound=Nowhere(),
         pacer=pacer,
+        backlog=Backlog(),
         certificate=Certificate.generateCertificate(),
         on_end=ended.append,
     )
@@ -523,6 +526,7 @@ async def test_a_hang_up_at_the_end_of_the_handshake_leaves_no_stream_behind(mon
 
     monkeypatch.setattr(session._secure, "handshake", handshake)
     session.connect()
+    await until(lambda: session.ended)
     await session.closed()
     assert ended == [session]
     assert added == []

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import zmq
@@ -19,6 +20,7 @@ from firsthop.errors import ConfigError
 from firsthop.following import follow, ufrag_keys
 from firsthop.notify import notify
 from transceiver import agents, counters, sdp
+from transceiver.backlog import Backlog
 from transceiver.dtls import Certificate, check_aiortc
 from transceiver.link import Link
 from transceiver.pacer import Pacer
@@ -30,6 +32,7 @@ from wire import link as wire_link
 __all__ = ["Transceiver", "run"]
 
 _SWEEP_S = 1.0
+_MOST_OFFERS = 256  # of one edge, before the first of them is answered
 
 
 class Transceiver:
@@ -40,6 +43,7 @@ class Transceiver:
         self._cluster = cluster
         self._certificate: Certificate = Certificate.generateCertificate()
         self._pacer = Pacer()
+        self._backlog = Backlog()
         self._routing = Routing()
         self._link = self._routing.link = Link(socket, self._routing.on_data, self._on_control)
         self._log = logs.get()
@@ -63,25 +67,27 @@ class Transceiver:
     # --- control
 
     def _on_control(self, peer: bytes, message: frames.Control) -> None:
-        handlers: dict[str, Callable[..., None]] = {
-            "session.offer": self._offer,
-            "session.end": self._end,
-            "health": self._health,
-        }
-        handler = handlers.get(message.type)
-        if handler is None:
+        handlers: dict[str, Callable[..., None]] = {"session.end": self._end, "health": self._health}
+        if message.type in handlers:
+            self._handle(handlers[message.type], peer, message)
+        elif message.type != "session.offer":
             counters.WIRE_ERRORS["refused"] += 1
-            return
+        elif not self._backlog.put(peer, partial(self._handle, self._offer, peer, message), most=_MOST_OFFERS):
+            request = message.fields.get("request")
+            self._refuse(peer, request, "full", f"{_MOST_OFFERS} offers wait already")
+
+    def _handle(self, handler: Callable[..., None], peer: bytes, message: frames.Control) -> None:
         try:
             handler(peer, **message.fields)
         except (TypeError, ValueError, AttributeError, LookupError) as e:
             counters.WIRE_ERRORS["refused"] += 1
             self._log.error("control message with wrong fields", type=message.type, why=repr(e))
 
-    def _offer(self, peer: bytes, request: int, offer: str, agent: str, media: list[Any]) -> None:
-        def refuse(code: str, message: str, param: str | None = None) -> None:
-            self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
+    def _refuse(self, peer: bytes, request: object, code: str, message: str, param: str | None = None) -> None:
+        self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
 
+    def _offer(self, peer: bytes, request: int, offer: str, agent: str, media: list[Any]) -> None:
+        refuse = partial(self._refuse, peer, request)
         host, port = str(media[0]), int(media[1])
         name = agent or self._config.agent
         found = agents.find(name)
@@ -100,6 +106,7 @@ class Transceiver:
             (name, found),
             outbound=self._routing,
             pacer=self._pacer,
+            backlog=self._backlog,
             certificate=self._certificate,
             on_end=self._routing.remove,
         )
@@ -112,14 +119,7 @@ class Transceiver:
     def _end(self, peer: bytes, request: int, ufrag: str) -> None:
         session = self._routing.sessions.get(ufrag.encode())
         if session is None or session.ended:
-            self._link.control(
-                peer,
-                "session.refused",
-                request=request,
-                code="call_id_not_found",
-                message="no such call",
-                param="call_id",
-            )
+            self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
             return
         session.end("hangup")
         self._link.control(peer, "session.ended", request=request)

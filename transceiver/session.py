@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from aiortc import RTCDataChannel
@@ -16,6 +17,7 @@ from aiortc import RTCDataChannel
 from firsthop import logs
 from transceiver import events, rtp, sdp
 from transceiver.agents import Base
+from transceiver.backlog import Backlog
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS
 from transceiver.dtls import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
 from transceiver.hearing import Hearing
@@ -60,6 +62,7 @@ class Session:
         *,
         outbound: Outbound,
         pacer: Pacer,
+        backlog: Backlog,
         certificate: Certificate,
         on_end: Callable[[Session], None],
     ) -> None:
@@ -71,6 +74,7 @@ class Session:
         self._agent: Base | None = None
         self._out = outbound
         self._pacer = pacer
+        self._backlog = backlog
         self._on_end = on_end
         self._secure = SecureTransport(self._to_client, certificate, client=offer.dtls_client)
         self._recent: deque[bytes] = deque(maxlen=_SENT_AGAIN)
@@ -107,7 +111,7 @@ class Session:
         """A path is proven and the edge knows it: begins DTLS, once."""
         if not self._connecting:
             self._connecting = True
-            self._spawn(self._connect())
+            self._backlog.put(self, lambda: self._spawn(self._connect()))
 
     @property
     def ssrcs(self) -> tuple[int, ...]:
@@ -117,9 +121,8 @@ class Session:
 
     def dtls(self, datagram: bytes) -> None:
         """A DTLS datagram from a path that holds consent."""
-        overflowed = self._secure.overflowed
-        self._secure.feed(datagram)
-        RX_DATAGRAMS["overflow" if self._secure.overflowed > overflowed else "dtls"] += 1
+        taken = self._backlog.put(self, partial(self._secure.feed, datagram))
+        RX_DATAGRAMS["dtls" if taken else "overflow"] += 1
 
     def media(self, datagram: bytes) -> None:
         """An SRTP or SRTCP datagram from a path that holds consent. What is bad is dropped, never an end."""
@@ -201,6 +204,7 @@ class Session:
             return
         self.ended = reason
         ENDS[reason] += 1
+        self._backlog.forget(self)
         self._pacer.remove(self._tick)
         if self._agent is not None:
             try:

@@ -1,0 +1,62 @@
+"""Work that media does not wait for: offers, handshakes, data channels.
+
+A burst of new calls is a second of such work. One piece of it is done in each turn of the event loop, a millisecond
+at most, so that what is due to callers who talk comes between; and by turns among those who want it, so that who floods
+the transceiver with DTLS delays nobody but himself. All stays on the one loop that owns the sessions: threads would
+only take turns at the interpreter's lock, and pass it on less often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Hashable
+
+__all__ = ["Backlog"]
+
+_MOST = 64
+
+Job = Callable[[], None]
+
+
+class Backlog:
+    """Jobs in the order in which each owner brought them; owners take turns."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Hashable, deque[Job]] = {}
+        self._next: asyncio.Handle | None = None
+
+    def __len__(self) -> int:
+        """How many jobs wait."""
+        return sum(map(len, self._waiting.values()))
+
+    def put(self, owner: Hashable, job: Job, *, most: int = _MOST) -> bool:
+        """Has ``job()`` called soon; False, and nothing else, where ``most`` of the owner's wait already."""
+        jobs = self._waiting.setdefault(owner, deque())
+        if len(jobs) >= most:
+            return False
+        jobs.append(job)
+        if self._next is None:
+            self._next = asyncio.get_running_loop().call_soon(self._run)
+        return True
+
+    def forget(self, owner: Hashable) -> None:
+        """Nothing of the owner's is done any more."""
+        self._waiting.pop(owner, None)
+
+    def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._next = None
+        if not self._waiting:
+            return  # they were forgotten
+        owner, jobs = next(iter(self._waiting.items()))
+        del self._waiting[owner]
+        job = jobs.popleft()
+        if jobs:
+            self._waiting[owner] = jobs  # behind the others
+        if self._waiting:
+            self._next = loop.call_soon(self._run)
+        try:
+            job()
+        except Exception as e:
+            loop.call_exception_handler({"message": "work for a session failed", "exception": e})
