@@ -16,13 +16,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from edge import apikeys
-from edge.process import call_itself, drop_capabilities, end_with
 from edge.tls import server_context
 from edge.transceivers import Refused, Transceivers, Unavailable
 from firsthop import logs, metrics
 from firsthop.config import Config
 from firsthop.following import follow, ufrag_keys
 from firsthop.metrics import Tally
+from firsthop.process import call_itself, drop_capabilities, end_with
 from wire.keys import ClusterKeys, KeyFile
 from wire.ufrag import call_id, open_sealed, ufrag_of_call
 

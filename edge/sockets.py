@@ -1,17 +1,16 @@
-"""The sockets of an edge, and the pipe that its children hang on: taken over from an earlier supervisor where it left
-them in the store and they are still what the configuration asks for, made and kept otherwise."""
+"""The sockets of an edge: taken over from an earlier supervisor where it left them in the store and they are still what
+the configuration asks for, made and kept otherwise."""
 
 from __future__ import annotations
 
-import os
 import socket
 
-from edge.store import Store
 from firsthop.config import split_address
 from firsthop.errors import ConfigError, bind_trouble
+from firsthop.store import Store
 from wire.address import pack
 
-__all__ = ["http_socket", "lifeline", "listening", "media_sockets"]
+__all__ = ["http_socket", "listening", "media_sockets"]
 
 _SOCKET_BUFFER_BYTES = 4 << 20
 _SO_RCVBUFFORCE = 33
@@ -99,16 +98,3 @@ def listening(key: str, host: str, port: int) -> socket.socket:
         sock.close()
         raise ConfigError(f"{key}: {host} port {port}: {bind_trouble(e)}") from None
     return sock
-
-
-def lifeline(store: Store) -> tuple[int, int]:
-    """Reading and writing end of a pipe: the children have the first, and end when nobody has the other."""
-    reading, writing = store.take("lifeline-read"), store.take("lifeline-write")
-    if reading is None or writing is None:
-        # One end alone, of a supervisor that died between the two, must not end up beside another pipe's.
-        store.drop("lifeline-read")
-        store.drop("lifeline-write")
-        reading, writing = os.pipe()
-        store.keep("lifeline-write", writing)
-        store.keep("lifeline-read", reading)
-    return reading, writing

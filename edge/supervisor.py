@@ -1,7 +1,7 @@
 """The edge's parent: opens every socket, owns XDP, starts the children and starts them again when they die.
 
 The sockets stay open here, so a worker that dies leaves its socket's queue and its flows to the next one. What must
-outlive this process too is in a store (sockets and children, ``edge/store.py``) or pinned (XDP, ``edge/pins.py``),
+outlive this process too is in a store (sockets and children, ``firsthop/store.py``) or pinned (XDP, ``edge/pins.py``),
 and the next one takes it over. It is also the only process with privileges.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -19,25 +18,25 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from edge import apikeys, asked, kernel
-from edge.children import Child, Children
+from edge import apikeys, kernel
 from edge.cpufilter import attach_cpu_filter, detach_cpu_filter
 from edge.pins import Pins, PinsInUse, folder_of
-from edge.sockets import http_socket, lifeline, listening, media_sockets
+from edge.sockets import http_socket, listening, media_sockets
 from edge.steering import Steering, SteeringError
-from edge.store import HolderStore, Store, StoreInUse, SystemdStore
 from edge.tls import server_context
 from edge.worker import SPARE_NAME, Spec
-from firsthop import logs, metrics
+from firsthop import asked, logs, metrics
+from firsthop.children import Child, Children, identity
 from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
 from firsthop.following import follow, ufrag_keys
 from firsthop.notify import notify
+from firsthop.process import cpus
+from firsthop.store import Store, lifeline, open_store
 from wire import keys
 from wire.address import pack
 from wire.keys import ClusterKeys, KeyFile
@@ -101,7 +100,7 @@ class Supervisor:
         check(config)
         self._key_file = KeyFile(config.cluster.keys, self._log)
         self._keys = self._key_file.keys
-        self._cpus = _cpus(edge.cores)
+        self._cpus = cpus("edge.cores", edge.cores)
         if self._metrics_address(1 + len(self._cpus))[1] > 65535:
             raise ConfigError(f"edge.metrics {edge.metrics}: signaling and every worker need a port above this one")
         children_run = any(name.startswith("child-") for name in store.names)
@@ -113,7 +112,9 @@ class Supervisor:
         self._media = media_sockets(edge.media, len(self._cpus), store)
         self._steering, self._mode = self._steer()
         workers = [self._worker(i) for i in range(len(self._cpus))]
-        self._children = Children([*workers, self._signaling()], "edge.worker", SPARE_NAME, store)
+        self._children = Children(
+            [*workers, self._signaling()], "edge.worker", SPARE_NAME, store, "firsthop_edge_restarts"
+        )
 
     def _steer(self) -> tuple[Steering | None, str]:
         edge = self._config.edge
@@ -287,7 +288,7 @@ def check(config: Config) -> None:
     server_context(edge.tls_certificate, edge.tls_key)
     if not edge.transceivers:
         raise ConfigError("edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed")
-    _cpus(edge.cores)
+    cpus("edge.cores", edge.cores)
     if edge.interface and edge.interface not in {name for _, name in socket.if_nameindex()}:
         raise ConfigError(f"edge.interface: this host has no interface {edge.interface!r}")
     for key in ("media", "http", "metrics"):
@@ -296,37 +297,9 @@ def check(config: Config) -> None:
 
 
 def _identity(orders: bytes, *descriptors: int) -> str:
-    """The same for children that would do the same: same code, same orders, same sockets and maps."""
-    digest = hashlib.blake2b(orders, digest_size=8)
-    for package in ("edge", "firsthop", "wire"):
-        for file in sorted((Path(__file__).parent.parent / package).glob("*.py")):
-            digest.update(file.read_bytes())
-    for fd in descriptors:
-        about = kernel.facts(fd)
-        digest.update((about.get("map_id") or str(os.fstat(fd).st_ino)).encode())
-    return digest.hexdigest()
-
-
-def _cpus(wanted: tuple[int, ...]) -> list[int]:
-    allowed = sorted(os.sched_getaffinity(0))
-    if missing := sorted(set(wanted) - set(allowed)):
-        raise ConfigError(f"edge.cores: this process may not use {missing}, only {allowed}")
-    if len(set(wanted)) != len(wanted):
-        raise ConfigError("edge.cores: a core is named twice")
-    return list(wanted) or allowed
-
-
-def _open_store(config: Config) -> Store:
-    if "NOTIFY_SOCKET" in os.environ:
-        return SystemdStore()
-    path = config.edge.run / f"{config.edge.name}.holder"
-    try:
-        return HolderStore(path, [folder_of(config.edge)])
-    except StoreInUse as e:
-        raise ConfigError(f"edge.name: {e}") from None
-    except OSError as e:
-        logs.get().warning("calls will not survive this process: nobody keeps its sockets", path=str(path), why=str(e))
-        return Store()
+    """The same for children that would do the same with the same sockets and maps."""
+    about = [kernel.facts(fd).get("map_id") or str(os.fstat(fd).st_ino) for fd in descriptors]
+    return identity(orders + " ".join(about).encode(), "edge", "firsthop", "wire")
 
 
 def run(config: Config) -> None:
@@ -336,7 +309,8 @@ def run(config: Config) -> None:
     """
     logs.configure(config.log.level, config.log.format, process="edge", edge=config.edge.name)
     check(config)
-    store = _open_store(config)
+    edge = config.edge
+    store = open_store("edge.name", edge.run / f"{edge.name}.holder", [folder_of(edge)])
     first = not store.names
     try:
         supervisor = Supervisor(config, store)

@@ -27,12 +27,12 @@ from edge.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.flowtable import NOBODY, FlowTable, words
 from edge.kernel import FlowStore
 from edge.outlet import Outlet
-from edge.process import call_itself, drop_capabilities, end_with, go_first
 from edge.uplink import Counts, Uplink
 from firsthop import logs, metrics
 from firsthop.following import LOOK_EVERY_S, ufrag_keys
 from firsthop.histogram import Histogram
 from firsthop.metrics import Tally
+from firsthop.process import call_itself, drop_capabilities, end_with, go_first
 from wire import frames, stun, ufrag
 from wire.keys import ClusterKeys, KeyFile
 
@@ -76,9 +76,9 @@ _CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What the supervisor tells a worker. ``lifeline`` is the pipe of ``edge.process.end_with``; ``socket`` is its own,
-    ``not_mine`` are the other workers', which it inherits as well; it may know ``flow_entries`` flows; ``flows`` and
-    ``ssrcs`` are map descriptors, -1 without XDP; ``keys`` are those to begin with, ``key_file`` is where others
+    """What the supervisor tells a worker. ``lifeline`` is the pipe of ``firsthop.process.end_with``; ``socket`` is its
+    own, ``not_mine`` are the other workers', which it inherits as well; it may know ``flow_entries`` flows; ``flows``
+    and ``ssrcs`` are map descriptors, -1 without XDP; ``keys`` are those to begin with, ``key_file`` is where others
     come."""
 
     edge: str

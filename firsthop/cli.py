@@ -71,7 +71,7 @@ def edge(config: Path | None, check: bool) -> None:
     Ctrl-C and SIGTERM end it and all that it started. SIGHUP lets a new program take over, with calls going on: for an
     upgrade, or a changed configuration.
     """
-    from edge import asked
+    from firsthop import asked
 
     if not check:
         asked.hold_back()
@@ -83,8 +83,19 @@ def edge(config: Path | None, check: bool) -> None:
 @main.command()
 @config_option
 def transceiver(config: Path | None) -> None:
-    """Run one transceiver, beside the model."""
-    from transceiver.server import run
+    """Run the transceivers of this host, beside the model: one, or one on each of transceiver.cores.
+
+    Ctrl-C and SIGTERM end them.
+    """
+
+    def run(config: Config) -> None:
+        from importlib import import_module
+
+        if config.transceiver.cores:
+            from firsthop import asked
+
+            asked.hold_back()
+        import_module("transceiver.supervisor" if config.transceiver.cores else "transceiver.server").run(config)
 
     _start(run, config)
 

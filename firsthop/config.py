@@ -7,6 +7,7 @@ The defaults stand here and nowhere else; ``firsthop config`` prints the table t
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,7 +24,7 @@ from firsthop.errors import ConfigError
 from wire.address import pack
 from wire.ufrag import MAX_TRANSCEIVER
 
-__all__ = ["Config", "Edge", "Transceiver", "load", "rows", "split_address"]
+__all__ = ["Config", "Edge", "Transceiver", "load", "nth", "rows", "split_address"]
 
 PREFIX = "FIRSTHOP_"
 # Variables of the command line, which are no configuration.
@@ -97,7 +98,23 @@ def _endpoint(text: str) -> str:
     return text
 
 
-def _ids_differ(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
+def nth(key: str, endpoint: str, i: int) -> str:
+    """The endpoint of the process ``i`` places on from the one that has ``endpoint``: its last number is so much more.
+    Raises ConfigError, about ``key``, where it has none."""
+    if i == 0:
+        return endpoint
+    before, number, after = re.fullmatch(r"(.*?)(\d*)([^\d/]*)", endpoint, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not number:
+        raise ConfigError(f"{key} {endpoint}: there is no number in it that could count up to the next process")
+    return _endpoint(f"{before}{int(number) + i}{after}")
+
+
+def _each_process(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
+    peers = tuple(
+        peer.model_copy(update={"id": peer.id + i, "endpoint": nth("endpoint", peer.endpoint, i), "processes": 1})
+        for peer in peers
+        for i in range(peer.processes)
+    )
     ids = [peer.id for peer in peers]
     if len(set(ids)) != len(ids):
         raise ValueError("two transceivers have the same id")
@@ -122,6 +139,9 @@ class Peer(_Section):
 
     id: int = Field(ge=0, le=MAX_TRANSCEIVER, description="the id that its ufrags carry")
     endpoint: Endpoint = Field(description="where it listens, `tcp://` or `ipc://`")
+    processes: int = Field(
+        1, ge=1, le=256, description="so many of them, ids and last number of the endpoint counting up"
+    )
 
 
 class Edge(_Section):
@@ -153,17 +173,43 @@ class Edge(_Section):
         "127.0.0.1:9400",
         description="Prometheus: supervisor here, signaling one port up, workers from two ports up",
     )
-    transceivers: Annotated[tuple[Peer, ...], AfterValidator(_ids_differ)] = Field(
-        (), description="`[[edge.transceivers]]` with id and endpoint"
+    transceivers: Annotated[tuple[Peer, ...], AfterValidator(_each_process)] = Field(
+        (), description="`[[edge.transceivers]]` with id, endpoint, and processes if there are several"
     )
 
 
 class Transceiver(_Section):
     id: int = Field(1, ge=0, le=MAX_TRANSCEIVER, description="unique in the cluster; its ufrags carry it")
-    endpoint: Endpoint = Field("ipc:///run/firsthop/transceiver.sock", description="edges connect here")
+    endpoint: Endpoint = Field("ipc:///run/firsthop/transceiver-1.sock", description="edges connect here")
+    cores: tuple[int, ...] = Field(
+        (),
+        description="one process each; ids, ports and the endpoint's last number count up; empty: one, on any core",
+    )
     agent: str = Field("parrot", description="who answers a call that names no model")
     max_sessions: int = Field(200, ge=1, description="calls beyond this are refused with 503")
-    metrics: Address = Field("127.0.0.1:9500", description="Prometheus")
+    metrics: Address = Field("127.0.0.1:9500", description="Prometheus; with `cores` each process is a port further up")
+    run: Path = Field(
+        Path("/run/firsthop"), description="where, without systemd, processes of `cores` wait for a killed supervisor"
+    )
+
+    @property
+    def processes(self) -> tuple[Transceiver, ...]:
+        """Each process that this host runs: with ``cores`` so many, the first metrics port being their supervisor's.
+        Raises ConfigError."""
+        if not self.cores:
+            return (self,)
+        host, _, port = self.metrics.rpartition(":")
+        return tuple(
+            self.model_copy(
+                update={
+                    "id": self.id + i,
+                    "endpoint": nth("transceiver.endpoint", self.endpoint, i),
+                    "cores": (core,),
+                    "metrics": f"{host}:{int(port) + 1 + i}",
+                }
+            )
+            for i, core in enumerate(self.cores)
+        )
 
 
 class Log(_Section):

@@ -43,9 +43,10 @@ class Host:
         # Hosts may share one file: the edge belongs to the one that has its address. It does not start without
         # transceivers, so where none is named no edge is meant to run.
         self._edge_expected = bool(config.edge.transceivers) and _is_here(f"tcp://{config.edge.media}")
+        ours = {each.id: each for each in config.transceiver.processes}
         peers = {peer.id: peer.endpoint for peer in config.edge.transceivers}
         if not peers:
-            peers = {config.transceiver.id: config.transceiver.endpoint}
+            peers = {number: each.endpoint for number, each in ours.items()}
         self._transceivers: dict[str, list[tuple[str, int]]] = {}
         self.unasked: list[str] = []
         if not self._edge_expected and any(endpoint.startswith("tcp://") for endpoint in peers.values()):
@@ -54,7 +55,7 @@ class Host:
             if not _is_here(endpoint):
                 self.unasked.append(f"transceiver-{number}")
                 continue
-            places = [split_address(config.transceiver.metrics)] if number == config.transceiver.id else []
+            places = [split_address(ours[number].metrics)] if number in ours else []
             if number in _UNIT_IDS:
                 places.append(("127.0.0.1", _UNIT_PORT + number))
             if places:

@@ -75,9 +75,11 @@ class Appliance:
         agent: str = "parrot",
         http_port: int = 8080,
         media_port: int = 3478,
+        transceiver_cores: Sequence[int] = (),
         **edge: Any,
     ) -> None:
         """``edge`` are more keys of section [edge], such as ``cores`` or ``interface``."""
+        self._cores = tuple(transceiver_cores)
         self._directory = directory
         self.edge: Place = lab.edge if lab else Loopback()
         self.transceiver: Place = lab.transceiver if lab else Loopback()
@@ -89,7 +91,7 @@ class Appliance:
         edge = {"run": str(directory), "pins": str(self._pins), **edge}
         if lab:
             edge = {"interface": lab.edge_interface, **edge}
-        endpoint = f"tcp://{lab.transceiver.address}:7400" if lab else f"ipc://{directory}/transceiver.sock"
+        endpoint = f"tcp://{lab.transceiver.address}:7400" if lab else f"ipc://{directory}/transceiver-1.sock"
         self.config_file = directory / "firsthop.toml"
         (directory / "cluster.toml").write_text(new_file_text())
         self.token_file.write_text(self.token + "\n")
@@ -102,9 +104,15 @@ class Appliance:
                         "http": f"{self.edge.address}:{http_port}",
                         "api_keys": str(self.token_file),
                         **edge,
-                        "transceivers": [{"id": 1, "endpoint": endpoint}],
+                        "transceivers": [{"id": 1, "endpoint": endpoint, "processes": max(1, len(self._cores))}],
                     },
-                    "transceiver": {"id": 1, "endpoint": endpoint, "agent": agent},
+                    "transceiver": {
+                        "id": 1,
+                        "endpoint": endpoint,
+                        "agent": agent,
+                        "cores": list(self._cores),
+                        "run": str(directory),
+                    },
                 }
             )
         )
@@ -155,9 +163,11 @@ class Appliance:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Ends the edge, then the transceiver, and waits for them. An edge that was killed is ended by its next."""
-        if "edge" in self.processes and self.processes["edge"].poll() not in (None, 0) and self.children():
-            self.start("edge")
+        """Ends the edge, then the transceiver, and waits for them. What was killed is ended by its next."""
+        killed = [name for name, process in self.processes.items() if process.poll() not in (None, 0)]
+        if killed and self.children():
+            for name in killed:
+                self.start(name)
             with suppress(ApplianceError):
                 self.wait_ready()
         for name in ("edge", "transceiver"):
@@ -172,20 +182,22 @@ class Appliance:
                 process.wait()
 
     def children(self) -> dict[str, psutil.Process]:
-        """The edge's children, whoever started them, as they call themselves: ``worker-0``, ``worker-1``,
-        ``worker-spare``, ``signaling``."""
+        """The supervisors' children, whoever started them, as they call themselves: ``worker-0``, ``worker-1``,
+        ``worker-spare``, ``signaling``; ``media-1``, ``media-spare``."""
         found = {}
         for process in psutil.process_iter():
             with suppress(psutil.Error):  # died just now, or not ours to look at
                 mine = process.environ().get("FIRSTHOP_CONFIG_FILE") == str(self.config_file)
-                if mine and process.cmdline()[-1] in ("edge.worker", "edge.signaling"):
+                if mine and process.cmdline()[-1] in ("edge.worker", "edge.signaling", "transceiver.child"):
                     found[process.name()] = process
         return found
 
     def metrics(self, process: str) -> dict[tuple[str, ...], float]:
-        """What ``edge``, ``signaling``, ``worker-<n>`` or ``transceiver`` counts: (name, label, ...) to value."""
-        place = self.transceiver if process == "transceiver" else self.edge
-        port = 9500 if process == "transceiver" else 9400 + _offset(process)
+        """What ``edge``, ``signaling``, ``worker-<n>``, ``transceiver`` or ``media-<id>`` counts: (name, label, ...) to
+        value."""
+        of_edge = process in ("edge", "signaling") or process.startswith("worker-")
+        place, port = (self.edge, 9400) if of_edge else (self.transceiver, 9500)
+        port += _offset(process)
 
         def fetch() -> str:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
@@ -199,7 +211,10 @@ class Appliance:
             try:
                 with urllib.request.urlopen(f"{self.url}/readyz", timeout=10):  # noqa: S310
                     pass
-                workers = [name for name in self.children() if re.fullmatch(r"worker-\d+", name)]
+                children = self.children()
+                workers = [name for name in children if re.fullmatch(r"worker-\d+", name)]
+                if len([name for name in children if re.fullmatch(r"media-\d+", name)]) < len(self._cores):
+                    return False
                 for process in ("edge", *workers):
                     with urllib.request.urlopen(f"http://127.0.0.1:{9400 + _offset(process)}/metrics", timeout=10):
                         pass
@@ -213,7 +228,9 @@ class Appliance:
 def _offset(process: str) -> int:
     if process.startswith("worker-"):
         return 2 + int(process.removeprefix("worker-"))
-    return {"edge": 0, "signaling": 1}[process]
+    if process.startswith("media-"):
+        return int(process.removeprefix("media-"))
+    return {"edge": 0, "signaling": 1, "transceiver": 0}[process]
 
 
 def _toml(sections: dict[str, dict[str, Any]]) -> str:

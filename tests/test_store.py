@@ -19,10 +19,10 @@ from test_calls import finish, start_call
 from test_recovery import at_work, holders, kill_the_supervisor
 from waiting import DEADLINE_S, until
 
-from edge import holder
-from edge.sockets import http_socket, lifeline, media_sockets
-from edge.store import HolderStore, Store, StoreInUse
+from edge.sockets import http_socket, media_sockets
+from firsthop import holder
 from firsthop.errors import ConfigError
+from firsthop.store import HolderStore, Store, StoreInUse, lifeline
 from lab.appliance import Appliance, Loopback
 
 

@@ -26,6 +26,7 @@ from transceiver.link import Link
 from transceiver.pacer import Pacer
 from transceiver.routing import Routing
 from transceiver.session import Session
+from transceiver.supervisor import check
 from wire import frames, keys, ufrag
 from wire import link as wire_link
 
@@ -146,11 +147,9 @@ class Transceiver:
 
 async def _serve(config: Config) -> None:
     log = logs.get()
+    check(config)
     key_file = keys.KeyFile(config.cluster.keys, log)
     cluster = key_file.keys
-    if agents.find(config.transceiver.agent) is None:
-        there = ", ".join(agents.names())
-        raise ConfigError(f"transceiver.agent: no agent called {config.transceiver.agent!r}, there is {there}")
     context = zmq.Context[zmq.Socket[bytes]]()
     try:
         socket = wire_link.router(context, config.transceiver.endpoint, cluster)

@@ -1,7 +1,7 @@
 """Descriptors that outlive the supervisor: sockets, the children's pidfds, and the lifeline of these children.
 
 Under systemd its file descriptor store keeps them (``FileDescriptorStoreMax=``, sd_notify(3)). Elsewhere a holder does
-(``edge/holder.py``), a process of our own that is told the same and gives them to whoever asks next. Where neither
+(``firsthop/holder.py``), a process of our own that is told the same and gives them to whoever asks next. Where neither
 can be had nothing is kept: the lifeline breaks with the supervisor, and the children end.
 """
 
@@ -14,10 +14,11 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge import holder
+from firsthop import holder, logs
+from firsthop.errors import ConfigError
 from firsthop.notify import notify
 
-__all__ = ["HolderStore", "Store", "StoreInUse", "SystemdStore"]
+__all__ = ["HolderStore", "Store", "StoreInUse", "SystemdStore", "lifeline", "open_store"]
 
 # What a supervisor that starts itself anew says to itself: name=descriptor, separated by blanks.
 _ENVIRONMENT = "FIRSTHOP_DESCRIPTORS"
@@ -182,7 +183,7 @@ class HolderStore(Store):
             if text == holder.READY.encode():
                 return
             if text == holder.BUSY.encode():
-                raise StoreInUse(f"an edge of this name runs already: its holder listens at {self._path}")
+                raise StoreInUse(f"another runs already: its holder listens at {self._path}")
             if not fds:
                 raise ConnectionResetError
             held[text.decode()] = fds[0]
@@ -206,3 +207,30 @@ class HolderStore(Store):
             assert connection is not None  # whoever listens need not accept yet
             holder.start(listener, self._path, self._give_up)
         return connection
+
+
+def lifeline(store: Store) -> tuple[int, int]:
+    """Reading and writing end of a pipe: the children have the first, and end when nobody has the other."""
+    reading, writing = store.take("lifeline-read"), store.take("lifeline-write")
+    if reading is None or writing is None:
+        # One end alone, of a supervisor that died between the two, must not end up beside another pipe's.
+        store.drop("lifeline-read")
+        store.drop("lifeline-write")
+        reading, writing = os.pipe()
+        store.keep("lifeline-write", writing)
+        store.keep("lifeline-read", reading)
+    return reading, writing
+
+
+def open_store(key: str, path: Path, give_up: Sequence[Path] = ()) -> Store:
+    """systemd's where it started us, else a holder's at ``path``. Raises ConfigError, about ``key``, where another
+    supervisor has it."""
+    if "NOTIFY_SOCKET" in os.environ:
+        return SystemdStore()
+    try:
+        return HolderStore(path, give_up)
+    except StoreInUse as e:
+        raise ConfigError(f"{key}: {e}") from None
+    except OSError as e:
+        logs.get().warning("calls will not survive this process: nobody keeps its children", path=str(path), why=str(e))
+        return Store()

@@ -1,6 +1,6 @@
-"""What a child of the supervisor does about itself: its name, its end, and the capabilities that it gives up.
+"""What a child of a supervisor does about itself: its name, its end, and the capabilities that it gives up.
 
-Workers and signaling face the network and need no capability at all.
+Those that face the network need no capability at all.
 """
 
 from __future__ import annotations
@@ -12,13 +12,25 @@ import select
 import signal
 from contextlib import suppress
 
-__all__ = ["call_itself", "drop_capabilities", "end_with", "go_first"]
+from firsthop.errors import ConfigError
+
+__all__ = ["call_itself", "cpus", "drop_capabilities", "end_with", "go_first"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_NAME = 15
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
+
+
+def cpus(key: str, wanted: tuple[int, ...]) -> list[int]:
+    """The CPUs ``wanted`` by configuration ``key``, or else all that this process may use. Raises ConfigError."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if missing := sorted(set(wanted) - set(allowed)):
+        raise ConfigError(f"{key}: this process may not use {missing}, only {allowed}")
+    if len(set(wanted)) != len(wanted):
+        raise ConfigError(f"{key}: a core is named twice")
+    return list(wanted) or allowed
 
 
 def drop_capabilities() -> None:

@@ -1,8 +1,8 @@
-"""Keeps the edge's children alive: who dies is started again, and who keeps dying is waited with.
+"""Keeps a supervisor's children alive: who dies is started again, and who keeps dying is waited with.
 
-Importing what a worker needs takes a quarter of a second, which callers would hear. So one process more than there
-are workers has done that already and waits for its orders: when a worker dies it takes the place in a few
-milliseconds, and another becomes the spare.
+Importing what a child needs takes a quarter of a second or more, which callers would hear. So one process more than
+there are has done that already and waits for its orders: when one dies it takes the place in a few milliseconds, and
+another becomes the spare.
 
 Children outlive the supervisor. Its successor finds them in the store and goes on watching; those that serve other
 orders than it would give (another configuration, other code) are replaced one after the other.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import signal
 import subprocess
@@ -19,11 +20,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.store import Store
 from firsthop import logs
 from firsthop.metrics import Tally
+from firsthop.store import Store
 
-__all__ = ["Child", "Children"]
+__all__ = ["Child", "Children", "identity"]
 
 _HEALTHY_AFTER_S = 1.0
 _BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
@@ -49,6 +50,15 @@ class Child:
     def kept_as(self) -> str:
         """What the store calls its pidfd."""
         return f"{_KEPT}{self.name}@{self.identity}"
+
+
+def identity(orders: bytes, *packages: str) -> str:
+    """The same for children that would do the same: same orders, and same code in these packages."""
+    digest = hashlib.blake2b(orders, digest_size=8)
+    for package in packages:
+        for file in sorted((Path(__file__).parent.parent / package).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 class _Process:
@@ -111,11 +121,12 @@ class _Process:
 
 class Children:
     """Runs ``children``. Those of ``spare_module`` have a spare, which calls itself ``spare_name`` when it is ready; it
-    inherits the descriptors of all of them, and closes those that turn out not to be its own."""
+    inherits the descriptors of all of them, and closes those that turn out not to be its own. ``metric`` is what their
+    restarts are counted as."""
 
-    def __init__(self, children: list[Child], spare_module: str, spare_name: str, store: Store) -> None:
+    def __init__(self, children: list[Child], spare_module: str, spare_name: str, store: Store, metric: str) -> None:
         self.restarts = Tally(
-            "firsthop_edge_restarts",
+            metric,
             "Children that died and were started again",
             [child.name for child in children],
             label="child",

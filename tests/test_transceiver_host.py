@@ -1,0 +1,103 @@
+"""A transceiver host with a process on each core: calls spread over them, and each dies alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from test_calls import finish, start_call
+from waiting import until
+
+from firsthop import config
+from firsthop.errors import ConfigError
+from lab.appliance import Appliance
+from lab.network import Lab
+
+SESSIONS = ("firsthop_transceiver_sessions",)
+
+
+@pytest.fixture
+def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
+    """An appliance with two transceiver processes."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    with Appliance(tmp_path, lab=lab, transceiver_cores=cores) as appliance:
+        yield appliance
+
+
+def sessions(house: Appliance) -> list[int]:
+    return [int(house.metrics(f"media-{i}")[SESSIONS]) for i in (1, 2)]
+
+
+def processes(house: Appliance) -> dict[str, int]:
+    return {name: child.pid for name, child in house.children().items() if name in ("media-1", "media-2")}
+
+
+@pytest.mark.needs_root
+def test_calls_spread_over_the_processes_and_one_that_dies_takes_only_its_own_with_it(
+    lab: Lab, house: Appliance
+) -> None:
+    for i, core in enumerate(sorted(os.sched_getaffinity(0))[:2], 1):
+        assert house.children()[f"media-{i}"].cpu_affinity() == [core]
+    until(lambda: "media-spare" in house.children())
+    calls = start_call(lab.client, house, "-n", "6", "--model", "echo", "--duration", "8")
+    until(lambda: sessions(house) == [3, 3])
+    house.children()["media-1"].send_signal(signal.SIGKILL)
+    # The spare takes its place and its id, and answers calls.
+    until(lambda: "media-1" in house.children() and house.metrics("media-1")[SESSIONS] == 0)
+    said = finish(calls, expect=1)
+    assert (said["calls"]["ok"], said["calls"]["interrupted"] + said["calls"]["failed"]) == (3, 3)
+    whole = [call for call in said["per_call"] if call["outcome"] == "ok"]
+    assert [call["frames"]["lost"] for call in whole] == [0, 0, 0]
+    until(lambda: house.metrics("transceiver")[("firsthop_transceiver_restarts_total", "media-1")] == 1)
+    again = finish(start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "1"))
+    assert again["calls"]["ok"] == 4
+
+
+@pytest.mark.needs_root
+def test_calls_do_not_notice_that_the_supervisor_is_killed(lab: Lab, house: Appliance) -> None:
+    call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "6")
+    until(lambda: sessions(house) == [1, 1])
+    before = processes(house)
+    house.processes["transceiver"].kill()
+    house.processes["transceiver"].wait()
+    house.start("transceiver")
+    house.wait_ready()
+    said = finish(call)
+    assert said["calls"]["ok"] == 2
+    assert said["audio"]["frames"]["lost"] == 0
+    assert processes(house) == before
+    # What it took over it watches, and ends.
+    house.children()["media-2"].send_signal(signal.SIGKILL)
+    until(lambda: processes(house).get("media-2", before["media-2"]) != before["media-2"])
+    everybody = list(house.children().values())
+    house.close()
+    psutil.wait_procs(everybody, timeout=30)
+    assert not house.children()
+    assert not (house.config_file.parent / "transceiver-1.holder").exists()
+
+
+def test_endpoints_count_up() -> None:
+    assert config.nth("key", "tcp://10.0.0.5:7401", 3) == "tcp://10.0.0.5:7404"
+    assert config.nth("key", "tcp://[2001:db8::1]:7499", 1) == "tcp://[2001:db8::1]:7500"
+    assert config.nth("key", "ipc:///run/8/transceiver-9.sock", 2) == "ipc:///run/8/transceiver-11.sock"
+    assert config.nth("key", "ipc:///run/8/transceiver.sock", 0) == "ipc:///run/8/transceiver.sock"
+    with pytest.raises(ConfigError, match=r"key ipc:///run/8/transceiver\.sock"):
+        config.nth("key", "ipc:///run/8/transceiver.sock", 1)
+
+
+def test_an_edge_knows_every_process_of_a_host(tmp_path: Path) -> None:
+    file = tmp_path / "firsthop.toml"
+    file.write_text('[[edge.transceivers]]\nid = 4\nendpoint = "tcp://10.0.0.5:7400"\nprocesses = 3\n')
+    peers = config.load(file).edge.transceivers
+    assert [(peer.id, peer.endpoint) for peer in peers] == [
+        (4, "tcp://10.0.0.5:7400"),
+        (5, "tcp://10.0.0.5:7401"),
+        (6, "tcp://10.0.0.5:7402"),
+    ]
+    file.write_text(file.read_text() + '[[edge.transceivers]]\nid = 6\nendpoint = "tcp://10.0.0.6:7400"\n')
+    with pytest.raises(ConfigError, match="same id"):
+        config.load(file)

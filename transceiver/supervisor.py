@@ -1,0 +1,101 @@
+"""A transceiver host's parent: one process a core, each with its own id, link and metrics, started again when it dies.
+
+Killed itself, it leaves them at work, and the next one takes them over (``firsthop/store.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+
+from firsthop import asked, logs, metrics
+from firsthop.children import Child, Children, identity
+from firsthop.config import Config, Transceiver, split_address
+from firsthop.errors import ConfigError
+from firsthop.notify import notify
+from firsthop.process import cpus
+from firsthop.store import Store, lifeline, open_store
+from transceiver import agents
+from wire import keys
+from wire.ufrag import MAX_TRANSCEIVER
+
+__all__ = ["SPARE_NAME", "check", "run"]
+
+SPARE_NAME = "media-spare"
+
+
+def check(config: Config) -> None:
+    """Looks at what can be wrong in a configuration before anything runs. Raises ConfigError or KeyFileError."""
+    ours = config.transceiver
+    keys.load(config.cluster.keys)
+    if agents.find(ours.agent) is None:
+        raise ConfigError(f"transceiver.agent: no agent called {ours.agent!r}, there is {', '.join(agents.names())}")
+    cpus("transceiver.cores", ours.cores)
+    if ours.processes[-1].id > MAX_TRANSCEIVER:
+        raise ConfigError(f"transceiver.id: {len(ours.cores)} of them from {ours.id} on are more than there are")
+    if split_address(ours.metrics)[1] + len(ours.cores) > 65535:
+        raise ConfigError(f"transceiver.metrics {ours.metrics}: every process needs a port above this one")
+
+
+class Supervisor:
+    """The processes of one host; ``store`` keeps what must outlive this one."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._config = config
+        self._store = store
+        self._lifeline = lifeline(store)
+        children = [self._child(each) for each in config.transceiver.processes]
+        self._children = Children(children, "transceiver.child", SPARE_NAME, store, "firsthop_transceiver_restarts")
+
+    def _child(self, ours: Transceiver) -> Child:
+        config = self._config.model_copy(update={"transceiver": ours})
+        orders = {"config": config.model_dump_json(), "cpu": ours.cores[0]}
+        spec = json.dumps({**orders, "lifeline": self._lifeline[0]}).encode()
+        same = identity(json.dumps(orders).encode(), "transceiver", "firsthop", "wire")
+        return Child(f"media-{ours.id}", "transceiver.child", spec, (self._lifeline[0],), same)
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT, when everything ends."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        metrics.serve("transceiver.metrics", *split_address(self._config.transceiver.metrics), self._children.restarts)
+        asked.hear()
+        tasks = [asyncio.create_task(each) for each in (self._children.run(), self._mend(), stop.wait())]
+        notify("READY=1")
+        cores = self._config.transceiver.cores
+        logs.get().info("ready", processes=len(cores), cores=list(cores))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result  # such as what keeps this host from starting processes
+        notify("STOPPING=1")
+        await self._children.end()
+
+    async def _mend(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._store.mend()
+
+
+def run(config: Config) -> None:
+    """Runs until SIGTERM. Raises ConfigError or KeyFileError with one line for what stands in the way."""
+    ours = config.transceiver
+    logs.configure(config.log.level, config.log.format, process="transceivers", id=ours.id)
+    check(config)
+    store = open_store("transceiver.id", ours.run / f"transceiver-{ours.id}.holder")
+    first = not store.names
+    try:
+        supervisor = Supervisor(config, store)
+        asyncio.run(supervisor.run())
+    except BaseException:
+        if first:
+            with contextlib.suppress(OSError):
+                store.end()
+        raise
+    store.end()
+    logs.get().info("stopped")
