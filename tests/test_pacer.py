@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
+
 from transceiver.pacer import FRAME_S, Pacer
 
 DEADLINE_S = 30
@@ -156,3 +158,31 @@ async def test_a_tick_that_raises_stops_itself_and_nobody_else() -> None:
     pacer.remove(healthy)
     assert streams.ticks["broken"] == 1
     assert [str(context["exception"]) for context in reported] == ["no more"]
+
+
+async def test_frames_are_counted_by_how_near_to_their_time_they_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, pacer, streams = asyncio.get_running_loop(), Pacer(), Streams()
+    clock = 1000.0
+    monkeypatch.setattr(loop, "time", lambda: clock)
+    timers: list[tuple[float, Callable[[], None]]] = []
+    monkeypatch.setattr(loop, "call_at", lambda when, run: timers.append((when, run)))
+    ticks = [streams.stream(str(i)) for i in range(5)]
+    for tick in ticks:
+        pacer.add(tick)
+
+    def run_after(s: float) -> None:
+        nonlocal clock
+        when, run = timers.pop()
+        clock = when + s
+        run()
+
+    pacer._run()
+    run_after(0.003)
+    assert pacer.frames == {"on_time": 2, "late": 0, "skipped": 0}
+    before = Counter(pacer.frames)
+    run_after(0.0059)
+    assert Counter(pacer.frames) - before == {"late": 1, "on_time": 1}  # its own slot, and the next one's
+    before = Counter(pacer.frames)
+    run_after(1.005)
+    assert (Counter(pacer.frames) - before)["skipped"] == 50 * 5
+    assert sum(pacer._lag.counts) == pacer.frames["on_time"] + pacer.frames["late"]

@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from firsthop.histogram import Histogram
+from firsthop.metrics import Tally
+
 __all__ = ["FRAME_S", "Pacer"]
 
 FRAME_S = 0.020
 _SLOTS = 5
 _SLOT_S = FRAME_S / _SLOTS
 _HOPELESS_S = 0.2
+_LATE_S = 0.005  # what every receiver's jitter buffer makes up for
 
 Tick = Callable[[], None]
 
@@ -23,13 +27,21 @@ class Pacer:
     """Calls every ``tick()`` 50 times a second from the running loop; nothing runs while there is none.
 
     ``worst_late_ms`` is how late the process itself has been. After a short stall everything due is made up for;
-    after more than 200 ms the frames are skipped, because a burst of old ones would help nobody, and counted in
-    ``skipped_slots``.
+    after more than 200 ms the frames are skipped, because a burst of old ones would help nobody.
+
+    ``frames`` counts those that were made within 5 ms of when they were due, later, or never; ``lag`` is how long after
+    its time a slot was done. No frame is early: an agent's speech waits for its slot.
     """
 
     def __init__(self) -> None:
         self.worst_late_ms = 0.0
-        self.skipped_slots = 0
+        self.frames = Tally(
+            "firsthop_transceiver_schedule",
+            "Frames of all calls, by how near to their time they were made",
+            ("on_time", "late", "skipped"),
+        )
+        self.lag = Histogram("firsthop_transceiver_lag", "From when frames were due until they were made", "loop")
+        self._lag = self.lag.of("media")
         self._slots: list[dict[Tick, None]] = [{} for _ in range(_SLOTS)]
         self._step = 0
         self._origin = 0.0
@@ -73,15 +85,18 @@ class Pacer:
             # A whole number of frames, so that nobody's place among the slots changes.
             skipped = int(late / FRAME_S) * _SLOTS
             self._step += skipped
-            self.skipped_slots += skipped
+            self.frames["skipped"] += skipped // _SLOTS * sum(map(len, self._slots))
         while (due := self._origin + self._step * _SLOT_S) <= now:
             slot = self._slots[self._step % _SLOTS]
             self._step += 1
             if slot:
                 self.worst_late_ms = max(self.worst_late_ms, (now - due) * 1000)
-                for tick in tuple(slot):
+                ticks = tuple(slot)
+                for tick in ticks:
                     self._call(tick)
                 now = loop.time()
+                self.frames["on_time" if now - due <= _LATE_S else "late"] += len(ticks)
+                self._lag.add(round(1e9 * (now - due)))
         if not any(self._slots):
             self._timer = None
             return

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import zmq
+from prometheus_client.registry import Collector
 
 from firsthop import logs, metrics
 from firsthop.config import Config, split_address
@@ -61,6 +62,11 @@ class Transceiver:
         # list() takes them at once: another thread asks.
         live = Counter(ufrag.key_id(sealed) for sealed in list(self._routing.sessions))
         return {(str(i),): live[i] for i in sorted({*live, *self._cluster.ufrag})}
+
+    @property
+    def schedule(self) -> tuple[Collector, ...]:
+        """Whether frames are made in time."""
+        return self._pacer.frames, self._pacer.lag
 
     def use(self, cluster: keys.ClusterKeys) -> None:
         """Seals with these keys from now on; sessions that are there keep the ufrag they have."""
@@ -169,7 +175,8 @@ async def _serve(config: Config) -> None:
         lambda: transceiver.sessions_by_key,
     )
     held = ufrag_keys(lambda: key_file.keys)
-    metrics.serve("transceiver.metrics", host, port, sessions, by_key, held, *counters.all_counters)
+    more = (*transceiver.schedule, *counters.all_counters)
+    metrics.serve("transceiver.metrics", host, port, sessions, by_key, held, *more)
     gc.freeze()  # what is here stays: looking through it for garbage would be a pause of 40 ms for every call
     notify("READY=1")
     log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())
