@@ -33,8 +33,8 @@ def start_call(place: Place, appliance: Appliance, *options: str) -> subprocess.
     return place.popen(argv, stdout=subprocess.PIPE)
 
 
-def finish(call: subprocess.Popen[bytes], expect: int = 0) -> dict[str, Any]:
-    output, _ = call.communicate(timeout=120)
+def finish(call: subprocess.Popen[bytes], expect: int = 0, within_s: float = 120) -> dict[str, Any]:
+    output, _ = call.communicate(timeout=within_s)
     assert call.returncode == expect, output.decode()
     said: dict[str, Any] = json.loads(output)
     return said
