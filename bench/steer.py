@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "steer.json"
 PORT, KEY_ID, KEY, TRANSCEIVER = 3478, 1, bytes(range(16)), 5
 CLIENT, LIMITED, EDGE = "198.18.0.2", "198.18.0.3", "198.18.0.1"
 CLIENT_V6, EDGE_V6 = "2001:db8::2", "2001:db8::1"
-KNOWN_PORT, STRANGERS_PORT = 40001, 50000
+KNOWN_PORT, SHED_PORT, STRANGERS_PORT = 40001, 40002, 50000
 SSRC = 0x01020304
 
 MEMORY_FLOWS = 1 << 20
@@ -65,6 +65,7 @@ def classes() -> dict[str, tuple[str, bytes]]:
     return {
         "RTP, known flow, IPv4": ("flow_steered", frame(rtp(9), CLIENT, KNOWN_PORT)),
         "RTP, known flow, IPv6": ("flow_steered", frame(rtp(9), CLIENT_V6, KNOWN_PORT)),
+        "RTP, known flow, core overloaded": ("core_overloaded", frame(rtp(9), CLIENT, SHED_PORT)),
         "STUN with tag, known flow": ("stun_steered", frame(check(ours), CLIENT, KNOWN_PORT)),
         "STUN with tag, unknown": ("stun_steered", frame(check(ours), CLIENT)),
         "STUN with tag, over the limit": ("rate_limited", frame(check(ours), LIMITED)),
@@ -82,10 +83,13 @@ def load(**options: Any) -> Steering:
 
 
 def fill(steering: Steering) -> None:
-    """A flow over each IP version, a source, and a prefix whose strangers have nothing left for an hour."""
+    """A flow over each IP version and one on a core that sheds all media, a source, and a prefix whose strangers have
+    nothing left for an hour."""
     flows = kernel.FlowStore(steering.flows_fd, steering.ssrcs_fd)
     for host in (CLIENT, CLIENT_V6):
         flows.put(address.pack(host, KNOWN_PORT), 0, TRANSCEIVER)
+    flows.put(address.pack(CLIENT, SHED_PORT), 1, TRANSCEIVER)
+    kernel.Shedding(steering.shedding_fd).put(1, 1.0)
     flows.put_ssrc(SSRC, 0)
     in_an_hour = time.monotonic_ns() + 3600 * 10**9
     kernel.BpfMap(steering.buckets_fd, 16, 8).update(address.pack(LIMITED, 0)[:16], struct.pack("=Q", in_an_hour))

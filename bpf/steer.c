@@ -44,6 +44,8 @@ BPF_HASH(flows, struct flow_key, struct flow, FLOW_ENTRIES);
 BPF_HASH(ssrcs, __be32, u32, SSRC_ENTRIES);
 /* An LRU: a flood from ever new prefixes pushes out buckets, and can push out nothing else. */
 BPF_TABLE("lru_hash", struct prefix, u64, buckets, BUCKET_ENTRIES);
+/* By core, the chance out of 2^32 that media for it is shed; its worker writes it (edge/shedding.py). */
+BPF_ARRAY(shedding, u32, MAX_CPUS);
 BPF_PERCPU_ARRAY(counters, u64, VERDICTS * MAX_CPUS);
 
 static __always_inline void count(u32 verdict, u32 cpu)
@@ -68,6 +70,24 @@ static __always_inline int steer_to(u32 verdict, u32 cpu)
         return leave(VERDICT_NO_CORE);
     count(verdict, cpu);
     return XDP_REDIRECT;
+}
+
+static __always_inline int is_media(u8 first)
+{
+    return first >= RTP_FIRST && first <= RTP_LAST;
+}
+
+/* Media only: a check or a handshake that is lost costs a call, a frame costs 20 ms of it. */
+static __always_inline int steer_media_to(u32 verdict, u32 cpu)
+{
+    u32 *chance = shedding.lookup(&cpu);
+
+    /* Drop: the core cannot do it all, and what it would drop itself costs it as much as what it passes on. */
+    if (chance && *chance && bpf_get_prandom_u32() <= *chance) {
+        count(VERDICT_CORE_OVERLOADED, cpu);
+        return XDP_DROP;
+    }
+    return steer_to(verdict, cpu);
 }
 
 /* Whether a stranger's packet may be steered now. */
@@ -147,7 +167,7 @@ static __always_inline int steer_by_ssrc(struct cursor c, struct datagram *d)
     /* Drop: whoever overheard an SSRC may guess as often as a rebound NAT speaks, and no more. */
     if (!admit(&d->from))
         return leave(VERDICT_RATE_LIMITED);
-    return steer_to(VERDICT_SSRC_STEERED, *cpu);
+    return steer_media_to(VERDICT_SSRC_STEERED, *cpu);
 }
 
 int firsthop_steer(struct xdp_md *ctx)
@@ -182,9 +202,11 @@ int firsthop_steer(struct xdp_md *ctx)
             flow->last_seen_jiffies = now;
             flow->last_seen_ns = bpf_ktime_get_ns();
         }
+        if (is_media(*first))
+            return steer_media_to(VERDICT_FLOW_STEERED, flow->cpu);
         return steer_to(VERDICT_FLOW_STEERED, flow->cpu);
     }
-    if (*first >= RTP_FIRST && *first <= RTP_LAST)
+    if (is_media(*first))
         return steer_by_ssrc(c, &d);
     /* Drop: only an address that passed a STUN check may say anything else. */
     return leave(VERDICT_UNKNOWN_FLOW);

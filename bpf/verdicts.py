@@ -16,11 +16,13 @@ Kind = Literal["steered", "passed", "dropped"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``label`` is the Prometheus label value; ``what`` is one sentence for the documentation."""
+    """``label`` is the Prometheus label value; ``what`` is one sentence for the documentation. ``of_core`` says that
+    its packets are counted under the core that they were for, and not under core 0."""
 
     label: str
     kind: Kind
     what: str
+    of_core: bool = False
 
 
 VERDICTS: tuple[Verdict, ...] = (
@@ -28,12 +30,14 @@ VERDICTS: tuple[Verdict, ...] = (
         "stun_steered",
         "steered",
         "A binding request whose ufrag carries a valid tag; the flow, or else the tag's slot, chose the core.",
+        of_core=True,
     ),
-    Verdict("flow_steered", "steered", "Any other packet from an address in the flow table."),
+    Verdict("flow_steered", "steered", "Any other packet from an address in the flow table.", of_core=True),
     Verdict(
         "ssrc_steered",
         "steered",
         "RTP or RTCP from an unknown address with a known SSRC: a hint, not yet trusted.",
+        of_core=True,
     ),
     Verdict("other_traffic", "passed", "Not a UDP datagram to the media port, so it belongs to the kernel."),
     Verdict("fragment", "dropped", "The first fragment of a datagram to the media port; media is never fragmented."),
@@ -61,6 +65,12 @@ VERDICTS: tuple[Verdict, ...] = (
     ),
     Verdict("unknown_flow", "dropped", "DTLS, STUN other than a request, or anything else from an unknown address."),
     Verdict("rtp_unknown_ssrc", "dropped", "RTP or RTCP from an unknown address, with an SSRC that is unknown too."),
+    Verdict(
+        "core_overloaded",
+        "dropped",
+        "RTP or RTCP for a core whose worker is behind: shed by chance, so much that the rest is in time.",
+        of_core=True,
+    ),
     Verdict("no_core", "dropped", "The chosen core has no entry in the CPU map: dropped, never delivered elsewhere."),
 )
 

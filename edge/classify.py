@@ -40,7 +40,8 @@ class Tables:
     ``address`` is the media address in 16 bytes or None for any, ``keys`` the ufrag keys by key id, ``slots`` the
     CPU of each slot (None: nobody's), ``cpus`` those that have a queue. ``flows`` has the CPU by 18 byte address,
     ``ssrcs`` by SSRC. ``limited`` are the 16 byte prefixes, as long as ``prefixes`` says in bits for IPv4 and IPv6,
-    whose strangers have nothing left to send: buckets need a clock, which has no place here.
+    whose strangers have nothing left to send: buckets need a clock, which has no place here. ``shedding`` are the CPUs
+    that shed all of their media: less of it is a matter of chance.
     """
 
     port: int
@@ -51,6 +52,7 @@ class Tables:
     flows: Mapping[bytes, int]
     ssrcs: Mapping[int, int]
     limited: Collection[bytes] = frozenset()
+    shedding: Collection[int] = frozenset()
     prefixes: tuple[int, int] = (32, 64)
 
 
@@ -60,7 +62,7 @@ class _Datagram(NamedTuple):
 
 
 def classify(frame: bytes, tables: Tables) -> tuple[str, int]:
-    """The verdict's label (``bpf/verdicts.py``) and the CPU it is counted under, 0 unless it steers."""
+    """The verdict's label (``bpf/verdicts.py``) and the CPU it is counted under, 0 unless it is ``of_core``."""
     parsed = _parse_frame(frame, tables)
     if isinstance(parsed, str):
         return parsed, 0
@@ -72,7 +74,8 @@ def classify(frame: bytes, tables: Tables) -> tuple[str, int]:
         if _u16(payload, 0) == _BINDING_REQUEST:
             return _by_ufrag(source, payload, tables)
     if source in tables.flows:
-        return _to("flow_steered", tables.flows[source], tables)
+        to = _media_to if payload[0] in _RTP else _to
+        return to("flow_steered", tables.flows[source], tables)
     if payload[0] in _RTP:
         return _by_ssrc(source, payload, tables)
     return "unknown_flow", 0
@@ -80,6 +83,10 @@ def classify(frame: bytes, tables: Tables) -> tuple[str, int]:
 
 def _to(label: str, cpu: int | None, tables: Tables) -> tuple[str, int]:
     return (label, cpu) if cpu is not None and cpu in tables.cpus else ("no_core", 0)
+
+
+def _media_to(label: str, cpu: int, tables: Tables) -> tuple[str, int]:
+    return ("core_overloaded", cpu) if cpu in tables.shedding else _to(label, cpu, tables)
 
 
 def _by_ufrag(source: bytes, message: bytes, tables: Tables) -> tuple[str, int]:
@@ -112,7 +119,7 @@ def _by_ssrc(source: bytes, packet: bytes, tables: Tables) -> tuple[str, int]:
         return "rtp_unknown_ssrc", 0
     if _prefix(source, tables) in tables.limited:
         return "rate_limited", 0
-    return _to("ssrc_steered", cpu, tables)
+    return _media_to("ssrc_steered", cpu, tables)
 
 
 def _prefix(source: bytes, tables: Tables) -> bytes:

@@ -29,6 +29,7 @@ __all__ = [
     "BpfMap",
     "Flow",
     "FlowStore",
+    "Shedding",
     "attach_tracepoint",
     "attach_xdp",
     "facts",
@@ -69,6 +70,7 @@ _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}.get(platform.machine(
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
+_ALWAYS = 0xFFFFFFFF
 _PER_CPU_TYPES = {"5", "6", "10", "21"}  # percpu hash, percpu array, percpu LRU hash, percpu cgroup storage
 _FIRST_BATCH = 4096
 
@@ -233,6 +235,22 @@ class FlowStore:
     def remove_ssrc(self, ssrc: int) -> bool:
         """Forget an SSRC; False where it was not known."""
         return self._ssrcs.delete(SSRC.pack(ssrc))
+
+
+class Shedding:
+    """How much of the media for each core XDP drops before it gets there. It stays as it is written when the writer
+    ends."""
+
+    def __init__(self, shedding_fd: int) -> None:
+        self._chances = BpfMap(shedding_fd, U32.size, U32.size)
+
+    def put(self, cpu: int, probability: float) -> None:
+        """Drop each packet of media for ``cpu`` with ``probability``: 0 none, 1 all."""
+        self._chances.update(U32.pack(cpu), U32.pack(round(probability * _ALWAYS)))
+
+    def get(self, cpu: int) -> float:
+        """The probability that is in force."""
+        return float(U32.unpack(self._chances.lookup(U32.pack(cpu)) or bytes(4))[0] / _ALWAYS)
 
 
 def _put(table: BpfMap, key: bytes, value: bytes) -> bool:

@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from bpf.verdicts import VERDICTS
 from edge import kernel
+from edge.cpumap import bring_in_bulk
 from edge.pins import Pins, Shape
 from edge.placement import slots
 from edge.program import SteeringError, SteeringUnavailable, compile_program, require_what_bcc_needs
@@ -47,9 +48,9 @@ _MODES: Final = {"native": 1 << 2, "generic": 1 << 1}  # XDP_FLAGS_DRV_MODE, XDP
 class Steering:
     """The loaded program and its maps. Close it, or use it in a ``with`` statement.
 
-    ``flows_fd`` and ``ssrcs_fd`` are for ``kernel.FlowStore`` in the workers, which inherit them; ``prog_fd`` is
-    for ``kernel.prog_test_run``. Behind ``buckets_fd`` are 16 byte prefixes and the time (u64, ns of CLOCK_MONOTONIC)
-    at which each will have used what it took.
+    ``flows_fd`` and ``ssrcs_fd`` are for ``kernel.FlowStore`` in the workers, which inherit them, ``shedding_fd`` for
+    their ``kernel.Shedding``; ``prog_fd`` is for ``kernel.prog_test_run``. Behind ``buckets_fd`` are 16 byte prefixes
+    and the time (u64, ns of CLOCK_MONOTONIC) at which each will have used what it took.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Steering:
         self.flows_fd = map_fds["flows"]
         self.ssrcs_fd = map_fds["ssrcs"]
         self.buckets_fd = map_fds["buckets"]
+        self.shedding_fd = map_fds["shedding"]
         self.cpus = tuple(cpus)
         self._fds = [*programs.values(), *map_fds.values()]
         self._link_fd: int | None = None
@@ -295,6 +297,10 @@ class Steering:
         if self._pins is not None:
             self._pins.put("overflow-link", link_fd)
 
+    def bring_in_bulk(self) -> None:
+        """As ``edge.cpumap`` says. To be called after each load, which starts the queues' threads anew."""
+        bring_in_bulk(int(kernel.facts(self._cpu_queues.fd)["map_id"]), self.cpus)
+
     def overflow(self) -> dict[int, int]:
         """Packets that found no room in the queue of their core, by CPU, since the first ``watch_queues``."""
         copies = struct.Struct(f"={self._copies}Q")
@@ -310,15 +316,11 @@ class Steering:
             self._link_fd = None
 
     def counters(self) -> dict[tuple[str, int], int]:
-        """Packets by verdict and target CPU since the load, in one read. Verdicts that steer nowhere have CPU 0.
+        """Packets by verdict and target CPU since the load, in one read. Verdicts that are not ``of_core`` have CPU 0.
 
-        Each verdict is there, each steering verdict for each worker's CPU, zero or not.
+        Each verdict is there, each that is ``of_core`` for each worker's CPU, zero or not.
         """
-        totals = {
-            (verdict.label, cpu): 0
-            for verdict in VERDICTS
-            for cpu in (self.cpus if verdict.kind == "steered" else (0,))
-        }
+        totals = {(verdict.label, cpu): 0 for verdict in VERDICTS for cpu in (self.cpus if verdict.of_core else (0,))}
         copies = struct.Struct(f"={self._copies}Q")
         for key, value in self._counters.items():
             total = sum(copies.unpack(value))
@@ -367,6 +369,7 @@ def _shapes(flow_entries: int) -> dict[str, Shape]:
         "flows": Shape(plain_hash, kernel.FLOW_KEY.size, kernel.FLOW.size, flow_entries),
         "ssrcs": Shape(plain_hash, u32, u32, flow_entries),
         "buckets": Shape(lru_hash, 16, 8, BUCKET_ENTRIES),
+        "shedding": Shape(array, u32, u32, MAX_CPUS),
         "queues": Shape(array, u32, u32, 1),
         "overflow": Shape(percpu_array, u32, 8, MAX_CPUS),
         "counters": Shape(percpu_array, u32, 8, len(VERDICTS) * MAX_CPUS),

@@ -156,6 +156,10 @@ class Supervisor:
             steering.watch_queues()
         except OSError as e:
             self._log.warning("what the queues of the cores lose is not counted: no tracepoint", why=str(e))
+        try:
+            steering.bring_in_bulk()
+        except OSError as e:
+            self._log.warning("workers are interrupted for every few datagrams: no CAP_SYS_NICE", why=str(e))
         # Only now: without XDP the receiving core says nothing about the flow.
         attach_cpu_filter(self._media[0], self._cpus)
         self._log.info("xdp attached", interface=edge.interface, mode=mode, cores=self._cpus)
@@ -177,7 +181,7 @@ class Supervisor:
 
     def _worker(self, index: int) -> Child:
         steering, edge, log = self._steering, self._config.edge, self._config.log
-        maps = (steering.flows_fd, steering.ssrcs_fd) if steering else ()
+        maps = (steering.flows_fd, steering.ssrcs_fd, steering.shedding_fd) if steering else ()
         sockets = tuple(sock.fileno() for sock in self._media)
         spec = Spec(
             edge=edge.name,
@@ -189,6 +193,7 @@ class Supervisor:
             flow_entries=edge.flow_entries,
             flows=maps[0] if maps else -1,
             ssrcs=maps[1] if maps else -1,
+            shedding=maps[2] if maps else -1,
             metrics=self._metrics_address(2 + index),
             log=(log.level, log.format),
             transceivers=tuple((peer.id, peer.endpoint) for peer in edge.transceivers),
@@ -196,7 +201,9 @@ class Supervisor:
             key_file=str(self._config.cluster.keys),
         )
         descriptors = (self._lifeline[0], *sockets, *maps)
-        orders = replace(spec, lifeline=0, socket=0, not_mine=(), flows=0, ssrcs=0, keys=self._lasting_keys()).dump()
+        orders = replace(
+            spec, lifeline=0, socket=0, not_mine=(), flows=0, ssrcs=0, shedding=0, keys=self._lasting_keys()
+        ).dump()
         same = _identity(orders, sockets[index], *maps)
         return Child(f"worker-{index}", "edge.worker", spec.dump(), descriptors, same)
 

@@ -25,8 +25,9 @@ import zmq
 
 from edge.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.flowtable import NOBODY, FlowTable, words
-from edge.kernel import FlowStore
+from edge.kernel import FlowStore, Shedding
 from edge.outlet import Outlet
+from edge.shedding import Controller
 from edge.uplink import Counts, Uplink
 from firsthop import logs, metrics
 from firsthop.following import LOOK_EVERY_S, ufrag_keys
@@ -80,9 +81,9 @@ _CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What the supervisor tells a worker. ``lifeline`` is the pipe of ``firsthop.process.end_with``; ``socket`` is its
-    own, ``not_mine`` are the other workers', which it inherits as well; it may know ``flow_entries`` flows; ``flows``
-    and ``ssrcs`` are map descriptors, -1 without XDP; ``keys`` are those to begin with, ``key_file`` is where others
-    come."""
+    own, ``not_mine`` are the other workers', which it inherits as well; it may know ``flow_entries`` flows; ``flows``,
+    ``ssrcs`` and ``shedding`` are map descriptors, -1 without XDP; ``keys`` are those to begin with, ``key_file`` is
+    where others come."""
 
     edge: str
     index: int
@@ -93,6 +94,7 @@ class Spec:
     flow_entries: int
     flows: int
     ssrcs: int
+    shedding: int
     metrics: tuple[str, int]
     log: tuple[str, str]
     transceivers: tuple[tuple[int, str], ...]
@@ -119,6 +121,10 @@ class Worker:
         self._socket = BatchSocket(socket.socket(fileno=spec.socket))
         self._table = FlowTable(2 * spec.flow_entries)
         self._store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
+        self._sheds = Shedding(spec.shedding) if spec.shedding >= 0 else None
+        self._controller = Controller()
+        if self._sheds is not None:
+            self._sheds.put(spec.cpu, 0.0)  # a predecessor's last word was about its own delay
         self._ssrcs: dict[int, tuple[int, bytes]] = {}  # to the transceiver, and the flow that was last told of it
         self._ssrcs_of: dict[bytes, list[int]] = {}
         self.rx = Tally("firsthop_rx_worker_datagrams", "Datagrams from clients, by what became of them", OUTCOMES)
@@ -168,6 +174,11 @@ class Worker:
         return self._socket.dropped
 
     @property
+    def shedding(self) -> float:
+        """The probability with which XDP drops media for this core now."""
+        return self._controller.probability
+
+    @property
     def keys(self) -> ClusterKeys:
         """What ufrags are opened with now."""
         return self._key_file.keys
@@ -199,14 +210,16 @@ class Worker:
             if wait > 0 and apart < _IDLE_ROUND_S:
                 time.sleep(wait)
             if handled < _BUSY:
-                self._poller.poll(_WAITING_MS if waits else _IDLE_MS)
+                self._poller.poll(_WAITING_MS if waits or self.shedding else _IDLE_MS)
             now = time.monotonic()
             apart += (min(now - began, _MEMORY_S) - apart) / 16
             began = now
             # Each side has its limit, so that a flood of one never starves the other.
             handled = 0
-            for _ in range(_BATCHES_A_ROUND):
+            for batch in range(_BATCHES_A_ROUND):
                 handled += (count := self._from_clients())
+                if batch == 0:
+                    self._shed(count, now)
                 if count < BATCH:
                     break
             for uplink in self._uplinks.values():
@@ -231,6 +244,15 @@ class Worker:
                 way.flush()
                 waits = waits or way.waits
         return waits
+
+    def _shed(self, count: int, now: float) -> None:
+        """Has XDP drop what this core cannot do, by how old the first of the ``count`` datagrams just read was."""
+        if self._sheds is None or not self._controller.due(now):
+            return
+        delay_ns = time.time_ns() - self._socket.came_ns if count else 0
+        before = self._controller.probability
+        if (probability := self._controller.update(delay_ns / 1e9, now)) != before:
+            self._sheds.put(self._spec.cpu, probability)
 
     # --- clients to transceivers
 
@@ -421,8 +443,11 @@ def main() -> None:
         "outcome",
         lambda: {"buffer_full": worker.dropped},
     )
+    shedding = metrics.Gauge(
+        "firsthop_worker_shedding", "Probability with which XDP drops media for this core", lambda: worker.shedding
+    )
     tallies = (worker.rx, worker.tx, worker.wire_errors, worker.lost_flows, worker.age, worker.round_trip)
-    metrics.serve("edge.metrics", *spec.metrics, flows, dropped, *tallies, ufrag_keys(lambda: worker.keys))
+    metrics.serve("edge.metrics", *spec.metrics, flows, dropped, shedding, *tallies, ufrag_keys(lambda: worker.keys))
     logs.get().info("ready", flows=worker.flows)
     worker.run()
 

@@ -25,6 +25,9 @@ Two histograms say how late media is, by transceiver and per batch (``firsthop.h
     firsthop_link_round_trip_seconds     to the transceiver and back, less what it held the batch; with what waits for
                                          the transceiver's event loop and for the worker's next round
 
+A core that is offered more media than it can do has XDP drop some of it (verdict ``core_overloaded``); with what
+probability now says the gauge ``firsthop_worker_shedding`` of its worker.
+
 ``..._left_out_total`` beside each counts what a clock that was set, or a lie, made of a duration.
 
 Hot paths count in plain integers (``Tally``) that are read when Prometheus asks.

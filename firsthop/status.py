@@ -41,6 +41,7 @@ ALARMS = {
     "table_full": "a worker knows as many flows as it can: new calls lose their audio",
     "kernel_map_full": "the kernel knows as many flows as it can: raise edge.flow_entries",
     "no_core": "XDP chose a core that has no worker: start the edge again",
+    "core_overloaded": "a core had more media than it could do, some was shed: take calls off it with firsthop cores",
     "queue_full": "a core does not keep up with what XDP sends it: take calls off it with firsthop cores",
     "edge_gone": "a transceiver had audio for a worker that is no longer linked",
     "edge_full": "a worker does not keep up with what a transceiver sends it",
@@ -104,14 +105,16 @@ class Xdp:
 @dataclass(frozen=True, slots=True)
 class Worker:
     """``steered`` is what XDP sent to its core, by verdict; ``received`` and ``sent`` are by outcome; ``slots`` is its
-    core's share of new calls in 1/256, 0: it is out; None without XDP. ``dropped`` is what of both was lost, and what
-    its socket had no room for. By transceiver: ``held`` is for how long datagrams were in the worker, ``links`` the
-    round trips of its links; of the interval, and only where there were any."""
+    core's share of new calls in 1/256, 0: it is out; None without XDP. ``shedding`` is the part of its media that XDP
+    drops now because it is behind. ``dropped`` is what of both was lost, what XDP shed, and what its socket had no room
+    for. By transceiver: ``held`` is for how long datagrams were in the worker, ``links`` the round trips of its links;
+    of the interval, and only where there were any."""
 
     worker: int
     cpu: int
     up: bool
     slots: int | None
+    shedding: float
     restarts: int
     flows: int
     steered: Counts
@@ -264,7 +267,11 @@ class _Look:
 
     def gauge(self, process: str, name: str) -> int:
         """A value without labels; 0 where it is not known."""
-        return int(self.after[process].samples.get((name,), 0)) if process in self.after else 0
+        return int(self.fraction(process, name))
+
+    def fraction(self, process: str, name: str) -> float:
+        """The same for one that is no whole number."""
+        return self.after[process].samples.get((name,), 0.0) if process in self.after else 0.0
 
     def labelled(self, process: str, name: str) -> dict[str, int]:
         """A gauge's values by its one label."""
@@ -296,11 +303,13 @@ def _worker(look: _Look, index: int, cpu: int) -> Worker:
     lost += [count for outcome, count in sent.items() if outcome != "sent"]
     lost += look.counts(name, "firsthop_rx_socket_datagrams_total").values()
     steered = look.family("supervisor", "firsthop_rx_xdp_packets_total")
+    lost += [count for key, count in steered.items() if key == (str(cpu), "core_overloaded")]
     return Worker(
         worker=index,
         cpu=cpu,
         up=name in look.after,
         slots=look.labelled("supervisor", "firsthop_edge_core_slots").get(str(cpu)),
+        shedding=look.fraction(name, "firsthop_worker_shedding"),
         restarts=look.restarts(name).total,
         flows=look.gauge(name, "firsthop_worker_flows"),
         # What XDP steers nowhere is counted under core 0, and belongs to no worker.

@@ -41,7 +41,7 @@ def view(status: Status) -> RenderableType:
         head = Text.assemble((f"{down.process} is down", "bold red"), f": nothing answers on {down.address}")
         parts += [head, Padding(Text(down.what_to_do), (0, 0, 1, 2))]
     if status.xdp is not None:
-        parts += [_headline(status), Text(), cores(status, per_second), Text()]
+        parts += [_headline(status), *_shedding(status), Text(), cores(status, per_second), Text()]
     sections = []
     if status.xdp is not None:
         for kind in ("steered", "passed", "dropped"):
@@ -96,6 +96,15 @@ def _headline(status: Status) -> Text:
         return Text.assemble(("XDP off", "bold yellow"), f"; {counted}\n", (f"  {_XDP_OFF}", "yellow"))
     style = "bold green" if status.xdp.mode == "native" else "bold yellow"
     return Text.assemble((f"XDP {status.xdp.mode}", style), f"; {counted}")
+
+
+def _shedding(status: Status) -> list[RenderableType]:
+    """A line for each core that sheds now."""
+    return [
+        Text(f"core {worker.cpu} is overloaded: {worker.shedding:.0%} of the media for it is shed", style="bold red")
+        for worker in status.workers
+        if worker.shedding > 0
+    ]
 
 
 def _section(title: str, counts: Mapping[str, Count]) -> RenderableType | None:

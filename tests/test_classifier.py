@@ -18,7 +18,7 @@ from steer_run import CPUS, GOLDEN, KEYS, SLOT_TO_CPU, exhaust, loaded, prefix
 from bpf.verdicts import VERDICTS
 from edge import kernel
 from edge.classify import Tables, classify
-from edge.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore
+from edge.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore, Shedding
 from edge.steering import Steering
 from wire import address, stun, ufrag
 
@@ -40,6 +40,7 @@ TABLES = Tables(
     | {address.pack(HOSTS[0], PORTS[1]): NO_CPU},
     ssrcs=SSRCS,
     limited={prefix(host) for host in LIMITED},
+    shedding={0, NO_CPU},
 )
 
 FIXTURE_TABLES = Tables(
@@ -72,6 +73,8 @@ def fill(steering: Steering) -> None:
         store.put_ssrc(ssrc, cpu)
     for host in LIMITED:
         exhaust(steering, host)
+    for cpu in TABLES.shedding:
+        Shedding(steering.shedding_fd).put(cpu, 1.0)
 
 
 def a_ufrag(rng: random.Random) -> bytes:

@@ -127,6 +127,23 @@ def test_what_the_kernel_had_no_room_for_is_an_alarm_and_a_workers_drop() -> Non
     assert status.workers[0].dropped == Count(50, 5.0)
 
 
+def test_a_core_that_sheds_is_a_line_an_alarm_and_its_workers_drop() -> None:
+    shed = 'firsthop_rx_xdp_packets_total{verdict="core_overloaded",core="%d"} %d\n'
+
+    def look(at_s: float, count: int, probability: float) -> dict[str, Scrape]:
+        page = SUPERVISOR % (0, 0) + shed % (3, count) + shed % (4, 1000)
+        worker = WORKER % (0, 0, 0) + f"firsthop_worker_shedding {probability}\n"
+        return scrapes(at_s, supervisor=page, worker_0=worker)
+
+    status = compare(look(0.0, 0, 0.0), look(2.0, 500, 0.334), HERE)
+    assert status.workers[0].shedding == 0.334
+    assert status.workers[0].dropped.per_s == 250.0
+    assert status.as_json()["workers"][0]["shedding"] == 0.334
+    assert "core 3 is overloaded: 33% of the media for it is shed\n" in drawn(status).replace(" \n", "\n")
+    assert ("supervisor", "core_overloaded") in [(alarm.process, alarm.counter) for alarm in status.alarms]
+    assert "is shed" not in drawn(compare({}, look(0.0, 500, 0.0), HERE))
+
+
 def test_percentiles_are_of_the_time_between_the_scrapes() -> None:
     age, trip = Durations(), Durations()
     pages = []

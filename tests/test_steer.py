@@ -19,7 +19,7 @@ from steer_run import GOLDEN, KEYS, SLOT_TO_CPU, exhaust, loaded, run
 import bpf
 from bpf.verdicts import VERDICTS, c_enum, markdown_table
 from edge import kernel
-from edge.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore
+from edge.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore, Shedding
 from edge.steering import Steering
 from wire import address, stun, ufrag
 
@@ -432,3 +432,85 @@ def test_verdicts_make_the_enum_and_the_table() -> None:
 def test_every_verdict_is_used_in_the_c_program() -> None:
     source = "".join(path.read_text() for path in Path(bpf.__path__[0]).glob("*.[ch]"))
     assert [v.label for v in VERDICTS if f"VERDICT_{v.label.upper()}" not in source] == []
+
+
+SHED = [
+    ("RTP from a known flow", KNOWN, 1),
+    ("RTP from a known flow over IPv6", KNOWN_6, 1),
+    ("RTP from a known flow in two VLANs", p.tagged(KNOWN, *QINQ), 1),
+    ("the last first byte of media", p.datagram(b"\xbf", sport=KNOWN_PORT), 1),
+    ("RTCP from a known flow", p.datagram(p.rtcp(1), sport=KNOWN_PORT), 1),
+    ("RTP with a known SSRC", p.datagram(p.rtp(KNOWN_SSRC)), 0),
+    ("RTCP with a known SSRC", p.datagram(p.rtcp(KNOWN_SSRC)), 0),
+]  # fmt: skip
+
+NEVER_SHED = [
+    ("a check from a stranger", p.datagram(REQUEST), "stun_steered", UFRAG_CPU),
+    ("a check from a known flow", check(UFRAG, KNOWN_PORT), "stun_steered", 1),
+    ("a binding response from a known flow", p.datagram(p.stun(kind=0x0101), sport=KNOWN_PORT), "flow_steered", 1),
+    ("a ClientHello from a known flow", p.datagram(CLIENT_HELLO, sport=KNOWN_PORT), "flow_steered", 1),
+    ("the first byte of DTLS", p.datagram(b"\x14" + bytes(20), sport=KNOWN_PORT), "flow_steered", 1),
+    ("the last first byte of DTLS", p.datagram(b"\x3f" + bytes(20), sport=KNOWN_PORT), "flow_steered", 1),
+    ("a first byte below RTP's", p.datagram(b"\x7f" + bytes(20), sport=KNOWN_PORT), "flow_steered", 1),
+    ("a first byte above RTP's", p.datagram(b"\xc0" + bytes(20), sport=KNOWN_PORT), "flow_steered", 1),
+]  # fmt: skip
+
+
+@pytest.fixture
+def overloaded(steering: Steering) -> Iterator[Steering]:
+    """The program, with both cores shedding all of their media."""
+    shedding = Shedding(steering.shedding_fd)
+    for cpu in (0, 1):
+        shedding.put(cpu, 1.0)
+    yield steering
+    for cpu in (0, 1):
+        shedding.put(cpu, 0.0)
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(("packet", "cpu"), described(SHED))
+def test_media_for_an_overloaded_core_is_shed(overloaded: Steering, packet: bytes, cpu: int) -> None:
+    assert run(overloaded, packet) == (XDP_DROP, "core_overloaded", cpu)
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(("packet", "label", "cpu"), described(NEVER_SHED))
+def test_control_is_never_shed(overloaded: Steering, packet: bytes, label: str, cpu: int) -> None:
+    assert run(overloaded, packet) == (XDP_REDIRECT, label, cpu)
+
+
+@pytest.mark.needs_root
+def test_what_is_dropped_anyway_is_not_counted_as_shed(overloaded: Steering) -> None:
+    assert run(overloaded, p.datagram(p.rtp(KNOWN_SSRC + 1))) == (XDP_DROP, "rtp_unknown_ssrc", 0)
+    assert run(overloaded, limited(p.rtp(KNOWN_SSRC))) == (XDP_DROP, "rate_limited", 0)
+    assert run(overloaded, KNOWN_WITH_OPTIONS) == (XDP_DROP, "ip_options", 0)
+
+
+@pytest.mark.needs_root
+def test_a_core_sheds_for_itself_alone(steering: Steering) -> None:
+    shedding = Shedding(steering.shedding_fd)
+    shedding.put(0, 1.0)
+    try:
+        assert run(steering, KNOWN) == (XDP_REDIRECT, "flow_steered", 1)
+        assert run(steering, p.datagram(p.rtp(KNOWN_SSRC))) == (XDP_DROP, "core_overloaded", 0)
+    finally:
+        shedding.put(0, 0.0)
+    assert run(steering, p.datagram(p.rtp(KNOWN_SSRC))) == (XDP_REDIRECT, "ssrc_steered", 0)
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("probability", [0.0, 0.02, 0.3, 1.0])
+def test_as_much_is_shed_as_was_asked_for(steering: Steering, probability: float) -> None:
+    shedding, packets = Shedding(steering.shedding_fd), 100_000
+    before = steering.counters()
+    shedding.put(1, probability)
+    try:
+        assert shedding.get(1) == pytest.approx(probability, abs=1e-9)
+        kernel.prog_test_run(steering.prog_fd, KNOWN, packets)
+    finally:
+        shedding.put(1, 0.0)
+    after = steering.counters()
+    shed, passed = (after[label, 1] - before[label, 1] for label in ("core_overloaded", "flow_steered"))
+    assert shed + passed == packets
+    six_deviations = 6 * (probability * (1 - probability) * packets) ** 0.5
+    assert abs(shed - probability * packets) <= six_deviations

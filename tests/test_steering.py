@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import packets as p
+import psutil
 import pytest
 from steer_run import CPUS, KEYS, loaded, run
 
 from edge import kernel
 from edge.cpufilter import attach_cpu_filter, cpu_filter, detach_cpu_filter
+from edge.cpumap import bring_in_bulk
 from edge.kernel import XDP_REDIRECT, FlowStore
 from edge.steering import Steering, SteeringError, SteeringUnavailable
 from wire import address
@@ -95,9 +97,9 @@ def test_a_full_flow_table_keeps_who_is_in_it() -> None:
 
 UNPRIVILEGED = """
 import sys
-from edge.kernel import BpfMap, FlowStore
+from edge.kernel import BpfMap, FlowStore, Shedding
 from wire import address
-flows_fd, ssrcs_fd = map(int, sys.argv[1:])
+flows_fd, ssrcs_fd, shedding_fd = map(int, sys.argv[1:])
 with open("/proc/self/status") as status:
     assert "CapEff:\\t0000000000000000" in status.read()
 flows = FlowStore(flows_fd, ssrcs_fd)
@@ -105,13 +107,17 @@ a, b = address.pack("192.0.2.1", 1), address.pack("192.0.2.2", 2)
 assert flows.put(a, 1, 7) and flows.put(b, 0, 8)
 assert {(f.address, f.cpu, f.transceiver) for f in flows} >= {(a, 1, 7), (b, 0, 8)}
 assert flows.remove(b) and flows.put_ssrc(9, 1) and flows.remove_ssrc(9)
+shedding = Shedding(shedding_fd)
+shedding.put(1, 0.25)
+assert 0.249 < shedding.get(1) < 0.251 and shedding.get(0) == 0.0
+shedding.put(1, 0.0)
 """
 
 
 @pytest.mark.needs_root
 def test_a_process_without_capabilities_uses_the_store_through_inherited_descriptors(steering: Steering) -> None:
     fds = (steering.flows_fd, steering.ssrcs_fd)
-    as_nobody(UNPRIVILEGED, *fds)
+    as_nobody(UNPRIVILEGED, *fds, steering.shedding_fd)
     flows = FlowStore(*fds)
     assert (address.pack("192.0.2.1", 1), 1, 7) in {flow[:3] for flow in flows}
     flows.remove(address.pack("192.0.2.1", 1))
@@ -336,6 +342,23 @@ def test_what_finds_no_room_in_a_queue_is_counted(in_namespace: InNamespace, mon
             assert overflow[0] == 0
 
     in_namespace(body)
+
+
+@pytest.mark.needs_root
+def test_the_queues_threads_leave_their_cores_to_the_workers() -> None:
+    with loaded() as steering, loaded() as other:
+        ids = {each: int(kernel.facts(each._cpu_queues.fd)["map_id"]) for each in (steering, other)}
+        steering.bring_in_bulk()
+        policies = {
+            process.info["name"]: os.sched_getscheduler(process.pid)
+            for process in psutil.process_iter(["name"])
+            if process.info["name"].startswith("cpumap/")
+        }
+        for cpu in CPUS:
+            assert policies[f"cpumap/{cpu}/map:{ids[steering]}"] == os.SCHED_BATCH
+            assert policies[f"cpumap/{cpu}/map:{ids[other]}"] == os.SCHED_OTHER
+        with pytest.raises(FileNotFoundError, match="no process is called cpumap/77/"):
+            bring_in_bulk(ids[steering], [77])
 
 
 @pytest.mark.needs_root

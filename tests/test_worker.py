@@ -351,7 +351,7 @@ def test_ctrl_c_is_left_to_the_supervisor(tmp_path: Path) -> None:
 
 def test_a_spec_survives_the_way_into_the_process() -> None:
     spec = Spec(
-        "edge", 3, 1, 9, 4, (5,), 64, -1, -1, ("127.0.0.1", 9402), ("info", "json"), ((1, "ipc://x"),), KEYS, "k"
+        "edge", 3, 1, 9, 4, (5,), 64, -1, -1, -1, ("127.0.0.1", 9402), ("info", "json"), ((1, "ipc://x"),), KEYS, "k"
     )
     again = Spec.parse(spec.dump())
     assert again.dump() == spec.dump()

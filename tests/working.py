@@ -161,8 +161,8 @@ def of(client: socket.socket) -> bytes:
 
 
 @contextmanager
-def a_worker(directory: Path, stderr: int | None = None) -> Iterator[Bench]:
-    """One whose log goes to the descriptor ``stderr``, or to ``worker.log`` in ``directory``."""
+def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1) -> Iterator[Bench]:
+    """One whose log goes to the descriptor ``stderr``, or to ``worker.log`` in ``directory``; ``shedding`` is a map."""
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
@@ -179,6 +179,7 @@ def a_worker(directory: Path, stderr: int | None = None) -> Iterator[Bench]:
         flow_entries=65536,
         flows=-1,
         ssrcs=-1,
+        shedding=shedding,
         metrics=("127.0.0.1", metrics_port),
         log=("warning", "json"),
         transceivers=tuple((number, f"ipc://{directory}/{number}") for number in (MINE, OTHER)),
@@ -186,10 +187,9 @@ def a_worker(directory: Path, stderr: int | None = None) -> Iterator[Bench]:
         key_file=str(directory / "cluster.toml"),
     )
     argv = [sys.executable, "-m", "edge.worker"]
+    given = (spec.lifeline, spec.socket, *([shedding] if shedding >= 0 else []))
     with (directory / "worker.log").open("wb") as log:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, pass_fds=(spec.lifeline, spec.socket), stderr=stderr or log
-        )
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=given, stderr=stderr or log)
     context = zmq.Context[zmq.Socket[bytes]]()
     bench = Bench(context, directory, sock.getsockname()[1], process, metrics_port, other_end)
     try:
