@@ -26,7 +26,7 @@ from lab.network import Lab
 @contextmanager
 def shedding(appliance: Appliance) -> Iterator[kernel.Shedding]:
     """What the workers write, while they have no reason to."""
-    fd = kernel.pinned(Path(folder_of(load(appliance.config_file).edge)) / "shedding")
+    fd = kernel.pinned(folder_of(load(appliance.config_file).edge) / "shedding")
     try:
         yield kernel.Shedding(fd)
     finally:

@@ -171,6 +171,24 @@ def test_hangup_lets_another_program_take_over_in_mid_call(lab: Lab, house: Appl
     assert supervisor.poll() is None
 
 
+def test_an_edge_takes_over_from_one_that_knew_of_no_shedding(lab: Lab, house: Appliance) -> None:
+    """A table that was not pinned is made, with a program that uses it and workers that hold it."""
+    serving, steering = at_work(house), program(house)
+    call = start_call(lab.client, house, "--model", "echo", "--duration", "10")
+    until(lambda: not flow_gone(house))
+    kill_the_supervisor(house)
+    table = pins(house) / "shedding"
+    table.unlink()
+    house.start("edge")
+    until(lambda: len(at_work(house)) == len(serving) and at_work(house)["worker-0"] != serving["worker-0"])
+    house.wait_ready()
+    said = finish(call)
+    assert said["calls"]["ok"] == 1
+    assert said["audio"]["frames"]["lost"] + said["audio"]["packets"]["lost"] <= 25
+    assert table.exists()
+    assert program(house) != steering
+
+
 def test_hangup_takes_up_a_changed_configuration(lab: Lab, house: Appliance) -> None:
     """Children that serve other orders than these are replaced, another program takes the old one's place, and a
     table of another size gets the flows of the old."""
