@@ -27,6 +27,7 @@ from edge.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.flowtable import NOBODY, FlowTable, words
 from edge.kernel import FlowStore, Shedding
 from edge.outlet import Outlet
+from edge.rounds import Rounds
 from edge.shedding import Controller
 from edge.uplink import Counts, Uplink
 from firsthop import logs, metrics
@@ -41,13 +42,6 @@ __all__ = ["SPARE_NAME", "Worker", "main"]
 
 SPARE_NAME = "worker-spare"
 
-# No two rounds begin within this time, which bounds what a datagram waits and how often a round's fixed cost is paid.
-# A round of few datagrams costs hardly less than one of many: so some dozens of calls wait for one another the longest,
-# and a loaded core a little longer again. Where rounds are rarer than _IDLE_ROUND_S on average nothing waits at all.
-_IDLE_ROUND_S = 0.0025
-_SPARSE_ROUND_S, _ROUND_S, _LOADED_ROUND_S = 0.0012, 0.0006, 0.001
-_MEMORY_S = 0.02  # a longer pause counts as this
-_SPARSE, _LOADED = 6, 64  # datagrams in a round: fewer than the first, or more than the second
 # After a round with so many datagrams the next is sure to find some, and nothing needs to be asked first.
 _BUSY = 4
 _BATCHES_A_ROUND = 4
@@ -203,17 +197,15 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.disable()
-        swept = looked = began = time.monotonic()
-        handled, waits, apart = 0, False, 1.0
+        swept = looked = time.monotonic()
+        rounds, handled, waits = Rounds(looked), 0, False
         while True:
-            wait = began + _least_time(handled) - time.monotonic()
-            if wait > 0 and apart < _IDLE_ROUND_S:
+            if (wait := rounds.wait(handled, time.monotonic())) > 0:
                 time.sleep(wait)
             if handled < _BUSY:
                 self._poller.poll(_WAITING_MS if waits or self.shedding else _IDLE_MS)
             now = time.monotonic()
-            apart += (min(now - began, _MEMORY_S) - apart) / 16
-            began = now
+            rounds.begin(now)
             # Each side has its limit, so that a flood of one never starves the other.
             handled = 0
             for batch in range(_BATCHES_A_ROUND):
@@ -403,13 +395,6 @@ class Worker:
             del self._ssrcs[ssrc]
             if self._store is not None:
                 self._store.remove_ssrc(ssrc)
-
-
-def _least_time(handled: int) -> float:
-    """Seconds between the beginnings of a round of so many datagrams and the next."""
-    if handled < _SPARSE:
-        return _SPARSE_ROUND_S
-    return _ROUND_S if handled < _LOADED else _LOADED_ROUND_S
 
 
 def _by_outcome(codes: npt.NDArray[np.intp]) -> dict[str, int]:
