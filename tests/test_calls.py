@@ -88,7 +88,8 @@ def test_the_funnel_counts_each_packet_once_a_stage(lab: Lab, appliance: Applian
     sent = said["audio"]["frames"]["sent"]
     # The last frames may cross the hang-up on the way.
     assert 0 <= sent - (after[2] - before[2]) <= 5
-    assert after[3] - before[3] == after[2] - before[2]
+    # And the last of them are still in the buffer then.
+    assert 0 <= (after[2] - before[2]) - (after[3] - before[3]) <= 5
 
 
 def test_parrot_answers_when_the_caller_falls_silent(lab: Lab, appliance: Appliance) -> None:

@@ -15,9 +15,11 @@ import pytest
 
 from caller.offer import Offer
 from transceiver import events, rtp, sdp
+from transceiver.codec import OPUS
 from transceiver.hearing import Hearing
 from transceiver.opus import Encoder
 from transceiver.pacer import FRAME_S
+from transceiver.receiver import Receiver
 from transceiver.reception import Reception
 from transceiver.reports import Reports
 from transceiver.rtp import Packet
@@ -75,15 +77,17 @@ def read_offer(data: bytes) -> None:
 
 
 def make_media_reader() -> Target:
-    hearing, reception = Hearing(lambda pcm, speaking: None, lambda edge: None), Reception()
+    hearing = Hearing(OPUS, 24000, lambda pcm, speaking: None, lambda edge: None)
+    receiver = Receiver(OPUS, 111, hearing)
     clock = [0.0]
 
     def read_media(data: bytes) -> None:
         clock[0] += FRAME_S
         packet = rtp.parse(data)
+        receiver.take(data, clock[0])
+        receiver.tick(clock[0])
         if packet is not None:
-            reception.add(packet, clock[0])
-            hearing.push(packet)
+            hearing.push(packet, clock[0])
             voice = Voice(111, lambda datagram: None)
             voice.pass_on(packet.payload, packet.timestamp, packet.marker)
 

@@ -20,7 +20,7 @@ STRANGERS = {
 }
 NO_IO = {"asyncio", "socket", "select", "subprocess", "threading", "time"}
 PURE = ["edge/classify.py", "wire/address.py", "wire/frames.py", "wire/stun.py", "wire/ufrag.py"]
-PURE += [f"transceiver/{name}.py" for name in ("ice", "reception", "reorder", "rtp", "sdp", "turns")]
+PURE += [f"transceiver/{name}.py" for name in ("delay", "ice", "jitter", "reception", "rtp", "sdp", "source", "turns")]
 
 
 def imported(path: Path) -> set[str]:

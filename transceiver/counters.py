@@ -3,9 +3,20 @@ stage."""
 
 from __future__ import annotations
 
+from firsthop.histogram import Histogram
 from firsthop.metrics import Tally
 
-__all__ = ["CONTROL", "ENDS", "RX_DATAGRAMS", "RX_FRAMES", "TX_DATAGRAMS", "TX_FRAMES", "WIRE_ERRORS", "all_counters"]
+__all__ = [
+    "CONTROL",
+    "ENDS",
+    "RX_DATAGRAMS",
+    "RX_FRAMES",
+    "TARGET",
+    "TX_DATAGRAMS",
+    "TX_FRAMES",
+    "WIRE_ERRORS",
+    "all_counters",
+]
 
 RX_DATAGRAMS = Tally(
     "firsthop_rx_transceiver_datagrams",
@@ -24,14 +35,33 @@ RX_DATAGRAMS = Tally(
         "srtp_not_authentic",
         "rtp_malformed",
         "other_payload",
+        "other_source",
         "overflow",
         "other",
     ),
 )
 RX_FRAMES = Tally(
     "firsthop_rx_agent_frames",
-    "Audio frames towards agents; concealed ones stand for packets that never came",
-    ("heard", "concealed", "late", "malformed"),
+    "Audio frames towards agents: packets heard in time, brought back or not, and what was made up in their place",
+    (
+        "heard",
+        "fec",
+        "red",
+        "nack",
+        "concealed",
+        "comfort",
+        "expanded",
+        "accelerated",
+        "late",
+        "duplicate",
+        "overflow",
+        "malformed",
+    ),
+)
+TARGET = Histogram(
+    "firsthop_jitter_buffer_target",
+    "How long jitter buffers let packets wait behind the quickest, of each call once a second",
+    "codec",
 )
 TX_FRAMES = Tally(
     "firsthop_tx_agent_frames",
@@ -67,4 +97,4 @@ ENDS = Tally(
     label="reason",
 )
 
-all_counters = (RX_DATAGRAMS, RX_FRAMES, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS)
+all_counters = (RX_DATAGRAMS, RX_FRAMES, TARGET, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS)

@@ -12,7 +12,9 @@ import glob
 import importlib.util
 from pathlib import Path
 
-__all__ = ["SILENCE", "Decoder", "Encoder", "OpusError"]
+__all__ = ["CLOCK_HZ", "SILENCE", "Decoder", "Encoder", "OpusError", "has_copy", "ticks_of"]
+
+CLOCK_HZ = 48000
 
 _RESTRICTED_LOWDELAY = 2051
 _SET_BITRATE = 4002
@@ -22,6 +24,13 @@ _MAX_FRAME_MS = 120
 
 # One 20 ms CELT frame, fullband, mono, that decodes to digital silence.
 SILENCE = b"\xf8\xff\xfe"
+
+
+# Length of one frame by the upper five bits of a packet's first byte (RFC 6716 section 3.1), in units of 1/48000 s.
+_SILK, _HYBRID, _CELT = (480, 960, 1920, 2880), (480, 960), (120, 240, 480, 960)
+_FRAME_TICKS = 3 * _SILK + 2 * _HYBRID + 4 * _CELT
+_FIRST_CELT = 0x80
+_LONGEST_TICKS = _MAX_FRAME_MS * CLOCK_HZ // 1000
 
 
 class OpusError(ValueError):
@@ -55,6 +64,30 @@ def _check(result: int) -> int:
     return result
 
 
+def ticks_of(packet: bytes) -> int:
+    """How long ``packet`` is, in units of 1/48000 s (RFC 6716 section 3.1 and 3.2); 0 where that cannot be."""
+    if not packet:
+        return 0
+    frames = (1, 2, 2, packet[1] & 63 if len(packet) > 1 else 0)[packet[0] & 3]
+    ticks = frames * _FRAME_TICKS[packet[0] >> 3]
+    return ticks if ticks <= _LONGEST_TICKS else 0
+
+
+def has_copy(packet: bytes) -> bool:
+    """Whether ``packet`` carries the one before it too, at a lower rate (RFC 6716 section 4.2.4).
+
+    Only packets of one frame are looked at, as everybody sends them.
+    """
+    if len(packet) < 2 or packet[0] >= _FIRST_CELT or packet[0] & 3:
+        return False
+    # A voice activity bit for each 20 ms and channel, and after those of each channel the bit that is asked for.
+    spoken = max(_FRAME_TICKS[packet[0] >> 3] // 960, 1)
+    copied = packet[1] >> (7 - spoken)
+    if packet[0] & 4:
+        copied |= packet[1] >> (6 - 2 * spoken)
+    return bool(copied & 1)
+
+
 class Encoder:
     """PCM to Opus, mono."""
 
@@ -69,7 +102,7 @@ class Encoder:
     def encode(self, pcm: bytes) -> bytes:
         """One packet from one frame of 16 bit samples: 2.5, 5, 10, 20, 40 or 60 ms."""
         size = _check(_lib.opus_encode(self._state, pcm, len(pcm) // 2, self._out, _MAX_PACKET_BYTES))
-        return self._out.raw[:size]
+        return ctypes.string_at(self._out, size)
 
     def __del__(self) -> None:
         if _lib and getattr(self, "_state", None):
@@ -88,15 +121,22 @@ class Decoder:
 
     def decode(self, packet: bytes) -> bytes:
         """16 bit samples of ``packet``. Raises OpusError for a malformed one."""
-        return self._decode(packet, self._room)
+        if not packet:
+            raise OpusError("an empty packet")  # libopus would take it for a lost one
+        return self._decode(packet, self._room, 0)
+
+    def recover(self, packet: bytes, samples: int) -> bytes:
+        """The last ``samples`` samples before ``packet``, from the copy that it carries. Raises OpusError."""
+        return self._decode(packet, samples, 1)
 
     def conceal(self, samples: int) -> bytes:
         """What stands in for a lost packet of ``samples`` samples."""
-        return self._decode(None, samples)
+        return self._decode(None, samples, 0)
 
-    def _decode(self, packet: bytes | None, room: int) -> bytes:
+    def _decode(self, packet: bytes | None, room: int, copy: int) -> bytes:
         size = len(packet) if packet else 0
-        return self._out.raw[: 2 * _check(_lib.opus_decode(self._state, packet, size, self._out, room, 0))]
+        samples = _check(_lib.opus_decode(self._state, packet, size, self._out, room, copy))
+        return ctypes.string_at(self._out, 2 * samples)
 
     def __del__(self) -> None:
         if _lib and getattr(self, "_state", None):

@@ -67,8 +67,9 @@ class Reception:
         expected = received + lost
         return max(0, min(255, lost * 256 // expected)) if expected > 0 else 0
 
-    def add(self, packet: Packet, now: float) -> bool:
-        """A packet that authenticated; False where it was a duplicate, or too late to tell."""
+    def add(self, packet: Packet, now: float, *, anew: bool = False) -> bool:
+        """A packet that authenticated; False where it was a duplicate, or too late to tell. ``anew`` where it is known
+        to begin another stream."""
         if self._last_at is None:
             self.first_at = now
         else:
@@ -76,7 +77,7 @@ class Reception:
         self._last_at = now
 
         ahead = sequence_distance(self._highest & 0xFFFF, packet.sequence)
-        if packet.ssrc != self.ssrc or abs(ahead) > _MAX_DROPOUT:
+        if anew or packet.ssrc != self.ssrc or abs(ahead) > _MAX_DROPOUT:
             self._restart(packet)
         elif ahead > 0:
             self._highest += ahead

@@ -18,14 +18,16 @@ from firsthop import logs
 from transceiver import events, rtp, sdp
 from transceiver.agents import Base
 from transceiver.backlog import Backlog
+from transceiver.codec import OPUS
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS
 from transceiver.dtls import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
 from transceiver.hearing import Hearing
 from transceiver.ice import IceLite, Path
 from transceiver.pacer import Pacer
-from transceiver.reception import Reception
+from transceiver.receiver import Receiver
 from transceiver.reports import Reports
-from transceiver.voice import CLOCK_HZ, Voice
+from transceiver.rtp import Packet
+from transceiver.voice import CLOCK_HZ, RATE_HZ, Voice
 from wire import stun
 from wire.ufrag import call_id
 
@@ -79,9 +81,11 @@ class Session:
         self._secure = SecureTransport(self._to_client, certificate, client=offer.dtls_client)
         self._recent: deque[bytes] = deque(maxlen=_SENT_AGAIN)
         self._voice = Voice(offer.opus_payload_type, self._send_rtp)
-        self._hearing = Hearing(self._heard, self._turn)
+        self._hearing = Hearing(OPUS, RATE_HZ, self._heard, self._turn)
+        self._receiver = Receiver(
+            OPUS, offer.opus_payload_type, self._hearing, self._pass_on if self._agent_type.hears == "opus" else None
+        )
         self._heard_ms = 0
-        self._reception = Reception(CLOCK_HZ)
         self._reports = Reports(self._voice.ssrc, CLOCK_HZ)
         self._ticks = 0
         self._channel: RTCDataChannel | None = None
@@ -116,7 +120,7 @@ class Session:
     @property
     def ssrcs(self) -> tuple[int, ...]:
         """What the caller sends with, as far as is known."""
-        heard = self._reception.ssrc
+        heard = self._receiver.reception.ssrc
         return self._offer.ssrcs if heard is None else (heard,)
 
     def dtls(self, datagram: bytes) -> None:
@@ -145,23 +149,10 @@ class Session:
         return plain is not None
 
     def _hear(self, plain: bytes) -> None:
-        assert self._agent is not None
-        packet = rtp.parse(plain)
-        if packet is None:
-            RX_DATAGRAMS["rtp_malformed"] += 1
-            return
-        if packet.payload_type != self._offer.opus_payload_type:
-            RX_DATAGRAMS["other_payload"] += 1
-            return
-        RX_DATAGRAMS["audio"] += 1
-        known = self._reception.ssrc
-        self._reception.add(packet, time.monotonic())
-        if self._reception.ssrc != known:
+        known = self._receiver.reception.ssrc
+        self._receiver.take(plain, time.monotonic())
+        if self._receiver.reception.ssrc != known:
             self._out.speaks(self)
-        if self._agent.hears == "opus":
-            self._ask(self._agent.heard_opus, packet.payload, packet.timestamp, packet.marker)
-        else:
-            self._hearing.push(packet)
 
     def moved(self) -> None:
         """The caller has another address, and answered there. What went to the old one meanwhile is lost: it is sent
@@ -212,7 +203,7 @@ class Session:
             except Exception:
                 self._log.exception("agent raised in close")
         self._spawn(self._close())
-        self._log.info("ended", reason=reason, heard_ms=self._heard_ms)
+        self._log.info("ended", reason=reason, heard_ms=self._heard_ms, frames=dict(self._hearing.stats))
 
     def fail(self, error: BaseException) -> None:
         """Ends the call because of a fault of ours."""
@@ -268,11 +259,17 @@ class Session:
         if not self._secure.connected:
             return
         assert self._agent is not None
+        now = time.monotonic()
+        # First what is heard: an agent that answers at once is heard in the same tick.
+        self._receiver.tick(now)
+        if self.ended:
+            return
         if self._agent.hears == "pcm":
             self._voice.tick()
         self._ticks += 1
         if self._ticks % _REPORT_EVERY_TICKS == 0:
-            compound = self._reports.compound(self._voice, self._reception, time.monotonic(), time.time())
+            self._receiver.observe()
+            compound = self._reports.compound(self._voice, self._receiver.reception, now, time.time())
             self._to_client(self._secure.protect_rtcp(compound))
 
     # --- the agent and its Line
@@ -291,6 +288,10 @@ class Session:
         if channel is None or channel.readyState != "open" or channel.bufferedAmount > _MAX_EVENT_BACKLOG_BYTES:
             return
         channel.send(events.encode(event))
+
+    def _pass_on(self, packet: Packet) -> None:
+        assert self._agent is not None
+        self._ask(self._agent.heard_opus, packet.payload, packet.timestamp, packet.marker)
 
     def _heard(self, pcm: bytes, speaking: bool) -> None:
         assert self._agent is not None

@@ -1,7 +1,7 @@
 """When the caller speaks: voice activity made into turns. Pure: 20 ms frames in, edges out.
 
-The detector is WebRTC's (``webrtcvad``), which looks at 8 kHz whatever it is given, so three samples of 24 kHz are
-averaged into one first.
+The detector is WebRTC's (``webrtcvad``), which looks at 8 kHz whatever it is given, so the samples of a higher rate are
+averaged into those first.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ _ONSET = (3, 4)  # this many voiced frames out of the last so many begin speech
 
 
 class Turns:
-    """One caller's turns, from 24 kHz mono PCM16."""
+    """One caller's turns, from mono PCM16 of 8, 16, 24 or 48 kHz. ``voiced`` is what the last frame was."""
 
-    def __init__(self, *, silence_ms: int = 500, aggressiveness: int = 3) -> None:
+    def __init__(self, rate_hz: int = 24000, *, silence_ms: int = 500, aggressiveness: int = 3) -> None:
         self._vad = webrtcvad.Vad(aggressiveness)
         self._recent: deque[bool] = deque(maxlen=_ONSET[1])
         self._silent_frames = 0
         self._patience = silence_ms // _FRAME_MS
+        self._fold = rate_hz // 8000
         self.speaking = False
+        self.voiced = False
 
     def push(self, frame: bytes) -> str:
-        """``started``, ``stopped`` or nothing, for one frame of FRAME_BYTES."""
-        narrow = np.frombuffer(frame, np.int16).reshape(-1, 3).mean(axis=1)
+        """``started``, ``stopped`` or nothing, for one frame of 20 ms."""
+        narrow = np.frombuffer(frame, np.int16).reshape(-1, self._fold).mean(axis=1)
         # The detector holds on for some frames after any loud one: a click must not become speech by that, nor the
         # silence after speech be longer than it is.
         audible = bool(narrow @ narrow > len(narrow) * _QUIET_RMS**2)
         voiced = self._vad.is_speech(narrow.astype(np.int16).tobytes(), 8000) and audible
+        self.voiced = voiced
         self._recent.append(voiced)
         if not self.speaking:
             if sum(self._recent) < _ONSET[0]:
