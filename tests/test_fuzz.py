@@ -10,11 +10,12 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from caller.offer import Offer
-from transceiver import events, rtp, sdp
+from transceiver import events, nack, rtp, sdp
 from transceiver.codec import OPUS
 from transceiver.hearing import Hearing
 from transceiver.opus import Encoder
@@ -78,7 +79,8 @@ def read_offer(data: bytes) -> None:
 
 def make_media_reader() -> Target:
     hearing = Hearing(OPUS, 24000, lambda pcm, speaking: None, lambda edge: None)
-    receiver = Receiver(OPUS, 111, hearing)
+    offer = replace(sdp.parse(Offer("AB:CD").sdp()), red_payload_type=63, nack=True, transport_cc_id=3)
+    receiver = Receiver(offer, hearing)
     clock = [0.0]
 
     def read_media(data: bytes) -> None:
@@ -86,6 +88,7 @@ def make_media_reader() -> Target:
         packet = rtp.parse(data)
         receiver.take(data, clock[0])
         receiver.tick(clock[0])
+        list(receiver.feedback(clock[0], 1, 0.02))
         if packet is not None:
             hearing.push(packet, clock[0])
             voice = Voice(111, lambda datagram: None)
@@ -95,7 +98,7 @@ def make_media_reader() -> Target:
 
 
 def make_report_reader() -> Target:
-    reports, reception, voice = Reports(1, 48000), Reception(), Voice(111, lambda datagram: None)
+    reports, reception, voice = Reports(1), Reception(), Voice(111, lambda datagram: None)
     reception.add(Packet(111, False, 1, 960, 2, b""), 0.0)
 
     def read_report(data: bytes) -> None:
@@ -112,17 +115,22 @@ def seeds() -> dict[str, tuple[Target, list[bytes]]]:
     control = frames.control("path.up", address=bytes(18), ufrag=SEALED, ssrcs=[1, 2])
     opus = Encoder(24000).encode(bytes(960))
     packets = [rtp.build(111, True, i, 960 * i, 2, opus) for i in (0, 1, 65535)]
+    redundant = bytes([0x80 | 111, 0x0F, 0, len(opus), 111]) + opus + opus
+    packets.append(rtp.build(63, True, 7, 960 * 7, 2, redundant))
+    numbered = bytearray(rtp.build(111, False, 8, 960 * 8, 2, bytes.fromhex("bede000131000100") + opus))
+    numbered[0] |= 0x10
+    packets.append(bytes(numbered))
     voice, reception = Voice(111, lambda datagram: None), Reception()
     voice.tick()
     reception.add(Packet(111, False, 1, 960, 2, b""), 0.0)
-    report = Reports(1, 48000).compound(voice, reception, 1.0, 1e9)
+    report = Reports(1).compound(voice, reception, 1.0, 1e9)
     event = b'{"type": "session.update", "event_id": "e1", "session": {"model": "parrot", "audio": {"x": [1, 2.5]}}}'
     return {
         "stun": (read_stun, [check]),
         "frames": (read_frame, [batch, control]),
         "offer": (read_offer, [Offer("AB:CD").sdp().encode()]),
         "media": (make_media_reader(), packets),
-        "report": (make_report_reader(), [report]),
+        "report": (make_report_reader(), [report, nack.pack(2, 1, [5, 6, 40])]),
         "event": (events.decode, [event]),
     }
 

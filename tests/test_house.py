@@ -20,7 +20,23 @@ STRANGERS = {
 }
 NO_IO = {"asyncio", "socket", "select", "subprocess", "threading", "time"}
 PURE = ["edge/classify.py", "wire/address.py", "wire/frames.py", "wire/stun.py", "wire/ufrag.py"]
-PURE += [f"transceiver/{name}.py" for name in ("delay", "ice", "jitter", "reception", "rtp", "sdp", "source", "turns")]
+PURE += [
+    f"transceiver/{name}.py"
+    for name in (
+        "delay",
+        "history",
+        "ice",
+        "jitter",
+        "nack",
+        "reception",
+        "red",
+        "rtp",
+        "sdp",
+        "source",
+        "transport_cc",
+        "turns",
+    )
+]
 
 
 def imported(path: Path) -> set[str]:

@@ -22,7 +22,7 @@ def test_a_packet_survives_the_round_trip() -> None:
             rng.randrange(1 << 32),
             rng.randbytes(rng.randrange(200)),
         )
-        assert rtp.parse(rtp.build(*packet)) == packet
+        assert rtp.parse(rtp.build(*packet[:6])) == packet
 
 
 def test_sequence_and_timestamp_wrap_by_themselves() -> None:

@@ -173,8 +173,10 @@ def check_answer(answer: str) -> MediaDescription:
     assert audio.dtls is not None
     assert audio.ice.iceLite
     assert audio.dtls.role == "client"  # a=setup:active
-    assert [(c.mimeType, c.clockRate, c.channels) for c in audio.rtp.codecs] == [("audio/opus", 48000, 2)]
-    assert audio.fmt == [audio.rtp.codecs[0].payloadType]
+    opus, *redundant = audio.rtp.codecs
+    assert (opus.mimeType, opus.clockRate, opus.channels) == ("audio/opus", 48000, 2)
+    assert [c.mimeType for c in redundant] in ([], ["audio/red"])
+    assert audio.fmt == [codec.payloadType for codec in audio.rtp.codecs]
     assert audio.rtcp_mux
     assert audio.msid == "firsthop agent"
     assert [s.ssrc for s in audio.ssrc] == [77]
@@ -199,15 +201,15 @@ def test_chromiums_offer_is_answered() -> None:
     offer = sdp.parse(CHROMIUM)
     assert (offer.ice_ufrag, offer.ice_password) == ("EsAw", "bP+XJMM09aR8AiX1jdukzR6Y")
     assert offer.fingerprints == (("sha-256", FINGERPRINT),)
-    assert (offer.opus_payload_type, offer.ssrcs) == (111, (2815372861,))
+    assert (offer.payload_type, offer.ssrcs) == (111, (2815372861,))
     assert (offer.sctp_port, offer.max_message_bytes) == (5000, 262144)
     audio = check_answer(answered(CHROMIUM))
-    assert audio.fmt == [111]
+    assert audio.fmt == [111, 63]
 
 
 def test_firefoxs_offer_is_answered() -> None:
     offer = sdp.parse(crlf(FIREFOX))
-    assert (offer.opus_payload_type, offer.fingerprints) == (109, (("sha-256", FINGERPRINT),))
+    assert (offer.payload_type, offer.fingerprints) == (109, (("sha-256", FINGERPRINT),))
     assert check_answer(answered(crlf(FIREFOX))).fmt == [109]
 
 
@@ -261,7 +263,7 @@ def test_an_offer_without_a_data_channel_is_answered_without_one() -> None:
 
 def test_the_first_opus_is_taken_whatever_its_number_and_case() -> None:
     text = CHROMIUM.replace("opus/48000/2", "OPUS/48000/2").replace("111", "96")
-    assert sdp.parse(text).opus_payload_type == 96
+    assert sdp.parse(text).payload_type == 96
     assert "a=rtpmap:96 opus/48000/2\r\n" in answered(text)
 
 
@@ -309,8 +311,8 @@ def test_an_offer_without_ssrcs_is_answered() -> None:
         (lambda text: without(text, "a=ice-pwd"), "a=ice-pwd"),
         (lambda text: without(text, "a=fingerprint"), "a=fingerprint"),
         (lambda text: without(text, "a=rtcp-mux"), "a=rtcp-mux"),
-        (lambda text: text.replace("opus", "speex"), "opus/48000/2"),
-        (lambda text: text.replace("opus/48000", "opus/16000"), "opus/48000/2"),
+        (lambda text: re.sub("opus|PCM.", "speex", text), "opus/48000/2, PCMU/8000, PCMA/8000"),
+        (lambda text: re.sub("(opus|PCM.)/[0-9]+", "opus/16000", text), "opus/48000/2"),
         (lambda text: text.replace("m=audio 9", "m=audio 0"), "audio section"),
         (lambda text: text.replace("m=audio", "m=text"), "m=audio"),
         (lambda text: text.replace("a=setup:actpass", "a=setup:holdconn"), "holdconn"),
@@ -405,12 +407,16 @@ def test_missing_setup_is_named() -> None:
 
 def test_opus_that_the_section_does_not_list_is_not_offered() -> None:
     with pytest.raises(OfferError, match="opus"):
-        sdp.parse(CHROMIUM.replace("SAVPF 111 63", "SAVPF 63"))
+        sdp.parse(CHROMIUM.replace("SAVPF 111 63 9 0 8", "SAVPF 63 9"))
 
 
 @pytest.mark.parametrize("number", [-1, 64, 95, 128, 255, 300, 100000])
 def test_payload_types_that_rtp_cannot_carry_are_refused(number: int) -> None:
-    text = CHROMIUM.replace("rtpmap:111 opus", f"rtpmap:{number} opus").replace("SAVPF 111", f"SAVPF {number}")
+    text = (
+        re.sub("PCM.", "G729", CHROMIUM)
+        .replace("rtpmap:111 opus", f"rtpmap:{number} opus")
+        .replace("SAVPF 111", f"SAVPF {number}")
+    )
     with pytest.raises(OfferError):
         sdp.parse(text)
 
@@ -427,3 +433,61 @@ def test_numbers_that_sctp_cannot_mean_are_refused(line: str) -> None:
     name = line.partition(":")[0]
     with pytest.raises(OfferError, match=name):
         sdp.parse(re.sub(rf"a={name}:[0-9]+", f"a={line}", CHROMIUM))
+
+
+# --- what makes loss bearable, and other codecs ---
+
+
+def audio_lines(answer: str) -> list[str]:
+    return answer.split("\r\nm=")[1].split("\r\n")
+
+
+def test_what_chromium_offers_against_loss_is_answered() -> None:
+    offer = sdp.parse(CHROMIUM)
+    assert (offer.red_payload_type, offer.nack, offer.reduced_size, offer.transport_cc_id) == (63, False, True, 3)
+    lines = audio_lines(answered(CHROMIUM))
+    assert f"a=extmap:3 {sdp.TRANSPORT_CC}" in lines
+    assert {"a=rtcp-rsize", "a=rtpmap:63 red/48000/2", "a=fmtp:63 111/111"} <= set(lines)
+    assert [line for line in lines if line.startswith("a=rtcp-fb")] == ["a=rtcp-fb:111 transport-cc"]
+    assert [line for line in lines if line.startswith("a=extmap")] == [f"a=extmap:3 {sdp.TRANSPORT_CC}"]
+
+
+def test_nack_is_answered_where_it_is_offered() -> None:
+    text = CHROMIUM.replace("a=rtcp-fb:111 transport-cc", "a=rtcp-fb:111 transport-cc\r\na=rtcp-fb:111 nack")
+    assert sdp.parse(text).nack
+    assert "a=rtcp-fb:111 nack" in audio_lines(answered(text))
+
+
+def test_nack_pli_is_no_nack() -> None:
+    assert not sdp.parse(CHROMIUM.replace("a=rtcp-fb:111 transport-cc", "a=rtcp-fb:111 nack pli")).nack
+
+
+def test_what_is_not_offered_is_not_answered() -> None:
+    answer = answered(CALLER)
+    for attribute in ("rtcp-fb", "extmap", "rtcp-rsize", "red/48000"):
+        assert attribute not in answer
+
+
+def test_red_that_carries_something_else_is_not_answered() -> None:
+    assert sdp.parse(CHROMIUM.replace("a=fmtp:63 111/111", "a=fmtp:63 0/0")).red_payload_type is None
+
+
+@pytest.mark.parametrize("number", [0, 15, 200])
+def test_an_extension_that_needs_the_long_form_is_not_answered(number: int) -> None:
+    assert sdp.parse(CHROMIUM.replace("a=extmap:3 ", f"a=extmap:{number} ")).transport_cc_id is None
+
+
+def test_reduced_size_of_another_section_is_not_meant() -> None:
+    text = without(CHROMIUM, "a=rtcp-rsize").replace("m=video 9", "m=video 9", 1)
+    video = crlf(CHROMIUM_VIDEO)
+    assert not sdp.parse(text.replace(video, video + "a=rtcp-rsize\r\n")).reduced_size
+
+
+@pytest.mark.parametrize(("order", "codec", "number"), [("0 8", "PCMU/8000", 0), ("8 0 111", "PCMA/8000", 8)])
+def test_g711_is_taken_where_there_is_no_opus_or_it_is_preferred(order: str, codec: str, number: int) -> None:
+    offer = sdp.parse(CHROMIUM.replace("SAVPF 111 63 9 0 8 13", f"SAVPF {order} 13"))
+    assert (offer.codec, offer.payload_type, offer.red_payload_type) == (codec, number, None)
+    lines = audio_lines(answered(CHROMIUM.replace("SAVPF 111 63 9 0 8 13", f"SAVPF {order} 13")))
+    assert lines[0] == f"audio 3478 UDP/TLS/RTP/SAVPF {number}"
+    assert f"a=rtpmap:{number} {codec}" in lines
+    assert not any("opus" in line for line in lines)

@@ -65,8 +65,8 @@ TARGET = Histogram(
 )
 TX_FRAMES = Tally(
     "firsthop_tx_agent_frames",
-    "Audio frames from agents; silence is sent while an agent has nothing to say",
-    ("sent", "silence", "overflow"),
+    "Audio frames from agents; silence is sent while an agent has nothing to say, some again when a caller asks",
+    ("sent", "silence", "again", "overflow"),
 )
 TX_DATAGRAMS = Tally(
     "firsthop_tx_transceiver_datagrams",

@@ -32,6 +32,7 @@ class Hearing:
     def __init__(
         self, codec: Codec, rate_hz: int, heard: Callable[[bytes, bool], None], turn: Callable[[str], None]
     ) -> None:
+        self.codec = codec
         self.jitter = JitterBuffer(codec.clock_hz, codec.ticks_of, codec.has_copy)
         self.stats: Counter[str] = Counter()
         self._heard = heard
@@ -40,6 +41,7 @@ class Hearing:
         self._turns = Turns(rate_hz)
         self._frame_bytes = rate_hz // 50 * 2
         self._rate_hz, self._clock_hz = rate_hz, codec.clock_hz
+        self._piece_samples = rate_hz // 400
         self._rest = b""
         self._left_out = b""
         self._comforted = 0
@@ -83,6 +85,8 @@ class Hearing:
         if action == NOTHING:
             return None
         samples = jitter.ticks * self._rate_hz // self._clock_hz
+        # Decoders invent whole pieces of 2.5 ms; timestamps may say anything.
+        samples = max(samples - samples % self._piece_samples, self._piece_samples)
         if action == COMFORT:
             self._count("comfort")
             self._comforted += 1

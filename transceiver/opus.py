@@ -1,7 +1,8 @@
 """Opus by libopus (RFC 6716), called through ctypes so that the interpreter's lock is free while it works.
 
 PyAV ships a newer libopus than Debian and is here for aiortc already, so its copy is used first; its file name
-carries a hash. Restricted low-delay mode: a third of the VOIP mode's time and 2.5 ms of look-ahead instead of 6.5.
+carries a hash. Restricted low-delay mode unless packets are lost: a third of the VOIP mode's time and 2.5 ms of
+look-ahead instead of 6.5, but no copies of what came before.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import glob
 import importlib.util
 from pathlib import Path
 
+from transceiver.quality import Settings
+
 __all__ = ["CLOCK_HZ", "SILENCE", "Decoder", "Encoder", "OpusError", "has_copy", "ticks_of"]
 
 CLOCK_HZ = 48000
 
+_VOIP = 2048
 _RESTRICTED_LOWDELAY = 2051
 _SET_BITRATE = 4002
 _SET_COMPLEXITY = 4010
+_SET_INBAND_FEC = 4012
+_SET_PACKET_LOSS_PERC = 4014
 _MAX_PACKET_BYTES = 1275
 _MAX_FRAME_MS = 120
 
@@ -91,13 +97,34 @@ def has_copy(packet: bytes) -> bool:
 class Encoder:
     """PCM to Opus, mono."""
 
-    def __init__(self, rate_hz: int, *, bitrate_bps: int = 32000, complexity: int = 5) -> None:
+    def __init__(self, rate_hz: int, settings: Settings | None = None) -> None:
         error = ctypes.c_int()
-        self._state = ctypes.c_void_p(_lib.opus_encoder_create(rate_hz, 1, _RESTRICTED_LOWDELAY, ctypes.byref(error)))
+        self._rate_hz = rate_hz
+        settings = settings or Settings()
+        mode = _VOIP if settings.loss_percent else _RESTRICTED_LOWDELAY
+        self._state = ctypes.c_void_p(_lib.opus_encoder_create(rate_hz, 1, mode, ctypes.byref(error)))
         _check(error.value)
-        for request, value in ((_SET_BITRATE, bitrate_bps), (_SET_COMPLEXITY, complexity)):
-            _check(_lib.opus_encoder_ctl(self._state, request, ctypes.c_int(value)))
+        self._control(settings)
         self._out = ctypes.create_string_buffer(_MAX_PACKET_BYTES)
+
+    def tuned(self, settings: Settings) -> Encoder:
+        """An encoder with these settings: this one, or another where the mode changes, which libopus cannot do on the
+        way."""
+        if settings != self._settings:
+            if bool(settings.loss_percent) != bool(self._settings.loss_percent):
+                return Encoder(self._rate_hz, settings)
+            self._control(settings)
+        return self
+
+    def _control(self, settings: Settings) -> None:
+        self._settings = settings
+        for request, value in (
+            (_SET_BITRATE, settings.bitrate_bps),
+            (_SET_COMPLEXITY, settings.complexity),
+            (_SET_INBAND_FEC, int(settings.loss_percent > 0)),
+            (_SET_PACKET_LOSS_PERC, settings.loss_percent),
+        ):
+            _check(_lib.opus_encoder_ctl(self._state, request, ctypes.c_int(value)))
 
     def encode(self, pcm: bytes) -> bytes:
         """One packet from one frame of 16 bit samples: 2.5, 5, 10, 20, 40 or 60 ms."""

@@ -1,16 +1,20 @@
-"""The receive side of one call, from RTP that authenticated to what its agent hears."""
+"""The receive side of one call, from RTP that authenticated to what its agent hears, and what the sender is told of it
+between reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from transceiver import rtp
-from transceiver.codec import Codec
+from transceiver import nack, red, rtp
 from transceiver.counters import RX_DATAGRAMS, TARGET
 from transceiver.hearing import Hearing
+from transceiver.jitter import Came
+from transceiver.nack import Missing
 from transceiver.reception import Reception
 from transceiver.rtp import Packet
+from transceiver.sdp import Offer
 from transceiver.source import BEGINS, STRANGER, Source
+from transceiver.transport_cc import Arrivals
 
 __all__ = ["Receiver"]
 
@@ -19,42 +23,83 @@ class Receiver:
     """``take`` each packet, and ``tick`` every 20 ms. Packets go to ``passed`` as they come where that is given, and
     else to ``hearing``."""
 
-    def __init__(
-        self, codec: Codec, payload_type: int, hearing: Hearing, passed: Callable[[Packet], None] | None = None
-    ) -> None:
-        self.reception = Reception(codec.clock_hz)
-        self._payload_type = payload_type
+    def __init__(self, offer: Offer, hearing: Hearing, passed: Callable[[Packet], None] | None = None) -> None:
+        self.reception = Reception(hearing.codec.clock_hz)
+        self._payload_type = offer.payload_type
+        self._red = offer.red_payload_type
+        self._transport_cc_id = offer.transport_cc_id
         self._hearing = hearing
         self._passed = passed
         self._source = Source()
-        self._targets = TARGET.of(codec.name)
+        self._arrivals = Arrivals()
+        # What is passed on as it comes would come too late.
+        self._missing = Missing() if offer.nack and passed is None else None
+        self._targets = TARGET.of(hearing.codec.name)
 
-    def take(self, plain: bytes, now: float) -> None:
-        """An RTP packet that came at ``now``, in seconds. What is bad is dropped and counted."""
+    def take(self, plain: bytes, now: float) -> bool:
+        """An RTP packet that came at ``now``, in seconds; whether ``feedback`` should be given at once. What is bad is
+        dropped and counted."""
         packet = rtp.parse(plain)
         if packet is None:
             RX_DATAGRAMS["rtp_malformed"] += 1
-            return
+            return False
+        copies: list[Packet] = []
         if packet.payload_type != self._payload_type:
-            RX_DATAGRAMS["other_payload"] += 1
-            return
+            if packet.payload_type != self._red or self._red is None:
+                RX_DATAGRAMS["other_payload"] += 1
+                return False
+            parts = red.split(packet, self._payload_type)
+            if parts is None:
+                RX_DATAGRAMS["rtp_malformed"] += 1
+                return False
+            packet, copies = parts
         admitted = self._source.admit(packet, now)
         if admitted == STRANGER:
             RX_DATAGRAMS["other_source"] += 1
-            return
+            return False
         RX_DATAGRAMS["audio"] += 1
         self.reception.add(packet, now, anew=admitted == BEGINS)
+        if packet.extensions and self._transport_cc_id is not None:
+            number = rtp.extension(packet.extensions, self._transport_cc_id)
+            if number is not None and len(number) == 2:
+                self._arrivals.add(int.from_bytes(number, "big"), now)
         if self._passed is not None:
             self._passed(packet)
-            return
-        if admitted == BEGINS:
-            self._hearing.jitter.restart()
-        self._hearing.push(packet, now)
+            return False
+        self._hear(packet, copies, now, anew=admitted == BEGINS)
+        return self._missing is not None and self._missing.fresh
+
+    def _hear(self, packet: Packet, copies: list[Packet], now: float, *, anew: bool) -> None:
+        missing, hearing = self._missing, self._hearing
+        if anew:
+            hearing.jitter.restart()
+            if missing is not None:
+                missing.restart()
+        came = Came.AGAIN if missing is not None and missing.came(packet.sequence) else Came.FRESH
+        hearing.push(packet, now, came)
+        for copy in copies:
+            if hearing.push(copy, now, Came.COPY) and missing is not None:
+                missing.came(copy.sequence)
 
     def tick(self, now: float) -> None:
         """The next 20 ms of what is heard are due."""
         if self._passed is None:
             self._hearing.tick(now)
+
+    def feedback(self, now: float, sender: int, round_trip_s: float | None) -> Iterator[bytes]:
+        """RTCP packets from ``sender`` that are due: what is missing and wanted again, and when packets came."""
+        source = self.reception.ssrc
+        if source is None:
+            return
+        if self._missing is not None:
+            jitter = self._hearing.jitter
+            jitter.return_ms = round_trip_s * 1000 if round_trip_s is not None else None
+            lost = self._missing.due(now, jitter.return_ms, jitter.until_due_ms)
+            if lost:
+                yield nack.pack(sender, source, lost)
+        report = self._arrivals.report(now, sender, source)
+        if report is not None:
+            yield report
 
     def observe(self) -> None:
         """Called about once a second: the buffer's target goes into the process's histogram."""

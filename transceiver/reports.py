@@ -1,4 +1,5 @@
-"""RTCP of one session: sender and receiver reports once a second (RFC 3550 section 6.4), packets by aiortc."""
+"""RTCP of one session, packets by aiortc: sender and receiver reports once a second (RFC 3550 section 6.4), the round
+trip that they tell, and feedback in between, without them where the peer takes that (RFC 5506)."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from aiortc.rtp import (
     RtcpPacket,
     RtcpReceiverInfo,
     RtcpRrPacket,
+    RtcpRtpfbPacket,
     RtcpSdesPacket,
     RtcpSenderInfo,
     RtcpSourceInfo,
@@ -19,26 +21,34 @@ __all__ = ["Reports"]
 
 _NTP_EPOCH = 2208988800
 _CNAME = 1  # SDES item, RFC 3550 section 6.5.1
+_NACK = 1  # RFC 4585 section 6.2.1
+_MOST_ASKED = 64  # packets that one NACK may name: no more are kept
+_KEPT_REPORTS = 16
+_LONGEST_ROUND_TRIP_S = 10.0
 
 
 class Reports:
     """Makes compounds, and reads those of the peer."""
 
-    def __init__(self, ssrc: int, clock_hz: int) -> None:
+    def __init__(self, ssrc: int, *, reduced_size: bool = False) -> None:
+        self.fraction_lost = 0.0  # of what we sent, as the peer says
+        self.round_trip_s: float | None = None
+        self.reports = 0  # that the peer has sent about us
+        self.malformed = 0
         self._ssrc = ssrc
-        self._clock_hz = clock_hz
+        self._reduced_size = reduced_size
+        self._sent: dict[int, float] = {}  # middle 32 bits of the NTP time of our reports, and when they left
         self._last_report = 0  # middle 32 bits of the peer's last NTP time, and when it came
         self._last_report_at = 0.0
-        self.fraction_lost = 0.0
-        self.malformed = 0
 
-    def received(self, compound: bytes, now: float) -> None:
-        """An RTCP compound that authenticated."""
+    def received(self, compound: bytes, now: float) -> list[int]:
+        """An RTCP compound, or one reduced in size, that authenticated; the sequence numbers that it asks for again."""
+        asked: list[int] = []
         try:
             packets = RtcpPacket.parse(compound)
         except (ValueError, IndexError):
             self.malformed += 1
-            return
+            return asked
         for packet in packets:
             if isinstance(packet, RtcpSrPacket):
                 self._last_report = (packet.sender_info.ntp_timestamp >> 16) & 0xFFFFFFFF
@@ -46,7 +56,27 @@ class Reports:
             if isinstance(packet, RtcpSrPacket | RtcpRrPacket):
                 for report in packet.reports:
                     if report.ssrc == self._ssrc:
-                        self.fraction_lost = report.fraction_lost / 256
+                        self._reported(report, now)
+            if isinstance(packet, RtcpRtpfbPacket) and packet.fmt == _NACK and packet.media_ssrc == self._ssrc:
+                asked += packet.lost
+        return asked[:_MOST_ASKED]
+
+    def _reported(self, report: RtcpReceiverInfo, now: float) -> None:
+        self.reports += 1
+        self.fraction_lost = report.fraction_lost / 256
+        sent = self._sent.get(report.lsr)
+        if sent is None:
+            return
+        took = now - sent - report.dlsr / 65536
+        if 0 <= took <= _LONGEST_ROUND_TRIP_S:
+            known = self.round_trip_s
+            self.round_trip_s = took if known is None else known + (took - known) / 4
+
+    def feedback(self, packet: bytes) -> bytes:
+        """What a feedback ``packet`` is sent in."""
+        if self._reduced_size:
+            return packet
+        return bytes(RtcpRrPacket(ssrc=self._ssrc)) + self._description() + packet
 
     def compound(self, voice: Voice, reception: Reception, now: float, wall: float) -> bytes:
         """SR or RR with what was received, and SDES. ``now`` monotonic and ``wall`` Unix time, in seconds."""
@@ -73,8 +103,14 @@ class Reports:
                 packet_count=voice.packets & 0xFFFFFFFF,
                 octet_count=voice.octets & 0xFFFFFFFF,
             )
+            self._sent[(ntp >> 16) & 0xFFFFFFFF] = now
+            if len(self._sent) > _KEPT_REPORTS:
+                del self._sent[next(iter(self._sent))]
             head = RtcpSrPacket(ssrc=self._ssrc, sender_info=sender, reports=reports)
         else:
             head = RtcpRrPacket(ssrc=self._ssrc, reports=reports)
+        return bytes(head) + self._description()
+
+    def _description(self) -> bytes:
         source = RtcpSourceInfo(ssrc=self._ssrc, items=[(_CNAME, b"firsthop")])
-        return bytes(head) + bytes(RtcpSdesPacket(chunks=[source]))
+        return bytes(RtcpSdesPacket(chunks=[source]))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-__all__ = ["Packet", "build", "is_rtcp", "is_rtp_or_rtcp", "parse", "sequence_distance", "ssrc_of"]
+__all__ = ["Packet", "build", "extension", "is_rtcp", "is_rtp_or_rtcp", "parse", "sequence_distance", "ssrc_of"]
 
+_ONE_BYTE = b"\xbe\xde"
 _HEADER = struct.Struct("!BBHII")
 
 
 class Packet(NamedTuple):
-    """``timestamp`` in units of the codec's RTP clock (48,000 a second for Opus, whatever it carries)."""
+    """``timestamp`` in units of the codec's RTP clock (48,000 a second for Opus, whatever it carries); ``extensions``
+    as they stand, of the one-byte form (RFC 8285 section 4.2)."""
 
     payload_type: int
     marker: bool
@@ -19,6 +21,7 @@ class Packet(NamedTuple):
     timestamp: int
     ssrc: int
     payload: bytes
+    extensions: bytes = b""
 
 
 def is_rtp_or_rtcp(datagram: bytes) -> bool:
@@ -39,15 +42,18 @@ def ssrc_of(datagram: bytes) -> int | None:
 
 
 def parse(data: bytes) -> Packet | None:
-    """The packet in ``data`` (already decrypted), or None where it is malformed. Header extensions are skipped."""
+    """The packet in ``data`` (already decrypted), or None where it is malformed."""
     if len(data) < 12 or data[0] >> 6 != 2:
         return None
     first, second, sequence, timestamp, ssrc = _HEADER.unpack_from(data)
-    start, end = 12 + 4 * (first & 15), len(data)
+    start, end, extensions = 12 + 4 * (first & 15), len(data), b""
     if first & 0x10:
         if end < start + 4:
             return None
-        start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4], "big")
+        body = start + 4
+        start = body + 4 * int.from_bytes(data[start + 2 : body], "big")
+        if data[body - 4 : body - 2] == _ONE_BYTE:
+            extensions = data[body:start]
     if first & 0x20:
         padding = data[-1]
         if padding == 0:
@@ -55,7 +61,22 @@ def parse(data: bytes) -> Packet | None:
         end -= padding
     if end < start:
         return None
-    return Packet(second & 127, second > 127, sequence, timestamp, ssrc, data[start:end])
+    return Packet(second & 127, second > 127, sequence, timestamp, ssrc, data[start:end], extensions)
+
+
+def extension(extensions: bytes, number: int) -> bytes | None:
+    """The element ``number`` (1 to 14) of one-byte header extensions, or None where it is not there."""
+    at = 0
+    while at < len(extensions):
+        head = extensions[at]
+        if head >> 4 == 15:
+            return None  # the rest is to be ignored
+        length = (head & 15) + 1 if head else 0
+        if head >> 4 == number:
+            found = extensions[at + 1 : at + 1 + length]
+            return found if len(found) == length else None
+        at += 1 + length
+    return None
 
 
 def build(payload_type: int, marker: bool, sequence: int, timestamp: int, ssrc: int, payload: bytes) -> bytes:

@@ -1,20 +1,27 @@
 """The offer as far as it concerns us, and the answer to it.
 
 The offer is parsed by aiortc; the answer is written from a template, because it is always the same: one candidate
-(the edge's shared port), ICE-lite (RFC 8445 section 2.5), Opus, and one data channel section. Sections that we do
-not serve are refused with port 0 and keep their place (RFC 3264 section 6).
+(the edge's shared port), ICE-lite (RFC 8445 section 2.5), one codec, and one data channel section. Sections that we do
+not serve are refused with port 0 and keep their place (RFC 3264 section 6). What makes loss and delay bearable is
+answered where it is offered: RED (RFC 2198), NACK (RFC 4585), reduced-size RTCP (RFC 5506) and transport-wide feedback.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from aiortc import RTCRtpCodecParameters
 from aiortc.sdp import MediaDescription, SessionDescription
 
 __all__ = ["MAX_MESSAGE_BYTES", "Offer", "OfferError", "answer", "parse"]
 
 MAX_MESSAGE_BYTES = 65536
 _LARGEST_MESSAGE_BYTES = 1 << 20
+TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+# What can be served, and what rtpmap says of it in the answer (RFC 7587, RFC 3551).
+_CODECS = {("opus", 48000, 2): "opus/48000/2", ("pcmu", 8000, 1): "PCMU/8000", ("pcma", 8000, 1): "PCMA/8000"}
+_RED = ("red", 48000, 2)
 _ANSWERED = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
 
 
@@ -35,14 +42,22 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a session needs of the client's SDP. ``fingerprints`` are (algorithm, value)."""
+    """What a session needs of the client's SDP. ``fingerprints`` are (algorithm, value); ``codec`` is as in rtpmap,
+    ``copies`` says whether the client uses in-band FEC; ``red_payload_type`` and ``transport_cc_id`` (of the header
+    extension) are None where not offered."""
 
     sections: tuple[Section, ...]
     ice_ufrag: str
     ice_password: str
     fingerprints: tuple[tuple[str, str], ...]
     dtls_client: bool
-    opus_payload_type: int
+    codec: str
+    payload_type: int
+    red_payload_type: int | None
+    copies: bool
+    nack: bool
+    reduced_size: bool
+    transport_cc_id: int | None
     direction: str
     ssrcs: tuple[int, ...]
     sctp_port: int | None
@@ -57,10 +72,11 @@ def parse(text: str) -> Offer:
         description = SessionDescription.parse(text)
     except Exception as e:  # the parser raises whatever its conversions raise
         raise OfferError(f"malformed SDP: {type(e).__name__} {e}".strip()) from None
-    audio = next((m for m in description.media if m.kind == "audio" and m.port and _opus(m) is not None), None)
+    audio = next((m for m in description.media if m.kind == "audio" and m.port and _codec(m)), None)
     if audio is None:
         heard = any(m.kind == "audio" for m in description.media)
-        raise OfferError("the audio section offers no opus/48000/2" if heard else "there is no audio section (m=audio)")
+        offers = "the audio section offers none of " + ", ".join(_CODECS.values())
+        raise OfferError(offers if heard else "there is no audio section (m=audio)")
     data = next((m for m in description.media if m.kind == "application" and m.port and m.sctp_port), None)
     if audio.ice is None or not audio.ice.usernameFragment or not audio.ice.password:
         raise OfferError("the audio section has no a=ice-ufrag and a=ice-pwd")
@@ -70,8 +86,9 @@ def parse(text: str) -> Offer:
         data = None  # it cannot be bundled with the audio, and there is one transport
     if not audio.rtcp_mux:
         raise OfferError("the audio section has no a=rtcp-mux, and there is one port for everything")
-    opus = _opus(audio)
-    assert opus is not None
+    codec = _codec(audio)
+    assert codec is not None
+    feedback = {(f.type, f.parameter or "") for f in codec.rtcpFeedback}
     sctp_port = data.sctp_port if data else None
     if sctp_port is not None and not 0 < sctp_port < 1 << 16:
         raise OfferError(f"a=sctp-port:{sctp_port} is not a port")
@@ -85,7 +102,13 @@ def parse(text: str) -> Offer:
         fingerprints=tuple((f.algorithm, f.value) for f in audio.dtls.fingerprints),
         # setup:active in the offer leaves us the passive side; otherwise being the client saves a round trip.
         dtls_client=audio.dtls.role != "client",
-        opus_payload_type=opus,
+        codec=_CODECS[_kind(codec)],
+        payload_type=codec.payloadType or 0,
+        red_payload_type=_red(audio, codec),
+        copies=str(codec.parameters.get("useinbandfec")) == "1",
+        nack=("nack", "") in feedback,
+        reduced_size=_reduced_size(text, description.media.index(audio)),
+        transport_cc_id=_transport_cc(audio) if ("transport-cc", "") in feedback else None,
         direction=_ANSWERED[audio.direction or "sendrecv"],
         ssrcs=tuple(s.ssrc for s in audio.ssrc[:4] if 0 <= s.ssrc < 1 << 32),
         sctp_port=sctp_port,
@@ -116,18 +139,11 @@ def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: s
         f"a=candidate:1 1 udp 2130706431 {host} {port} typ host",
         "a=end-of-candidates",
     ]
-    opus = offer.opus_payload_type
     for section in offer.sections:
         if section.accepted == "audio":
-            lines += [f"m=audio {port} {section.profile} {opus}", *transport]
-            lines += [
-                f"a={offer.direction}",
-                "a=rtcp-mux",
-                "a=msid:firsthop agent",
-                f"a=rtpmap:{opus} opus/48000/2",
-                f"a=fmtp:{opus} minptime=10;useinbandfec=1",
-                f"a=ssrc:{ssrc} cname:firsthop",
-            ]
+            lines += [f"m=audio {port} {section.profile} {_formats(offer)}", *transport]
+            lines += [f"a={offer.direction}", "a=rtcp-mux", "a=msid:firsthop agent", *_codec_lines(offer)]
+            lines.append(f"a=ssrc:{ssrc} cname:firsthop")
         elif section.accepted == "application":
             lines += [f"m=application {port} {section.profile} {section.formats}", *transport]
             lines += ["a=sctp-port:5000", f"a=max-message-size:{MAX_MESSAGE_BYTES}"]
@@ -138,11 +154,67 @@ def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: s
     return "\r\n".join(lines) + "\r\n"
 
 
-def _opus(media: MediaDescription) -> int | None:
-    codecs = (c for c in media.rtp.codecs if c.mimeType.lower() == "audio/opus" and c.clockRate == 48000)
-    # 64 to 95 would look like RTCP on a shared port (RFC 5761 section 4).
-    types = (c.payloadType for c in codecs if c.payloadType is not None and c.payloadType in media.fmt)
-    return next((pt for pt in types if 0 <= pt <= 127 and not 64 <= pt <= 95), None)
+def _formats(offer: Offer) -> str:
+    red = offer.red_payload_type
+    return str(offer.payload_type) if red is None else f"{offer.payload_type} {red}"
+
+
+def _codec_lines(offer: Offer) -> Iterator[str]:
+    if offer.reduced_size:
+        yield "a=rtcp-rsize"
+    if offer.transport_cc_id is not None:
+        yield f"a=extmap:{offer.transport_cc_id} {TRANSPORT_CC}"
+    number, red = offer.payload_type, offer.red_payload_type
+    yield f"a=rtpmap:{number} {offer.codec}"
+    if offer.codec.startswith("opus"):
+        yield f"a=fmtp:{number} minptime=10;useinbandfec=1"
+    if offer.nack:
+        yield f"a=rtcp-fb:{number} nack"
+    if offer.transport_cc_id is not None:
+        yield f"a=rtcp-fb:{number} transport-cc"
+    if red is not None:
+        # After the codec itself, so that a client may send it and need not.
+        yield f"a=rtpmap:{red} red/48000/2"
+        yield f"a=fmtp:{red} {number}/{number}"
+
+
+def _kind(codec: RTCRtpCodecParameters) -> tuple[str, int, int]:
+    return codec.name.lower(), codec.clockRate, codec.channels or 1
+
+
+def _listed(media: MediaDescription) -> Iterator[RTCRtpCodecParameters]:
+    """The section's codecs as its m-line prefers them."""
+    by_number = {codec.payloadType: codec for codec in reversed(media.rtp.codecs)}
+    for number in media.fmt:
+        # 64 to 95 would look like RTCP on a shared port (RFC 5761 section 4).
+        if number in by_number and 0 <= number <= 127 and not 64 <= number <= 95:
+            yield by_number[number]
+
+
+def _codec(media: MediaDescription) -> RTCRtpCodecParameters | None:
+    return next((codec for codec in _listed(media) if _kind(codec) in _CODECS), None)
+
+
+def _red(media: MediaDescription, codec: RTCRtpCodecParameters) -> int | None:
+    """RED that carries ``codec``, which only Opus is worth."""
+    carries = f"{codec.payloadType}/{codec.payloadType}"
+    red = (c.payloadType for c in _listed(media) if _kind(c) == _RED and carries in c.parameters)
+    return next(red, None)
+
+
+def _reduced_size(text: str, section: int) -> bool:
+    """What aiortc does not read."""
+    at = -1
+    for line in text.splitlines():
+        at += line.startswith("m=")
+        if at == section and line.strip() == "a=rtcp-rsize":
+            return True
+    return False
+
+
+def _transport_cc(media: MediaDescription) -> int | None:
+    # 15 and more need the two-byte form (RFC 8285 section 4.3).
+    return next((e.id for e in media.rtp.headerExtensions if e.uri == TRANSPORT_CC and 0 < e.id < 15), None)
 
 
 def _section(media: MediaDescription, audio: MediaDescription, data: MediaDescription | None) -> Section:

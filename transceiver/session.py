@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -20,14 +19,18 @@ from transceiver.agents import Base
 from transceiver.backlog import Backlog
 from transceiver.codec import OPUS
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS
+from transceiver.codec import CODECS
+from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS, TX_FRAMES
 from transceiver.dtls import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
 from transceiver.hearing import Hearing
+from transceiver.history import History
 from transceiver.ice import IceLite, Path
 from transceiver.pacer import Pacer
+from transceiver.quality import Quality
 from transceiver.receiver import Receiver
 from transceiver.reports import Reports
 from transceiver.rtp import Packet
-from transceiver.voice import CLOCK_HZ, RATE_HZ, Voice
+from transceiver.voice import Voice
 from wire import stun
 from wire.ufrag import call_id
 
@@ -79,14 +82,14 @@ class Session:
         self._backlog = backlog
         self._on_end = on_end
         self._secure = SecureTransport(self._to_client, certificate, client=offer.dtls_client)
-        self._recent: deque[bytes] = deque(maxlen=_SENT_AGAIN)
-        self._voice = Voice(offer.opus_payload_type, self._send_rtp)
-        self._hearing = Hearing(OPUS, RATE_HZ, self._heard, self._turn)
-        self._receiver = Receiver(
-            OPUS, offer.opus_payload_type, self._hearing, self._pass_on if self._agent_type.hears == "opus" else None
-        )
+        codec = CODECS[offer.codec]
+        self._history = History()
+        self._voice = Voice(offer.payload_type, self._send_rtp, codec, agent[1].rate_hz)
+        self._quality = Quality(copies=offer.copies)
+        self._hearing = Hearing(codec, agent[1].rate_hz, self._heard, self._turn)
+        self._receiver = Receiver(offer, self._hearing, self._pass_on if self._agent_type.hears == "opus" else None)
         self._heard_ms = 0
-        self._reports = Reports(self._voice.ssrc, CLOCK_HZ)
+        self._reports = Reports(self._voice.ssrc, reduced_size=offer.reduced_size)
         self._ticks = 0
         self._channel: RTCDataChannel | None = None
         self._connecting = False
@@ -137,7 +140,7 @@ class Session:
             compound = self._secure.unprotect_rtcp(datagram)
             RX_DATAGRAMS["rtcp" if compound is not None else "srtp_not_authentic"] += 1
             if compound is not None:
-                self._reports.received(compound, time.monotonic())
+                self._resend(self._reports.received(compound, time.monotonic()))
         elif not self.media_if_authentic(datagram):
             RX_DATAGRAMS["srtp_not_authentic"] += 1
 
@@ -150,7 +153,9 @@ class Session:
 
     def _hear(self, plain: bytes) -> None:
         known = self._receiver.reception.ssrc
-        self._receiver.take(plain, time.monotonic())
+        now = time.monotonic()
+        if self._receiver.take(plain, now):
+            self._give_feedback(now)
         if self._receiver.reception.ssrc != known:
             self._out.speaks(self)
 
@@ -158,7 +163,7 @@ class Session:
         """The caller has another address, and answered there. What went to the old one meanwhile is lost: it is sent
         once more, and a receiver that has it already drops it (RFC 3711 section 3.3.2)."""
         self._log.info("path moved")
-        for datagram in self._recent:
+        for datagram in self._history.last(_SENT_AGAIN):
             self._to_client(datagram)
 
     # --- life
@@ -246,8 +251,17 @@ class Session:
             TX_DATAGRAMS["too_long"] += 1
         else:
             datagram = self._secure.protect(packet)
-            self._recent.append(datagram)
+            self._history.put(int.from_bytes(packet[2:4], "big"), datagram)
             self._to_client(datagram)
+
+    def _resend(self, sequences: list[int]) -> None:
+        for datagram in self._history.again(sequences):
+            TX_FRAMES["again"] += 1
+            self._to_client(datagram)
+
+    def _give_feedback(self, now: float) -> None:
+        for packet in self._receiver.feedback(now, self._voice.ssrc, self._reports.round_trip_s):
+            self._to_client(self._secure.protect_rtcp(self._reports.feedback(packet)))
 
     def _tick(self) -> None:
         try:
@@ -264,11 +278,15 @@ class Session:
         self._receiver.tick(now)
         if self.ended:
             return
+        self._quality.tick(now)
         if self._agent.hears == "pcm":
+            self._voice.settings = self._quality.settings
             self._voice.tick()
+        self._give_feedback(now)
         self._ticks += 1
         if self._ticks % _REPORT_EVERY_TICKS == 0:
             self._receiver.observe()
+            self._quality.reported(self._reports.fraction_lost)
             compound = self._reports.compound(self._voice, self._receiver.reception, now, time.time())
             self._to_client(self._secure.protect_rtcp(compound))
 

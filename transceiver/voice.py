@@ -10,22 +10,24 @@ import secrets
 from collections.abc import Callable
 
 from transceiver import rtp
+from transceiver.codec import OPUS, Codec, Encoder
 from transceiver.counters import TX_FRAMES
-from transceiver.opus import SILENCE, Encoder
+from transceiver.quality import Settings
 
-__all__ = ["CLOCK_HZ", "RATE_HZ", "Voice"]
+__all__ = ["RATE_HZ", "Voice"]
 
-CLOCK_HZ = 48000
 RATE_HZ = 24000
-_FRAME_BYTES = 960
-_FRAME_TICKS = 960
-_LONGEST_BYTES = 60 * RATE_HZ * 2
+_FRAMES_HZ = 50
+_LONGEST_S = 60
 
 
 class Voice:
-    """Makes packets and hands each to ``send``; ``tick`` is called every 20 ms."""
+    """Makes packets and hands each to ``send``; ``tick`` is called every 20 ms. ``rate_hz`` is that of what is said."""
 
-    def __init__(self, payload_type: int, send: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, payload_type: int, send: Callable[[bytes], None], codec: Codec = OPUS, rate_hz: int = RATE_HZ
+    ) -> None:
+        self.settings = Settings()
         self.ssrc = secrets.randbits(32)
         self.packets = 0
         self.octets = 0
@@ -33,15 +35,19 @@ class Voice:
         self._send = send
         self._payload_type = payload_type
         self._sequence = secrets.randbits(15)  # the lower half: RFC 3711 section 3.3.1
+        self._codec = codec
+        self._rate_hz = rate_hz
+        self._frame_bytes = 2 * rate_hz // _FRAMES_HZ
+        self._frame_ticks = codec.clock_hz // _FRAMES_HZ
         self._encoder: Encoder | None = None
         self._waiting = bytearray()
         self._spoke = False
         self._passed_offset: int | None = None
 
     def say(self, pcm: bytes) -> None:
-        """Queues 24 kHz mono PCM16."""
-        if len(self._waiting) + len(pcm) > _LONGEST_BYTES:
-            TX_FRAMES["overflow"] += len(pcm) // _FRAME_BYTES
+        """Queues mono PCM16."""
+        if len(self._waiting) + len(pcm) > _LONGEST_S * 2 * self._rate_hz:
+            TX_FRAMES["overflow"] += len(pcm) // self._frame_bytes
             return
         self._waiting += pcm
 
@@ -52,20 +58,23 @@ class Voice:
     def tick(self) -> None:
         """Sends the next 20 ms."""
         if self._waiting:
-            pcm = bytes(self._waiting[:_FRAME_BYTES]).ljust(_FRAME_BYTES, b"\0")
-            del self._waiting[:_FRAME_BYTES]
-            self._encoder = self._encoder or Encoder(RATE_HZ)
+            size = self._frame_bytes
+            pcm = bytes(self._waiting[:size]).ljust(size, b"\0")
+            del self._waiting[:size]
+            if self._encoder is None:
+                self._encoder = self._codec.encoder(self._rate_hz, self.settings)
+            self._encoder = self._encoder.tuned(self.settings)
             self._packet(self._encoder.encode(pcm), marker=not self._spoke)
             self._spoke = True
             TX_FRAMES["sent"] += 1
         else:
-            self._packet(SILENCE, marker=False)
+            self._packet(self._codec.silence, marker=False)
             self._spoke = False
             TX_FRAMES["silence"] += 1
-        self.timestamp = (self.timestamp + _FRAME_TICKS) & 0xFFFFFFFF
+        self.timestamp = (self.timestamp + self._frame_ticks) & 0xFFFFFFFF
 
     def pass_on(self, payload: bytes, timestamp: int, marker: bool) -> None:
-        """Sends an Opus packet now, its clock kept at a constant distance from the sender's."""
+        """Sends a payload now, its clock kept at a constant distance from the sender's."""
         if self._passed_offset is None:
             self._passed_offset = self.timestamp - timestamp
         self.timestamp = (timestamp + self._passed_offset) & 0xFFFFFFFF

@@ -25,13 +25,14 @@ class Line(Protocol):
     """The agent's end of the call."""
 
     def say(self, pcm: bytes) -> None:
-        """Queues speech, 24 kHz mono PCM16, any length; it is paced at 20 ms a frame. Past 60 s it is dropped."""
+        """Queues speech, mono PCM16 at the agent's rate, any length; it is paced at 20 ms a frame. Past 60 s it is
+        dropped."""
 
     def stop(self) -> None:
         """Drops at once what has not been said yet."""
 
     def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
-        """Sends one Opus packet now; ``timestamp`` in the caller's RTP clock. For agents that hear Opus."""
+        """Sends one packet now; ``timestamp`` in the caller's RTP clock. For agents that hear Opus."""
 
     def emit(self, event: dict[str, Any]) -> None:
         """Sends a JSON event to the caller's data channel; dropped while there is none."""
@@ -40,17 +41,21 @@ class Line(Protocol):
 class Base:
     """An agent that hears and says nothing.
 
-    ``hears`` is "pcm" (24 kHz mono PCM16 in 20 ms frames, with turn detection) or "opus" (packets as they come,
-    nothing decoded; a paced stream is not sent either).
+    ``hears`` is "pcm" (mono PCM16 in 20 ms frames, with turn detection) or "opus" (packets as they come, nothing
+    decoded; a paced stream is not sent either). A caller that has no Opus sends G.711 instead; as PCM that makes no
+    difference, as packets they are what they are.
+
+    ``rate_hz`` is that of the PCM, heard and said: 8000, 16000, 24000 or 48000.
     """
 
     hears: ClassVar[Literal["pcm", "opus"]] = "pcm"
+    rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 24000
 
     def __init__(self, line: Line) -> None:
         self.line = line
 
     def heard(self, pcm: bytes, speaking: bool) -> None:
-        """20 ms of the caller's voice (960 bytes); ``speaking`` is what turn detection thinks."""
+        """20 ms of the caller's voice (960 bytes at 24 kHz); ``speaking`` is what turn detection thinks."""
 
     def heard_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
         """One packet of the caller's voice."""

@@ -1,0 +1,93 @@
+"""When encoding gets cheaper, and when packets carry copies."""
+
+from __future__ import annotations
+
+from transceiver.quality import Quality, Settings
+
+
+class Clock:
+    """A call's clock of 20 ms that comes as late as it is told."""
+
+    def __init__(self, quality: Quality) -> None:
+        self.quality = quality
+        self.due = 1000.0
+
+    def run(self, ticks: int, late_ms: float = 0.0) -> None:
+        for _ in range(ticks):
+            self.quality.tick(self.due + late_ms / 1000)
+            self.due += 0.02
+
+
+def running() -> tuple[Quality, Clock]:
+    quality = Quality(copies=True)
+    clock = Clock(quality)
+    clock.run(50)
+    return quality, clock
+
+
+def test_a_clock_on_time_changes_nothing() -> None:
+    quality, clock = running()
+    clock.run(5000, late_ms=3)
+    assert quality.settings == Settings()
+
+
+def test_a_clock_that_comes_late_makes_encoding_cheaper_step_by_step() -> None:
+    quality, clock = running()
+    seen = [quality.settings.complexity]
+    for _ in range(10):
+        clock.run(3, late_ms=12)
+        seen.append(quality.settings.complexity)
+    assert seen[:4] == [5, 3, 1, 0]
+    assert set(seen[4:]) == {0}
+    assert quality.settings.bitrate_bps < 32000
+
+
+def test_one_stall_is_no_overload() -> None:
+    quality, clock = running()
+    clock.run(2, late_ms=18)
+    clock.run(100)
+    assert quality.settings == Settings()
+
+
+def test_it_comes_back_slowly() -> None:
+    quality, clock = running()
+    clock.run(30, late_ms=12)
+    assert quality.settings.complexity == 0
+    clock.run(490)
+    assert quality.settings.complexity == 0
+    clock.run(20)
+    assert quality.settings.complexity == 1
+    clock.run(1000)
+    assert quality.settings.complexity == 5
+
+
+def test_a_pause_of_the_whole_process_is_a_new_beginning() -> None:
+    quality, clock = running()
+    clock.due += 5
+    clock.run(100)
+    assert quality.settings == Settings()
+
+
+def test_loss_brings_copies_and_its_end_takes_them_away() -> None:
+    quality = Quality(copies=True)
+    quality.reported(0.01)
+    assert quality.settings.loss_percent == 0
+    quality.reported(0.10)
+    assert quality.settings == Settings(32000, 1, 10)
+    quality.reported(0.0)
+    assert quality.settings.loss_percent == 9
+    for _ in range(40):
+        quality.reported(0.0)
+    assert quality.settings == Settings()
+
+
+def test_a_caller_that_cannot_use_copies_gets_none() -> None:
+    quality = Quality(copies=False)
+    quality.reported(0.5)
+    assert quality.settings == Settings()
+
+
+def test_what_is_expected_to_be_lost_is_bounded() -> None:
+    quality = Quality(copies=True)
+    quality.reported(1.0)
+    assert quality.settings.loss_percent == 30

@@ -1,0 +1,45 @@
+"""What was sent last, to be sent again: to a caller that asks for it (RFC 4585), or that has moved. Pure.
+
+The same protected datagram goes out: a receiver that has it already drops it as a replay (RFC 3711 section 3.3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+__all__ = ["History"]
+
+_KEPT = 64  # packets: 1.3 s of 20 ms frames
+_MOST_TIMES = 3  # that one packet is sent again, however often it is asked for
+
+
+class History:
+    """The last 64 datagrams by sequence number."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[int, bytes] | None] = [None] * _KEPT
+        self._times = [0] * _KEPT
+        self._newest = 0
+
+    def put(self, sequence: int, datagram: bytes) -> None:
+        """A packet that is sent for the first time."""
+        place = sequence % _KEPT
+        self._kept[place] = sequence, datagram
+        self._times[place] = 0
+        self._newest = sequence
+
+    def again(self, sequences: Iterable[int]) -> Iterator[bytes]:
+        """Those of ``sequences`` that are here and may go once more."""
+        for sequence in sequences:
+            place = sequence % _KEPT
+            kept = self._kept[place]
+            if kept is not None and kept[0] == sequence and self._times[place] < _MOST_TIMES:
+                self._times[place] += 1
+                yield kept[1]
+
+    def last(self, count: int) -> Iterator[bytes]:
+        """The last ``count`` datagrams, oldest first."""
+        for sequence in range(self._newest - count + 1, self._newest + 1):
+            kept = self._kept[sequence % _KEPT]
+            if kept is not None and kept[0] == sequence & 0xFFFF:
+                yield kept[1]
