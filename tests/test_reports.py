@@ -10,11 +10,13 @@ from aiortc.rtp import (
     RtcpPacket,
     RtcpReceiverInfo,
     RtcpRrPacket,
+    RtcpRtpfbPacket,
     RtcpSdesPacket,
     RtcpSenderInfo,
     RtcpSrPacket,
 )
 
+from transceiver import nack
 from transceiver.reception import Reception
 from transceiver.reports import Reports
 from transceiver.rtp import Packet
@@ -104,6 +106,46 @@ def test_other_packets_of_a_compound_are_passed_over() -> None:
     reports = Reports(1)
     reports.received(bytes(RtcpByePacket(sources=[5])) + bytes(RtcpRrPacket(ssrc=9, reports=[info(1, 128)])), 1.0)
     assert (reports.fraction_lost, reports.malformed) == (0.5, 0)
+
+
+def test_the_round_trip_is_known_from_what_the_peer_says_of_our_report() -> None:
+    voice = silent()
+    voice.tick()
+    reports = Reports(voice.ssrc)
+    head, _ = RtcpPacket.parse(reports.compound(voice, Reception(), 100.0, WALL))
+    lsr = head.sender_info.ntp_timestamp >> 16 & 0xFFFFFFFF
+    answer = RtcpReceiverInfo(voice.ssrc, 0, 0, 0, 0, lsr=lsr, dlsr=32768)
+    reports.received(bytes(RtcpRrPacket(ssrc=9, reports=[answer])), 100.58)
+    assert reports.round_trip_s == pytest.approx(0.08)
+    # What names no report of ours, or a time before it, is no measurement.
+    for spoiled in (RtcpReceiverInfo(voice.ssrc, 0, 0, 0, 0, lsr=lsr + 1, dlsr=0), answer):
+        reports.received(bytes(RtcpRrPacket(ssrc=9, reports=[spoiled])), 100.2)
+    assert reports.round_trip_s == pytest.approx(0.08)
+
+
+def test_reports_that_nobody_answers_are_forgotten() -> None:
+    voice = silent()
+    voice.tick()
+    reports = Reports(voice.ssrc)
+    for i in range(1000):
+        reports.compound(voice, Reception(), i, WALL + i)
+    assert len(reports._sent) <= 16
+
+
+@pytest.mark.parametrize("reduced", [True, False])
+def test_feedback_goes_alone_where_that_is_agreed_and_in_a_compound_elsewhere(reduced: bool) -> None:
+    packet = nack.pack(1, 2, [5])
+    parsed = RtcpPacket.parse(Reports(1, reduced_size=reduced).feedback(packet))
+    kinds = [type(part) for part in parsed]
+    assert kinds == ([RtcpRtpfbPacket] if reduced else [RtcpRrPacket, RtcpSdesPacket, RtcpRtpfbPacket])
+
+
+def test_what_is_asked_of_us_is_told_and_what_is_asked_of_others_is_not() -> None:
+    reports = Reports(7)
+    assert reports.received(nack.pack(9, 7, [5, 6, 40]), 1.0) == [5, 6, 40]
+    assert reports.received(nack.pack(9, 8, [5]), 1.0) == []
+    assert reports.received(bytes(RtcpRtpfbPacket(fmt=15, ssrc=9, media_ssrc=7, lost=[5])), 1.0) == []
+    assert len(reports.received(nack.pack(9, 7, range(0, 4000, 2)), 1.0)) <= 64
 
 
 @pytest.mark.parametrize(

@@ -128,3 +128,42 @@ def test_rtcp_is_told_by_its_second_byte(second: int, expected: bool) -> None:
 )
 def test_the_distance_of_two_sequence_numbers_crosses_the_wrap(a: int, b: int, distance: int) -> None:
     assert rtp.sequence_distance(a, b) == distance
+
+
+# --- header extensions ---
+
+
+def extended(profile: str, body: str) -> bytes:
+    elements = bytes.fromhex(body)
+    packet = bytearray(rtp.build(111, False, 1, 2, 3, b""))
+    packet[0] |= 0x10
+    return bytes(packet) + bytes.fromhex(profile) + (len(elements) // 4).to_bytes(2, "big") + elements + b"payload"
+
+
+def test_one_byte_extensions_are_found_by_their_number() -> None:
+    # A level of one byte, padding, a number of two.
+    packet = rtp.parse(extended("bede", "1085 00 31 1234 00 00".replace(" ", "")))
+    assert packet is not None
+    assert packet.payload == b"payload"
+    assert rtp.extension(packet.extensions, 1) == b"\x85"
+    assert rtp.extension(packet.extensions, 3) == b"\x12\x34"
+    assert rtp.extension(packet.extensions, 2) is None
+
+
+def test_extensions_of_another_form_are_skipped() -> None:
+    packet = rtp.parse(extended("1000", "03021234"))
+    assert packet is not None
+    assert (packet.payload, packet.extensions) == (b"payload", b"")
+
+
+@pytest.mark.parametrize("body", ["3f123456", "f0311234", "00000031", ""])
+def test_an_extension_that_is_cut_short_or_ended_is_not_there(body: str) -> None:
+    packet = rtp.parse(extended("bede", body))
+    assert packet is not None
+    assert rtp.extension(packet.extensions, 3) is None
+
+
+def test_random_extensions_never_raise() -> None:
+    rng = random.Random(8285)
+    for _ in range(5000):
+        rtp.extension(rng.randbytes(rng.randrange(40)), rng.randrange(1, 15))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from aiortc import RTCPeerConnection
+from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack
 from aiortc.sdp import MediaDescription, SessionDescription
 
@@ -215,6 +215,23 @@ def test_firefoxs_offer_is_answered() -> None:
 
 async def test_aiortcs_offer_is_answered() -> None:
     check_answer(answered(await aiortc_offer()))
+
+
+async def test_aiortc_takes_the_answer_to_an_offer_of_everything() -> None:
+    peer = RTCPeerConnection()
+    try:
+        peer.addTrack(AudioStreamTrack())
+        await peer.setLocalDescription(await peer.createOffer())
+        text = peer.localDescription.sdp
+        number = next(line.split()[0][9:] for line in text.splitlines() if "opus/48000/2" in line)
+        more = f"a=rtcp-fb:{number} nack\r\na=rtcp-fb:{number} transport-cc\r\n"
+        more += f"a=rtcp-rsize\r\na=extmap:5 {sdp.TRANSPORT_CC}\r\n"
+        answer = answered(text.replace(f"a=rtpmap:{number} ", more + f"a=rtpmap:{number} "))
+        assert f"a=rtcp-fb:{number} nack\r\n" in answer
+        await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        assert peer.signalingState == "stable"
+    finally:
+        await peer.close()
 
 
 def test_our_callers_offer_is_answered() -> None:

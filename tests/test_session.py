@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 from aiortc import RTCDataChannel
 from aiortc.rtcdatachannel import RTCDataChannelParameters
+from aiortc.rtp import RtcpPacket, RtcpPsfbPacket, RtcpRrPacket, RtcpRtpfbPacket, RtcpSrPacket
 
 from caller.offer import Offer, parse_answer
 from transceiver import rtp, sdp
@@ -68,17 +69,19 @@ class OpusRecorder(Recorder):
 class Call:
     """The session under test, as its ``Outbound``, and the caller at the other end."""
 
-    def __init__(self, agent: type[Base]) -> None:
+    def __init__(self, agent: type[Base], amend: Callable[[str], str] = str) -> None:
         self.log: list[tuple[str, Path]] = []
         self.rtp: list[rtp.Packet] = []
         self.reports = 0
+        self.rtcp: list[RtcpPacket] = []
+        self.datagrams: list[bytes] = []
         self.events: list[dict[str, Any]] = []
         self.ended: list[Session] = []
         self.sequence = 0
         server_certificate, certificate = Certificate.generateCertificate(), Certificate.generateCertificate()
         self.offer = Offer(certificate.fingerprint)
         self.session = Session(
-            sdp.parse(self.offer.sdp()),
+            sdp.parse(amend(self.offer.sdp())),
             ufrag.seal(1, 1, bytes(16)),
             ("agent", agent),
             outbound=self,
@@ -87,7 +90,9 @@ class Call:
             certificate=server_certificate,
             on_end=self.ended.append,
         )
-        self.answer = parse_answer(self.session.answer(server_certificate, "192.0.2.100", 3478))
+        text = self.session.answer(server_certificate, "192.0.2.100", 3478)
+        # Our caller reads answers with Opus alone.
+        self.answer = parse_answer(text.replace("PCMU/8000", "opus/48000/2"))
         self.path = HOME
         self.secure = SecureTransport(
             lambda datagram: self.to_session(datagram), certificate, client=not self.answer.server_is_dtls_client
@@ -114,10 +119,16 @@ class Call:
         elif not self.secure.connected:
             pass
         elif rtp.is_rtcp(datagram):
-            assert self.secure.unprotect_rtcp(datagram) is not None
-            self.reports += 1
+            compound = self.secure.unprotect_rtcp(datagram)
+            assert compound is not None
+            packets = RtcpPacket.parse(compound)
+            self.rtcp += packets
+            self.reports += isinstance(packets[0], RtcpSrPacket | RtcpRrPacket)
         else:
+            self.datagrams.append(datagram)
             plain = self.secure.unprotect(datagram)
+            if plain is None and datagram in self.datagrams[:-1]:
+                return  # sent again, and known already
             packet = rtp.parse(plain) if plain else None
             assert packet is not None
             self.rtp.append(packet)
@@ -170,8 +181,10 @@ class Call:
 
 
 @asynccontextmanager
-async def a_call(agent: type[Base] = Recorder, *, connected: bool = True) -> AsyncIterator[Call]:
-    call = Call(agent)
+async def a_call(
+    agent: type[Base] = Recorder, *, connected: bool = True, amend: Callable[[str], str] = str
+) -> AsyncIterator[Call]:
+    call = Call(agent, amend)
     try:
         if connected:
             await call.connect()
@@ -293,6 +306,128 @@ async def test_malformed_opus_is_concealed() -> None:
         assert stats["malformed"] == 2
         assert set(Recorder.last.happened) == {("heard", 960)}
         assert not call.session.ended
+
+
+def against_loss(offer: str) -> str:
+    """The caller's offer with all that Chromium's has against loss, and NACK."""
+    audio = offer.replace("SAVPF 111\r\n", "SAVPF 111 63\r\n").replace(
+        "a=rtcp-mux\r\n", f"a=rtcp-mux\r\na=rtcp-rsize\r\na=extmap:3 {sdp.TRANSPORT_CC}\r\n"
+    )
+    more = "a=rtcp-fb:111 nack\r\na=rtcp-fb:111 transport-cc\r\na=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n"
+    return audio.replace("a=rtpmap:111", more + "a=rtpmap:111")
+
+
+def g711(offer: str) -> str:
+    lines = [line for line in offer.split("\r\n") if not line.startswith("a=fmtp:111")]
+    return "\r\n".join(lines).replace("SAVPF 111", "SAVPF 0").replace("rtpmap:111 opus/48000/2", "rtpmap:0 PCMU/8000")
+
+
+def asked_for(call: Call) -> list[int]:
+    return [n for p in call.rtcp if isinstance(p, RtcpRtpfbPacket) and p.fmt == 1 for n in p.lost]
+
+
+async def test_a_lost_packet_is_asked_for_and_heard_when_it_comes_again() -> None:
+    async with a_call(amend=against_loss) as call:
+        spoken = voice(6)
+        for payload in spoken[:2]:
+            call.speak(payload)
+        kept = call.sequence
+        call.sequence += 1
+        call.speak(spoken[3])
+        await until(lambda: asked_for(call))
+        assert set(asked_for(call)) == {kept}
+        assert any(isinstance(p, RtcpRtpfbPacket) and p.media_ssrc == call.offer.ssrc for p in call.rtcp)
+        call.speak(spoken[4])
+        later, call.sequence = call.sequence, kept
+        # The clock of this test cannot promise that it is in time; it is either.
+        call.speak(spoken[2])
+        call.sequence = later
+        stats = call.session._hearing.stats
+        await until(lambda: stats["heard"] == 4)
+        assert stats["nack"] + stats["concealed"] + stats["fec"] >= 1
+
+
+async def test_without_nack_in_the_offer_nothing_is_asked_for() -> None:
+    async with a_call() as call:
+        for payload in voice(3):
+            call.speak(payload)
+            call.sequence += 1
+        await until(lambda: call.reports)
+        assert asked_for(call) == []
+
+
+async def test_what_the_caller_asks_for_is_sent_again_as_it_was() -> None:
+    async with a_call() as call:
+        await until(lambda: len(call.rtp) >= 5)
+        wanted = call.rtp[2]
+        nack_packet = RtcpRtpfbPacket(fmt=1, ssrc=1, media_ssrc=wanted.ssrc, lost=[wanted.sequence])
+        before = list(call.datagrams)
+        for _ in range(10):
+            call.session.media(call.secure.protect_rtcp(bytes(nack_packet)))
+        await until(lambda: len(call.datagrams) >= len(before) + 3)
+        assert call.datagrams.count(before[2]) == 1 + 3
+
+
+@pytest.mark.parametrize("fmt", [1, 4, 15])
+async def test_other_feedback_is_passed_over(fmt: int) -> None:
+    async with a_call() as call:
+        call.session.media(call.secure.protect_rtcp(bytes(RtcpPsfbPacket(fmt=fmt, ssrc=1, media_ssrc=2, fci=bytes(8)))))
+        await until(lambda: len(call.rtp) > 2)
+        assert not call.session.ended
+
+
+async def test_when_packets_came_is_told_to_who_numbers_them() -> None:
+    async with a_call(amend=against_loss) as call:
+        for number, payload in enumerate(voice(3)):
+            head = bytearray(rtp.build(111, False, number, 960 * number, call.offer.ssrc, b""))
+            head[0] |= 0x10
+            extension = bytes.fromhex("bede000131") + number.to_bytes(2, "big") + b"\0"
+            call.session.media(call.secure.protect(bytes(head) + extension + payload))
+        await until(lambda: any(isinstance(p, RtcpRtpfbPacket) and p.fmt == 15 for p in call.rtcp))
+
+
+async def test_red_is_heard_and_fills_gaps() -> None:
+    async with a_call(amend=against_loss) as call:
+        spoken = voice(3)
+        call.speak(spoken[0])
+        call.sequence += 1
+        head = bytes([0x80 | 111]) + (960 << 10 | len(spoken[1])).to_bytes(3, "big") + bytes([111])
+        call.speak(head + spoken[1] + spoken[2], payload_type=63)
+        stats = call.session._hearing.stats
+        await until(lambda: stats["heard"] == 2)
+        assert stats["red"] == 1
+        assert asked_for(call) == []
+
+
+class Narrow(Recorder):
+    rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 16000
+
+
+async def test_a_caller_with_g711_alone_is_heard_and_hears() -> None:
+    async with a_call(Narrow, amend=g711) as call:
+        for _ in range(5):
+            call.session.media(
+                call.secure.protect(
+                    rtp.build(0, False, call.sequence, 160 * call.sequence, call.offer.ssrc, bytes(160))
+                )
+            )
+            call.sequence += 1
+        await until(lambda: ("heard", 640) in Recorder.last.happened)
+        Recorder.last.line.say(b"\x10\x27\xf0\xd8" * 160 * 5)
+        await until(lambda: any(set(packet.payload) != {0xFF} for packet in call.rtp))
+        assert {(packet.payload_type, len(packet.payload)) for packet in call.rtp} == {(0, 160)}
+        assert (call.rtp[1].timestamp - call.rtp[0].timestamp) & 0xFFFFFFFF == 160
+
+
+async def test_two_ssrcs_at_once_are_one_call() -> None:
+    async with a_call() as call:
+        before = Counter(RX_DATAGRAMS)
+        for payload in voice(4):
+            call.speak(payload)
+            packet = rtp.build(111, False, 7 * call.sequence, 1, call.offer.ssrc ^ 1, payload)
+            call.session.media(call.secure.protect(packet))
+        assert gained(before, RX_DATAGRAMS) == {"audio": 4, "other_source": 4}
+        assert call.session.ssrcs == (call.offer.ssrc,)
 
 
 async def test_media_before_the_handshake_is_too_early() -> None:

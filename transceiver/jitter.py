@@ -38,6 +38,7 @@ _MOST_PACKETS = 64
 _CONCEALED = 5  # frames in a row, then it is silence
 _LOSS_OF = 64  # packets that the running loss is about
 _LOSSY, _CLEAN = 0.02, 0.005
+_COPIES_FOR = 32
 _LONGEST_RETURN_MS = 60.0
 _PAUSE_BYTES = 2  # an Opus packet of no more is the encoder's word that it sends nothing now (RFC 7587 section 3.1.3)
 
@@ -78,7 +79,7 @@ class JitterBuffer:
         self._spare = 0  # ticks concealed without knowing whether anything was lost
         self._loss = 0.0
         self._lossy = False
-        self._copies = False  # the last packet that was asked for a copy had one
+        self._copies = 0  # how many more packets without a copy it takes to believe that there are none
         self._since_urgent = 0
         self._asked_ms = 0.0
 
@@ -115,7 +116,8 @@ class JitterBuffer:
         ahead = ((sequence - self._next + 0x8000) & 0xFFFF) - 0x8000
         if ahead < 0:
             return -1.0
-        return self._asked_ms + _FRAME_MS + ahead * self._step / self._per_ms - now * 1000
+        asked_ms = self._asked_ms or now * 1000
+        return asked_ms + _FRAME_MS + ahead * self._step / self._per_ms - now * 1000
 
     def push(self, packet: Packet, now: float, came: int = Came.FRESH) -> str:
         """A packet that came at ``now``: "" where it is taken, else "late" or "duplicate"."""
@@ -160,9 +162,9 @@ class JitterBuffer:
 
     def pop(self, now: float, quiet: bool) -> int:
         """What to play next; ``quiet`` where nobody speaks in what was played last."""
+        self._asked_ms = now * 1000
         if self._next is None:
             return NOTHING
-        self._asked_ms = now * 1000
         self._since_urgent += 1
         held = self._held
         if not held:
@@ -205,8 +207,10 @@ class JitterBuffer:
         """What stands in for a packet before ``sequence``; NOTHING where the time of all of them has passed."""
         assert self._next is not None
         gap, lost = timestamp - self._position, (sequence - self._next) & 0xFFFF
-        self._copies = self._recovers(payload)
-        if gap > 0 and self._spare and not (self._copies and lost == 1 and early > _SLACK_MS):
+        has_copy = self._recovers(payload)
+        # There are none of silence, and somebody will speak again.
+        self._copies = _COPIES_FOR if has_copy else max(self._copies - 1, 0)
+        if gap > 0 and self._spare and not (has_copy and lost == 1 and early > _SLACK_MS):
             # Concealed already, before it was known what for.
             covered = min(self._spare, gap)
             self._spare = 0
@@ -220,7 +224,7 @@ class JitterBuffer:
             self._lose(lost)
             return NOTHING
         self._lose(1)
-        if self._copies and lost == 1:
+        if has_copy and lost == 1:
             self.payload = payload
             self.ticks = min(gap, self._ticks_of(payload))
             self._position = timestamp
