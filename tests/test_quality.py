@@ -68,6 +68,12 @@ def test_a_pause_of_the_whole_process_is_a_new_beginning() -> None:
     assert quality.settings == Settings()
 
 
+def test_a_clock_that_has_moved_is_not_late_for_ever() -> None:
+    quality, clock = running()
+    clock.run(2500, late_ms=15)
+    assert quality.settings == Settings()
+
+
 def test_loss_brings_copies_and_its_end_takes_them_away() -> None:
     quality = Quality(copies=True)
     quality.reported(0.01)

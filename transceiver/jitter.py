@@ -244,9 +244,15 @@ class JitterBuffer:
         self._missed = self._spare = 0
         self._played = True
         self._idle = len(payload) <= _PAUSE_BYTES
-        self._loss -= self._loss / _LOSS_OF
-        if self._loss < _CLEAN:
-            self._lossy = False
+        if came == Came.FRESH:
+            self._loss -= self._loss / _LOSS_OF
+            if self._loss < _CLEAN:
+                self._lossy = False
+        else:
+            # Brought back: if it had not been waited for, it would be lost.
+            self._lose(1)
+            if came == Came.COPY:
+                self._copies = _COPIES_FOR
         self.payload, self.came = payload, came
         over = -early - max(_FRAME_MS, length / self._per_ms)
         if over <= _SLACK_MS:

@@ -19,6 +19,7 @@ _LATE_S, _CALM_S = 0.010, 0.005
 _LATE_TICKS, _OF_TICKS = 3, 25
 _UP_AFTER_TICKS = 500
 _HOPELESS_S = 0.2
+_WINDOW_TICKS = 500
 _LOSSY, _CLEAN = 0.02, 0.005
 _MOST_PERCENT = 30
 # Bitrate, complexity, and complexity where packets carry copies.
@@ -40,7 +41,9 @@ class Quality:
     def __init__(self, *, copies: bool) -> None:
         self.settings = Settings()
         self._copies = copies
-        self._due: float | None = None
+        self._frames = 0
+        # The least that the clock was ahead of counted frames by, in this window and the one before.
+        self._least = self._least_before = float("inf")
         self._ticks = self._late = self._calm = 0
         self._step = 0
         self._loss = 0.0
@@ -48,10 +51,16 @@ class Quality:
 
     def tick(self, now: float) -> None:
         """The clock came at ``now``, in seconds."""
-        if self._due is None or not 0 <= now - self._due <= _HOPELESS_S:
-            self._due = now  # earlier than ever, or after a pause in which nothing was due
-        late = now - self._due
-        self._due += _FRAME_S
+        offset = now - self._frames * _FRAME_S
+        self._frames += 1
+        self._least = min(self._least, offset)
+        late = offset - min(self._least, self._least_before)
+        if late > _HOPELESS_S:
+            # A pause in which nothing was due.
+            self._least = self._least_before = offset
+            late = 0.0
+        elif self._frames % _WINDOW_TICKS == 0:
+            self._least, self._least_before = offset, self._least
         self._ticks += 1
         self._late += late > _LATE_S
         self._calm = self._calm + 1 if late < _CALM_S else 0

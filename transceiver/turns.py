@@ -27,13 +27,15 @@ class Turns:
         self._recent: deque[bool] = deque(maxlen=_ONSET[1])
         self._silent_frames = 0
         self._patience = silence_ms // _FRAME_MS
-        self._fold = rate_hz // 8000
+        self._fold = np.ones(rate_hz // 8000, np.float32)
         self.speaking = False
         self.voiced = False
 
     def push(self, frame: bytes) -> str:
         """``started``, ``stopped`` or nothing, for one frame of 20 ms."""
-        narrow = np.frombuffer(frame, np.int16).reshape(-1, self._fold).mean(axis=1)
+        # The mean of each few samples, by a product: NumPy's own mean takes five times as long.
+        narrow = np.frombuffer(frame, np.int16).astype(np.float32).reshape(-1, len(self._fold)) @ self._fold
+        narrow /= len(self._fold)
         # The detector holds on for some frames after any loud one: a click must not become speech by that, nor the
         # silence after speech be longer than it is.
         audible = bool(narrow @ narrow > len(narrow) * _QUIET_RMS**2)
