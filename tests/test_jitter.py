@@ -197,6 +197,50 @@ def test_when_a_packet_is_due_is_known() -> None:
 # --- pauses ---
 
 
+def test_packets_with_nothing_in_them_are_no_loss_and_take_no_time() -> None:
+    buffer, actions, sequence = a_buffer(), [], 65500
+    for i in range(200):
+        buffer.push(Packet(111, False, sequence & 0xFFFF, 960 * i, 1, payload()), i * 0.02)
+        sequence += 1
+        for _ in range(i % 10 == 3):
+            # A burst, sent late, with the clock of the last packet (as libwebrtc does).
+            empty = Packet(111, False, sequence & 0xFFFF, 960 * i, 1, b"")
+            assert buffer.push(empty, i * 0.02 + 0.005) == "padding"
+            sequence += 1
+        actions.append(buffer.pop(i * 0.02 + 0.006, False))
+    assert actions == [PLAY] * 200
+    assert buffer.wait_ms <= 4
+    assert not buffer._empty
+
+
+def test_a_loss_beside_packets_with_nothing_in_them_is_one_loss() -> None:
+    buffer = a_buffer()
+    buffer.push(packet(0), 0.0)
+    buffer.push(packet(2, 960, b"")._replace(payload=b""), 0.03)
+    buffer.push(packet(3, 1920, COPIED), 0.04)
+    assert [buffer.pop(0.01 + i * 0.02, False) for i in range(1)] == [PLAY]
+    assert buffer.pop(0.03, False) == RECOVER
+    assert buffer.pop(0.05, False) == PLAY
+
+
+def test_numbers_of_nothing_are_bounded() -> None:
+    buffer = a_buffer()
+    buffer.push(packet(0), 0.0)
+    for i in range(2, 5000):
+        buffer.push(packet(i)._replace(payload=b""), 0.02)
+    assert len(buffer._empty) <= 64
+
+
+def test_a_number_of_nothing_that_was_passed_is_forgotten() -> None:
+    buffer = a_buffer()
+    buffer.push(packet(10), 0.0)
+    assert buffer.pop(0.01, False) == PLAY
+    buffer.push(packet(5)._replace(payload=b""), 0.015)
+    buffer.push(packet(11), 0.02)
+    assert buffer.pop(0.03, False) == PLAY
+    assert not buffer._empty
+
+
 def test_a_sender_that_pauses_is_heard_at_once_when_it_speaks_again() -> None:
     talk = stream(50)
     # An update every 400 ms: the number runs on, the clock with the time (RFC 7587 section 3.1.3).

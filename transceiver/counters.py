@@ -55,6 +55,7 @@ RX_FRAMES = Tally(
         "late",
         "duplicate",
         "overflow",
+        "padding",
         "malformed",
     ),
 )

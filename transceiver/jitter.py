@@ -70,6 +70,7 @@ class JitterBuffer:
         self._recovers = recovers
         self._delay = Delay()
         self._held: dict[int, tuple[int, bytes, int]] = {}  # by sequence: unwrapped timestamp, payload, how it came
+        self._empty: set[int] = set()  # numbers that carry nothing
         self._next: int | None = None  # sequence number to be played
         self._position = 0  # its unwrapped timestamp, if the sender left nothing out
         self._newest = 0  # unwrapped timestamp of the packet that came last
@@ -104,6 +105,7 @@ class JitterBuffer:
     def restart(self) -> None:
         """Another stream begins with the next packet: what is held of the old one goes."""
         self._held.clear()
+        self._empty.clear()
         self._next = None
         self._delay = Delay()
         self._played = False
@@ -120,8 +122,14 @@ class JitterBuffer:
         return asked_ms + _FRAME_MS + ahead * self._step / self._per_ms - now * 1000
 
     def push(self, packet: Packet, now: float, came: int = Came.FRESH) -> str:
-        """A packet that came at ``now``: "" where it is taken, else "late" or "duplicate"."""
+        """A packet that came at ``now``: "" where it is taken, else "late", "duplicate" or "padding": a packet with
+        nothing in it, which bandwidth estimators send, has a number and takes no time."""
         sequence, timestamp = packet.sequence, packet.timestamp
+        if not packet.payload:
+            if len(self._empty) >= _MOST_PACKETS:
+                self._empty.clear()
+            self._empty.add(sequence)
+            return "padding"
         if self._next is None:
             self._next = sequence
             self._position = self._newest = timestamp
@@ -166,6 +174,8 @@ class JitterBuffer:
         if self._next is None:
             return NOTHING
         self._since_urgent += 1
+        if self._empty:
+            self._pass_empty(self._next)
         held = self._held
         if not held:
             return self._nothing_there()
@@ -193,6 +203,15 @@ class JitterBuffer:
             return EXPAND
         return self._play(sequence, timestamp, payload, came, early)
 
+    def _pass_empty(self, sequence: int) -> None:
+        while sequence in self._empty:
+            self._held.pop(sequence, None)
+            self._empty.remove(sequence)
+            sequence = (sequence + 1) & 0xFFFF
+        self._next = sequence
+        # What was passed in another way must not be met again when the numbers have wrapped.
+        self._empty = {number for number in self._empty if (number - sequence) & 0xFFFF < 0x8000}
+
     def _nothing_there(self) -> int:
         self._missed += 1
         if self._idle or self._missed > _CONCEALED:
@@ -207,6 +226,7 @@ class JitterBuffer:
         """What stands in for a packet before ``sequence``; NOTHING where the time of all of them has passed."""
         assert self._next is not None
         gap, lost = timestamp - self._position, (sequence - self._next) & 0xFFFF
+        lost -= sum((number - self._next) & 0xFFFF < lost for number in self._empty)
         has_copy = self._recovers(payload)
         # There are none of silence, and somebody will speak again.
         self._copies = _COPIES_FOR if has_copy else max(self._copies - 1, 0)
