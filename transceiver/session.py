@@ -17,8 +17,6 @@ from firsthop import logs
 from transceiver import events, rtp, sdp
 from transceiver.agents import Base
 from transceiver.backlog import Backlog
-from transceiver.codec import OPUS
-from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS
 from transceiver.codec import CODECS
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS, TX_FRAMES
 from transceiver.dtls import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
