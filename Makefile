@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup check test demo trials bench-steer bench-relay clean
+.PHONY: setup check test demo trials bench-steer bench-relay bench-calls clean
 
 PYTHON := .venv/bin/python
 
@@ -32,6 +32,11 @@ bench-steer:
 bench-relay:
 	@scripts/setup bench
 	@$(PYTHON) -m bench.relay
+
+# As root, about a quarter of an hour: what a call costs, beside aiortc, FastRTC and Janus.
+bench-calls:
+	@scripts/setup bench
+	@$(PYTHON) -m bench.calls
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts

@@ -1,0 +1,179 @@
+"""Measures the servers side by side under the same calls, and says whether firsthop is where it should be.
+
+Each server is freshly started for each number of calls. While others use the machine, a run waits, and one that they
+spoilt is made again: for as long as there is patience left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.calls import report, voice
+from bench.calls.measure import measure
+from bench.calls.servers import FASTRTC, LOAD_CPU, SERVER_CPU, SERVERS, ServerError, Site
+from bench.relay.cpu import others
+from lab.network import Lab, LabError
+
+RESULTS = Path(__file__).parent.parent / "results" / "calls.json"
+CALLS = (1, 10, 20, 50, 100)
+TRIES = 3
+Sample = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    if options.again:
+        finish(json.loads(RESULTS.read_text()), None)
+        return
+    if missing := {LOAD_CPU, SERVER_CPU} - os.sched_getaffinity(0):
+        raise SystemExit(f"calls: load and server need a core each, and there is no core {missing}")
+    os.sched_setaffinity(0, {LOAD_CPU})
+    began = time.monotonic()
+    try:
+        with Lab() as lab, tempfile.TemporaryDirectory(prefix="bench-calls-") as directory:
+            result = Bench(Site(lab, Path(directory)), options).run()
+    except (LabError, ServerError) as error:
+        raise SystemExit(f"calls: {error}") from None
+    say(f"took {time.monotonic() - began:.0f} s")
+    finish(result, options.json)
+
+
+def finish(result: dict[str, Any], elsewhere: Path | None) -> None:
+    """Judges the samples, and writes and prints what comes of them."""
+    result["points"] = report.medians(result["samples"])
+    result["targets"] = report.targets(result)
+    out = elsewhere or RESULTS
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    if elsewhere is None:
+        report.into_documents(result)
+    print(report.markdown(result))
+
+
+class Bench:
+    """All the runs of one invocation."""
+
+    def __init__(self, site: Site, options: argparse.Namespace) -> None:
+        self._site = site
+        self._options = options
+        self._patience = float(options.patience)
+        self._speech = voice.speech()
+        self._voice = site.directory / "voice.json"
+        voice.encoded(self._speech).save(self._voice)
+
+    def run(self) -> dict[str, Any]:
+        options = self._options
+        result: dict[str, Any] = {"run": _conditions(options, self._speech.speaker)}
+        result["samples"] = self._rounds()
+        return result
+
+    def _rounds(self) -> list[Sample]:
+        options = self._options
+        samples: list[Sample] = []
+        for repeat in range(options.repeats):
+            # Servers that have lost too much, or did not take so many calls.
+            over: set[str] = set()
+            for calls in sorted(options.calls):
+                for server in options.only:
+                    if server in over:
+                        continue
+                    one = self._undisturbed(repeat, server, calls)
+                    samples.append(one)
+                    if "failed" in one or report.loss(one) > report.OVER:
+                        over.add(server)
+        return samples
+
+    def _undisturbed(self, repeat: int, server: str, calls: int) -> Sample:
+        """The least disturbed of a few runs; the first that nobody disturbed ends the trying."""
+        runs: list[Sample] = []
+        for _ in range(TRIES):
+            began = time.monotonic()
+            while self._patience > time.monotonic() - began and others() > report.DISTURBED:
+                pass
+            self._patience -= time.monotonic() - began
+            began = time.monotonic()
+            one: Sample = {"repeat": repeat, "server": server, "calls": calls}
+            try:
+                one |= measure(self._site, server, self._voice, calls, self._options.seconds)
+            except ServerError as error:
+                one["failed"] = str(error)
+            say(f"{repeat + 1} {server:13} {calls:4} calls: {report.line(one)}")
+            runs.append(one)
+            if report.disturbed(one) <= report.DISTURBED or self._patience <= 0:
+                break
+            self._patience -= time.monotonic() - began
+        return min(runs, key=report.disturbed)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _conditions(options: argparse.Namespace, speaker: str) -> dict[str, Any]:
+    with open("/proc/cpuinfo") as file:
+        cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
+    return {
+        "kernel": platform.release(),
+        "cpu": cpu,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": {name: version for name in options.only if (version := _version(name))},
+        "speaker": speaker,
+        "seconds": options.seconds,
+        "repeats": options.repeats,
+    }
+
+
+def _version(server: str) -> str:
+    ask = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))"
+    commands = {
+        "aiortc": [sys.executable, "-c", ask, "aiortc"],
+        "fastrtc": [str(FASTRTC), "-c", ask, "fastrtc"],
+        "janus": ["dpkg-query", "-W", "-f", "${Version}", "janus"],
+    }
+    if (command := commands.get(server)) is None:
+        return ""
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()  # noqa: S603
+    except FileNotFoundError:
+        return ""
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in text.split(",")]
+
+    def names(text: str) -> list[str]:
+        if unknown := set(text.split(",")) - set(SERVERS):
+            raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}: choose from {', '.join(SERVERS)}")
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(prog="bench.calls", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", type=names, default=list(SERVERS), help=f"some of {','.join(SERVERS)}")
+    parser.add_argument("--calls", type=numbers, default=list(CALLS), help="numbers of calls, with commas between")
+    skips = ("quality", "setup")
+    parser.add_argument("--skip", type=lambda text: text.split(","), default=[], help=f"some of {','.join(skips)}")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of talk for each figure")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument(
+        "--patience", type=float, default=120.0, help="seconds for waiting while others use the machine"
+    )
+    parser.add_argument("--again", action="store_true", help="measure nothing, judge and write the last figures again")
+    parser.add_argument("--json", type=Path, help="where the figures go instead; no document is changed then")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.skip) - set(skips):
+        parser.error(f"--skip: there is no {', '.join(unknown)}: choose from {', '.join(skips)}")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""What the returned packets say: how long the voice was on its way, what is missing, how far from the 20 ms schedule.
+
+The round trip is heard, for every server alike. A stretch of what came back is looked for in what was said, by
+cross-correlation of the two as they sound when decoded; that tells which moment of the voice each packet begins with.
+Its round trip is from the moment when that was said to the packet's arrival. So time in the server's buffers and in
+its codecs is in it, and a packet that is passed on unchanged has just its way. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.calls.voice import FRAME_TICKS, Voice
+from transceiver.opus import Decoder, OpusError
+from transceiver.rtp import Packet
+
+__all__ = ["Heard", "figures", "quantiles"]
+
+RATE_HZ = 8000
+TICKS_A_SAMPLE = 48000 // RATE_HZ
+FRAME = FRAME_TICKS // TICKS_A_SAMPLE
+STRETCH = 15  # frames
+LONGEST_S = 2.0
+ALIKE = 0.6
+AUDIBLE = 100.0  # of 32768, root mean square
+SILENT_BYTES = 3  # what stands for silence is no frame of sound
+NEAR_S = 0.005
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass
+class Heard:
+    """One call: the ``packets`` that came back and when each ``arrived``, when each frame was ``said``, and the voice
+    that said it from packet ``first`` on. Times in seconds of one clock."""
+
+    packets: list[Packet]
+    arrived: Floats
+    said: Floats
+    voice: Voice
+    first: int
+
+    def __post_init__(self) -> None:
+        stamps = np.array([p.timestamp for p in self.packets], np.int64)
+        if len(stamps):
+            # Timestamps wrap; steps between neighbours are small.
+            steps = (np.diff(stamps) + (1 << 31)) % (1 << 32) - (1 << 31)
+            stamps = np.concatenate([[0], np.cumsum(steps)])
+            order = np.argsort(stamps, kind="stable")
+            order = order[np.concatenate([[True], np.diff(stamps[order]) > 0])]
+            self.packets = [self.packets[i] for i in order]
+            self.arrived = self.arrived[order]
+            stamps = stamps[order] - stamps[order[0]]
+        self.stamps = stamps
+
+    @property
+    def sound(self) -> npt.NDArray[np.bool_]:
+        """Which packets carry more than a sign for silence."""
+        return np.array([len(p.payload) > SILENT_BYTES for p in self.packets], bool)
+
+    def pcm(self, rate_hz: int) -> bytes:
+        """What a listener hears who waits for every packet: in order, PCM16, what is missing concealed."""
+        decoder, ticks = Decoder(rate_hz), 48000 // rate_hz
+        out: list[bytes] = []
+        expected = 0
+        for packet, stamp in zip(self.packets, self.stamps, strict=True):
+            while expected + FRAME_TICKS <= stamp and stamp - expected < 48000 * 60:
+                out.append(decoder.conceal(FRAME_TICKS // ticks))
+                expected += FRAME_TICKS
+            try:
+                out.append(decoder.decode(packet.payload))
+            except OpusError:
+                out.append(decoder.conceal(FRAME_TICKS // ticks))
+            expected = int(stamp) + len(out[-1]) // 2 * ticks
+        return b"".join(out)
+
+    def round_trips(self) -> Floats:
+        """Seconds for each packet, nan where nothing like it was said in the two seconds before it came."""
+        trips = np.full(len(self.packets), np.nan)
+        if not len(self.packets):
+            return trips
+        returned = self._sound()
+        spoken = _spoken(self.voice)
+        for at in range(0, len(self.packets) - STRETCH, STRETCH):
+            begin = int(self.stamps[at]) // TICKS_A_SAMPLE
+            stretch = returned[begin : begin + STRETCH * FRAME]
+            if len(stretch) < STRETCH * FRAME or np.sqrt(np.mean(stretch**2)) < AUDIBLE:
+                continue
+            # What came at some moment was said before it, at most so long.
+            low = int(np.searchsorted(self.said, self.arrived[at] - LONGEST_S))
+            high = int(np.searchsorted(self.said, self.arrived[at + STRETCH - 1]))
+            if high - low <= STRETCH:
+                continue
+            where = (self.first * FRAME + np.arange(low * FRAME, high * FRAME)) % len(spoken)
+            lag = _found(spoken[where], stretch)
+            if lag is None:
+                continue
+            for i in range(at, at + STRETCH):
+                # The place among what was said of this packet's first sample, in frames.
+                place = low + (lag + int(self.stamps[i] - self.stamps[at]) / TICKS_A_SAMPLE) / FRAME
+                if place < len(self.said):
+                    k = int(place)
+                    trips[i] = self.arrived[i] - (self.said[k] + (place - k) * 0.02)
+        return trips
+
+    def off_schedule(self, during: npt.NDArray[np.bool_]) -> Floats:
+        """Seconds by which packets came before or after where the median of them says they should."""
+        transit = self.arrived[during] - self.stamps[during] / 48000
+        return np.abs(transit - np.median(transit)) if len(transit) else transit
+
+    def _sound(self) -> Floats:
+        decoder = Decoder(RATE_HZ)
+        end = int(self.stamps[-1]) // TICKS_A_SAMPLE + RATE_HZ
+        out = np.zeros(end)
+        for packet, stamp in zip(self.packets, self.stamps, strict=True):
+            try:
+                pcm = np.frombuffer(decoder.decode(packet.payload), np.int16)
+            except OpusError:
+                continue
+            begin = int(stamp) // TICKS_A_SAMPLE
+            out[begin : begin + len(pcm)] = pcm[: max(0, end - begin)]
+        return out
+
+
+def figures(calls: Sequence[Heard], span: tuple[float, float]) -> dict[str, Any]:
+    """Of all calls together, in milliseconds, what was said and what came in ``span``."""
+    trips: list[float] = []
+    off: list[float] = []
+    trips_of = [call.round_trips() for call in calls]
+    everything = np.concatenate(trips_of) if trips_of else np.zeros(0)
+    usual = float(np.nanmedian(everything)) if np.any(~np.isnan(everything)) else 0.0
+    sent = returned = 0
+    for call, mine in zip(calls, trips_of, strict=True):
+        sent += int(np.sum((call.said >= span[0]) & (call.said < span[1])))
+        if not len(call.packets):
+            continue
+        # What was said in the span comes back so much later.
+        during = (call.arrived >= span[0] + usual) & (call.arrived < span[1] + usual)
+        returned += int(np.sum(during & call.sound))
+        trips += mine[during & ~np.isnan(mine)].tolist()
+        off += call.off_schedule(during).tolist()
+    return {
+        "sent": sent,
+        "returned": returned,
+        "lost": max(0, sent - returned),
+        "round_trip_ms": quantiles([1000 * trip for trip in trips]),
+        "placed": len(trips),
+        "off_schedule_ms": quantiles([1000 * x for x in off]),
+        "near_schedule": sum(x <= NEAR_S for x in off) / len(off) if off else 0.0,
+    }
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float | None]:
+    """p50, p99, p99.9 and max; None where there is nothing."""
+    if not len(values):
+        return dict.fromkeys(("p50", "p99", "p99.9", "max"))
+    p50, p99, p999, most = np.quantile(values, (0.5, 0.99, 0.999, 1.0))
+    return {"p50": round(p50, 3), "p99": round(p99, 3), "p99.9": round(p999, 3), "max": round(most, 3)}
+
+
+_SPOKEN: dict[int, Floats] = {}
+
+
+def _spoken(voice: Voice) -> Floats:
+    """One loop of the voice as it sounds when nothing happens to it."""
+    if id(voice) not in _SPOKEN:
+        decoder = Decoder(RATE_HZ)
+        pcm = b"".join(decoder.decode(packet) for packet in voice.packets)
+        _SPOKEN[id(voice)] = np.frombuffer(pcm, np.int16).astype(np.float64)
+    return _SPOKEN[id(voice)]
+
+
+def _found(inside: Floats, stretch: Floats) -> int | None:
+    """Where ``stretch`` is most like ``inside``, by normalised cross-correlation; None where it is like nothing."""
+    size = 1 << (len(inside) + len(stretch) - 1).bit_length()
+    product = np.fft.irfft(np.fft.rfft(inside, size) * np.conj(np.fft.rfft(stretch, size)), size)
+    places = len(inside) - len(stretch) + 1
+    sums = np.concatenate([[0.0], np.cumsum(inside**2)])
+    energy = sums[len(stretch) :] - sums[: -len(stretch)]
+    alike = product[:places] / np.sqrt(np.maximum(energy * np.sum(stretch**2), 1.0))
+    best = int(np.argmax(alike))
+    return best if alike[best] >= ALIKE else None

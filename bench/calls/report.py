@@ -1,0 +1,240 @@
+"""What the samples say: medians, tables, plots, and the targets with a pass or a fail."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.calls.servers import PASSING
+
+__all__ = ["DISTURBED", "OVER", "disturbed", "into_documents", "line", "loss", "markdown", "medians", "targets"]
+
+Sample = dict[str, Any]
+# A server that loses more than this is asked to hold no more calls.
+OVER = 0.05
+# So much of a core for other processes spoils a run.
+DISTURBED = 0.05
+# Beyond this share of its core a server is not asked to keep to its schedule.
+BUSY = 0.8
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "performance.md"
+PLOT = DOCUMENT.with_name("calls.png")
+BEGIN, END = "<!-- made by make bench-calls -->\n", "<!-- end of calls -->\n"
+
+
+def loss(sample: Sample) -> float:
+    """Share of the frames said that did not come back."""
+    return float(sample["lost"] / max(1, sample["sent"]))
+
+
+def disturbed(sample: Sample) -> float:
+    """Share of a core that other processes took meanwhile."""
+    return 0.0 if "failed" in sample else float(sample["cpu"]["others"] / sample["cpu"]["wall"])
+
+
+def line(sample: Sample) -> str:
+    """One sample, for whoever watches."""
+    if "failed" in sample:
+        return f"failed: {sample['failed']}"
+    f = figures(sample)
+    by = ", ".join(f"{name} {ms:.2f}" for name, ms in f["by"].items() if ms >= 0.005)
+    others = f", others {100 * disturbed(sample):.0f} %" if disturbed(sample) >= 0.01 else ""
+    trip = "none heard" if f["trip_p50"] is None else f"{f['trip_p50']:.2f}/{f['trip_p99']:.2f} ms there and back"
+    return f"{f['cpu_ms']:.2f} ms a call and second ({by}), {trip}, {100 * f['loss']:.2f} % lost{others}"
+
+
+def figures(sample: Sample) -> dict[str, Any]:
+    """Of one sample: milliseconds of CPU time a call and second, of the server and of its processes, milliseconds
+    that the voice took and that it was off its schedule, shares of a core."""
+    cpu, calls = sample["cpu"], sample["calls"]
+    ms = 1000 / cpu["wall"] / calls
+    trip, off = sample["round_trip_ms"], sample["off_schedule_ms"]
+    return {
+        "cpu_ms": cpu["server"] * ms,
+        "by": {name: round(seconds * ms, 4) for name, seconds in cpu["by"].items()},
+        "core_ms": cpu["core"] * ms,
+        "core_share": cpu["core"] / cpu["wall"],
+        "server_share": cpu["server"] / cpu["wall"],
+        "load_share": sample["load_share"],
+        "trip_p50": trip["p50"],
+        "trip_p99": trip["p99"],
+        "off_p99": off["p99"],
+        "off_p999": off["p99.9"],
+        "near_schedule": sample["near_schedule"],
+        "loss": loss(sample),
+        "rss": cpu["rss"],
+        "load_late_p99": sample["load_late_ms"]["p99"],
+    }
+
+
+def medians(samples: list[Sample]) -> list[dict[str, Any]]:
+    """One row for each server and number of calls. What others disturbed is left out where there is something else;
+    a run that failed has its reason."""
+    rows = []
+    for server, calls in dict.fromkeys((s["server"], s["calls"]) for s in samples):
+        mine = [s for s in samples if (s["server"], s["calls"]) == (server, calls)]
+        good = [s for s in mine if "failed" not in s]
+        row: dict[str, Any] = {"server": server, "calls": calls, "runs": len(good)}
+        if not good:
+            rows.append(row | {"failed": mine[0]["failed"]})
+            continue
+        all_ = [figures(s) for s in ([s for s in good if disturbed(s) <= DISTURBED] or good)]
+        row["disturbed"] = round(min(disturbed(s) for s in good), 3)
+        for name in all_[0]:
+            if name == "by":
+                row["by"] = {p: _median([f["by"].get(p, 0.0) for f in all_]) for p in all_[0]["by"]}
+            else:
+                row[name] = _median([f[name] for f in all_ if f[name] is not None])
+        rows.append(row)
+    return rows
+
+
+def _median(values: list[float]) -> float | None:
+    return float(f"{statistics.median(values):.4g}") if values else None
+
+
+def _one(points: list[dict[str, Any]], server: str, calls: int) -> dict[str, Any]:
+    return next((row for row in points if (row["server"], row["calls"]) == (server, calls) and row["runs"]), {})
+
+
+def rss_per_call(points: list[dict[str, Any]], row: dict[str, Any]) -> float | None:
+    """Megabytes for each call beyond the first."""
+    first = _one(points, row["server"], 1)
+    if not first or row["calls"] <= 1:
+        return None
+    return float(round((row["rss"] - first["rss"]) / (row["calls"] - 1) / 1e6, 3))
+
+
+def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """What firsthop is judged by, each with its figure; those that were not measured are left out."""
+    points = result["points"]
+    judged: list[dict[str, Any]] = []
+
+    def judge(name: str, figure: float | None, limit: float, *, at_least: bool = False) -> None:
+        if figure is not None:
+            passed = figure >= limit if at_least else figure <= limit
+            sign = "at least" if at_least else "at most"
+            figure = float(f"{figure:.4g}")
+            judged.append({"target": name, "wanted": f"{sign} {limit:g}", "figure": figure, "pass": passed})
+
+    def ratio(mine: dict[str, Any], theirs: dict[str, Any]) -> float | None:
+        return mine["cpu_ms"] / theirs["cpu_ms"] if mine and theirs else None
+
+    stock = _one(points, "aiortc", 10)
+    for calls in (20, 50, 100):
+        row = _one(points, "firsthop", calls)
+        judge(f"transcoding: CPU a call at {calls} calls, of aiortc's at its 10", ratio(row, stock), 0.125)
+    for calls, limit in ((20, 2.0), (100, 1.0)):
+        row = _one(points, "firsthop-echo", calls)
+        judge(f"passing on: CPU a call at {calls} calls, of Janus's", ratio(row, _one(points, "janus", calls)), limit)
+    for server, how, limit in (("firsthop-echo", "passed on", 3.0), ("firsthop", "transcoded", 45.0)):
+        if row := _one(points, server, 50):
+            judge(f"round trip {how} at 50 calls, p50, ms", row["trip_p50"], limit)
+            spread = None if row["trip_p50"] is None else row["trip_p99"] - row["trip_p50"]
+            judge(f"round trip {how} at 50 calls, p99 beyond p50, ms", spread, 10.0)
+    for server, how in (("firsthop-echo", "passed on"), ("firsthop", "transcoded")):
+        rows = [row for row in points if row["server"] == server and row["runs"]]
+        largest: dict[str, Any] = max((row for row in rows), key=lambda row: row["calls"], default={})
+        if largest:
+            judge(f"memory a call beyond the first, {how}, MB", rss_per_call(points, largest), 1.0)
+        kept = [row["near_schedule"] for row in rows if row["core_share"] <= BUSY]
+        name = f"frames within 5 ms of the schedule up to 80 % of a core, {how}, worst"
+        judge(name, min(kept, default=None), 0.999, at_least=True)
+    return judged
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Targets and figures as tables."""
+    points = result["points"]
+    lines: list[str] = []
+    if result["targets"]:
+        lines += ["| target | wanted | measured | |", "|---|---|---|---|"]
+        lines += [
+            f"| {row['target']} | {row['wanted']} | {row['figure']:g} | {'pass' if row['pass'] else '**fail**'} |"
+            for row in result["targets"]
+        ]
+        lines.append("")
+    for title, wanted in (("transcoded", False), ("passed on", True)):
+        rows = [row for row in points if (row["server"] in PASSING) == wanted]
+        if rows:
+            lines += _table(title, rows, points)
+    return "\n".join(lines).rstrip("\n")
+
+
+def _table(title: str, rows: list[dict[str, Any]], points: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        f"| {title}: calls | server | CPU ms a call and second | of which | core ms | round trip p50 / p99 ms"
+        " | off schedule p99 / p99.9 ms | lost | MB a call | load's core |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: row["calls"]):
+        if not row["runs"]:
+            lines.append(f"| {row['calls']} | {row['server']} | {row['failed']} | | | | | | | |")
+            continue
+        by = ", ".join(f"{name} {ms:.2f}" for name, ms in row["by"].items() if ms >= 0.005)
+        rss = rss_per_call(points, row)
+        cells = (
+            row["calls"],
+            row["server"],
+            f"{row['cpu_ms']:.2f}",
+            by if len(row["by"]) > 1 else "",
+            f"{row['core_ms']:.2f}",
+            _pair(row, "trip_p50", "trip_p99"),
+            _pair(row, "off_p99", "off_p999"),
+            f"{100 * row['loss']:.2f} %",
+            "" if rss is None else f"{rss:.2f}",
+            f"{100 * row['load_share']:.0f} %",
+        )
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return [*lines, ""]
+
+
+def _pair(row: dict[str, Any], *names: str) -> str:
+    return " / ".join("—" if row[name] is None else f"{row[name]:.2f}" for name in names)
+
+
+def into_documents(result: dict[str, Any]) -> None:
+    """Writes tables and plot into the documents."""
+    run = result["run"]
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    spoilt = sum(disturbed(sample) > DISTURBED for sample in result["samples"])
+    how = (
+        f"Medians of up to {run['repeats']} runs of {run['seconds']:g} s each, {run['date']}; {run['cpu']}"
+        f" (a virtual machine with two cores), Linux {run['kernel']}; {versions}; the voice is {run['speaker']}. Other"
+        f" processes spoilt {spoilt} of {len(result['samples'])} runs; these are left out where the same was measured"
+        " in peace too."
+    )
+    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"calls: {DOCUMENT.name} has lost its marks: {BEGIN.strip()} and {END.strip()}")
+    plot(result, PLOT)
+    picture = f"![CPU time and round trip of the servers by number of calls]({PLOT.name})"
+    DOCUMENT.write_text(f"{before}{BEGIN}{how}\n\n{picture}\n\n{markdown(result)}\n{END}{after}")
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """CPU time a call and second, and the 99th percentile of the round trip, over the number of calls."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    of: tuple[tuple[str, Callable[[dict[str, Any]], float | None]], ...] = (
+        ("CPU time of the server's processes, ms a call and second", lambda row: row["cpu_ms"]),
+        ("round trip of the voice, p99, ms", lambda row: row["trip_p99"]),
+    )
+    for ax, (title, value) in zip(axes, of, strict=True):
+        for i, server in enumerate(dict.fromkeys(row["server"] for row in result["points"])):
+            rows = [row for row in result["points"] if row["server"] == server and row["runs"]]
+            style = "--" if server in PASSING else "-"
+            known = [(row["calls"], value(row)) for row in rows if value(row) is not None]
+            ax.plot([c for c, _ in known], [v for _, v in known], style, color=f"C{i}", marker="o", label=server)
+        ax.set(xscale="log", yscale="log", xlabel="calls", title=title)
+        ax.grid(visible=True, which="both", alpha=0.3)
+        ax.legend()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)

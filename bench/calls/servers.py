@@ -1,0 +1,257 @@
+"""The servers that are compared, each as its user would start it, all on one core of the edge host."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.calls.usage import processes
+from bench.relay.cpu import seconds_of, tree
+from bench.relay.relays import LOAD_CPU, RELAY_CPU, pin
+from lab.network import Lab
+from wire import keys
+
+__all__ = ["LOAD_CPU", "PASSING", "SERVERS", "SERVER_CPU", "Running", "ServerError", "Site"]
+
+SERVER_CPU = RELAY_CPU
+ROOT = Path(__file__).parent.parent.parent
+FASTRTC = ROOT / ".venv-fastrtc" / "bin" / "python"
+HTTP_PORT, MEDIA_PORT = 8080, 3478
+READY_S = 90.0
+QUIET_S = 0.3
+MOST_CALLS = 2000
+
+
+class ServerError(RuntimeError):
+    """A server is not there, did not come up or took no calls; the text says why."""
+
+
+@dataclass
+class Site:
+    """The hosts and a directory for files and logs."""
+
+    lab: Lab
+    directory: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self, name: str, *argv: str | Path) -> subprocess.Popen[Any]:
+        """Starts a program on the edge host, on the servers' core; what it says is in a log of that name."""
+        if shutil.which(argv[0]) is None:
+            raise ServerError(f"{argv[0]} is missing: run scripts/setup bench as root")
+        with self.log_file(name).open("w") as log:
+            return self.lab.edge.popen(
+                pin([str(part) for part in argv], SERVER_CPU),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env={**os.environ, **self.environment},
+            )
+
+    def log_file(self, name: str) -> Path:
+        return self.directory / f"{name}.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that runs: the ``protocol`` of its offers and what they need, and its processes by id and name."""
+
+    protocol: str
+    where: dict[str, str]
+    processes: Callable[[], dict[int, str]]
+    channel: bool = False
+
+
+Start = Callable[[Site], AbstractContextManager[Running]]
+
+
+@contextmanager
+def firsthop(site: Site, agent: str) -> Iterator[Running]:
+    """Edge with XDP, one worker, signaling; one transceiver on the same host, over ipc."""
+    lab, here = site.lab, site.directory
+    key_file, config, endpoint = here / "cluster.toml", here / "firsthop.toml", f"ipc://{here}/transceiver.sock"
+    token = secrets.token_urlsafe(24)
+    key_file.write_text(keys.new_file_text())
+    (here / "token").write_text(token + "\n")
+    for path in (key_file, here / "token"):
+        path.chmod(0o600)
+    config.write_text(
+        f"""
+        cluster.keys = "{key_file}"
+        [edge]
+        media = "{lab.edge.address}:{MEDIA_PORT}"
+        interface = "{lab.edge_interface}"
+        run = "{here}"
+        pins = "/sys/fs/bpf/firsthop-bench-{os.getpid()}"
+        http = "{lab.edge.address}:{HTTP_PORT}"
+        api_keys = "{here}/token"
+        [[edge.transceivers]]
+        id = 1
+        endpoint = "{endpoint}"
+        [transceiver]
+        id = 1
+        endpoint = "{endpoint}"
+        agent = "{agent}"
+        max_sessions = {MOST_CALLS}
+        """
+    )
+    command = (sys.executable, "-m", "firsthop")
+    mark = ("FIRSTHOP_CONFIG_FILE", str(config))
+    site = Site(lab, here, dict([mark]))
+    with _started() as started:
+        transceiver = started(site.start("transceiver", *command, "transceiver"))
+        edge = started(site.start("edge", *command, "edge"))
+        where = _where(site, token=token, agent=agent)
+        _await_answer(site, f"{where['url']}/readyz", edge, transceiver)
+        _await_quiet(edge)
+        yield Running(
+            "firsthop",
+            where,
+            partial(processes, {transceiver.pid: "transceiver", edge.pid: "supervisor"}, mark),
+        )
+
+
+@contextmanager
+def aiortc(site: Site) -> Iterator[Running]:
+    """``aiortc_server.py``."""
+    with _started() as started:
+        where = _where(site)
+        server = started(
+            site.start(
+                "aiortc", sys.executable, "-m", "bench.calls.aiortc_server", site.lab.edge.address, str(HTTP_PORT)
+            )
+        )
+        _await_answer(site, where["url"], server)
+        yield Running("aiortc", where, partial(processes, {server.pid: "aiortc"}))
+
+
+@contextmanager
+def fastrtc(site: Site) -> Iterator[Running]:
+    """``fastrtc_server.py``, which wants a data channel before it sends."""
+    script = Path(__file__).with_name("fastrtc_server.py")
+    with _started() as started:
+        where = _where(site)
+        server = started(site.start("fastrtc", FASTRTC, script, site.lab.edge.address, str(HTTP_PORT)))
+        _await_answer(site, f"{where['url']}/openapi.json", server)
+        _await_quiet(server)
+        yield Running("fastrtc", where, partial(processes, {server.pid: "fastrtc"}), channel=True)
+
+
+@contextmanager
+def janus(site: Site) -> Iterator[Running]:
+    """The EchoTest plugin over HTTP, with Debian's build and Janus's defaults."""
+    host, here = site.lab.edge.address, site.directory / "janus"
+    here.mkdir(exist_ok=True)
+    library = "/usr/lib/x86_64-linux-gnu/janus"
+    (here / "plugins").mkdir(exist_ok=True)
+    (here / "transports").mkdir(exist_ok=True)
+    for part in ("plugins/libjanus_echotest.so", "transports/libjanus_http.so"):
+        link = here / part
+        link.unlink(missing_ok=True)
+        found = next(Path(library, part).parent.glob(f"{link.name}*"), None)
+        if found is None:
+            raise ServerError(f"Janus has no {link.name}: run scripts/setup bench as root")
+        link.symlink_to(found)
+    (here / "janus.jcfg").write_text(
+        f"""
+        general: {{
+            configs_folder = "{here}"
+            plugins_folder = "{here}/plugins"
+            transports_folder = "{here}/transports"
+            debug_level = 2
+            session_timeout = 0  # the load does not poll while it talks
+        }}
+        nat: {{ ice_enforce_list = "{host}" }}
+        """
+    )
+    (here / "janus.transport.http.jcfg").write_text(
+        f"""
+        general: {{ base_path = "/janus" http = true port = {HTTP_PORT} ip = "{host}" https = false }}
+        """
+    )
+    with _started() as started:
+        where = _where(site)
+        server = started(site.start("janus", "janus", "--config", here / "janus.jcfg", "--configs-folder", here))
+        _await_answer(site, f"{where['url']}/janus/info", server)
+        _await_quiet(server)
+        yield Running("janus", where, partial(processes, {server.pid: "janus"}))
+
+
+SERVERS: dict[str, Start] = {
+    "firsthop": partial(firsthop, agent="loopback"),
+    "aiortc": aiortc,
+    "fastrtc": fastrtc,
+    "firsthop-echo": partial(firsthop, agent="echo"),
+    "janus": janus,
+}
+# These pass Opus on, the others decode and encode it.
+PASSING = ("firsthop-echo", "janus")
+
+
+def _where(site: Site, **more: str) -> dict[str, str]:
+    host = site.lab.edge.address
+    return {"host": host, "url": f"http://{host}:{HTTP_PORT}", **more}
+
+
+@contextmanager
+def _started() -> Iterator[Callable[[subprocess.Popen[Any]], subprocess.Popen[Any]]]:
+    """Takes processes as they are started, and ends them in the opposite order."""
+    running: list[subprocess.Popen[Any]] = []
+
+    def started(process: subprocess.Popen[Any]) -> subprocess.Popen[Any]:
+        running.append(process)
+        return process
+
+    try:
+        yield started
+    finally:
+        for process in reversed(running):
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _await_answer(site: Site, url: str, *servers: subprocess.Popen[Any]) -> None:
+    """Until ``url`` is served."""
+
+    def answered() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=10):  # noqa: S310
+                return True
+        except (OSError, urllib.error.URLError):
+            return False
+
+    deadline = time.monotonic() + READY_S
+    while not site.lab.edge.inside(answered):
+        if any(server.poll() is not None for server in servers) or time.monotonic() > deadline:
+            logs = "".join(f"{path.name}:\n{path.read_text()[-2000:]}" for path in site.directory.glob("*.log"))
+            raise ServerError(f"{servers[0].args!r} did not come up:\n{logs}")
+        time.sleep(0.05)
+
+
+def _await_quiet(process: subprocess.Popen[Any]) -> None:
+    """Until it has started: it and its children have used hardly any CPU time for a while."""
+    deadline = time.monotonic() + READY_S
+    used, since = -1.0, time.monotonic()
+    while (now := time.monotonic()) - since < QUIET_S and now < deadline:
+        with suppress(psutil.NoSuchProcess):
+            if (seconds := seconds_of(tree(process.pid))) > used + 0.02:
+                used, since = seconds, now
+        time.sleep(0.02)
