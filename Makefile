@@ -39,5 +39,5 @@ bench-calls:
 	@$(PYTHON) -m bench.calls
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
+	rm -rf .venv .venv-fastrtc build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

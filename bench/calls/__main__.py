@@ -19,13 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from bench.calls import report, voice
-from bench.calls.measure import measure
+from bench.calls.measure import measure, setups, setups_beside
+from bench.calls.quality import quality
 from bench.calls.servers import FASTRTC, LOAD_CPU, SERVER_CPU, SERVERS, ServerError, Site
 from bench.relay.cpu import others
 from lab.network import Lab, LabError
 
 RESULTS = Path(__file__).parent.parent / "results" / "calls.json"
 CALLS = (1, 10, 20, 50, 100)
+NEW_RATES = (10, 30, 100)
+TALKING = 50
+JUDGED_BY_EAR = ("firsthop", "aiortc")
 TRIES = 3
 Sample = dict[str, Any]
 
@@ -75,7 +79,35 @@ class Bench:
         options = self._options
         result: dict[str, Any] = {"run": _conditions(options, self._speech.speaker)}
         result["samples"] = self._rounds()
+        if "setup" not in options.skip:
+            result["setup"] = [row for server in options.only for row in self._setups(server, result["samples"])]
+        if "quality" not in options.skip:
+            result["quality"] = [row for server in options.only if server in JUDGED_BY_EAR for row in self._ear(server)]
         return result
+
+    def _setups(self, server: str, samples: list[Sample]) -> list[dict[str, Any]]:
+        """Newcomers alone, and beside as many that talk as the server has been seen to hold."""
+        rows: list[dict[str, Any]] = []
+        bears = [one["calls"] for one in samples if one["server"] == server and report.bears(one)]
+        try:
+            rows += setups(self._site, server, NEW_RATES)
+            if TALKING in bears:
+                rows.append(setups_beside(self._site, server, report.JUDGED_RATE, self._voice, TALKING))
+        except ServerError as error:
+            say(f"{server:13} new calls: failed: {error}")
+        for row in rows:
+            say(f"{server:13} {report.setup_line(row)}")
+        return rows
+
+    def _ear(self, server: str) -> list[dict[str, Any]]:
+        try:
+            rows = quality(self._site, server, self._speech)
+        except ServerError as error:
+            say(f"{server:13} speech: failed: {error}")
+            return []
+        for row in rows:
+            say(f"{server:13} {report.quality_line(row)}")
+        return rows
 
     def _rounds(self) -> list[Sample]:
         options = self._options
@@ -89,7 +121,7 @@ class Bench:
                         continue
                     one = self._undisturbed(repeat, server, calls)
                     samples.append(one)
-                    if "failed" in one or report.loss(one) > report.OVER:
+                    if not report.bears(one):
                         over.add(server)
         return samples
 

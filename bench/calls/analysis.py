@@ -30,6 +30,8 @@ ALIKE = 0.6
 AUDIBLE = 100.0  # of 32768, root mean square
 SILENT_BYTES = 3  # what stands for silence is no frame of sound
 NEAR_S = 0.005
+PATIENCE = 25
+MOST_FRAMES = 50 * 120
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,20 +66,35 @@ class Heard:
         return np.array([len(p.payload) > SILENT_BYTES for p in self.packets], bool)
 
     def pcm(self, rate_hz: int) -> bytes:
-        """What a listener hears who waits for every packet: in order, PCM16, what is missing concealed."""
+        """What a listener hears who waits for every packet: in order, PCM16, what is missing concealed. That is where
+        timestamps leave a gap; and where packets come later for good, because a server that left out a frame gave
+        the next its timestamp."""
         decoder, ticks = Decoder(rate_hz), 48000 // rate_hz
         out: list[bytes] = []
+        missing = decoder.conceal
         expected = 0
-        for packet, stamp in zip(self.packets, self.stamps, strict=True):
-            while expected + FRAME_TICKS <= stamp and stamp - expected < 48000 * 60:
-                out.append(decoder.conceal(FRAME_TICKS // ticks))
-                expected += FRAME_TICKS
+        behind = self._behind()
+        filled = 0
+        for packet, stamp, frames in zip(self.packets, self.stamps, behind, strict=True):
+            while (expected + FRAME_TICKS <= stamp or filled < frames) and len(out) < MOST_FRAMES:
+                out.append(missing(FRAME_TICKS // ticks))
+                if expected + FRAME_TICKS <= stamp:
+                    expected += FRAME_TICKS
+                else:
+                    filled += 1
             try:
                 out.append(decoder.decode(packet.payload))
             except OpusError:
-                out.append(decoder.conceal(FRAME_TICKS // ticks))
+                out.append(missing(FRAME_TICKS // ticks))
             expected = int(stamp) + len(out[-1]) // 2 * ticks
         return b"".join(out)
+
+    def _behind(self) -> list[int]:
+        """For each packet how many frames it and all of the next half second came later than any before."""
+        transit = self.arrived - self.stamps / 48000
+        soonest = [float(np.min(transit[i : i + PATIENCE])) for i in range(len(transit))]
+        latest = np.maximum.accumulate(np.array(soonest)) if soonest else np.zeros(0)
+        return [int((late - latest[0]) / 0.02 + 0.25) for late in latest]
 
     def round_trips(self) -> Floats:
         """Seconds for each packet, nan where nothing like it was said in the two seconds before it came."""

@@ -23,7 +23,6 @@ from wire import address
 
 __all__ = ["Client", "Place"]
 
-TIMEOUT_S = 20.0
 SO_TIMESTAMPNS = 35
 PAYLOAD_TYPE = 111
 _SDP = """\
@@ -72,6 +71,7 @@ class Place:
     host: str
     certificate: Certificate
     channel: bool = False
+    timeout_s: float = 20.0
 
 
 class Client:
@@ -99,7 +99,7 @@ class Client:
         loop = asyncio.get_running_loop()
         offer = Offer(place.certificate.fingerprint)
         began = loop.time()
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(place.timeout_s):
             sdp = await OFFERS[place.protocol](place.http, place.where, self._offer(offer))
             self._take(offer, _only(sdp, place.where["host"]))
             loop.add_reader(self.socket, self._read)

@@ -42,7 +42,6 @@ NACK_ROUND_TRIP_S = 0.04
 SHORTEST_SLEEP_S = 0.0001
 RTCP_FEEDBACK, GENERIC_NACK = 205, 1
 _STAMP = struct.Struct("qq")
-CHANCE = np.random.default_rng(1)  # the same losses for every server
 
 Times = npt.NDArray[np.float64]
 
@@ -62,6 +61,10 @@ class Talk:
     sent_at: list[float] = field(default_factory=list)
     came: list[tuple[bytes, Any]] = field(default_factory=list)
     asked_for: int = 0
+
+    def __post_init__(self) -> None:
+        # Where as much is lost, the same packets are: whatever the server, and whether it asks for them again.
+        self.chance = np.random.default_rng(1 + round(1000 * self.loss))
 
     def prepare(self, frames: int) -> None:
         timestamp = secrets.randbits(32)
@@ -115,13 +118,11 @@ def _measured(plan: dict[str, Any], talks: list[Talk]) -> dict[str, Any]:
         talk.prepare(frames)
     # Each call has its own moment in the 20 ms, as strangers have.
     due = sorted(
-        ((k + i / len(talks)) * FRAME_S + CHANCE.random() * talk.jitter_s, i, k)
+        ((k + i / len(talks)) * FRAME_S + talk.chance.random() * talk.jitter_s, i, k)
         for i, talk in enumerate(talks)
         for k in range(frames)
-        if CHANCE.random() >= talk.loss
+        if talk.chance.random() >= talk.loss
     )
-    for talk in talks:
-        talk.sent_at = [float("nan")] * frames
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -195,7 +196,7 @@ def _talk(talks: list[Talk], due: list[tuple[float, int, int]], origin: float, b
                 elif talk.loss:
                     for k in _asked_for(talk, datagram):
                         talk.asked_for += 1
-                        if CHANCE.random() >= talk.loss:
+                        if talk.chance.random() >= talk.loss:
                             again.append((now + NACK_ROUND_TRIP_S, talk, k))
             elif datagram[0] <= 3:
                 talk.client.stun(datagram, time.monotonic())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from bench.calls.usage import ServerWatch
 from bench.relay.cpu import Watch
 from bench.relay.relays import pin
 
-__all__ = ["Saying", "load", "measure"]
+__all__ = ["Saying", "load", "measure", "setups", "setups_beside"]
 
 WARM_UP_S = 1.5
+NEWCOMERS_S = 3.0
+HANG_UP_S = 1.0  # those of one rate are gone before the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,28 @@ def measure(site: Site, server: str, voice: Path, calls: int, seconds: float) ->
         return load(site, running, [Saying(str(voice))] * calls, seconds)
 
 
+def setups(site: Site, server: str, rates: Sequence[int]) -> list[dict[str, Any]]:
+    """How long new calls take at each of these ``rates`` a second, while nobody talks."""
+    rows = []
+    with SERVERS[server](site) as running:
+        for rate in rates:
+            with _newcomers(site, running, rate) as newcomers:
+                rows.append({"server": server, "rate": rate, "talking": 0, **newcomers()})
+            time.sleep(HANG_UP_S)
+    return rows
+
+
+def setups_beside(site: Site, server: str, rate: int, voice: Path, talking: int) -> dict[str, Any]:
+    """The same while others talk, and what these hear meanwhile."""
+    with SERVERS[server](site) as running, _newcomers(site, running, rate) as newcomers:
+        new: dict[str, Any] = {}
+        talk = load(
+            site, running, [Saying(str(voice))] * talking, NEWCOMERS_S, while_talking=lambda: new.update(newcomers())
+        )
+    heard = {"lost": talk["lost"] / talk["sent"], "round_trip_ms": talk["round_trip_ms"]}
+    return {"server": server, "rate": rate, "talking": talking, **new, "heard": heard}
+
+
 def load(
     site: Site,
     running: Running,
@@ -46,8 +72,10 @@ def load(
     spread: bool = True,
     warm_up: float = WARM_UP_S,
     pcm: Path | None = None,
+    while_talking: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """With ``spread`` each call begins elsewhere in its voice. What each heard goes to ``pcm`` with its number."""
+    """With ``spread`` each call begins elsewhere in its voice. What each heard goes to ``pcm`` with its number.
+    ``while_talking`` is called when all of them talk."""
     plan = {
         "protocol": running.protocol,
         "where": running.where,
@@ -59,13 +87,7 @@ def load(
         "spread": spread,
         "pcm": str(pcm) if pcm else None,
     }
-    process = site.lab.client.popen(
-        pin([sys.executable, "-m", "bench.calls.load"], LOAD_CPU),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = _python(site, "bench.calls.load")
     with process:
         try:
             assert process.stdin is not None
@@ -74,6 +96,7 @@ def load(
             _await(process, "begin")
             everybody = Watch({"relay": running.processes(), "backend": (), "load": [process.pid]}, LOAD_CPU)
             watch = ServerWatch(running.processes, SERVER_CPU)
+            while_talking()
             _await(process, "end")
             cpu, usage = watch.usage(), everybody.usage()
             assert process.stdout is not None
@@ -84,6 +107,47 @@ def load(
             process.kill()
     cpu |= {"others": round(max(0.0, usage.others), 4), "load": round(usage.load, 4)}
     return {**figures, "cpu": cpu}
+
+
+@contextmanager
+def _newcomers(site: Site, running: Running, rate: int) -> Iterator[Callable[[], dict[str, Any]]]:
+    """A process that stands by; what is yielded lets it begin and returns its figures."""
+    plan: dict[str, Any] = {"protocol": running.protocol, "where": running.where, "host": site.lab.client.address}
+    plan |= {"rate": rate, "count": round(rate * NEWCOMERS_S)}
+    with _python(site, "bench.calls.newcomers") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def say(line: str) -> None:
+            assert process.stdin is not None
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+
+        def begin() -> dict[str, Any]:
+            say("begin")
+            assert process.stdout is not None
+            figures: dict[str, Any] | None = json.loads(process.stdout.readline() or "null")
+            if figures is None:
+                raise ServerError(_last_words(process))
+            return figures
+
+        try:
+            say(json.dumps(plan))
+            _await(process, "ready")
+            yield begin
+        finally:
+            process.kill()
+
+
+def _python(site: Site, module: str) -> subprocess.Popen[str]:
+    """A process of the load."""
+    return site.lab.client.popen(
+        pin([sys.executable, "-m", module], LOAD_CPU),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def _await(process: subprocess.Popen[str], mark: str) -> None:

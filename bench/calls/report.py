@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.calls.analysis import quantiles
 from bench.calls.servers import PASSING
 
-__all__ = ["DISTURBED", "OVER", "disturbed", "into_documents", "line", "loss", "markdown", "medians", "targets"]
+__all__ = [
+    "DISTURBED",
+    "JUDGED_RATE",
+    "bears",
+    "disturbed",
+    "into_documents",
+    "line",
+    "markdown",
+    "medians",
+    "quality_line",
+    "setup_line",
+    "targets",
+]
 
 Sample = dict[str, Any]
 # A server that loses more than this is asked to hold no more calls.
@@ -18,6 +30,9 @@ OVER = 0.05
 DISTURBED = 0.05
 # Beyond this share of its core a server is not asked to keep to its schedule.
 BUSY = 0.8
+# New calls a second.
+JUDGED_RATE = 30
+JUDGED_LOSS = 0.1
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "performance.md"
 PLOT = DOCUMENT.with_name("calls.png")
@@ -27,6 +42,11 @@ BEGIN, END = "<!-- made by make bench-calls -->\n", "<!-- end of calls -->\n"
 def loss(sample: Sample) -> float:
     """Share of the frames said that did not come back."""
     return float(sample["lost"] / max(1, sample["sent"]))
+
+
+def bears(sample: Sample) -> bool:
+    """Whether the server held so many calls."""
+    return "failed" not in sample and loss(sample) <= OVER
 
 
 def disturbed(sample: Sample) -> float:
@@ -43,6 +63,20 @@ def line(sample: Sample) -> str:
     others = f", others {100 * disturbed(sample):.0f} %" if disturbed(sample) >= 0.01 else ""
     trip = "none heard" if f["trip_p50"] is None else f"{f['trip_p50']:.2f}/{f['trip_p99']:.2f} ms there and back"
     return f"{f['cpu_ms']:.2f} ms a call and second ({by}), {trip}, {100 * f['loss']:.2f} % lost{others}"
+
+
+def setup_line(row: dict[str, Any]) -> str:
+    """How long new calls took, for whoever watches."""
+    beside = f" beside {row['talking']}" if row["talking"] else ""
+    failed = f", {row['failed']} failed: {row['why']}" if row["failed"] else ""
+    times = _pair(quantiles(row["setup_ms"]), "p50", "p99")
+    return f"{row['rate']:4} new calls a second{beside}: {times} ms{failed}, load {100 * row['load_share']:.0f} %"
+
+
+def quality_line(row: dict[str, Any]) -> str:
+    """How speech came back, for whoever watches."""
+    nack = f", {row['asked_for']} asked for again" if row["nack"] else ""
+    return f"{_condition(row)}{nack}: STOI {row['stoi']:.3f}, PESQ {row['pesq']:.2f}"
 
 
 def figures(sample: Sample) -> dict[str, Any]:
@@ -139,10 +173,23 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
         largest: dict[str, Any] = max((row for row in rows), key=lambda row: row["calls"], default={})
         if largest:
             judge(f"memory a call beyond the first, {how}, MB", rss_per_call(points, largest), 1.0)
-        kept = [row["near_schedule"] for row in rows if row["core_share"] <= BUSY]
+        kept = [row["near_schedule"] for row in rows if row["server_share"] <= BUSY]
         name = f"frames within 5 ms of the schedule up to 80 % of a core, {how}, worst"
         judge(name, min(kept, default=None), 0.999, at_least=True)
+    for row in result.get("setup", ()):
+        if row["server"].startswith("firsthop") and row["talking"] and row["rate"] == JUDGED_RATE:
+            how = "passed on" if row["server"] in PASSING else "transcoded"
+            name = f"setup at {row['rate']} new calls a second beside {row['talking']} that talk, {how}, p99, ms"
+            judge(name, quantiles(row["setup_ms"])["p99"], 200)
+    for row in result.get("quality", ()):
+        if row["server"] == "firsthop" and row["loss"] == JUDGED_LOSS and (row["asked_for"] or not row["nack"]):
+            how = ", NACK answered" if row["nack"] else ""
+            judge(f"STOI at {_condition(row)}{how}", row["stoi"], 0.9, at_least=True)
     return judged
+
+
+def _condition(row: dict[str, Any]) -> str:
+    return f"{row['jitter_ms']} ms jitter" if row["jitter_ms"] else f"{100 * row['loss']:.0f} % loss"
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -160,6 +207,10 @@ def markdown(result: dict[str, Any]) -> str:
         rows = [row for row in points if (row["server"] in PASSING) == wanted]
         if rows:
             lines += _table(title, rows, points)
+    if rows := result.get("setup", []):
+        lines += _setup_table(rows)
+    if rows := result.get("quality", []):
+        lines += _quality_table(rows)
     return "\n".join(lines).rstrip("\n")
 
 
@@ -188,6 +239,39 @@ def _table(title: str, rows: list[dict[str, Any]], points: list[dict[str, Any]])
             f"{100 * row['load_share']:.0f} %",
         )
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return [*lines, ""]
+
+
+def _setup_table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| new calls a second | talking | server | setup p50 / p99 ms | failed | load's core |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["talking"], row["rate"])):
+        times = _pair(quantiles(row["setup_ms"]), "p50", "p99")
+        failed = f"{row['failed']} of {row['failed'] + len(row['setup_ms'])}"
+        cells = (row["rate"], row["talking"], row["server"], times, failed, f"{100 * row['load_share']:.0f} %")
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return [*lines, ""]
+
+
+def _quality_table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| uplink | server | STOI | PESQ | asked for again | STOI then | PESQ then |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["jitter_ms"], row["loss"])):
+        if row["nack"]:
+            continue
+        key = (row["server"], row["loss"])
+        nacked = next((r for r in rows if r["nack"] and (r["server"], r["loss"]) == key and not row["jitter_ms"]), None)
+        more = ["", "", ""]
+        if nacked:
+            more = [str(nacked["asked_for"]), "", ""]
+            if nacked["asked_for"]:
+                more[1:] = [f"{nacked['stoi']:.3f}", f"{nacked['pesq']:.2f}"]
+        cells = (_condition(row), row["server"], f"{row['stoi']:.3f}", f"{row['pesq']:.2f}", *more)
+        lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 
@@ -222,19 +306,31 @@ def plot(result: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    of: tuple[tuple[str, Callable[[dict[str, Any]], float | None]], ...] = (
-        ("CPU time of the server's processes, ms a call and second", lambda row: row["cpu_ms"]),
-        ("round trip of the voice, p99, ms", lambda row: row["trip_p99"]),
+    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4), layout="constrained")
+    servers = list(dict.fromkeys(row["server"] for row in result["points"]))
+    of = (
+        ("CPU time of the server's processes, ms a call and second", "cpu_ms"),
+        ("round trip of the voice, p99, ms", "trip_p99"),
     )
-    for ax, (title, value) in zip(axes, of, strict=True):
-        for i, server in enumerate(dict.fromkeys(row["server"] for row in result["points"])):
+    for ax, (title, name) in zip(axes, of, strict=False):
+        for i, server in enumerate(servers):
             rows = [row for row in result["points"] if row["server"] == server and row["runs"]]
+            known = [(row["calls"], row[name]) for row in rows if row[name] is not None]
             style = "--" if server in PASSING else "-"
-            known = [(row["calls"], value(row)) for row in rows if value(row) is not None]
             ax.plot([c for c, _ in known], [v for _, v in known], style, color=f"C{i}", marker="o", label=server)
         ax.set(xscale="log", yscale="log", xlabel="calls", title=title)
+    for i, server in enumerate(servers):
+        for nack, style in ((False, "-"), (True, ":")):
+            rows = [r for r in result.get("quality", ()) if (r["server"], r["nack"]) == (server, nack)]
+            rows = [r for r in rows if not r["jitter_ms"] and (r["asked_for"] or not nack)]
+            label = f"{server}{', asks again' if nack else ''}"
+            if rows:
+                losses, stois = [100 * r["loss"] for r in rows], [r["stoi"] for r in rows]
+                axes[2].plot(losses, stois, style, color=f"C{i}", marker="o", label=label)
+    axes[2].set(xlabel="% lost on the way to the server", title="intelligibility of what comes back, STOI")
+    for ax in axes:
         ax.grid(visible=True, which="both", alpha=0.3)
-        ax.legend()
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend()
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)
