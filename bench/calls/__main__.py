@@ -53,11 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def finish(result: dict[str, Any], elsewhere: Path | None) -> None:
-    """Judges the samples, and writes and prints what comes of them."""
-    result["points"] = report.medians(result["samples"])
-    result["targets"] = report.targets(result)
+    """Judges the samples, and writes and prints what comes of them. The samples are safe first: they took a while."""
     out = elsewhere or RESULTS
     out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    result["points"] = report.medians(result["samples"])
+    result["targets"] = report.targets(result)
     out.write_text(json.dumps(result, indent=1) + "\n")
     if elsewhere is None:
         report.into_documents(result)

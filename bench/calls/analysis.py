@@ -156,8 +156,11 @@ def figures(calls: Sequence[Heard], span: tuple[float, float]) -> dict[str, Any]
         sent += int(np.sum((call.said >= span[0]) & (call.said < span[1])))
         if not len(call.packets):
             continue
-        # What was said in the span comes back so much later.
-        during = (call.arrived >= span[0] + usual) & (call.arrived < span[1] + usual)
+        # What was said in the span counts, whenever it comes; where nobody can hear when that was, as its neighbours.
+        heard = np.flatnonzero(~np.isnan(mine))
+        trip = np.interp(np.arange(len(mine)), heard, mine[heard]) if len(heard) else usual
+        began = call.arrived - trip
+        during = (began >= span[0]) & (began < span[1])
         returned += int(np.sum(during & call.sound))
         trips += mine[during & ~np.isnan(mine)].tolist()
         off += call.off_schedule(during).tolist()
@@ -176,7 +179,7 @@ def quantiles(values: Sequence[float]) -> dict[str, float | None]:
     """p50, p99, p99.9 and max; None where there is nothing."""
     if not len(values):
         return dict.fromkeys(("p50", "p99", "p99.9", "max"))
-    p50, p99, p999, most = np.quantile(values, (0.5, 0.99, 0.999, 1.0))
+    p50, p99, p999, most = (float(q) for q in np.quantile(values, (0.5, 0.99, 0.999, 1.0)))
     return {"p50": round(p50, 3), "p99": round(p99, 3), "p99.9": round(p999, 3), "max": round(most, 3)}
 
 

@@ -118,7 +118,7 @@ def _measured(plan: dict[str, Any], talks: list[Talk]) -> dict[str, Any]:
         talk.prepare(frames)
     # Each call has its own moment in the 20 ms, as strangers have.
     due = sorted(
-        ((k + i / len(talks)) * FRAME_S + talk.chance.random() * talk.jitter_s, i, k)
+        ((k + (i + 0.5) / len(talks)) * FRAME_S + talk.chance.random() * talk.jitter_s, i, k)
         for i, talk in enumerate(talks)
         for k in range(frames)
         if talk.chance.random() >= talk.loss
