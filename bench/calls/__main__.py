@@ -31,13 +31,14 @@ NEW_RATES = (10, 30, 100)
 TALKING = 50
 JUDGED_BY_EAR = ("firsthop", "aiortc")
 TRIES = 3
+PATIENCE_S = 120.0
 Sample = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     if options.again:
-        finish(json.loads(RESULTS.read_text()), None)
+        finish(json.loads(RESULTS.read_text()), RESULTS)
         return
     if missing := {LOAD_CPU, SERVER_CPU} - os.sched_getaffinity(0):
         raise SystemExit(f"calls: load and server need a core each, and there is no core {missing}")
@@ -49,18 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (LabError, ServerError) as error:
         raise SystemExit(f"calls: {error}") from None
     say(f"took {time.monotonic() - began:.0f} s")
-    finish(result, options.json)
+    finish(result, options.json or (RESULTS if options.whole else None))
 
 
-def finish(result: dict[str, Any], elsewhere: Path | None) -> None:
-    """Judges the samples, and writes and prints what comes of them. The samples are safe first: they took a while."""
-    out = elsewhere or RESULTS
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
+def finish(result: dict[str, Any], out: Path | None) -> None:
+    """Judges the samples, prints what comes of them and writes it to ``out``, and to the documents where these are
+    the results. The samples are safe first: they took a while."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n")
     result["points"] = report.medians(result["samples"])
     result["targets"] = report.targets(result)
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    if elsewhere is None:
+    if out:
+        out.write_text(json.dumps(result, indent=1) + "\n")
+    if out == RESULTS:
         report.into_documents(result)
     print(report.markdown(result))
 
@@ -197,12 +200,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip", type=lambda text: text.split(","), default=[], help=f"some of {','.join(skips)}")
     parser.add_argument("--seconds", type=float, default=5.0, help="of talk for each figure")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument(
-        "--patience", type=float, default=120.0, help="seconds for waiting while others use the machine"
-    )
+    parser.add_argument("--patience", type=float, help="seconds for waiting while others use the machine")
     parser.add_argument("--again", action="store_true", help="measure nothing, judge and write the last figures again")
     parser.add_argument("--json", type=Path, help="where the figures go instead; no document is changed then")
     options = parser.parse_args(arguments)
+    # A part is for a look: nobody waits for it, and it is in no document.
+    options.whole = (options.only, options.calls, options.skip) == (list(SERVERS), list(CALLS), [])
+    if options.patience is None:
+        options.patience = PATIENCE_S if options.whole else 0.0
     if unknown := set(options.skip) - set(skips):
         parser.error(f"--skip: there is no {', '.join(unknown)}: choose from {', '.join(skips)}")
     return options
