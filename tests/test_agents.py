@@ -28,6 +28,9 @@ class Line:
     def emit(self, event: dict[str, Any]) -> None:
         self.asked.append(("emit", event))
 
+    def transcribed(self, item: str, text: str) -> None:
+        self.asked.append(("transcribed", item, text))
+
 
 def frame(number: int) -> bytes:
     return number.to_bytes(2, "little") * 480

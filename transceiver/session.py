@@ -305,6 +305,9 @@ class Session:
             return
         channel.send(events.encode(event))
 
+    def transcribed(self, item: str, text: str) -> None:
+        pass  # there is no conversation that has items
+
     def _pass_on(self, packet: Packet) -> None:
         assert self._agent is not None
         self._ask(self._agent.heard_opus, packet.payload, packet.timestamp, packet.marker)

@@ -1,24 +1,101 @@
-"""The agent interface: the model side of one call.
+"""The agent interface, version 2: the model side of one call.
 
 An agent is a class in a file of its own in this folder; the file's name is the agent's name, which a call asks for
 as its model, and the class is called ``Agent``. It is made when the call's media is up and closed when the call
-ends. All methods are called on the media loop and must return at once.
+ends. All methods are called on the media loop and must return at once; an agent that has more to do says so (``runs``).
 
 A subclass overrides what it cares about::
 
     class Agent(Base):
-        def heard(self, pcm, speaking): ...
+        def respond(self, response): ...
 
-``self.line`` is what it may do to the call.
+``self.line`` is what it may do to the call at any time. An agent that thinks in turns makes responses: ``respond`` is
+called with a ``Response`` when it is its turn, and it streams text and speech into that, then or later, until it is
+``done``. When the caller speaks over it, the conversation has already stopped and truncated what was being said before
+the agent hears of it (``cancelled``).
 """
 
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar, Literal, Protocol
 
-__all__ = ["Base", "Line", "find", "names"]
+__all__ = ["VERSION", "Base", "Item", "Line", "Response", "Settings", "find", "names"]
+
+VERSION = 2
+
+
+@dataclass(slots=True)
+class Item:
+    """One item of a conversation, as far as a model cares.
+
+    ``kind`` "message": ``role`` ("user", "assistant", "system") with ``text`` (what was said, as far as it is known),
+    ``pcm`` (a user's speech, mono PCM16 at the agent's rate) and ``images`` (data URLs). "function_call": ``name``,
+    ``arguments`` (JSON text) and ``call_id``. "function_call_output": ``call_id`` and ``text``.
+    """
+
+    id: str
+    kind: Literal["message", "function_call", "function_call_output"] = "message"
+    role: str = ""
+    text: str = ""
+    pcm: bytes = b""
+    images: tuple[str, ...] = ()
+    name: str = ""
+    arguments: str = ""
+    call_id: str = ""
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the session asks of its agent. ``tools`` are OpenAI's function definitions as they came; ``more`` is all of
+    the session's configuration."""
+
+    instructions: str = ""
+    modality: Literal["audio", "text"] = "audio"
+    voice: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
+    tool_choice: Any = "auto"
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+class Response(Protocol):
+    """What the agent says in one turn. Any thread may call it; after ``done``, ``fail`` or a cancel all is dropped."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The conversation that it answers, oldest first."""
+
+    @property
+    def settings(self) -> Settings:
+        """The session's, with what this response asks otherwise."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants it any more."""
+
+    def audio(self, pcm: bytes) -> None:
+        """More speech, mono PCM16 at the agent's rate, any length, faster than real time or not."""
+
+    def transcript(self, delta: str) -> None:
+        """More of what that speech says."""
+
+    def text(self, delta: str) -> None:
+        """More of a written answer."""
+
+    def call(self, name: str, arguments: str, call_id: str = "") -> None:
+        """Calls a function of the client's; its output comes as an item, and with it the next response."""
+
+    def done(self, usage: dict[str, Any] | None = None) -> None:
+        """All has been handed over; it may still be spoken for a while."""
+
+    def fail(self, message: str, code: str = "agent_failed") -> None:
+        """It cannot be finished; the call goes on."""
 
 
 class Line(Protocol):
@@ -35,7 +112,10 @@ class Line(Protocol):
         """Sends one packet now; ``timestamp`` in the caller's RTP clock. For agents that hear Opus."""
 
     def emit(self, event: dict[str, Any]) -> None:
-        """Sends a JSON event to the caller's data channel; dropped while there is none."""
+        """Sends a JSON event to the client; dropped while there is none."""
+
+    def transcribed(self, item: str, text: str) -> None:
+        """What the user's item of that id says, once the agent knows."""
 
 
 class Base:
@@ -45,10 +125,15 @@ class Base:
     decoded; a paced stream is not sent either). A caller that has no Opus sends G.711 instead; as PCM that makes no
     difference, as packets they are what they are.
 
+    ``runs`` is "loop", or "thread": then all methods below are called in a thread of the agent's own, one after the
+    other, with an asyncio loop that runs between them (they may be coroutines too); what waits for it is bounded, and
+    audio is what goes first. So it may take its time and stalls nobody's media.
+
     ``rate_hz`` is that of the PCM, heard and said: 8000, 16000, 24000 or 48000.
     """
 
     hears: ClassVar[Literal["pcm", "opus"]] = "pcm"
+    runs: ClassVar[Literal["loop", "thread"]] = "loop"
     rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 24000
 
     def __init__(self, line: Line) -> None:
@@ -66,8 +151,20 @@ class Base:
     def speech_stopped(self) -> None:
         """The caller's turn ended."""
 
+    def configured(self, settings: Settings) -> None:
+        """What the session asks for: at its beginning, and whenever that changes."""
+
+    def committed(self, item: Item) -> None:
+        """A turn of the user's is in the conversation."""
+
+    def respond(self, response: Response) -> None:
+        """It is the agent's turn."""
+
+    def cancelled(self, response: Response) -> None:
+        """Nobody wants this response any more: the caller spoke over it, or the client cancelled it."""
+
     def event(self, event: dict[str, Any]) -> None:
-        """A JSON event from the caller's data channel."""
+        """A JSON event of the client's that the protocol does not know."""
 
     def close(self) -> None:
         """The call is over."""
