@@ -2,38 +2,79 @@
 
 A round costs some dozens of microseconds before it touches the first datagram, so what it handles decides what each
 datagram costs. No two rounds begin within a time that bounds what a datagram waits; what comes alone waits for nothing.
+Where all media is for agents that hear by the 20 ms clock of their call, it would wait there anyway: transceivers say
+so, and then it waits here (``spare_s``).
 """
 
 from __future__ import annotations
 
-__all__ = ["Rounds"]
+from collections import Counter
 
-# A round of few datagrams costs hardly less than one of many: so some dozens of calls wait for one another the longest,
-# and a loaded core a little longer again.
-_SPARSE_S, _USUAL_S, _LOADED_S = 0.0012, 0.0006, 0.001
-_SPARSE, _LOADED = 6, 64  # datagrams in a round: fewer than the first, or at least the second
-# Where rounds are rarer than this on average, nothing waits at all. One that is longer counts as _LONGEST_S.
-_IDLE_S, _LONGEST_S = 0.0025, 0.02
-_WEIGHT = 1 / 16
+__all__ = ["LONGEST_S", "Rounds", "Spares"]
+
+LONGEST_S = 0.005  # a datagram waits, whatever a transceiver says
+
+# Rates in datagrams a second, both ways. Below the first (some four calls) nothing waits. Up to the second, calls wait
+# for one another as long as a conversation can spare that is passed on as it comes. Beyond the third a core is loaded, and
+# every round that is saved is time for datagrams.
+_IDLE_HZ, _SPARSE_HZ, _LOADED_HZ = 400, 25_000, 100_000
+_SPARSE_S, _USUAL_S, _LOADED_S = 0.0016, 0.0006, 0.001
+_WINDOW_S = 0.02
 
 
 class Rounds:
     """Times are in seconds of one monotonic clock."""
 
-    __slots__ = ("_apart", "_began")
+    __slots__ = ("_began", "_counted", "_least_s", "_since", "spare_s")
 
     def __init__(self, now: float) -> None:
-        self._began = now
-        self._apart = _LONGEST_S
+        self.spare_s = 0.0
+        self._began = self._since = now
+        self._counted = 0
+        self._least_s = 0.0
 
-    def begin(self, now: float) -> None:
-        """A round begins."""
-        self._apart += (min(now - self._began, _LONGEST_S) - self._apart) * _WEIGHT
+    def begin(self, handled: int, now: float) -> None:
+        """A round begins, after one that handled so many datagrams."""
         self._began = now
+        self._counted += handled
+        elapsed_s = now - self._since
+        if elapsed_s >= _WINDOW_S:
+            self._least_s = self._least(self._counted / elapsed_s)
+            self._since, self._counted = now, 0
 
-    def wait(self, handled: int, now: float) -> float:
-        """How long the next one waits, after one that handled so many datagrams; nothing where it is not positive."""
-        if self._apart >= _IDLE_S:
+    def wait(self, now: float) -> float:
+        """How long the next one waits; not at all where that is not positive."""
+        return self._began + self._least_s - now
+
+    def _least(self, rate_hz: float) -> float:
+        if rate_hz < _IDLE_HZ:
             return 0.0
-        least = _SPARSE_S if handled < _SPARSE else _USUAL_S if handled < _LOADED else _LOADED_S
-        return self._began + least - now
+        usual_s = _LOADED_S if rate_hz >= _LOADED_HZ else _USUAL_S if rate_hz >= _SPARSE_HZ else _SPARSE_S
+        return max(usual_s, self.spare_s)
+
+
+class Spares:
+    """How long the media of each flow can wait, as transceivers say."""
+
+    def __init__(self) -> None:
+        self._of: dict[bytes, float] = {}
+        self._flows: Counter[float] = Counter()
+
+    def put(self, address: bytes, spare_s: float) -> None:
+        """The flow's can wait ``spare_s``."""
+        self.forget(address)
+        self._of[address] = spare_s = min(max(0.0, spare_s), LONGEST_S)
+        self._flows[spare_s] += 1
+
+    def forget(self, address: bytes) -> None:
+        """There is no such flow any more."""
+        spare_s = self._of.pop(address, None)
+        if spare_s is not None:
+            self._flows[spare_s] -= 1
+            if not self._flows[spare_s]:
+                del self._flows[spare_s]
+
+    def least(self, flows: int) -> float:
+        """What the media of all ``flows`` flows can wait. Of those that a worker found, because its predecessor died,
+        nobody has said it yet."""
+        return min(self._flows) if flows and flows == len(self._of) else 0.0

@@ -27,7 +27,7 @@ from edge.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.flowtable import NOBODY, FlowTable, words
 from edge.kernel import FlowStore, Shedding
 from edge.outlet import Outlet
-from edge.rounds import Rounds
+from edge.rounds import Rounds, Spares
 from edge.shedding import Controller
 from edge.uplink import Counts, Uplink
 from firsthop import logs, metrics
@@ -121,6 +121,8 @@ class Worker:
             self._sheds.put(spec.cpu, 0.0)  # a predecessor's last word was about its own delay
         self._ssrcs: dict[int, tuple[int, bytes]] = {}  # to the transceiver, and the flow that was last told of it
         self._ssrcs_of: dict[bytes, list[int]] = {}
+        self._spares = Spares()
+        self._rounds = Rounds(time.monotonic())
         self.rx = Tally("firsthop_rx_worker_datagrams", "Datagrams from clients, by what became of them", OUTCOMES)
         self.tx = Tally(
             "firsthop_tx_worker_datagrams",
@@ -198,14 +200,14 @@ class Worker:
         gc.freeze()
         gc.disable()
         swept = looked = time.monotonic()
-        rounds, handled, waits = Rounds(looked), 0, False
+        handled, waits = 0, False
         while True:
-            if (wait := rounds.wait(handled, time.monotonic())) > 0:
+            if (wait := self._rounds.wait(time.monotonic())) > 0:
                 time.sleep(wait)
             if handled < _BUSY:
                 self._poller.poll(_WAITING_MS if waits or self.shedding else _IDLE_MS)
             now = time.monotonic()
-            rounds.begin(now)
+            self._rounds.begin(handled, now)
             # Each side has its limit, so that a flood of one never starves the other.
             handled = 0
             for batch in range(_BATCHES_A_ROUND):
@@ -359,7 +361,10 @@ class Worker:
         if message.type == "path.up":
             address = bytes(message.fields["address"])
             ssrcs = [int(ssrc) & 0xFFFFFFFF for ssrc in message.fields["ssrcs"]]
+            spare_s = float(message.fields.get("spare_ms", 0)) / 1000
             self._learn(address, number, ssrcs)
+            self._spares.put(address, spare_s)
+            self._rounds.spare_s = self._spares.least(len(self._table))
         elif message.type == "path.down":
             address = bytes(message.fields["address"])
             found = self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))
@@ -385,6 +390,8 @@ class Worker:
     def _forget(self, address: bytes) -> None:
         self._table.remove(address)
         self._forget_ssrcs(address)
+        self._spares.forget(address)
+        self._rounds.spare_s = self._spares.least(len(self._table))
         if self._store is not None:
             self._store.remove(address)
 

@@ -166,9 +166,9 @@ async def test_frames_are_counted_by_how_near_to_their_time_they_were_made(monke
     monkeypatch.setattr(loop, "time", lambda: clock)
     timers: list[tuple[float, Callable[[], None]]] = []
     monkeypatch.setattr(loop, "call_at", lambda when, run: timers.append((when, run)))
-    ticks = [streams.stream(str(i)) for i in range(5)]
-    for tick in ticks:
-        pacer.add(tick)
+    pacer.add(streams.stream("0"))
+    for i in range(1, 5):  # one in each slot
+        pacer._slots[i][streams.stream(str(i))] = None
 
     def run_after(s: float) -> None:
         nonlocal clock
@@ -186,3 +186,17 @@ async def test_frames_are_counted_by_how_near_to_their_time_they_were_made(monke
     run_after(1.005)
     assert (Counter(pacer.frames) - before)["skipped"] == 50 * 5
     assert sum(pacer._lag.counts) == pacer.frames["on_time"] + pacer.frames["late"]
+
+
+async def test_a_slot_is_filled_before_the_next_is_begun_and_none_overflows() -> None:
+    pacer, streams = Pacer(), Streams()
+    ticks = [streams.stream(str(i)) for i in range(100)]
+    sizes = []
+    for tick in ticks:
+        pacer.add(tick)
+        sizes.append(sorted(map(len, pacer._slots), reverse=True))
+    assert sizes[15] == [16, 0, 0, 0, 0]
+    assert sizes[39] == [16, 16, 8, 0, 0]
+    assert sizes[99] == [20, 20, 20, 20, 20]
+    for tick in ticks:
+        pacer.remove(tick)

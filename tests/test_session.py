@@ -108,6 +108,9 @@ class Call:
     def speaks(self, session: Session) -> None:
         pass
 
+    def connected(self, session: Session) -> None:
+        pass
+
     def path_down(self, session: Session, path: Path) -> None:
         self.log.append(("down", path))
 
@@ -649,6 +652,9 @@ async def test_a_hang_up_at_the_end_of_the_handshake_leaves_no_stream_behind(mon
             pass
 
         def speaks(self, session: Session) -> None:
+            pass
+
+        def connected(self, session: Session) -> None:
             pass
 
     session = Session(

@@ -1,7 +1,7 @@
 """The clock of everything that is sent: each stream is called every 20 ms, on a schedule that does not drift.
 
-Streams are spread over a few slots of the 20 ms, so that their datagrams leave in small batches and not all at once;
-every slot that is used wakes the process, so there are not many.
+Streams share a few slots of the 20 ms. Every slot that is used wakes this process and those that its datagrams pass
+through, so there are not many, and one is filled before the next is begun; but not so full that its last frame is late.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ __all__ = ["FRAME_S", "Pacer"]
 FRAME_S = 0.020
 _SLOTS = 5
 _SLOT_S = FRAME_S / _SLOTS
+_ROOMY = 16  # streams in a slot; each takes about 0.1 ms
 _HOPELESS_S = 0.2
 _LATE_S = 0.005  # what every receiver's jitter buffer makes up for
 
@@ -53,11 +54,17 @@ class Pacer:
         if self._timer is None:
             self._origin = loop.time()
             self._step = 0
-        # The emptiest slot; among equals not the neighbour of the last one.
-        slot = min(range(_SLOTS), key=lambda s: (len(self._slots[s]), s * 2 % _SLOTS))
+        slot = min(range(_SLOTS), key=self._unsuited)
         self._slots[slot][tick] = None
         if self._timer is None:
             self._timer = loop.call_soon(self._run)
+
+    def _unsuited(self, slot: int) -> tuple[bool, int, int]:
+        """The least is the slot for the next stream: one in use with room in it; else the emptiest, and among equals
+        not the neighbour of the last one."""
+        streams = len(self._slots[slot])
+        roomy = 0 < streams < _ROOMY
+        return not roomy, 0 if roomy else streams, slot * 2 % _SLOTS
 
     def remove(self, tick: Tick) -> None:
         """``tick`` is not called again. Nothing happens when it was not there."""

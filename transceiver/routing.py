@@ -151,6 +151,12 @@ class Routing:
         for ssrc in session.ssrcs:
             self._by_ssrc.setdefault(ssrc, []).append(session)
 
+    def connected(self, session: Session) -> None:
+        """What the edge was told of the session's path is no longer true."""
+        path = session.ice.selected
+        if path is not None and self._by_path.get(path) is session:
+            self._path_up(session, path, self._worker_of[path])
+
     def _forget_ssrcs(self, session: Session) -> None:
         for ssrc in self._ssrcs_of.pop(session, ()):
             others = self._by_ssrc[ssrc]
@@ -161,4 +167,11 @@ class Routing:
     def _path_up(self, session: Session, path: Path, worker: bytes) -> None:
         self._worker_of[path] = worker
         ssrcs = list(session.ssrcs)
-        self.link.control(worker, "path.up", address=path.address, ufrag=session.ufrag, ssrcs=ssrcs)
+        self.link.control(
+            worker,
+            "path.up",
+            address=path.address,
+            ufrag=session.ufrag,
+            ssrcs=ssrcs,
+            spare_ms=session.spare_ms,
+        )

@@ -37,6 +37,7 @@ __all__ = ["Outbound", "Session"]
 _MAX_EVENT_BACKLOG_BYTES = 1 << 20
 _HANDSHAKE_S = 30
 _REPORT_EVERY_TICKS = 50
+_SPARE_MS = 5
 # Packets of audio for a caller that moved: a round trip of 40 ms, and the 20 ms in which it said nothing.
 _SENT_AGAIN = 3
 
@@ -52,6 +53,9 @@ class Outbound(Protocol):
 
     def speaks(self, session: Session) -> None:
         """The caller sends with another SSRC than was known."""
+
+    def connected(self, session: Session) -> None:
+        """Its media is up: how long that can wait is another than before."""
 
 
 class Session:
@@ -119,6 +123,11 @@ class Session:
             self._backlog.put(self, lambda: self._spawn(self._connect()))
 
     @property
+    def spare_ms(self) -> float:
+        """How long the caller's media may wait on its way: what is heard as PCM is heard by the session's clock."""
+        return _SPARE_MS if self._agent_type.hears == "pcm" and self._agent is not None else 0
+
+    @property
     def ssrcs(self) -> tuple[int, ...]:
         """What the caller sends with, as far as is known."""
         heard = self._receiver.reception.ssrc
@@ -181,6 +190,7 @@ class Session:
         self._agent = self._agent_type(self)
         # An agent that passes Opus on sends when it is sent to; reports are due all the same.
         self._pacer.add(self._tick)
+        self._out.connected(self)
         self._log.info("media up", agent=self._agent_name)
         if self._offer.sctp_port:
             await self._secure.open_sctp(self._offer.sctp_port, self._offer.max_message_bytes, self._on_channel)

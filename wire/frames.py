@@ -19,7 +19,8 @@ Control messages, sender first:
   {request, ufrag}, ``health`` {request}
 * transceiver -> signaling: ``session.answer`` {request, ufrag, sdp}, ``session.ended`` {request},
   ``session.refused`` {request, code, message, param}, ``health`` {request, sessions, agents}
-* transceiver -> worker: ``path.up`` {address, ufrag, ssrcs}, ``path.down`` {address}
+* transceiver -> worker: ``path.up`` {address, ufrag, ssrcs, spare_ms}, ``path.down`` {address}; ``spare_ms`` is how
+  long the media of that path may wait at the worker, 0 if it is left out
 """
 
 from __future__ import annotations
