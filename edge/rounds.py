@@ -14,9 +14,9 @@ __all__ = ["LONGEST_S", "Rounds", "Spares"]
 
 LONGEST_S = 0.005  # a datagram waits, whatever a transceiver says
 
-# Rates in datagrams a second, both ways. Below the first (some four calls) nothing waits. Up to the second, calls wait
-# for one another as long as a conversation can spare that is passed on as it comes. Beyond the third a core is loaded, and
-# every round that is saved is time for datagrams.
+# Rates in datagrams a second, both ways. Below the first (some four calls) nothing waits. Up to the second, calls
+# wait for one another as long as a conversation can spare that is passed on as it comes. Beyond the third a core is
+# loaded, and every round that is saved is time for datagrams.
 _IDLE_HZ, _SPARSE_HZ, _LOADED_HZ = 400, 25_000, 100_000
 _SPARSE_S, _USUAL_S, _LOADED_S = 0.0016, 0.0006, 0.001
 _WINDOW_S = 0.02
