@@ -33,13 +33,12 @@ def test_a_clock_on_time_changes_nothing() -> None:
 
 def test_a_clock_that_comes_late_makes_encoding_cheaper_step_by_step() -> None:
     quality, clock = running()
-    seen = [quality.settings.complexity]
+    seen = [quality.settings.bitrate_bps]
     for _ in range(10):
         clock.run(3, late_ms=12)
-        seen.append(quality.settings.complexity)
-    assert seen[:4] == [5, 3, 1, 0]
-    assert set(seen[4:]) == {0}
-    assert quality.settings.bitrate_bps < 32000
+        seen.append(quality.settings.bitrate_bps)
+    assert seen[:3] == [32000, 28000, 24000]
+    assert set(seen[3:]) == {24000}
 
 
 def test_one_stall_is_no_overload() -> None:
@@ -52,13 +51,13 @@ def test_one_stall_is_no_overload() -> None:
 def test_it_comes_back_slowly() -> None:
     quality, clock = running()
     clock.run(30, late_ms=12)
-    assert quality.settings.complexity == 0
+    assert quality.settings.bitrate_bps == 24000
     clock.run(490)
-    assert quality.settings.complexity == 0
+    assert quality.settings.bitrate_bps == 24000
     clock.run(20)
-    assert quality.settings.complexity == 1
+    assert quality.settings.bitrate_bps == 28000
     clock.run(1000)
-    assert quality.settings.complexity == 5
+    assert quality.settings == Settings()
 
 
 def test_a_pause_of_the_whole_process_is_a_new_beginning() -> None:

@@ -1,25 +1,41 @@
-"""A stock aiortc server: what comes is decoded by aiortc, and what was decoded is its outgoing track."""
+"""A stock aiortc server, as one is written for a model: what aiortc decodes is made into 24 kHz mono PCM16, which a
+model hears, and the same PCM is its outgoing track."""
 
 from __future__ import annotations
 
 import sys
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from aiohttp import web
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from av import AudioFrame
+from av.audio.resampler import AudioResampler
+
+RATE_HZ = 24000
 
 
 class Echo(MediaStreamTrack):
-    """Says the frames of ``heard``."""
+    """Says what ``heard`` says."""
 
     kind = "audio"
 
     def __init__(self, heard: MediaStreamTrack) -> None:
         super().__init__()
         self._heard = heard
+        self._resampler = AudioResampler(format="s16", layout="mono", rate=RATE_HZ)
+        self._said = 0
 
     async def recv(self) -> Any:
-        return await self._heard.recv()
+        pcm = b""
+        while not pcm:  # the first frames may fill the resampler
+            heard: Any = await self._heard.recv()
+            pcm = b"".join(frame.to_ndarray().tobytes() for frame in self._resampler.resample(heard))
+        frame = AudioFrame.from_ndarray(np.frombuffer(pcm, np.int16).reshape(1, -1), format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = RATE_HZ, self._said, Fraction(1, RATE_HZ)
+        self._said += frame.samples
+        return frame
 
 
 CALLS: set[RTCPeerConnection] = set()
