@@ -3,7 +3,7 @@
 A round costs some dozens of microseconds before it touches the first datagram, so what it handles decides what each
 datagram costs. No two rounds begin within a time that bounds what a datagram waits; what comes alone waits for nothing.
 Where all media is for agents that hear by the 20 ms clock of their call, it would wait there anyway: transceivers say
-so, and then it waits here (``spare_s``).
+so, and then it waits here (``spare_s``), but what they send by that clock does not.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ _WINDOW_S = 0.02
 
 
 class Rounds:
-    """Times are in seconds of one monotonic clock."""
+    """Times are in seconds of one monotonic clock. Where ``interruptible``, the wait is over when a transceiver says
+    something."""
 
-    __slots__ = ("_began", "_counted", "_least_s", "_since", "spare_s")
+    __slots__ = ("_began", "_counted", "_least_s", "_since", "interruptible", "spare_s")
 
     def __init__(self, now: float) -> None:
         self.spare_s = 0.0
+        self.interruptible = False
         self._began = self._since = now
         self._counted = 0
         self._least_s = 0.0
@@ -39,18 +41,21 @@ class Rounds:
         self._counted += handled
         elapsed_s = now - self._since
         if elapsed_s >= _WINDOW_S:
-            self._least_s = self._least(self._counted / elapsed_s)
+            self._decide(self._counted / elapsed_s)
             self._since, self._counted = now, 0
 
     def wait(self, now: float) -> float:
         """How long the next one waits; not at all where that is not positive."""
         return self._began + self._least_s - now
 
-    def _least(self, rate_hz: float) -> float:
+    def _decide(self, rate_hz: float) -> None:
         if rate_hz < _IDLE_HZ:
-            return 0.0
-        usual_s = _LOADED_S if rate_hz >= _LOADED_HZ else _USUAL_S if rate_hz >= _SPARSE_HZ else _SPARSE_S
-        return max(usual_s, self.spare_s)
+            self._least_s = 0.0
+        elif rate_hz < _SPARSE_HZ:
+            self._least_s = max(_SPARSE_S, self.spare_s)
+        else:
+            self._least_s = _USUAL_S if rate_hz < _LOADED_HZ else _LOADED_S
+        self.interruptible = self._least_s > _SPARSE_S
 
 
 class Spares:

@@ -26,9 +26,10 @@ from edge import apikeys, kernel
 from edge.cpufilter import attach_cpu_filter, detach_cpu_filter
 from edge.pins import Pins, PinsInUse, folder_of
 from edge.sockets import http_socket, listening, media_sockets
+from edge.spec import Spec
 from edge.steering import Steering, SteeringError
 from edge.tls import server_context
-from edge.worker import SPARE_NAME, Spec
+from edge.worker import SPARE_NAME
 from firsthop import asked, logs, metrics
 from firsthop.children import Child, Children, identity
 from firsthop.config import Config, split_address

@@ -9,15 +9,12 @@ given to it by the supervisor, and what it must know arrives as JSON on standard
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +26,7 @@ from edge.kernel import FlowStore, Shedding
 from edge.outlet import Outlet
 from edge.rounds import Rounds, Spares
 from edge.shedding import Controller
+from edge.spec import Spec
 from edge.uplink import Counts, Uplink
 from firsthop import logs, metrics
 from firsthop.following import LOOK_EVERY_S, ufrag_keys
@@ -70,40 +68,6 @@ OUTCOMES = (
     "link_full",
 )
 _CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What the supervisor tells a worker. ``lifeline`` is the pipe of ``firsthop.process.end_with``; ``socket`` is its
-    own, ``not_mine`` are the other workers', which it inherits as well; it may know ``flow_entries`` flows; ``flows``,
-    ``ssrcs`` and ``shedding`` are map descriptors, -1 without XDP; ``keys`` are those to begin with, ``key_file`` is
-    where others come."""
-
-    edge: str
-    index: int
-    cpu: int
-    lifeline: int
-    socket: int
-    not_mine: tuple[int, ...]
-    flow_entries: int
-    flows: int
-    ssrcs: int
-    shedding: int
-    metrics: tuple[str, int]
-    log: tuple[str, str]
-    transceivers: tuple[tuple[int, str], ...]
-    keys: ClusterKeys
-    key_file: str
-
-    def dump(self) -> bytes:
-        """JSON, for the worker's standard input."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return json.dumps({**fields, "keys": self.keys.dump()}).encode()
-
-    @classmethod
-    def parse(cls, text: bytes) -> Spec:
-        fields: dict[str, Any] = json.loads(text)
-        return cls(**{**fields, "keys": ClusterKeys.parse(fields["keys"])})
 
 
 class Worker:
@@ -153,10 +117,11 @@ class Worker:
             number: Uplink(context, number, endpoint, name, spec.keys, counts) for number, endpoint in spec.transceivers
         }
         self._ways: tuple[Outlet | Uplink, ...] = (self._outlet, *self._uplinks.values())
-        self._poller = zmq.Poller()
+        self._poller, self._links = zmq.Poller(), zmq.Poller()
         self._poller.register(self._socket.fileno(), zmq.POLLIN)
         for uplink in self._uplinks.values():
             self._poller.register(uplink.dealer, zmq.POLLIN)
+            self._links.register(uplink.dealer, zmq.POLLIN)
         self._recover()
 
     @property
@@ -202,8 +167,7 @@ class Worker:
         swept = looked = time.monotonic()
         handled, waits = 0, False
         while True:
-            if (wait := self._rounds.wait(time.monotonic())) > 0:
-                time.sleep(wait)
+            self._wait()
             if handled < _BUSY:
                 self._poller.poll(_WAITING_MS if waits or self.shedding else _IDLE_MS)
             now = time.monotonic()
@@ -229,6 +193,14 @@ class Worker:
                 gc.collect()
                 for address in self._table.idle(now - _IDLE_S):
                     self._forget(address)
+
+    def _wait(self) -> None:
+        """Until the next round may begin."""
+        wait_s = self._rounds.wait(time.monotonic())
+        if wait_s > 0 and self._rounds.interruptible:
+            self._links.poll(max(1, round(1000 * wait_s)))
+        elif wait_s > 0:
+            time.sleep(wait_s)
 
     def _flush(self) -> bool:
         """Passes on what waits for room; whether anything still does."""

@@ -195,8 +195,8 @@ async def test_a_slot_is_filled_before_the_next_is_begun_and_none_overflows() ->
     for tick in ticks:
         pacer.add(tick)
         sizes.append(sorted(map(len, pacer._slots), reverse=True))
-    assert sizes[15] == [16, 0, 0, 0, 0]
-    assert sizes[39] == [16, 16, 8, 0, 0]
+    assert sizes[9] == [10, 0, 0, 0, 0]
+    assert sizes[24] == [10, 10, 5, 0, 0]
     assert sizes[99] == [20, 20, 20, 20, 20]
     for tick in ticks:
         pacer.remove(tick)

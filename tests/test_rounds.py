@@ -39,6 +39,12 @@ def test_under_load_rounds_keep_their_distance(rate_hz: float, least: float) -> 
 def test_media_that_can_spare_the_time_waits_longer() -> None:
     rounds, now = under(2000, spare_s=0.004)
     assert rounds.wait(now) == pytest.approx(0.004)
+    assert rounds.interruptible
+    rounds, now = under(2000)
+    assert not rounds.interruptible
+    rounds, now = under(50_000, spare_s=0.004)  # what it would save is saved by the load already
+    assert rounds.wait(now) == pytest.approx(0.0006)
+    assert not rounds.interruptible
 
 
 def test_after_a_pause_the_first_datagrams_wait_for_nothing() -> None:

@@ -18,7 +18,7 @@ import zmq
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import until
 
-from edge.worker import Spec
+from edge.spec import Spec
 from transceiver import rtp
 from wire import address, frames, link, stun, ufrag
 from wire.frames import Data

@@ -17,7 +17,7 @@ __all__ = ["FRAME_S", "Pacer"]
 FRAME_S = 0.020
 _SLOTS = 5
 _SLOT_S = FRAME_S / _SLOTS
-_ROOMY = 16  # streams in a slot; each takes about 0.1 ms
+_ROOMY = 10  # streams in a slot; each takes about 0.1 ms
 _HOPELESS_S = 0.2
 _LATE_S = 0.005  # what every receiver's jitter buffer makes up for
 
