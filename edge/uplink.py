@@ -5,8 +5,8 @@ is there, ``link_full`` when one is there but so far behind that the batch got t
 transceiver that stands still costs its own callers their media, and nobody else a microsecond.
 
 Two times are taken of each batch: how old its oldest datagram was when ZeroMQ took it, since the kernel received it,
-and how long the link took there and back (``wire.frames``). The kernel tells the first by CLOCK_REALTIME: this is the
-only place where that clock is asked, and when it is set some ages are left out, nothing else.
+and how long the link took there and back (``wire.frames``). The kernel tells the first by CLOCK_REALTIME: when
+that clock is set some ages are left out, nothing else.
 """
 
 from __future__ import annotations

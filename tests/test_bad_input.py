@@ -185,10 +185,11 @@ def asks_for_wall_time(path: Path) -> bool:
 
 
 def test_nothing_on_the_path_of_media_asks_for_wall_time_but_the_age_of_a_batch() -> None:
-    """So a clock that is set moves nothing: tests/test_uplink.py has what it does to ages."""
+    """So a clock that is set moves nothing: tests/test_uplink.py has what it does to the ages that are told, and
+    tests/test_shedding.py to those that a core sheds by."""
     path = [file for package in ("edge", "wire", "transceiver") for file in (ROOT / package).glob("**/*.py")]
     assert len(path) > 40
     # Keys are dated for people, and a sender report tells the time (RFC 3550): nothing here goes by either.
     dated = {"wire/keys.py", "wire/rotation.py", "transceiver/session.py"}
     found = {str(file.relative_to(ROOT)) for file in path if asks_for_wall_time(file)}
-    assert found - dated == {"edge/uplink.py"}
+    assert found - dated == {"edge/uplink.py", "edge/worker.py"}
