@@ -1,10 +1,11 @@
-"""Signaling's conversation with transceivers: one request, one reply, over a DEALER each."""
+"""Signaling's conversation with transceivers, over a DEALER each: requests that have one reply, and what either side
+says unasked."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import zmq
@@ -17,6 +18,8 @@ from wire.keys import ClusterKeys
 __all__ = ["Refused", "Transceivers", "Unavailable"]
 
 _PATIENCE_S = 2.0
+
+Listener = Callable[[int, frames.Control], None]
 
 
 class Unavailable(Exception):
@@ -32,32 +35,54 @@ class Refused(Exception):
         self.param = param
 
 
-class Transceivers:
-    """Every transceiver of the configuration, by id. Links come up and come back by themselves."""
+def _nothing(transceiver: int, message: frames.Control) -> None:
+    pass
 
-    def __init__(self, peers: Iterable[tuple[int, str]], name: bytes, keys: ClusterKeys) -> None:
+
+class Transceivers:
+    """Every transceiver of the configuration, by id. Links come up and come back by themselves.
+
+    ``unasked(transceiver, message)`` has what no request asked for, ``late(transceiver, reply)`` the replies that came
+    when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks. None of them may wait.
+    """
+
+    def __init__(
+        self,
+        peers: Iterable[tuple[int, str]],
+        name: bytes,
+        keys: ClusterKeys,
+        *,
+        dealer: Callable[..., Any] = link.dealer,
+        unasked: Listener = _nothing,
+        late: Listener = _nothing,
+        gone: Callable[[int], None] | None = None,
+    ) -> None:
         self._context = zmq.asyncio.Context()
-        self._sockets: dict[int, Any] = {i: link.dealer(self._context, endpoint, name, keys) for i, endpoint in peers}
+        self._sockets: dict[int, Any] = {i: dealer(self._context, endpoint, name, keys) for i, endpoint in peers}
         self._requests = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[frames.Control]] = {}
-        self._readers = [asyncio.create_task(self._read(socket)) for socket in self._sockets.values()]
+        self._waiting: dict[int, tuple[asyncio.Future[frames.Control], Callable[[frames.Control], None] | None]] = {}
+        self._unasked, self._late = unasked, late
+        self._tasks = [asyncio.create_task(self._read(i, socket)) for i, socket in self._sockets.items()]
+        if gone is not None:
+            self._tasks += [asyncio.create_task(_watch(i, socket, gone)) for i, socket in self._sockets.items()]
 
     @property
     def ids(self) -> tuple[int, ...]:
         """Of all of them, up or not."""
         return tuple(self._sockets)
 
-    async def ask(self, transceiver: int, type_: str, **fields: Any) -> dict[str, Any]:
-        """The reply's fields. Raises Unavailable or Refused."""
-        socket = self._sockets.get(transceiver)
-        if socket is None:
-            raise Unavailable(f"transceiver {transceiver} is not in this edge's configuration")
+    async def ask(
+        self, transceiver: int, type_: str, at_once: Callable[[frames.Control], None] | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        """The reply's fields. ``at_once(reply)`` is called before any later message is read. Raises Unavailable or
+        Refused."""
         request = next(self._requests)
-        reply = self._waiting[request] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[frames.Control] = asyncio.get_running_loop().create_future()
+        self._waiting[request] = (reply, at_once)
         try:
-            await socket.send(frames.control(type_, request=request, **fields), zmq.NOBLOCK)
+            await self.tell(transceiver, type_, request=request, **fields)
             message = await asyncio.wait_for(reply, _PATIENCE_S)
-        except (zmq.Again, TimeoutError):
+        except TimeoutError:
             raise Unavailable(f"transceiver {transceiver} does not answer") from None
         finally:
             del self._waiting[request]
@@ -66,14 +91,24 @@ class Transceivers:
         answer: dict[str, Any] = message.fields
         return answer
 
+    async def tell(self, transceiver: int, type_: str, **fields: Any) -> None:
+        """Sends a message. Raises Unavailable where the transceiver is away or takes no more now."""
+        socket = self._sockets.get(transceiver)
+        if socket is None:
+            raise Unavailable(f"transceiver {transceiver} is not in this edge's configuration")
+        try:
+            await socket.send(frames.control(type_, **fields), zmq.NOBLOCK)
+        except zmq.Again:
+            raise Unavailable(f"transceiver {transceiver} does not answer") from None
+
     async def close(self) -> None:
         """Ends all links."""
-        for reader in self._readers:
-            reader.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._context.destroy(linger=0)
 
-    async def _read(self, socket: Any) -> None:
+    async def _read(self, transceiver: int, socket: Any) -> None:
         complained = False
         while True:
             said = await socket.recv()
@@ -85,6 +120,24 @@ class Transceivers:
                 complained = True
                 continue
             if isinstance(message, frames.Control):
-                reply = self._waiting.get(message.fields.pop("request", 0))
-                if reply is not None and not reply.done():
-                    reply.set_result(message)
+                self._take(transceiver, message)
+
+    def _take(self, transceiver: int, message: frames.Control) -> None:
+        request = message.fields.pop("request", None)
+        if request is None:
+            self._unasked(transceiver, message)
+            return
+        reply, at_once = self._waiting.get(request, (None, None)) if isinstance(request, int) else (None, None)
+        if reply is None or reply.done():
+            self._late(transceiver, message)
+            return
+        if at_once is not None:
+            at_once(message)
+        reply.set_result(message)
+
+
+async def _watch(transceiver: int, socket: Any, gone: Callable[[int], None]) -> None:
+    monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    while True:
+        await monitor.recv_multipart()
+        gone(transceiver)

@@ -24,7 +24,7 @@ from firsthop.errors import ConfigError
 from wire.address import pack
 from wire.ufrag import MAX_TRANSCEIVER
 
-__all__ = ["Config", "Edge", "Transceiver", "load", "nth", "rows", "split_address"]
+__all__ = ["Config", "Edge", "IceServer", "Transceiver", "load", "nth", "rows", "split_address"]
 
 PREFIX = "FIRSTHOP_"
 # Variables of the command line, which are no configuration.
@@ -121,6 +121,9 @@ def _each_process(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
     return peers
 
 
+# What stands between quotes in a header without an escape.
+_QUOTABLE = r"^[ !#-\[\]-~]*$"
+
 Address = Annotated[str, AfterValidator(_address)]
 MediaAddress = Annotated[str, AfterValidator(_one_address)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
@@ -142,6 +145,14 @@ class Peer(_Section):
     processes: int = Field(
         1, ge=1, le=256, description="so many of them, ids and last number of the endpoint counting up"
     )
+
+
+class IceServer(_Section):
+    """What WHIP clients are told of (RFC 9725 section 4.6)."""
+
+    url: str = Field(pattern=r"^(stun|stuns|turn|turns):[!-;=?-~]+$", description="such as `turn:turn.example:3478`")
+    username: str = Field("", pattern=_QUOTABLE, description="for TURN")
+    credential: str = Field("", pattern=_QUOTABLE, description="its password")
 
 
 class Edge(_Section):
@@ -168,6 +179,11 @@ class Edge(_Section):
     tls_certificate: Path | None = Field(None, description="PEM chain; with it signaling speaks HTTPS")
     tls_key: Path | None = Field(None, description="PEM key of that certificate")
     api_keys: Path = Field(Path("/etc/firsthop/api-keys"), description="bearer tokens, one a line")
+    calls_per_key: int = Field(0, ge=0, description="calls at once of one API key at this edge; 0: no limit")
+    calls_per_minute: int = Field(0, ge=0, description="new calls a minute of one API key at this edge; 0: no limit")
+    ice_servers: tuple[IceServer, ...] = Field(
+        (), description="`[[edge.ice_servers]]` with url, username, credential: what WHIP clients are told of"
+    )
     allowed_origins: tuple[str, ...] = Field(("*",), description="origins whose pages may place calls (CORS)")
     metrics: Address = Field(
         "127.0.0.1:9400",

@@ -9,105 +9,59 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import zmq
-from aiohttp import web
+from signaling_edge import CALLS, KEYS, MEDIA, SDP, TOKEN, Edge, an_edge
 from waiting import eventually
 
 from caller.offer import Offer, parse_answer
 from edge import apikeys
-from edge.signaling import MAX_BODY_BYTES, Signaling, make_app
-from edge.transceivers import Transceivers
+from edge.signaling.bodies import MAX_BODY_BYTES
 from firsthop.config import Config
 from firsthop.errors import ConfigError
-from firsthop.metrics import Tally
 from transceiver.dtls import Certificate
 from transceiver.server import Transceiver
 from wire import frames, link, ufrag
-from wire.keys import ClusterKeys
-
-DEADLINE_S = 30
-KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
-MEDIA = ("192.0.2.1", 3478)
-TOKEN = {"Authorization": "Bearer correct horse"}
-SDP = {**TOKEN, "Content-Type": "application/sdp"}
-CALLS = "/v1/realtime/calls"
 
 
 def offer() -> str:
     return Offer(Certificate.generateCertificate().fingerprint).sdp()
 
 
-class Edge:
-    """The HTTP server under test and the transceivers behind it, each on ``ipc://`` in ``directory``."""
+class RealEdge:
+    """An edge and real transceivers behind it."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, directory: Path) -> None:
-        self.http = http
-        self.url = url
-        self.directory = directory
-        self.context = zmq.Context[zmq.Socket[bytes]]()
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
         self.transceivers: dict[int, Transceiver] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.edge, name)
 
     def start(self, number: int, **settings: Any) -> Transceiver:
         config = Config(transceiver={"id": number, **settings})
-        socket = link.router(self.context, f"ipc://{self.directory}/{number}", KEYS)
+        socket = link.router(self.edge.context, f"ipc://{self.edge.directory}/{number}", KEYS)
         self.transceivers[number] = Transceiver(config, KEYS, socket)
         return self.transceivers[number]
 
     async def stop(self, number: int) -> None:
         await self.transceivers.pop(number).close()
 
-    async def ready(self, *numbers: int) -> None:
-        """Waits until exactly these transceivers answer."""
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                async with self.http.get(self.url + "/readyz") as response:
-                    body = await response.json()
-                if [int(number) for number, up in body["transceivers"].items() if up] == list(numbers):
-                    return
-                await asyncio.sleep(0.02)
-
-    async def place(self, sdp: str | bytes, *, query: str = "", **headers: str) -> tuple[int, Any, str]:
-        """Status, headers and body of a POST."""
-        async with self.http.post(self.url + CALLS + query, data=sdp, headers={**SDP, **headers}) as response:
-            return response.status, response.headers, await response.text()
-
-    async def error(self, method: str, path: str, **options: Any) -> tuple[int, Any, dict[str, Any]]:
-        """Status, headers and the error object, whose shape is always the same."""
-        async with self.http.request(method, self.url + path, **options) as response:
-            body = await response.json()
-            assert set(body) == {"error"}
-            assert set(body["error"]) == {"message", "type", "code", "param"}
-            assert body["error"]["type"] == ("server_error" if response.status >= 500 else "invalid_request_error")
-            assert body["error"]["message"]
-            return response.status, response.headers, body["error"]
-
 
 @asynccontextmanager
-async def an_edge(directory: Path, *numbers: int, origins: tuple[str, ...] = ("*",)) -> AsyncIterator[Edge]:
-    (directory / "api-keys").write_text("# people\ncorrect horse\nbattery staple # another\n")
-    transceivers = Transceivers([(n, f"ipc://{directory}/{n}") for n in numbers], b"edge/signaling", KEYS)
-    signaling = Signaling(transceivers, apikeys.load(directory / "api-keys"), KEYS, MEDIA)
-    responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
-    runner = web.AppRunner(make_app(signaling, origins, responses), access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_S)) as http:
-        edge = Edge(http, f"http://127.0.0.1:{runner.addresses[0][1]}", directory)
+async def a_real_edge(directory: Path, *numbers: int, **settings: Any) -> AsyncIterator[RealEdge]:
+    async with an_edge(directory, *numbers, **settings) as edge:
+        real = RealEdge(edge)
         try:
-            yield edge
+            yield real
         finally:
-            for number in tuple(edge.transceivers):
-                await edge.stop(number)
-            await runner.cleanup()
-            await transceivers.close()
-            edge.context.destroy(linger=0)
+            for number in tuple(real.transceivers):
+                await real.stop(number)
 
 
 @pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
-    async with an_edge(tmp_path, 1) as edge:
+async def edge(tmp_path: Path) -> AsyncIterator[RealEdge]:
+    async with a_real_edge(tmp_path, 1) as edge:
         edge.start(1)
         await edge.ready(1)
         yield edge
@@ -116,7 +70,7 @@ async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
 # --- a call ---
 
 
-async def test_an_offer_is_answered_with_201_and_a_relative_location(edge: Edge) -> None:
+async def test_an_offer_is_answered_with_201_and_a_relative_location(edge: RealEdge) -> None:
     status, headers, sdp = await edge.place(offer())
     assert status == 201
     assert headers["Content-Type"].partition(";")[0] == "application/sdp"
@@ -127,21 +81,21 @@ async def test_an_offer_is_answered_with_201_and_a_relative_location(edge: Edge)
 
 
 @pytest.mark.parametrize("content_type", ["application/sdp", "application/sdp; charset=utf-8", "Application/SDP"])
-async def test_the_content_type_may_have_parameters(edge: Edge, content_type: str) -> None:
+async def test_the_content_type_may_have_parameters(edge: RealEdge, content_type: str) -> None:
     assert (await edge.place(offer(), **{"Content-Type": content_type}))[0] == 201
 
 
 @pytest.mark.parametrize("authorization", ["Bearer correct horse", "bearer correct horse", "BEARER  battery staple "])
-async def test_every_token_of_the_list_is_taken(edge: Edge, authorization: str) -> None:
+async def test_every_token_of_the_list_is_taken(edge: RealEdge, authorization: str) -> None:
     assert (await edge.place(offer(), Authorization=authorization))[0] == 201
 
 
-async def test_a_call_may_name_its_agent(edge: Edge) -> None:
+async def test_a_call_may_name_its_agent(edge: RealEdge) -> None:
     assert (await edge.place(offer(), query="?model=echo"))[0] == 201
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-async def test_a_call_is_ended_once(edge: Edge, method: str) -> None:
+async def test_a_call_is_ended_once(edge: RealEdge, method: str) -> None:
     _, headers, _ = await edge.place(offer())
     path = headers["Location"] + ("/hangup" if method == "POST" else "")
     async with edge.http.request(method, edge.url + path, headers=TOKEN) as response:
@@ -168,7 +122,7 @@ async def test_a_call_is_ended_once(edge: Edge, method: str) -> None:
         {"Authorization": "Bearer " + "x" * 4000},
     ],
 )
-async def test_without_a_token_of_the_list_nothing_is_done(edge: Edge, headers: dict[str, str]) -> None:
+async def test_without_a_token_of_the_list_nothing_is_done(edge: RealEdge, headers: dict[str, str]) -> None:
     for method, path in (("POST", CALLS), ("POST", f"{CALLS}/rtc_x/hangup"), ("DELETE", f"{CALLS}/rtc_x")):
         status, answered, error = await edge.error(
             method, path, data=offer(), headers={"Content-Type": "application/sdp", **headers}
@@ -180,7 +134,7 @@ async def test_without_a_token_of_the_list_nothing_is_done(edge: Edge, headers: 
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "application/octet-stream", "x"])
-async def test_another_content_type_is_415(edge: Edge, content_type: str) -> None:
+async def test_another_content_type_is_415(edge: RealEdge, content_type: str) -> None:
     status, _, error = await edge.error("POST", CALLS, data=offer(), headers={**TOKEN, "Content-Type": content_type})
     assert (status, error["param"]) == (415, "content-type")
     assert "application/sdp" in error["message"]
@@ -199,28 +153,28 @@ async def test_another_content_type_is_415(edge: Edge, content_type: str) -> Non
     ],
     ids=["empty", "json", "malformed", "not text", "no audio", "no opus", "no password"],
 )
-async def test_an_offer_that_cannot_be_answered_is_400_and_says_why(edge: Edge, body: bytes, named: str) -> None:
+async def test_an_offer_that_cannot_be_answered_is_400_and_says_why(edge: RealEdge, body: bytes, named: str) -> None:
     status, _, error = await edge.error("POST", CALLS, data=body, headers=SDP)
     assert (status, error["code"], error["param"]) == (400, "invalid_offer", "sdp")
     assert named in error["message"]
     assert edge.transceivers[1].sessions == 0
 
 
-async def test_a_body_that_is_too_large_is_413(edge: Edge) -> None:
+async def test_a_body_that_is_too_large_is_413(edge: RealEdge) -> None:
     large = offer().encode() + b"a=x\r\n" * (MAX_BODY_BYTES // 5)
     status, _, error = await edge.error("POST", CALLS, data=large, headers=SDP)
     assert (status, error["param"]) == (413, "body")
     assert str(MAX_BODY_BYTES) in error["message"]
 
 
-async def test_the_largest_body_is_taken(edge: Edge) -> None:
+async def test_the_largest_body_is_taken(edge: RealEdge) -> None:
     start = offer().encode()
     whole = start + b"a=x" + b"y" * (MAX_BODY_BYTES - len(start) - 5) + b"\r\n"
     assert len(whole) == MAX_BODY_BYTES
     assert (await edge.place(whole))[0] == 201
 
 
-async def test_an_agent_that_is_not_there_is_404(edge: Edge) -> None:
+async def test_an_agent_that_is_not_there_is_404(edge: RealEdge) -> None:
     status, _, error = await edge.error("POST", CALLS + "?model=gpt", data=offer(), headers=SDP)
     assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
     assert "parrot" in error["message"]
@@ -240,14 +194,14 @@ async def test_an_agent_that_is_not_there_is_404(edge: Edge) -> None:
     ],
     ids=["empty", "short", "nonsense", "nul", "unsealed", "not ascii", "another key", "never placed"],
 )
-async def test_an_unknown_call_is_404(edge: Edge, call: str) -> None:
+async def test_an_unknown_call_is_404(edge: RealEdge, call: str) -> None:
     for method, path in (("POST", f"{CALLS}/{call}/hangup"), ("DELETE", f"{CALLS}/{call}")):
         status, _, error = await edge.error(method, path, headers=TOKEN)
         assert (status, error["code"], error["param"]) == (404, "call_id_not_found", "call_id")
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/realtime", CALLS + "/", CALLS + "/rtc_x/nothing", "/../etc/passwd"])
-async def test_an_unknown_path_is_404(edge: Edge, path: str) -> None:
+@pytest.mark.parametrize("path", ["/", "/v1", CALLS + "/", CALLS + "/rtc_x/nothing", "/../etc/passwd"])
+async def test_an_unknown_path_is_404(edge: RealEdge, path: str) -> None:
     assert (await edge.error("POST", path, headers=TOKEN))[0] == 404
 
 
@@ -261,7 +215,7 @@ async def test_an_unknown_path_is_404(edge: Edge, path: str) -> None:
     ],
 )
 async def test_another_method_is_405_and_says_which_is_allowed(
-    edge: Edge, method: str, path: str, allowed: set[str] | None
+    edge: RealEdge, method: str, path: str, allowed: set[str] | None
 ) -> None:
     status, headers, _ = await edge.error(method, path, headers=TOKEN)
     assert status == 405
@@ -271,7 +225,7 @@ async def test_another_method_is_405_and_says_which_is_allowed(
 # --- transceivers that come and go ---
 
 
-async def test_without_a_transceiver_a_call_is_503_and_works_when_it_is_back(edge: Edge) -> None:
+async def test_without_a_transceiver_a_call_is_503_and_works_when_it_is_back(edge: RealEdge) -> None:
     _, headers, _ = await edge.place(offer())
     await edge.stop(1)
     await edge.ready()
@@ -287,7 +241,7 @@ async def test_without_a_transceiver_a_call_is_503_and_works_when_it_is_back(edg
     assert (status, error["code"]) == (404, "call_id_not_found")
 
 
-async def test_readyz_says_which_transceiver_is_away_and_healthz_does_not_care(edge: Edge) -> None:
+async def test_readyz_says_which_transceiver_is_away_and_healthz_does_not_care(edge: RealEdge) -> None:
     await edge.stop(1)
     await edge.ready()
     async with edge.http.get(edge.url + "/readyz") as response:
@@ -299,7 +253,7 @@ async def test_readyz_says_which_transceiver_is_away_and_healthz_does_not_care(e
 
 
 async def test_a_full_transceiver_is_503(tmp_path: Path) -> None:
-    async with an_edge(tmp_path, 1) as edge:
+    async with a_real_edge(tmp_path, 1) as edge:
         edge.start(1, max_sessions=2)
         await edge.ready(1)
         assert [(await edge.place(offer()))[0] for _ in range(2)] == [201, 201]
@@ -309,7 +263,7 @@ async def test_a_full_transceiver_is_503(tmp_path: Path) -> None:
 
 
 async def test_calls_are_spread_and_pass_by_those_that_are_full_or_away(tmp_path: Path) -> None:
-    async with an_edge(tmp_path, 1, 2, 3) as edge:
+    async with a_real_edge(tmp_path, 1, 2, 3) as edge:
         edge.start(1, max_sessions=1)
         edge.start(2)
         await edge.ready(1, 2)
@@ -321,7 +275,7 @@ async def test_calls_are_spread_and_pass_by_those_that_are_full_or_away(tmp_path
                 assert response.status == 200
 
 
-async def test_a_call_of_a_transceiver_that_is_not_configured_is_503(edge: Edge) -> None:
+async def test_a_call_of_a_transceiver_that_is_not_configured_is_503(edge: RealEdge) -> None:
     call = ufrag.call_id(ufrag.seal(2, 1, KEYS.ufrag[1]))
     status, _, error = await edge.error("DELETE", f"{CALLS}/{call}", headers=TOKEN)
     assert (status, error["code"]) == (503, "transceiver_away")
@@ -340,7 +294,7 @@ async def test_a_transceiver_that_talks_nonsense_is_away(
     tmp_path: Path, reply: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge.transceivers._PATIENCE_S", 0.3)
-    async with an_edge(tmp_path, 1) as edge:
+    async with a_real_edge(tmp_path, 1) as edge:
         router = link.router(edge.context, f"ipc://{tmp_path}/1", KEYS)
         try:
             asked = asyncio.ensure_future(edge.error("POST", CALLS, data=offer(), headers=SDP))
@@ -357,7 +311,7 @@ async def test_a_transceiver_that_talks_nonsense_is_away(
 # --- CORS ---
 
 
-async def test_a_preflight_allows_what_sdks_send(edge: Edge) -> None:
+async def test_a_preflight_allows_what_sdks_send(edge: RealEdge) -> None:
     headers = {
         "Origin": "https://app.example",
         "Access-Control-Request-Method": "POST",
@@ -372,7 +326,7 @@ async def test_a_preflight_allows_what_sdks_send(edge: Edge) -> None:
         assert response.headers["Vary"] == "Origin"
 
 
-async def test_a_page_may_read_the_location_and_every_error(edge: Edge) -> None:
+async def test_a_page_may_read_the_location_and_every_error(edge: RealEdge) -> None:
     origin = {"Origin": "https://app.example"}
     _, headers, _ = await edge.place(offer(), **origin)
     answers = [headers]
@@ -384,7 +338,7 @@ async def test_a_page_may_read_the_location_and_every_error(edge: Edge) -> None:
 
 
 async def test_an_origin_that_is_not_allowed_gets_no_permission(tmp_path: Path) -> None:
-    async with an_edge(tmp_path, 1, origins=("https://app.example",)) as edge:
+    async with a_real_edge(tmp_path, 1, allowed_origins=("https://app.example",)) as edge:
         for origin, allowed in (
             ("https://app.example", True),
             ("https://evil.example", False),
@@ -430,7 +384,7 @@ def test_tokens_are_not_kept_in_the_clear(tmp_path: Path) -> None:
     ],
 )
 async def test_a_control_message_with_wrong_fields_is_refused_and_the_next_is_served(
-    edge: Edge, fields: dict[str, object]
+    edge: RealEdge, fields: dict[str, object]
 ) -> None:
     peer = link.dealer(edge.context, f"ipc://{edge.directory}/1", b"edge/other", KEYS)
     good = {"request": 1, "offer": offer(), "agent": "", "media": ["192.0.2.1", 3478]}

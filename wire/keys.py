@@ -25,6 +25,8 @@ from typing import Any, Protocol
 
 import zmq
 import zmq.utils.z85
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from wire.ufrag import MAX_KEY_ID
 
@@ -62,6 +64,10 @@ class ClusterKeys:
         """
         secret = zmq.utils.z85.encode(hashlib.blake2b(self.link, digest_size=32, person=b"firsthop-link").digest())
         return zmq.curve_public(secret), secret
+
+    def client_secrets(self) -> bytes:
+        """32 bytes that seal ephemeral API keys (HKDF, RFC 5869): the same at every edge, while ufrag keys rotate."""
+        return HKDF(SHA256(), length=32, salt=None, info=b"firsthop client secrets 1").derive(self.link)
 
 
 class Log(Protocol):

@@ -19,12 +19,25 @@ import zmq
 
 from wire.keys import ClusterKeys
 
-__all__ = ["HIGH_WATER", "MEDIA_HIGH_WATER", "Presence", "dealer", "media_dealer", "router"]
+__all__ = [
+    "EVENT_HIGH_WATER",
+    "HIGH_WATER",
+    "MAX_EVENT_BYTES",
+    "MEDIA_HIGH_WATER",
+    "Presence",
+    "dealer",
+    "event_dealer",
+    "media_dealer",
+    "router",
+]
 
 HIGH_WATER = 1000  # messages of signaling's: requests, and nothing that gets old
 MEDIA_HIGH_WATER = 32
 _BUFFER_BYTES = 128 << 10  # the kernel takes it twice, for what it costs itself
 _MAX_MESSAGE_BYTES = 4 << 20
+EVENT_HIGH_WATER = 64  # messages of events: as large as images are, so few
+MAX_EVENT_BYTES = 16 << 20  # the text of one event; a message has a little more
+_MAX_EVENT_MESSAGE_BYTES = MAX_EVENT_BYTES + (64 << 10)
 _HEARTBEAT_MS = 2000
 _DEAD_AFTER_MS = 6000
 
@@ -35,7 +48,8 @@ def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
         # ZeroMQ would unlink the other's socket and take its place without a word.
         raise zmq.ZMQError(errno.EADDRINUSE)
     sock = context.socket(zmq.ROUTER)
-    _common(sock, MEDIA_HIGH_WATER)
+    # One limit for all who connect, who hold the cluster's secrets: events are the largest.
+    _common(sock, MEDIA_HIGH_WATER, _MAX_EVENT_MESSAGE_BYTES)
     # A worker that was killed comes back under its name before the old connection is known to be dead.
     sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
     # Say so when a worker is gone or full, instead of dropping in silence.
@@ -55,6 +69,11 @@ def dealer(context: zmq.Context[Any], endpoint: str, identity: bytes, keys: Clus
     """An edge process's end; it connects, and connects again, by itself. Sending to a transceiver that is away
     raises zmq.Again at once instead of queueing for a process that may never be back."""
     return _connected(_dealer(context, HIGH_WATER, identity), endpoint, keys)
+
+
+def event_dealer(context: zmq.Context[Any], endpoint: str, identity: bytes, keys: ClusterKeys) -> Any:
+    """The same for the events of sessions. zmq.Again may also mean that they are not taken as fast as they come."""
+    return _connected(_dealer(context, EVENT_HIGH_WATER, identity, _MAX_EVENT_MESSAGE_BYTES), endpoint, keys)
 
 
 def media_dealer(context: zmq.Context[Any], endpoint: str, identity: bytes, keys: ClusterKeys) -> tuple[Any, Presence]:
@@ -81,9 +100,9 @@ class Presence:
             self._there = int.from_bytes(event[:2], sys.byteorder) == zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
-def _dealer(context: zmq.Context[Any], high_water: int, identity: bytes) -> Any:
+def _dealer(context: zmq.Context[Any], high_water: int, identity: bytes, most_bytes: int = _MAX_MESSAGE_BYTES) -> Any:
     sock = context.socket(zmq.DEALER)
-    _common(sock, high_water)
+    _common(sock, high_water, most_bytes)
     sock.setsockopt(zmq.IDENTITY, identity)
     sock.setsockopt(zmq.IMMEDIATE, 1)
     sock.setsockopt(zmq.RECONNECT_IVL, 50)
@@ -105,14 +124,14 @@ def _answers(path: str) -> bool:
         return probe.connect_ex(path) == 0
 
 
-def _common(sock: zmq.Socket[bytes], high_water: int) -> None:
+def _common(sock: zmq.Socket[bytes], high_water: int, most_bytes: int) -> None:
     for option, value in (
         (zmq.LINGER, 0),
         (zmq.SNDHWM, high_water),
         (zmq.RCVHWM, high_water),
         (zmq.SNDBUF, _BUFFER_BYTES),
         (zmq.RCVBUF, _BUFFER_BYTES),
-        (zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES),
+        (zmq.MAXMSGSIZE, most_bytes),
         (zmq.HEARTBEAT_IVL, _HEARTBEAT_MS),
         (zmq.HEARTBEAT_TIMEOUT, _DEAD_AFTER_MS),
         (zmq.HANDSHAKE_IVL, 5000),

@@ -1,0 +1,75 @@
+"""What is on its way to one WebSocket: bounded, in order, and with an end that comes after it or cuts it off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+__all__ = ["Ending", "Feed"]
+
+_MOST = 256
+_MOST_BYTES = 4 << 20
+_TOO_SLOW = 1013  # "try again later", IANA's WebSocket close codes
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A close code (RFC 6455 section 7.4) and the reason beside it."""
+
+    code: int
+    reason: str
+
+
+class Feed:
+    """At most 256 events or 4 MiB of them; one alone may be larger. One more, and the reader is too slow: what waits is
+    dropped and it is cut off."""
+
+    def __init__(self, most: int = _MOST, most_bytes: int = _MOST_BYTES) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        self._waiting: deque[str] = deque()
+        self._characters = 0
+        self._ending: Ending | None = None
+        self._news = asyncio.Event()
+        self.was_cut = asyncio.Event()
+
+    @property
+    def ending(self) -> Ending | None:
+        """Set once nothing more will come."""
+        return self._ending
+
+    def put(self, event: str) -> None:
+        """Queues an event, unless it ended."""
+        if self._ending is not None:
+            return
+        full = len(self._waiting) >= self._most or self._characters + len(event) > self._most_bytes
+        if full and self._waiting:
+            self.cut(Ending(_TOO_SLOW, "events were not read in time"))
+            return
+        self._waiting.append(event)
+        self._characters += len(event)
+        self._news.set()
+
+    def end(self, ending: Ending) -> None:
+        """Nothing comes after what waits."""
+        self._ending = self._ending or ending
+        self._news.set()
+
+    def cut(self, ending: Ending) -> None:
+        """Nothing comes any more, not even what waits."""
+        self._ending = self._ending or ending
+        self._waiting.clear()
+        self._characters = 0
+        self._news.set()
+        self.was_cut.set()
+
+    async def get(self) -> str | None:
+        """The next event; None at the end."""
+        while not self._waiting:
+            if self._ending is not None:
+                return None
+            self._news.clear()
+            await self._news.wait()
+        event = self._waiting.popleft()
+        self._characters -= len(event)
+        return event

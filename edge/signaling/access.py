@@ -1,0 +1,90 @@
+"""Who asks: the holder of an API key, or of an ephemeral key that one of them had made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from edge.apikeys import ApiKeys
+from edge.signaling.errors import Refusal, unauthorized
+from edge.signaling.tokens import PREFIX, ExpiredError, ForgedError, Token, Tokens
+
+__all__ = ["KEY_PROTOCOL", "Access", "Caller", "offered_protocols"]
+
+# Browsers cannot set a WebSocket's headers: their key comes as one of the subprotocols that they offer.
+KEY_PROTOCOL = "openai-insecure-api-key."
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """``key`` is the id of the API key that answers for it, ``token`` the ephemeral key that was shown, if one was."""
+
+    key: str
+    token: Token | None = None
+
+    @property
+    def token_id(self) -> str:
+        """Of the ephemeral key; "" for an API key."""
+        return self.token.id if self.token else ""
+
+    def model(self, asked: str) -> str:
+        """The model that it gets. Raises Refusal where its ephemeral key is for another."""
+        if self.token is None or not self.token.model:
+            return asked
+        if asked and asked != self.token.model:
+            message = f"This ephemeral key is for the model {self.token.model} and does not have access to {asked}."
+            raise Refusal(403, message, code="model_not_found", param="model")
+        return self.token.model
+
+
+class Access:
+    """Knows the API keys, and opens ephemeral ones; ``clock`` gives seconds since 1970."""
+
+    def __init__(self, api_keys: ApiKeys, tokens: Tokens, clock: Callable[[], float] = time.time) -> None:
+        self._api_keys = api_keys
+        self._tokens = tokens
+        self.clock = clock
+
+    def caller(self, request: web.Request) -> Caller:
+        """By the request's Authorization or subprotocol. Raises Refusal, 401."""
+        scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
+        shown = shown.strip() if scheme.lower() == "bearer" else ""
+        if not shown:
+            offered = [p.removeprefix(KEY_PROTOCOL) for p in offered_protocols(request) if p.startswith(KEY_PROTOCOL)]
+            shown = offered[0] if offered else ""
+        if not shown:
+            raise unauthorized("You didn't provide an API key: send Authorization: Bearer and one of this edge's keys.")
+        key = self._api_keys.find(shown)
+        if key is not None:
+            return Caller(key)
+        if not shown.startswith(PREFIX):
+            raise unauthorized("Incorrect API key provided: it is not one of this edge's keys.")
+        try:
+            token = self._tokens.open(shown, self.clock())
+        except ForgedError:
+            raise unauthorized("Incorrect ephemeral key provided: no edge of this cluster made it.") from None
+        except ExpiredError:
+            raise unauthorized("The ephemeral key has expired: make another.", "token_expired") from None
+        if not self._api_keys.has(token.key):
+            raise unauthorized("Incorrect ephemeral key provided: the API key that made it is no longer valid.")
+        return Caller(token.key, token)
+
+    def holder(self, request: web.Request) -> Caller:
+        """The same where ephemeral keys are not enough. Raises Refusal."""
+        caller = self.caller(request)
+        if caller.token is not None:
+            raise unauthorized("An ephemeral key cannot do this: use an API key.")
+        return caller
+
+    def make(self, caller: Caller, model: str, session: dict[str, object], seconds: int) -> tuple[str, int]:
+        """An ephemeral key on the caller's account, and when it expires. Raises ValueError for a session too large."""
+        token = Token(caller.key, model, session, int(self.clock()) + seconds)
+        return self._tokens.make(token), token.expires_at
+
+
+def offered_protocols(request: web.Request) -> list[str]:
+    """The WebSocket subprotocols that a client offers, in its order (RFC 6455 section 11.3.4)."""
+    return [p.strip() for line in request.headers.getall("Sec-WebSocket-Protocol", []) for p in line.split(",")]

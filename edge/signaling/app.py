@@ -1,0 +1,121 @@
+"""The application without a socket: which path is whose, what pages may do (CORS), and errors in one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from edge.apikeys import ApiKeys
+from edge.events import Events
+from edge.feed import Ending
+from edge.signaling import calls, client_secrets, openapi, sockets, whip
+from edge.signaling.access import Access
+from edge.signaling.bodies import MAX_BODY_BYTES
+from edge.signaling.calls import Calls
+from edge.signaling.client_secrets import ClientSecrets
+from edge.signaling.errors import Refusal
+from edge.signaling.health import Health
+from edge.signaling.ledger import Ledger
+from edge.signaling.placing import Placing
+from edge.signaling.sockets import Sockets
+from edge.signaling.tokens import Tokens
+from edge.signaling.whip import Whip
+from edge.transceivers import Transceivers
+from firsthop import logs
+from firsthop.config import Edge, split_address
+from firsthop.metrics import Tally
+from wire.keys import ClusterKeys
+
+__all__ = ["make_app"]
+
+_CORS = {
+    "Access-Control-Expose-Headers": "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch",
+    "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",
+    # The star is no Authorization, and older browsers know no star.
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, X-OpenAI-Agents-SDK, OpenAI-Beta, "
+    "OpenAI-Organization, OpenAI-Project, OpenAI-Safety-Identifier, *",
+    "Access-Control-Max-Age": "600",
+}
+
+
+def _cors(allowed: tuple[str, ...]) -> Middleware:
+    @web.middleware
+    async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if request.method == "OPTIONS" and request.match_info.http_exception is not None:
+            response: web.StreamResponse = web.Response(status=204)
+        else:
+            response = await handler(request)
+        if response.prepared:
+            return response  # a WebSocket that was
+        if origin and ("*" in allowed or origin in allowed):
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers.update(_CORS)
+        response.headers["Vary"] = "Origin"
+        return response
+
+    return cors
+
+
+def _errors_as_json(responses: Tally) -> Middleware:
+    @web.middleware
+    async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response: web.StreamResponse
+        try:
+            response = await handler(request)
+        except Refusal as e:
+            response = e.response()
+        except web.HTTPRequestEntityTooLarge:
+            response = Refusal(413, f"the body is larger than {MAX_BODY_BYTES} bytes", param="body").response()
+        except web.HTTPException as e:
+            response = Refusal(e.status, f"{request.method} {request.path}: {e.reason}").response()
+            if "Allow" in e.headers:
+                response.headers["Allow"] = e.headers["Allow"]
+        except Exception:
+            logs.get().exception("request failed", path=request.path)
+            response = Refusal(500, "this is our fault and has been logged").response()
+        responses[str(response.status)] += 1
+        return response
+
+    return errors
+
+
+def make_app(
+    edge: Edge,
+    transceivers: Transceivers,
+    events: Events,
+    ledger: Ledger,
+    api_keys: ApiKeys,
+    keys: Callable[[], ClusterKeys],
+    responses: Tally,
+) -> web.Application:
+    """``keys`` gives the cluster's keys of the moment; ``responses`` counts by status."""
+    access = Access(api_keys, Tokens(keys().client_secrets()))
+    placing = Placing(transceivers.ids, ledger)
+    on_calls = Calls(transceivers, access, placing, ledger, keys, split_address(edge.advertise or edge.media))
+    on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins)
+    on_whip = Whip(access, on_calls, edge.ice_servers)
+    health = Health(transceivers)
+
+    async def on_shutdown(_: web.Application) -> None:
+        events.end_all(Ending(1012, "this edge restarts: connect again"))
+
+    app = web.Application(
+        middlewares=[_cors(edge.allowed_origins), _errors_as_json(responses)], client_max_size=MAX_BODY_BYTES
+    )
+    app.on_shutdown.append(on_shutdown)
+    app.router.add_post(client_secrets.PATH, ClientSecrets(access).create)
+    app.router.add_post(calls.PATH, on_calls.place_call)
+    app.router.add_post(calls.PATH + "/{call}/hangup", on_calls.end_call)
+    app.router.add_delete(calls.PATH + "/{call}", on_calls.end_call)
+    app.router.add_get(sockets.PATH, on_sockets.connect, allow_head=False)
+    app.router.add_post(whip.PATH, on_whip.publish)
+    app.router.add_options(whip.PATH, on_whip.options)
+    app.router.add_patch(whip.PATH + "/{call}", on_whip.patch)
+    app.router.add_delete(whip.PATH + "/{call}", on_calls.end_call)
+    app.router.add_get("/openapi.json", openapi.serve)
+    app.router.add_get("/healthz", health.alive)
+    app.router.add_get("/readyz", health.ready)
+    return app

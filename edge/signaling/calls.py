@@ -1,0 +1,115 @@
+"""Calls over WebRTC: an offer is answered, a call is ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from edge.signaling.access import Access, Caller
+from edge.signaling.bodies import Offer, model_name, read_offer
+from edge.signaling.errors import Refusal, refused, unavailable
+from edge.signaling.ledger import Ledger
+from edge.signaling.placing import Placing
+from edge.transceivers import Refused, Transceivers, Unavailable
+from wire.keys import ClusterKeys
+from wire.ufrag import call_id, open_sealed, ufrag_of_call
+
+__all__ = ["PATH", "Answer", "Calls", "call_not_found"]
+
+PATH = "/v1/realtime/calls"
+_MAX_DCID = 65534  # RFC 8832 section 6: 65535 is no stream
+
+
+class Answer:
+    """What a placed call gives: its public id and the SDP answer."""
+
+    def __init__(self, call: str, sdp: str) -> None:
+        self.call = call
+        self.sdp = sdp
+
+
+class Calls:
+    """The handlers. ``media`` is the host and port that answers name, ``keys`` gives the keys that open call ids."""
+
+    def __init__(
+        self,
+        transceivers: Transceivers,
+        access: Access,
+        placing: Placing,
+        ledger: Ledger,
+        keys: Callable[[], ClusterKeys],
+        media: tuple[str, int],
+    ) -> None:
+        self._transceivers = transceivers
+        self._access = access
+        self._placing = placing
+        self._ledger = ledger
+        self._keys = keys
+        self._media = media
+
+    async def place_call(self, request: web.Request) -> web.Response:
+        """``POST /v1/realtime/calls``: 201 with the answer and a relative Location."""
+        caller = self._access.caller(request)
+        dcid = _dcid(request.query.get("dcid"))
+        offer = await read_offer(request)
+        answer = await self.place(caller, offer, request.query.get("model", ""), dcid)
+        headers = {"Location": f"{PATH}/{answer.call}"}
+        return web.Response(status=201, text=answer.sdp, content_type="application/sdp", headers=headers)
+
+    async def place(self, caller: Caller, offer: Offer, model: str, dcid: int | None = None) -> Answer:
+        """Has a transceiver answer. What an ephemeral key says of the session stands. Raises Refusal."""
+        session = {**offer.session, **(caller.token.session if caller.token else {})}
+        asked = model_name(model) or offer.session.get("model", "")
+        agent = caller.model(asked) or session.get("model", "")
+        if dcid is not None:
+            session["dcid"] = dcid
+        fields: dict[str, Any] = {"offer": offer.sdp, "agent": agent, "media": list(self._media)}
+        if session:
+            fields["session"] = session
+        _, reply = await self._placing.place(
+            caller, lambda transceiver: self._transceivers.ask(transceiver, "session.offer", **fields)
+        )
+        return Answer(call_id(str(reply["ufrag"])), str(reply["sdp"]))
+
+    async def end_call(self, request: web.Request) -> web.Response:
+        """``POST .../hangup`` and ``DELETE``: 200."""
+        caller = self._access.caller(request)
+        transceiver, ufrag = self.find(request.match_info["call"], caller)
+        try:
+            await self._transceivers.ask(transceiver, "session.end", ufrag=ufrag)
+        except Refused as e:
+            if e.code == "call_id_not_found":
+                self._ledger.ended(ufrag)
+            raise refused(e) from None
+        except Unavailable as e:
+            raise unavailable(e) from None
+        self._ledger.ended(ufrag)
+        return web.Response(status=200)
+
+    def find(self, call: str, caller: Caller) -> tuple[int, str]:
+        """The transceiver that holds ``call``, and its ufrag. An ephemeral key sees only calls that it placed itself,
+        at this edge. Raises Refusal."""
+        sealed = ufrag_of_call(call)
+        route = open_sealed(sealed, self._keys().ufrag) if sealed else None
+        if sealed is None or route is None:
+            raise call_not_found()
+        if caller.token is not None:
+            held = self._ledger.get(sealed.decode())
+            if held is None or held.token != caller.token.id:
+                raise call_not_found()
+        return route.transceiver, sealed.decode()
+
+
+def call_not_found() -> Refusal:
+    """404."""
+    return Refusal(404, "no such call", code="call_id_not_found", param="call_id")
+
+
+def _dcid(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= _MAX_DCID):
+        raise Refusal(400, f"Invalid value for 'dcid': 0 to {_MAX_DCID}.", code="invalid_value", param="dcid")
+    return int(text)

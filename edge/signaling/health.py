@@ -1,0 +1,61 @@
+"""Whether this process runs, whether calls would find a transceiver, and whether the ledger is true."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Never
+
+from aiohttp import web
+
+from edge.signaling.ledger import Ledger
+from edge.transceivers import Refused, Transceivers, Unavailable
+
+__all__ = ["Health", "keep_true"]
+
+_AUDIT_EVERY_S = 5.0
+
+
+class Health:
+    """The handlers."""
+
+    def __init__(self, transceivers: Transceivers) -> None:
+        self._transceivers = transceivers
+
+    async def alive(self, _: web.Request) -> web.Response:
+        """``/healthz``: this process runs."""
+        return web.Response(text="ok\n")
+
+    async def ready(self, _: web.Request) -> web.Response:
+        """``/readyz``: a call placed now would find a transceiver."""
+        asked = (self._transceivers.ask(i, "health") for i in self._transceivers.ids)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        up = [i for i, a in zip(self._transceivers.ids, answers, strict=True) if not isinstance(a, BaseException)]
+        body = {"ready": bool(up), "transceivers": {str(i): i in up for i in self._transceivers.ids}}
+        return web.json_response(body, status=200 if up else 503, headers=None if up else {"Retry-After": "2"})
+
+
+async def keep_true(ledger: Ledger, transceivers: Transceivers, every_s: float = _AUDIT_EVERY_S) -> Never:
+    """Asks every few seconds how many sessions there are, and ends those that a process before this one left without
+    their sockets."""
+    orphans = {i: [u for u in ledger.of(i) if (held := ledger.get(u)) and held.socket] for i in transceivers.ids}
+    while True:
+        for i in transceivers.ids:
+            stood = ledger.of(i)
+            if not stood:
+                continue
+            try:
+                while orphans[i]:
+                    await _end(transceivers, i, orphans[i][-1])
+                    ledger.ended(orphans[i].pop())
+                sessions = (await transceivers.ask(i, "health")).get("sessions")
+            except (Refused, Unavailable):
+                continue
+            if isinstance(sessions, int):
+                ledger.reconcile(stood, sessions)
+        await asyncio.sleep(every_s)
+
+
+async def _end(transceivers: Transceivers, transceiver: int, ufrag: str) -> None:
+    with suppress(Refused):  # it is over
+        await transceivers.ask(transceiver, "session.end", ufrag=ufrag)

@@ -1,0 +1,256 @@
+"""``/openapi.json``: these endpoints as an OpenAPI 3.1 document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+__all__ = ["document", "serve"]
+
+_ERROR = {"$ref": "#/components/schemas/Error"}
+_SESSION = {"$ref": "#/components/schemas/Session"}
+_TEXT = {"type": "string"}
+_MODEL = {"type": "string", "maxLength": 128, "pattern": "^[!-~]*$"}
+_WHY = {
+    400: "The request cannot be understood",
+    401: "No valid key",
+    403: "The key does not allow this",
+    404: "No such model or call",
+    412: "If-Match names an ICE session of the past",
+    413: "The body is too large",
+    415: "The body is of another type",
+    422: "ICE restarts are not supported",
+    426: "Only for WebSockets",
+    428: "If-Match is missing",
+    429: "The API key has as many calls as it may",
+    500: "A fault of this edge",
+    502: "The transceiver refused for a reason of its own",
+    503: "No transceiver answers, or all are full",
+}
+
+
+def _answers(*codes: int, **good: dict[str, Any]) -> dict[str, Any]:
+    """Responses: ``_200=...`` for those that succeed, and the errors, all of one shape."""
+    answers = {name.removeprefix("_"): response for name, response in good.items()}
+    for code in sorted({*codes, 400, 500}):
+        answers[str(code)] = {"description": _WHY[code], "content": {"application/json": {"schema": _ERROR}}}
+        if code in (429, 503):
+            answers[str(code)]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    return answers
+
+
+def _query(name: str, schema: Mapping[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+
+def _path(name: str, schema: Mapping[str, Any] = _TEXT) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _placed(*headers: str) -> dict[str, Any]:
+    return {
+        "description": "The SDP answer",
+        "headers": {name: {"schema": _TEXT} for name in ("Location", *headers)},
+        "content": {"application/sdp": {"schema": _TEXT}},
+    }
+
+
+_OVER = {"description": "The call is over"}
+_SDP_BODY = {"required": True, "content": {"application/sdp": {"schema": _TEXT}}}
+_MULTIPART = {
+    "schema": {"type": "object", "required": ["sdp"], "properties": {"sdp": _TEXT, "session": _SESSION}},
+    "encoding": {"sdp": {"contentType": "application/sdp"}, "session": {"contentType": "application/json"}},
+}
+_PATHS: dict[str, Any] = {
+    "/v1/realtime/client_secrets": {
+        "post": {
+            "operationId": "createClientSecret",
+            "summary": "Make an ephemeral key",
+            "requestBody": {
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ClientSecretRequest"}}}
+            },
+            "responses": _answers(
+                401,
+                413,
+                415,
+                _200={
+                    "description": "The ephemeral key",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ClientSecret"}}},
+                },
+            ),
+        }
+    },
+    "/v1/realtime/calls": {
+        "post": {
+            "operationId": "createCall",
+            "summary": "Place a call over WebRTC",
+            "parameters": [
+                _query("model", _MODEL, "the agent; without, the ephemeral key's or the configuration's"),
+                _query(
+                    "dcid",
+                    {"type": "integer", "minimum": 0, "maximum": 65534},
+                    "the event channel's id, if negotiated",
+                ),
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {"application/sdp": {"schema": _TEXT}, "multipart/form-data": _MULTIPART},
+            },
+            "responses": _answers(401, 403, 404, 413, 415, 429, 502, 503, _201=_placed()),
+        }
+    },
+    "/v1/realtime/calls/{call_id}/hangup": {
+        "post": {
+            "operationId": "hangUpCall",
+            "summary": "End a call",
+            "parameters": [_path("call_id")],
+            "responses": _answers(401, 404, 502, 503, _200=_OVER),
+        }
+    },
+    "/v1/realtime/calls/{call_id}": {
+        "delete": {
+            "operationId": "deleteCall",
+            "summary": "End a call",
+            "parameters": [_path("call_id")],
+            "responses": _answers(401, 404, 502, 503, _200=_OVER),
+        }
+    },
+    "/v1/realtime": {
+        "get": {
+            "operationId": "connect",
+            "summary": "Open a WebSocket: a session over it, or the events of a call",
+            "description": "A key may come as a subprotocol, `openai-insecure-api-key.<key>` beside `realtime`.",
+            "parameters": [
+                _query("model", _MODEL, "the agent of a new session"),
+                _query("call_id", _TEXT, "the call whose events are wanted; not with an ephemeral key"),
+            ],
+            "responses": _answers(
+                401, 403, 404, 426, 429, 502, 503, _101={"description": "Realtime API events as text, both ways"}
+            ),
+        }
+    },
+    "/whip/{model}": {
+        "post": {
+            "operationId": "whipPost",
+            "summary": "Place a call as WHIP clients do (RFC 9725)",
+            "parameters": [_path("model", {**_MODEL, "minLength": 1})],
+            "requestBody": _SDP_BODY,
+            "responses": _answers(401, 403, 404, 413, 415, 429, 502, 503, _201=_placed("ETag", "Link")),
+        },
+        "options": {
+            "operationId": "whipOptions",
+            "summary": "What may be posted",
+            "security": [],
+            "parameters": [_path("model", {**_MODEL, "minLength": 1})],
+            "responses": {
+                "204": {"description": "Accept-Post tells", "headers": {"Accept-Post": {"schema": _TEXT}}},
+            },
+        },
+    },
+    "/whip/{model}/{call_id}": {
+        "patch": {
+            "operationId": "whipPatch",
+            "summary": "Trickled candidates, which are acknowledged and not needed",
+            "parameters": [
+                _path("model", {**_MODEL, "minLength": 1}),
+                _path("call_id"),
+                {"name": "If-Match", "in": "header", "required": False, "schema": _TEXT},
+            ],
+            "requestBody": {"required": True, "content": {"application/trickle-ice-sdpfrag": {"schema": _TEXT}}},
+            "responses": _answers(401, 404, 412, 413, 415, 422, 428, _204={"description": "Taken"}),
+        },
+        "delete": {
+            "operationId": "whipDelete",
+            "summary": "End a call",
+            "parameters": [_path("model", {**_MODEL, "minLength": 1}), _path("call_id")],
+            "responses": _answers(401, 404, 502, 503, _200=_OVER),
+        },
+    },
+    "/healthz": {
+        "get": {
+            "operationId": "alive",
+            "summary": "This process runs",
+            "security": [],
+            "responses": {"200": {"description": "It does", "content": {"text/plain": {"schema": _TEXT}}}},
+        }
+    },
+    "/readyz": {
+        "get": {
+            "operationId": "ready",
+            "summary": "A call placed now would find a transceiver",
+            "security": [],
+            "responses": {
+                code: {"description": what, "content": {"application/json": {"schema": {"type": "object"}}}}
+                for code, what in (("200", "It would"), ("503", "It would not"))
+            },
+        }
+    },
+}
+_SCHEMAS: dict[str, Any] = {
+    "Error": {
+        "type": "object",
+        "required": ["error"],
+        "additionalProperties": False,
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "code", "param"],
+                "additionalProperties": False,
+                "properties": {
+                    "message": {"type": "string", "minLength": 1},
+                    "type": {"enum": ["invalid_request_error", "requests", "server_error"]},
+                    "code": {"type": ["string", "null"]},
+                    "param": {"type": ["string", "null"]},
+                },
+            }
+        },
+    },
+    "Session": {
+        "type": "object",
+        "description": "The Realtime API's session configuration. The transceiver judges what is not named here.",
+        "properties": {"type": {"enum": ["realtime", "transcription"]}, "model": _MODEL},
+    },
+    "ClientSecretRequest": {
+        "type": "object",
+        "properties": {
+            "expires_after": {
+                "type": ["object", "null"],
+                "properties": {
+                    "anchor": {"const": "created_at"},
+                    "seconds": {"type": "integer", "minimum": 10, "maximum": 7200, "default": 600},
+                },
+            },
+            "session": {"anyOf": [_SESSION, {"type": "null"}]},
+        },
+    },
+    "ClientSecret": {
+        "type": "object",
+        "required": ["value", "expires_at", "session"],
+        "properties": {
+            "value": {"type": "string", "pattern": "^ek_"},
+            "expires_at": {"type": "integer", "description": "seconds since 1970"},
+            "session": _SESSION,
+        },
+    },
+}
+
+
+def document() -> dict[str, Any]:
+    """The whole of it."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "firsthop", "version": "1", "description": "The OpenAI Realtime API, self-hosted."},
+        "security": [{"bearer": []}],
+        "paths": _PATHS,
+        "components": {
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "schemas": _SCHEMAS,
+        },
+    }
+
+
+async def serve(_: web.Request) -> web.Response:
+    """The handler."""
+    return web.json_response(document())

@@ -1,0 +1,228 @@
+"""A signaling server under test over real HTTP, and a transceiver that is played: it speaks the wire's messages, and
+answers as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import zmq
+import zmq.asyncio
+from aiohttp import web
+from waiting import eventually
+
+from edge.apikeys import ApiKeys
+from edge.events import Events
+from edge.signaling.app import make_app
+from edge.signaling.ledger import Ledger
+from edge.transceivers import Transceivers
+from firsthop import logs
+from firsthop.config import Config
+from firsthop.metrics import Tally
+from wire import frames, link, ufrag
+from wire.keys import ClusterKeys
+
+DEADLINE_S = 30
+KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
+MEDIA = ("192.0.2.1", 3478)
+TOKEN = {"Authorization": "Bearer correct horse"}
+OTHER_TOKEN = {"Authorization": "Bearer battery staple"}
+SDP = {**TOKEN, "Content-Type": "application/sdp"}
+CALLS = "/v1/realtime/calls"
+SECRETS = "/v1/realtime/client_secrets"
+
+
+class Edge:
+    """The HTTP server under test; its transceivers are on ``ipc://`` in ``directory``."""
+
+    def __init__(self, http: aiohttp.ClientSession, url: str, directory: Path) -> None:
+        self.http = http
+        self.url = url
+        self.directory = directory
+        self.context = zmq.Context[zmq.Socket[bytes]]()
+        self.ledger = Ledger()
+        self.runner: web.AppRunner | None = None
+
+    async def ready(self, *numbers: int) -> None:
+        """Waits until exactly these transceivers answer."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                async with self.http.get(self.url + "/readyz") as response:
+                    body = await response.json()
+                if [int(number) for number, up in body["transceivers"].items() if up] == list(numbers):
+                    return
+                await asyncio.sleep(0.02)
+
+    async def place(self, sdp: Any, *, query: str = "", **headers: str) -> tuple[int, Any, str]:
+        """Status, headers and body of a POST."""
+        async with self.http.post(self.url + CALLS + query, data=sdp, headers={**SDP, **headers}) as response:
+            return response.status, response.headers, await response.text()
+
+    async def secret(self, **wish: Any) -> dict[str, Any]:
+        """What an ephemeral key's maker gets."""
+        async with self.http.post(self.url + SECRETS, json=wish, headers=TOKEN) as response:
+            assert response.status == 200, await response.text()
+            made: dict[str, Any] = await response.json()
+            return made
+
+    async def error(self, method: str, path: str, **options: Any) -> tuple[int, Any, dict[str, Any]]:
+        """Status, headers and the error object, whose shape is always the same."""
+        async with self.http.request(method, self.url + path, **options) as response:
+            body = await response.json()
+            assert set(body) == {"error"}
+            assert set(body["error"]) == {"message", "type", "code", "param"}
+            kind = {429: "requests"}.get(response.status, "invalid_request_error")
+            assert body["error"]["type"] == ("server_error" if response.status >= 500 else kind)
+            assert body["error"]["message"]
+            return response.status, response.headers, body["error"]
+
+    async def refused_socket(self, query: str, **options: Any) -> int:
+        """The status with which an upgrade is refused."""
+        try:
+            async with self.http.ws_connect(self.url + "/v1/realtime" + query, **options):
+                return 101
+        except aiohttp.WSServerHandshakeError as e:
+            return e.status
+
+
+@asynccontextmanager
+async def an_edge(directory: Path, *numbers: int, **settings: Any) -> AsyncIterator[Edge]:
+    (directory / "api-keys").write_text("# people\ncorrect horse\nbattery staple # another\n")
+    config = Config(edge={"advertise": f"{MEDIA[0]}:{MEDIA[1]}", **settings})
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_S)) as http:
+        edge = Edge(http, "", directory)
+        edge.ledger = Ledger(config.edge.calls_per_key, config.edge.calls_per_minute)
+
+        def unasked(_: int, message: frames.Control) -> None:
+            if message.type == "session.closed":
+                edge.ledger.ended(str(message.fields["ufrag"]))
+
+        peers = [(n, f"ipc://{directory}/{n}") for n in numbers]
+        transceivers = Transceivers(peers, b"edge/signaling", KEYS, unasked=unasked)
+        events = Events(peers, b"edge/signaling/events", KEYS)
+        responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
+        api_keys = ApiKeys(directory / "api-keys", logs.get())
+        app = make_app(config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses)
+        edge.runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, max_field_size=28 << 10)
+        await edge.runner.setup()
+        await web.TCPSite(edge.runner, "127.0.0.1", 0).start()
+        edge.url = f"http://127.0.0.1:{edge.runner.addresses[0][1]}"
+        try:
+            yield edge
+        finally:
+            await edge.runner.cleanup()
+            await events.close()
+            await transceivers.close()
+            edge.context.destroy(linger=0)
+
+
+class FakeTransceiver:
+    """Speaks the wire's messages for as many sessions as come. ``said`` has every message that it got, by type, with
+    ``events`` by ufrag apart; ``refusal`` refuses what comes."""
+
+    def __init__(self, number: int, endpoint: str) -> None:
+        self.number = number
+        self.said: dict[str, list[dict[str, Any]]] = {}
+        self.events: dict[str, list[str]] = {}
+        self.peers: dict[str, bytes] = {}
+        self.placed_by: dict[str, bytes] = {}
+        self.refusal: tuple[str, str] | None = None
+        self.first = [json.dumps({"type": "session.created", "event_id": "event_1", "session": {"type": "realtime"}})]
+        self.counts: Counter[str] = Counter()
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self._context = zmq.asyncio.Context()
+        self._router = link.router(self._context, endpoint, KEYS)
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def sessions(self) -> int:
+        return len(self.placed_by)
+
+    async def tell(self, ufrag: str, type_: str, **fields: Any) -> None:
+        """Unasked, to who opened or watches the session, or else to who placed it."""
+        peer = self.peers.get(ufrag) or self.placed_by[ufrag]
+        await self._router.send_multipart([peer, frames.control(type_, ufrag=ufrag, **fields)])
+
+    async def close_session(self, ufrag: str, reason: str) -> None:
+        for peer in {p for p in (self.peers.pop(ufrag, None), self.placed_by.pop(ufrag, None)) if p}:
+            await self._router.send_multipart([peer, frames.control("session.closed", ufrag=ufrag, reason=reason)])
+
+    async def close(self) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        self._context.destroy(linger=0)
+
+    async def _run(self) -> None:
+        while True:
+            await self.reading.wait()
+            peer, message = await self._router.recv_multipart()
+            decoded = frames.decode(message)
+            assert isinstance(decoded, frames.Control)
+            fields = decoded.fields
+            if decoded.type == "session.event":
+                self.events.setdefault(fields["ufrag"], []).append(fields["event"])
+                continue
+            self.counts[decoded.type] += 1
+            self.said.setdefault(decoded.type, []).append(fields)
+            for reply in self._replies(peer, decoded.type, fields):
+                await self._router.send_multipart([peer, frames.control(**reply)])
+
+    def _replies(self, peer: bytes, type_: str, fields: dict[str, Any]) -> list[dict[str, Any]]:
+        request, sealed = fields.get("request"), str(fields.get("ufrag"))
+        if type_ == "health":
+            return [{"type_": "health", "request": request, "sessions": self.sessions, "agents": []}]
+        if self.refusal is not None and type_ in ("session.offer", "session.open"):
+            code, message = self.refusal
+            return [
+                {"type_": "session.refused", "request": request, "code": code, "message": message, "param": "model"}
+            ]
+        if type_ in ("session.offer", "session.open"):
+            sealed = ufrag.seal(self.number, 1, KEYS.ufrag[1])
+            self.placed_by[sealed] = peer
+            if type_ == "session.offer":
+                return [{"type_": "session.answer", "request": request, "ufrag": sealed, "sdp": "v=0\r\n"}]
+            self.peers[sealed] = peer
+            events = [{"type_": "session.event", "ufrag": sealed, "event": event} for event in self.first]
+            return [{"type_": "session.opened", "request": request, "ufrag": sealed}, *events]
+        if type_ == "session.unwatch":
+            self.peers.pop(sealed, None)
+            return []
+        if sealed not in self.placed_by:
+            no = {"code": "call_id_not_found", "message": "no such call", "param": "call_id"}
+            return [{"type_": "session.refused", "request": request, **no}]
+        if type_ == "session.watch":
+            self.peers[sealed] = peer
+            return [{"type_": "session.watching", "request": request}]
+        self.placed_by.pop(sealed)
+        self.peers.pop(sealed, None)
+        return [{"type_": "session.ended", "request": request}]
+
+
+@asynccontextmanager
+async def a_fake(directory: Path, **settings: Any) -> AsyncIterator[tuple[Edge, FakeTransceiver]]:
+    """An edge and the one transceiver that is played."""
+    async with an_edge(directory, 1, **settings) as edge:
+        fake = FakeTransceiver(1, f"ipc://{directory}/1")
+        try:
+            await edge.ready(1)
+            yield edge, fake
+        finally:
+            await fake.close()
+
+
+async def until_connected(edge: Edge, fake: FakeTransceiver) -> None:
+    """The links of events too, which ``/readyz`` does not ask."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            if await edge.refused_socket("", headers=TOKEN) == 101:
+                break
+            await asyncio.sleep(0.02)
+    await eventually(lambda: not fake.placed_by)
