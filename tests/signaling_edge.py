@@ -148,17 +148,27 @@ class FakeTransceiver:
     async def tell(self, ufrag: str, type_: str, **fields: Any) -> None:
         """Unasked, to who opened or watches the session, or else to who placed it."""
         peer = self.peers.get(ufrag) or self.placed_by[ufrag]
-        await self._router.send_multipart([peer, frames.control(type_, ufrag=ufrag, **fields)])
+        await self._send(peer, frames.control(type_, ufrag=ufrag, **fields))
 
     async def close_session(self, ufrag: str, reason: str) -> None:
         for peer in {p for p in (self.peers.pop(ufrag, None), self.placed_by.pop(ufrag, None)) if p}:
-            await self._router.send_multipart([peer, frames.control("session.closed", ufrag=ufrag, reason=reason)])
+            await self._send(peer, frames.control("session.closed", ufrag=ufrag, reason=reason))
 
     async def close(self) -> None:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
         self._context.destroy(linger=0)
+
+    async def _send(self, peer: bytes, message: bytes) -> None:
+        while True:
+            try:
+                await self._router.send_multipart([peer, message])
+                return
+            except zmq.Again:  # this peer's link is full
+                await asyncio.sleep(0.005)
+            except zmq.ZMQError:  # it is gone
+                return
 
     async def _run(self) -> None:
         while True:
@@ -173,7 +183,7 @@ class FakeTransceiver:
             self.counts[decoded.type] += 1
             self.said.setdefault(decoded.type, []).append(fields)
             for reply in self._replies(peer, decoded.type, fields):
-                await self._router.send_multipart([peer, frames.control(**reply)])
+                await self._send(peer, frames.control(**reply))
 
     def _replies(self, peer: bytes, type_: str, fields: dict[str, Any]) -> list[dict[str, Any]]:
         request, sealed = fields.get("request"), str(fields.get("ufrag"))

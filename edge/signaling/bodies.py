@@ -10,6 +10,7 @@ from typing import Any, Never
 
 import msgpack
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from edge.signaling.errors import Refusal
 
@@ -17,6 +18,7 @@ __all__ = ["MAX_BODY_BYTES", "Offer", "model_name", "read_json", "read_offer", "
 
 MAX_BODY_BYTES = 64 * 1024
 _SESSION_TYPES = ("realtime", "transcription")
+_MAX_DEPTH = 64  # who reads it need not think of its stack
 _MODEL = re.compile(r"[\x21-\x7e]{0,128}")
 
 
@@ -38,8 +40,8 @@ async def read_offer(request: web.Request) -> Offer:
     try:
         parts = await request.post()
         fields = {name: _bytes(parts[name]) for name in ("sdp", "session") if name in parts}
-    except (ValueError, LookupError, AssertionError) as e:  # what aiohttp makes of a body that is not multipart
-        raise Refusal(400, f"the multipart body cannot be read: {e}", param="body") from None
+    except (ValueError, LookupError, AssertionError, HttpProcessingError):  # of aiohttp, for what is not multipart
+        raise Refusal(400, "the multipart body cannot be read", param="body") from None
     if "sdp" not in fields:
         raise Refusal(400, "Missing required parameter: 'sdp'.", code="missing_required_parameter", param="sdp")
     session = _object(fields["session"], "session") if "session" in fields else {}
@@ -63,9 +65,11 @@ def session_of(session: object) -> dict[str, Any]:
         raise _wrong("session.type", " or ".join(_SESSION_TYPES))
     model_name(session.get("model", ""), "session.model")
     try:
-        msgpack.packb([[[session]]])
-    except (ValueError, OverflowError):  # too deep, half a surrogate pair, or a number of more than 64 bits
-        raise _wrong("session", "what can be sent on") from None
+        msgpack.packb(session)
+    except (ValueError, OverflowError):  # half a surrogate pair, or a number of more than 64 bits
+        raise _wrong("session", "text and numbers that can be sent on") from None
+    if _is_deeper(session, _MAX_DEPTH):
+        raise _wrong("session", f"at most {_MAX_DEPTH} objects and arrays in each other")
     return session
 
 
@@ -74,6 +78,11 @@ def model_name(value: object, param: str = "model") -> str:
     if not isinstance(value, str) or not _MODEL.fullmatch(value):
         raise _wrong(param, "a name of at most 128 ASCII characters")
     return value
+
+
+def _is_deeper(value: object, than: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return than < 0 or any(_is_deeper(each, than - 1) for each in inner)
 
 
 def _wrong(param: str, expected: str) -> Refusal:

@@ -104,7 +104,7 @@ class Sockets:
     async def _talk(self, request: web.Request, ufrag: str, feed: Feed, most_bytes: int) -> web.StreamResponse:
         # Compression would have one client's bytes take the time of all.
         socket = web.WebSocketResponse(
-            protocols=_PROTOCOLS, heartbeat=_PING_EVERY_S, max_msg_size=most_bytes, compress=False, timeout=_CLOSE_S
+            protocols=_PROTOCOLS, heartbeat=_PING_EVERY_S, max_msg_size=most_bytes + 1, compress=False, timeout=_CLOSE_S
         )
         try:
             await socket.prepare(request)

@@ -1,0 +1,211 @@
+"""What limits an API key: calls at once, new calls a minute, and what is true after a process that was killed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from signaling_edge import CALLS, KEYS, OTHER_TOKEN, SDP, TOKEN, a_fake, until_connected
+from waiting import eventually
+
+from edge.signaling.health import keep_true
+from edge.signaling.journal import Journal
+from edge.signaling.ledger import Held, Ledger
+from edge.transceivers import Transceivers
+from firsthop import logs
+from wire.ufrag import ufrag_of_call
+
+A = Held("a", "", 1)
+
+
+def placed(ledger: Ledger, ufrag: str, held: Held = A) -> float | None:
+    wait = ledger.admit(held.key, 0.0)
+    if wait is None:
+        ledger.settle(held.key, ufrag, held)
+    return wait
+
+
+# --- the ledger ---
+
+
+def test_without_limits_everything_is_admitted() -> None:
+    ledger = Ledger()
+    assert {placed(ledger, str(i)) for i in range(1000)} == {None}
+    assert len(ledger) == 1000
+
+
+def test_calls_at_once_are_limited_by_key_and_free_their_place() -> None:
+    ledger = Ledger(per_key=2)
+    assert [placed(ledger, u) for u in "xy"] == [None, None]
+    assert placed(ledger, "z") is not None
+    assert placed(ledger, "w", Held("b", "", 1)) is None
+    ledger.ended("x")
+    ledger.ended("x")
+    ledger.ended("unknown")
+    assert placed(ledger, "z") is None
+    assert placed(ledger, "q") is not None
+
+
+def test_a_call_counts_while_it_is_placed_and_no_longer_when_it_fails() -> None:
+    ledger = Ledger(per_key=1)
+    assert ledger.admit("a", 0) is None
+    assert ledger.admit("a", 0) is not None
+    ledger.settle("a")
+    assert ledger.admit("a", 0) is None
+
+
+def test_new_calls_are_limited_in_any_minute_and_the_wait_is_told() -> None:
+    ledger = Ledger(per_minute=2)
+    assert ledger.admit("a", 0) is None
+    assert ledger.admit("a", 30) is None
+    assert ledger.admit("a", 45) == 15
+    assert ledger.admit("b", 45) is None
+    assert ledger.admit("a", 59.9) is not None
+    assert ledger.admit("a", 60) is None
+    assert ledger.admit("a", 89) == 1
+
+
+def test_what_a_transceiver_no_longer_has_is_over_the_oldest_first() -> None:
+    ledger = Ledger()
+    for ufrag in "abcd":
+        placed(ledger, ufrag)
+    placed(ledger, "other", Held("a", "", 2))
+    stood = ledger.of(1)
+    placed(ledger, "new")
+    ledger.ended("b")
+    ledger.reconcile(stood, 2)
+    assert ledger.of(1) == ["c", "d", "new"]
+    ledger.reconcile(ledger.of(1), 5)
+    assert len(ledger) == 4
+    ledger.reconcile(ledger.of(1), 0)
+    assert ledger.of(1) == []
+    assert ledger.of(2) == ["other"]
+    assert ledger.calls("a") == 1
+
+
+# --- the journal ---
+
+
+def test_the_next_process_knows_what_stands(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "calls", logs.get())
+    ledger = Ledger(2, 0, first.note)
+    placed(ledger, "x", Held("a", "t", 3, socket=True))
+    placed(ledger, "y")
+    ledger.ended("y")
+    second = Journal(tmp_path / "calls", logs.get())  # the first was killed
+    assert second.held == {"x": Held("a", "t", 3, socket=True)}
+    assert (tmp_path / "calls").stat().st_mode & 0o777 == 0o600
+    after = Ledger(2, 0, second.note, dict(second.held))
+    assert after.calls("a") == 1
+    assert placed(after, "z") is None
+    assert placed(after, "w") is not None
+    first.close()
+    second.close()
+
+
+def test_half_a_line_and_nonsense_are_passed_over(tmp_path: Path) -> None:
+    good = b'["x", ["a", "", 1, false]]\n'
+    (tmp_path / "calls").write_bytes(good + b'\xff\n[]\n5\n["y", 7]\n["z", ["a"')
+    journal = Journal(tmp_path / "calls", logs.get())
+    assert journal.held == {"x": A}
+    journal.close()
+
+
+def test_a_long_history_is_written_anew(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "calls", logs.get())
+    journal.note("kept", A)
+    for i in range(12_000):
+        journal.note(str(i), A)
+        journal.note(str(i), None)
+    assert len((tmp_path / "calls").read_bytes().splitlines()) < 12_000
+    journal.close()
+    again = Journal(tmp_path / "calls", logs.get())
+    assert again.held == {"kept": A}
+    again.close()
+
+
+def test_where_nothing_can_be_written_limits_work_all_the_same(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "nowhere" / "calls", logs.get())
+    ledger = Ledger(1, 0, journal.note)
+    assert placed(ledger, "x") is None
+    assert placed(ledger, "y") is not None
+
+
+# --- over HTTP ---
+
+
+async def test_too_many_calls_at_once_are_429_until_one_ends(tmp_path: Path) -> None:
+    async with a_fake(tmp_path, calls_per_key=2) as (edge, fake):
+        locations = [(await edge.place("v=0"))[1]["Location"] for _ in range(2)]
+        status, headers, error = await edge.error("POST", CALLS, data="v=0", headers=SDP)
+        assert (status, error["code"]) == (429, "rate_limit_exceeded")
+        assert int(headers["Retry-After"]) > 0
+        assert await edge.refused_socket("?model=parrot", headers=TOKEN) == 429
+        # Also with an ephemeral key, which is on the same account.
+        value = (await edge.secret())["value"]
+        assert (await edge.place("v=0", Authorization=f"Bearer {value}"))[0] == 429
+        assert (await edge.place("v=0", **OTHER_TOKEN))[0] == 201
+        # One is hung up, the other ends by itself.
+        async with edge.http.delete(edge.url + locations[0], headers=TOKEN) as response:
+            assert response.status == 200
+        assert (await edge.place("v=0"))[0] == 201
+        assert (await edge.place("v=0"))[0] == 429
+        sealed = ufrag_of_call(locations[1].rpartition("/")[2])
+        assert sealed is not None
+        await fake.close_session(sealed.decode(), "consent_expired")
+        await eventually(lambda: edge.ledger.get(sealed.decode()) is None)
+        assert (await edge.place("v=0"))[0] == 201
+
+
+async def test_too_many_new_calls_a_minute_are_429_whatever_became_of_them(tmp_path: Path) -> None:
+    async with a_fake(tmp_path, calls_per_minute=2) as (edge, fake):
+        fake.refusal = ("invalid_offer", "no")
+        assert (await edge.place("v=0"))[0] == 400
+        fake.refusal = None
+        assert (await edge.place("v=0"))[0] == 201
+        status, headers, _ = await edge.error("POST", CALLS, data="v=0", headers=SDP)
+        assert status == 429
+        assert 1 <= int(headers["Retry-After"]) <= 60
+
+
+async def test_a_refused_call_takes_no_place(tmp_path: Path) -> None:
+    async with a_fake(tmp_path, calls_per_key=1) as (edge, fake):
+        await until_connected(edge, fake)
+        for code in ("full", "model_not_found", "surprise"):
+            fake.refusal = (code, "no")
+            await edge.place("v=0")
+            await edge.refused_socket("", headers=TOKEN)
+        fake.refusal = None
+        assert (await edge.place("v=0"))[0] == 201
+        assert (await edge.place("v=0"))[0] == 429
+
+
+async def test_a_websocket_counts_while_it_is_open(tmp_path: Path) -> None:
+    async with a_fake(tmp_path, calls_per_key=1) as (edge, fake):
+        await until_connected(edge, fake)
+        await eventually(lambda: len(edge.ledger) == 0)
+        async with edge.http.ws_connect(edge.url + "/v1/realtime", headers=TOKEN):
+            assert (await edge.place("v=0"))[0] == 429
+        await eventually(lambda: fake.sessions == 0 and len(edge.ledger) == 0)
+        assert (await edge.place("v=0"))[0] == 201
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["its word was lost", "it still stands"])
+async def test_an_audit_finds_what_ended_unheard_and_ends_what_lost_its_socket(tmp_path: Path, lost: bool) -> None:
+    async with a_fake(tmp_path) as (edge, fake):
+        for _ in range(2):
+            await edge.place("v=0")
+        call, orphan = fake.placed_by
+        ledger = Ledger(held={call: Held("a", "", 1), orphan: Held("a", "", 1, socket=True)})
+        if lost:
+            del fake.placed_by[call]
+        links = Transceivers([(1, f"ipc://{tmp_path}/1")], b"edge/signaling/next", KEYS)
+        audit = asyncio.create_task(keep_true(ledger, links, every_s=0.02))
+        try:
+            await eventually(lambda: len(ledger) == (0 if lost else 1))
+            assert orphan not in fake.placed_by
+            assert (ledger.get(call) is None) is lost
+        finally:
+            audit.cancel()
+            await links.close()
