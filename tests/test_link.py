@@ -217,3 +217,27 @@ def test_an_ipc_socket_that_a_dead_process_left_is_no_hindrance(ends: Ends, tmp_
     router = ends.router(f"ipc://{tmp_path}/link")
     until(sends(ends.dealer(f"ipc://{tmp_path}/link"), HELLO))
     assert received(router)
+
+
+def test_an_event_of_16_mib_passes_both_ways_and_one_that_is_larger_does_not(ends: Ends, endpoint: str) -> None:
+    router = ends.router(endpoint)
+    dealer = ends.keep(link.event_dealer(ends.context, bound(router), b"edge/signaling/events", KEYS))
+    until(lambda: dealer.poll(0, zmq.POLLOUT))
+    largest = frames.control("session.event", ufrag="x" * 24, event="y" * link.MAX_EVENT_BYTES)
+    dealer.send(largest)
+    until(lambda: router.poll(0))
+    peer, message = router.recv_multipart()
+    assert message == largest
+    router.send_multipart([peer, largest])
+    until(lambda: dealer.poll(0))
+    assert dealer.recv() == largest
+    # ZeroMQ hangs up on who sends more, and connects again.
+    dealer.send(b"z" * (link.MAX_EVENT_BYTES + (1 << 20)))
+
+    def arrives() -> bool:
+        with suppress(zmq.Again):
+            dealer.send(HELLO, zmq.NOBLOCK)
+        return bool(router.poll(0))
+
+    until(arrives)
+    assert router.recv_multipart()[1] == HELLO

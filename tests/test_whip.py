@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from signaling_edge import SDP, TOKEN, Edge, FakeTransceiver, a_fake
 
+from firsthop.config import Config
+
 WHIP = "/whip/parrot"
 FRAGMENT = {**TOKEN, "Content-Type": "application/trickle-ice-sdpfrag"}
 CREDENTIALS = "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n"
@@ -113,3 +115,19 @@ async def test_a_fragment_of_another_type_is_415_and_of_another_call_404(both: t
     status, headers, _ = await edge.error("PATCH", location, data=CANDIDATE, headers=SDP)
     assert (status, headers["Accept-Patch"]) == (415, "application/trickle-ice-sdpfrag")
     assert (await edge.error("PATCH", WHIP + "/rtc_x", data=CANDIDATE, headers=FRAGMENT))[0] == 404
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        {"url": "http://turn.example"},
+        {"url": "turn:x>; rel=evil"},
+        {"url": "turn:x", "credential": 'a"; rel="evil'},
+        {"url": "turn:x", "username": "a\r\nSet-Cookie: b"},
+        {"url": "turn:x", "credential": "a\\"},
+        {},
+    ],
+)
+def test_an_ice_server_that_would_break_its_header_is_no_configuration(server: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="ice_servers"):
+        Config(edge={"ice_servers": [server]})
