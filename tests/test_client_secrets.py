@@ -326,3 +326,14 @@ async def test_an_edge_without_transceivers_refuses_calls_and_makes_secrets(tmp_
         assert (await edge.secret())["value"].startswith("ek_")
         status, _, error = await edge.error("POST", CALLS, data="v=0", headers=SDP)
         assert (status, error["code"]) == (503, "no_transceiver")
+
+
+async def test_the_largest_key_fits_into_a_header(both: tuple[Edge, FakeTransceiver]) -> None:
+    edge, fake = both
+    session = {"i": random.Random(2).randbytes(7 << 10).hex() + random.Random(3).randbytes(1000).hex()}
+    value = (await edge.secret(session=session))["value"]
+    assert len(value) > 8190  # where servers commonly stop reading
+    assert (await edge.place("v=0", **bearer(value)))[0] == 201
+    assert fake.said["session.offer"][-1]["session"] == session
+    protocols = ("realtime", f"openai-insecure-api-key.{value}")
+    assert await edge.refused_socket("", protocols=protocols) in (101, 503)  # the link of events may not be up yet
