@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from transceiver import agents
-from transceiver.agents import Base, echo, parrot
+from transceiver.agents import Base, Item, Settings, echo, parrot
 
 
 class Line:
@@ -34,19 +34,6 @@ class Line:
 
 def frame(number: int) -> bytes:
     return number.to_bytes(2, "little") * 480
-
-
-def phrase(agent: Base, numbers: range) -> bytes:
-    """A turn of these frames, as a session tells of it: the edge first, then the frame; the frame, then the edge."""
-    agent.speech_started()
-    for number in numbers:
-        agent.heard(frame(number), number != numbers[-1])
-    agent.speech_stopped()
-    return b"".join(frame(number) for number in numbers)
-
-
-def said(line: Line) -> list[bytes]:
-    return [asked[1] for asked in line.asked if asked[0] == "say"]
 
 
 # --- the folder ---
@@ -95,7 +82,11 @@ def test_every_agent_takes_everything_that_a_call_brings(name: str) -> None:
 
 def test_the_base_hears_and_says_nothing() -> None:
     line = Line()
-    phrase(Base(line), range(5))
+    agent = Base(line)
+    agent.speech_started()
+    agent.heard(frame(1), True)
+    agent.speech_stopped()
+    agent.respond(Response())
     assert line.asked == []
 
 
@@ -114,64 +105,60 @@ def test_echo_sends_every_packet_straight_back() -> None:
 # --- parrot ---
 
 
-def test_parrot_says_back_what_was_said_when_the_turn_ends() -> None:
-    line = Line()
-    agent = parrot.Agent(line)
-    agent.speech_started()
-    for number in range(10):
-        agent.heard(frame(number), True)
-    assert said(line) == []
-    agent.speech_stopped()
-    assert said(line) == [b"".join(frame(number) for number in range(10))]
+class Response:
+    """A response that writes down what is streamed into it."""
+
+    id = "resp_1"
+    cancelled = False
+
+    def __init__(self, *items: Item, modality: Literal["audio", "text"] = "audio") -> None:
+        self.items = items
+        self.settings = Settings(modality=modality)
+        self.made: list[tuple[Any, ...]] = []
+
+    def audio(self, pcm: bytes) -> None:
+        self.made.append(("audio", pcm))
+
+    def transcript(self, delta: str) -> None:
+        self.made.append(("transcript", delta))
+
+    def text(self, delta: str) -> None:
+        self.made.append(("text", delta))
+
+    def call(self, name: str, arguments: str, call_id: str = "") -> None:
+        self.made.append(("call", name))
+
+    def done(self, usage: dict[str, Any] | None = None) -> None:
+        self.made.append(("done",))
+
+    def fail(self, message: str, code: str = "agent_failed") -> None:
+        self.made.append(("fail", message))
 
 
-def test_parrot_includes_the_300_ms_before_speech_was_noticed() -> None:
-    line = Line()
-    agent = parrot.Agent(line)
-    for number in range(50):
-        agent.heard(frame(number), False)
-    agent.speech_started()
-    for number in range(50, 60):
-        agent.heard(frame(number), True)
-    agent.speech_stopped()
-    assert said(line) == [b"".join(frame(number) for number in range(35, 60))]
+def answer(response: Response) -> list[tuple[Any, ...]]:
+    parrot.Agent(Line()).respond(response)
+    return response.made
 
 
-def test_parrot_stops_when_it_is_spoken_over() -> None:
-    line = Line()
-    agent = parrot.Agent(line)
-    phrase(agent, range(10))
-    line.asked.clear()
-    agent.speech_started()
-    assert line.asked == [("stop",)]
+def test_parrot_says_back_what_was_said_last() -> None:
+    first, last = Item("1", role="user", pcm=frame(1)), Item("2", role="user", pcm=frame(2))
+    made = answer(Response(first, Item("3", role="assistant", text="no"), last))
+    assert made == [("transcript", "(your own words)"), ("audio", frame(2)), ("done",)]
 
 
-def test_a_second_phrase_has_nothing_of_the_first() -> None:
-    line = Line()
-    agent = parrot.Agent(line)
-    phrase(agent, range(10))
-    for number in range(100, 103):
-        agent.heard(frame(number), False)
-    agent.speech_started()
-    for number in range(103, 110):
-        agent.heard(frame(number), True)
-    agent.speech_stopped()
-    assert said(line)[1] == b"".join(frame(number) for number in range(100, 110))
+def test_parrot_writes_back_what_was_written() -> None:
+    assert answer(Response(Item("1", role="user", text="good day"))) == [("text", "good day"), ("done",)]
 
 
-def test_parrot_keeps_30_seconds_at_most() -> None:
-    line = Line()
-    agent = parrot.Agent(line)
-    agent.speech_started()
-    for number in range(5000):
-        agent.heard(frame(number), True)
-    agent.speech_stopped()
-    assert said(line) == [b"".join(frame(number) for number in range(3500, 5000))]
+def test_parrot_writes_where_nobody_listens() -> None:
+    response = Response(Item("1", role="user", text="good day", pcm=frame(1)), modality="text")
+    assert answer(response) == [("text", "good day"), ("done",)]
 
 
-def test_silence_alone_is_not_answered() -> None:
-    line = Line()
-    agent = parrot.Agent(line)
-    for _ in range(500):
-        agent.heard(frame(0), False)
-    assert line.asked == []
+def test_parrot_says_30_seconds_at_most() -> None:
+    made = answer(Response(Item("1", role="user", pcm=b"".join(frame(i) for i in range(5000)))))
+    assert ("audio", b"".join(frame(i) for i in range(3500, 5000))) in made
+
+
+def test_parrot_has_nothing_to_say_of_its_own() -> None:
+    assert answer(Response()) == [("done",)]

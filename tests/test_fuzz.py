@@ -6,6 +6,7 @@ Each target may refuse, in the way that its docstring says, and nothing else: wh
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable
@@ -13,9 +14,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from realtime_run import Scene, every_client_event
 
 from caller.offer import Offer
-from transceiver import events, nack, rtp, sdp
+from transceiver import nack, rtp, sdp
 from transceiver.codec import OPUS
 from transceiver.hearing import Hearing
 from transceiver.opus import Encoder
@@ -78,7 +80,7 @@ def read_offer(data: bytes) -> None:
 
 
 def make_media_reader() -> Target:
-    hearing = Hearing(OPUS, 24000, lambda pcm, speaking: None, lambda edge: None)
+    hearing = Hearing(OPUS, 24000, lambda pcm: False)
     offer = replace(sdp.parse(Offer("AB:CD").sdp()), red_payload_type=63, nack=True, transport_cc_id=3)
     receiver = Receiver(offer, hearing)
     clock = [0.0]
@@ -95,6 +97,26 @@ def make_media_reader() -> Target:
             voice.pass_on(packet.payload, packet.timestamp, packet.marker)
 
     return read_media
+
+
+def make_event_reader() -> Target:
+    scenes = [Scene(), Scene(media=False)]
+
+    def read_event(data: bytes) -> None:
+        for scene in scenes:
+            scene.conversation.client_event(data, scene.now)
+            scene.wait(20)
+            for making in scene.partner.makings:
+                making.transcript("so ")
+                making.audio(bytes(961))
+                if making.in_conversation or len(data) % 2:
+                    making.done()
+            scene.partner.makings.clear()
+            scene.partner.told.clear()
+            scene.events.clear()
+            scene.played.clear()
+
+    return read_event
 
 
 def make_report_reader() -> Target:
@@ -124,14 +146,14 @@ def seeds() -> dict[str, tuple[Target, list[bytes]]]:
     voice.tick()
     reception.add(Packet(111, False, 1, 960, 2, b""), 0.0)
     report = Reports(1).compound(voice, reception, 1.0, 1e9)
-    event = b'{"type": "session.update", "event_id": "e1", "session": {"model": "parrot", "audio": {"x": [1, 2.5]}}}'
+    events = [json.dumps(event).encode() for event in every_client_event()]
     return {
         "stun": (read_stun, [check]),
         "frames": (read_frame, [batch, control]),
         "offer": (read_offer, [Offer("AB:CD").sdp().encode()]),
         "media": (make_media_reader(), packets),
         "report": (make_report_reader(), [report, nack.pack(2, 1, [5, 6, 40])]),
-        "event": (events.decode, [event]),
+        "event": (make_event_reader(), events),
     }
 
 

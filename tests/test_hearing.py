@@ -16,6 +16,7 @@ from transceiver.hearing import Hearing
 from transceiver.jitter import Came
 from transceiver.quality import Settings
 from transceiver.rtp import Packet
+from transceiver.turns import Turns
 
 RATE_HZ = 24000
 COPIES = Settings(complexity=1, loss_percent=10)
@@ -43,7 +44,8 @@ class Heard:
         which: Codec = CODECS[codec]
         self.frames: list[bytes] = []
         self.turns: list[str] = []
-        self.hearing = Hearing(which, RATE_HZ, lambda pcm, speaking: self.frames.append(pcm), self.turns.append)
+        self.hearing = Hearing(which, RATE_HZ, self._listen)
+        self._detector = Turns(RATE_HZ)
         self.stats = self.hearing.stats
         step = which.clock_hz // 50
         arrivals = []
@@ -61,6 +63,13 @@ class Heard:
             self.hearing.tick(now)
             if not self.frames:
                 self.began = tick + 1
+
+    def _listen(self, pcm: bytes) -> bool:
+        edge = self._detector.push(pcm)
+        self.frames.append(pcm)
+        if edge:
+            self.turns.append(edge)
+        return self._detector.voiced
 
     def judged(self) -> tuple[float, float]:
         """STOI and mouth-to-ear delay in ms, without the first five seconds."""
@@ -129,7 +138,7 @@ def test_every_tick_is_one_frame_from_the_first_packet_on() -> None:
 
 def test_a_copy_in_red_is_counted_as_such() -> None:
     frames: list[bytes] = []
-    hearing = Hearing(OPUS, RATE_HZ, lambda pcm, speaking: frames.append(pcm), lambda edge: None)
+    hearing = Hearing(OPUS, RATE_HZ, lambda pcm: bool(frames.append(pcm)))
     spoken = payloads("opus/48000/2", COPIES)
     packets = [Packet(111, False, i, 960 * i, 1, spoken[i]) for i in range(3)]
     hearing.push(packets[0], 0.0)
@@ -146,7 +155,7 @@ def test_a_copy_in_red_is_counted_as_such() -> None:
 @pytest.mark.parametrize("codec", list(CODECS))
 def test_an_agent_hears_at_the_rate_that_it_asks_for(codec: str, rate_hz: int) -> None:
     frames: list[bytes] = []
-    hearing = Hearing(CODECS[codec], rate_hz, lambda pcm, speaking: frames.append(pcm), lambda edge: None)
+    hearing = Hearing(CODECS[codec], rate_hz, lambda pcm: bool(frames.append(pcm)))
     step = CODECS[codec].clock_hz // 50
     for i, payload in enumerate(payloads(codec, Settings())[:50]):
         if i not in (20, 21):
@@ -158,7 +167,7 @@ def test_an_agent_hears_at_the_rate_that_it_asks_for(codec: str, rate_hz: int) -
 
 def test_silence_goes_on_when_nothing_comes_any_more() -> None:
     frames: list[bytes] = []
-    hearing = Hearing(OPUS, RATE_HZ, lambda pcm, speaking: frames.append(pcm), lambda edge: None)
+    hearing = Hearing(OPUS, RATE_HZ, lambda pcm: bool(frames.append(pcm)))
     hearing.push(Packet(111, False, 1, 960, 1, payloads("opus/48000/2", COPIES)[20]), 0.0)
     for tick in range(500):
         hearing.tick(0.01 + tick * 0.02)

@@ -21,6 +21,7 @@ STRANGERS = {
 NO_IO = {"asyncio", "socket", "select", "subprocess", "threading", "time"}
 PURE = ["edge/classify.py", "edge/signaling/ledger.py", "edge/signaling/pace.py", "edge/signaling/tokens.py"]
 PURE += ["wire/address.py", "wire/frames.py", "wire/stun.py", "wire/ufrag.py"]
+PURE += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "transceiver/realtime").glob("*.py"))
 PURE += [
     f"transceiver/{name}.py"
     for name in (

@@ -28,7 +28,7 @@ class Ear:
 
     def __init__(self, offer: sdp.Offer = OFFER) -> None:
         self.frames: list[bytes] = []
-        self.hearing = Hearing(OPUS, 24000, lambda pcm, speaking: self.frames.append(pcm), lambda edge: None)
+        self.hearing = Hearing(OPUS, 24000, lambda pcm: bool(self.frames.append(pcm)))
         self.stats = self.hearing.stats
         self.receiver = Receiver(offer, self.hearing)
 

@@ -1,4 +1,4 @@
-"""What the agent hears: one incoming RTP stream in time, decoded, cut into 20 ms frames and into turns.
+"""What the agent hears: one incoming RTP stream in time, decoded and cut into 20 ms frames.
 
 Packets come when they come; ``tick`` is called by the call's 20 ms clock and makes one frame of what is due.
 """
@@ -15,7 +15,6 @@ from transceiver.counters import RX_FRAMES
 from transceiver.jitter import COMFORT, CONCEAL, EXPAND, NOTHING, RECOVER, SHORTEN, Came, JitterBuffer
 from transceiver.opus import OpusError
 from transceiver.rtp import Packet
-from transceiver.turns import Turns
 
 __all__ = ["Hearing"]
 
@@ -26,19 +25,16 @@ _HEARD = {Came.FRESH: "heard", Came.COPY: "red", Came.AGAIN: "nack"}
 
 
 class Hearing:
-    """Calls ``heard(pcm, speaking)`` once a tick, from the first packet on, and ``turn("started" | "stopped")`` at the
-    edges of speech. ``stats`` counts what ``RX_FRAMES`` counts, of this stream alone."""
+    """Calls ``heard(pcm)`` once a tick, from the first packet on, which says whether that was voice. ``stats`` counts
+    what ``RX_FRAMES`` counts, of this stream alone."""
 
-    def __init__(
-        self, codec: Codec, rate_hz: int, heard: Callable[[bytes, bool], None], turn: Callable[[str], None]
-    ) -> None:
+    def __init__(self, codec: Codec, rate_hz: int, heard: Callable[[bytes], bool]) -> None:
         self.codec = codec
         self.jitter = JitterBuffer(codec.clock_hz, codec.ticks_of, codec.has_copy)
         self.stats: Counter[str] = Counter()
         self._heard = heard
-        self._turn = turn
         self._decoder = codec.decoder(rate_hz)
-        self._turns = Turns(rate_hz)
+        self._voiced = False
         self._frame_bytes = rate_hz // 50 * 2
         self._rate_hz, self._clock_hz = rate_hz, codec.clock_hz
         self._piece_samples = rate_hz // 400
@@ -71,17 +67,12 @@ class Hearing:
                 self._left_out = b""
             pcm = pcm + piece if pcm else piece
         frame, self._rest = pcm[:size].ljust(size, b"\0"), pcm[size:]
-        edge = self._turns.push(frame)
-        if edge == "started":
-            self._turn(edge)
-        self._heard(frame, self._turns.speaking)
-        if edge == "stopped":
-            self._turn(edge)
+        self._voiced = self._heard(frame)
 
     def _piece(self, now: float) -> bytes | None:
         """Some samples, none where a packet was left out; None before anything has come."""
         jitter, decoder = self.jitter, self._decoder
-        action = jitter.pop(now, not self._turns.voiced)
+        action = jitter.pop(now, not self._voiced)
         if action == NOTHING:
             return None
         samples = jitter.ticks * self._rate_hz // self._clock_hz
@@ -105,7 +96,7 @@ class Hearing:
             self._count("malformed")
             return decoder.conceal(self._rate_hz // 50)
         self._count(_HEARD[jitter.came])
-        if action == SHORTEN and (jitter.urgent or (not self._turns.voiced and _rms(pcm) < _QUIET_RMS)):
+        if action == SHORTEN and (jitter.urgent or (not self._voiced and _rms(pcm) < _QUIET_RMS)):
             self._count("accelerated")
             self._left_out = pcm
             return b""

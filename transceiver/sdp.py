@@ -16,7 +16,8 @@ from aiortc.sdp import MediaDescription, SessionDescription
 
 __all__ = ["MAX_MESSAGE_BYTES", "Offer", "OfferError", "answer", "parse"]
 
-MAX_MESSAGE_BYTES = 65536
+MAX_MESSAGE_BYTES = 4 << 20  # an event with a camera's picture as a data URL
+_UNSAID_MESSAGE_BYTES = 65536  # RFC 8841 section 6
 _LARGEST_MESSAGE_BYTES = 1 << 20
 TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 # What can be served, and what rtpmap says of it in the answer (RFC 7587, RFC 3551).
@@ -92,7 +93,7 @@ def parse(text: str) -> Offer:
     sctp_port = data.sctp_port if data else None
     if sctp_port is not None and not 0 < sctp_port < 1 << 16:
         raise OfferError(f"a=sctp-port:{sctp_port} is not a port")
-    message_bytes = data.sctpCapabilities.maxMessageSize if data and data.sctpCapabilities else MAX_MESSAGE_BYTES
+    message_bytes = data.sctpCapabilities.maxMessageSize if data and data.sctpCapabilities else _UNSAID_MESSAGE_BYTES
     if not 0 <= message_bytes < 1 << 32:
         raise OfferError(f"a=max-message-size:{message_bytes} is no size")
     return Offer(

@@ -26,8 +26,11 @@ from transceiver.backlog import Backlog
 from transceiver.dtls import Certificate, check_aiortc
 from transceiver.link import Link
 from transceiver.pacer import Pacer
+from transceiver.realtime.config import Config as Asked
+from transceiver.realtime.config import Refused
 from transceiver.routing import Routing
 from transceiver.session import Session
+from transceiver.socket_session import SocketSession
 from transceiver.supervisor import check
 from wire import frames, keys, ufrag
 from wire import link as wire_link
@@ -50,19 +53,20 @@ class Transceiver:
         self._backlog = Backlog()
         self._routing = Routing()
         self._link = self._routing.link = Link(socket, self._routing.on_data, self._on_control)
+        self._sockets: dict[bytes, SocketSession] = {}
         self._litter = 0
         self._log = logs.get()
 
     @property
     def sessions(self) -> int:
         """How many calls there are."""
-        return len(self._routing.sessions)
+        return len(self._routing.sessions) + len(self._sockets)
 
     @property
     def sessions_by_key(self) -> dict[tuple[str, ...], float]:
         """The same by the key that sealed their ufrags: (id,) to count, also for a key that has none."""
         # list() takes them at once: another thread asks.
-        live = Counter(ufrag.key_id(sealed) for sealed in list(self._routing.sessions))
+        live = Counter(ufrag.key_id(sealed) for sealed in [*self._routing.sessions, *self._sockets])
         return {(str(i),): live[i] for i in sorted({*live, *self._cluster.ufrag})}
 
     @property
@@ -77,7 +81,14 @@ class Transceiver:
     # --- control
 
     def _on_control(self, peer: bytes, message: frames.Control) -> None:
-        handlers: dict[str, Callable[..., None]] = {"session.end": self._end, "health": self._health}
+        handlers: dict[str, Callable[..., None]] = {
+            "session.end": self._end,
+            "session.open": self._open,
+            "session.watch": self._watch,
+            "session.unwatch": self._unwatch,
+            "session.event": self._event,
+            "health": self._health,
+        }
         if message.type in handlers:
             self._handle(handlers[message.type], peer, message)
         elif message.type != "session.offer":
@@ -96,57 +107,123 @@ class Transceiver:
     def _refuse(self, peer: bytes, request: object, code: str, message: str, param: str | None = None) -> None:
         self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
 
-    def _offer(self, peer: bytes, request: int, offer: str, agent: str, media: list[Any]) -> None:
-        refuse = partial(self._refuse, peer, request)
-        host, port = str(media[0]), int(media[1])
+    def _place(self, agent: str, session: object) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
+        """Ufrag, agent and configuration of a new session. Raises Refused."""
         name = agent or self._config.agent
         found = agents.find(name)
         if found is None:
-            return refuse("model_not_found", f"no agent called {name!r}: there is {', '.join(agents.names())}", "model")
-        if len(self._routing.sessions) >= self._config.max_sessions:
-            return refuse("full", f"this transceiver holds its {self._config.max_sessions} calls")
-        try:
-            parsed = sdp.parse(offer)
-        except sdp.OfferError as e:
-            return refuse("invalid_offer", str(e), "sdp")
+            why = f"no agent called {name!r}: there is {', '.join(agents.names())}"
+            raise Refused(why, "model_not_found", "model")
+        if self.sessions >= self._config.max_sessions:
+            raise Refused(f"this transceiver holds its {self._config.max_sessions} calls", "full")
         sealed = ufrag.seal(self._config.id, self._cluster.sealing, self._cluster.ufrag[self._cluster.sealing])
-        session = Session(
+        asked = Asked(ufrag.call_id(sealed), name)
+        asked.update(session or {})
+        return sealed, (name, found), asked
+
+    def _offer(
+        self, peer: bytes, request: int, offer: str, agent: str, media: list[Any], session: object = None
+    ) -> None:
+        host, port = str(media[0]), int(media[1])
+        try:
+            sealed, found, asked = self._place(agent, session)
+            parsed = sdp.parse(offer)
+        except Refused as e:
+            return self._refuse(peer, request, e.code, str(e), e.param)
+        except sdp.OfferError as e:
+            return self._refuse(peer, request, "invalid_offer", str(e), "sdp")
+        call = Session(
             parsed,
             sealed,
-            (name, found),
+            found,
             outbound=self._routing,
             pacer=self._pacer,
             backlog=self._backlog,
             certificate=self._certificate,
             on_end=self._ended,
+            config=asked,
         )
-        answer = session.answer(self._certificate, host, port)
-        self._routing.add(session)
+        answer = call.answer(self._certificate, host, port)
+        self._routing.add(call)
         self._link.control(peer, "session.answer", request=request, ufrag=sealed, sdp=answer)
-        self._log.info("session", call=ufrag.call_id(sealed), agent=name, edge=peer.decode(errors="replace"))
+        self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
         return None
+
+    def _open(self, peer: bytes, request: int, agent: str, session: object = None) -> None:
+        try:
+            sealed, found, asked = self._place(agent, session)
+            if found[1].respond is agents.Base.respond:
+                raise Refused(f"{found[0]} answers calls, and makes no responses in events", "model_not_found", "model")
+        except Refused as e:
+            return self._refuse(peer, request, e.code, str(e), e.param)
+        opened = SocketSession(sealed, found, pacer=self._pacer, config=asked, on_end=self._socket_ended)
+        self._sockets[sealed.encode()] = opened
+        opened.watchers.add(peer, partial(self._pass_on, peer, sealed))
+        self._link.control(peer, "session.opened", request=request, ufrag=sealed)
+        self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
+        opened.open()
+        return None
+
+    def _all(self) -> list[Session | SocketSession]:
+        return [*self._routing.sessions.values(), *self._sockets.values()]
+
+    def _live(self, ufrag: str) -> Session | SocketSession | None:
+        sealed = ufrag.encode()
+        session = self._routing.sessions.get(sealed) or self._sockets.get(sealed)
+        return None if session is None or session.ended else session
+
+    def _watch(self, peer: bytes, request: int, ufrag: str) -> None:
+        session = self._live(ufrag)
+        if session is None:
+            self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
+            return
+        session.watchers.add(peer, partial(self._pass_on, peer, ufrag))
+        self._link.control(peer, "session.watching", request=request)
+
+    def _unwatch(self, peer: bytes, ufrag: str) -> None:
+        session = self._live(ufrag)
+        if session is not None and peer in session.watchers:
+            session.watchers.remove(peer)
+
+    def _event(self, peer: bytes, ufrag: str, event: str) -> None:
+        session = self._live(ufrag)
+        if session is not None and peer in session.watchers:
+            session.client_event(event)
+
+    def _pass_on(self, peer: bytes, ufrag: str, event: str) -> None:
+        self._link.control(peer, "session.event", ufrag=ufrag, event=event)
+
+    def _tell_closed(self, session: Session | SocketSession) -> None:
+        for who in session.watchers:
+            if isinstance(who, bytes):
+                self._link.control(who, "session.closed", ufrag=session.ufrag, reason=session.ended)
 
     def _ended(self, session: Session) -> None:
         self._routing.remove(session)
+        self._tell_closed(session)
         self._litter += 1
 
+    def _socket_ended(self, session: SocketSession) -> None:
+        self._sockets.pop(session.ufrag.encode(), None)
+        self._tell_closed(session)
+
     def _end(self, peer: bytes, request: int, ufrag: str) -> None:
-        session = self._routing.sessions.get(ufrag.encode())
-        if session is None or session.ended:
+        session = self._live(ufrag)
+        if session is None:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
             return
         session.end("hangup")
         self._link.control(peer, "session.ended", request=request)
 
     def _health(self, peer: bytes, request: int) -> None:
-        self._link.control(peer, "health", request=request, sessions=len(self._routing.sessions), agents=agents.names())
+        self._link.control(peer, "health", request=request, sessions=self.sessions, agents=agents.names())
 
     async def sweep_forever(self) -> None:
         """Ends what nobody cares for any more."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             now = time.monotonic()
-            for session in tuple(self._routing.sessions.values()):
+            for session in self._all():
                 session.sweep(now)
             # What an ended session leaves are circles through OpenSSL and libsrtp, whose memory the collector cannot
             # see: it would wait for hundreds of calls. With a hundred calls alive this takes five milliseconds.
@@ -156,7 +233,7 @@ class Transceiver:
 
     async def close(self) -> None:
         """Says goodbye to every caller."""
-        live = tuple(self._routing.sessions.values())
+        live = self._all()
         for session in live:
             session.end("shutdown")
         await asyncio.gather(*(session.closed() for session in live))

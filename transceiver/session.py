@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -14,17 +15,19 @@ from typing import Any, Protocol
 from aiortc import RTCDataChannel
 
 from firsthop import logs
-from transceiver import events, rtp, sdp
+from transceiver import rtp, sdp
 from transceiver.agents import Base
 from transceiver.backlog import Backlog
 from transceiver.codec import CODECS
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS, TX_FRAMES
+from transceiver.dialogue import Dialogue, Watchers
 from transceiver.dtls import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
 from transceiver.hearing import Hearing
 from transceiver.history import History
 from transceiver.ice import IceLite, Path
 from transceiver.pacer import Pacer
 from transceiver.quality import Quality
+from transceiver.realtime.config import Config
 from transceiver.receiver import Receiver
 from transceiver.reports import Reports
 from transceiver.rtp import Packet
@@ -34,7 +37,9 @@ from wire.ufrag import call_id
 
 __all__ = ["Outbound", "Session"]
 
+_CHANNEL = "oai-events"
 _MAX_EVENT_BACKLOG_BYTES = 1 << 20
+_MOST_EARLY_EVENTS = 64  # of who watches a call that is not up yet
 _HANDSHAKE_S = 30
 _REPORT_EVERY_TICKS = 50
 _SPARE_MS = 5
@@ -72,13 +77,17 @@ class Session:
         backlog: Backlog,
         certificate: Certificate,
         on_end: Callable[[Session], None],
+        config: Config | None = None,
     ) -> None:
         self.ufrag = ufrag
         self.ice = IceLite(ufrag, time.monotonic(), remote_ufrag=offer.ice_ufrag, remote_password=offer.ice_password)
         self.ended = ""
         self._offer = offer
         self._agent_name, self._agent_type = agent
-        self._agent: Base | None = None
+        self._config = config or Config(call_id(ufrag), agent[0])
+        self._dialogue: Dialogue | None = None
+        self.watchers = Watchers()
+        self._early: deque[str] = deque(maxlen=_MOST_EARLY_EVENTS)
         self._out = outbound
         self._pacer = pacer
         self._backlog = backlog
@@ -88,7 +97,7 @@ class Session:
         self._history = History()
         self._voice = Voice(offer.payload_type, self._send_rtp, codec, agent[1].rate_hz)
         self._quality = Quality(copies=offer.copies)
-        self._hearing = Hearing(codec, agent[1].rate_hz, self._heard, self._turn)
+        self._hearing = Hearing(codec, agent[1].rate_hz, self._heard)
         self._receiver = Receiver(offer, self._hearing, self._pass_on if self._agent_type.hears == "opus" else None)
         self._heard_ms = 0
         self._reports = Reports(self._voice.ssrc, reduced_size=offer.reduced_size)
@@ -140,7 +149,7 @@ class Session:
 
     def media(self, datagram: bytes) -> None:
         """An SRTP or SRTCP datagram from a path that holds consent. What is bad is dropped, never an end."""
-        if not self._secure.connected or self._agent is None:
+        if not self._secure.connected or self._dialogue is None:
             RX_DATAGRAMS["too_early"] += 1
             return
         if rtp.is_rtcp(datagram):
@@ -153,7 +162,7 @@ class Session:
 
     def media_if_authentic(self, datagram: bytes) -> bool:
         """Takes an SRTP datagram from whatever path; False, and neither counted nor looked at, unless it is ours."""
-        plain = self._secure.unprotect(datagram) if self._secure.connected and self._agent is not None else None
+        plain = self._secure.unprotect(datagram) if self._secure.connected and self._dialogue is not None else None
         if plain is not None:
             self._hear(plain)
         return plain is not None
@@ -187,13 +196,21 @@ class Session:
         if self.ended:
             return  # hung up while the last flight was on its way
         self._secure.on_close(lambda: self.end("closed_by_peer"))
-        self._agent = self._agent_type(self)
+        self._dialogue = Dialogue(self._config, self._agent_type, self._voice, self.watchers, self._agent_failed)
+        self._dialogue.begin()
+        if self.ended:
+            return  # the agent's fault
+        while self._early:
+            self._dialogue.client_event(self._early.popleft())
         # An agent that passes Opus on sends when it is sent to; reports are due all the same.
         self._pacer.add(self._tick)
         self._out.connected(self)
         self._log.info("media up", agent=self._agent_name)
         if self._offer.sctp_port:
             await self._secure.open_sctp(self._offer.sctp_port, self._offer.max_message_bytes, self._on_channel)
+            assert self._secure.sctp is not None
+            # aiortc has room for a megabyte, and a window that a message cannot pass is never opened again.
+            self._secure.sctp._advertised_rwnd += sdp.MAX_MESSAGE_BYTES
 
     def sweep(self, now: float) -> None:
         """Called about once a second: gives up paths and the session when consent is gone (RFC 7675)."""
@@ -201,6 +218,11 @@ class Session:
             self._out.path_down(self, path)
         if reason := self.ice.ended(now):
             self.end(reason)
+        elif self._secure.sctp is not None and self._secure.sctp._advertised_rwnd < 0:
+            self._log.warning("more data than the window that was announced")
+            self.end("session_failed")
+        elif self._dialogue is not None:
+            self._dialogue.host.check(now)
 
     def end(self, reason: str) -> None:
         """Ends the call, once; ``reason`` is one of ``counters.ENDS``."""
@@ -210,11 +232,9 @@ class Session:
         ENDS[reason] += 1
         self._backlog.forget(self)
         self._pacer.remove(self._tick)
-        if self._agent is not None:
-            try:
-                self._agent.close()
-            except Exception:
-                self._log.exception("agent raised in close")
+        if self._dialogue is not None:
+            self._dialogue.close()
+            self._spawn(self._dialogue.host.joined())
         self._spawn(self._close())
         self._log.info("ended", reason=reason, heard_ms=self._heard_ms, frames=dict(self._hearing.stats))
 
@@ -280,14 +300,17 @@ class Session:
     def _send_next(self) -> None:
         if not self._secure.connected:
             return
-        assert self._agent is not None
+        assert self._dialogue is not None
         now = time.monotonic()
         # First what is heard: an agent that answers at once is heard in the same tick.
         self._receiver.tick(now)
         if self.ended:
             return
+        self._dialogue.conversation.tick(now)
+        if self.ended:
+            return
         self._quality.tick(now)
-        if self._agent.hears == "pcm":
+        if self._agent_type.hears == "pcm":
             self._voice.settings = self._quality.settings
             self._voice.tick()
         self._give_feedback(now)
@@ -298,65 +321,47 @@ class Session:
             compound = self._reports.compound(self._voice, self._receiver.reception, now, time.time())
             self._to_client(self._secure.protect_rtcp(compound))
 
-    # --- the agent and its Line
-
-    def say(self, pcm: bytes) -> None:
-        self._voice.say(pcm)
-
-    def stop(self) -> None:
-        self._voice.stop()
-
-    def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
-        self._voice.pass_on(payload, timestamp, marker)
-
-    def emit(self, event: dict[str, Any]) -> None:
-        channel = self._channel
-        if channel is None or channel.readyState != "open" or channel.bufferedAmount > _MAX_EVENT_BACKLOG_BYTES:
-            return
-        channel.send(events.encode(event))
-
-    def transcribed(self, item: str, text: str) -> None:
-        pass  # there is no conversation that has items
+    # --- the agent and who speaks with it
 
     def _pass_on(self, packet: Packet) -> None:
-        assert self._agent is not None
-        self._ask(self._agent.heard_opus, packet.payload, packet.timestamp, packet.marker)
+        assert self._dialogue is not None
+        self._dialogue.host.heard_opus(packet.payload, packet.timestamp, packet.marker)
 
-    def _heard(self, pcm: bytes, speaking: bool) -> None:
-        assert self._agent is not None
+    def _heard(self, pcm: bytes) -> bool:
+        assert self._dialogue is not None
         self._heard_ms += 20
-        self._ask(self._agent.heard, pcm, speaking)
+        return self._dialogue.conversation.hear(pcm, time.monotonic())
 
-    def _turn(self, edge: str) -> None:
-        assert self._agent is not None
-        if edge == "started":
-            self.emit(events.speech_started(self._heard_ms))
-            self._ask(self._agent.speech_started)
-        else:
-            self.emit(events.speech_stopped(self._heard_ms))
-            self._ask(self._agent.speech_stopped)
-
-    def _ask(self, method: Callable[..., None], *args: Any) -> None:
-        """Calls the agent. One that raises ends its own call and nobody else's."""
+    def _agent_failed(self, why: str) -> None:
+        """An agent that raises ends its own call and nobody else's."""
         if self.ended:
             return
-        try:
-            method(*args)
-        except Exception:
-            self._log.exception("agent raised", agent=self._agent_name)
-            self.emit(events.error("the agent failed", code="agent_failed"))
-            self.end("agent_failed")
+        self._log.error("agent failed", agent=self._agent_name, why=why)
+        if self._dialogue is not None:
+            self._dialogue.conversation.agent_failed()
+        self.end("agent_failed")
+
+    def client_event(self, text: str) -> None:
+        """An event of somebody who watches."""
+        if self._dialogue is not None and not self.ended:
+            self._dialogue.client_event(text)
+        elif not self.ended:
+            self._early.append(text)
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
-        if channel.label != events.CHANNEL or self._channel is not None:
+        if channel.label != _CHANNEL or _CHANNEL in self.watchers or self._dialogue is None:
             return
-        self._channel = channel
+
+        def send(text: str) -> None:
+            if channel.readyState != "open" or channel.bufferedAmount > _MAX_EVENT_BACKLOG_BYTES:
+                return
+            if len(text) <= self._offer.max_message_bytes:
+                channel.send(text)
+
         channel.on("message", self._on_message)
-        self.emit(events.session_created(call_id(self.ufrag), self._agent_name))
+        self.watchers.add(_CHANNEL, send)
+        self._dialogue.greet()
 
     def _on_message(self, message: str | bytes) -> None:
-        event = events.decode(message)
-        if event is None:
-            self.emit(events.error("an event is a JSON object with a type", code="invalid_event"))
-        elif self._agent is not None:
-            self._ask(self._agent.event, event)
+        if self._dialogue is not None and not self.ended:
+            self._dialogue.client_event(message)

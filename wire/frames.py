@@ -15,10 +15,15 @@ are dearer for every batch that a link carries.
 
 Control messages, sender first:
 
-* signaling -> transceiver: ``session.offer`` {request, offer, agent, media: [host, port]}, ``session.end``
-  {request, ufrag}, ``health`` {request}
-* transceiver -> signaling: ``session.answer`` {request, ufrag, sdp}, ``session.ended`` {request},
-  ``session.refused`` {request, code, message, param}, ``health`` {request, sessions, agents}
+* signaling -> transceiver: ``session.offer`` {request, offer, agent, media: [host, port], session?}, ``session.open``
+  {request, agent, session?} (a session without media), ``session.watch`` {request, ufrag} and ``session.unwatch``
+  {ufrag} (its events are wanted, or not any more; as often as it was asked for), ``session.event`` {ufrag, event} (of
+  the client that opened it, or of one that watches; JSON text), ``session.end`` {request, ufrag}, ``health`` {request}.
+  ``session`` is a map as in the Realtime API's ``session.update``
+* transceiver -> signaling: ``session.answer`` {request, ufrag, sdp}, ``session.opened`` {request, ufrag},
+  ``session.watching`` {request}, ``session.event`` {ufrag, event} (each once, however often it is watched from there),
+  ``session.closed`` {ufrag, reason} (to who opened or watches it), ``session.ended`` {request}, ``session.refused``
+  {request, code, message, param}, ``health`` {request, sessions, agents}
 * transceiver -> worker: ``path.up`` {address, ufrag, ssrcs, spare_ms}, ``path.down`` {address}; ``spare_ms`` is how
   long the media of that path may wait at the worker, 0 if it is left out
 """

@@ -126,8 +126,13 @@ class Base:
     difference, as packets they are what they are.
 
     ``runs`` is "loop", or "thread": then all methods below are called in a thread of the agent's own, one after the
-    other, with an asyncio loop that runs between them (they may be coroutines too); what waits for it is bounded, and
-    audio is what goes first. So it may take its time and stalls nobody's media.
+    other, with an asyncio loop that runs between them; what waits for it is bounded, and audio is what goes first. So
+    it may take its time and stalls nobody's media. Methods may be coroutines too: each is started in order, and the
+    next does not wait for it. A method that raises ends the call, wherever it runs, and so does one that has not
+    returned after 30 s.
+
+    ``yields_after_ms`` is how long the caller must have spoken before the agent that is speaking falls silent: 0 is at
+    once. With 300, say, a cough or an "mm-hm" interrupts nothing, and is no turn either.
 
     ``rate_hz`` is that of the PCM, heard and said: 8000, 16000, 24000 or 48000.
     """
@@ -135,6 +140,7 @@ class Base:
     hears: ClassVar[Literal["pcm", "opus"]] = "pcm"
     runs: ClassVar[Literal["loop", "thread"]] = "loop"
     rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 24000
+    yields_after_ms: ClassVar[int] = 0
 
     def __init__(self, line: Line) -> None:
         self.line = line

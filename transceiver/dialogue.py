@@ -1,0 +1,100 @@
+"""An agent and its conversation in a call, whatever way leads to the client; and all who see its events."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from transceiver.agency import Host, host
+from transceiver.agents import Base
+from transceiver.realtime.config import Config
+from transceiver.realtime.conversation import Conversation
+from transceiver.voice import Voice
+
+__all__ = ["Dialogue", "Watchers"]
+
+
+class Watchers:
+    """Who gets a call's events, as JSON. One that is there twice gets them once."""
+
+    def __init__(self) -> None:
+        self._sends: dict[Hashable, Callable[[str], None]] = {}
+        self._times: dict[Hashable, int] = {}
+
+    def add(self, who: Hashable, send: Callable[[str], None]) -> None:
+        self._sends[who] = send
+        self._times[who] = self._times.get(who, 0) + 1
+
+    def remove(self, who: Hashable) -> None:
+        self._times[who] = self._times.get(who, 0) - 1
+        if self._times[who] <= 0:
+            self._times.pop(who)
+            self._sends.pop(who, None)
+
+    def __contains__(self, who: Hashable) -> bool:
+        return who in self._sends
+
+    def __iter__(self) -> Any:
+        return iter(tuple(self._sends))
+
+    def tell(self, text: str) -> None:
+        for send in tuple(self._sends.values()):
+            send(text)
+
+
+class Dialogue:
+    """What an agent may do to a call, and what a conversation needs. ``voice`` is None where there is no media;
+    ``failed(why)`` is called when the agent did. Making it makes the agent, which may raise."""
+
+    def __init__(
+        self, config: Config, kind: type[Base], voice: Voice | None, watchers: Watchers, failed: Callable[[str], None]
+    ) -> None:
+        self._voice = voice
+        self._watchers = watchers
+        self.host: Host = host(kind, self, failed)
+        media = voice is not None
+        self.conversation = Conversation(config, self.host, self, rate_hz=kind.rate_hz, media=media)
+
+    def begin(self) -> None:
+        """Tells the agent what the session asks for."""
+        self.conversation.begin()
+
+    def greet(self) -> None:
+        """Begins the stream of events."""
+        self.emit(self.conversation.created)
+
+    def close(self) -> None:
+        """The call is over."""
+        self.conversation.close()
+        self.host.close()
+
+    # --- Surroundings and Line
+
+    def emit(self, event: dict[str, Any]) -> None:
+        self._watchers.tell(json.dumps(event))
+
+    def play(self, pcm: bytes) -> None:
+        if self._voice is not None:
+            self._voice.say(pcm)
+
+    def say(self, pcm: bytes) -> None:
+        if self._voice is not None:
+            self._voice.say(pcm)
+
+    def stop(self) -> None:
+        if self._voice is not None:
+            self._voice.stop()
+            self.conversation.hush()
+
+    def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        if self._voice is not None:
+            self._voice.pass_on(payload, timestamp, marker)
+
+    def transcribed(self, item: str, text: str) -> None:
+        self.conversation.transcribed(item, text)
+
+    def client_event(self, text: str | bytes) -> None:
+        """What the client, or who watches, says."""
+        self.conversation.client_event(text, time.monotonic())

@@ -1,0 +1,384 @@
+"""One Realtime session: its configuration, its items, its turns and its responses. Pure: time is an argument.
+
+Two kinds of path lead to a client. Over media (WebRTC) the server paces the speech and knows what was played, so at an
+interruption it clears what waits and truncates the item itself. Without media (WebSocket) audio goes in and out inside
+events, as fast as it is made, and the client truncates.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from transceiver.agents import Item, Settings
+from transceiver.realtime import shapes
+from transceiver.realtime.config import Config, Refused, ResponseParams, ServerVad, refusal
+from transceiver.realtime.formats import Reader, Writer
+from transceiver.realtime.items import Entry, Items, new_id, spoken
+from transceiver.realtime.listening import Listening
+from transceiver.realtime.playback import Playback
+from transceiver.realtime.response import Making
+from transceiver.realtime.speaking import Speaking
+
+__all__ = ["Conversation", "Partner", "Surroundings"]
+
+_LEAST_COMMIT_MS = 100
+_MOST_WAITING = 256  # events of the client's
+_MOST_WAITING_BYTES = 24 << 20
+_EVENTS_A_TICK = 64
+_FRAMES_A_TICK = 100
+
+
+class Surroundings(Protocol):
+    """Where a conversation takes place."""
+
+    def emit(self, event: dict[str, Any]) -> None:
+        """A server event, for the client and for all who watch."""
+
+    def play(self, pcm: bytes) -> None:
+        """20 ms for the caller, now."""
+
+
+class Partner(Protocol):
+    """The agent, from here. No method raises, and all return at once."""
+
+    responds: bool  # whether it makes responses
+    listens: bool  # whether it cares for events that the protocol does not know
+    yields_after_ms: int
+
+    def configured(self, settings: Settings) -> None: ...
+    def heard(self, pcm: bytes, speaking: bool) -> None: ...
+    def speech_started(self) -> None: ...
+    def speech_stopped(self) -> None: ...
+    def committed(self, item: Item) -> None: ...
+    def respond(self, making: Making) -> None: ...
+    def cancelled(self, making: Making) -> None: ...
+    def event(self, event: dict[str, Any]) -> None: ...
+
+
+class Conversation:
+    """Driven by ``client_event``, by ``hear`` every 20 ms of a caller's audio and by ``tick`` every 20 ms; ``now`` is
+    in seconds, monotonic. PCM is mono PCM16 at the agent's ``rate_hz``. Nothing that a client sends makes it raise."""
+
+    def __init__(self, config: Config, partner: Partner, around: Surroundings, *, rate_hz: int, media: bool) -> None:
+        self._config = config
+        self._partner = partner
+        self._around = around
+        self._rate_hz = rate_hz
+        self._frame_bytes = rate_hz // 50 * 2
+        self._media = media
+        self._listening = Listening(rate_hz, config.turn_detection)
+        self._items = Items(rate_hz, self._samples)
+        self._reader = Reader(config.input_format, rate_hz)
+        self._speaking = Speaking(
+            self._emit,
+            self._items,
+            Playback(rate_hz) if media else None,
+            rate_hz=rate_hz,
+            writer=lambda: Writer(config.output_format, rate_hz),
+            settings=config.settings,
+            respond=partner.respond,
+            cancelled=partner.cancelled,
+        )
+        self._turn = ""  # the id of the item that is being spoken
+        self._over_agent = False  # the turn began while the agent spoke, and has not taken the floor
+        self._waiting: deque[tuple[int, str | bytes | dict[str, Any]]] = deque()
+        self._waiting_bytes = 0
+        self._flooded = False
+        self._unheard = bytearray()
+        self._budget = [_EVENTS_A_TICK, _FRAMES_A_TICK]
+        self._event_id: str | None = None
+        self._handlers: dict[str, Callable[..., None]] = {
+            "session.update": self._update,
+            "input_audio_buffer.append": self._append,
+            "input_audio_buffer.commit": self._commit_asked,
+            "input_audio_buffer.clear": self._clear_input,
+            "output_audio_buffer.clear": self._clear_output,
+            "conversation.item.create": self._create_item,
+            "conversation.item.retrieve": self._retrieve,
+            "conversation.item.truncate": self._truncate,
+            "conversation.item.delete": self._delete,
+            "response.create": self._create_response,
+            "response.cancel": self._cancel,
+        }
+
+    # --- what drives it
+
+    def begin(self) -> None:
+        """The agent is there: it hears what the session asks for."""
+        self._partner.configured(self._config.settings())
+
+    @property
+    def created(self) -> dict[str, Any]:
+        """The event that greets whoever begins to listen."""
+        return {"type": "session.created", "session": self._config.event}
+
+    def client_event(self, text: str | bytes | dict[str, Any], now: float) -> None:
+        """An event of a client's, as it came. What is more than can be done at once waits, and past a bound is
+        refused."""
+        size = len(text)
+        if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + size > _MOST_WAITING_BYTES:
+            if not self._flooded:
+                self._flooded = True
+                self._error(Refused("events come faster than they can be handled", "rate_limit_exceeded"))
+            return
+        self._waiting.append((size, text))
+        self._waiting_bytes += size
+        self._work(now)
+
+    def hear(self, pcm: bytes, now: float) -> bool:
+        """20 ms of the caller; whether they are voice."""
+        self._speaking.now = now
+        edge = self._listening.push(pcm)
+        if edge == "started":
+            self._speech_started()
+        elif self._over_agent and self._listening.voiced_ms >= self._partner.yields_after_ms:
+            self._take_floor()
+        self._partner.heard(pcm, self._listening.speaking)
+        if edge == "stopped":
+            self._speech_stopped()
+        return self._listening.voiced
+
+    def tick(self, now: float) -> None:
+        """The next 20 ms are due."""
+        self._budget = [_EVENTS_A_TICK, _FRAMES_A_TICK]
+        self._work(now)
+        if pcm := self._speaking.frame():
+            self._around.play(pcm)
+        self._idle(now)
+
+    def transcribed(self, item: str, text: str) -> None:
+        """What the user's item of that id says."""
+        entry = self._items.get(item)
+        if entry is None or entry.item.role != "user":
+            return
+        self._emit(
+            {
+                "type": "conversation.item.input_audio_transcription.completed",
+                "item_id": item,
+                "content_index": entry.transcribed(text),
+                "transcript": text,
+                "usage": {"type": "duration", "seconds": len(entry.item.pcm) / (2 * self._rate_hz)},
+            }
+        )
+
+    def hush(self) -> None:
+        """The agent itself wants to be silent."""
+        if self._media:
+            self._speaking.clear()
+
+    def agent_failed(self) -> None:
+        """Tells the client before the end."""
+        what = {"type": "server_error", "code": "agent_failed", "message": "the agent failed"}
+        self._emit({"type": "error", "error": {**what, "param": None, "event_id": None}})
+
+    def close(self) -> None:
+        """It is over: what was being made is not wanted any more, and nobody is told."""
+        self._speaking.close()
+        self._waiting.clear()
+
+    # --- events of the client's
+
+    def _work(self, now: float) -> None:
+        self._speaking.now = now
+        while self._budget[0] > 0 and self._budget[1] > 0:
+            if len(self._unheard) >= self._frame_bytes:
+                frame = bytes(self._unheard[: self._frame_bytes])
+                del self._unheard[: self._frame_bytes]
+                self._budget[1] -= 1
+                self.hear(frame, now)
+                continue
+            if not self._waiting:
+                self._flooded = False
+                return
+            size, text = self._waiting.popleft()
+            self._waiting_bytes -= size
+            self._budget[0] -= 1
+            self._handle(text)
+
+    def _handle(self, text: str | bytes | dict[str, Any]) -> None:
+        self._event_id = None
+        try:
+            event = shapes.decode(text)
+            self._event_id = shapes.event_id_of(event)
+            known = shapes.parse(event)
+            if known is not None:
+                self._handlers[known.type](known)
+            elif self._partner.listens:
+                self._partner.event(event)
+            else:
+                raise Refused(f"There is no event type '{event['type'][:64]}'.", "invalid_value", "type")
+        except Refused as e:
+            self._error(e)
+        finally:
+            self._event_id = None
+
+    def _error(self, refused: Refused) -> None:
+        what = {"type": "invalid_request_error", "code": refused.code, "message": str(refused)}
+        self._emit({"type": "error", "error": {**what, "param": refused.param, "event_id": self._event_id}})
+
+    def _update(self, event: shapes.SessionUpdate) -> None:
+        before = self._config.input_format
+        self._config.update(event.session)
+        if self._config.input_format != before:
+            self._reader = Reader(self._config.input_format, self._rate_hz)
+        self._listening.configure(self._config.turn_detection)
+        self._partner.configured(self._config.settings())
+        self._emit({"type": "session.updated", "session": self._config.event})
+
+    def _append(self, event: shapes.Append) -> None:
+        if self._media:
+            raise Refused("This session's audio comes as media.", "invalid_value", "audio")
+        pcm = self._reader.push(shapes.samples(event.audio))
+        if self._config.turn_detection is None:
+            self._listening.add(pcm)
+        else:
+            self._unheard += pcm
+
+    def _commit_asked(self, event: shapes.ClientEvent) -> None:
+        ms = self._listening.buffered_ms
+        if ms < _LEAST_COMMIT_MS:
+            raise Refused(
+                f"The buffer has {ms} ms of audio, and a turn at least {_LEAST_COMMIT_MS}.",
+                "input_audio_buffer_commit_empty",
+            )
+        self._commit()
+
+    def _clear_input(self, event: shapes.ClientEvent) -> None:
+        self._listening.clear()
+        self._unheard.clear()
+        self._emit({"type": "input_audio_buffer.cleared"})
+
+    def _clear_output(self, event: shapes.ClientEvent) -> None:
+        if not self._media:
+            raise Refused("There is no output audio buffer without media.", "invalid_value", "type")
+        self._speaking.clear()
+
+    def _create_item(self, event: shapes.ItemCreate) -> None:
+        after = event.previous_item_id
+        if after not in (None, "root") and self._items.get(after or "") is None:
+            raise Refused(f"There is no item '{after}'.", "item_not_found", "previous_item_id")
+        entry = self._items.made(event.item)
+        if self._items.get(entry.id) is not None:
+            raise Refused(f"There is an item '{entry.id}' already.", "item_id_taken", "item.id")
+        self._add(entry, after)
+
+    def _add(self, entry: Entry, after: str | None = None) -> None:
+        before = self._items.add(entry, after)
+        for what in ("added", "done"):
+            item = entry.event()
+            self._emit({"type": f"conversation.item.{what}", "previous_item_id": before, "item": item})
+        if entry.item.role == "user":
+            self._partner.committed(entry.item)
+
+    def _named(self, item_id: str, what: str) -> Entry:
+        entry = self._items.get(item_id)
+        if entry is None:
+            raise Refused(f"There is no item '{item_id}'.", f"item_{what}_invalid_item_id", "item_id")
+        return entry
+
+    def _retrieve(self, event: shapes.ItemNamed) -> None:
+        entry = self._named(event.item_id, "retrieve")
+        self._emit({"type": "conversation.item.retrieved", "item": entry.event()})
+
+    def _delete(self, event: shapes.ItemNamed) -> None:
+        entry = self._named(event.item_id, "delete")
+        self._items.remove(entry.id)
+        self._emit({"type": "conversation.item.deleted", "item_id": entry.id})
+
+    def _truncate(self, event: shapes.Truncate) -> None:
+        entry = self._named(event.item_id, "truncate")
+        parts = entry.content
+        if event.content_index >= len(parts) or parts[event.content_index]["type"] != "output_audio":
+            raise Refused("There is no speech of the assistant's.", "invalid_value", "content_index")
+        if event.audio_end_ms > entry.audio_ms:
+            why = f"Audio content of {entry.audio_ms} ms is already shorter than {event.audio_end_ms} ms."
+            raise Refused(why, "invalid_value", "audio_end_ms")
+        self._emit(entry.truncated(event.audio_end_ms))
+
+    # --- responses
+
+    def _create_response(self, event: shapes.ResponseCreate) -> None:
+        if not self._partner.responds:
+            raise Refused("This agent makes no responses.", "unsupported")
+        try:
+            params = ResponseParams.model_validate(event.response or {})
+        except ValidationError as e:
+            raise refusal(e, "response") from None
+        items = self._items.view()
+        if params.input is not None:
+            items = [self._items.made(raw, f"response.input[{i}]").item for i, raw in enumerate(params.input)]
+        self._speaking.respond(params, items)
+
+    def _cancel(self, event: shapes.ResponseCancel) -> None:
+        self._speaking.cancel(event.response_id)
+
+    # --- turns
+
+    def _speech_started(self) -> None:
+        listening = self._listening
+        self._turn = new_id("item")
+        self._speaking.quiet_since = None
+        start_ms = listening.position_ms - listening.buffered_ms
+        what = {"audio_start_ms": max(start_ms, 0), "item_id": self._turn}
+        self._emit({"type": "input_audio_buffer.speech_started", **what})
+        self._partner.speech_started()
+        turns = self._config.turn_detection
+        self._over_agent = self._speaking.busy and turns is not None and turns.interrupt_response
+        if self._over_agent and listening.voiced_ms >= self._partner.yields_after_ms:
+            self._take_floor()
+
+    def _take_floor(self) -> None:
+        self._over_agent = False
+        self._speaking.interrupt()
+
+    def _speech_stopped(self) -> None:
+        listening = self._listening
+        what = {"audio_end_ms": listening.position_ms, "item_id": self._turn}
+        self._emit({"type": "input_audio_buffer.speech_stopped", **what})
+        self._partner.speech_stopped()
+        turns = self._config.turn_detection
+        if self._over_agent:
+            # A cough, an "mm-hm": the agent has kept its turn, and this was none.
+            self._over_agent = False
+            listening.clear()
+            return
+        self._commit()
+        if turns is not None and turns.create_response and self._partner.responds:
+            self._speaking.want()
+
+    def _commit(self) -> None:
+        entry = spoken(self._listening.take(), self._turn or new_id("item"))
+        self._turn = ""
+        previous = self._items.last
+        what = {"previous_item_id": previous, "item_id": entry.id}
+        self._emit({"type": "input_audio_buffer.committed", **what})
+        self._add(entry)
+
+    def _idle(self, now: float) -> None:
+        turns, since = self._config.turn_detection, self._speaking.quiet_since
+        if since is None or not isinstance(turns, ServerVad) or turns.idle_timeout_ms is None:
+            return
+        idle_ms = round((now - since) * 1000)
+        if self._listening.speaking or idle_ms < turns.idle_timeout_ms:
+            return
+        self._speaking.quiet_since = None
+        self._turn = new_id("item")
+        end_ms = self._listening.position_ms
+        what = {"audio_start_ms": max(end_ms - idle_ms, 0), "audio_end_ms": end_ms, "item_id": self._turn}
+        self._emit({"type": "input_audio_buffer.timeout_triggered", **what})
+        self._commit()
+        if self._partner.responds:
+            self._speaking.want()
+
+    # --- small things
+
+    def _emit(self, event: dict[str, Any]) -> None:
+        self._around.emit({"event_id": "event_" + secrets.token_urlsafe(12), **event})
+
+    def _samples(self, audio: str) -> bytes:
+        return Reader(self._config.input_format, self._rate_hz).push(shapes.samples(audio, "item.content.audio"))

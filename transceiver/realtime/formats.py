@@ -1,0 +1,74 @@
+"""Audio inside events: base64 of PCM16 at 24 kHz or of G.711, to and from PCM at the rate of the agent."""
+
+from __future__ import annotations
+
+import base64
+
+import av
+import numpy as np
+from av.audio.resampler import AudioResampler
+
+from transceiver import g711
+
+__all__ = ["RATE_HZ", "Reader", "Writer", "bytes_ms"]
+
+RATE_HZ = 24000
+_LAWS = {"audio/pcmu": g711.MU_LAW, "audio/pcma": g711.A_LAW}
+
+
+def bytes_ms(format_: str) -> int:
+    """How many bytes a millisecond is."""
+    return 8 if format_ in _LAWS else 2 * RATE_HZ // 1000
+
+
+class _Resampler:
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        self._from_hz = from_hz
+        self._filter = AudioResampler(format="s16", layout="mono", rate=to_hz) if from_hz != to_hz else None
+
+    def push(self, pcm: bytes) -> bytes:
+        if self._filter is None or not pcm:
+            return pcm
+        frame = av.AudioFrame.from_ndarray(np.frombuffer(pcm, np.int16)[np.newaxis], format="s16", layout="mono")
+        frame.sample_rate = self._from_hz
+        return b"".join(part.to_ndarray().tobytes() for part in self._filter.resample(frame))
+
+
+class Reader:
+    """From what clients send to mono PCM16 of ``rate_hz``; pieces of any length."""
+
+    def __init__(self, format_: str, rate_hz: int) -> None:
+        law = _LAWS.get(format_)
+        self._decoder = g711.Decoder(law, rate_hz) if law is not None else None
+        self._resampler = _Resampler(RATE_HZ, rate_hz)
+        self._odd = b""
+
+    def push(self, data: bytes) -> bytes:
+        """The samples in ``data``; half a sample waits for its other half."""
+        if self._decoder is not None:
+            return self._decoder.decode(data)
+        data = self._odd + data
+        whole = len(data) & ~1
+        self._odd = data[whole:]
+        return self._resampler.push(data[:whole])
+
+
+class Writer:
+    """From mono PCM16 of ``rate_hz`` to base64 of what clients want."""
+
+    def __init__(self, format_: str, rate_hz: int) -> None:
+        law = _LAWS.get(format_)
+        self._encoder = g711.Encoder(law, rate_hz) if law is not None else None
+        self._resampler = _Resampler(rate_hz, RATE_HZ)
+        self._step = 2 * (rate_hz // 8000) if law is not None else 2
+        self._rest = b""
+
+    def push(self, pcm: bytes) -> str:
+        """What is ready of it; G.711 is made of whole samples at 8 kHz."""
+        pcm = self._rest + pcm
+        whole = len(pcm) // self._step * self._step
+        pcm, self._rest = pcm[:whole], pcm[whole:]
+        if not pcm:
+            return ""
+        data = self._encoder.encode(pcm) if self._encoder is not None else self._resampler.push(pcm)
+        return base64.b64encode(data).decode()

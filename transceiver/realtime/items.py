@@ -1,0 +1,183 @@
+"""The items of a conversation in their order: as clients see them, and as agents do."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from transceiver.agents import Item
+from transceiver.realtime import shapes
+from transceiver.realtime.config import Refused
+
+__all__ = ["Entry", "Items", "new_id", "spoken"]
+
+_MOST = 1000
+_MOST_PCM_S = 180  # of the user's speech, in all items: an agent that wants more keeps it
+_MOST_SAID = 16 << 20  # characters of text and pictures
+_SHOWN_IMAGE_BYTES = 32 << 10  # more is not sent back: it came from there, and fits no message of most clients
+
+
+def new_id(kind: str) -> str:
+    """Something like ``item_XyZ``."""
+    return f"{kind}_{secrets.token_urlsafe(15)}"
+
+
+class Entry:
+    """One item: ``item`` is the agent's view of it, ``content`` the client's (of messages)."""
+
+    def __init__(self, item: Item, content: list[dict[str, Any]] | None = None, status: str = "completed") -> None:
+        self.item = item
+        self.content = content if content is not None else []
+        self.status = status
+        self.audio_ms = 0  # how long the speech of an assistant's item is
+
+    @property
+    def id(self) -> str:
+        return self.item.id
+
+    def event(self) -> dict[str, Any]:
+        """The item as events show it."""
+        item = self.item
+        out: dict[str, Any] = {"id": item.id, "object": "realtime.item", "type": item.kind, "status": self.status}
+        if item.kind == "message":
+            out["role"] = item.role
+            out["content"] = [_shown(part) for part in self.content]
+        elif item.kind == "function_call":
+            out |= {"name": item.name, "arguments": item.arguments, "call_id": item.call_id}
+        else:
+            out |= {"call_id": item.call_id, "output": item.text}
+        return out
+
+    def transcribed(self, text: str) -> int:
+        """What its speech says; the index of the part of content that was meant."""
+        self.item.text = text
+        for index, part in enumerate(self.content):
+            if part["type"] == "input_audio":
+                part["transcript"] = text
+                return index
+        return 0
+
+    def truncated(self, played_ms: int) -> dict[str, Any]:
+        """Its speech ended there; the event that says so. Of the text, as much is left as was likely heard: whole
+        words, in proportion."""
+        index = 0
+        for at, part in enumerate(self.content):
+            if part["type"] != "output_audio":
+                continue
+            index = at
+            text = part["transcript"] or ""
+            keep = len(text) * played_ms // self.audio_ms if self.audio_ms else 0
+            part["transcript"] = text if keep >= len(text) else text[:keep].rpartition(" ")[0]
+        self.item.text = _text(self.content)
+        self.audio_ms = min(self.audio_ms, played_ms)
+        where = {"item_id": self.id, "content_index": index, "audio_end_ms": played_ms}
+        return {"type": "conversation.item.truncated", **where}
+
+
+def _shown(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "input_image" and len(part["image_url"]) > _SHOWN_IMAGE_BYTES:
+        return {**part, "image_url": part["image_url"].partition(",")[0] + ","}
+    return dict(part)
+
+
+def _text(content: list[dict[str, Any]]) -> str:
+    texts = (part.get("text") or part.get("transcript") or "" for part in content)
+    return " ".join(text for text in texts if text)
+
+
+class Items:
+    """``rate_hz`` is the agent's; ``pcm`` turns base64 of what clients send into samples at that rate."""
+
+    def __init__(self, rate_hz: int, pcm: Callable[[str], bytes]) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._order: list[str] = []
+        self._pcm = pcm
+        self._most_pcm_bytes = _MOST_PCM_S * 2 * rate_hz
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self._entries[id_] for id_ in self._order)
+
+    def get(self, id_: str) -> Entry | None:
+        return self._entries.get(id_)
+
+    @property
+    def last(self) -> str | None:
+        """The id of the newest item."""
+        return self._order[-1] if self._order else None
+
+    def before(self, id_: str) -> str | None:
+        """The id of the item before that one."""
+        at = self._order.index(id_)
+        return self._order[at - 1] if at else None
+
+    def add(self, entry: Entry, after: str | None = None) -> str | None:
+        """Puts ``entry`` behind ``after`` ("root" is the beginning, None the end); the id of the item before it."""
+        at = len(self._order) if after is None else 0 if after == "root" else self._order.index(after) + 1
+        self._order.insert(at, entry.id)
+        self._entries[entry.id] = entry
+        before = self._order[at - 1] if at else None
+        self._forget()
+        return before
+
+    def remove(self, id_: str) -> None:
+        self._order.remove(id_)
+        del self._entries[id_]
+
+    def view(self) -> list[Item]:
+        """What an agent answers."""
+        return [entry.item for entry in self]
+
+    def _forget(self) -> None:
+        """What a conversation keeps is bounded: old speech is forgotten, and then old items."""
+        while len(self._order) > _MOST:
+            self.remove(self._order[0])
+        pcm = said = 0
+        for id_ in tuple(reversed(self._order)):
+            item = self._entries[id_].item
+            pcm += len(item.pcm)
+            if pcm > self._most_pcm_bytes:
+                item.pcm = b""
+            said += len(item.text) + len(item.arguments) + sum(map(len, item.images))
+            if said > _MOST_SAID and id_ != self._order[-1]:
+                self.remove(id_)
+
+    def made(self, raw: object, param: str = "item") -> Entry:
+        """The entry of an item that a client describes; an ``item_reference`` gives the one that is there. Raises
+        Refused."""
+        shape = shapes.parse_item(raw, param)
+        if isinstance(shape, shapes.ItemReference):
+            known = self.get(shape.id)
+            if known is None:
+                raise Refused(f"There is no item '{shape.id}'.", "item_not_found", f"{param}.id")
+            return known
+        id_ = shape.id or new_id("item")
+        if isinstance(shape, shapes.FunctionCall):
+            call_id = shape.call_id or new_id("call")
+            return Entry(Item(id_, "function_call", name=shape.name, arguments=shape.arguments, call_id=call_id))
+        if isinstance(shape, shapes.FunctionCallOutput):
+            return Entry(Item(id_, "function_call_output", call_id=shape.call_id, text=shape.output))
+        content: list[dict[str, Any]] = []
+        pcm = b""
+        images: list[str] = []
+        for part in shape.content:
+            if isinstance(part, shapes.InputAudio):
+                pcm += self._pcm(part.audio) if part.audio else b""
+                content.append({"type": "input_audio", "transcript": part.transcript})
+            elif isinstance(part, shapes.InputImage):
+                images.append(part.image_url)
+                content.append(part.model_dump())
+            elif isinstance(part, shapes.OutputAudio):
+                content.append({"type": "output_audio", "transcript": part.transcript})
+            else:
+                content.append(part.model_dump())
+        item = Item(id_, "message", shape.role, _text(content), pcm, tuple(images))
+        return Entry(item, content)
+
+
+def spoken(pcm: bytes, id_: str) -> Entry:
+    """The entry of a user's turn."""
+    return Entry(Item(id_, "message", "user", pcm=pcm), [{"type": "input_audio", "transcript": None}])

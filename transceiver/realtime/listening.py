@@ -1,0 +1,115 @@
+"""The input audio buffer, and the turns in it: by a server's turn detection or by the client's word. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from transceiver.realtime.config import SemanticVad, ServerVad, TurnDetection
+from transceiver.turns import ONSET_MS, Detector, detector
+
+__all__ = ["Listening"]
+
+FRAME_MS = 20
+_LONGEST_MS = 180_000  # of a turn; of a longer one the end is kept
+# What semantic_vad waits for: at least, where the speech sounds finished, and at most.
+_WAITS_MS = {"high": (400, 2000), "medium": (600, 4000), "auto": (600, 4000), "low": (900, 8000)}
+_END_FRAMES = 12  # of voice, whose loudness tells how it ended
+
+
+class Listening:
+    """Frames of 20 ms in, mono PCM16 of ``rate_hz``; edges of turns out. Times are ms of audio since the beginning."""
+
+    def __init__(self, rate_hz: int, turns: TurnDetection | None) -> None:
+        self.position_ms = 0
+        self.voiced_ms = 0  # of the turn that is being spoken
+        self._rate_hz = rate_hz
+        self._bytes_ms = 2 * rate_hz // 1000
+        self._frames: deque[bytes] = deque(maxlen=_LONGEST_MS // FRAME_MS)
+        self._part = b""
+        self._loudness: list[float] = []
+        self._turns = turns
+        self._detector = self._made()
+
+    def configure(self, turns: TurnDetection | None) -> None:
+        """How turns are found from now on; a turn that is being spoken goes on where nothing changed."""
+        if turns != self._turns:
+            self._turns = turns
+            self._detector = self._made()
+
+    def _made(self) -> Detector:
+        turns = self._turns
+        if isinstance(turns, ServerVad):
+            return detector(self._rate_hz, silence_ms=turns.silence_duration_ms, threshold=turns.threshold)
+        return detector(self._rate_hz)
+
+    @property
+    def speaking(self) -> bool:
+        """Whether a turn is being spoken, as far as turn detection knows."""
+        return self._turns is not None and self._detector.speaking
+
+    @property
+    def voiced(self) -> bool:
+        """Whether the last frame was voice."""
+        return self._detector.voiced
+
+    @property
+    def buffered_ms(self) -> int:
+        """How much could be committed."""
+        return len(self._frames) * FRAME_MS + len(self._part) // self._bytes_ms
+
+    def push(self, frame: bytes) -> str:
+        """``started``, ``stopped`` or nothing. At an edge the buffer holds the turn with what was before it."""
+        turns = self._turns
+        spoke = self._detector.speaking
+        if isinstance(turns, SemanticVad) and spoke:
+            self._detector.silence_ms = self._wait_ms(turns)
+        edge = self._detector.push(frame)
+        self._frames.append(frame)
+        self.position_ms += FRAME_MS
+        if turns is None:
+            return ""
+        if self._detector.voiced and self._detector.speaking:
+            self.voiced_ms = self.voiced_ms + FRAME_MS if spoke else ONSET_MS - FRAME_MS
+            if isinstance(turns, SemanticVad):
+                samples = np.frombuffer(frame, np.int16).astype(np.float32)
+                self._loudness.append(float(np.sqrt(samples @ samples / max(len(samples), 1))))
+        if edge == "started":
+            self._loudness.clear()
+        elif not edge and not self._detector.speaking:
+            padding_ms = turns.prefix_padding_ms if isinstance(turns, ServerVad) else 300
+            while len(self._frames) * FRAME_MS > padding_ms + ONSET_MS:
+                self._frames.popleft()
+        return edge
+
+    def add(self, pcm: bytes) -> None:
+        """Audio that nobody looks at, of any length: the client commits it."""
+        self._part += pcm
+        size = FRAME_MS * self._bytes_ms
+        whole = len(self._part) // size * size
+        self._frames.extend(self._part[at : at + size] for at in range(0, whole, size))
+        self.position_ms += whole // self._bytes_ms
+        self._part = self._part[whole:]
+
+    def take(self) -> bytes:
+        """All that is in the buffer, which is empty then."""
+        pcm = b"".join(self._frames) + self._part
+        self.clear()
+        return pcm
+
+    def clear(self) -> None:
+        """Forgets what is in the buffer."""
+        self._frames.clear()
+        self._part = b""
+
+    def _wait_ms(self, turns: SemanticVad) -> int:
+        """How much silence ends the turn. A voice falls at the end of what it had to say; one that breaks off at its
+        usual loudness, or above, is likely to go on."""
+        least, most = _WAITS_MS[turns.eagerness]
+        if len(self._loudness) < 2 * _END_FRAMES:
+            return least
+        usual = sum(self._loudness) / len(self._loudness)
+        end = sum(self._loudness[-_END_FRAMES:]) / _END_FRAMES
+        unfinished = min(max((end / max(usual, 1.0) - 1.0) / 0.5, 0.0), 1.0)
+        return round(least + (most - least) * unfinished)

@@ -1,0 +1,212 @@
+"""What clients say: their events and the items in them, read from JSON. What does not fit raises Refused."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from transceiver.realtime.config import Refused, refusal
+
+__all__ = [
+    "ClientEvent",
+    "ItemShape",
+    "decode",
+    "event_id_of",
+    "parse",
+    "parse_item",
+    "samples",
+]
+
+_Id = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class _Open(BaseModel):
+    """Fields that nobody knows are passed over: clients send back what they got, and more."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore", strict=True)
+
+
+class ClientEvent(_Open):
+    """Every event: its ``type``, and an id that an ``error`` repeats."""
+
+    type: str
+    event_id: str | None = None
+
+
+class SessionUpdate(ClientEvent):
+    session: dict[str, Any]
+
+
+class Append(ClientEvent):
+    audio: str
+
+
+class ItemCreate(ClientEvent):
+    item: dict[str, Any]
+    previous_item_id: str | None = None
+
+
+class ItemNamed(ClientEvent):
+    item_id: str
+
+
+class Truncate(ItemNamed):
+    content_index: int = Field(ge=0)
+    audio_end_ms: int = Field(ge=0)
+
+
+class ResponseCreate(ClientEvent):
+    response: dict[str, Any] | None = None
+
+
+class ResponseCancel(ClientEvent):
+    response_id: str | None = None
+
+
+_EVENTS: dict[str, type[ClientEvent]] = {
+    "session.update": SessionUpdate,
+    "input_audio_buffer.append": Append,
+    "input_audio_buffer.commit": ClientEvent,
+    "input_audio_buffer.clear": ClientEvent,
+    "output_audio_buffer.clear": ClientEvent,
+    "conversation.item.create": ItemCreate,
+    "conversation.item.retrieve": ItemNamed,
+    "conversation.item.truncate": Truncate,
+    "conversation.item.delete": ItemNamed,
+    "response.create": ResponseCreate,
+    "response.cancel": ResponseCancel,
+}
+
+
+class InputText(_Open):
+    type: Literal["input_text"]
+    text: str
+
+
+class InputAudio(_Open):
+    type: Literal["input_audio"]
+    audio: str | None = None
+    transcript: str | None = None
+
+
+class InputImage(_Open):
+    type: Literal["input_image"]
+    image_url: str
+    detail: Literal["auto", "low", "high"] = "auto"
+
+
+class OutputText(_Open):
+    type: Literal["output_text"]
+    text: str
+
+
+class OutputAudio(_Open):
+    type: Literal["output_audio"]
+    audio: str | None = None
+    transcript: str | None = None
+
+
+class UserMessage(_Open):
+    id: _Id | None = None
+    type: Literal["message"]
+    role: Literal["user"]
+    content: list[Annotated[InputText | InputAudio | InputImage, Field(discriminator="type")]]
+
+
+class SystemMessage(_Open):
+    id: _Id | None = None
+    type: Literal["message"]
+    role: Literal["system"]
+    content: list[InputText]
+
+
+class AssistantMessage(_Open):
+    id: _Id | None = None
+    type: Literal["message"]
+    role: Literal["assistant"]
+    content: list[Annotated[OutputText | OutputAudio, Field(discriminator="type")]]
+
+
+class FunctionCall(_Open):
+    id: _Id | None = None
+    type: Literal["function_call"]
+    name: str
+    arguments: str
+    call_id: str | None = None
+
+
+class FunctionCallOutput(_Open):
+    id: _Id | None = None
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str
+
+
+class ItemReference(_Open):
+    """Stands for an item of the conversation, in the ``input`` of a response."""
+
+    id: _Id
+    type: Literal["item_reference"]
+
+
+_Message = Annotated[UserMessage | SystemMessage | AssistantMessage, Field(discriminator="role")]
+ItemShape = UserMessage | SystemMessage | AssistantMessage | FunctionCall | FunctionCallOutput | ItemReference
+_ITEM: TypeAdapter[ItemShape] = TypeAdapter(
+    Annotated[_Message | FunctionCall | FunctionCallOutput | ItemReference, Field(discriminator="type")]
+)
+
+
+def decode(text: str | bytes | dict[str, Any]) -> dict[str, Any]:
+    """The map in a message. Raises Refused unless it is a JSON object with a type."""
+    try:
+        event = text if isinstance(text, dict) else json.loads(text)
+    except (ValueError, RecursionError):
+        event = None
+    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        raise Refused("an event is a JSON object with a type", "invalid_event")
+    return event
+
+
+def event_id_of(event: dict[str, Any]) -> str | None:
+    """What an error about ``event`` repeats."""
+    known = event.get("event_id")
+    return known[:512] if isinstance(known, str) else None
+
+
+def parse(event: dict[str, Any]) -> ClientEvent | None:
+    """A client's event; None where the protocol knows none of that type."""
+    shape = _EVENTS.get(event["type"])
+    if shape is None:
+        return None
+    try:
+        return shape.model_validate(event)
+    except ValidationError as e:
+        raise refusal(e) from None
+
+
+def parse_item(item: object, prefix: str = "item") -> ItemShape:
+    """An item of ``conversation.item.create`` or of a response's ``input``."""
+    try:
+        return _ITEM.validate_python(item)
+    except ValidationError as e:
+        loc = ".".join(str(part) for part in e.errors()[0]["loc"] if part not in _TAGS)
+        param = f"{prefix}.{loc}" if loc else prefix
+        kind = e.errors()[0]["type"]
+        code = "missing_required_parameter" if kind == "missing" else "invalid_value"
+        raise Refused(f"Invalid item: {e.errors()[0]['msg']} ('{param}').", code, param) from None
+
+
+_TAGS = {"message", "user", "system", "assistant", "function_call", "function_call_output", "item_reference"}
+_TAGS |= {"input_text", "input_audio", "input_image", "output_text", "output_audio"}
+
+
+def samples(audio: str, param: str = "audio") -> bytes:
+    """The bytes in base64. Raises Refused."""
+    try:
+        return base64.b64decode(audio, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused(f"'{param}' is not base64.", "invalid_value", param) from None

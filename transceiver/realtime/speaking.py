@@ -1,0 +1,155 @@
+"""The agent's side of a conversation: its responses, which of them is being made, and which is still being heard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from transceiver.agents import Item, Settings
+from transceiver.realtime.config import Refused, ResponseParams
+from transceiver.realtime.formats import Writer
+from transceiver.realtime.items import Items
+from transceiver.realtime.playback import Playback
+from transceiver.realtime.response import Making, Stage
+
+__all__ = ["Speaking"]
+
+_MOST_AT_ONCE = 8  # responses, of which one at most is in the conversation
+
+
+class Speaking:
+    """``respond`` and ``cancelled`` reach the agent; ``settings`` are the session's for a response. ``playback`` is
+    None where audio goes out in events. ``now`` is in seconds, and set by whoever drives this."""
+
+    def __init__(
+        self,
+        emit: Callable[[dict[str, Any]], None],
+        items: Items,
+        playback: Playback | None,
+        *,
+        rate_hz: int,
+        writer: Callable[[], Writer],
+        settings: Callable[[ResponseParams], Settings],
+        respond: Callable[[Making], None],
+        cancelled: Callable[[Making], None],
+    ) -> None:
+        self.now = 0.0
+        self.active: Making | None = None  # the one that is being made in the conversation
+        self.quiet_since: float | None = None  # when the last was heard to its end, and none is made
+        self._emit = emit
+        self._items = items
+        self._playback = playback
+        self._stage = Stage(emit, items, playback, writer, rate_hz, self._finished)
+        self._settings, self._ask, self._tell = settings, respond, cancelled
+        self._makings: dict[str, Making] = {}  # those that are being made, or heard
+        self._wanted = False
+        self._audible_until = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether the agent has the floor: something is being made in the conversation, or heard."""
+        return self.active is not None or self._played
+
+    @property
+    def _played(self) -> bool:
+        return self._playback is not None and self._playback.busy
+
+    def want(self) -> None:
+        """There is something to answer: now, or when the present response is over."""
+        if self.active is not None:
+            self._wanted = True
+        else:
+            self.respond(ResponseParams(), self._items.view())
+
+    def respond(self, params: ResponseParams, items: list[Item]) -> None:
+        """A response to ``items``. Raises Refused where one is active or too many are made."""
+        if params.conversation != "none" and self.active is not None:
+            why = f"Conversation already has an active response in progress: {self.active.id}."
+            raise Refused(why, "conversation_already_has_active_response")
+        if sum(not making.over for making in self._makings.values()) >= _MOST_AT_ONCE:
+            raise Refused(f"{_MOST_AT_ONCE} responses are being made.", "rate_limit_exceeded")
+        making = Making(self._stage, params, self._settings(params), items)
+        self._makings[making.id] = making
+        if making.in_conversation:
+            self.active, self._wanted = making, False
+        self.quiet_since = None
+        self._emit({"type": "response.created", "response": making.event()})
+        self._emit({"type": "rate_limits.updated", "rate_limits": []})
+        self._ask(making)
+
+    def cancel(self, response: str | None) -> None:
+        """The client's wish; what was handed over is heard all the same, until the client clears it. Raises Refused
+        where nothing is being made."""
+        making = self.active if response is None else self._makings.get(response)
+        if making is None or making.over:
+            raise Refused("Cancellation failed: no active response found.", "response_cancel_not_active")
+        self._wanted = False
+        making.finish("cancelled", "client_cancelled")
+        self._tell(making)
+
+    def interrupt(self) -> None:
+        """The caller takes the floor: nothing more is heard, and what was being made is not wanted."""
+        lost = self.clear() if self._played else []
+        if self.active is not None:
+            self._wanted = False
+            if self.active not in lost:
+                lost.append(self.active)
+            self.active.finish("cancelled", "turn_detected")
+        for making in lost:
+            making.cancelled = True
+            self._tell(making)
+
+    def clear(self) -> list[Making]:
+        """Drops the speech that was not played, and truncates what it was part of; the responses that lose by it."""
+        assert self._playback is not None
+        speaking = self._playback.response
+        cuts = self._playback.hush()
+        responses = list(dict.fromkeys([*([speaking] if speaking else []), *(cut.response for cut in cuts)]))
+        for response in responses:
+            self._emit({"type": "output_audio_buffer.cleared", "response_id": response})
+        for cut in cuts:
+            entry = self._items.get(cut.item)
+            if entry is not None:
+                self._emit(entry.truncated(cut.played_ms))
+        lost = [self._makings[response] for response in responses if response in self._makings]
+        for making in lost:
+            making.muted = True
+        self._settle()
+        return lost
+
+    def frame(self) -> bytes:
+        """The next 20 ms of speech, over a path that is paced; nothing where there are none."""
+        if self._playback is None or not self._playback.busy:
+            return b""
+        frame = self._playback.frame()
+        for response in frame.stopped:
+            self._emit({"type": "output_audio_buffer.stopped", "response_id": response})
+        if frame.started:
+            self._emit({"type": "output_audio_buffer.started", "response_id": frame.started})
+        if frame.stopped:
+            self._settle()
+        return frame.pcm
+
+    def close(self) -> None:
+        """Nobody wants any of it, and nobody is told."""
+        for making in self._makings.values():
+            making.abandon()
+        self._makings.clear()
+        self.active = None
+
+    def _finished(self, making: Making) -> None:
+        if self.active is making:
+            self.active = None
+        if self._playback is None:
+            self._audible_until = max(self._audible_until, self.now) + making.spoken_ms / 1000
+        self._settle()
+        if self._wanted and self.active is None:
+            self.want()
+
+    def _settle(self) -> None:
+        """Forgets responses that are made and were heard."""
+        for making in tuple(self._makings.values()):
+            if making.over and not (self._playback is not None and self._playback.holds(making.id)):
+                del self._makings[making.id]
+        if not self._makings:
+            self.quiet_since = max(self.now, self._audible_until)

@@ -1,0 +1,93 @@
+"""A session without media: its client speaks through a signaling process, audio in events and all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from firsthop import logs
+from transceiver.agents import Base
+from transceiver.counters import ENDS
+from transceiver.dialogue import Dialogue, Watchers
+from transceiver.pacer import Pacer
+from transceiver.realtime.config import Config
+from wire.ufrag import call_id
+
+__all__ = ["SocketSession"]
+
+
+class SocketSession:
+    """``on_end(session)`` is called once. It keeps time by the same clock as calls do, for turns and time-outs."""
+
+    def __init__(
+        self,
+        ufrag: str,
+        agent: tuple[str, type[Base]],
+        *,
+        pacer: Pacer,
+        config: Config,
+        on_end: Callable[[SocketSession], None],
+    ) -> None:
+        self.ufrag = ufrag
+        self.ended = ""
+        self.watchers = Watchers()
+        self._name, self._kind = agent
+        self._config = config
+        self._pacer = pacer
+        self._on_end = on_end
+        self._dialogue: Dialogue | None = None
+        self._joining: asyncio.Task[None] | None = None
+        self._log = logs.get().bind(call=call_id(ufrag))
+
+    def open(self) -> None:
+        """Makes the agent, and greets who watches."""
+        self._dialogue = Dialogue(self._config, self._kind, None, self.watchers, self._agent_failed)
+        self._dialogue.begin()
+        if not self.ended:
+            self._pacer.add(self._tick)
+            self._dialogue.greet()
+
+    def client_event(self, text: str) -> None:
+        """An event of the client's, or of somebody who watches."""
+        if self._dialogue is not None and not self.ended:
+            self._dialogue.client_event(text)
+
+    def sweep(self, now: float) -> None:
+        """Called about once a second."""
+        if self._dialogue is not None:
+            self._dialogue.host.check(now)
+
+    def end(self, reason: str) -> None:
+        """Ends it, once; ``reason`` is one of ``counters.ENDS``."""
+        if self.ended:
+            return
+        self.ended = reason
+        ENDS[reason] += 1
+        self._pacer.remove(self._tick)
+        if self._dialogue is not None:
+            self._dialogue.close()
+            self._joining = asyncio.get_running_loop().create_task(self._dialogue.host.joined())
+        self._log.info("ended", reason=reason)
+        self._on_end(self)
+
+    async def closed(self) -> None:
+        """Waits until nothing of an ended session runs."""
+        if self._joining is not None:
+            await self._joining
+
+    def _tick(self) -> None:
+        assert self._dialogue is not None
+        try:
+            self._dialogue.conversation.tick(time.monotonic())
+        except Exception as e:
+            self._log.error("session failed", error=repr(e), exc_info=e)
+            self.end("session_failed")
+
+    def _agent_failed(self, why: str) -> None:
+        if self.ended:
+            return
+        self._log.error("agent failed", agent=self._name, why=why)
+        if self._dialogue is not None:
+            self._dialogue.conversation.agent_failed()
+        self.end("agent_failed")
