@@ -90,6 +90,7 @@ ENDS = Tally(
         "closed_by_peer",
         "consent_expired",
         "never_came",
+        "expired",
         "dtls_failed",
         "agent_failed",
         "session_failed",

@@ -16,6 +16,8 @@ from wire.ufrag import call_id
 
 __all__ = ["SocketSession"]
 
+_LONGEST_S = 3600.0  # as OpenAI's; and what a signaling process that died leaves behind
+
 
 class SocketSession:
     """``on_end(session)`` is called once. It keeps time by the same clock as calls do, for turns and time-outs."""
@@ -32,6 +34,7 @@ class SocketSession:
         self.ufrag = ufrag
         self.ended = ""
         self.watchers = Watchers()
+        self._began = time.monotonic()
         self._name, self._kind = agent
         self._config = config
         self._pacer = pacer
@@ -55,7 +58,9 @@ class SocketSession:
 
     def sweep(self, now: float) -> None:
         """Called about once a second."""
-        if self._dialogue is not None:
+        if now - self._began > _LONGEST_S:
+            self.end("expired")
+        elif self._dialogue is not None:
             self._dialogue.host.check(now)
 
     def end(self, reason: str) -> None:

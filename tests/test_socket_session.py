@@ -1,0 +1,188 @@
+"""Sessions without media, and those who watch: a real transceiver on a real link, its signaling played by the test."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from realtime_run import QUIET, loud
+from waiting import eventually
+
+from caller.offer import Offer
+from firsthop.config import Config
+from transceiver.dtls import Certificate
+from transceiver.server import Transceiver
+from wire import frames, link, ufrag
+from wire.keys import ClusterKeys
+
+KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
+ONE, OTHER = b"edge/signaling-0", b"edge/signaling-1"
+
+
+class Signaling:
+    """Two signaling processes, and what the transceiver told each."""
+
+    def __init__(self, directory: Path) -> None:
+        self.context = zmq.Context[zmq.Socket[bytes]]()
+        endpoint = f"ipc://{directory}/1"
+        config = Config(transceiver={"id": 1, "max_sessions": 3})
+        self.transceiver = Transceiver(config, KEYS, link.router(self.context, endpoint, KEYS))
+        self.sockets = {name: link.dealer(self.context, endpoint, name, KEYS) for name in (ONE, OTHER)}
+        self.closed = False
+        self.told: dict[bytes, list[frames.Control]] = {ONE: [], OTHER: []}
+
+    async def send(self, type_: str, who: bytes = ONE, **fields: Any) -> None:
+        socket = self.sockets[who]
+        await eventually(lambda: socket.poll(0, zmq.POLLOUT))
+        socket.send(frames.control(type_, **fields))
+
+    def drain(self, who: bytes) -> list[frames.Control]:
+        while self.sockets[who].poll(0):
+            message = frames.decode(self.sockets[who].recv())
+            assert isinstance(message, frames.Control)
+            self.told[who].append(message)
+        return self.told[who]
+
+    async def hears(self, type_: str, who: bytes = ONE) -> dict[str, Any]:
+        """The fields of the next message of that type; what came before it is forgotten."""
+        await eventually(lambda: any(message.type == type_ for message in self.drain(who)))
+        told = self.told[who]
+        at = next(i for i, message in enumerate(told) if message.type == type_)
+        self.told[who] = told[at + 1 :]
+        return told[at].fields
+
+    async def event(self, type_: str, who: bytes = ONE) -> dict[str, Any]:
+        """The next server event of that type."""
+        while True:
+            event: dict[str, Any] = json.loads((await self.hears("session.event", who))["event"])
+            if event["type"] == type_:
+                return event
+
+    async def says(self, sealed: str, type_: str, who: bytes = ONE, **fields: Any) -> None:
+        await self.send("session.event", who, ufrag=sealed, event=json.dumps({"type": type_, **fields}))
+
+    async def opened(self, session: dict[str, Any] | None = None) -> str:
+        await self.send("session.open", request=1, agent="parrot", session=session)
+        return str((await self.hears("session.opened"))["ufrag"])
+
+
+@pytest.fixture
+async def signaling(tmp_path: Path) -> AsyncIterator[Signaling]:
+    ends = Signaling(tmp_path)
+    yield ends
+    if not ends.closed:
+        await ends.transceiver.close()
+    for socket in ends.sockets.values():
+        socket.close()
+    ends.context.destroy(linger=0)
+
+
+async def test_a_session_without_media_hears_and_answers_in_events(signaling: Signaling) -> None:
+    sealed = await signaling.opened({"instructions": "sing"})
+    created = (await signaling.event("session.created"))["session"]
+    assert (created["instructions"], created["id"]) == ("sing", ufrag.call_id(sealed))
+    pcm = b"".join([*[loud(i) for i in range(40)], *[QUIET] * 40])
+    await signaling.says(sealed, "input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
+    await signaling.event("input_audio_buffer.committed")
+    assert (await signaling.event("response.output_audio.delta"))["delta"]
+    assert (await signaling.event("response.done"))["response"]["status"] == "completed"
+    await signaling.send("session.end", request=2, ufrag=sealed)
+    assert await signaling.hears("session.closed") == {"ufrag": sealed, "reason": "hangup"}
+    assert signaling.transceiver.sessions == 0
+
+
+async def test_an_event_of_sixteen_megabytes_passes(signaling: Signaling) -> None:
+    sealed = await signaling.opened({"audio": {"input": {"turn_detection": None}}})
+    await signaling.says(sealed, "input_audio_buffer.append", audio="A" * (15 << 20))
+    await signaling.says(sealed, "input_audio_buffer.commit")
+    assert await signaling.event("input_audio_buffer.committed")
+
+
+async def test_who_watches_gets_each_event_once_until_it_has_had_enough(signaling: Signaling) -> None:
+    sealed = await signaling.opened()
+    for request in (5, 6):
+        await signaling.send("session.watch", OTHER, request=request, ufrag=sealed)
+        assert await signaling.hears("session.watching", OTHER) == {"request": request}
+    await signaling.says(sealed, "session.update", OTHER, session={"instructions": "sing"})
+    assert (await signaling.event("session.updated"))["session"]["instructions"] == "sing"
+    await signaling.event("session.updated", OTHER)
+    await signaling.send("session.unwatch", OTHER, ufrag=sealed)
+    await signaling.says(sealed, "input_audio_buffer.clear", OTHER)
+    await signaling.event("input_audio_buffer.cleared", OTHER)
+    assert signaling.drain(OTHER) == []
+    await signaling.send("session.unwatch", OTHER, ufrag=sealed)
+    # It speaks for nobody now.
+    await signaling.says(sealed, "input_audio_buffer.clear", OTHER)
+    await signaling.says(sealed, "session.update", session={})
+    await signaling.event("session.updated")
+    assert not any(message.type == "session.event" for message in signaling.drain(OTHER))
+
+
+async def test_a_call_is_watched_before_its_media_is_up(signaling: Signaling) -> None:
+    text = Offer(Certificate.generateCertificate().fingerprint).sdp()
+    asked = {"instructions": "sing"}
+    await signaling.send(
+        "session.offer", request=1, offer=text, agent="parrot", media=["192.0.2.1", 3478], session=asked
+    )
+    sealed = (await signaling.hears("session.answer"))["ufrag"]
+    await signaling.send("session.watch", OTHER, request=2, ufrag=sealed)
+    await signaling.hears("session.watching", OTHER)
+    await signaling.send("session.end", request=3, ufrag=sealed)
+    assert (await signaling.hears("session.closed", OTHER))["reason"] == "hangup"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"agent": "nobody"}, "model_not_found", "model"),
+        ({"agent": "echo"}, "model_not_found", "model"),
+        ({"agent": "parrot", "session": {"colour": "red"}}, "unknown_parameter", "session.colour"),
+        ({"agent": "parrot", "session": [1]}, "invalid_type", "session"),
+    ],
+)
+async def test_what_cannot_be_opened_is_refused(
+    signaling: Signaling, fields: dict[str, Any], code: str, param: str
+) -> None:
+    await signaling.send("session.open", request=7, **fields)
+    refused = await signaling.hears("session.refused")
+    assert (refused["request"], refused["code"], refused["param"]) == (7, code, param)
+
+
+async def test_sessions_of_both_kinds_are_counted_together(signaling: Signaling) -> None:
+    for _ in range(3):
+        await signaling.opened()
+    await signaling.send("session.open", request=9, agent="parrot")
+    assert (await signaling.hears("session.refused"))["code"] == "full"
+    await signaling.send("health", request=10)
+    assert (await signaling.hears("health"))["sessions"] == 3
+
+
+async def test_nobody_watches_what_is_not_there(signaling: Signaling) -> None:
+    await signaling.send("session.watch", request=4, ufrag="nowhere")
+    assert (await signaling.hears("session.refused"))["code"] == "call_id_not_found"
+    await signaling.send("session.event", ufrag="nowhere", event="{}")
+    await signaling.send("session.unwatch", ufrag="nowhere")
+    await signaling.send("health", request=5)
+    await signaling.hears("health")
+
+
+async def test_a_shutdown_tells_who_opened_a_session(signaling: Signaling) -> None:
+    sealed = await signaling.opened()
+    signaling.closed = True
+    await signaling.transceiver.close()
+    assert (await signaling.hears("session.closed")) == {"ufrag": sealed, "reason": "shutdown"}
+
+
+async def test_a_session_that_its_client_forgot_ends_after_an_hour(signaling: Signaling) -> None:
+    sealed = await signaling.opened()
+    (session,) = signaling.transceiver._sockets.values()
+    session.sweep(time.monotonic() + 3500)
+    assert not session.ended
+    session.sweep(time.monotonic() + 3601)
+    assert (await signaling.hears("session.closed")) == {"ufrag": sealed, "reason": "expired"}
