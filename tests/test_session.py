@@ -462,6 +462,7 @@ async def test_the_first_event_says_that_the_session_is_created() -> None:
         await until(lambda: call.events)
         assert call.events[0]["type"] == "session.created"
         assert call.events[0]["session"]["id"] == ufrag.call_id(call.session.ufrag)
+        assert call.events[0]["event_id"]
 
 
 async def test_the_callers_events_reach_the_agent_and_the_agents_the_caller() -> None:
@@ -470,7 +471,8 @@ async def test_the_callers_events_reach_the_agent_and_the_agents_the_caller() ->
         channel.send('{"type": "its.own"}')
         await until(lambda: {"type": "its.own"} in Recorder.last.happened)
         Recorder.last.line.emit({"type": "its.own.answer", "n": 1})
-        await until(lambda: any(event["type"] == "its.own.answer" for event in call.events))
+        await until(lambda: of_type(call, "its.own.answer"))
+        assert of_type(call, "its.own.answer")[0]["event_id"]
 
 
 @pytest.mark.parametrize("message", ["", "{", "[]", '"type"', "{}", '{"type": 1}', b"\xff\xfe", "[" * 60000])

@@ -34,7 +34,6 @@ class Signaling:
         config = Config(transceiver={"id": 1, "max_sessions": 3})
         self.transceiver = Transceiver(config, KEYS, link.router(self.context, endpoint, KEYS))
         self.sockets = {name: link.dealer(self.context, endpoint, name, KEYS) for name in (ONE, OTHER)}
-        self.closed = False
         self.told: dict[bytes, list[frames.Control]] = {ONE: [], OTHER: []}
 
     async def send(self, type_: str, who: bytes = ONE, **fields: Any) -> None:
@@ -76,8 +75,7 @@ class Signaling:
 async def signaling(tmp_path: Path) -> AsyncIterator[Signaling]:
     ends = Signaling(tmp_path)
     yield ends
-    if not ends.closed:
-        await ends.transceiver.close()
+    await ends.transceiver.close()
     for socket in ends.sockets.values():
         socket.close()
     ends.context.destroy(linger=0)
@@ -108,7 +106,8 @@ async def test_who_watches_gets_each_event_once_until_it_has_had_enough(signalin
     sealed = await signaling.opened()
     for request in (5, 6):
         await signaling.send("session.watch", OTHER, request=request, ufrag=sealed)
-        assert await signaling.hears("session.watching", OTHER) == {"request": request}
+        watching = await signaling.hears("session.watching", OTHER)
+        assert (watching["request"], watching["session"]["id"]) == (request, ufrag.call_id(sealed))
     await signaling.says(sealed, "session.update", OTHER, session={"instructions": "sing"})
     assert (await signaling.event("session.updated"))["session"]["instructions"] == "sing"
     await signaling.event("session.updated", OTHER)
@@ -174,8 +173,8 @@ async def test_nobody_watches_what_is_not_there(signaling: Signaling) -> None:
 
 async def test_a_shutdown_tells_who_opened_a_session(signaling: Signaling) -> None:
     sealed = await signaling.opened()
-    signaling.closed = True
-    await signaling.transceiver.close()
+    for session in signaling.transceiver._sockets.copy().values():
+        session.end("shutdown")
     assert (await signaling.hears("session.closed")) == {"ufrag": sealed, "reason": "shutdown"}
 
 

@@ -11,6 +11,7 @@ from transceiver.agency import Host, host
 from transceiver.agents import Base
 from transceiver.realtime.config import Config
 from transceiver.realtime.conversation import Conversation
+from transceiver.realtime.items import new_id
 from transceiver.voice import Voice
 
 __all__ = ["Dialogue", "Watchers"]
@@ -73,7 +74,8 @@ class Dialogue:
     # --- Surroundings and Line
 
     def emit(self, event: dict[str, Any]) -> None:
-        self._watchers.tell(json.dumps(event))
+        # An agent's own events need an id as well: clients pass over those that have none.
+        self._watchers.tell(json.dumps({"event_id": new_id("event"), **event}))
 
     def play(self, pcm: bytes) -> None:
         if self._voice is not None:

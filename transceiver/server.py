@@ -178,7 +178,7 @@ class Transceiver:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
             return
         session.watchers.add(peer, partial(self._pass_on, peer, ufrag))
-        self._link.control(peer, "session.watching", request=request)
+        self._link.control(peer, "session.watching", request=request, session=session.config.event)
 
     def _unwatch(self, peer: bytes, ufrag: str) -> None:
         session = self._live(ufrag)

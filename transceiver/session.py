@@ -84,7 +84,7 @@ class Session:
         self.ended = ""
         self._offer = offer
         self._agent_name, self._agent_type = agent
-        self._config = config or Config(call_id(ufrag), agent[0])
+        self.config = config or Config(call_id(ufrag), agent[0])
         self._dialogue: Dialogue | None = None
         self.watchers = Watchers()
         self._early: deque[str] = deque(maxlen=_MOST_EARLY_EVENTS)
@@ -196,7 +196,7 @@ class Session:
         if self.ended:
             return  # hung up while the last flight was on its way
         self._secure.on_close(lambda: self.end("closed_by_peer"))
-        self._dialogue = Dialogue(self._config, self._agent_type, self._voice, self.watchers, self._agent_failed)
+        self._dialogue = Dialogue(self.config, self._agent_type, self._voice, self.watchers, self._agent_failed)
         self._dialogue.begin()
         if self.ended:
             return  # the agent's fault

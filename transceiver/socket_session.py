@@ -36,7 +36,7 @@ class SocketSession:
         self.watchers = Watchers()
         self._began = time.monotonic()
         self._name, self._kind = agent
-        self._config = config
+        self.config = config
         self._pacer = pacer
         self._on_end = on_end
         self._dialogue: Dialogue | None = None
@@ -45,7 +45,7 @@ class SocketSession:
 
     def open(self) -> None:
         """Makes the agent, and greets who watches."""
-        self._dialogue = Dialogue(self._config, self._kind, None, self.watchers, self._agent_failed)
+        self._dialogue = Dialogue(self.config, self._kind, None, self.watchers, self._agent_failed)
         self._dialogue.begin()
         if not self.ended:
             self._pacer.add(self._tick)

@@ -21,9 +21,10 @@ Control messages, sender first:
   the client that opened it, or of one that watches; JSON text), ``session.end`` {request, ufrag}, ``health`` {request}.
   ``session`` is a map as in the Realtime API's ``session.update``
 * transceiver -> signaling: ``session.answer`` {request, ufrag, sdp}, ``session.opened`` {request, ufrag},
-  ``session.watching`` {request}, ``session.event`` {ufrag, event} (each once, however often it is watched from there),
-  ``session.closed`` {ufrag, reason} (to who opened or watches it), ``session.ended`` {request}, ``session.refused``
-  {request, code, message, param}, ``health`` {request, sessions, agents}
+  ``session.watching`` {request, session} (as in ``session.created``, for who watches from now on), ``session.event``
+  {ufrag, event} (each once, however often it is watched from there), ``session.closed`` {ufrag, reason} (to who opened
+  or watches it), ``session.ended`` {request}, ``session.refused`` {request, code, message, param}, ``health`` {request,
+  sessions, agents}
 * transceiver -> worker: ``path.up`` {address, ufrag, ssrcs, spare_ms}, ``path.down`` {address}; ``spare_ms`` is how
   long the media of that path may wait at the worker, 0 if it is left out
 """

@@ -7,7 +7,6 @@ events, as fast as it is made, and the client truncates.
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -378,7 +377,7 @@ class Conversation:
     # --- small things
 
     def _emit(self, event: dict[str, Any]) -> None:
-        self._around.emit({"event_id": "event_" + secrets.token_urlsafe(12), **event})
+        self._around.emit({"event_id": new_id("event"), **event})
 
     def _samples(self, audio: str) -> bytes:
         return Reader(self._config.input_format, self._rate_hz).push(shapes.samples(audio, "item.content.audio"))
