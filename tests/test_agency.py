@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 from waiting import eventually
 
-from transceiver.agency import Host, ThreadHost, host
+from transceiver.agency import CrossingResponse, Host, ThreadHost, host
 from transceiver.agents import Base, Item, Line, Response
 from transceiver.realtime.config import Config, ResponseParams
 from transceiver.realtime.items import Items
@@ -144,6 +144,17 @@ async def test_a_coroutine_makes_a_response() -> None:
         await eventually(lambda: making.over)
         assert [event["delta"] for event in events if "delta" in event] == ["one ", "two "]
         assert failed == []
+
+
+async def test_a_long_answer_in_one_piece_is_whole() -> None:
+    async with an_agent() as (agent, _, _failed):
+        making = a_making([], {})
+        agent.respond(making)
+        await eventually(lambda: making.over)
+        making = a_making([], {})
+        response = CrossingResponse(making, agent._cross)
+        threading.Thread(target=response.audio, args=(bytes(48000 * 60 + 2),)).start()
+        await eventually(lambda: making.spoken_ms >= 60_000)
 
 
 async def test_a_cancelled_response_is_the_one_that_was_asked_for() -> None:

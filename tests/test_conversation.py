@@ -422,6 +422,16 @@ def test_without_turn_detection_the_client_commits() -> None:
     assert scene.error()["code"] == "input_audio_buffer_commit_empty"
 
 
+def test_a_commit_in_the_middle_of_a_turn_makes_two() -> None:
+    scene = Scene()
+    scene.hear(600)
+    scene.says("input_audio_buffer.commit")
+    scene.turn()
+    committed = [event["item_id"] for event in scene.take() if event["type"] == "input_audio_buffer.committed"]
+    assert len(set(committed)) == 2
+    assert all(committed)
+
+
 @pytest.mark.parametrize("format_", ["audio/pcm", "audio/pcmu", "audio/pcma"])
 def test_audio_in_events_is_heard_in_every_format(format_: str) -> None:
     audio = {"input": {"turn_detection": None, "format": {"type": format_}}, "output": {"format": {"type": format_}}}
@@ -564,6 +574,16 @@ def test_a_cough_is_no_turn_for_an_agent_that_is_patient() -> None:
     assert scene.types() == ["input_audio_buffer.speech_started"]
     scene.hear(200)
     assert scene.types()[:2] == ["output_audio_buffer.cleared", "conversation.item.truncated"]
+
+
+def test_turn_detection_that_is_switched_off_interrupts_no_more() -> None:
+    scene = Scene()
+    scene.partner.yields_after_ms = 300
+    speaking(scene)
+    scene.hear(100)
+    scene.says("session.update", session=NO_TURNS)
+    scene.hear(1000)
+    assert scene.types() == ["input_audio_buffer.speech_started", "session.updated"]
 
 
 def test_without_media_the_client_truncates() -> None:

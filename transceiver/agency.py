@@ -18,14 +18,15 @@ from firsthop import logs
 from transceiver.agents import Base, Item, Line, Response, Settings
 from transceiver.realtime.response import Making
 
-__all__ = ["Host", "LoopHost", "ThreadHost", "host"]
+__all__ = ["CrossingResponse", "Host", "LoopHost", "ThreadHost", "host"]
 
 _MOST_HEARD = 100  # frames that wait for an agent
 _MOST_CALLS = 256  # of anything else
 _MOST_TASKS = 256  # coroutines of one agent
 _MOST_SAID = 4096  # calls of an agent that wait for the media loop
 _MOST_SAID_BYTES = 16 << 20
-_SAID_AT_ONCE = 64
+_SAID_AT_ONCE = 16
+_PIECE_BYTES = 48000  # of audio that cross together: a second at 24 kHz
 _HANGS_S = 30.0
 _JOIN_S = 5.0
 
@@ -135,7 +136,10 @@ class CrossingResponse:
         return self._making.cancelled
 
     def audio(self, pcm: bytes) -> None:
-        self._cross(self._making.audio, bytes(pcm), size=len(pcm))
+        # A long answer in one piece would hold up the loop for as long as it takes to make events of it.
+        for at in range(0, len(pcm), _PIECE_BYTES):
+            piece = bytes(pcm[at : at + _PIECE_BYTES])
+            self._cross(self._making.audio, piece, size=len(piece))
 
     def transcript(self, delta: str) -> None:
         self._cross(self._making.transcript, str(delta))

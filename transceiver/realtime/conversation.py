@@ -226,6 +226,7 @@ class Conversation:
         if self._config.input_format != before:
             self._reader = Reader(self._config.input_format, self._rate_hz)
         self._listening.configure(self._config.turn_detection)
+        self._over_agent = self._over_agent and self._listening.speaking
         self._partner.configured(self._config.settings())
         self._emit({"type": "session.updated", "session": self._config.event})
 
@@ -246,6 +247,8 @@ class Conversation:
                 "input_audio_buffer_commit_empty",
             )
         self._commit()
+        if self._listening.speaking:
+            self._turn = new_id("item")  # what is still being said is another turn
 
     def _clear_input(self, event: shapes.ClientEvent) -> None:
         self._listening.clear()
