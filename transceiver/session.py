@@ -134,7 +134,7 @@ class Session:
     @property
     def spare_ms(self) -> float:
         """How long the caller's media may wait on its way: what is heard as PCM is heard by the session's clock."""
-        return _SPARE_MS if self._agent_type.hears == "pcm" and self._agent is not None else 0
+        return _SPARE_MS if self._agent_type.hears == "pcm" and self._dialogue is not None else 0
 
     @property
     def ssrcs(self) -> tuple[int, ...]:
