@@ -202,6 +202,9 @@ class Transceiver(_Section):
         description="one process each; ids, ports and the endpoint's last number count up; empty: one, on any core",
     )
     agent: str = Field("parrot", description="who answers a call that names no model")
+    vad: Literal["webrtc", "silero"] = Field(
+        "webrtc", description="who tells speech from noise; silero is right more often and costs ten times as much"
+    )
     max_sessions: int = Field(200, ge=1, description="calls beyond this are refused with 503")
     metrics: Address = Field("127.0.0.1:9500", description="Prometheus; with `cores` each process is a port further up")
     run: Path = Field(

@@ -21,7 +21,7 @@ from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
 from firsthop.following import follow, ufrag_keys
 from firsthop.notify import notify
-from transceiver import agents, counters, sdp
+from transceiver import agents, counters, sdp, turns
 from transceiver.backlog import Backlog
 from transceiver.dtls import Certificate, check_aiortc
 from transceiver.link import Link
@@ -243,6 +243,7 @@ class Transceiver:
 async def _serve(config: Config) -> None:
     log = logs.get()
     check(config)
+    turns.use(config.transceiver.vad)
     key_file = keys.KeyFile(config.cluster.keys, log)
     cluster = key_file.keys
     context = zmq.Context[zmq.Socket[bytes]]()

@@ -1,6 +1,7 @@
 """When the caller speaks: voice activity made into turns. Pure: 20 ms frames in, edges out.
 
-``Detector`` is all that others know of it; another one, of whatever kind, is put in its place by ``detector``.
+``Detector`` is all that others know of it, and ``detector`` makes the one that is configured: this, or that of
+``transceiver/silero.py``, which is right more often in noise and costs ten times as much.
 
 The detector is WebRTC's (``webrtcvad``), which looks at 8 kHz whatever it is given, so the samples of a higher rate are
 averaged into those first.
@@ -14,13 +15,16 @@ from typing import Protocol
 import numpy as np
 import webrtcvad
 
-__all__ = ["FRAME_BYTES", "ONSET_MS", "Detector", "Turns", "detector"]
+__all__ = ["FRAME_BYTES", "ONSET_MS", "Detector", "Turns", "detector", "use"]
 
 FRAME_BYTES = 960
 _FRAME_MS = 20
 _QUIET_RMS = 64  # of 32768: -54 dBFS
 _ONSET = (3, 4)  # this many voiced frames out of the last so many begin speech
 ONSET_MS = _ONSET[1] * _FRAME_MS  # as far back speech may reach when it is noticed
+
+
+_vad = "webrtc"
 
 
 class Detector(Protocol):
@@ -35,9 +39,19 @@ class Detector(Protocol):
         """``started``, ``stopped`` or nothing, for one frame of 20 ms."""
 
 
+def use(vad: str) -> None:
+    """Which detector ``detector`` makes from now on: "webrtc" or "silero"."""
+    global _vad
+    _vad = vad
+
+
 def detector(rate_hz: int, *, silence_ms: int = 500, threshold: float = 0.5) -> Detector:
     """The detector in use. ``threshold`` is from 0 to 1: above 0.5 speech must be louder too, below it may be less
     certain."""
+    if _vad == "silero":
+        from transceiver import silero  # its weights are for those who use it
+
+        return silero.Turns(rate_hz, silence_ms=silence_ms, threshold=threshold)
     sure = 3 if threshold >= 0.5 else 2 if threshold >= 0.25 else 1
     loud = _QUIET_RMS * 2 ** max(0.0, 8 * (threshold - 0.5))
     return Turns(rate_hz, silence_ms=silence_ms, aggressiveness=sure, quiet_rms=loud)
