@@ -24,7 +24,19 @@ from firsthop.errors import ConfigError
 from wire.address import pack
 from wire.ufrag import MAX_TRANSCEIVER
 
-__all__ = ["Config", "Edge", "IceServer", "Transceiver", "load", "nth", "rows", "split_address"]
+__all__ = [
+    "Agents",
+    "Config",
+    "Edge",
+    "IceServer",
+    "Pipeline",
+    "Transceiver",
+    "Upstream",
+    "load",
+    "nth",
+    "rows",
+    "split_address",
+]
 
 PREFIX = "FIRSTHOP_"
 # Variables of the command line, which are no configuration.
@@ -231,6 +243,50 @@ class Transceiver(_Section):
         )
 
 
+def _url(*schemes: str) -> AfterValidator:
+    def check(text: str) -> str:
+        scheme, _, rest = text.partition("://")
+        if scheme not in schemes or not rest:
+            raise ValueError(f"{text!r} is no URL with {' or '.join(f'{s}://' for s in schemes)}")
+        return text.rstrip("/")
+
+    return AfterValidator(check)
+
+
+class Pipeline(_Section):
+    """The agent ``pipeline``: three services that speak OpenAI's HTTP."""
+
+    transcription_url: Annotated[str, _url("http", "https")] = Field(
+        "http://127.0.0.1:8000/v1", description="base URL of speech to text"
+    )
+    transcription_model: str = Field("whisper-1", description="its model")
+    chat_url: Annotated[str, _url("http", "https")] = Field(
+        "http://127.0.0.1:8000/v1", description="base URL of the language model"
+    )
+    chat_model: str = Field("default", description="its model")
+    speech_url: Annotated[str, _url("http", "https")] = Field(
+        "http://127.0.0.1:8000/v1", description="base URL of text to speech"
+    )
+    speech_model: str = Field("tts-1", description="its model")
+    voice: str = Field("alloy", description="where the session names none")
+    key_file: Path | None = Field(None, description="file with the bearer token for all three")
+    timeout_s: float = Field(15.0, gt=0, le=600, description="seconds that one of them may be silent")
+
+
+class Upstream(_Section):
+    """The agent ``realtime``: another server of the Realtime protocol."""
+
+    url: Annotated[str, _url("ws", "wss")] = Field("wss://api.openai.com/v1/realtime", description="WebSocket upstream")
+    model: str = Field("gpt-realtime", description="the model to ask it for")
+    key_file: Path | None = Field(None, description="file with its bearer token")
+    timeout_s: float = Field(15.0, gt=0, le=600, description="seconds within which it has to say something")
+
+
+class Agents(_Section):
+    pipeline: Pipeline = Pipeline()  # type: ignore[call-arg]
+    realtime: Upstream = Upstream()  # type: ignore[call-arg]
+
+
 class Log(_Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe that is written")
     format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON")
@@ -250,6 +306,7 @@ class Config(BaseSettings):
     cluster: Cluster = Cluster()  # type: ignore[call-arg]
     edge: Edge = Edge()  # type: ignore[call-arg]
     transceiver: Transceiver = Transceiver()  # type: ignore[call-arg]
+    agents: Agents = Agents()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
 
 
@@ -291,11 +348,14 @@ def load(path: Path | None) -> Config:
 
 def rows() -> Iterator[tuple[str, str, str]]:
     """(key, default, meaning) of every key, in order."""
-    for section, field in Config.model_fields.items():
-        model = field.annotation
-        assert isinstance(model, type)
-        assert issubclass(model, BaseModel)
-        for name, inner in model.model_fields.items():
-            default = inner.get_default()
-            shown = "" if default in (None, "", ()) else str(default[0] if default == ("*",) else default)
-            yield f"{section}.{name}", shown, inner.description or ""
+    yield from _rows(Config, "")
+
+
+def _rows(model: type[BaseModel], above: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+            yield from _rows(field.annotation, f"{above}{name}.")
+            continue
+        default = field.get_default()
+        shown = "" if default in (None, "", ()) else str(default[0] if default == ("*",) else default)
+        yield f"{above}{name}", shown, field.description or ""

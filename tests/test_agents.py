@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,3 +163,40 @@ def test_parrot_says_30_seconds_at_most() -> None:
 
 def test_parrot_has_nothing_to_say_of_its_own() -> None:
     assert answer(Response()) == [("done",)]
+
+
+# --- agents of other packages ---
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A distribution with an agent, one that is none, and one that has a name of ours."""
+    (tmp_path / "oracle.py").write_text(
+        "from transceiver.agents import Base\nclass Agent(Base):\n    pass\nother = 7\n"
+    )
+    metadata = tmp_path / "oracle-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: oracle\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[firsthop.agents]\noracle = oracle:Agent\nodd = oracle:other\necho = oracle:Agent\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    agents._others.cache_clear()
+    yield
+    agents._others.cache_clear()
+
+
+@pytest.mark.usefixtures("installed")
+def test_another_package_brings_agents() -> None:
+    assert {"oracle", "odd"} <= set(agents.names())
+    found = agents.find("oracle")
+    assert found is not None
+    assert found.__module__ == "oracle"
+    assert issubclass(found, Base)
+
+
+@pytest.mark.usefixtures("installed")
+def test_ours_go_first_and_what_is_no_agent_is_refused() -> None:
+    assert agents.find("echo") is echo.Agent
+    with pytest.raises(TypeError, match="odd = oracle:other is no agent"):
+        agents.find("odd")

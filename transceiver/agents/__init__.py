@@ -13,6 +13,14 @@ A subclass overrides what it cares about::
 called with a ``Response`` when it is its turn, and it streams text and speech into that, then or later, until it is
 ``done``. When the caller speaks over it, the conversation has already stopped and truncated what was being said before
 the agent hears of it (``cancelled``).
+
+Another package brings agents of its own by entry points of the group ``firsthop.agents``; those of this folder go
+before others of the same name::
+
+    [project.entry-points."firsthop.agents"]
+    oracle = "oracle.firsthop:Agent"
+
+What the host's configuration says about agents is ``Base.config``, which the transceiver sets before there are any.
 """
 
 from __future__ import annotations
@@ -20,8 +28,12 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Literal, Protocol
+
+from firsthop.config import Agents
 
 __all__ = ["VERSION", "Base", "Item", "Line", "Response", "Settings", "find", "names"]
 
@@ -134,13 +146,15 @@ class Base:
     ``yields_after_ms`` is how long the caller must have spoken before the agent that is speaking falls silent: 0 is at
     once. With 300, say, a cough or an "mm-hm" interrupts nothing, and is no turn either.
 
-    ``rate_hz`` is that of the PCM, heard and said: 8000, 16000, 24000 or 48000.
+    ``rate_hz`` is that of the PCM, heard and said: 8000, 16000, 24000 or 48000. ``config`` is section ``[agents]``.
     """
 
     hears: ClassVar[Literal["pcm", "opus"]] = "pcm"
     runs: ClassVar[Literal["loop", "thread"]] = "loop"
     rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 24000
     yields_after_ms: ClassVar[int] = 0
+
+    config: ClassVar[Agents] = Agents()
 
     def __init__(self, line: Line) -> None:
         self.line = line
@@ -178,12 +192,28 @@ class Base:
 
 def names() -> list[str]:
     """Every agent that can be asked for."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted({*_own(), *_others()})
 
 
 def find(name: str) -> type[Base] | None:
-    """The agent called ``name``, or None where there is none."""
-    if name not in names():
+    """The agent called ``name``, or None where there is none. Raises whatever the import of another package's does, and
+    TypeError where that is no agent."""
+    if name in _own():
+        agent: type[Base] = import_module(f"{__name__}.{name}").Agent
+        return agent
+    if name not in _others():
         return None
-    agent: type[Base] = import_module(f"{__name__}.{name}").Agent
+    agent = _others()[name].load()
+    if not (isinstance(agent, type) and issubclass(agent, Base)):
+        raise TypeError(f"entry point {name} = {_others()[name].value} is no agent")
     return agent
+
+
+def _own() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
+@cache
+def _others() -> dict[str, EntryPoint]:
+    """Agents of other packages. Once: it reads the metadata of all that is installed."""
+    return {entry.name: entry for entry in entry_points(group="firsthop.agents")}
