@@ -306,7 +306,7 @@ class Config(BaseSettings):
     cluster: Cluster = Cluster()  # type: ignore[call-arg]
     edge: Edge = Edge()  # type: ignore[call-arg]
     transceiver: Transceiver = Transceiver()  # type: ignore[call-arg]
-    agents: Agents = Agents()  # type: ignore[call-arg]
+    agents: Agents = Agents()
     log: Log = Log()  # type: ignore[call-arg]
 
 

@@ -1,0 +1,79 @@
+"""A response and a line that write down what an agent does, and a loop's worth of its life."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from transceiver.agents import Base, Item, Settings
+
+
+class Line:
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        self.events: list[dict[str, Any]] = []
+
+    def say(self, pcm: bytes) -> None:
+        raise AssertionError("an agent of responses says nothing else")
+
+    def stop(self) -> None: ...
+
+    def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        raise AssertionError("an agent of responses sends no packets")
+
+    def emit(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+    def transcribed(self, item: str, text: str) -> None:
+        self.texts[item] = text
+
+
+@dataclass
+class Response:
+    items: list[Item]
+    settings: Settings = field(default_factory=Settings)
+    id: str = "resp_1"
+    cancelled: bool = False
+    pcm: bytes = b""
+    said: str = ""
+    written: str = ""
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    usage: dict[str, Any] | None = None
+    ended: str = ""
+
+    def audio(self, pcm: bytes) -> None:
+        self.pcm += pcm
+
+    def transcript(self, delta: str) -> None:
+        self.said += delta
+
+    def text(self, delta: str) -> None:
+        self.written += delta
+
+    def call(self, name: str, arguments: str, call_id: str = "") -> None:
+        self.calls.append((name, arguments))
+
+    def done(self, usage: dict[str, Any] | None = None) -> None:
+        assert not self.ended
+        self.ended, self.usage = "done", usage
+
+    def fail(self, message: str, code: str = "agent_failed") -> None:
+        assert not self.ended
+        self.ended = message
+
+
+def said(text: str, number: int = 1) -> Item:
+    return Item(id=f"item_{number}", role="user", text=text)
+
+
+@asynccontextmanager
+async def living(agent: Base) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        closing: Any = agent.close()  # type: ignore[func-returns-value]
+        if inspect.isawaitable(closing):
+            await closing

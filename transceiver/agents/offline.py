@@ -1,0 +1,74 @@
+"""A whole conversation without network or model: pocketsphinx hears, a few rules think, espeak-ng speaks. English."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from transceiver.agents import Base, Item, Line, Response
+from transceiver.speech.brain import answer, tool_call
+from transceiver.speech.ears import Ears
+from transceiver.speech.espeak import speak
+from transceiver.speech.sentences import Sentences
+from transceiver.speech.tasks import Tasks
+
+_MOST_TURNS = 128  # whose text is remembered
+
+
+class Agent(Base):
+    """Calls a function where the request has words of one, and says what came of it."""
+
+    runs: ClassVar[Literal["loop", "thread"]] = "thread"
+
+    def __init__(self, line: Line) -> None:
+        super().__init__(line)
+        self._tasks = Tasks()
+        self._ears = Ears()
+        self._texts: dict[str, str] = {}
+
+    def respond(self, response: Response) -> None:
+        self._tasks.start(response, self._answer)
+
+    def cancelled(self, response: Response) -> None:
+        self._tasks.cancel(response)
+
+    async def close(self) -> None:  # type: ignore[override]
+        await self._tasks.close()
+        await self._ears.close()
+
+    async def _answer(self, response: Response) -> None:
+        settings = response.settings
+        last = response.items[-1] if response.items else Item(id="")
+        if last.kind == "function_call_output":
+            text = f"The answer is: {last.text.strip() or 'nothing'}."
+        else:
+            heard = await self._heard(last)
+            call = tool_call(heard, settings.tools) if settings.tool_choice != "none" else None
+            if call:
+                response.call(*call)
+                response.done()
+                return
+            text = answer(heard, datetime.now().astimezone())
+        cutter = Sentences()
+        for sentence in (*cutter.push(text), cutter.rest()):
+            if settings.modality == "text":
+                response.text(sentence)
+            elif sentence.strip():
+                response.transcript(sentence)
+                async with aclosing(speak(sentence, settings.voice)) as speech:
+                    async for pcm in speech:
+                        response.audio(pcm)
+            await asyncio.sleep(0)
+        response.done()
+
+    async def _heard(self, item: Item) -> str:
+        if item.text or not item.pcm:
+            return item.text
+        if item.id not in self._texts:
+            self._texts[item.id] = text = await self._ears.transcribe(item.pcm)
+            self.line.transcribed(item.id, text)
+            while len(self._texts) > _MOST_TURNS:
+                self._texts.pop(next(iter(self._texts)))
+        return self._texts[item.id]

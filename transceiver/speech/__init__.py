@@ -1,0 +1,1 @@
+"""What agents that speak have in common."""
