@@ -1,0 +1,241 @@
+"""Relays the call to another server of the Realtime protocol, over a WebSocket (``[agents.realtime]``).
+
+Turn detection there is off: ours decides, as it alone knows what the caller has really been told. So every turn is sent
+whole when an answer is wanted (``input_audio_buffer.append`` and ``commit``), a response is asked for, and what comes
+back is streamed into ours. A connection that breaks costs the response that was being made. One that was cancelled
+takes its connection along, since upstream would believe that all of it has been heard. The next turn makes another
+connection and tells it the settings and the conversation so far, what has been transcribed as text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import contextlib
+import json
+from base64 import b64decode, b64encode
+from collections import deque
+from typing import Any, ClassVar, Literal
+
+import aiohttp
+
+from transceiver.agents import Base, Item, Line, Response, Settings
+from transceiver.speech.tasks import Failure, Tasks
+
+_MOST_MESSAGE = 1 << 22  # bytes
+_MOST_EVENTS = 256  # that wait for a response to take them
+_PIECE = 24000 * 2  # a second
+_MOST_KNOWN = 4096
+_COMMITTED = "input_audio_buffer.committed"
+_TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+
+
+class Agent(Base):
+    """One call's connection to it."""
+
+    runs: ClassVar[Literal["loop", "thread"]] = "thread"
+
+    def __init__(self, line: Line) -> None:
+        super().__init__(line)
+        self._tasks = Tasks()
+        self._http: aiohttp.ClientSession | None = None
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(_MOST_EVENTS)
+        self._known: dict[str, None] = {}
+        # Our ids of the speech that upstream has not named yet, oldest first; ours by upstream's afterwards.
+        self._unnamed: deque[str] = deque(maxlen=_MOST_KNOWN)
+        self._named: dict[str, str] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    def respond(self, response: Response) -> None:
+        self._tasks.start(response, self._answer)
+
+    def cancelled(self, response: Response) -> None:
+        self._tasks.cancel(response)
+
+    async def close(self) -> None:  # type: ignore[override]
+        await self._tasks.close()
+        await self._hang_up()
+        if self._http:
+            await self._http.close()
+
+    async def _answer(self, response: Response) -> None:
+        timeout_s = self.config.realtime.timeout_s
+        async with self._one_at_a_time:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    socket = await self._reach()
+                    await self._tell(socket, response)
+                    while not self._events.empty():  # of no response that anybody wants
+                        if self._events.get_nowait() is None:
+                            raise Failure("upstream: the connection broke")
+                    await socket.send_json({"type": "response.create"})
+                while True:
+                    async with asyncio.timeout(timeout_s):
+                        event = await self._events.get()
+                    if event is None:
+                        raise Failure("upstream: the connection broke")
+                    if _take(event, response):
+                        return
+            except TimeoutError:
+                await self._hang_up()
+                raise Failure(f"upstream: nothing came for {timeout_s:g} s") from None
+            except (aiohttp.ClientError, OSError) as error:
+                await self._hang_up()
+                raise Failure(f"upstream: {error or type(error).__name__}"[:300]) from None
+            except (Failure, asyncio.CancelledError):
+                # What upstream still says belongs to nobody, and it would believe that it has been heard.
+                await self._hang_up()
+                raise
+
+    async def _reach(self) -> aiohttp.ClientWebSocketResponse:
+        if self._socket and not self._socket.closed and self._reading and not self._reading.done():
+            return self._socket
+        await self._hang_up()
+        config = self.config.realtime
+        try:
+            key = config.key_file.read_text().strip() if config.key_file else ""
+        except OSError as error:
+            raise Failure(f"agents.realtime.key_file: {error.strerror}") from None
+        self._http = self._http or aiohttp.ClientSession()
+        self._socket = await self._http.ws_connect(
+            config.url,
+            params={"model": config.model},
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            max_msg_size=_MOST_MESSAGE,
+            heartbeat=config.timeout_s,
+        )
+        self._events = asyncio.Queue(_MOST_EVENTS)
+        self._known.clear()
+        self._unnamed.clear()
+        self._named.clear()
+        self._reading = asyncio.get_running_loop().create_task(self._read(self._socket, self._events))
+        return self._socket
+
+    async def _hang_up(self) -> None:
+        reading, self._reading = self._reading, None
+        if reading:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        socket, self._socket = self._socket, None
+        if socket:
+            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await socket.close()
+
+    async def _read(
+        self, socket: aiohttp.ClientWebSocketResponse, events: asyncio.Queue[dict[str, Any] | None]
+    ) -> None:
+        """What is of a response waits for it, and upstream waits where that is too much; nonsense is passed over."""
+        async for message in socket:
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                continue
+            try:
+                event = json.loads(message.data)
+            except (ValueError, RecursionError):
+                continue
+            if not isinstance(event, dict):
+                continue
+            item = str(event.get("item_id"))
+            if event.get("type") == _COMMITTED and self._unnamed:
+                self._named[item] = self._unnamed.popleft()
+            elif event.get("type") == _TRANSCRIBED:
+                if item in self._named and isinstance(text := event.get("transcript"), str):
+                    self.line.transcribed(self._named.pop(item), text)
+            elif str(event.get("type")).startswith("response.") or event.get("type") == "error":
+                await events.put(event)
+        await events.put(None)
+
+    async def _tell(self, socket: aiohttp.ClientWebSocketResponse, response: Response) -> None:
+        """Settings, and the items that upstream does not know yet."""
+        await socket.send_json({"type": "session.update", "session": _session(response.settings)})
+        for item in response.items:
+            if item.id in self._known:
+                continue
+            self._known[item.id] = None
+            if item.kind == "message" and item.role == "assistant" and not item.text:
+                continue
+            for at in range(0, len(item.pcm) if _is_speech(item) else 0, _PIECE):
+                audio = b64encode(item.pcm[at : at + _PIECE]).decode()
+                await socket.send_json({"type": "input_audio_buffer.append", "audio": audio})
+            if _is_speech(item):
+                self._unnamed.append(item.id)
+                await socket.send_json({"type": "input_audio_buffer.commit"})
+            else:
+                await socket.send_json({"type": "conversation.item.create", "item": _item(item)})
+        while len(self._known) > _MOST_KNOWN:
+            self._known.pop(next(iter(self._known)))
+
+
+def _take(event: dict[str, Any], response: Response) -> bool:
+    """Streams one of upstream's events into the response; True where it was the last. Raises Failure."""
+    kind, delta = event.get("type"), event.get("delta")
+    if kind == "error":
+        raise Failure(f"upstream: {_message(event.get('error'))}")
+    if kind == "response.done":
+        done = event.get("response")
+        done = done if isinstance(done, dict) else {}
+        if done.get("status") == "failed":
+            details = done.get("status_details")
+            raise Failure(f"upstream: {_message(details.get('error') if isinstance(details, dict) else None)}")
+        usage = done.get("usage")
+        response.done(usage if isinstance(usage, dict) else None)
+        return True
+    if kind == "response.function_call_arguments.done":
+        name, arguments = event.get("name"), event.get("arguments")
+        if isinstance(name, str) and isinstance(arguments, str):
+            response.call(name, arguments, str(event.get("call_id") or ""))
+    elif isinstance(delta, str):
+        if kind == "response.output_audio.delta":
+            with contextlib.suppress(binascii.Error, ValueError):
+                pcm = b64decode(delta, validate=True)
+                response.audio(pcm[: len(pcm) & ~1])
+        elif kind == "response.output_audio_transcript.delta":
+            response.transcript(delta)
+        elif kind == "response.output_text.delta":
+            response.text(delta)
+    return False
+
+
+def _message(error: Any) -> str:
+    message = error.get("message") if isinstance(error, dict) else None
+    return str(message or "it failed and did not say why")[:200]
+
+
+def _is_speech(item: Item) -> bool:
+    return item.role == "user" and bool(item.pcm) and not item.text
+
+
+def _session(settings: Settings) -> dict[str, Any]:
+    pcm = {"type": "audio/pcm", "rate": 24000}
+    voice = {"voice": settings.voice} if settings.voice else {}
+    return {
+        "type": "realtime",
+        "instructions": settings.instructions,
+        "output_modalities": [settings.modality],
+        "tools": list(settings.tools),
+        "tool_choice": settings.tool_choice,
+        "audio": {
+            "input": {"format": pcm, "turn_detection": None, "transcription": _transcription(settings.more)},
+            "output": {"format": pcm, **voice},
+        },
+    }
+
+
+def _transcription(session: dict[str, Any]) -> Any:
+    """What the client's session asks of it."""
+    for key in ("audio", "input", "transcription"):
+        session = session.get(key) if isinstance(session, dict) else None  # type: ignore[assignment]
+    return session
+
+
+def _item(item: Item) -> dict[str, Any]:
+    if item.kind == "function_call":
+        return {"type": item.kind, "name": item.name, "arguments": item.arguments, "call_id": item.call_id}
+    if item.kind == "function_call_output":
+        return {"type": item.kind, "call_id": item.call_id, "output": item.text}
+    kind = "output_text" if item.role == "assistant" else "input_text"
+    content: list[dict[str, str]] = [{"type": kind, "text": item.text}]
+    content += [{"type": "input_image", "image_url": url} for url in item.images]
+    return {"type": "message", "role": item.role or "user", "content": content}
