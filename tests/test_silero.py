@@ -128,11 +128,6 @@ def test_the_dear_detector_is_asked_three_times_a_second_at_most(monkeypatch: py
     assert 10 <= len(asked) <= 20 * 3 + 4
 
 
-def test_lead_in_is_the_prefix_in_frames() -> None:
-    assert Turns(prefix_ms=300).lead_in == 15
-    assert Turns(prefix_ms=0).lead_in == 0
-
-
 def test_it_is_used_where_it_is_configured() -> None:
     try:
         use("silero")

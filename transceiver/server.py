@@ -110,7 +110,11 @@ class Transceiver:
     def _place(self, agent: str, session: object) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
         """Ufrag, agent and configuration of a new session. Raises Refused."""
         name = agent or self._config.agent
-        found = agents.find(name)
+        try:
+            found = agents.find(name)
+        except (ImportError, TypeError) as e:  # of another package
+            self._log.error("an agent cannot be loaded", agent=name, why=str(e))
+            raise Refused(f"agent {name!r} cannot be loaded: its reason is in the log", "full") from None
         if found is None:
             why = f"no agent called {name!r}: there is {', '.join(agents.names())}"
             raise Refused(why, "model_not_found", "model")
@@ -244,6 +248,7 @@ async def _serve(config: Config) -> None:
     log = logs.get()
     check(config)
     turns.use(config.transceiver.vad)
+    agents.Base.config = config.agents
     key_file = keys.KeyFile(config.cluster.keys, log)
     cluster = key_file.keys
     context = zmq.Context[zmq.Socket[bytes]]()
