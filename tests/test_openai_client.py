@@ -1,45 +1,90 @@
-"""OpenAI's own client for Python, as it is, against an edge."""
+"""OpenAI's own Python client against a running edge, as its users have it: only the base URL is another."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import openai
 import pytest
-from openai.types.realtime import RealtimeServerEvent
-from signaling_edge import a_fake, until_connected
-from waiting import eventually
+from openai import AsyncOpenAI
+
+from lab.appliance import Appliance
+
+DEADLINE_S = 60
+WEATHER = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "the weather of a city",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
 
 
-async def test_it_connects_hears_of_its_session_and_sends_events(tmp_path: Path) -> None:
-    async with a_fake(tmp_path) as (edge, fake):
-        await until_connected(edge, fake)
-        async with (
-            openai.AsyncOpenAI(api_key="correct horse", base_url=f"{edge.url}/v1", max_retries=0) as client,
-            client.realtime.connect(model="parrot") as connection,
-        ):
-            created: RealtimeServerEvent = await connection.recv()
-            assert created.type == "session.created"
-            assert fake.said["session.open"][-1]["agent"] == "parrot"
-            await connection.session.update(session={"type": "realtime", "instructions": "sing"})
-            (sealed,) = fake.placed_by
-            await eventually(lambda: fake.events.get(sealed))
-            assert "session.update" in fake.events[sealed][0]
-        await eventually(lambda: not fake.placed_by)
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    directory: Path = tmp_path_factory.mktemp("openai-client")
+    with Appliance(directory, http_port=18080, media_port=13478) as appliance:
+        yield appliance
 
 
-async def test_it_makes_client_secrets_and_places_and_ends_calls(tmp_path: Path) -> None:
-    async with (
-        a_fake(tmp_path) as (edge, fake),
-        openai.AsyncOpenAI(api_key="correct horse", base_url=f"{edge.url}/v1", max_retries=0) as client,
-    ):
-        secret = await client.realtime.client_secrets.create(session={"type": "realtime", "model": "parrot"})
-        assert secret.value.startswith("ek_")
-        placed = await client.with_options(api_key=secret.value).realtime.calls.with_raw_response.create(sdp="v=0\r\n")
-        assert placed.status_code == 201
-        assert fake.said["session.offer"][-1]["agent"] == "parrot"
-        await client.realtime.calls.hangup(placed.headers["Location"].rpartition("/")[2])
-        assert fake.sessions == 0
-        with pytest.raises(openai.AuthenticationError) as refused:
-            await client.with_options(api_key="wrong").realtime.calls.hangup("rtc_x")
-        assert refused.value.code == "invalid_api_key"
+def client(house: Appliance) -> AsyncOpenAI:
+    return AsyncOpenAI(api_key=house.token, base_url=f"{house.url}/v1")
+
+
+async def response(connection: Any) -> tuple[Any, list[Any]]:
+    """The next response that is done, and all events until then."""
+    seen = []
+    async with asyncio.timeout(DEADLINE_S):
+        async for event in connection:
+            seen.append(event)
+            assert event.type != "error", event.error.message
+            if event.type == "response.done":
+                return event.response, seen
+    raise AssertionError("the connection ended")
+
+
+async def say(connection: Any, text: str) -> None:
+    content = [{"type": "input_text", "text": text}]
+    await connection.conversation.item.create(item={"type": "message", "role": "user", "content": content})
+
+
+async def test_a_function_is_called_and_its_output_spoken(house: Appliance) -> None:
+    async with client(house).realtime.connect(model="offline") as connection:
+        await connection.session.update(session={"type": "realtime", "tools": [WEATHER]})
+        await say(connection, "What is the weather in Paris?")
+        await connection.response.create()
+        asked, _ = await response(connection)
+        (call,) = asked.output
+        assert (call.type, call.name) == ("function_call", "get_weather")
+        output = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny, 21 degrees"}
+        await connection.conversation.item.create(item=output)
+        await connection.response.create()
+        answered, events = await response(connection)
+    assert answered.status == "completed"
+    spoken = "".join(event.delta for event in events if event.type == "response.output_audio_transcript.delta")
+    assert "sunny, 21 degrees" in spoken
+    pcm = b"".join(base64.b64decode(event.delta) for event in events if event.type == "response.output_audio.delta")
+    assert len(pcm) > 24000  # half a second of speech at the least
+
+
+async def test_text_is_answered_in_text(house: Appliance) -> None:
+    async with client(house).realtime.connect(model="parrot") as connection:
+        await connection.session.update(session={"type": "realtime", "output_modalities": ["text"]})
+        await say(connection, "hello")
+        await connection.response.create()
+        answered, events = await response(connection)
+    assert answered.status == "completed"
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "hello"
+
+
+async def test_what_is_wrong_names_the_event_that_was(house: Appliance) -> None:
+    async with client(house).realtime.connect(model="parrot") as connection:
+        await connection.response.cancel(event_id="mine")
+        async with asyncio.timeout(DEADLINE_S):
+            async for event in connection:
+                if event.type == "error":
+                    break
+    assert event.type == "error"
+    assert event.error.event_id == "mine"
