@@ -1,89 +1,16 @@
-"""Turns found with more care, on a generated voice and on what is no voice."""
+"""Turns found with more care: what WebRTC's detector alone would take for speech."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from test_turns import edges, voice
 
-from caller.voice import Voice, generated
+from caller.voice import Voice
 from transceiver.silero import Turns
 from transceiver.turns import FRAME_BYTES, detector, use
 
-
-@pytest.fixture(scope="module")
-def voice() -> Voice:
-    """Two phrases of two seconds, each with a second and a half of pause after it."""
-    return generated(7.0, seed=3)
-
-
-def frames(pcm: bytes) -> list[bytes]:
-    return [pcm[at : at + FRAME_BYTES] for at in range(0, len(pcm) - FRAME_BYTES + 1, FRAME_BYTES)]
-
-
-def edges(turns: Turns, pcm: bytes) -> list[tuple[int, str]]:
-    """(frame, edge) wherever there is one."""
-    return [(i, edge) for i, frame in enumerate(frames(pcm)) if (edge := turns.push(frame))]
-
-
-def noise(level: float, seconds: float = 10.0) -> bytes:
-    samples = np.random.default_rng(5).normal(0.0, level, round(24000 * seconds))
-    return np.clip(samples, -32768, 32767).astype(np.int16).tobytes()
-
-
-@pytest.mark.parametrize("seed", [1, 3, 7])
-def test_each_phrase_starts_and_stops_once(seed: int) -> None:
-    assert [edge for _, edge in edges(Turns(), generated(7.0, seed=seed).pcm(24000))] == ["started", "stopped"] * 2
-
-
-def test_a_turn_starts_within_200_ms_and_stops_half_a_second_after_the_phrase(voice: Voice) -> None:
-    turns = Turns()
-    found = edges(turns, voice.pcm(24000))
-    spoken = [i for i, speech in enumerate(voice.speech) if speech]
-    first, last = spoken[0], max(i for i in spoken if i < 150)
-    assert first <= found[0][0] <= first + 10
-    assert last + 20 <= found[1][0] <= last + 25 + 20
-    assert not turns.speaking
-
-
-def test_patience_is_what_was_asked_for(voice: Voice) -> None:
-    short = edges(Turns(silence_ms=200), voice.pcm(24000))
-    long = edges(Turns(silence_ms=800), voice.pcm(24000))
-    assert [edge for _, edge in long] == ["started", "stopped"] * 2
-    assert short[0] == long[0]
-    assert long[1][0] - next(i for i, edge in short if edge == "stopped") >= 20
-
-
-def test_a_pause_within_patience_does_not_end_the_turn(voice: Voice) -> None:
-    phrase = frames(voice.pcm(24000))[:90]
-    turns = Turns()
-    pcm = b"".join([*phrase, *[bytes(FRAME_BYTES)] * 15, *phrase, *[bytes(FRAME_BYTES)] * 60])
-    assert [edge for _, edge in edges(turns, pcm)] == ["started", "stopped"]
-
-
-def test_speaking_is_true_from_the_start_to_the_stop(voice: Voice) -> None:
-    turns = Turns()
-    speaking = False
-    for frame in frames(voice.pcm(24000)):
-        edge = turns.push(frame)
-        speaking = {"started": True, "stopped": False}.get(edge, speaking)
-        assert turns.speaking is speaking
-
-
-@pytest.mark.parametrize("level", [0.0, 1.0, 5.0, 20.0])
-def test_silence_and_quiet_noise_never_start_a_turn(level: float) -> None:
-    assert edges(Turns(), noise(level)) == []
-
-
-def test_the_loudest_of_samples_overflow_nothing() -> None:
-    loud = np.tile(np.repeat(np.array([32767, -32768], np.int16), 40), 300).tobytes()
-    Turns().push(loud[:FRAME_BYTES])
-    edges(Turns(), loud)
-
-
-def test_a_single_click_starts_no_turn() -> None:
-    click = np.zeros(24000, np.int16)
-    click[12000:12010] = 30000
-    assert edges(Turns(), click.tobytes()) == []
+__all__ = ["voice"]  # a fixture
 
 
 def frames_at(rate_hz: int, voice: Voice) -> list[bytes]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from caller.voice import Voice, generated
-from transceiver.turns import FRAME_BYTES, Turns
+from transceiver import silero
+from transceiver.turns import FRAME_BYTES, Detector, Turns
+
+Kind = Callable[..., Detector]
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +24,7 @@ def frames(pcm: bytes) -> list[bytes]:
     return [pcm[at : at + FRAME_BYTES] for at in range(0, len(pcm) - FRAME_BYTES + 1, FRAME_BYTES)]
 
 
-def edges(turns: Turns, pcm: bytes) -> list[tuple[int, str]]:
+def edges(turns: Detector, pcm: bytes) -> list[tuple[int, str]]:
     """(frame, edge) wherever there is one."""
     return [(i, edge) for i, frame in enumerate(frames(pcm)) if (edge := turns.push(frame))]
 
@@ -29,13 +34,20 @@ def noise(level: float, seconds: float = 10.0) -> bytes:
     return np.clip(samples, -32768, 32767).astype(np.int16).tobytes()
 
 
+@pytest.fixture(params=[Turns, silero.Turns], ids=["webrtc", "silero"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Either detector: what a turn is they agree on."""
+    made: Kind = request.param
+    return made
+
+
 @pytest.mark.parametrize("seed", [1, 3, 7])
-def test_each_phrase_starts_and_stops_once(seed: int) -> None:
-    assert [edge for _, edge in edges(Turns(), generated(7.0, seed=seed).pcm(24000))] == ["started", "stopped"] * 2
+def test_each_phrase_starts_and_stops_once(kind: Kind, seed: int) -> None:
+    assert [edge for _, edge in edges(kind(), generated(7.0, seed=seed).pcm(24000))] == ["started", "stopped"] * 2
 
 
-def test_a_turn_starts_within_200_ms_and_stops_half_a_second_after_the_phrase(voice: Voice) -> None:
-    turns = Turns()
+def test_a_turn_starts_within_200_ms_and_stops_half_a_second_after_the_phrase(kind: Kind, voice: Voice) -> None:
+    turns = kind()
     found = edges(turns, voice.pcm(24000))
     spoken = [i for i, speech in enumerate(voice.speech) if speech]
     first, last = spoken[0], max(i for i in spoken if i < 150)
@@ -44,23 +56,23 @@ def test_a_turn_starts_within_200_ms_and_stops_half_a_second_after_the_phrase(vo
     assert not turns.speaking
 
 
-def test_patience_is_what_was_asked_for(voice: Voice) -> None:
-    short = edges(Turns(silence_ms=200), voice.pcm(24000))
-    long = edges(Turns(silence_ms=800), voice.pcm(24000))
+def test_patience_is_what_was_asked_for(kind: Kind, voice: Voice) -> None:
+    short = edges(kind(silence_ms=200), voice.pcm(24000))
+    long = edges(kind(silence_ms=800), voice.pcm(24000))
     assert [edge for _, edge in long] == ["started", "stopped"] * 2
     assert short[0] == long[0]
     assert long[1][0] - next(i for i, edge in short if edge == "stopped") >= 20
 
 
-def test_a_pause_within_patience_does_not_end_the_turn(voice: Voice) -> None:
+def test_a_pause_within_patience_does_not_end_the_turn(kind: Kind, voice: Voice) -> None:
     phrase = frames(voice.pcm(24000))[:90]
-    turns = Turns()
+    turns = kind()
     pcm = b"".join([*phrase, *[bytes(FRAME_BYTES)] * 15, *phrase, *[bytes(FRAME_BYTES)] * 60])
     assert [edge for _, edge in edges(turns, pcm)] == ["started", "stopped"]
 
 
-def test_speaking_is_true_from_the_start_to_the_stop(voice: Voice) -> None:
-    turns = Turns()
+def test_speaking_is_true_from_the_start_to_the_stop(kind: Kind, voice: Voice) -> None:
+    turns = kind()
     speaking = False
     for frame in frames(voice.pcm(24000)):
         edge = turns.push(frame)
@@ -69,17 +81,17 @@ def test_speaking_is_true_from_the_start_to_the_stop(voice: Voice) -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 5.0, 20.0])
-def test_silence_and_quiet_noise_never_start_a_turn(level: float) -> None:
-    assert edges(Turns(), noise(level)) == []
+def test_silence_and_quiet_noise_never_start_a_turn(kind: Kind, level: float) -> None:
+    assert edges(kind(), noise(level)) == []
 
 
-def test_the_loudest_of_samples_overflow_nothing() -> None:
+def test_the_loudest_of_samples_overflow_nothing(kind: Kind) -> None:
     loud = np.tile(np.repeat(np.array([32767, -32768], np.int16), 40), 300).tobytes()
-    Turns().push(loud[:FRAME_BYTES])
-    edges(Turns(), loud)
+    kind().push(loud[:FRAME_BYTES])
+    edges(kind(), loud)
 
 
-def test_a_single_click_starts_no_turn() -> None:
+def test_a_single_click_starts_no_turn(kind: Kind) -> None:
     click = np.zeros(24000, np.int16)
     click[12000:12010] = 30000
-    assert edges(Turns(), click.tobytes()) == []
+    assert edges(kind(), click.tobytes()) == []
