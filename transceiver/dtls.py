@@ -42,6 +42,9 @@ def check_aiortc() -> None:
         RTCDtlsTransport: ("_set_role", "_recv_next", "_write_ssl", "_send_data", "_register_data_receiver"),
     }
     missing = [f"{cls.__name__}.{name}" for cls, private in names.items() for name in private if not hasattr(cls, name)]
+    # An attribute of instances: the session opens the window of data channels further.
+    if "_advertised_rwnd" not in RTCSctpTransport.__init__.__code__.co_names:
+        missing.append("RTCSctpTransport._advertised_rwnd")
     if missing:
         raise RuntimeError(
             f"aiortc {version('aiortc')} has no {', '.join(missing)}: install the version in pyproject.toml"
