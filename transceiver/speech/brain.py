@@ -59,6 +59,12 @@ def answer(text: str, now: datetime) -> str:
         return "Goodbye! It was nice talking to you."
     if {"thanks", "thank"} & set(words):
         return "You are welcome."
+    if "weather" in words or "rain" in words:
+        return "I have no window. Give me a function that knows the weather, and I will call it."
+    if words[:3] in (["who", "are", "you"], ["what", "can", "you"]) or "name" in words:
+        return "I am the agent offline. I tell the time and stories, count, spell, and call your functions."
+    if words[:3] == ["how", "are", "you"]:
+        return "Every packet in its place, thank you. And you?"
     return f"You said: {text.strip().rstrip('.')}."
 
 
