@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup check test demo trials bench-steer bench-relay bench-calls bench-vad clean
+.PHONY: setup check test demo trials bench-steer bench-relay bench-calls bench-turns bench-vad clean
 
 PYTHON := .venv/bin/python
 
@@ -37,6 +37,11 @@ bench-relay:
 bench-calls:
 	@scripts/setup bench
 	@$(PYTHON) -m bench.calls
+
+# As root, three minutes: how soon an answer begins, and how soon it stops when it is spoken over.
+bench-turns:
+	@scripts/setup bench
+	@$(PYTHON) -m bench.turns
 
 # A minute: what turn detection finds in speech under noise, and what it costs.
 bench-vad:

@@ -191,6 +191,7 @@ class Call:
             longest_gap_ms=reception.longest_gap_ms if reception.received else None,
             round_trip_ms=conversation.round_trip_ms,
             response_ms=conversation.response_ms,
+            barge_in_ms=conversation.barge_in_ms,
         )
 
     def _outcome(self) -> Outcome:

@@ -35,6 +35,7 @@ class Summary:
     setup: dict[str, Spread | None]
     round_trip: Spread | None
     response: Spread | None
+    barge_in: Spread | None
     jitter: Spread | None
     longest_gap: Spread | None
     frames_sent: int
@@ -80,6 +81,7 @@ def summarise(results: Sequence[Result], caller_late_ms: float = 0.0, *, recent:
         },
         round_trip=spread(sample for r in results for sample in r.round_trip_ms[-recent:]),
         response=spread(sample for r in results for sample in r.response_ms[-recent:]),
+        barge_in=spread(sample for r in results for sample in r.barge_in_ms[-recent:]),
         jitter=spread(_known(r.jitter_ms for r in results)),
         longest_gap=spread(_known(r.longest_gap_ms for r in results)),
         frames_sent=sum(r.frames_sent for r in results),
@@ -108,6 +110,7 @@ def as_json(url: str, summary: Summary, results: Sequence[Result]) -> dict[str, 
         "audio": {
             "round_trip_ms": _spread_json(summary.round_trip),
             "response_ms": _spread_json(summary.response),
+            "barge_in_ms": _spread_json(summary.barge_in),
             "jitter_ms": _spread_json(summary.jitter),
             "longest_gap_ms": _spread_json(summary.longest_gap),
             "loss_percent": _rounded(summary.loss_percent),
@@ -142,6 +145,7 @@ def _call_json(result: Result) -> dict[str, Any]:
         "ice_round_trip_ms": _rounded(result.ice_round_trip_ms),
         "round_trip_ms": _spread_json(spread(result.round_trip_ms)),
         "response_ms": _spread_json(spread(result.response_ms)),
+        "barge_in_ms": _spread_json(spread(result.barge_in_ms)),
         "jitter_ms": _rounded(result.jitter_ms),
         "longest_gap_ms": _rounded(result.longest_gap_ms),
         "packets": {

@@ -62,7 +62,11 @@ def live(results: Sequence[Result], states: Sequence[str], talk_s: float) -> Ren
             row = summary.setup.get(state)
             number = Text(str(counts[state] or ""), style="red" if state == "failed" else "")
             table.add_row(label, number, *_figures(row)[:2])
-    for label, row in (("audio round trip", summary.round_trip), ("response time", summary.response)):
+    for label, row in (
+        ("audio round trip", summary.round_trip),
+        ("response time", summary.response),
+        ("barge-in", summary.barge_in),
+    ):
         if row is not None:
             table.add_row(label, "", *_figures(row)[:2])
     frames = max(1.0, talk_s * 50)
@@ -96,6 +100,7 @@ def summary_table(summary: Summary, results: Sequence[Result]) -> RenderableType
         ("session.created", summary.setup["session_created"]),
         ("audio round trip", summary.round_trip),
         ("response time", summary.response),
+        ("barge-in", summary.barge_in),
         ("jitter", summary.jitter),
         ("longest gap", summary.longest_gap),
     ]

@@ -34,7 +34,8 @@ class Phase(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Result:
     """Times in milliseconds; ``channel_open_ms`` and ``session_created_ms`` since the POST began, None where it
-    did not happen. Samples of ``round_trip_ms`` are frames that came back, of ``response_ms`` turns answered."""
+    did not happen. Samples of ``round_trip_ms`` are frames that came back, of ``response_ms`` turns answered,
+    of ``barge_in_ms`` turns in which the agent was spoken over and fell silent."""
 
     number: int
     outcome: Outcome
@@ -57,6 +58,7 @@ class Result:
     longest_gap_ms: float | None = None
     round_trip_ms: Sequence[float] = field(default=(), repr=False)
     response_ms: Sequence[float] = field(default=(), repr=False)
+    barge_in_ms: Sequence[float] = field(default=(), repr=False)
 
     @property
     def setup_ms(self) -> float | None:

@@ -50,12 +50,14 @@ class Voice:
     """A loop of Opus frames, 20 ms each, mono, RTP clock 48,000 Hz.
 
     ``speech`` says of each frame whether somebody speaks in it, ``turn_ends`` holds the frames after which nobody
-    does for at least half a second, ``frame_of`` finds a frame by its payload.
+    does for at least half a second, ``turn_starts`` those before which nobody did, ``frame_of`` finds a frame by its
+    payload.
     """
 
     frames: tuple[bytes, ...]
     speech: tuple[bool, ...]
     turn_ends: frozenset[int]
+    turn_starts: frozenset[int]
     frame_of: dict[bytes, int]
 
     @property
@@ -119,17 +121,20 @@ def _encoded(samples: Samples, seed: int) -> Voice:
     return Voice(
         payloads,
         tuple(speech.tolist()),
-        frozenset(_turn_ends(speech)),
+        *_turns(speech),
         {payload: i for i, payload in enumerate(payloads)},
     )
 
 
-def _turn_ends(speech: npt.NDArray[np.bool_]) -> Iterator[int]:
+def _turns(speech: npt.NDArray[np.bool_]) -> tuple[frozenset[int], frozenset[int]]:
+    """The last frames of turns, and the first."""
     spoken = np.flatnonzero(speech)
-    if len(spoken):
-        # The loop's first word follows its last.
-        following = np.append(spoken[1:], spoken[0] + len(speech))
-        yield from spoken[following - spoken > _TURN_GAP_FRAMES].tolist()
+    if not len(spoken):
+        return frozenset(), frozenset()
+    # The loop's first word follows its last.
+    following = np.append(spoken[1:], spoken[0] + len(speech))
+    last = following - spoken > _TURN_GAP_FRAMES
+    return frozenset(spoken[last].tolist()), frozenset((following[last] % len(speech)).tolist())
 
 
 def _utterance(rng: np.random.Generator, seconds: float) -> Samples:

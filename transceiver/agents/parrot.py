@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from transceiver.agents import Base, Response
 
 _LONGEST_S = 30
+_AUDIBLE = 200  # of 32768
 
 
 class Agent(Base):
@@ -14,7 +17,13 @@ class Agent(Base):
         turn = next((item for item in reversed(response.items) if item.role == "user"), None)
         if turn is not None and turn.pcm and response.settings.modality == "audio":
             response.transcript("(your own words)")
-            response.audio(turn.pcm[-_LONGEST_S * 2 * self.rate_hz :])
+            response.audio(_from_first_sound(turn.pcm)[-_LONGEST_S * 2 * self.rate_hz :])
         elif turn is not None:
             response.text(turn.text or "(your own words)")
         response.done()
+
+
+def _from_first_sound(pcm: bytes) -> bytes:
+    """Without the silence that a turn has before it: who answers at once is heard at once."""
+    audible = np.flatnonzero(np.abs(np.frombuffer(pcm, np.int16).astype(np.int32)) > _AUDIBLE)
+    return pcm[2 * int(audible[0]) :] if len(audible) else pcm
