@@ -50,13 +50,13 @@ class Events:
 
         return await self._links.ask(transceiver, "session.open", listen, **fields)
 
-    async def watch(self, transceiver: int, ufrag: str, feed: Feed) -> None:
-        """Has ``feed`` get the events of a session that is there. Raises Unavailable or Refused."""
+    async def watch(self, transceiver: int, ufrag: str, feed: Feed, owner: str) -> None:
+        """Has ``feed`` get the events of a session that is there, and ``owner``'s. Raises Unavailable or Refused."""
         if len(self._feeds.get(ufrag, ())) >= MAX_WATCHERS:
             raise Refused("full", f"{MAX_WATCHERS} connections watch this call already", "call_id")
         self._listen(ufrag, transceiver, feed)
         try:
-            await self._links.ask(transceiver, "session.watch", ufrag=ufrag)
+            await self._links.ask(transceiver, "session.watch", ufrag=ufrag, owner=owner)
         except (Refused, Unavailable):
             self._forget(ufrag, feed)
             raise
@@ -82,6 +82,10 @@ class Events:
             await _quietly(self._links.ask(transceiver, "session.end", ufrag=ufrag))
         elif ufrag not in self._feeds:
             await _quietly(self._links.tell(transceiver, "session.unwatch", ufrag=ufrag))
+
+    def lost(self, transceiver: int) -> None:
+        """That transceiver does not answer: whoever listens to a session of its is told that it is gone."""
+        self._gone(transceiver)
 
     def end_all(self, ending: Ending) -> None:
         """Cuts every feed off."""

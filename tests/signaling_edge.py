@@ -48,6 +48,7 @@ class Edge:
         self.context = zmq.Context[zmq.Socket[bytes]]()
         self.ledger = Ledger()
         self.runner: web.AppRunner | None = None
+        self.events: Events | None = None
 
     async def ready(self, *numbers: int) -> None:
         """Waits until exactly these transceivers answer."""
@@ -105,7 +106,7 @@ async def an_edge(directory: Path, *numbers: int, **settings: Any) -> AsyncItera
 
         peers = [(n, f"ipc://{directory}/{n}") for n in numbers]
         transceivers = Transceivers(peers, b"edge/signaling", KEYS, unasked=unasked)
-        events = Events(peers, b"edge/signaling/events", KEYS)
+        events = edge.events = Events(peers, b"edge/signaling/events", KEYS)
         responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
         api_keys = ApiKeys(directory / "api-keys", logs.get())
         app = make_app(config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses)

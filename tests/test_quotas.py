@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from signaling_edge import CALLS, KEYS, OTHER_TOKEN, SDP, TOKEN, a_fake, until_connected
+from signaling_edge import CALLS, DEADLINE_S, KEYS, OTHER_TOKEN, SDP, TOKEN, a_fake, until_connected
 from waiting import eventually
 
 from edge.signaling.health import keep_true
@@ -201,11 +201,31 @@ async def test_an_audit_finds_what_ended_unheard_and_ends_what_lost_its_socket(t
         if lost:
             del fake.placed_by[call]
         links = Transceivers([(1, f"ipc://{tmp_path}/1")], b"edge/signaling/next", KEYS)
-        audit = asyncio.create_task(keep_true(ledger, links, every_s=0.02))
+        assert edge.events is not None
+        audit = asyncio.create_task(keep_true(ledger, links, edge.events, every_s=0.02))
         try:
             await eventually(lambda: len(ledger) == (0 if lost else 1))
             assert orphan not in fake.placed_by
             assert (ledger.get(call) is None) is lost
         finally:
+            audit.cancel()
+            await links.close()
+
+
+async def test_who_listens_to_a_transceiver_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.transceivers._PATIENCE_S", 0.1)
+    async with a_fake(tmp_path) as (edge, fake):
+        await until_connected(edge, fake)
+        links = Transceivers([(1, f"ipc://{tmp_path}/1")], b"edge/signaling/audit", KEYS)
+        assert edge.events is not None
+        audit = asyncio.create_task(keep_true(edge.ledger, links, edge.events, every_s=0.02))
+        try:
+            async with edge.http.ws_connect(edge.url + "/v1/realtime?model=parrot", headers=TOKEN) as socket:
+                assert (await socket.receive_json())["type"] == "session.created"
+                fake.reading.clear()
+                async with asyncio.timeout(DEADLINE_S):
+                    assert (await socket.receive()).data == 1011
+        finally:
+            fake.reading.set()
             audit.cancel()
             await links.close()

@@ -171,6 +171,20 @@ async def test_nobody_watches_what_is_not_there(signaling: Signaling) -> None:
     await signaling.hears("health")
 
 
+async def test_one_account_s_sessions_are_not_there_for_another(signaling: Signaling) -> None:
+    await signaling.send("session.open", request=1, agent="parrot", owner="a")
+    sealed = str((await signaling.hears("session.opened"))["ufrag"])
+    for request, type_ in enumerate(("session.watch", "session.end"), 2):
+        await signaling.send(type_, OTHER, request=request, ufrag=sealed, owner="b")
+        refused = await signaling.hears("session.refused", OTHER)
+        assert (refused["request"], refused["code"]) == (request, "call_id_not_found")
+    await signaling.send("session.watch", OTHER, request=4, ufrag=sealed, owner="a")
+    await signaling.hears("session.watching", OTHER)
+    # What the edge says by itself, because a socket closed, needs no account.
+    await signaling.send("session.end", request=5, ufrag=sealed)
+    await signaling.hears("session.ended")
+
+
 async def test_a_shutdown_tells_who_opened_a_session(signaling: Signaling) -> None:
     sealed = await signaling.opened()
     for session in signaling.transceiver._sockets.copy().values():

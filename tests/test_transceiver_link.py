@@ -117,6 +117,14 @@ async def test_control_is_not_dropped_where_media_is(ends: Ends) -> None:
     assert Counter(CONTROL) - before == {"sent": 200}
 
 
+async def test_control_that_nobody_reads_is_bounded_in_bytes(ends: Ends) -> None:
+    before = CONTROL["edge_full"]
+    for _ in range(200):
+        ends.link.control(SLOW, "session.event", ufrag="", event="x" * (1 << 20))
+    dropped = CONTROL["edge_full"] - before
+    assert dropped >= 50  # 64 MiB wait here, up to 80 with ZeroMQ and in the kernel
+
+
 async def test_media_does_not_overtake_the_path_that_it_needs(ends: Ends) -> None:
     await ends.fill()
     ends.link.control(SLOW, "path.up", address=CLIENT, ufrag="", ssrcs=[])

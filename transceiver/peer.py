@@ -16,7 +16,8 @@ from wire.outbox import Outbox
 
 __all__ = ["Peer"]
 
-_MOST_CONTROL = 4096  # more than a full transceiver says until heartbeats tell that the other is gone
+# More than a full transceiver says until heartbeats tell that the other is gone; events may be large.
+_MOST_CONTROL, _MOST_CONTROL_BYTES = 4096, 64 << 20
 
 
 class Peer:
@@ -27,6 +28,7 @@ class Peer:
         self._router = router
         self._complained = False
         self._control: deque[bytes] = deque()
+        self._control_bytes = 0
         self._media = Outbox[tuple[int, bytes]](lambda batch: self._count("edge_full", batch[0]))
 
     @property
@@ -37,8 +39,11 @@ class Peer:
     def control(self, message: bytes, now: float) -> None:
         """Sends a control message, at once or as soon as there is room."""
         self._control.append(message)
-        if len(self._control) > _MOST_CONTROL:
-            self._control.popleft()
+        self._control_bytes += len(message)
+        while len(self._control) > _MOST_CONTROL or (
+            self._control_bytes > _MOST_CONTROL_BYTES and len(self._control) > 1
+        ):
+            self._control_bytes -= len(self._control.popleft())
             CONTROL["edge_full"] += 1
         self.flush(now)
 
@@ -59,12 +64,13 @@ class Peer:
             while self._control:
                 if not self._put(self._control[0]):
                     break
-                self._control.popleft()
+                self._control_bytes -= len(self._control.popleft())
                 CONTROL["sent"] += 1
             self._media.flush(self._give, now)
         except ConnectionResetError:
             CONTROL["edge_gone"] += len(self._control)
             self._control.clear()
+            self._control_bytes = 0
             for count, _ in self._media.clear():
                 self._count("edge_gone", count)
 

@@ -126,7 +126,14 @@ class Transceiver:
         return sealed, (name, found), asked
 
     def _offer(
-        self, peer: bytes, request: int, offer: str, agent: str, media: list[Any], session: object = None
+        self,
+        peer: bytes,
+        request: int,
+        offer: str,
+        agent: str,
+        media: list[Any],
+        session: object = None,
+        owner: str = "",
     ) -> None:
         host, port = str(media[0]), int(media[1])
         try:
@@ -146,6 +153,7 @@ class Transceiver:
             certificate=self._certificate,
             on_end=self._ended,
             config=asked,
+            owner=owner,
         )
         answer = call.answer(self._certificate, host, port)
         self._routing.add(call)
@@ -153,14 +161,14 @@ class Transceiver:
         self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
         return None
 
-    def _open(self, peer: bytes, request: int, agent: str, session: object = None) -> None:
+    def _open(self, peer: bytes, request: int, agent: str, session: object = None, owner: str = "") -> None:
         try:
             sealed, found, asked = self._place(agent, session)
             if found[1].respond is agents.Base.respond:
                 raise Refused(f"{found[0]} answers calls, and makes no responses in events", "model_not_found", "model")
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
-        opened = SocketSession(sealed, found, pacer=self._pacer, config=asked, on_end=self._socket_ended)
+        opened = SocketSession(sealed, found, pacer=self._pacer, config=asked, on_end=self._socket_ended, owner=owner)
         self._sockets[sealed.encode()] = opened
         opened.watchers.add(peer, partial(self._pass_on, peer, sealed))
         self._link.control(peer, "session.opened", request=request, ufrag=sealed)
@@ -171,13 +179,16 @@ class Transceiver:
     def _all(self) -> list[Session | SocketSession]:
         return [*self._routing.sessions.values(), *self._sockets.values()]
 
-    def _live(self, ufrag: str) -> Session | SocketSession | None:
+    def _live(self, ufrag: str, owner: str = "") -> Session | SocketSession | None:
+        """The session, where it is ``owner``'s: on whose account it is, or nobody's for what an edge itself says."""
         sealed = ufrag.encode()
         session = self._routing.sessions.get(sealed) or self._sockets.get(sealed)
-        return None if session is None or session.ended else session
+        if session is None or session.ended or owner not in ("", session.owner):
+            return None
+        return session
 
-    def _watch(self, peer: bytes, request: int, ufrag: str) -> None:
-        session = self._live(ufrag)
+    def _watch(self, peer: bytes, request: int, ufrag: str, owner: str = "") -> None:
+        session = self._live(ufrag, owner)
         if session is None:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
             return
@@ -211,8 +222,8 @@ class Transceiver:
         self._sockets.pop(session.ufrag.encode(), None)
         self._tell_closed(session)
 
-    def _end(self, peer: bytes, request: int, ufrag: str) -> None:
-        session = self._live(ufrag)
+    def _end(self, peer: bytes, request: int, ufrag: str, owner: str = "") -> None:
+        session = self._live(ufrag, owner)
         if session is None:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
             return

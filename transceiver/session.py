@@ -64,7 +64,7 @@ class Outbound(Protocol):
 
 
 class Session:
-    """``on_end(session)`` is called once, after which nothing more is sent."""
+    """``on_end(session)`` is called once, after which nothing more is sent. ``owner`` names whose account it is on."""
 
     def __init__(
         self,
@@ -78,8 +78,10 @@ class Session:
         certificate: Certificate,
         on_end: Callable[[Session], None],
         config: Config | None = None,
+        owner: str = "",
     ) -> None:
         self.ufrag = ufrag
+        self.owner = owner
         self.ice = IceLite(ufrag, time.monotonic(), remote_ufrag=offer.ice_ufrag, remote_password=offer.ice_password)
         self.ended = ""
         self._offer = offer

@@ -30,8 +30,10 @@ class SocketSession:
         pacer: Pacer,
         config: Config,
         on_end: Callable[[SocketSession], None],
+        owner: str = "",
     ) -> None:
         self.ufrag = ufrag
+        self.owner = owner
         self.ended = ""
         self.watchers = Watchers()
         self._began = time.monotonic()

@@ -68,7 +68,7 @@ async def _serve(spec: dict[str, Any]) -> None:
     log.info("ready", http=edge.http)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    work = (follow(key_file, lambda _: None), _follow_api_keys(api_keys), keep_true(ledger, transceivers))
+    work = (follow(key_file, lambda _: None), _follow_api_keys(api_keys), keep_true(ledger, transceivers, events))
     tasks = [asyncio.create_task(each) for each in work]
     await stop.wait()
     for task in tasks:

@@ -65,7 +65,12 @@ class Calls:
         agent = caller.model(asked) or session.get("model", "")
         if dcid is not None:
             session["dcid"] = dcid
-        fields: dict[str, Any] = {"offer": offer.sdp, "agent": agent, "media": list(self._media)}
+        fields: dict[str, Any] = {
+            "owner": caller.key,
+            "offer": offer.sdp,
+            "agent": agent,
+            "media": list(self._media),
+        }
         if session:
             fields["session"] = session
         _, reply = await self._placing.place(
@@ -78,7 +83,7 @@ class Calls:
         caller = self._access.caller(request)
         transceiver, ufrag = self.find(request.match_info["call"], caller)
         try:
-            await self._transceivers.ask(transceiver, "session.end", ufrag=ufrag)
+            await self._transceivers.ask(transceiver, "session.end", ufrag=ufrag, owner=caller.key)
         except Refused as e:
             if e.code == "call_id_not_found":
                 self._ledger.ended(ufrag)
@@ -90,7 +95,7 @@ class Calls:
 
     def find(self, call: str, caller: Caller) -> tuple[int, str]:
         """The transceiver that holds ``call``, and its ufrag. An ephemeral key sees only calls that it placed itself,
-        at this edge. Raises Refusal."""
+        at this edge; an API key those on its account, which the transceiver knows. Raises Refusal."""
         sealed = ufrag_of_call(call)
         route = open_sealed(sealed, self._keys().ufrag) if sealed else None
         if sealed is None or route is None:

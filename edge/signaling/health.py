@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 from typing import Never
 
 from aiohttp import web
 
+from edge.events import Events
 from edge.signaling.ledger import Ledger
 from edge.transceivers import Refused, Transceivers, Unavailable
 
 __all__ = ["Health", "keep_true"]
 
 _AUDIT_EVERY_S = 5.0
+_SILENT = 3  # audits in a row: some twenty seconds
 
 
 class Health:
@@ -35,9 +38,12 @@ class Health:
         return web.json_response(body, status=200 if up else 503, headers=None if up else {"Retry-After": "2"})
 
 
-async def keep_true(ledger: Ledger, transceivers: Transceivers, every_s: float = _AUDIT_EVERY_S) -> Never:
-    """Asks every few seconds how many sessions there are, and ends those that a process before this one left without
-    their sockets."""
+async def keep_true(
+    ledger: Ledger, transceivers: Transceivers, events: Events, every_s: float = _AUDIT_EVERY_S
+) -> Never:
+    """Asks every few seconds how many sessions there are, ends those that a process before this one left without their
+    sockets, and tells who listens to a transceiver that hangs: its link would go on for ever."""
+    silent: Counter[int] = Counter()
     orphans = {i: [u for u in ledger.of(i) if (held := ledger.get(u)) and held.socket] for i in transceivers.ids}
     while True:
         for i in transceivers.ids:
@@ -50,7 +56,11 @@ async def keep_true(ledger: Ledger, transceivers: Transceivers, every_s: float =
                     ledger.ended(orphans[i].pop())
                 sessions = (await transceivers.ask(i, "health")).get("sessions")
             except (Refused, Unavailable):
+                silent[i] += 1
+                if silent[i] >= _SILENT:
+                    events.lost(i)
                 continue
+            silent[i] = 0
             if isinstance(sessions, int):
                 ledger.reconcile(stood, sessions)
         await asyncio.sleep(every_s)

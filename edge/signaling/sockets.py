@@ -74,7 +74,7 @@ class Sockets:
         session = caller.token.session if caller.token else {}
         agent = caller.model(model_name(request.query.get("model", ""))) or session.get("model", "")
         feed = Feed()
-        fields = {"agent": agent, **({"session": session} if session else {})}
+        fields = {"owner": caller.key, "agent": agent, **({"session": session} if session else {})}
         _, reply = await self._placing.place(
             caller, lambda transceiver: self._events.open(transceiver, feed, **fields), socket=True
         )
@@ -91,7 +91,7 @@ class Sockets:
         transceiver, ufrag = self._calls.find(request.query["call_id"], caller)
         feed = Feed()
         try:
-            await self._events.watch(transceiver, ufrag, feed)
+            await self._events.watch(transceiver, ufrag, feed, caller.key)
         except Refused as e:
             raise refused(e) from None
         except Unavailable as e:
