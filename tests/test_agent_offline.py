@@ -126,6 +126,19 @@ async def test_what_is_no_phrase_does_not_become_one() -> None:
     assert {"favorite", "color", "green"} & set(heard.split()), heard
 
 
+@pytest.mark.parametrize("voice", ["alloy", "ash", "zz-nowhere"])
+async def test_a_voice_that_espeak_does_not_have_is_its_english_one(voice: str) -> None:
+    response = await answered(Response([said("hello")], Settings(voice=voice)))
+    assert response.ended == "done"
+    assert response.pcm
+
+
+async def test_of_a_picture_its_size_is_said() -> None:
+    picture = Item(id="a", role="user", images=("data:image/jpeg;base64," + "A" * 400_000,))
+    response = await answered(Response([picture], Settings(modality="text")))
+    assert response.written == "I see a picture of 300 kilobytes."
+
+
 async def test_a_cancelled_story_stops() -> None:
     agent = offline.Agent(Line())
     response = Response([said("tell me a story")])

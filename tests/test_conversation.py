@@ -607,6 +607,17 @@ def test_without_media_the_client_truncates() -> None:
     assert scene.error()["param"] == "type"
 
 
+def test_a_client_may_truncate_at_the_end_of_a_begun_millisecond() -> None:
+    scene = Scene(media=False)
+    scene.says("response.create")
+    making = scene.partner.makings[0]
+    making.audio(seconds(1) + bytes(2))
+    making.done()
+    item = scene.take()[-1]["response"]["output"][0]["id"]
+    scene.says("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=1001)
+    assert scene.take()[0]["type"] == "conversation.item.truncated"
+
+
 def test_a_caller_who_says_nothing_is_spoken_to() -> None:
     scene = Scene(session=turn_detection(type="server_vad", idle_timeout_ms=5000))
     scene.hear(8000, QUIET)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import ClassVar, Literal
 
 from transceiver.agents import Base, Item, Line, Response
-from transceiver.speech.brain import answer, tool_call
+from transceiver.speech.brain import answer, seen, tool_call
 from transceiver.speech.ears import Ears
 from transceiver.speech.espeak import speak
 from transceiver.speech.sentences import Sentences
@@ -50,7 +50,7 @@ class Agent(Base):
                 response.call(*call)
                 response.done()
                 return
-            text = answer(heard, datetime.now().astimezone())
+            text = seen(last.images) if last.images else answer(heard, datetime.now().astimezone())
         cutter = Sentences()
         for sentence in (*cutter.push(text), cutter.rest()):
             if settings.modality == "text":

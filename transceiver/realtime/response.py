@@ -97,9 +97,10 @@ class Making:
         if self._audio_bytes > most or not (playback is None or playback.push(self.id, entry.id, pcm)):
             self.finish("incomplete", "max_output_tokens")
             return
-        # The first byte of a sample may come in one piece and the other in the next: their sum is what counts.
+        # The first byte of a sample may come in one piece and the other in the next: their sum is what counts. A begun
+        # millisecond is one: clients that cut at the end of what they have round up.
         self._item_bytes += len(pcm)
-        entry.audio_ms = self._item_bytes * 1000 // (2 * self._stage.rate_hz)
+        entry.audio_ms = -(-self._item_bytes * 1000 // (2 * self._stage.rate_hz))
         self.spoken_ms = self._audio_bytes * 1000 // (2 * self._stage.rate_hz)
         if self._writer is not None:
             step = 2 * self._stage.rate_hz * _DELTA_S

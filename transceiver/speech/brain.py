@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-__all__ = ["answer", "tool_call"]
+__all__ = ["answer", "seen", "tool_call"]
 
 _UNITS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -66,6 +66,12 @@ def answer(text: str, now: datetime) -> str:
     if words[:3] == ["how", "are", "you"]:
         return "Every packet in its place, thank you. And you?"
     return f"You said: {text.strip().rstrip('.')}."
+
+
+def seen(images: Sequence[str]) -> str:
+    """What can be said of pictures, given as data URLs, without eyes: how large each is."""
+    sizes = (round(len(image.partition(",")[2]) * 3 / 4 / 1000) for image in images)
+    return " ".join(f"I see a picture of {size} kilobytes." for size in sizes)
 
 
 def tool_call(text: str, tools: Sequence[dict[str, Any]]) -> tuple[str, str] | None:

@@ -18,6 +18,7 @@ __all__ = ["speak"]
 _HEADER = 44  # of the WAV file: its length is not known yet, so that no reader of files takes it
 _RATE_AT = 24
 _PIECE = 8192
+_ENGLISH = "en"
 _VOICE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9-]{1,12})?(\+[A-Za-z0-9]{1,12})?")
 
 
@@ -26,7 +27,7 @@ async def speak(text: str, voice: str = "") -> AsyncGenerator[bytes, None]:
 
     Raises Failure where there is no espeak-ng.
     """
-    named = voice if _VOICE.fullmatch(voice) else "en"
+    named = voice if _VOICE.fullmatch(voice) else _ENGLISH
     try:
         process = await asyncio.create_subprocess_exec(
             "espeak-ng", "-v", named, "-s", "165", "--stdin", "--stdout", stdin=-1, stdout=-1, stderr=-3
@@ -41,7 +42,13 @@ async def speak(text: str, voice: str = "") -> AsyncGenerator[bytes, None]:
         try:
             head = await process.stdout.readexactly(_HEADER)
         except asyncio.IncompleteReadError:
-            raise Failure("espeak-ng says nothing") from None
+            if named == _ENGLISH:
+                raise Failure("espeak-ng says nothing") from None
+            # No language of that name: "ash" is a voice of OpenAI's, and "zz" nobody's.
+            async with contextlib.aclosing(speak(text)) as english:
+                async for pcm in english:
+                    yield pcm
+            return
         rate = struct.unpack_from("<I", head, _RATE_AT)[0]
         resampler = av.AudioResampler(format="s16", layout="mono", rate=24000)
         odd = b""
