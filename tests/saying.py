@@ -19,7 +19,7 @@ __all__ = ["LONG", "PAUSE", "RATE_HZ", "picture", "spoken", "write_wav"]
 RATE_HZ = 24000
 PAUSE = bytes(RATE_HZ * 2)  # a second of silence: longer than any turn detector waits
 # An answer that repeats it takes much longer to make than an interruption takes to come.
-LONG = "The birch canoe slid on the smooth planks. " * 40
+LONG = "The birch canoe slid on the smooth planks. " * 60
 
 
 async def spoken(text: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -26,3 +27,13 @@ def test_files_that_the_readme_names_exist() -> None:
     named = [part for part in text.split("`")[1::2] if "/" in part and part.endswith((".py", ".c", ".service"))]
     assert len(named) > 20
     assert not [name for name in named if not (HOUSE / name).exists()]
+
+
+def test_readme_has_the_versions_of_the_clients_that_tests_run() -> None:
+    readme = (HOUSE / "README.md").read_text()
+    pinned = dict(line.split("==") for line in (HOUSE / "constraints.txt").read_text().splitlines())
+    package = json.loads((HOUSE / "tests/clients/package.json").read_text())
+    (browser,) = package["dependencies"].values()
+    assert f"| `@openai/agents-realtime` (npm), in Chromium | {browser} |" in readme
+    for client in ("openai-agents", "openai"):
+        assert f"| `{client}` (PyPI) | {pinned[client]} |" in readme
