@@ -6,19 +6,19 @@ import asyncio
 import base64
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from openai import AsyncOpenAI
 from openai.types.realtime import RealtimeServerEvent
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from lab.appliance import Appliance
 from tests.saying import LONG, PAUSE, RATE_HZ, picture, spoken
 from tests.waiting import eventually
 
 DEADLINE_S = 60
-SERVER_EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
+SERVER_EVENT: TypeAdapter[Any] = TypeAdapter(Annotated[RealtimeServerEvent, Field(discriminator="type")])
 PIECE = RATE_HZ * 2 // 10  # bytes of 100 ms
 WEATHER = {
     "type": "function",
