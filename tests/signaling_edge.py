@@ -34,6 +34,7 @@ MEDIA = ("192.0.2.1", 3478)
 TOKEN = {"Authorization": "Bearer correct horse"}
 OTHER_TOKEN = {"Authorization": "Bearer battery staple"}
 SDP = {**TOKEN, "Content-Type": "application/sdp"}
+FIRST_CREDENTIALS = ["abcd", "0123456789012345678901"]
 CALLS = "/v1/realtime/calls"
 SECRETS = "/v1/realtime/client_secrets"
 
@@ -134,6 +135,7 @@ class FakeTransceiver:
         self.peers: dict[str, bytes] = {}
         self.placed_by: dict[str, bytes] = {}
         self.refusal: tuple[str, str] | None = None
+        self.ice: dict[str, tuple[str, Any]] = {}  # our ufrag and the client's credentials, by the call's ufrag
         self.first = [json.dumps({"type": "session.created", "event_id": "event_1", "session": {"type": "realtime"}})]
         self.counts: Counter[str] = Counter()
         self.reading = asyncio.Event()
@@ -209,12 +211,25 @@ class FakeTransceiver:
         if sealed not in self.placed_by:
             no = {"code": "call_id_not_found", "message": "no such call", "param": "call_id"}
             return [{"type_": "session.refused", "request": request, **no}]
+        if type_ == "session.ice":
+            return [self._restarted(request, sealed, fields)]
         if type_ == "session.watch":
             self.peers[sealed] = peer
             return [{"type_": "session.watching", "request": request}]
         self.placed_by.pop(sealed)
         self.peers.pop(sealed, None)
         return [{"type_": "session.ended", "request": request}]
+
+    def _restarted(self, request: Any, sealed: str, fields: dict[str, Any]) -> dict[str, Any]:
+        ours, theirs = self.ice.get(sealed, (sealed, FIRST_CREDENTIALS))
+        if fields["match"] not in ("*", ours):
+            no = {"code": "precondition_failed", "message": "stale", "param": "If-Match"}
+            return {"type_": "session.refused", "request": request, **no}
+        fragment = ""
+        if fields["remote"] not in (None, theirs):
+            ours, fragment = ufrag.seal(self.number, 1, KEYS.ufrag[1]), "a=ice-lite\r\n"
+            self.ice[sealed] = (ours, fields["remote"])
+        return {"type_": "session.ice", "request": request, "ufrag": ours, "fragment": fragment}
 
 
 @asynccontextmanager

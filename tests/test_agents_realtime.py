@@ -12,29 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import chromium
 from conftest import cannot_run
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
 from lab.appliance import Appliance
 from lab.network import Lab
 from tests.saying import LONG, write_wav
 from tests.waiting import eventually
 
-CHROMIUM = Path("/usr/bin/chromium")
 CLIENTS = Path(__file__).parent / "clients"
 BUNDLE = CLIENTS / "node_modules/@openai/agents-realtime/dist/bundle"
 PORT = 8089
 AUDIBLE = 0.1  # a few words, as getStats adds energy up
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-]
 
 
 @pytest.fixture(scope="module")
@@ -97,32 +87,22 @@ class Talk:
 @pytest.fixture
 async def talk(lab: Lab, appliance: Appliance, site: str, tmp_path: Path) -> AsyncIterator[Talk]:
     """A call to the agent ``offline``. What the client complains of, or could not read, fails the test."""
-    if not CHROMIUM.exists():
-        cannot_run("needs Debian's chromium: run scripts/setup dev as root")
-    # Playwright starts one program: this one enters the client host and becomes the browser.
-    wrapper = tmp_path / "chromium"
-    wrapper.write_text(f'#!/bin/sh\nexec {" ".join(lab.client.command([str(CHROMIUM)]))} "$@"\n')
-    wrapper.chmod(0o755)
     complaints: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=wrapper, args=SWITCHES)
-        try:
-            page = await browser.new_page()
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda said: complaints.append(said.text) if said.type in ("warning", "error") else None)
-            await page.goto(site)
-            await page.wait_for_function("() => window.talk", timeout=60_000)
-            talk = Talk(page)
-            url = f"{appliance.url}/v1/realtime/calls"
-            await talk.do("talk.connect(it.url, it.key)", {"url": url, "key": ephemeral_key(lab, appliance)})
-            yield talk
-            assert await talk.do("talk.errors") == []
-            # The SDK's schema of items has no pictures: it passes such events on as they are.
-            unread = await talk.do("[...talk.unread.values()]")
-            assert [event for event in unread if '"input_image"' not in json.dumps(event)] == []
-            assert complaints == []
-        finally:
-            await browser.close()
+    async with chromium(lab, tmp_path) as browser:
+        page = await browser.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("warning", "error") else None)
+        await page.goto(site)
+        await page.wait_for_function("() => window.talk", timeout=60_000)
+        talk = Talk(page)
+        url = f"{appliance.url}/v1/realtime/calls"
+        await talk.do("talk.connect(it.url, it.key)", {"url": url, "key": ephemeral_key(lab, appliance)})
+        yield talk
+        assert await talk.do("talk.errors") == []
+        # The SDK's schema of items has no pictures: it passes such events on as they are.
+        unread = await talk.do("[...talk.unread.values()]")
+        assert [event for event in unread if '"input_image"' not in json.dumps(event)] == []
+        assert complaints == []
 
 
 async def test_a_page_of_another_origin_calls_changes_the_session_and_hangs_up(

@@ -211,3 +211,50 @@ def test_probes_are_few_and_end_when_nobody_answers() -> None:
     gone = ice.expire(5.1)
     assert len(gone) == MAX_PATHS
     assert ice.probing == ()
+
+
+def renamed(ice: IceLite, *, old: str = "") -> stun.Message:
+    """A check with the present credentials, or with ``old`` as the password of the first."""
+    name = b"u:c" if old else f"{ice.ufrag}:c".encode()
+    message = stun.parse(stun.binding_request(name, (old or ice.password).encode(), tie_breaker=1))
+    assert message is not None
+    return message
+
+
+def test_a_restart_holds_both_credentials_until_the_new_ones_come_and_then_those_alone() -> None:
+    ice = IceLite("u", 0.0)
+    old = ice.password
+    assert ice.check(renamed(ice, old=old), HOME, 1.0)
+    ice.restart("v", ("c2", "p2"))
+    assert (ice.ufrags, ice.remote) == (("u", "v"), ("c2", "p2"))
+    assert ice.password != old
+    assert ice.check(renamed(ice, old=old), HOME, 2.0)
+    assert ice.selected == HOME
+    assert ice.check(renamed(ice), ELSEWHERE, 3.0)
+    assert (ice.ufrags, ice.selected) == (("v",), ELSEWHERE)
+    assert ice.check(renamed(ice, old=old), HOME, 4.0) is None
+    assert ice.check(renamed(ice), HOME, 5.0)
+    assert ice.selected == ELSEWHERE  # only the first check of a generation selects by itself
+
+
+def test_a_restart_that_nobody_follows_costs_nothing_and_the_next_takes_its_place() -> None:
+    ice = IceLite("u", 0.0)
+    old = ice.password
+    ice.check(renamed(ice, old=old), HOME, 1.0)
+    ice.restart("v", ("c2", "p2"))
+    lost = renamed(ice)
+    ice.restart("w", ("c3", "p3"))
+    assert ice.ufrags == ("u", "w")
+    assert ice.check(lost, ELSEWHERE, 2.0) is None
+    assert ice.check(renamed(ice, old=old), HOME, 2.0)
+    assert ice.check(renamed(ice), HOME, 3.0)
+    assert ice.ufrags == ("w",)
+
+
+def test_a_wrong_password_finishes_no_restart() -> None:
+    ice = IceLite("u", 0.0)
+    ice.restart("v", ("c2", "p2"))
+    forged = stun.parse(stun.binding_request(b"v:c", b"guess", tie_breaker=1))
+    assert forged is not None
+    assert ice.check(forged, HOME, 1.0) is None
+    assert ice.ufrags == ("u", "v")

@@ -156,3 +156,11 @@ def test_what_cannot_be_a_call_id_has_no_ufrag(call: str) -> None:
 def test_a_field_that_does_not_fit_is_named(transceiver: int, key_id: int, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         seal(transceiver, key_id, KEY)
+
+
+def test_a_ufrag_of_a_wanted_slot() -> None:
+    key = bytes(16)
+    for slot in (0, 7, 255):
+        route = open_sealed(seal(5, 1, key, slot=slot).encode(), {1: key})
+        assert route is not None
+        assert (route.transceiver, route.slot) == (5, slot)

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from signaling_edge import SDP, TOKEN, Edge, FakeTransceiver, a_fake
+from signaling_edge import FIRST_CREDENTIALS, SDP, TOKEN, Edge, FakeTransceiver, a_fake
 
 from firsthop.config import Config
 
 WHIP = "/whip/parrot"
 FRAGMENT = {**TOKEN, "Content-Type": "application/trickle-ice-sdpfrag"}
-CREDENTIALS = "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n"
+CREDENTIALS = "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n".format(*FIRST_CREDENTIALS)
+OTHERS = CREDENTIALS.replace("abcd", "wxyz")
 CANDIDATE = CREDENTIALS + "m=audio 9 RTP/AVP 0\r\na=mid:0\r\na=candidate:1 1 udp 1 192.0.2.9 5000 typ host\r\n"
 SERVERS = (
     {"url": "stun:stun.example:3478"},
@@ -90,14 +91,21 @@ async def test_options_tell_what_may_be_posted_and_let_pages_read_it(both: tuple
         (CANDIDATE, '"stale"', 412),
         (CREDENTIALS, None, 428),
         (CREDENTIALS, '"stale"', 412),
-        (CREDENTIALS, "*", 422),
-        (CANDIDATE, "*", 422),
-        (CREDENTIALS, "current", 422),
+        (CREDENTIALS, "*", 204),
+        (CANDIDATE, "*", 204),
+        (CREDENTIALS, "current", 204),
+        (OTHERS, "*", 200),
+        (OTHERS, "current", 200),
+        (OTHERS, '"stale"', 412),
+        (OTHERS, None, 428),
+        ("a=ice-ufrag:wxyz\r\n", "*", 400),
+        ("a=ice-ufrag:wxyz\r\na=ice-pwd:short\r\n", "*", 400),
+        ("a=ice-ufrag:w:xyz\r\na=ice-pwd:0123456789012345678901\r\n", "*", 400),
         ("", None, 400),
         ("nonsense", "current", 400),
     ],
 )
-async def test_candidates_are_acknowledged_and_restarts_are_not_done(
+async def test_candidates_are_acknowledged_and_other_credentials_restart_ice(
     both: tuple[Edge, FakeTransceiver], fragment: str, if_match: str | None, status: int
 ) -> None:
     edge, _ = both
@@ -107,6 +115,21 @@ async def test_candidates_are_acknowledged_and_restarts_are_not_done(
         headers["If-Match"] = etag if if_match == "current" else if_match
     async with edge.http.patch(edge.url + location, data=fragment, headers=headers) as response:
         assert response.status == status
+
+
+async def test_a_restart_has_another_etag_and_the_old_one_is_stale(both: tuple[Edge, FakeTransceiver]) -> None:
+    edge, fake = both
+    location, etag = await published(edge)
+    headers = {**FRAGMENT, "If-Match": etag}
+    async with edge.http.patch(edge.url + location, data=OTHERS, headers=headers) as response:
+        assert (response.status, response.content_type) == (200, "application/trickle-ice-sdpfrag")
+        assert await response.text() == "a=ice-lite\r\n"
+        renewed = response.headers["ETag"]
+    assert renewed != etag
+    assert (await edge.error("PATCH", location, data=OTHERS, headers=headers))[0] == 412
+    async with edge.http.patch(edge.url + location, data=OTHERS, headers={**FRAGMENT, "If-Match": renewed}) as response:
+        assert response.status == 204  # the client's are the same: candidates that trickle
+    assert fake.said["session.ice"][0]["remote"] == ["wxyz", FIRST_CREDENTIALS[1]]
 
 
 async def test_a_fragment_of_another_type_is_415_and_of_another_call_404(both: tuple[Edge, FakeTransceiver]) -> None:

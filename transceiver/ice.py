@@ -33,20 +33,56 @@ class _Probe(NamedTuple):
     sent: float
 
 
-class IceLite:
-    """The answering side of one session. ``password`` is ours, 144 random bits."""
+class _Generation:
+    """The credentials of both sides, until ICE restarts."""
 
-    def __init__(self, ufrag: str, now: float, *, remote_ufrag: str = "", remote_password: str = "") -> None:
+    def __init__(self, ufrag: str, remote: tuple[str, str]) -> None:
         self.ufrag = ufrag
         self.password = secrets.token_urlsafe(18).replace("-", "+").replace("_", "/")
+        self.key = self.password.encode()
+        self.remote = remote
+        self.remote_username = f"{remote[0]}:{ufrag}".encode()
+        self.remote_key = remote[1].encode()
+
+
+class IceLite:
+    """The answering side of one session. ``password`` is ours, 144 random bits; ``remote`` are the client's ufrag and
+    password."""
+
+    def __init__(self, ufrag: str, now: float, *, remote_ufrag: str = "", remote_password: str = "") -> None:
         self.selected: Path | None = None
-        self._key = self.password.encode()
+        self._generation = _Generation(ufrag, (remote_ufrag, remote_password))
+        self._former: _Generation | None = None  # while no check of the present one has come
         self._began = now
         self._ever_proved = False
         self._proved: dict[Path, float] = {}
-        self._remote_username = f"{remote_ufrag}:{ufrag}".encode()
-        self._remote_key = remote_password.encode()
         self._probes: dict[Path, _Probe] = {}
+
+    @property
+    def ufrag(self) -> str:
+        """Ours, since the last restart."""
+        return self._generation.ufrag
+
+    @property
+    def password(self) -> str:
+        """Ours, since the last restart."""
+        return self._generation.password
+
+    @property
+    def remote(self) -> tuple[str, str]:
+        """The client's ufrag and password, since the last restart."""
+        return self._generation.remote
+
+    @property
+    def ufrags(self) -> tuple[str, ...]:
+        """All that checks may name now."""
+        return tuple(g.ufrag for g in (self._former, self._generation) if g is not None)
+
+    def restart(self, ufrag: str, remote: tuple[str, str]) -> None:
+        """New credentials (RFC 8445 section 9). The old ones hold until a check proves that the client has the new, and
+        media stays where it is until then: a restart that fails costs nothing."""
+        self._former = self._former or self._generation
+        self._generation = _Generation(ufrag, remote)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -64,16 +100,25 @@ class IceLite:
         Chromium nominates 50 ms after its first check, so the first valid one is latched at once; a later
         USE-CANDIDATE on another path moves the selection there.
         """
-        if message.kind != stun.BINDING_REQUEST or not stun.integrity_is_valid(message, self._key):
+        generation = self._named(message)
+        if message.kind != stun.BINDING_REQUEST or not stun.integrity_is_valid(message, generation.key):
             return None
         if path not in self._proved and len(self._proved) >= MAX_PATHS:
             return None
         self._proved[path] = now
         self._probes.pop(path, None)
         self._ever_proved = True
-        if self.selected is None or stun.USE_CANDIDATE in message.attributes:
+        restarted = self._former is not None and generation is self._generation
+        if restarted:
+            self._former = None
+        if self.selected is None or restarted or stun.USE_CANDIDATE in message.attributes:
             self.selected = path
-        return stun.binding_response(message, path.address, self._key)
+        return stun.binding_response(message, path.address, generation.key)
+
+    def _named(self, message: stun.Message) -> _Generation:
+        """Whose credentials a check uses."""
+        former = self._former
+        return former if former and stun.server_ufrag(message) == former.ufrag.encode() else self._generation
 
     def probe(self, path: Path, now: float) -> bytes | None:
         """A check of our own for a path that authentic media came by, or None while the last one is still young.
@@ -89,7 +134,8 @@ class IceLite:
         if now - last.sent < PROBE_EVERY_S:
             return None
         self._probes[path] = last._replace(sent=now)
-        return stun.binding_request(self._remote_username, self._remote_key, transaction=last.transaction)
+        known = self._former or self._generation
+        return stun.binding_request(known.remote_username, known.remote_key, transaction=last.transaction)
 
     def proved_by(self, message: stun.Message, path: Path, now: float) -> bool:
         """Whether ``message`` answers the probe of ``path``. The path then holds consent and takes the place of the
@@ -98,7 +144,7 @@ class IceLite:
         if (
             probe is None
             or message.transaction != probe.transaction
-            or not stun.integrity_is_valid(message, self._remote_key)
+            or not stun.integrity_is_valid(message, (self._former or self._generation).remote_key)
         ):
             return False
         del self._probes[path]

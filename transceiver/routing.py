@@ -27,6 +27,7 @@ class Routing:
 
     def __init__(self) -> None:
         self.sessions: dict[bytes, Session] = {}
+        self._renamed: dict[bytes, Session] = {}  # by the ufrags of ICE restarts
         self._by_path: dict[Path, Session] = {}
         self._moving: dict[Path, Session] = {}  # media came from there, and a check of ours is under way
         self._worker_of: dict[Path, bytes] = {}
@@ -41,7 +42,13 @@ class Routing:
     def remove(self, session: Session) -> None:
         """A session that has ended and given its paths up."""
         self.sessions.pop(session.ufrag.encode(), None)
+        self._forget_names(session)
         self._forget_ssrcs(session)
+
+    def rename(self, session: Session) -> None:
+        """Its ICE was restarted: it is reachable by other ufrags, and its call keeps the first as its name."""
+        self._forget_names(session)
+        self._renamed.update(dict.fromkeys((ufrag.encode() for ufrag in session.ice.ufrags), session))
 
     # --- from the edge
 
@@ -78,7 +85,8 @@ class Routing:
             self._on_request(worker, path, message)
 
     def _on_request(self, worker: bytes, path: Path, message: stun.Message) -> None:
-        session = self.sessions.get(stun.server_ufrag(message) or b"")
+        named = stun.server_ufrag(message) or b""
+        session = self.sessions.get(named) or self._renamed.get(named)
         if session is None:
             RX_DATAGRAMS["stun_unknown_session"] += 1
             return
@@ -156,6 +164,10 @@ class Routing:
         path = session.ice.selected
         if path is not None and self._by_path.get(path) is session:
             self._path_up(session, path, self._worker_of[path])
+
+    def _forget_names(self, session: Session) -> None:
+        for ufrag in [ufrag for ufrag, named in self._renamed.items() if named is session]:
+            del self._renamed[ufrag]
 
     def _forget_ssrcs(self, session: Session) -> None:
         for ssrc in self._ssrcs_of.pop(session, ()):

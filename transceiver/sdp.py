@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from aiortc import RTCRtpCodecParameters
 from aiortc.sdp import MediaDescription, SessionDescription
 
-__all__ = ["MAX_MESSAGE_BYTES", "Offer", "OfferError", "answer", "parse"]
+__all__ = ["MAX_MESSAGE_BYTES", "Offer", "OfferError", "answer", "fragment", "parse"]
 
 MAX_MESSAGE_BYTES = 4 << 20  # an event with a camera's picture as a data URL
 _UNSAID_MESSAGE_BYTES = 65536  # RFC 8841 section 6
@@ -137,8 +137,7 @@ def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: s
         f"a=ice-pwd:{password}",
         f"a=fingerprint:sha-256 {fingerprint}",
         f"a=setup:{'active' if offer.dtls_client else 'passive'}",
-        f"a=candidate:1 1 udp 2130706431 {host} {port} typ host",
-        "a=end-of-candidates",
+        *_candidate(host, port),
     ]
     for section in offer.sections:
         if section.accepted == "audio":
@@ -153,6 +152,18 @@ def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: s
         if section.mid:
             lines.append(f"a=mid:{section.mid}")
     return "\r\n".join(lines) + "\r\n"
+
+
+def fragment(offer: Offer, *, ufrag: str, password: str, host: str, port: int) -> str:
+    """What answers an ICE restart: the credentials, and the same candidate (RFC 8840 section 9)."""
+    audio = next(section for section in offer.sections if section.accepted == "audio")
+    lines = ["a=ice-lite", f"m=audio 9 {audio.profile} {_formats(offer)}", f"a=mid:{audio.mid or 0}"]
+    lines += [f"a=ice-ufrag:{ufrag}", f"a=ice-pwd:{password}", *_candidate(host, port)]
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _candidate(host: str, port: int) -> tuple[str, str]:
+    return f"a=candidate:1 1 udp 2130706431 {host} {port} typ host", "a=end-of-candidates"
 
 
 def _formats(offer: Offer) -> str:

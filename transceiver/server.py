@@ -83,6 +83,7 @@ class Transceiver:
     def _on_control(self, peer: bytes, message: frames.Control) -> None:
         handlers: dict[str, Callable[..., None]] = {
             "session.end": self._end,
+            "session.ice": self._ice,
             "session.open": self._open,
             "session.watch": self._watch,
             "session.unwatch": self._unwatch,
@@ -120,7 +121,7 @@ class Transceiver:
             raise Refused(why, "model_not_found", "model")
         if self.sessions >= self._config.max_sessions:
             raise Refused(f"this transceiver holds its {self._config.max_sessions} calls", "full")
-        sealed = ufrag.seal(self._config.id, self._cluster.sealing, self._cluster.ufrag[self._cluster.sealing])
+        sealed = self._seal()
         asked = Asked(ufrag.call_id(sealed), name)
         asked.update(session or {})
         return sealed, (name, found), asked
@@ -229,6 +230,37 @@ class Transceiver:
             return
         session.end("hangup")
         self._link.control(peer, "session.ended", request=request)
+
+    def _ice(
+        self,
+        peer: bytes,
+        request: int,
+        ufrag: str,
+        match: str,
+        remote: list[str] | None,
+        media: list[Any],
+        owner: str = "",
+    ) -> None:
+        """The client's ICE credentials: where they are others than those it had, ICE restarts. ``match`` is the ufrag
+        that it takes for ours, or a star."""
+        session = self._live(ufrag, owner)
+        if not isinstance(session, Session):
+            return self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
+        if match not in ("*", session.ice.ufrag):
+            return self._refuse(peer, request, "precondition_failed", "ICE has restarted meanwhile", "If-Match")
+        fragment = ""
+        if remote is not None and (theirs := (str(remote[0]), str(remote[1]))) != session.ice.remote:
+            fragment = session.restart_ice(self._seal(like=ufrag), theirs, str(media[0]), int(media[1]))
+            self._routing.rename(session)
+        self._link.control(peer, "session.ice", request=request, ufrag=session.ice.ufrag, fragment=fragment)
+        return None
+
+    def _seal(self, like: str = "") -> str:
+        """A new ufrag, by the same core as ``like``, whose worker knows the call's paths."""
+        cluster = self._cluster
+        route = ufrag.open_sealed(like.encode(), cluster.ufrag)
+        slot = route.slot if route else None
+        return ufrag.seal(self._config.id, cluster.sealing, cluster.ufrag[cluster.sealing], slot=slot)
 
     def _health(self, peer: bytes, request: int) -> None:
         self._link.control(peer, "health", request=request, sessions=self.sessions, agents=agents.names())

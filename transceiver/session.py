@@ -121,6 +121,12 @@ class Session:
             ssrc=self._voice.ssrc,
         )
 
+    def restart_ice(self, ufrag: str, remote: tuple[str, str], host: str, port: int) -> str:
+        """Other credentials from now on, the client's among them; the SDP fragment that tells it ours."""
+        self.ice.restart(ufrag, remote)
+        self._log.info("ice restarts")
+        return sdp.fragment(self._offer, ufrag=ufrag, password=self.ice.password, host=host, port=port)
+
     # --- datagrams in
 
     def check(self, message: stun.Message, path: Path) -> bytes | None:

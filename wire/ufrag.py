@@ -56,8 +56,9 @@ def _tag(head: bytes, key: bytes) -> int:
     return int.from_bytes(siphash24(head, key=key).digest(), "little")
 
 
-def seal(transceiver: int, key_id: int, key: bytes, *, random: int | None = None) -> str:
-    """A new ufrag for ``transceiver`` under the 16 byte ``key``; ``random`` (72 bits) is given by tests only.
+def seal(transceiver: int, key_id: int, key: bytes, *, slot: int | None = None, random: int | None = None) -> str:
+    """A new ufrag for ``transceiver`` under the 16 byte ``key``, of that ``slot`` or of any; ``random`` (72 bits) is
+    given by tests only.
 
     Raises ValueError when a field does not fit.
     """
@@ -65,10 +66,12 @@ def seal(transceiver: int, key_id: int, key: bytes, *, random: int | None = None
         raise ValueError(f"transceiver id {transceiver} is not between 0 and {MAX_TRANSCEIVER}")
     if not 0 <= key_id <= MAX_KEY_ID:
         raise ValueError(f"key id {key_id} is not between 0 and {MAX_KEY_ID}")
-    if random is None:
-        random = secrets.randbits(_RANDOM_BITS)
-    head = _digits(VERSION << 3 | key_id, 1) + _digits(transceiver, 3) + _digits(random, 12)
-    return head + _digits(_tag(head.encode(), key) >> 16, 8)
+    while True:
+        number = secrets.randbits(_RANDOM_BITS) if random is None else random
+        head = _digits(VERSION << 3 | key_id, 1) + _digits(transceiver, 3) + _digits(number, 12)
+        tag = _tag(head.encode(), key)
+        if slot is None or tag % SLOTS == slot:  # every 256th
+            return head + _digits(tag >> 16, 8)
 
 
 def open_sealed(ufrag: bytes, keys: Mapping[int, bytes]) -> Route | None:

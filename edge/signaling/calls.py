@@ -93,6 +93,21 @@ class Calls:
         self._ledger.ended(ufrag)
         return web.Response(status=200)
 
+    async def ice(self, caller: Caller, call: str, match: str, remote: tuple[str, str] | None) -> tuple[str, str]:
+        """Takes the client's ICE credentials ``remote``, if it said any; ``match`` names the ICE session that it knows,
+        or is a star. Returns the name of the one that is, and the SDP fragment of a restart or nothing. Raises
+        Refusal."""
+        transceiver, ufrag = self.find(call, caller)
+        known = match if match == "*" else (ufrag_of_call(match) or b"").decode()
+        fields: dict[str, Any] = {"match": known, "remote": remote, "media": list(self._media), "owner": caller.key}
+        try:
+            reply = await self._transceivers.ask(transceiver, "session.ice", ufrag=ufrag, **fields)
+        except Refused as e:
+            raise refused(e) from None
+        except Unavailable as e:
+            raise unavailable(e) from None
+        return call_id(str(reply["ufrag"])), str(reply["fragment"])
+
     def find(self, call: str, caller: Caller) -> tuple[int, str]:
         """The transceiver that holds ``call``, and its ufrag. An ephemeral key sees only calls that it placed itself,
         at this edge; an API key those on its account, which the transceiver knows. Raises Refusal."""

@@ -11,7 +11,14 @@ from edge.transceivers import Refused, Unavailable
 __all__ = ["Refusal", "refused", "unauthorized", "unavailable"]
 
 _RETRY_AFTER_S = 2
-_STATUS = {"invalid_offer": 400, "invalid_session": 400, "model_not_found": 404, "call_id_not_found": 404, "full": 503}
+_STATUS = {
+    "invalid_offer": 400,
+    "invalid_session": 400,
+    "model_not_found": 404,
+    "call_id_not_found": 404,
+    "full": 503,
+    "precondition_failed": 412,
+}
 
 
 class Refusal(Exception):

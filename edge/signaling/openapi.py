@@ -152,14 +152,29 @@ _PATHS: dict[str, Any] = {
     "/whip/{model}/{call_id}": {
         "patch": {
             "operationId": "whipPatch",
-            "summary": "Trickled candidates, which are acknowledged and not needed",
+            "summary": "Trickled candidates, which are acknowledged and not needed, or an ICE restart",
             "parameters": [
                 _path("model", {**_MODEL, "minLength": 1}),
                 _path("call_id"),
                 {"name": "If-Match", "in": "header", "required": False, "schema": _TEXT},
             ],
             "requestBody": {"required": True, "content": {"application/trickle-ice-sdpfrag": {"schema": _TEXT}}},
-            "responses": _answers(401, 404, 412, 413, 415, 422, 428, _204={"description": "Taken"}),
+            "responses": _answers(
+                401,
+                404,
+                412,
+                413,
+                415,
+                428,
+                502,
+                503,
+                _200={
+                    "description": "ICE restarts with these credentials",
+                    "headers": {"ETag": {"schema": _TEXT}},
+                    "content": {"application/trickle-ice-sdpfrag": {"schema": _TEXT}},
+                },
+                _204={"description": "Taken"},
+            ),
         },
         "delete": {
             "operationId": "whipDelete",

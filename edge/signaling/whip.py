@@ -1,8 +1,8 @@
 """A WHIP-shaped door to the same calls (RFC 9725): ``POST /whip/{model}``.
 
 WHIP is for publishing, and its answers are receive-only; here the answer is of a call that speaks both ways. The ICE
-agent is lite and in the answer whole, so candidates of a client are acknowledged and not needed, and it does not
-restart: a client that wants to, places a new call. What holds of the RFC is listed in docs/architecture.md.
+agent is lite and in the answer whole, so candidates of a client are acknowledged and not needed. What holds of the RFC
+is listed in docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ PATH = "/whip/{model}"
 SDP_HEADERS = {"Accept-Post": "application/sdp"}
 _FRAGMENT = "application/trickle-ice-sdpfrag"
 _CANDIDATES = re.compile(r"^a=(candidate:|end-of-candidates)", re.MULTILINE)
-_CREDENTIALS = re.compile(r"^a=ice-ufrag:\S+\s*$", re.MULTILINE)
+# RFC 8839 section 5.4.
+_UFRAG = re.compile(r"^a=ice-ufrag:([A-Za-z0-9+/]{4,256})\s*$", re.MULTILINE)
+_PASSWORD = re.compile(r"^a=ice-pwd:([A-Za-z0-9+/]{22,256})\s*$", re.MULTILINE)
 
 
 class Whip:
@@ -54,7 +56,8 @@ class Whip:
         return web.Response(status=204, headers=SDP_HEADERS)
 
     async def patch(self, request: web.Request) -> web.Response:
-        """``PATCH``: 204 for candidates, and a refusal of ICE restarts (section 4.3)."""
+        """``PATCH``: 204 for candidates, 200 with our new credentials where the client has others: an ICE restart
+        (section 4.3)."""
         caller = self._access.caller(request)
         call = request.match_info["call"]
         self._calls.find(call, caller)
@@ -63,20 +66,24 @@ class Whip:
             raise Refusal(415, message, param="content-type", headers={"Accept-Patch": _FRAGMENT})
         fragment = (await request.read()).decode(errors="replace").replace("\r\n", "\n")
         trickles = _CANDIDATES.search(fragment) is not None
-        if not trickles and not _CREDENTIALS.search(fragment):
+        ufrag, password = _UFRAG.search(fragment), _PASSWORD.search(fragment)
+        if not trickles and not (ufrag and password):
             raise Refusal(400, "the fragment has neither candidates nor ICE credentials", param="body")
         wanted = request.headers.get("If-Match")
-        if wanted is None and not trickles:
-            raise Refusal(428, "An ICE restart needs If-Match.", code="precondition_required", param="If-Match")
-        if wanted not in (None, "*", _etag(call)):
-            raise Refusal(412, "If-Match is not of this ICE session.", code="precondition_failed", param="If-Match")
-        if wanted == "*" or not trickles:
-            raise Refusal(422, "This edge restarts no ICE session: place a new call.", code="no_ice_restart")
-        return web.Response(status=204)
+        if wanted is None:
+            if not trickles:
+                raise Refusal(428, "An ICE restart needs If-Match.", code="precondition_required", param="If-Match")
+            return web.Response(status=204)  # what it says of candidates is not needed, whichever it is of
+        remote = (ufrag[1], password[1]) if ufrag and password else None
+        named, answer = await self._calls.ice(caller, call, wanted.strip('"'), remote)
+        if not answer:
+            return web.Response(status=204)
+        return web.Response(status=200, text=answer, content_type=_FRAGMENT, headers={"ETag": _etag(named)})
 
 
 def _etag(call: str) -> str:
-    return f'"{call}"'  # one ICE session a call
+    """Names an ICE session: a call id made of our ufrag in it, the first of which is the call's own."""
+    return f'"{call}"'
 
 
 def _link(server: IceServer) -> str:
