@@ -1,0 +1,67 @@
+"""The agent ``realtime`` in calls: another firsthop is the model server that it relays to."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from test_calls import finish, start_call
+from waiting import until
+
+from lab.appliance import Appliance, Loopback
+
+SESSIONS = ("firsthop_transceiver_sessions",)
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Iterator[Appliance]:
+    (directory := tmp_path / "upstream").mkdir()
+    with Appliance(directory, http_port=18080, media_port=13478) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def house(tmp_path: Path, upstream: Appliance, monkeypatch: pytest.MonkeyPatch) -> Iterator[Appliance]:
+    monkeypatch.setenv("FIRSTHOP_AGENTS__REALTIME__URL", upstream.url.replace("http", "ws") + "/v1/realtime")
+    monkeypatch.setenv("FIRSTHOP_AGENTS__REALTIME__MODEL", "parrot")
+    monkeypatch.setenv("FIRSTHOP_AGENTS__REALTIME__KEY_FILE", str(upstream.token_file))
+    monkeypatch.setenv("FIRSTHOP_TRANSCEIVER__METRICS", "127.0.0.1:9700")
+    (directory := tmp_path / "house").mkdir()
+    with Appliance(directory, http_port=18090, media_port=13488, metrics="127.0.0.1:9600") as house:
+        yield house
+
+
+def call(house: Appliance, seconds: int) -> subprocess.Popen[bytes]:
+    return start_call(Loopback(), house, "--model", "realtime", "--duration", str(seconds))
+
+
+def in_a_session(upstream: Appliance) -> bool:
+    with suppress(OSError):  # it starts
+        return upstream.metrics("transceiver").get(SESSIONS) == 1
+    return False
+
+
+def test_an_upstream_answers_and_is_interrupted(house: Appliance) -> None:
+    audio = finish(call(house, 9))["audio"]
+    assert audio["response_ms"]["samples"] >= 1
+    assert audio["barge_in_ms"]["samples"] >= 1
+    assert audio["packets"]["lost"] == 0
+
+
+def test_an_upstream_that_is_killed_costs_no_call(
+    house: Appliance, upstream: Appliance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talking = call(house, 20)
+    until(lambda: in_a_session(upstream))
+    upstream.processes["transceiver"].kill()
+    upstream.processes["transceiver"].wait()
+    monkeypatch.delenv("FIRSTHOP_TRANSCEIVER__METRICS")
+    upstream.start("transceiver")
+    # The call goes on, and its agent finds the model server again.
+    until(lambda: in_a_session(upstream))
+    audio = finish(talking)["audio"]
+    assert audio["response_ms"]["samples"] >= 1
+    assert audio["packets"]["lost"] == 0
