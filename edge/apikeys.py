@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from firsthop.errors import ConfigError
-from wire.keys import Log
+from wire.keys import Log, file_state
 
 __all__ = ["ApiKeys", "load", "match"]
 
@@ -44,7 +44,7 @@ class ApiKeys:
     def __init__(self, path: Path, log: Log) -> None:
         self._path = path
         self._log = log
-        self._seen = _state(path)
+        self._seen = file_state(path)
         self._use(load(path))
 
     def _use(self, keys: list[bytes]) -> None:
@@ -62,7 +62,7 @@ class ApiKeys:
 
     def refresh(self) -> bool:
         """Looks at the file, and reads it where it is not as it was at the last look. True when the tokens changed."""
-        seen = _state(self._path)
+        seen = file_state(self._path)
         if seen == self._seen:
             return False
         self._seen = seen
@@ -76,11 +76,3 @@ class ApiKeys:
         self._use(keys)
         self._log.info("API keys changed", count=len(keys))
         return True
-
-
-def _state(path: Path) -> tuple[int, ...] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_ctime_ns, stat.st_ino, stat.st_size

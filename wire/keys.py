@@ -30,7 +30,18 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from wire.ufrag import MAX_KEY_ID
 
-__all__ = ["ClusterKeys", "KeyFile", "KeyFileError", "Log", "file_text", "load", "new_file_text", "parse", "read_text"]
+__all__ = [
+    "ClusterKeys",
+    "KeyFile",
+    "KeyFileError",
+    "Log",
+    "file_state",
+    "file_text",
+    "load",
+    "new_file_text",
+    "parse",
+    "read_text",
+]
 
 
 class KeyFileError(ValueError):
@@ -90,7 +101,7 @@ class KeyFile:
         self._path = path
         self._log = log
         if start is None:
-            self._seen = _state(path)
+            self._seen = file_state(path)
             self.keys = load(path)
         else:
             self._seen = ()
@@ -99,7 +110,7 @@ class KeyFile:
 
     def refresh(self) -> bool:
         """Looks at the file, and reads it where it is not as it was at the last look. True when ``keys`` changed."""
-        seen = _state(self._path)
+        seen = file_state(self._path)
         if seen == self._seen:
             return False
         self._seen = seen
@@ -118,7 +129,7 @@ class KeyFile:
         return True
 
 
-def _state(path: Path) -> tuple[int, ...] | None:
+def file_state(path: Path) -> tuple[int, ...] | None:
     """Differs whenever the file does; None where there is none."""
     try:
         stat = path.stat()
