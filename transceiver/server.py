@@ -292,6 +292,7 @@ async def _serve(config: Config) -> None:
     check(config)
     turns.use(config.transceiver.vad)
     agents.Base.config = config.agents
+    _load_agents(log)
     key_file = keys.KeyFile(config.cluster.keys, log)
     cluster = key_file.keys
     context = zmq.Context[zmq.Socket[bytes]]()
@@ -330,6 +331,15 @@ async def _serve(config: Config) -> None:
     await transceiver.close()
     context.destroy(linger=200)
     log.info("stopped")
+
+
+def _load_agents(log: Any) -> None:
+    """All of them, before there are calls: a package may take seconds to import, and media would wait."""
+    for name in agents.names():
+        try:
+            agents.find(name)
+        except Exception as e:  # whatever the import of another package raises
+            log.warning("an agent cannot be loaded", agent=name, why=repr(e))
 
 
 def run(config: Config) -> None:

@@ -43,6 +43,7 @@ def use(vad: str) -> None:
     """Which detector ``detector`` makes from now on: "webrtc" or "silero"."""
     global _vad
     _vad = vad
+    detector(24000)  # what it has to import and to read is there before the first call
 
 
 def detector(rate_hz: int, *, silence_ms: int = 500, threshold: float = 0.5) -> Detector:
