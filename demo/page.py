@@ -27,9 +27,18 @@ EDGE_TIMEOUT_S = 15.0
 FILES = Path(__file__).parent
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 KEPT = ("Content-Type", "Location", "Retry-After")
+MODULES = (
+    *("call", "composer", "conversation", "dom", "ear", "ears", "figures", "keys", "latency", "log", "page", "picture"),
+    *("problems", "session", "setup", "stats", "talk", "tape", "transcript", "turns"),
+)
+SERVED = (*(f"{name}.js" for name in MODULES), "page.css", "talk.css")
 STATIC_HEADERS = {
     "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'self'; img-src data:; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
@@ -86,7 +95,7 @@ def application(edge: str, token: str, agents: Sequence[str], *, names: Sequence
     app = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
     app.cleanup_ctx.append(with_session)
     app.router.add_get("/", _file("page.html"))
-    for name in ("page.js", "call.js", "page.css"):
+    for name in SERVED:
         app.router.add_get(f"/{name}", _file(name))
     app.router.add_get("/agents", _json(list(agents)))
     app.router.add_get("/healthz", _json({"status": "ok"}))

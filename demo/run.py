@@ -34,6 +34,8 @@ from lab.network import Lab, LabError
 __all__ = ["demo"]
 
 AGENT = "parrot"
+# Who can be talked to with nothing configured: what the others say comes from elsewhere.
+AGENTS = (AGENT, "offline", "echo", "loopback")
 CALL_S = 8.0
 _WITHOUT_ROOT = (
     "[yellow]Not root: everything runs on loopback, without XDP.[/] Calls work the same, but forged packets are "
@@ -131,7 +133,7 @@ async def _serve_page(console: Console, appliance: Appliance, port: int) -> None
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     console.print(f"\n[bold green]Talk to it: http://localhost:{port}[/]   (Ctrl-C ends everything)")
-    serving = asyncio.create_task(page.serve(appliance.url, appliance.token, [AGENT, "echo"], port=port))
+    serving = asyncio.create_task(page.serve(appliance.url, appliance.token, AGENTS, port=port))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 import sys
@@ -13,9 +14,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from demo.page import MAX_BODY_BYTES, application
+from demo.page import FILES, MAX_BODY_BYTES, application
 
 CALLS = "/v1/realtime/calls"
+# What the page's files may name: the namespace of its pictures, and itself.
+NAMED = {"http://www.w3.org/2000/svg", "http://localhost"}
 SDP = {"Content-Type": "application/sdp"}
 
 
@@ -178,16 +181,17 @@ async def test_edge_that_is_away_is_named() -> None:
 
 
 async def test_page_loads_nothing_from_elsewhere(page: aiohttp.ClientSession) -> None:
-    for path, kind in {
-        "/": "text/html",
-        "/page.js": "javascript",
-        "/call.js": "javascript",
-        "/page.css": "css",
-    }.items():
-        async with page.get(path) as answer:
-            assert answer.status == 200
-            assert kind in answer.headers["Content-Type"]
-            assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")
+    kinds = {".html": "text/html", ".js": "javascript", ".css": "css"}
+    files = [file for file in sorted(FILES.iterdir()) if file.suffix in kinds]
+    assert len(files) > 3
+    for file in files:
+        async with page.get("/" if file.name == "page.html" else f"/{file.name}") as answer:
+            assert answer.status == 200, file.name
+            assert kinds[file.suffix] in answer.headers["Content-Type"]
+            policy = answer.headers["Content-Security-Policy"].split("; ")
+            assert policy[0] == "default-src 'none'"
+            assert {source for rule in policy for source in rule.split()[1:]} == {"'none'", "'self'", "data:"}
+        assert set(re.findall(r"https?://[^\s'\"`]+", file.read_text())) <= NAMED
     async with page.get("/healthz") as answer:
         assert await answer.json() == {"status": "ok"}
 
