@@ -8,6 +8,7 @@ import { Talk } from "./talk.js";
 
 const CALLS = "/v1/realtime/calls";
 const CONNECT_MS = 15000;
+const STALLED_MS = 30000; // as long as the edge keeps a call that does not prove itself (RFC 7675)
 const LEVEL_MS = 50; // between two looks at the loudness
 const FIRST_AUDIO_MS = 10; // between two looks for the first packet; getStats would answer from a 50 ms old cache
 const SILENCE_MS = 1000; // an agent that has said nothing by then waits to be spoken to
@@ -166,6 +167,8 @@ export class Call {
       if (this.over) return;
       const state = connection.iceConnectionState;
       this.stalled = state === "disconnected";
+      clearTimeout(this.patience);
+      if (this.stalled) this.patience = setTimeout(() => this.end(lost()), STALLED_MS);
       if (state === "connected" || state === "completed") {
         this.#finish("ice");
         this.#begin("dtls");
@@ -248,6 +251,7 @@ export class Call {
   /** Gives back what the call holds, here and at the edge. Called again when more has been acquired since. */
   #release() {
     this.#timers.splice(0).forEach(clearInterval);
+    clearTimeout(this.patience);
     this.microphone?.getTracks().forEach((track) => track.stop());
     this.ears?.close();
     this.view.audio.srcObject = null;

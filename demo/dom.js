@@ -36,14 +36,21 @@ export function clock(ms) {
 /** Keeps a box at its end while more comes, unless the person has scrolled up; `moved(away)` is told of that. */
 export function stickToEnd(box, moved = () => {}) {
   let away = false;
+  let size = "";
+  const sizeNow = () => `${box.scrollHeight} ${box.clientHeight}`;
   box.addEventListener("scroll", () => {
+    if (sizeNow() !== size) return; // that was not the person, but what came, or the window
     away = box.scrollHeight - box.scrollTop - box.clientHeight > 40;
     moved(away);
   });
   const follow = () => {
     if (!away) box.scrollTop = box.scrollHeight;
   };
-  const sizes = new ResizeObserver(follow); // a picture has its height later than its place
+  // A picture has its height later than its place.
+  const sizes = new ResizeObserver(() => {
+    size = sizeNow();
+    follow();
+  });
   for (const element of [box, ...box.children]) sizes.observe(element);
   return {
     follow,

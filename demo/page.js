@@ -36,7 +36,7 @@ const view = {
     notice(`The server refused that: ${message ?? code ?? "it does not say why"}`);
   },
   levels() {
-    if (!call.over) addToTape(firsthop.levels, call.talk?.turns);
+    if (!call.over) addToTape(firsthop.levels, call.talk?.turns, call.stalled);
     drawLevels();
     drawState();
   },
@@ -60,8 +60,9 @@ function showState(state, why) {
   // Read aloud once per state; the line itself changes with every turn and every second.
   setText($("announcement"), `${$("state").textContent}. ${$("detail").textContent}`);
   // Space is for talking then, and not for hanging up.
-  const byKey = state === "connected" && settings().turns === "manual" && document.activeElement === $("call");
-  if (byKey) whenOpen(() => $("hold").focus());
+  if (state === "connected" && settings().turns === "manual") {
+    whenOpen(() => document.activeElement === $("call") && $("hold").focus());
+  }
 }
 
 function whenOpen(work) {

@@ -7,10 +7,11 @@ const [PITCH, BAR] = [6, 3]; // px a look
 const looks = []; // { microphone, agent, hears, plays, cut }, oldest first
 let cuts = 0;
 
-/** Another look at `levels`; `turns` is what turns.js has, if anything. */
-export function addToTape(levels, turns) {
+/** Another look at `levels`; `turns` is what turns.js has, if anything. While a call is `stalled` nobody knows. */
+export function addToTape(levels, turns, stalled) {
   const all = turns?.list.filter(({ cut }) => cut).length ?? 0;
-  looks.push({ ...levels, hears: !!turns?.speaking, plays: !!turns?.playing, cut: all > cuts });
+  const [hears, plays] = [turns?.speaking, turns?.playing].map((what) => Boolean(what) && !stalled);
+  looks.push({ ...levels, hears, plays, cut: all > cuts });
   cuts = all;
 }
 

@@ -5,6 +5,7 @@
 export const PHASES = ["ended", "stopped", "committed", "created", "tool", "delta", "started", "heard"];
 
 const QUIET_MS = 200; // without sound: the agent has stopped, and is not between two words
+const TAIL_MS = 60; // what is on the way, and what is faded out, when the server stops sending
 const KEPT = 100;
 const DELTAS = new Set([
   "response.output_audio_transcript.delta",
@@ -51,6 +52,7 @@ export class Turns {
   #voiceAt = -Infinity;
   #soundAt = -Infinity;
   #outputEnd = -Infinity; // when the server last stopped sending
+  #begunAt = -Infinity; // when the last response was begun
 
   /** listening, you, thinking, agent or interrupted. */
   get state() {
@@ -71,7 +73,7 @@ export class Turns {
 
   /** Medians over the turns: from the end of speech to the first sound, and from an interruption to silence. */
   get latency() {
-    const spoken = this.list.filter(({ kind, total_ms }) => kind !== "typed" && total_ms !== null);
+    const spoken = this.list.filter(({ kind, total_ms }) => ["spoken", "held"].includes(kind) && total_ms !== null);
     const cuts = this.list.filter(({ cut }) => cut?.latency_ms != null);
     return {
       p50_ms: median(spoken.map(({ total_ms }) => total_ms)),
@@ -186,9 +188,10 @@ export class Turns {
 
   /** The agent was heard, or was not, in the moment that ended at `at_ms`. Returns whether that told something new. */
   sound(at_ms, loud) {
-    const old = at_ms < this.#outputEnd + this.playout_ms; // of a response before
     const turn = this.latest;
-    const awaited = turn?.phases.created <= at_ms && turn.phases.heard === undefined && turn.outcome !== "calling";
+    const old = at_ms < this.#outputEnd + this.playout_ms + TAIL_MS; // of a response before
+    const answers = at_ms >= this.#begunAt && turn?.phases.created !== undefined && turn.outcome !== "calling";
+    const awaited = answers && turn.phases.heard === undefined;
     if (loud && awaited && !old) {
       this.#settle();
       turn.phases.heard = at_ms;
@@ -230,6 +233,7 @@ export class Turns {
 
   #begun(id, at_ms) {
     this.#active.add(id);
+    this.#begunAt = at_ms;
     this.#interrupted = false;
     const turn = this.latest;
     if (!turn || (turn.phases.created !== undefined && turn.outcome !== "calling")) return;

@@ -195,6 +195,10 @@ async def test_a_typed_question_is_answered_aloud_with_what_the_page_knows(page:
     assert tool["output"] in answer["text"]
     ascending((await state(page, "turns"))[0], ("ended", "committed", "created", "tool", "delta", "started", "heard"))
     assert tool["output"] in await page.get_by_role("log", name="Conversation").inner_text()
+    await turn_to(page, "all")
+    await page.keyboard.press("ArrowRight")
+    shown = "[...document.querySelectorAll('#log > li:not([hidden])')].map(line => line.dataset.from)"
+    assert set(await page.evaluate(shown)) == {"client"}
 
 
 async def test_an_interrupted_answer_ends_where_it_was_interrupted(page: Page) -> None:
@@ -328,6 +332,31 @@ async def test_turns_and_words_are_made_of_events_alone(page: Page) -> None:
     words = [["a", "", "", "done"], ["b", "So", " be it", "done"], ["d", "", "", "speaking"]]
     assert told["words"] == words
     assert told["medians"] == [None, 2, 1]
+
+
+async def test_a_long_conversation_stays_at_its_end_unless_somebody_reads_above(page: Page) -> None:
+    at_end = "(box => box.scrollHeight - box.scrollTop - box.clientHeight < 2)(document.querySelector('#said'))"
+    newest = "document.querySelector('#to-end').hidden"
+    await page.evaluate(
+        """async () => {
+            const { drawTranscript } = await import("/conversation.js");
+            const item = { role: "agent", kind: "message", state: "done", picture: null, truncated: null };
+            window.draw = (count) => drawTranscript(
+                Array.from({ length: count }, (_, i) => ({ ...item, id: `i${i}`, text: "word ".repeat(60) }))
+            );
+        }"""
+    )
+    await page.evaluate("window.draw(40)")
+    await comes_true(page, f"{at_end} && {newest}")
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await comes_true(page, f"{at_end} && {newest}")
+    await page.evaluate("document.querySelector('#said').scrollTop = 100")
+    await comes_true(page, f"!{newest}")
+    await page.evaluate("window.draw(50)")
+    await comes_true(page, "document.querySelector('#transcript').children.length === 50")
+    assert await page.evaluate("document.querySelector('#said').scrollTop") == 100
+    await page.get_by_role("button", name="Newest").click()
+    await comes_true(page, f"{at_end} && {newest}")
 
 
 @pytest.mark.trials
