@@ -122,11 +122,12 @@ function watchDrop(box) {
     if (!box.contains(relatedTarget)) box.classList.remove("dropping");
   });
   box.addEventListener("drop", (event) => {
-    event.preventDefault();
     box.classList.remove("dropping");
+    if (!event.dataTransfer.files.length) return; // words may be dropped where one writes
+    event.preventDefault();
     const file = pictureIn(event.dataTransfer);
     if (file) attach(file);
-    else if (event.dataTransfer.files.length) notice("That is not a picture. Only pictures can be sent.");
+    else notice("That is not a picture. Only pictures can be sent.");
   });
 }
 

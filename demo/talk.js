@@ -61,7 +61,7 @@ export class Talk {
     const { item_id } = event;
     if (type === "conversation.item.truncated") this.send({ type: "conversation.item.retrieve", item_id });
     if (type === "response.function_call_arguments.done") this.#calls.push(event);
-    if (type === "response.done") this.#answer();
+    if (type === "response.done") this.#answer(event.response?.status);
     this.#tell(written);
   }
 
@@ -154,8 +154,10 @@ export class Talk {
 
   // ---- what follows by itself
 
-  #answer() {
+  /** Functions are called once the response that asked for them is done, and not where it was cancelled. */
+  #answer(status) {
     const calls = this.#calls.splice(0);
+    if (status !== "completed") return;
     for (const { name, arguments: given, call_id } of calls) {
       const output = useTool(name, given);
       this.send({ type: "conversation.item.create", item: { type: "function_call_output", call_id, output } });

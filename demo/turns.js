@@ -246,7 +246,8 @@ export class Turns {
   #finished({ id, status, status_details: details }) {
     this.#active.delete(id);
     const turn = this.#responses.get(id);
-    if (turn && turn.outcome !== "calling" && !turn.cut) turn.outcome = status;
+    const goesOn = turn?.outcome === "calling" && status === "completed";
+    if (turn && !goesOn && !turn.cut) turn.outcome = status;
     if (details?.reason === "client_cancelled") this.#interrupted = true;
   }
 

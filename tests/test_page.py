@@ -304,7 +304,16 @@ async def test_turns_and_words_are_made_of_events_alone(page: Page) -> None:
             turns.sound(2400, false);
             const early = turns.list[0].cut.latency_ms;
             turns.sound(2500, false);
+            // A function that is asked for, and not wanted any more.
+            const other = new Turns();
+            const call = (type, more) => other.received({ type, ...more }, 1);
+            call("input_audio_buffer.committed", { item_id: "x" });
+            call("response.created", { response: { id: "y" } });
+            call("response.function_call_arguments.done", { response_id: "y", name: "get_time" });
+            const calling = other.state;
+            call("response.done", { response: { id: "y", status: "cancelled" } });
             return {
+                called: [calling, other.state, other.latest.outcome],
                 turn: turns.list[0], segments: segments(turns.list[0]), states, early, latency: turns.latency,
                 words: words.items.map(({ id, text, unheard, state }) => [id, text, unheard, state]),
                 medians: [median([]), median([3, 1, 2]), median([4, 1])],
@@ -331,6 +340,7 @@ async def test_turns_and_words_are_made_of_events_alone(page: Page) -> None:
     ]
     words = [["a", "", "", "done"], ["b", "So", " be it", "done"], ["d", "", "", "speaking"]]
     assert told["words"] == words
+    assert told["called"] == ["thinking", "listening", "cancelled"]
     assert told["medians"] == [None, 2, 1]
 
 
