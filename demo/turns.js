@@ -194,6 +194,8 @@ export class Turns {
     const awaited = answers && turn.phases.heard === undefined;
     if (loud && awaited && !old) {
       this.#settle();
+      // A busy page handles events late; how late sound is handled it knows.
+      for (const name of PHASES) if (turn.phases[name] > at_ms) turn.phases[name] = at_ms;
       turn.phases.heard = at_ms;
       turn.total_ms = at_ms - turn.phases.ended;
     }

@@ -288,7 +288,7 @@ async def test_turns_and_words_are_made_of_events_alone(page: Page) -> None:
             come(1501, "input_audio_buffer.committed", { item_id: "a" });
             come(1502, "response.created", { response: { id: "r" } });
             come(1600, "response.output_audio_transcript.delta", { response_id: "r", item_id: "b", delta: "So be it" });
-            turns.sound(1610, true);
+            turns.sound(1595, true);
             come(1620, "output_audio_buffer.started", { response_id: "r" });
             come(1630, "response.done", { response: { id: "r", status: "completed" } });
             // A cough: speech that is not committed, and so was no turn.
@@ -321,19 +321,19 @@ async def test_turns_and_words_are_made_of_events_alone(page: Page) -> None:
         }"""
     )
     assert told["turn"]["ended_by"] == "browser"
-    assert told["turn"]["total_ms"] == 1610 - 900
-    # The report that audio is sent came after the audio itself.
+    assert told["turn"]["total_ms"] == 1595 - 900
+    # The reports of words and of audio came after the sound itself.
     assert [(part["name"], part["end"] - part["start"]) for part in told["segments"]] == [
         ("stopped", 600),
         ("committed", 1),
         ("created", 1),
-        ("delta", 98),
-        ("started", 10),
+        ("delta", 93),
+        ("started", 0),
         ("heard", 0),
     ]
     assert told["early"] is None
     assert told["turn"]["cut"]["latency_ms"] == 50
-    assert told["latency"] == {"p50_ms": 710, "turns": 1, "barge_in_ms": 50, "interruptions": 1}
+    assert told["latency"] == {"p50_ms": 695, "turns": 1, "barge_in_ms": 50, "interruptions": 1}
     assert told["states"] == [
         *("listening", "you", "listening", "listening", "thinking", "thinking", "agent", "agent"),
         *("you", "agent", "you", "interrupted", "interrupted", "interrupted"),
