@@ -583,7 +583,15 @@ def test_turn_detection_that_is_switched_off_interrupts_no_more() -> None:
     scene.hear(100)
     scene.says("session.update", session=NO_TURNS)
     scene.hear(1000)
-    assert scene.types() == ["input_audio_buffer.speech_started", "session.updated"]
+    # What has begun has its end, and what was said can still be committed.
+    assert scene.types() == [
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "session.updated",
+    ]
+    assert scene.partner.told[-1] == "stopped"
+    scene.says("input_audio_buffer.commit")
+    assert scene.types()[0] == "input_audio_buffer.committed"
 
 
 def test_without_media_the_client_truncates() -> None:

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import cannot_run
+from browser import CHROMIUM, chromium
 from observing import STEERED, core_of, moved, xdp
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
 from caller.voice import generated
 from lab.appliance import Appliance
 from lab.network import Lab
 from transceiver.opus import Decoder
 
-CHROMIUM = Path("/usr/bin/chromium")
 ARTIFACTS = Path(__file__).parent / "artifacts"
 PORT = 8088
 # Calls of the page hold this long; `make trials` talks for a minute.
@@ -56,39 +55,21 @@ def url(lab: Lab, appliance: Appliance) -> Iterator[str]:
 
 @pytest.fixture
 async def page(lab: Lab, url: str, microphone: Path, tmp_path: Path) -> AsyncIterator[Page]:
-    if not CHROMIUM.exists():
-        cannot_run("needs Debian's chromium: run scripts/setup dev as root")
-    # Playwright starts one program: this one enters the client host and becomes the browser.
-    wrapper = tmp_path / "chromium"
-    wrapper.write_text(f'#!/bin/sh\nexec {" ".join(lab.client.command([str(CHROMIUM)]))} "$@"\n')
-    wrapper.chmod(0o755)
     switches = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-audio-capture={microphone}",
-        "--autoplay-policy=no-user-gesture-required",
     ]
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=wrapper, args=switches)
-        try:
-            page = await browser.new_page(viewport={"width": 1200, "height": 900})
-            wrong: list[str] = []
-            page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
-            page.on("pageerror", lambda error: wrong.append(str(error)))
-            page.on("request", lambda asked: None if asked.url.startswith((url, "data:")) else wrong.append(asked.url))
-            await page.goto(url)
-            await comes_true(page, "document.querySelector('#agent').options.length === 3")
-            yield page
-            assert not wrong
-        finally:
-            await browser.close()
+    async with chromium(lab, tmp_path, *switches) as browser:
+        page = await browser.new_page(viewport={"width": 1200, "height": 900})
+        wrong: list[str] = []
+        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda asked: None if asked.url.startswith((url, "data:")) else wrong.append(asked.url))
+        await page.goto(url)
+        await comes_true(page, "document.querySelector('#agent').options.length === 3")
+        yield page
+        assert not wrong
 
 
 async def state(page: Page, expression: str) -> Any:

@@ -28,6 +28,9 @@ class Agent(Base):
         self._ears = Ears()
         self._texts: dict[str, str] = {}
 
+    async def speech_started(self) -> None:  # type: ignore[override]
+        await self._ears.start()
+
     def respond(self, response: Response) -> None:
         self._tasks.start(response, self._answer)
 

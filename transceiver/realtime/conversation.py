@@ -225,8 +225,11 @@ class Conversation:
         self._config.update(event.session)
         if self._config.input_format != before:
             self._reader = Reader(self._config.input_format, self._rate_hz)
+        spoke = self._listening.speaking
         self._listening.configure(self._config.turn_detection)
-        self._over_agent = self._over_agent and self._listening.speaking
+        if spoke and not self._listening.speaking:
+            self._over_agent = False
+            self._tell_stopped()
         self._partner.configured(self._config.settings())
         self._emit({"type": "session.updated", "session": self._config.event})
 
@@ -339,19 +342,21 @@ class Conversation:
         self._speaking.interrupt()
 
     def _speech_stopped(self) -> None:
-        listening = self._listening
-        what = {"audio_end_ms": listening.position_ms, "item_id": self._turn}
-        self._emit({"type": "input_audio_buffer.speech_stopped", **what})
-        self._partner.speech_stopped()
+        self._tell_stopped()
         turns = self._config.turn_detection
         if self._over_agent:
             # A cough, an "mm-hm": the agent has kept its turn, and this was none.
             self._over_agent = False
-            listening.clear()
+            self._listening.clear()
             return
         self._commit()
         if turns is not None and turns.create_response and self._partner.responds:
             self._speaking.want()
+
+    def _tell_stopped(self) -> None:
+        what = {"audio_end_ms": self._listening.position_ms, "item_id": self._turn}
+        self._emit({"type": "input_audio_buffer.speech_stopped", **what})
+        self._partner.speech_stopped()
 
     def _commit(self) -> None:
         entry = spoken(self._listening.take(), self._turn or new_id("item"))

@@ -32,7 +32,7 @@ _ROOM_RMS = 30  # of 32768: -61 dBFS
 
 
 class Ears:
-    """One call's recogniser. Its process is started by the first question."""
+    """One call's recogniser. Its process is started by ``start``, or by the first question."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -56,12 +56,21 @@ class Ears:
     async def close(self) -> None:
         await self._end()
 
-    async def _ask(self, pcm: bytes) -> str:
+    async def start(self) -> None:
+        """Starts the process, which takes a second or two to know English."""
+        async with self._one_at_a_time:
+            with contextlib.suppress(OSError):  # who asks is told
+                await self._begin()
+
+    async def _begin(self) -> asyncio.subprocess.Process:
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "transceiver.speech.ears", stdin=-1, stdout=-1
             )
-        process = self._process
+        return self._process
+
+    async def _ask(self, pcm: bytes) -> str:
+        process = await self._begin()
         assert process.stdin
         assert process.stdout
         process.stdin.write(struct.pack("<I", len(pcm)) + pcm)
