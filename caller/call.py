@@ -28,7 +28,7 @@ _DRAIN_S = 0.5
 @dataclass(frozen=True, slots=True)
 class Line:
     """What the calls of one process share. ``url`` is complete (``signaling.calls_url``), ``bind`` the local
-    address for media or None, ``timeout_s`` the longest that each phase may take."""
+    address for media or None, ``timeout_s`` the longest that each phase may take, ``keys`` what is pressed."""
 
     http: aiohttp.ClientSession
     url: str
@@ -37,6 +37,7 @@ class Line:
     pacer: Pacer
     bind: str | None = None
     timeout_s: float = 10.0
+    keys: str = ""
 
 
 class Call:
@@ -90,16 +91,18 @@ class Call:
         self._setting_up = asyncio.current_task()
         try:
             certificate = Certificate.generateCertificate()
-            offer = Offer(certificate.fingerprint)
+            offer = Offer(certificate.fingerprint, keys=bool(line.keys))
             self._began = loop.time()
             async with self._phase("signaling", lambda: f"no answer to the POST in {line.timeout_s:g} s"):
                 self._placed = await signaling.place(line.http, line.url, line.token, offer.sdp())
                 self._call_id = self._placed.call_id
                 answer = self._answer(self._placed.sdp)
+                if line.keys and answer.keys_payload_type is None:
+                    raise CallError("signaling", "the answer takes no keys (telephone-event/48000)")
                 self._mark("signaling")
 
             where = flow.show(flow.pack(*answer.address))
-            media = self.media = Media(offer, answer, certificate, line.voice)
+            media = self.media = Media(offer, answer, certificate, line.voice, line.keys)
             async with self._phase("ice", lambda: _no_check_answered(media, where, line.timeout_s)):
                 try:
                     await media.open(line.bind)
@@ -192,6 +195,7 @@ class Call:
             round_trip_ms=conversation.round_trip_ms,
             response_ms=conversation.response_ms,
             barge_in_ms=conversation.barge_in_ms,
+            keys_told=media.keys_told,
         )
 
     def _outcome(self) -> Outcome:

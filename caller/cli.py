@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,12 @@ def _local(context: click.Context, parameter: click.Parameter, value: str | None
             ipaddress.ip_address(value)
         except ValueError:
             raise click.BadParameter(f"{value!r} is not a numeric address such as 127.0.0.1") from None
+    return value
+
+
+def _keys(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if re.search(r"[^0-9*#A-Da-d]", value):
+        raise click.BadParameter(f"{value!r} has something in it that is no key: 0 to 9, *, #, A to D")
     return value
 
 
@@ -60,6 +67,7 @@ def _local(context: click.Context, parameter: click.Parameter, value: str | None
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Audio file to speak with, in any format that FFmpeg reads; else a voice is generated.",
 )
+@click.option("--dtmf", "keys", callback=_keys, default="", help="Keys to press while talking, such as 123#.")
 @click.option("--bind", callback=_local, help="Local address to call from.")
 @click.option(
     "--timeout",
@@ -78,6 +86,7 @@ def call(
     duration: float,
     rate: float,
     recording: Path | None,
+    keys: str,
     bind: str | None,
     timeout: float,
     as_json: bool,
@@ -101,7 +110,7 @@ def call(
         voice = recorded(recording) if recording else generated()
     except VoiceError as e:
         raise click.BadParameter(str(e), param_hint="--voice") from None
-    plan = Plan(complete, voice, _token(token_file), calls, rate, duration, bind, timeout)
+    plan = Plan(complete, voice, _token(token_file), calls, rate, duration, bind, timeout, keys)
     sys.exit(_place(plan, as_json=as_json, quiet=quiet))
 
 

@@ -25,7 +25,8 @@ Watch = Callable[[Sequence[Result], Sequence[str]], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``calls`` calls to the complete ``url``, ``rate`` new ones a second, each talking for ``talk_s`` seconds."""
+    """``calls`` calls to the complete ``url``, ``rate`` new ones a second, each talking for ``talk_s`` seconds and
+    pressing ``keys``."""
 
     url: str
     voice: Voice
@@ -35,6 +36,7 @@ class Plan:
     talk_s: float = 10.0
     bind: str | None = None
     timeout_s: float = 10.0
+    keys: str = ""
 
 
 async def dial(
@@ -52,7 +54,7 @@ async def dial(
     connector = aiohttp.TCPConnector(limit=0, local_addr=local)
     # Each phase has a limit of its own, so the session has none.
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout()) as http:
-        line = Line(http, plan.url, plan.token, plan.voice, pacer, plan.bind, plan.timeout_s)
+        line = Line(http, plan.url, plan.token, plan.voice, pacer, plan.bind, plan.timeout_s, plan.keys)
         calls = [Call(line, number) for number in range(1, plan.calls + 1)]
         with _stopped_by(signals, stop):
             started = asyncio.get_running_loop().time()

@@ -148,6 +148,7 @@ def _call_json(result: Result) -> dict[str, Any]:
         "barge_in_ms": _spread_json(spread(result.barge_in_ms)),
         "jitter_ms": _rounded(result.jitter_ms),
         "longest_gap_ms": _rounded(result.longest_gap_ms),
+        "keys_told": result.keys_told,
         "packets": {
             "received": result.packets_received,
             "lost": result.packets_lost,

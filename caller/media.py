@@ -13,6 +13,7 @@ from aiortc.rtcdatachannel import RTCDataChannelParameters
 
 from caller.conversation import Conversation
 from caller.ice import CONSENT_LOST_S, Controlling
+from caller.keypad import Keypad
 from caller.offer import Answer, Offer
 from caller.voice import FRAME_SAMPLES, Voice
 from transceiver.dtls import Certificate, SecureTransport
@@ -29,10 +30,11 @@ _KEPT_EVENTS = 1000
 class Media:
     """Opened after the answer; ``connected``, ``heard`` and ``ended`` are set as ICE, audio and the peer have it.
 
-    ``ended_why`` says in words why the peer is gone; ``events`` are the last thousand that came.
+    ``ended_why`` says in words why the peer is gone; ``events`` are the last thousand that came. ``keys`` are pressed
+    when the data channel is open, where there is one; ``keys_told`` are those that the server told of.
     """
 
-    def __init__(self, offer: Offer, answer: Answer, certificate: Certificate, voice: Voice) -> None:
+    def __init__(self, offer: Offer, answer: Answer, certificate: Certificate, voice: Voice, keys: str = "") -> None:
         self._loop = asyncio.get_running_loop()
         self._offer = offer
         self._answer = answer
@@ -41,6 +43,7 @@ class Media:
         self._socket: asyncio.DatagramTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._channel: RTCDataChannel | None = None
+        self._keypad = Keypad(keys)
         self._next_frame = 0
         self._sequence = offer.ssrc & 0x7FFF  # random, in the lower half (RFC 3711 section 3.3.1)
         self._timestamp = offer.ssrc
@@ -56,6 +59,7 @@ class Media:
         self.rejected = 0
         self.dtls_datagrams = 0
         self.events: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
+        self.keys_told = ""
         self.channel_open_at: float | None = None
         self.session_created_at: float | None = None
 
@@ -101,24 +105,24 @@ class Media:
             self._channel.on("message", self._event)
 
     def send_frame(self) -> None:
-        """The next 20 ms of the voice."""
-        index = self._next_frame
-        self._next_frame = (index + 1) % len(self._voice.frames)
-        self._send(
-            self._secure.protect(
-                build(
-                    self._answer.payload_type,
-                    self.conversation.sent == 0,
-                    self._sequence,
-                    self._timestamp,
-                    self._offer.ssrc,
-                    self._voice.frames[index],
-                )
-            )
-        )
-        self._sequence += 1
+        """The next 20 ms of the voice, or of a key in its place."""
+        ready = self._channel is None or self.channel_open_at is not None
+        event = self._keypad.next(self._timestamp) if ready else None
+        if event is not None:
+            assert self._answer.keys_payload_type is not None
+            self._send_rtp(self._answer.keys_payload_type, event.marker, event.timestamp, event.payload)
+        else:
+            index = self._next_frame
+            self._next_frame = (index + 1) % len(self._voice.frames)
+            marker, payload = self.conversation.sent == 0, self._voice.frames[index]
+            self._send_rtp(self._answer.payload_type, marker, self._timestamp, payload)
+            self.conversation.sent_frame(index, self._loop.time())
         self._timestamp += FRAME_SAMPLES
-        self.conversation.sent_frame(index, self._loop.time())
+
+    def _send_rtp(self, payload_type: int, marker: bool, timestamp: int, payload: bytes) -> None:
+        packet = build(payload_type, marker, self._sequence, timestamp, self._offer.ssrc, payload)
+        self._sequence += 1
+        self._send(self._secure.protect(packet))
 
     def send_event(self, event: dict[str, Any]) -> None:
         """A client event on the data channel, which must be open."""
@@ -197,6 +201,8 @@ class Media:
         self.events.append(event)
         if self.session_created_at is None and event.get("type") == "session.created":
             self.session_created_at = self._loop.time()
+        if event.get("type") == "input_audio_buffer.dtmf_event_received":
+            self.keys_told += str(event.get("event"))[:1]
 
 
 class _Port(asyncio.DatagramProtocol):

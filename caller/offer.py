@@ -13,9 +13,10 @@ from aiortc.sdp import MediaDescription, SessionDescription
 
 from wire import address as flow
 
-__all__ = ["OPUS_PAYLOAD_TYPE", "Answer", "AnswerError", "Offer", "parse_answer"]
+__all__ = ["KEYS_PAYLOAD_TYPE", "OPUS_PAYLOAD_TYPE", "Answer", "AnswerError", "Offer", "parse_answer"]
 
 OPUS_PAYLOAD_TYPE = 111
+KEYS_PAYLOAD_TYPE = 110
 
 _SECURITY = """\
 a=ice-ufrag:{ufrag}
@@ -70,29 +71,42 @@ def _secret(random_bytes: int) -> str:
 @dataclass(frozen=True, slots=True)
 class Offer:
     """One call's side: ``fingerprint`` is the SHA-256 of its certificate; 48 random bits of ufrag, 144 of
-    password."""
+    password. ``keys`` says that some may be pressed."""
 
     fingerprint: str
     ufrag: str = field(default_factory=lambda: _secret(6))
     password: str = field(default_factory=lambda: _secret(18))
     ssrc: int = field(default_factory=lambda: secrets.randbelow((1 << 32) - 1) + 1)
+    keys: bool = False
 
     def sdp(self) -> str:
         """The offer, with CRLF as RFC 8866 wants."""
-        return _OFFER.format(
-            session=secrets.randbits(62),
-            stream=secrets.token_hex(8),
-            ufrag=self.ufrag,
-            password=self.password,
-            fingerprint=self.fingerprint,
-            ssrc=self.ssrc,
-        ).replace("\n", "\r\n")
+        return (
+            self._template()
+            .format(
+                session=secrets.randbits(62),
+                stream=secrets.token_hex(8),
+                ufrag=self.ufrag,
+                password=self.password,
+                fingerprint=self.fingerprint,
+                ssrc=self.ssrc,
+            )
+            .replace("\n", "\r\n")
+        )
+
+    def _template(self) -> str:
+        if not self.keys:
+            return _OFFER
+        key, opus = KEYS_PAYLOAD_TYPE, f"a=rtpmap:{OPUS_PAYLOAD_TYPE}"
+        more = f"a=rtpmap:{key} telephone-event/48000\na=fmtp:{key} 0-15\n"
+        return _OFFER.replace("SAVPF 111\n", f"SAVPF 111 {key}\n").replace(opus, more + opus)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The server's side. ``server_is_dtls_client`` is ``setup:active``; ``sctp_port`` is None where the server
-    takes no data channel; ``fingerprints`` are (algorithm, value) pairs."""
+    takes no data channel, ``keys_payload_type`` where it takes no keys; ``fingerprints`` are (algorithm, value)
+    pairs."""
 
     ufrag: str
     password: str
@@ -100,6 +114,7 @@ class Answer:
     fingerprints: tuple[tuple[str, str], ...]
     server_is_dtls_client: bool
     payload_type: int
+    keys_payload_type: int | None
     sctp_port: int | None
     max_message_bytes: int
 
@@ -113,6 +128,7 @@ def parse_answer(sdp: str, *, ipv6: bool | None = None) -> Answer:
     audio = next((m for m in media if m.kind == "audio" and m.port), None)
     if audio is None:
         raise AnswerError("has no audio")
+    keys = (c.payloadType for c in audio.rtp.codecs if (c.name.lower(), c.clockRate) == ("telephone-event", 48000))
     opus = next((c.payloadType for c in audio.rtp.codecs if c.mimeType.lower() == "audio/opus"), None)
     if opus is None:
         raise AnswerError("has no Opus")
@@ -131,6 +147,7 @@ def parse_answer(sdp: str, *, ipv6: bool | None = None) -> Answer:
         fingerprints=tuple((f.algorithm, f.value) for f in audio.dtls.fingerprints),
         server_is_dtls_client=audio.dtls.role == "client",
         payload_type=opus,
+        keys_payload_type=next(keys, None),
         sctp_port=channel.sctp_port if channel else None,
         max_message_bytes=limit,
     )

@@ -111,6 +111,8 @@ def summary_table(summary: Summary, results: Sequence[Result]) -> RenderableType
         parts += [table, Text()]
     if summary.frames_sent:
         parts.append(Text(_audio(summary, over=True)))
+    if any(result.keys_told for result in results):
+        parts.append(Text("keys that the server told of: " + " ".join(result.keys_told or "-" for result in results)))
     verdict = f"{summary.ok} of {summary.calls} calls good"
     if summary.failed:
         verdict += f", {summary.failed} failed"

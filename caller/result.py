@@ -34,8 +34,9 @@ class Phase(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Result:
     """Times in milliseconds; ``channel_open_ms`` and ``session_created_ms`` since the POST began, None where it
-    did not happen. Samples of ``round_trip_ms`` are frames that came back, of ``response_ms`` turns answered,
-    of ``barge_in_ms`` turns in which the agent was spoken over and fell silent."""
+    did not happen; ``keys_told`` are the pressed keys that the server told of. Samples of ``round_trip_ms`` are frames
+    that came back, of ``response_ms`` turns answered, of ``barge_in_ms`` turns in which the agent was spoken over and
+    fell silent."""
 
     number: int
     outcome: Outcome
@@ -56,6 +57,7 @@ class Result:
     packets_rejected: int = 0
     jitter_ms: float | None = None
     longest_gap_ms: float | None = None
+    keys_told: str = ""
     round_trip_ms: Sequence[float] = field(default=(), repr=False)
     response_ms: Sequence[float] = field(default=(), repr=False)
     barge_in_ms: Sequence[float] = field(default=(), repr=False)

@@ -60,6 +60,9 @@ class Partner:
     def cancelled(self, making: Making) -> None:
         self.told.append(("cancelled", making.id))
 
+    def dtmf(self, digit: str) -> None:
+        self.told.append(("dtmf", digit))
+
     def event(self, event: dict[str, Any]) -> None:
         self.told.append(event)
 

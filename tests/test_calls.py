@@ -54,6 +54,13 @@ def test_twenty_calls_at_once_all_come_back(lab: Lab, appliance: Appliance) -> N
         assert call["frames"]["returned"] > 100
 
 
+@pytest.mark.parametrize("model", ["parrot", "echo"])
+def test_pressed_keys_are_told_once_each(lab: Lab, appliance: Appliance, model: str) -> None:
+    said = finish(start_call(lab.client, appliance, "--model", model, "--duration", "4", "--dtmf", "11*#d0"))
+    assert said["per_call"][0]["keys_told"] == "11*#D0"
+    assert said["per_call"][0]["packets"]["lost"] == 0
+
+
 def test_every_packet_of_a_call_is_on_the_core_that_its_ufrag_names(lab: Lab, appliance: Appliance) -> None:
     until(lambda: flow_gone(appliance))
     before = xdp(appliance)

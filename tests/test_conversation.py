@@ -659,3 +659,12 @@ def test_every_event_in_every_order_is_answered_and_raises_nothing(media: bool) 
             scene.hear(40)
         assert scene.take()
         scene.conversation.close()
+
+
+def test_a_pressed_key_is_told_and_interrupts_nothing() -> None:
+    scene = Scene()
+    scene.conversation.pressed("#", 1_700_000_000)
+    [event] = scene.events
+    assert event.pop("event_id")
+    assert event == {"type": "input_audio_buffer.dtmf_event_received", "event": "#", "received_at": 1_700_000_000}
+    assert scene.partner.told == [("dtmf", "#")]

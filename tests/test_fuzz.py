@@ -81,7 +81,9 @@ def read_offer(data: bytes) -> None:
 
 def make_media_reader() -> Target:
     hearing = Hearing(OPUS, 24000, lambda pcm: False)
-    offer = replace(sdp.parse(Offer("AB:CD").sdp()), red_payload_type=63, nack=True, transport_cc_id=3)
+    offer = replace(
+        sdp.parse(Offer("AB:CD").sdp()), red_payload_type=63, nack=True, transport_cc_id=3, keys=((110, 48000),)
+    )
     receiver = Receiver(offer, hearing)
     clock = [0.0]
 

@@ -26,6 +26,7 @@ PURE += [
     f"transceiver/{name}.py"
     for name in (
         "delay",
+        "dtmf",
         "history",
         "ice",
         "jitter",

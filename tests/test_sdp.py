@@ -173,7 +173,8 @@ def check_answer(answer: str) -> MediaDescription:
     assert audio.dtls is not None
     assert audio.ice.iceLite
     assert audio.dtls.role == "client"  # a=setup:active
-    opus, *redundant = audio.rtp.codecs
+    opus, *more = audio.rtp.codecs
+    redundant = [codec for codec in more if codec.name != "telephone-event"]
     assert (opus.mimeType, opus.clockRate, opus.channels) == ("audio/opus", 48000, 2)
     assert [c.mimeType for c in redundant] in ([], ["audio/red"])
     assert audio.fmt == [codec.payloadType for codec in audio.rtp.codecs]
@@ -204,13 +205,13 @@ def test_chromiums_offer_is_answered() -> None:
     assert (offer.payload_type, offer.ssrcs) == (111, (2815372861,))
     assert (offer.sctp_port, offer.max_message_bytes) == (5000, 262144)
     audio = check_answer(answered(CHROMIUM))
-    assert audio.fmt == [111, 63]
+    assert audio.fmt == [111, 63, 110, 126]
 
 
 def test_firefoxs_offer_is_answered() -> None:
     offer = sdp.parse(crlf(FIREFOX))
     assert (offer.payload_type, offer.fingerprints) == (109, (("sha-256", FINGERPRINT),))
-    assert check_answer(answered(crlf(FIREFOX))).fmt == [109]
+    assert check_answer(answered(crlf(FIREFOX))).fmt == [109, 101]
 
 
 async def test_aiortcs_offer_is_answered() -> None:
@@ -479,9 +480,20 @@ def test_nack_pli_is_no_nack() -> None:
     assert not sdp.parse(CHROMIUM.replace("a=rtcp-fb:111 transport-cc", "a=rtcp-fb:111 nack pli")).nack
 
 
+def test_keys_are_answered_as_they_are_offered() -> None:
+    assert sdp.parse(CHROMIUM).keys == ((110, 48000), (126, 8000))
+    lines = audio_lines(answered(CHROMIUM))
+    assert {"a=rtpmap:110 telephone-event/48000", "a=rtpmap:126 telephone-event/8000"} <= set(lines)
+    assert {"a=fmtp:110 0-15", "a=fmtp:126 0-15"} <= set(lines)
+    assert sdp.parse(crlf(FIREFOX)).keys == ((101, 8000),)
+    # At another rate nobody sends them.
+    assert sdp.parse(CHROMIUM.replace("telephone-event/48000", "telephone-event/32000")).keys == ((126, 8000),)
+    assert len(sdp.parse(CHROMIUM.replace("110 126", "110 " * 50 + "126")).keys) == 4
+
+
 def test_what_is_not_offered_is_not_answered() -> None:
     answer = answered(CALLER)
-    for attribute in ("rtcp-fb", "extmap", "rtcp-rsize", "red/48000"):
+    for attribute in ("rtcp-fb", "extmap", "rtcp-rsize", "red/48000", "telephone-event"):
         assert attribute not in answer
 
 
@@ -505,6 +517,6 @@ def test_g711_is_taken_where_there_is_no_opus_or_it_is_preferred(order: str, cod
     offer = sdp.parse(CHROMIUM.replace("SAVPF 111 63 9 0 8 13", f"SAVPF {order} 13"))
     assert (offer.codec, offer.payload_type, offer.red_payload_type) == (codec, number, None)
     lines = audio_lines(answered(CHROMIUM.replace("SAVPF 111 63 9 0 8 13", f"SAVPF {order} 13")))
-    assert lines[0] == f"audio 3478 UDP/TLS/RTP/SAVPF {number}"
+    assert lines[0] == f"audio 3478 UDP/TLS/RTP/SAVPF {number} 110 126"
     assert f"a=rtpmap:{number} {codec}" in lines
     assert not any("opus" in line for line in lines)

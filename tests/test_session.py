@@ -15,6 +15,7 @@ import pytest
 from aiortc import RTCDataChannel
 from aiortc.rtcdatachannel import RTCDataChannelParameters
 from aiortc.rtp import RtcpPacket, RtcpPsfbPacket, RtcpRrPacket, RtcpRtpfbPacket, RtcpSrPacket
+from openai.types.realtime import InputAudioBufferDtmfEventReceivedEvent
 
 from caller.offer import Offer, parse_answer
 from caller.voice import generated
@@ -50,6 +51,9 @@ class Recorder(Base):
 
     def heard(self, pcm: bytes, speaking: bool) -> None:
         self.happened.append(("heard", len(pcm)))
+
+    def dtmf(self, digit: str) -> None:
+        self.happened.append(("dtmf", digit))
 
     def event(self, event: dict[str, Any]) -> None:
         self.happened.append(event)
@@ -451,6 +455,37 @@ async def test_forged_media_is_dropped_and_counted_and_never_an_end() -> None:
         assert OpusRecorder.last.happened == []
         call.speak(b"still here")
         assert OpusRecorder.last.happened == [b"still here"]
+
+
+def with_keys(offer: str) -> str:
+    return offer.replace("SAVPF 111\r\n", "SAVPF 111 110\r\n").replace(
+        "a=rtpmap:111", "a=rtpmap:110 telephone-event/48000\r\na=rtpmap:111"
+    )
+
+
+@pytest.mark.parametrize("agent", [Recorder, OpusRecorder])
+async def test_a_pressed_key_is_an_event_for_the_client_and_known_to_the_agent(agent: type[Base]) -> None:
+    async with a_call(agent, amend=with_keys) as call:
+        await call.open_channel()
+        for code in (5, 5, 5, 5, 11, 11, 11, 11):
+            call.speak(bytes([code, 0x8A]) + (960).to_bytes(2, "big"), payload_type=110)
+            call.speak(SILENCE)
+        await until(lambda: len(of_type(call, "input_audio_buffer.dtmf_event_received")) == 8)
+        told = of_type(call, "input_audio_buffer.dtmf_event_received")
+        event = InputAudioBufferDtmfEventReceivedEvent.model_validate(told[0])
+        assert event.event == "5"
+        assert abs(event.received_at - time.time()) < DEADLINE_S
+        assert "".join(each["event"] for each in told) == "5555####"
+        assert [each for each in Recorder.last.happened if each[:1] == ("dtmf",)] == [
+            ("dtmf", e["event"]) for e in told
+        ]
+
+
+async def test_a_key_that_was_not_offered_is_none() -> None:
+    async with a_call() as call:
+        before = Counter(RX_DATAGRAMS)
+        call.speak(bytes.fromhex("058a0fa0"), payload_type=110)
+        assert gained(before, RX_DATAGRAMS) == {"other_payload": 1}
 
 
 # --- events ---

@@ -205,6 +205,9 @@ class Host:
         known = self._responses.pop(making.id, None)
         self.ask("cancelled", known or CrossingResponse(making, self._cross))
 
+    def dtmf(self, digit: str) -> None:
+        self.ask("dtmf", digit)
+
     def event(self, event: dict[str, Any]) -> None:
         self.ask("event", event)
 

@@ -11,6 +11,7 @@ __all__ = [
     "ENDS",
     "RX_DATAGRAMS",
     "RX_FRAMES",
+    "RX_KEYS",
     "TARGET",
     "TX_DATAGRAMS",
     "TX_FRAMES",
@@ -23,6 +24,7 @@ RX_DATAGRAMS = Tally(
     "Datagrams from the edges, by what became of them",
     (
         "audio",
+        "dtmf",
         "rtcp",
         "dtls",
         "stun_answered",
@@ -58,6 +60,11 @@ RX_FRAMES = Tally(
         "padding",
         "malformed",
     ),
+)
+RX_KEYS = Tally(
+    "firsthop_rx_agent_keys",
+    "Keys of the telephone's that callers pressed; too many come faster than anybody can press",
+    ("pressed", "too_many"),
 )
 TARGET = Histogram(
     "firsthop_jitter_buffer_target",
@@ -99,4 +106,4 @@ ENDS = Tally(
     label="reason",
 )
 
-all_counters = (RX_DATAGRAMS, RX_FRAMES, TARGET, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS)
+all_counters = (RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TARGET, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS)

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from transceiver import nack, red, rtp
-from transceiver.counters import RX_DATAGRAMS, TARGET
+from transceiver import dtmf, nack, red, rtp
+from transceiver.counters import RX_DATAGRAMS, RX_KEYS, TARGET
 from transceiver.hearing import Hearing
 from transceiver.jitter import Came
 from transceiver.nack import Missing
 from transceiver.reception import Reception
 from transceiver.rtp import Packet
 from transceiver.sdp import Offer
-from transceiver.source import BEGINS, STRANGER, Source
+from transceiver.source import BEGINS, CONTINUES, STRANGER, Source
 from transceiver.transport_cc import Arrivals
 
 __all__ = ["Receiver"]
@@ -21,15 +21,24 @@ __all__ = ["Receiver"]
 
 class Receiver:
     """``take`` each packet, and ``tick`` every 20 ms. Packets go to ``passed`` as they come where that is given, and
-    else to ``hearing``."""
+    else to ``hearing``; keys of the telephone's go to ``pressed``, once for each press."""
 
-    def __init__(self, offer: Offer, hearing: Hearing, passed: Callable[[Packet], None] | None = None) -> None:
+    def __init__(
+        self,
+        offer: Offer,
+        hearing: Hearing,
+        passed: Callable[[Packet], None] | None = None,
+        pressed: Callable[[str], None] = lambda digit: None,
+    ) -> None:
         self.reception = Reception(hearing.codec.clock_hz)
         self._payload_type = offer.payload_type
         self._red = offer.red_payload_type
         self._transport_cc_id = offer.transport_cc_id
         self._hearing = hearing
         self._passed = passed
+        self._pressed = pressed
+        self._keys = frozenset(number for number, _ in offer.keys)
+        self._keypad = dtmf.Keypad()
         self._source = Source()
         self._arrivals = Arrivals()
         # What is passed on as it comes would come too late.
@@ -43,6 +52,8 @@ class Receiver:
         if packet is None:
             RX_DATAGRAMS["rtp_malformed"] += 1
             return False
+        if packet.payload_type in self._keys:
+            return self._key(packet, now)
         copies: list[Packet] = []
         if packet.payload_type != self._payload_type:
             if packet.payload_type != self._red or self._red is None:
@@ -58,28 +69,59 @@ class Receiver:
             RX_DATAGRAMS["other_source"] += 1
             return False
         RX_DATAGRAMS["audio"] += 1
-        self.reception.add(packet, now, anew=admitted == BEGINS)
-        if packet.extensions and self._transport_cc_id is not None:
-            number = rtp.extension(packet.extensions, self._transport_cc_id)
-            if number is not None and len(number) == 2:
-                self._arrivals.add(int.from_bytes(number, "big"), now)
+        self._arrived(packet, now, anew=admitted == BEGINS)
         if self._passed is not None:
             self._passed(packet)
             return False
         self._hear(packet, copies, now, anew=admitted == BEGINS)
         return self._missing is not None and self._missing.fresh
 
+    def _arrived(self, packet: Packet, now: float, *, anew: bool, timed: bool = True) -> None:
+        self.reception.add(packet, now, anew=anew, timed=timed)
+        if packet.extensions and self._transport_cc_id is not None:
+            number = rtp.extension(packet.extensions, self._transport_cc_id)
+            if number is not None and len(number) == 2:
+                self._arrivals.add(int.from_bytes(number, "big"), now)
+
+    def _key(self, packet: Packet, now: float) -> bool:
+        """A telephone-event. It has one of the voice's sequence numbers and takes none of its time: to everything else
+        it is a packet with nothing in it. With another SSRC it is none of the voice's."""
+        if dtmf.events(packet.payload) is None:
+            RX_DATAGRAMS["rtp_malformed"] += 1
+            return False
+        ours = packet.ssrc == self._source.ssrc
+        admitted = self._source.admit(packet, now) if ours else CONTINUES
+        if admitted == STRANGER:
+            RX_DATAGRAMS["other_source"] += 1
+            return False
+        RX_DATAGRAMS["dtmf"] += 1
+        if ours:
+            self._arrived(packet, now, anew=admitted == BEGINS, timed=False)
+        if ours and self._passed is None:
+            self._follow(packet, anew=admitted == BEGINS)
+            self._hearing.jitter.push(packet._replace(payload=b""), now)
+        refused = self._keypad.refused
+        for digit in self._keypad.take(packet, now):
+            RX_KEYS["pressed"] += 1
+            self._pressed(digit)
+        RX_KEYS["too_many"] += self._keypad.refused - refused
+        return self._missing is not None and self._missing.fresh
+
     def _hear(self, packet: Packet, copies: list[Packet], now: float, *, anew: bool) -> None:
         missing, hearing = self._missing, self._hearing
-        if anew:
-            hearing.jitter.restart()
-            if missing is not None:
-                missing.restart()
-        came = Came.AGAIN if missing is not None and missing.came(packet.sequence) else Came.FRESH
+        came = self._follow(packet, anew=anew)
         hearing.push(packet, now, came)
         for copy in copies:
             if hearing.push(copy, now, Came.COPY) and missing is not None:
                 missing.came(copy.sequence)
+
+    def _follow(self, packet: Packet, *, anew: bool) -> int:
+        """How it came; what was held and missed of another stream is forgotten."""
+        if anew:
+            self._hearing.jitter.restart()
+            if self._missing is not None:
+                self._missing.restart()
+        return Came.AGAIN if self._missing is not None and self._missing.came(packet.sequence) else Came.FRESH
 
     def tick(self, now: float) -> None:
         """The next 20 ms of what is heard are due."""

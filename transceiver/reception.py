@@ -67,9 +67,9 @@ class Reception:
         expected = received + lost
         return max(0, min(255, lost * 256 // expected)) if expected > 0 else 0
 
-    def add(self, packet: Packet, now: float, *, anew: bool = False) -> bool:
+    def add(self, packet: Packet, now: float, *, anew: bool = False, timed: bool = True) -> bool:
         """A packet that authenticated; False where it was a duplicate, or too late to tell. ``anew`` where it is known
-        to begin another stream."""
+        to begin another stream; not ``timed`` where its timestamp does not say when it was sent."""
         if self._last_at is None:
             self.first_at = now
         else:
@@ -93,6 +93,8 @@ class Reception:
         self._unique += 1
         self.received += 1
 
+        if not timed:
+            return True
         transit = round(now * self._clock_hz) - packet.timestamp
         if self._transit is not None:
             step = abs((transit - self._transit + 0x80000000 & 0xFFFFFFFF) - 0x80000000)

@@ -3,7 +3,8 @@
 The offer is parsed by aiortc; the answer is written from a template, because it is always the same: one candidate
 (the edge's shared port), ICE-lite (RFC 8445 section 2.5), one codec, and one data channel section. Sections that we do
 not serve are refused with port 0 and keep their place (RFC 3264 section 6). What makes loss and delay bearable is
-answered where it is offered: RED (RFC 2198), NACK (RFC 4585), reduced-size RTCP (RFC 5506) and transport-wide feedback.
+answered where it is offered: RED (RFC 2198), NACK (RFC 4585), reduced-size RTCP (RFC 5506) and transport-wide feedback;
+and so are pressed keys (RFC 4733).
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _LARGEST_MESSAGE_BYTES = 1 << 20
 TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 # What can be served, and what rtpmap says of it in the answer (RFC 7587, RFC 3551).
 _CODECS = {("opus", 48000, 2): "opus/48000/2", ("pcmu", 8000, 1): "PCMU/8000", ("pcma", 8000, 1): "PCMA/8000"}
+_MOST_KEYS = 4
 _RED = ("red", 48000, 2)
+_KEYS = {("telephone-event", 48000, 1): 48000, ("telephone-event", 8000, 1): 8000}
 _ANSWERED = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
 
 
@@ -45,7 +48,8 @@ class Section:
 class Offer:
     """What a session needs of the client's SDP. ``fingerprints`` are (algorithm, value); ``codec`` is as in rtpmap,
     ``copies`` says whether the client uses in-band FEC; ``red_payload_type`` and ``transport_cc_id`` (of the header
-    extension) are None where not offered."""
+    extension) are None where not offered; ``keys`` are
+    payload types of telephone-events with their clock rates in Hz."""
 
     sections: tuple[Section, ...]
     ice_ufrag: str
@@ -55,6 +59,7 @@ class Offer:
     codec: str
     payload_type: int
     red_payload_type: int | None
+    keys: tuple[tuple[int, int], ...]
     copies: bool
     nack: bool
     reduced_size: bool
@@ -106,6 +111,7 @@ def parse(text: str) -> Offer:
         codec=_CODECS[_kind(codec)],
         payload_type=codec.payloadType or 0,
         red_payload_type=_red(audio, codec),
+        keys=tuple((c.payloadType or 0, _KEYS[_kind(c)]) for c in _listed(audio) if _kind(c) in _KEYS)[:_MOST_KEYS],
         copies=str(codec.parameters.get("useinbandfec")) == "1",
         nack=("nack", "") in feedback,
         reduced_size=_reduced_size(text, description.media.index(audio)),
@@ -167,8 +173,8 @@ def _candidate(host: str, port: int) -> tuple[str, str]:
 
 
 def _formats(offer: Offer) -> str:
-    red = offer.red_payload_type
-    return str(offer.payload_type) if red is None else f"{offer.payload_type} {red}"
+    red = () if offer.red_payload_type is None else (offer.red_payload_type,)
+    return " ".join(map(str, (offer.payload_type, *red, *(number for number, _ in offer.keys))))
 
 
 def _codec_lines(offer: Offer) -> Iterator[str]:
@@ -188,6 +194,9 @@ def _codec_lines(offer: Offer) -> Iterator[str]:
         # After the codec itself, so that a client may send it and need not.
         yield f"a=rtpmap:{red} red/48000/2"
         yield f"a=fmtp:{red} {number}/{number}"
+    for key, rate_hz in offer.keys:
+        yield f"a=rtpmap:{key} telephone-event/{rate_hz}"
+        yield f"a=fmtp:{key} 0-15"
 
 
 def _kind(codec: RTCRtpCodecParameters) -> tuple[str, int, int]:

@@ -100,7 +100,8 @@ class Session:
         self._voice = Voice(offer.payload_type, self._send_rtp, codec, agent[1].rate_hz)
         self._quality = Quality(copies=offer.copies)
         self._hearing = Hearing(codec, agent[1].rate_hz, self._heard)
-        self._receiver = Receiver(offer, self._hearing, self._pass_on if self._agent_type.hears == "opus" else None)
+        passed = self._pass_on if self._agent_type.hears == "opus" else None
+        self._receiver = Receiver(offer, self._hearing, passed, self._pressed)
         self._heard_ms = 0
         self._reports = Reports(self._voice.ssrc, reduced_size=offer.reduced_size)
         self._ticks = 0
@@ -339,6 +340,10 @@ class Session:
         assert self._dialogue is not None
         self._heard_ms += 20
         return self._dialogue.conversation.hear(pcm, time.monotonic())
+
+    def _pressed(self, digit: str) -> None:
+        if self._dialogue is not None and not self.ended:
+            self._dialogue.conversation.pressed(digit, int(time.time()))
 
     def _agent_failed(self, why: str) -> None:
         """An agent that raises ends its own call and nobody else's."""

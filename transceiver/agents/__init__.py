@@ -183,6 +183,10 @@ class Base:
     def cancelled(self, response: Response) -> None:
         """Nobody wants this response any more: the caller spoke over it, or the client cancelled it."""
 
+    def dtmf(self, digit: str) -> None:
+        """The caller pressed a key of the telephone's, "0" to "9", "*", "#" or "A" to "D": once for each press, as soon
+        as it is known, while it may still be held. It interrupts nothing."""
+
     def event(self, event: dict[str, Any]) -> None:
         """A JSON event of the client's that the protocol does not know."""
 

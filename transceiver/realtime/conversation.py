@@ -56,6 +56,7 @@ class Partner(Protocol):
     def committed(self, item: Item) -> None: ...
     def respond(self, making: Making) -> None: ...
     def cancelled(self, making: Making) -> None: ...
+    def dtmf(self, digit: str) -> None: ...
     def event(self, event: dict[str, Any]) -> None: ...
 
 
@@ -149,6 +150,11 @@ class Conversation:
         if pcm := self._speaking.frame():
             self._around.play(pcm)
         self._idle(now)
+
+    def pressed(self, digit: str, received_at: int) -> None:
+        """The caller pressed a key of the telephone's, at ``received_at`` in Unix seconds."""
+        self._emit({"type": "input_audio_buffer.dtmf_event_received", "event": digit, "received_at": received_at})
+        self._partner.dtmf(digit)
 
     def transcribed(self, item: str, text: str) -> None:
         """What the user's item of that id says."""
