@@ -217,6 +217,12 @@ class Transceiver(_Section):
     vad: Literal["webrtc", "silero"] = Field(
         "webrtc", description="who tells speech from noise; silero is right more often and costs ten times as much"
     )
+    transcripts: Path | None = Field(
+        None, description="folder for the events of each call, as JSON Lines; empty: none are kept"
+    )
+    recordings: Path | None = Field(
+        None, description="folder for the sound of each call, as Ogg Opus; empty: none is kept; callers must be told"
+    )
     max_sessions: int = Field(200, ge=1, description="calls beyond this are refused with 503")
     metrics: Address = Field("127.0.0.1:9500", description="Prometheus; with `cores` each process is a port further up")
     run: Path = Field(

@@ -189,9 +189,10 @@ def test_nothing_on_the_path_of_media_asks_for_wall_time_but_the_age_of_a_batch(
     tests/test_shedding.py to those that a core sheds by."""
     path = [file for package in ("edge", "wire", "transceiver") for file in (ROOT / package).glob("**/*.py")]
     assert len(path) > 40
-    # Keys are dated for people, a sender report tells the time (RFC 3550), ephemeral keys expire, and an agent is asked
-    # what time it is: no media goes by any of these.
+    # Keys and lines of transcripts are dated for people, a sender report tells the time (RFC 3550), ephemeral keys
+    # expire, and an agent is asked what time it is: no media goes by any of these.
     dated = {"wire/keys.py", "wire/rotation.py", "transceiver/session.py", "edge/signaling/access.py"}
     dated |= {"transceiver/agents/offline.py", "transceiver/speech/brain.py"}
+    dated |= {"transceiver/records.py", "transceiver/transcript.py"}
     found = {str(file.relative_to(ROOT)) for file in path if asks_for_wall_time(file)}
     assert found - dated == {"edge/uplink.py", "edge/worker.py"}

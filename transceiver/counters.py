@@ -9,6 +9,7 @@ from firsthop.metrics import Tally
 __all__ = [
     "CONTROL",
     "ENDS",
+    "RECORDED",
     "RX_DATAGRAMS",
     "RX_FRAMES",
     "RX_KEYS",
@@ -71,6 +72,11 @@ TARGET = Histogram(
     "How long jitter buffers let packets wait behind the quickest, of each call once a second",
     "codec",
 )
+RECORDED = Tally(
+    "firsthop_transceiver_recorded",
+    "Frames of recordings and events of transcripts: written, too late for a slow disk, or of a file that failed",
+    ("frame_written", "frame_late", "frame_failed", "event_written", "event_late", "event_failed"),
+)
 TX_FRAMES = Tally(
     "firsthop_tx_agent_frames",
     "Audio frames from agents; silence is sent while an agent has nothing to say, some again when a caller asks",
@@ -106,4 +112,4 @@ ENDS = Tally(
     label="reason",
 )
 
-all_counters = (RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TARGET, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS)
+all_counters = (RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TARGET, RECORDED, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS)

@@ -12,6 +12,7 @@ from transceiver.agents import Base
 from transceiver.realtime.config import Config
 from transceiver.realtime.conversation import Conversation
 from transceiver.realtime.items import new_id
+from transceiver.records import Record
 from transceiver.voice import Voice
 
 __all__ = ["Dialogue", "Watchers"]
@@ -47,11 +48,19 @@ class Watchers:
 
 class Dialogue:
     """What an agent may do to a call, and what a conversation needs. ``voice`` is None where there is no media;
-    ``failed(why)`` is called when the agent did. Making it makes the agent, which may raise."""
+    ``failed(why)`` is called when the agent did; ``record`` gets all events, where there is one. Making it makes the
+    agent, which may raise."""
 
     def __init__(
-        self, config: Config, kind: type[Base], voice: Voice | None, watchers: Watchers, failed: Callable[[str], None]
+        self,
+        config: Config,
+        kind: type[Base],
+        voice: Voice | None,
+        watchers: Watchers,
+        failed: Callable[[str], None],
+        record: Record | None = None,
     ) -> None:
+        self._record = record
         self._voice = voice
         self._watchers = watchers
         self.host: Host = host(kind, self, failed)
@@ -75,7 +84,10 @@ class Dialogue:
 
     def emit(self, event: dict[str, Any]) -> None:
         # An agent's own events need an id as well: clients pass over those that have none.
-        self._watchers.tell(json.dumps({"event_id": new_id("event"), **event}))
+        text = json.dumps({"event_id": new_id("event"), **event})
+        self._watchers.tell(text)
+        if self._record is not None:
+            self._record.event("server", text)
 
     def play(self, pcm: bytes) -> None:
         if self._voice is not None:
@@ -99,4 +111,6 @@ class Dialogue:
 
     def client_event(self, text: str | bytes) -> None:
         """What the client, or who watches, says."""
+        if self._record is not None:
+            self._record.event("client", text)
         self.conversation.client_event(text, time.monotonic())

@@ -28,6 +28,7 @@ from transceiver.link import Link
 from transceiver.pacer import Pacer
 from transceiver.realtime.config import Config as Asked
 from transceiver.realtime.config import Refused
+from transceiver.records import Records
 from transceiver.routing import Routing
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
@@ -54,6 +55,8 @@ class Transceiver:
         self._routing = Routing()
         self._link = self._routing.link = Link(socket, self._routing.on_data, self._on_control)
         self._sockets: dict[bytes, SocketSession] = {}
+        folders = self._config.transcripts, self._config.recordings
+        self._records = Records(*folders) if any(folders) else None
         self._litter = 0
         self._log = logs.get()
 
@@ -155,6 +158,7 @@ class Transceiver:
             on_end=self._ended,
             config=asked,
             owner=owner,
+            records=self._records,
         )
         answer = call.answer(self._certificate, host, port)
         self._routing.add(call)
@@ -169,7 +173,15 @@ class Transceiver:
                 raise Refused(f"{found[0]} answers calls, and makes no responses in events", "model_not_found", "model")
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
-        opened = SocketSession(sealed, found, pacer=self._pacer, config=asked, on_end=self._socket_ended, owner=owner)
+        opened = SocketSession(
+            sealed,
+            found,
+            pacer=self._pacer,
+            config=asked,
+            on_end=self._socket_ended,
+            owner=owner,
+            records=self._records,
+        )
         self._sockets[sealed.encode()] = opened
         opened.watchers.add(peer, partial(self._pass_on, peer, sealed))
         self._link.control(peer, "session.opened", request=request, ufrag=sealed)
@@ -285,6 +297,8 @@ class Transceiver:
             session.end("shutdown")
         await asyncio.gather(*(session.closed() for session in live))
         self._link.close()
+        if self._records is not None:
+            self._records.close()
 
 
 async def _serve(config: Config) -> None:

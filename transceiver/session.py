@@ -29,6 +29,7 @@ from transceiver.pacer import Pacer
 from transceiver.quality import Quality
 from transceiver.realtime.config import Config
 from transceiver.receiver import Receiver
+from transceiver.records import Record, Records
 from transceiver.reports import Reports
 from transceiver.rtp import Packet
 from transceiver.voice import Voice
@@ -79,6 +80,7 @@ class Session:
         on_end: Callable[[Session], None],
         config: Config | None = None,
         owner: str = "",
+        records: Records | None = None,
     ) -> None:
         self.ufrag = ufrag
         self.owner = owner
@@ -103,6 +105,9 @@ class Session:
         passed = self._pass_on if self._agent_type.hears == "opus" else None
         self._receiver = Receiver(offer, self._hearing, passed, self._pressed)
         self._heard_ms = 0
+        self._records = records
+        self._record: Record | None = None
+        self._heard_now = b""
         self._reports = Reports(self._voice.ssrc, reduced_size=offer.reduced_size)
         self._ticks = 0
         self._channel: RTCDataChannel | None = None
@@ -205,7 +210,12 @@ class Session:
         if self.ended:
             return  # hung up while the last flight was on its way
         self._secure.on_close(lambda: self.end("closed_by_peer"))
-        self._dialogue = Dialogue(self.config, self._agent_type, self._voice, self.watchers, self._agent_failed)
+        if self._records is not None:
+            rate_hz = self._agent_type.rate_hz if self._agent_type.hears == "pcm" else None
+            self._record = self._records.open(call_id(self.ufrag), rate_hz)
+        self._dialogue = Dialogue(
+            self.config, self._agent_type, self._voice, self.watchers, self._agent_failed, self._record
+        )
         self._dialogue.begin()
         if self.ended:
             return  # the agent's fault
@@ -244,6 +254,8 @@ class Session:
         if self._dialogue is not None:
             self._dialogue.close()
             self._spawn(self._dialogue.host.joined())
+        if self._record is not None:
+            self._record.close()
         self._spawn(self._close())
         self._log.info("ended", reason=reason, heard_ms=self._heard_ms, frames=dict(self._hearing.stats))
 
@@ -322,6 +334,9 @@ class Session:
         if self._agent_type.hears == "pcm":
             self._voice.settings = self._quality.settings
             self._voice.tick()
+            if self._record is not None:
+                self._record.frame(self._heard_now, self._voice.said, now)
+                self._heard_now = b""
         self._give_feedback(now)
         self._ticks += 1
         if self._ticks % _REPORT_EVERY_TICKS == 0:
@@ -339,6 +354,7 @@ class Session:
     def _heard(self, pcm: bytes) -> bool:
         assert self._dialogue is not None
         self._heard_ms += 20
+        self._heard_now = pcm
         return self._dialogue.conversation.hear(pcm, time.monotonic())
 
     def _pressed(self, digit: str) -> None:

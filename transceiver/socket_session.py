@@ -12,6 +12,7 @@ from transceiver.counters import ENDS
 from transceiver.dialogue import Dialogue, Watchers
 from transceiver.pacer import Pacer
 from transceiver.realtime.config import Config
+from transceiver.records import Records
 from wire.ufrag import call_id
 
 __all__ = ["SocketSession"]
@@ -31,6 +32,7 @@ class SocketSession:
         config: Config,
         on_end: Callable[[SocketSession], None],
         owner: str = "",
+        records: Records | None = None,
     ) -> None:
         self.ufrag = ufrag
         self.owner = owner
@@ -42,12 +44,14 @@ class SocketSession:
         self._pacer = pacer
         self._on_end = on_end
         self._dialogue: Dialogue | None = None
+        # Without media nobody here knows when the client heard what.
+        self._record = records.open(call_id(ufrag), None) if records is not None else None
         self._joining: asyncio.Task[None] | None = None
         self._log = logs.get().bind(call=call_id(ufrag))
 
     def open(self) -> None:
         """Makes the agent, and greets who watches."""
-        self._dialogue = Dialogue(self.config, self._kind, None, self.watchers, self._agent_failed)
+        self._dialogue = Dialogue(self.config, self._kind, None, self.watchers, self._agent_failed, self._record)
         self._dialogue.begin()
         if not self.ended:
             self._pacer.add(self._tick)
@@ -75,6 +79,8 @@ class SocketSession:
         if self._dialogue is not None:
             self._dialogue.close()
             self._joining = asyncio.get_running_loop().create_task(self._dialogue.host.joined())
+        if self._record is not None:
+            self._record.close()
         self._log.info("ended", reason=reason)
         self._on_end(self)
 

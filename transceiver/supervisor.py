@@ -17,7 +17,7 @@ from firsthop.errors import ConfigError
 from firsthop.notify import notify
 from firsthop.process import cpus
 from firsthop.store import Store, lifeline, open_store
-from transceiver import agents
+from transceiver import agents, records
 from wire import keys
 from wire.ufrag import MAX_TRANSCEIVER
 
@@ -32,6 +32,7 @@ def check(config: Config) -> None:
     keys.load(config.cluster.keys)
     if agents.find(ours.agent) is None:
         raise ConfigError(f"transceiver.agent: no agent called {ours.agent!r}, there is {', '.join(agents.names())}")
+    records.check(ours)
     cpus("transceiver.cores", ours.cores)
     if ours.processes[-1].id > MAX_TRANSCEIVER:
         raise ConfigError(f"transceiver.id: {len(ours.cores)} of them from {ours.id} on are more than there are")

@@ -42,6 +42,7 @@ class Voice:
         self._encoder: Encoder | None = None
         self._waiting = bytearray()
         self._spoke = False
+        self.said = b""  # in the last tick; nothing where it was silence
         self._passed_offset: int | None = None
 
     def say(self, pcm: bytes) -> None:
@@ -66,10 +67,12 @@ class Voice:
             self._encoder = self._encoder.tuned(self.settings)
             self._packet(self._encoder.encode(pcm), marker=not self._spoke)
             self._spoke = True
+            self.said = pcm
             TX_FRAMES["sent"] += 1
         else:
             self._packet(self._codec.silence, marker=False)
             self._spoke = False
+            self.said = b""
             TX_FRAMES["silence"] += 1
         self.timestamp = (self.timestamp + self._frame_ticks) & 0xFFFFFFFF
 

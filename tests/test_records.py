@@ -1,0 +1,508 @@
+"""Transcripts and recordings: what is in them, and that no disk harms a call."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+from structlog.testing import capture_logs
+from test_calls import finish, start_call
+from test_session import OpusRecorder, Recorder, a_call, gained, of_type, until
+from waiting import until as until_now
+
+from caller.voice import generated
+from firsthop.config import Transceiver
+from firsthop.errors import ConfigError
+from lab.appliance import Appliance
+from lab.network import Lab
+from transceiver import recording, transcript, writer
+from transceiver import records as under_test
+from transceiver.counters import RECORDED
+from transceiver.opus import Encoder
+from transceiver.recording import Recording
+from transceiver.records import Records
+from transceiver.transcript import Transcript, slim
+from transceiver.writer import Writer
+from wire.ufrag import call_id
+
+Sound = npt.NDArray[np.float64]
+
+
+def tone(hz: float, frames: int, rate_hz: int = 24000, loud: float = 8000) -> list[bytes]:
+    """So many frames of 20 ms."""
+    t = np.arange(frames * rate_hz // 50) / rate_hz
+    pcm = (loud * np.sin(2 * np.pi * hz * t)).astype(np.int16)
+    return [frame.tobytes() for frame in pcm.reshape(frames, -1)]
+
+
+def played(path: Path) -> tuple[Sound, Sound]:
+    """Left and right, at 48,000 Hz, as any player has them."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler(format="s16p", layout="stereo", rate=48000)
+        parts = [out.to_ndarray() for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+    both = np.concatenate(parts, axis=1).astype(np.float64)
+    return both[0], both[1]
+
+
+def power(sound: Sound, hz: float) -> float:
+    """Of that tone, as a root mean square."""
+    t = np.arange(len(sound)) / 48000
+    return float(abs(np.mean(sound * np.exp(-2j * np.pi * hz * t))) * 2**0.5)
+
+
+def rms(sound: Sound) -> float:
+    return float(np.sqrt(np.mean(sound**2)))
+
+
+# --- the recording ---
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 24000, 48000])
+def test_the_caller_is_left_and_the_agent_right_in_the_same_moment(tmp_path: Path, rate_hz: int) -> None:
+    sink = Recording(tmp_path / "call.ogg", rate_hz)
+    left, right = tone(440, 100, rate_hz), tone(1100, 50, rate_hz)
+    frames = [(i, left[i], right[i - 25] if 25 <= i < 75 else b"") for i in range(100)]
+    for at in range(0, 100, 13):
+        sink.write(frames[at : at + 13])
+    sink.close()
+    assert sink.path.stat().st_mode & 0o777 == 0o600
+    heard, said = played(sink.path)
+    assert abs(len(heard) - 2 * 48000) <= 960
+    middle = slice(30 * 960, 70 * 960)
+    assert power(heard[middle], 440) > 4000
+    assert power(said[middle], 1100) > 4000
+    # Neither voice is in the other's channel: 30 dB and more below.
+    assert power(heard[middle], 1100) < 180
+    assert power(said[middle], 440) < 180
+    # The agent begins and ends where it did.
+    loud = np.flatnonzero(abs(said) > 4000)
+    assert abs(loud[0] - 25 * 960) < 240
+    assert abs(loud[-1] - 75 * 960) < 240
+
+
+def test_ticks_that_are_missing_are_silence_on_both_sides(tmp_path: Path) -> None:
+    sink = Recording(tmp_path / "call.ogg", 24000)
+    sound = tone(440, 10)
+    sink.write([(i, sound[i], sound[i]) for i in range(10)])
+    sink.write([(200 + i, sound[i], b"") for i in range(10)])
+    sink.close()
+    heard, said = played(sink.path)
+    assert abs(len(heard) - 210 * 960) <= 960
+    assert rms(heard[15 * 960 : 195 * 960]) < 20
+    assert power(heard[202 * 960 : 208 * 960], 440) > 4000
+    assert rms(said[205 * 960 :]) < 100
+
+
+def test_a_file_without_an_end_is_played_up_to_the_last_second(tmp_path: Path) -> None:
+    sink = Recording(tmp_path / "call.ogg", 24000)
+    sound = tone(440, 500)
+    for at in range(0, 500, 12):
+        sink.write([(i, sound[i], b"") for i in range(at, min(at + 12, 500))])
+    heard, _ = played(sink.path)
+    assert 9.2 < len(heard) / 48000 <= 10
+    assert power(heard[-4800:], 440) > 4000
+    cut = tmp_path / "cut.ogg"
+    cut.write_bytes(sink.path.read_bytes()[:-100])  # in the middle of a page
+    assert 8.9 < len(played(cut)[0]) / 48000 <= 10
+    sink.close()
+
+
+def test_an_hour_that_is_missing_needs_no_memory(tmp_path: Path) -> None:
+    sink = Recording(tmp_path / "call.ogg", 8000)
+    sizes: list[int] = []
+    encode = sink._encode
+    sink._encode = lambda left, right: (sizes.append(len(left)), encode(left, right))[1]  # type: ignore[assignment, method-assign]
+    sink.write([(0, b"", b""), (20_000, b"", b"")])
+    sink.close()
+    assert max(sizes) <= 2 * 8000
+    assert len(played(sink.path)[0]) == 20_001 * 960
+
+
+# --- the transcript ---
+
+
+def test_lines_are_events_with_their_times(tmp_path: Path) -> None:
+    sink = Transcript(tmp_path / "call.jsonl")
+    sink.write([(1_700_000_000.25, 0, "server", '{"type": "session.created", "n": "ü\\ud800"}')])
+    sink.write([(1_700_000_001.5, 1250, "client", b'{"type": "x"}'), (1_700_000_002, 1750, "client", "{")])
+    sink.close()
+    lines = [json.loads(line) for line in sink.path.read_text().splitlines()]
+    assert [line["at"] for line in lines] == [
+        "2023-11-14T22:13:20.250Z", "2023-11-14T22:13:21.500Z", "2023-11-14T22:13:22.000Z",
+    ]  # fmt: skip
+    assert [(line["ms"], line["from"]) for line in lines] == [(0, "server"), (1250, "client"), (1750, "client")]
+    assert lines[0]["event"]["type"] == "session.created"
+    assert lines[0]["event"]["n"][0] == "ü"
+    assert lines[2]["event"] == {"bytes": 1}
+    assert sink.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_sound_and_pictures_are_left_out() -> None:
+    assert slim({"type": "input_audio_buffer.append", "audio": "AAAA" * 100})["audio"] == {"bytes": 300}
+    assert slim({"type": "response.output_audio.delta", "delta": "AAAA"})["delta"] == {"bytes": 3}
+    assert slim({"type": "response.output_text.delta", "delta": "AAAA"})["delta"] == "AAAA"
+    part = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 4000}
+    item = {"type": "message", "content": [part, {"type": "input_audio", "audio": "A" * 8, "transcript": "yes"}]}
+    assert slim({"type": "conversation.item.create", "item": item})["item"]["content"] == [
+        {"type": "input_image", "image_url": {"bytes": 3000}},
+        {"type": "input_audio", "audio": {"bytes": 6}, "transcript": "yes"},
+    ]
+    # A session's configuration has an "audio" too.
+    assert slim({"session": {"audio": {"input": {"format": "pcm"}}}})["session"]["audio"]["input"]["format"] == "pcm"
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "null", "3", b"\xff\xfe", '"x"', '{"a": NaN}'])
+def test_what_is_no_event_is_a_line_all_the_same(tmp_path: Path, text: str | bytes) -> None:
+    sink = Transcript(tmp_path / "call.jsonl")
+    sink.write([(0.0, 0, "client", text)])
+    sink.close()
+    assert "event" in json.loads(sink.path.read_text())
+
+
+def test_what_is_very_long_is_named_and_not_read(tmp_path: Path) -> None:
+    sink = Transcript(tmp_path / "call.jsonl")
+    long = json.dumps({"event_id": "1", "type": "input_audio_buffer.append", "audio": "A" * (2 << 20)})
+    sink.write([(0.0, 0, "client", long)])
+    sink.close()
+    assert json.loads(sink.path.read_text())["event"] == {"type": "input_audio_buffer.append", "bytes": len(long)}
+
+
+def test_a_transcript_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcript, "_MOST_BYTES", 1000)
+    sink = Transcript(tmp_path / "call.jsonl")
+    line = (0.0, 0, "client", '{"type": "x"}')
+    sink.write([line] * 10)
+    with pytest.raises(OSError, match="not have more"):
+        sink.write([line] * 10)
+    assert 500 < sink.path.stat().st_size <= 1000
+    sink.close()
+
+
+# --- the writer ---
+
+
+class Slow:
+    """A disk that hangs until it is let go."""
+
+    what = "frame"
+    path = Path("slow")
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.written: list[Any] = []
+        self.closed = False
+
+    def write(self, pieces: list[Any]) -> None:
+        assert self.go.wait(60)
+        self.written += pieces
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Broken(Slow):
+    def write(self, pieces: list[Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.fixture
+def running() -> Iterator[Writer]:
+    one = Writer()
+    yield one
+    one.close()
+
+
+def test_a_slow_disk_loses_pieces_and_holds_up_nobody(running: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_MOST_BYTES", 1000)
+    slow, before = Slow(), Counter(RECORDED)
+    taken = [running.put(slow, i, 100) for i in range(50)]
+    assert taken == [True] * 11 + [False] * 39
+    slow.go.set()
+    until_now(lambda: len(slow.written) == 11)
+    until_now(lambda: running.put(slow, 50, 100))
+    running.finish(slow)
+    until_now(lambda: slow.closed)
+    assert slow.written == [*range(11), 50]
+    got = gained(before, RECORDED)
+    assert (got["frame_written"], got["frame_late"] >= 39) == (12, True)
+
+
+def test_a_file_that_fails_is_said_once_and_harms_no_other(running: Writer) -> None:
+    broken, good, before = Broken(), Slow(), Counter(RECORDED)
+    good.go.set()
+    with capture_logs() as logs:
+        for i in range(10):
+            running.put(broken, i, 1)
+            running.put(good, i, 1)
+            if i % 5 == 0:
+                until_now(lambda n=i: len(good.written) > n)
+        running.finish(broken)
+        running.finish(good)
+        until_now(lambda: good.closed and broken.closed)
+    assert good.written == list(range(10))
+    assert gained(before, RECORDED) == {"frame_written": 10, "frame_failed": 10}
+    assert [(log["path"], log["why"]) for log in logs] == [("slow", "No space left on device")]
+
+
+def test_what_waits_at_the_end_is_written(tmp_path: Path) -> None:
+    all_of_them = Records(tmp_path, tmp_path)
+    record = all_of_them.open("rtc_1", 24000)
+    assert record is not None
+    now = time.monotonic()
+    for i, frame in enumerate(tone(440, 30)):
+        record.frame(frame, b"", now + 0.02 * i)
+    record.event("server", '{"type": "x"}')
+    record.close()
+    record.event("server", '{"type": "after the end"}')
+    all_of_them.close()
+    assert len(played(tmp_path / "rtc_1.ogg")[0]) == 30 * 960
+    assert len((tmp_path / "rtc_1.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_clock_that_skips_leaves_silence(tmp_path: Path) -> None:
+    all_of_them = Records(None, tmp_path)
+    record = all_of_them.open("rtc_1", 24000)
+    assert record is not None
+    now = time.monotonic()
+    sound = tone(440, 10)
+    for i in range(5):
+        record.frame(sound[i], b"", now + 0.02 * i)
+    for i in range(5):
+        record.frame(sound[i], b"", now + 2 + 0.02 * i)
+    record.close()
+    all_of_them.close()
+    assert abs(len(played(tmp_path / "rtc_1.ogg")[0]) / 48000 - 2.1) < 0.05
+
+
+def test_an_agent_that_hears_packets_has_no_recording(tmp_path: Path) -> None:
+    all_of_them = Records(None, tmp_path)
+    assert all_of_them.open("rtc_1", None) is None
+    all_of_them.close()
+
+
+# --- configuration ---
+
+
+def test_a_folder_that_is_missing_is_made_for_its_owner(tmp_path: Path) -> None:
+    under_test.check(Transceiver(recordings=tmp_path / "new"))
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["transcripts", "recordings"])
+@pytest.mark.parametrize("folder", ["/proc/firsthop", "/dev/null", "/missing/folder"])
+def test_a_folder_that_takes_no_files_is_refused(key: str, folder: str) -> None:
+    with pytest.raises(ConfigError, match=f"transceiver.{key} {folder}: no files can be made there: "):
+        under_test.check(Transceiver.model_validate({key: folder}))
+
+
+def test_a_transceiver_that_could_not_record_does_not_start(tmp_path: Path) -> None:
+    from wire.keys import new_file_text
+
+    keys = tmp_path / "cluster.toml"
+    keys.write_text(new_file_text())
+    keys.chmod(0o600)
+    file = tmp_path / "firsthop.toml"
+    file.write_text(
+        f'[cluster]\nkeys = "{keys}"\n[transceiver]\nrecordings = "/proc/x"\nendpoint = "ipc://{tmp_path}/1.sock"\n'
+    )
+    argv = [sys.executable, "-m", "firsthop", "transceiver", "--config", str(file)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "transceiver.recordings /proc/x: no files can be made there" in line
+
+
+# --- calls in memory ---
+
+
+class Hummer(Recorder):
+    """Hums at 1100 Hz when it is told to."""
+
+    rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 16000
+
+    def event(self, event: dict[str, Any]) -> None:
+        self.line.say(b"".join(tone(1100, 50, 16000)))
+        self.line.emit({"type": "its.own", "heard": event["type"]})
+
+
+async def test_a_call_leaves_both_voices_and_its_events(tmp_path: Path) -> None:
+    all_of_them = Records(tmp_path, tmp_path)
+    async with a_call(Hummer, connected=False) as call:
+        call.session._records = all_of_them
+        await call.connect()
+        channel = await call.open_channel()
+        channel.send('{"type": "hum", "audio": "AAAA"}')
+        encoder = Encoder(24000)
+        for frame in tone(440, 60):
+            call.speak(encoder.encode(frame))
+            count = len(call.rtp)
+            await until(lambda count=count: len(call.rtp) > count)
+        await until(lambda: of_type(call, "its.own"))
+        await until(lambda: call.session._voice.said == b"" and call.session._voice.packets > 60)
+        name = call_id(call.session.ufrag)
+    all_of_them.close()
+    heard, said = played(tmp_path / f"{name}.ogg")
+    assert power(heard, 440) > 10 * power(heard, 1100)
+    assert power(said, 1100) > 10 * power(said, 440)
+    assert rms(said) > 500
+    lines = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+    order = [(line["from"], line["event"]["type"]) for line in lines]
+    assert [each for each in order if not each[1].startswith("input_audio_buffer")] == [
+        ("server", "session.created"),
+        ("client", "hum"),
+        ("server", "its.own"),
+    ]
+    hum = next(line for line in lines if line["from"] == "client")
+    assert hum["event"]["audio"] == {"bytes": 3}
+    assert [line["ms"] for line in lines] == sorted(line["ms"] for line in lines)
+    assert all(datetime.fromisoformat(line["at"]).tzinfo is not None for line in lines)
+
+
+async def test_a_disk_that_is_full_harms_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> int:
+        return os.open("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr(recording, "create", full)
+    monkeypatch.setattr(transcript, "create", full)
+    before = Counter(RECORDED)
+    all_of_them = Records(tmp_path, tmp_path)
+    with capture_logs() as logs:
+        async with a_call(Hummer, connected=False) as call:
+            call.session._records = all_of_them
+            await call.connect()
+            channel = await call.open_channel()
+            channel.send('{"type": "hum"}')
+            await until(lambda: of_type(call, "its.own"))
+            await until(lambda: gained(before, RECORDED).get("frame_failed", 0) > 50)
+            count = len(call.rtp)
+            await until(lambda: len(call.rtp) > count + 25)
+            assert not call.session.ended
+        all_of_them.close()
+    said = [log for log in logs if log["event"] == "a file is not written any further"]
+    assert len(said) == 2
+    assert {log["why"] for log in said} == {"No space left on device"}
+    assert "frame_written" not in gained(before, RECORDED)
+
+
+async def test_packets_are_not_recorded_and_events_are(tmp_path: Path) -> None:
+    all_of_them = Records(tmp_path, tmp_path)
+    async with a_call(OpusRecorder, connected=False) as call:
+        call.session._records = all_of_them
+        await call.connect()
+        await call.open_channel()
+        await until(lambda: call.events)
+        call.speak(b"packet")
+        name = call_id(call.session.ufrag)
+    all_of_them.close()
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.jsonl"]
+
+
+# --- calls in the lab ---
+
+
+@pytest.fixture
+def house(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Appliance]:
+    """An appliance that keeps everything, in the folders ``words`` and ``sound``."""
+    monkeypatch.setenv("FIRSTHOP_TRANSCEIVER__TRANSCRIPTS", str(tmp_path / "words"))
+    monkeypatch.setenv("FIRSTHOP_TRANSCEIVER__RECORDINGS", str(tmp_path / "sound"))
+    with Appliance(tmp_path, lab=lab) as appliance:
+        yield appliance
+
+
+def alike(sound: Sound, other: Sound) -> float:
+    """How like a quarter of a second of ``other`` is to some of ``sound``, for the one that is the most: 1 is the same.
+    Late packets may have stretched others."""
+    return max(_alike(sound, other[at : at + 12000]) for at in range(0, len(other) - 12000, 12000))
+
+
+def _alike(sound: Sound, part: Sound) -> float:
+    size = len(sound) + len(part)
+    product = np.fft.irfft(np.fft.rfft(sound, size) * np.conj(np.fft.rfft(part, size)))[: len(sound) - len(part)]
+    energy = np.concatenate([[0], np.cumsum(sound**2)])
+    there = energy[len(part) : len(sound)] - energy[: len(sound) - len(part)]
+    return float(np.max(product / np.sqrt(np.maximum(there, 1e6) * np.sum(part**2))))
+
+
+def test_a_call_in_the_lab_is_recorded(lab: Lab, house: Appliance, tmp_path: Path) -> None:
+    said = finish(start_call(lab.client, house, "--model", "parrot", "--duration", "9", "--dtmf", "7"))
+    name = said["per_call"][0]["call_id"]
+    path = tmp_path / "sound" / f"{name}.ogg"
+    until_now(path.exists)
+    until_now(lambda: len(played(path)[0]) > 9 * 48000)
+    left, right = played(path)
+    voice = np.frombuffer(generated().pcm(48000), np.int16).astype(np.float64)
+    first, answer = (int(np.flatnonzero(abs(side) > 1000)[0]) for side in (left, right))
+    # Left is what our caller says; right is that again, by the parrot, after the turn.
+    assert alike(left, voice[: 2 * 48000]) > 0.9
+    assert alike(left, right[answer : answer + 48000]) > 0.9
+    assert answer - first > 2 * 48000
+    lines = [json.loads(line) for line in (tmp_path / "words" / f"{name}.jsonl").read_text().splitlines()]
+    types = [line["event"]["type"] for line in lines]
+    wanted = ["input_audio_buffer.speech_started", "input_audio_buffer.speech_stopped", "response.created",
+              "output_audio_buffer.started"]  # fmt: skip
+    assert [type_ for type_ in types if type_ in wanted][:4] == wanted
+    assert types.count("input_audio_buffer.dtmf_event_received") == 1
+    started = next(line["ms"] for line in lines if line["event"]["type"] == wanted[3])
+    # The transcript's clock is the recording's.
+    assert abs(started / 1000 - answer / 48000) < 0.5
+    counted = house.metrics("transceiver")
+    assert counted[("firsthop_transceiver_recorded_total", "frame_written")] > 400
+    assert counted[("firsthop_transceiver_recorded_total", "frame_late")] == 0
+
+
+def test_a_killed_transceiver_leaves_what_was_said(lab: Lab, house: Appliance, tmp_path: Path) -> None:
+    before = set((tmp_path / "sound").iterdir())
+    call = start_call(lab.client, house, "--model", "parrot", "--duration", "60")
+
+    def new() -> list[Path]:
+        return [path for path in (tmp_path / "sound").iterdir() if path not in before and path.stat().st_size > 20_000]
+
+    until_now(new)
+    written_at = time.time()
+    house.processes["transceiver"].send_signal(signal.SIGKILL)
+    house.processes["transceiver"].wait()
+    [path] = new()
+    left, _ = played(path)
+    lines = [json.loads(line) for line in (tmp_path / "words" / f"{path.stem}.jsonl").read_text().splitlines()]
+    began = datetime.fromisoformat(lines[0]["at"]).timestamp() - lines[0]["ms"] / 1000
+    assert len(left) / 48000 > written_at - began - 1.5
+    assert rms(left) > 300
+    call.terminate()
+    call.communicate(timeout=60)
+    house.start("transceiver")
+    house.wait_ready()
+
+
+def test_a_disk_that_fills_up_harms_no_call_in_the_lab(lab: Lab, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "firsthop-test", str(small)], check=True)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FIRSTHOP_TRANSCEIVER__RECORDINGS", str(small))
+            with Appliance(tmp_path, lab=lab) as appliance:
+                said = finish(start_call(lab.client, appliance, "-n", "4", "--model", "loopback", "--duration", "8"))
+                counted = appliance.metrics("transceiver")
+                log = appliance.log_file("transceiver").read_text()
+        assert said["calls"]["ok"] == 4
+        assert said["audio"]["packets"]["lost"] == 0
+        assert counted[("firsthop_transceiver_recorded_total", "frame_failed")] > 50
+        assert 1 <= log.count("a file is not written any further") <= 4
+        assert "No space left on device" in log
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
