@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+import structlog
 from structlog.testing import capture_logs
 from test_calls import finish, start_call
 from test_session import OpusRecorder, Recorder, a_call, gained, of_type, until
@@ -29,14 +29,15 @@ from firsthop.config import Transceiver
 from firsthop.errors import ConfigError
 from lab.appliance import Appliance
 from lab.network import Lab
-from transceiver import recording, transcript, writer
+from transceiver import recording, sink, transcript, writer
 from transceiver import records as under_test
 from transceiver.counters import RECORDED
 from transceiver.opus import Encoder
 from transceiver.recording import Recording
 from transceiver.records import Records
+from transceiver.scribe import Scribe
 from transceiver.transcript import Transcript, slim
-from transceiver.writer import Writer
+from transceiver.writer import File, Writer
 from wire.ufrag import call_id
 
 Sound = npt.NDArray[np.float64]
@@ -73,14 +74,14 @@ def rms(sound: Sound) -> float:
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 24000, 48000])
 def test_the_caller_is_left_and_the_agent_right_in_the_same_moment(tmp_path: Path, rate_hz: int) -> None:
-    sink = Recording(tmp_path / "call.ogg", rate_hz)
+    file = Recording(tmp_path / "call.ogg", rate_hz)
     left, right = tone(440, 100, rate_hz), tone(1100, 50, rate_hz)
     frames = [(i, left[i], right[i - 25] if 25 <= i < 75 else b"") for i in range(100)]
     for at in range(0, 100, 13):
-        sink.write(frames[at : at + 13])
-    sink.close()
-    assert sink.path.stat().st_mode & 0o777 == 0o600
-    heard, said = played(sink.path)
+        file.write(frames[at : at + 13])
+    file.close()
+    assert file.path.stat().st_mode & 0o777 == 0o600
+    heard, said = played(file.path)
     assert abs(len(heard) - 2 * 48000) <= 960
     middle = slice(30 * 960, 70 * 960)
     assert power(heard[middle], 440) > 4000
@@ -95,12 +96,12 @@ def test_the_caller_is_left_and_the_agent_right_in_the_same_moment(tmp_path: Pat
 
 
 def test_ticks_that_are_missing_are_silence_on_both_sides(tmp_path: Path) -> None:
-    sink = Recording(tmp_path / "call.ogg", 24000)
+    file = Recording(tmp_path / "call.ogg", 24000)
     sound = tone(440, 10)
-    sink.write([(i, sound[i], sound[i]) for i in range(10)])
-    sink.write([(200 + i, sound[i], b"") for i in range(10)])
-    sink.close()
-    heard, said = played(sink.path)
+    file.write([(i, sound[i], sound[i]) for i in range(10)])
+    file.write([(200 + i, sound[i], b"") for i in range(10)])
+    file.close()
+    heard, said = played(file.path)
     assert abs(len(heard) - 210 * 960) <= 960
     assert rms(heard[15 * 960 : 195 * 960]) < 20
     assert power(heard[202 * 960 : 208 * 960], 440) > 4000
@@ -108,39 +109,39 @@ def test_ticks_that_are_missing_are_silence_on_both_sides(tmp_path: Path) -> Non
 
 
 def test_a_file_without_an_end_is_played_up_to_the_last_second(tmp_path: Path) -> None:
-    sink = Recording(tmp_path / "call.ogg", 24000)
+    file = Recording(tmp_path / "call.ogg", 24000)
     sound = tone(440, 500)
     for at in range(0, 500, 12):
-        sink.write([(i, sound[i], b"") for i in range(at, min(at + 12, 500))])
-    heard, _ = played(sink.path)
+        file.write([(i, sound[i], b"") for i in range(at, min(at + 12, 500))])
+    heard, _ = played(file.path)
     assert 9.2 < len(heard) / 48000 <= 10
     assert power(heard[-4800:], 440) > 4000
     cut = tmp_path / "cut.ogg"
-    cut.write_bytes(sink.path.read_bytes()[:-100])  # in the middle of a page
+    cut.write_bytes(file.path.read_bytes()[:-100])  # in the middle of a page
     assert 8.9 < len(played(cut)[0]) / 48000 <= 10
-    sink.close()
+    file.close()
 
 
 def test_an_hour_that_is_missing_needs_no_memory(tmp_path: Path) -> None:
-    sink = Recording(tmp_path / "call.ogg", 8000)
+    file = Recording(tmp_path / "call.ogg", 8000)
     sizes: list[int] = []
-    encode = sink._encode
-    sink._encode = lambda left, right: (sizes.append(len(left)), encode(left, right))[1]  # type: ignore[assignment, method-assign]
-    sink.write([(0, b"", b""), (20_000, b"", b"")])
-    sink.close()
+    encode = file._encode
+    file._encode = lambda left, right: (sizes.append(len(left)), encode(left, right))[1]  # type: ignore[assignment, method-assign]
+    file.write([(0, b"", b""), (20_000, b"", b"")])
+    file.close()
     assert max(sizes) <= 2 * 8000
-    assert len(played(sink.path)[0]) == 20_001 * 960
+    assert len(played(file.path)[0]) == 20_001 * 960
 
 
 # --- the transcript ---
 
 
 def test_lines_are_events_with_their_times(tmp_path: Path) -> None:
-    sink = Transcript(tmp_path / "call.jsonl")
-    sink.write([(1_700_000_000.25, 0, "server", '{"type": "session.created", "n": "ü\\ud800"}')])
-    sink.write([(1_700_000_001.5, 1250, "client", b'{"type": "x"}'), (1_700_000_002, 1750, "client", "{")])
-    sink.close()
-    lines = [json.loads(line) for line in sink.path.read_text().splitlines()]
+    file = Transcript(tmp_path / "call.jsonl")
+    file.write([(1_700_000_000.25, 0, "server", '{"type": "session.created", "n": "ü\\ud800"}')])
+    file.write([(1_700_000_001.5, 1250, "client", b'{"type": "x"}'), (1_700_000_002, 1750, "client", "{")])
+    file.close()
+    lines = [json.loads(line) for line in file.path.read_text().splitlines()]
     assert [line["at"] for line in lines] == [
         "2023-11-14T22:13:20.250Z", "2023-11-14T22:13:21.500Z", "2023-11-14T22:13:22.000Z",
     ]  # fmt: skip
@@ -148,7 +149,7 @@ def test_lines_are_events_with_their_times(tmp_path: Path) -> None:
     assert lines[0]["event"]["type"] == "session.created"
     assert lines[0]["event"]["n"][0] == "ü"
     assert lines[2]["event"] == {"bytes": 1}
-    assert sink.path.stat().st_mode & 0o777 == 0o600
+    assert file.path.stat().st_mode & 0o777 == 0o600
 
 
 def test_sound_and_pictures_are_left_out() -> None:
@@ -167,56 +168,65 @@ def test_sound_and_pictures_are_left_out() -> None:
 
 @pytest.mark.parametrize("text", ["", "[" * 100_000, "null", "3", b"\xff\xfe", '"x"', '{"a": NaN}'])
 def test_what_is_no_event_is_a_line_all_the_same(tmp_path: Path, text: str | bytes) -> None:
-    sink = Transcript(tmp_path / "call.jsonl")
-    sink.write([(0.0, 0, "client", text)])
-    sink.close()
-    assert "event" in json.loads(sink.path.read_text())
+    file = Transcript(tmp_path / "call.jsonl")
+    file.write([(0.0, 0, "client", text)])
+    file.close()
+    assert "event" in json.loads(file.path.read_text())
 
 
 def test_what_is_very_long_is_named_and_not_read(tmp_path: Path) -> None:
-    sink = Transcript(tmp_path / "call.jsonl")
+    file = Transcript(tmp_path / "call.jsonl")
     long = json.dumps({"event_id": "1", "type": "input_audio_buffer.append", "audio": "A" * (2 << 20)})
-    sink.write([(0.0, 0, "client", long)])
-    sink.close()
-    assert json.loads(sink.path.read_text())["event"] == {"type": "input_audio_buffer.append", "bytes": len(long)}
+    file.write([(0.0, 0, "client", long)])
+    file.close()
+    assert json.loads(file.path.read_text())["event"] == {"type": "input_audio_buffer.append", "bytes": len(long)}
 
 
 def test_a_transcript_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transcript, "_MOST_BYTES", 1000)
-    sink = Transcript(tmp_path / "call.jsonl")
+    file = Transcript(tmp_path / "call.jsonl")
     line = (0.0, 0, "client", '{"type": "x"}')
-    sink.write([line] * 10)
+    file.write([line] * 10)
     with pytest.raises(OSError, match="not have more"):
-        sink.write([line] * 10)
-    assert 500 < sink.path.stat().st_size <= 1000
-    sink.close()
+        file.write([line] * 10)
+    assert 500 < file.path.stat().st_size <= 1000
+    file.close()
 
 
-# --- the writer ---
+# --- who writes them ---
 
 
-class Slow:
-    """A disk that hangs until it is let go."""
+def test_a_full_disk_costs_one_file_and_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(path: Path) -> int:
+        return os.open("/dev/full", os.O_WRONLY) if "full" in path.name else sink.create(path)
 
-    what = "frame"
-    path = Path("slow")
+    monkeypatch.setattr(recording, "create", create)
+    monkeypatch.setattr(transcript, "create", create)
+    scribe = Scribe()
+    sound = [(i, frame, b"") for i, frame in enumerate(tone(440, 50))]
+    words = [(0.0, 0, "client", "{}")]
+    files = [(1, "full.ogg", 24000, sound), (2, "good.ogg", 24000, sound), (3, "full.jsonl", 0, words)]
+    first = scribe.take([(n, str(tmp_path / name), rate, pieces, False) for n, name, rate, pieces in files])
+    later = [(i + 50, each, b"") for i, (_, each, _) in enumerate(sound)]
+    counts, troubles = scribe.take([(n, str(tmp_path / name), rate, later, True) for n, name, rate, _ in files[:2]])
+    assert first[1] | troubles == {1: "No space left on device", 3: "No space left on device"}
+    assert counts == {"frame_failed": 50, "frame_written": 50}
+    assert len(played(tmp_path / "good.ogg")[0]) == 100 * 960
+    assert scribe.take([(3, str(tmp_path / "full.jsonl"), 0, words, True)]) == ({"event_failed": 1}, {})
+    assert not scribe._sinks
+    assert not scribe._failed
 
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.written: list[Any] = []
-        self.closed = False
 
-    def write(self, pieces: list[Any]) -> None:
-        assert self.go.wait(60)
-        self.written += pieces
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Broken(Slow):
-    def write(self, pieces: list[Any]) -> None:
-        raise OSError(28, "No space left on device")
+def test_a_file_that_is_there_already_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "there.jsonl").write_text("kept")
+    words = [(0.0, 0, "client", "{}")]
+    for name in ("link.jsonl", "there.jsonl"):
+        counts, troubles = Scribe().take([(1, str(tmp_path / name), 0, words, True)])
+        assert counts == {"event_failed": 1}
+        assert troubles == {1: "File exists"}
+    assert (tmp_path / "there.jsonl").read_text() == "kept"
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.fixture
@@ -224,38 +234,69 @@ def running() -> Iterator[Writer]:
     one = Writer()
     yield one
     one.close()
+    assert one.process.poll() == 0
 
 
-def test_a_slow_disk_loses_pieces_and_holds_up_nobody(running: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+def words(n: int) -> tuple[float, int, str, str]:
+    return 0.0, n, "server", f'{{"n": {n}}}'
+
+
+def numbers(path: Path) -> list[int]:
+    return [json.loads(line)["ms"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_slow_disk_loses_pieces_and_holds_up_nobody(
+    running: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writer, "_MOST_BYTES", 1000)
-    slow, before = Slow(), Counter(RECORDED)
-    taken = [running.put(slow, i, 100) for i in range(50)]
+    file, before = File(tmp_path / "a.jsonl"), Counter(RECORDED)
+    running.put(file, words(-1), 1)
+    until_now(lambda: numbers(file.path) == [-1])
+    running.process.send_signal(signal.SIGSTOP)  # as one whose disk does not answer
+    taken = [running.put(file, words(i), 100) for i in range(50)]
     assert taken == [True] * 11 + [False] * 39
-    slow.go.set()
-    until_now(lambda: len(slow.written) == 11)
-    until_now(lambda: running.put(slow, 50, 100))
-    running.finish(slow)
-    until_now(lambda: slow.closed)
-    assert slow.written == [*range(11), 50]
+    running.process.send_signal(signal.SIGCONT)
+    until_now(lambda: numbers(file.path) == [-1, *range(11)])
+    until_now(lambda: running.put(file, words(50), 100))
+    until_now(lambda: numbers(file.path) == [-1, *range(11), 50])
     got = gained(before, RECORDED)
-    assert (got["frame_written"], got["frame_late"] >= 39) == (12, True)
+    assert (got["event_written"], got["event_late"] >= 39) == (13, True)
 
 
-def test_a_file_that_fails_is_said_once_and_harms_no_other(running: Writer) -> None:
-    broken, good, before = Broken(), Slow(), Counter(RECORDED)
-    good.go.set()
+def test_a_file_that_fails_is_said_once_and_harms_no_other(running: Writer, tmp_path: Path) -> None:
+    broken, good, before = File(tmp_path / "no" / "a.jsonl"), File(tmp_path / "b.jsonl"), Counter(RECORDED)
     with capture_logs() as logs:
+        running._log = structlog.get_logger()
         for i in range(10):
-            running.put(broken, i, 1)
-            running.put(good, i, 1)
+            running.put(broken, words(i), 1)
+            running.put(good, words(i), 1)
             if i % 5 == 0:
-                until_now(lambda n=i: len(good.written) > n)
+                until_now(lambda n=i: n in numbers(good.path))
+        until_now(lambda: 9 in numbers(good.path))
         running.finish(broken)
         running.finish(good)
-        until_now(lambda: good.closed and broken.closed)
-    assert good.written == list(range(10))
-    assert gained(before, RECORDED) == {"frame_written": 10, "frame_failed": 10}
-    assert [(log["path"], log["why"]) for log in logs] == [("slow", "No space left on device")]
+        until_now(lambda: gained(before, RECORDED) == {"event_written": 10, "event_failed": 10})
+    assert numbers(good.path) == list(range(10))
+    assert [(log["path"], log["why"]) for log in logs] == [(str(broken.path), "No such file or directory")]
+
+
+def test_when_its_process_dies_what_was_written_stays_and_later_calls_are_written(
+    running: Writer, tmp_path: Path
+) -> None:
+    old, new = File(tmp_path / "old.ogg", 24000), File(tmp_path / "new.jsonl")
+    sound = tone(440, 300)
+    for i in range(200):
+        running.put(old, (i, sound[i], b""), 1000)
+    until_now(lambda: old.path.exists() and old.path.stat().st_size > 10_000)
+    before = Counter(RECORDED)
+    running.process.kill()
+    for i in range(200, 300):
+        running.put(old, (i, sound[i], b""), 1000)
+    until_now(lambda: gained(before, RECORDED) == {"frame_failed": 100})
+    running.put(new, words(1), 1)
+    running.finish(old)
+    until_now(lambda: numbers(new.path) == [1])
+    assert 3 < len(played(old.path)[0]) / 48000 <= 4
 
 
 def test_what_waits_at_the_end_is_written(tmp_path: Path) -> None:
@@ -373,15 +414,10 @@ async def test_a_call_leaves_both_voices_and_its_events(tmp_path: Path) -> None:
     assert all(datetime.fromisoformat(line["at"]).tzinfo is not None for line in lines)
 
 
-async def test_a_disk_that_is_full_harms_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path) -> int:
-        return os.open("/dev/full", os.O_WRONLY)
-
-    monkeypatch.setattr(recording, "create", full)
-    monkeypatch.setattr(transcript, "create", full)
+async def test_a_folder_that_is_gone_harms_no_call(tmp_path: Path) -> None:
     before = Counter(RECORDED)
-    all_of_them = Records(tmp_path, tmp_path)
     with capture_logs() as logs:
+        all_of_them = Records(tmp_path / "gone", tmp_path / "gone")
         async with a_call(Hummer, connected=False) as call:
             call.session._records = all_of_them
             await call.connect()
@@ -395,7 +431,7 @@ async def test_a_disk_that_is_full_harms_no_call(tmp_path: Path, monkeypatch: py
         all_of_them.close()
     said = [log for log in logs if log["event"] == "a file is not written any further"]
     assert len(said) == 2
-    assert {log["why"] for log in said} == {"No space left on device"}
+    assert {log["why"] for log in said} == {"No such file or directory"}
     assert "frame_written" not in gained(before, RECORDED)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
-from transceiver.writer import create
+from transceiver.sink import create
 
 __all__ = ["Recording"]
 

@@ -10,9 +10,7 @@ from pathlib import Path
 from firsthop import logs
 from firsthop.config import Transceiver
 from firsthop.errors import ConfigError
-from transceiver.recording import Recording
-from transceiver.transcript import Transcript
-from transceiver.writer import Sink, Writer
+from transceiver.writer import File, Writer
 
 __all__ = ["Record", "Records", "check"]
 
@@ -42,8 +40,8 @@ class Records:
 
     def open(self, call: str, rate_hz: int | None) -> Record | None:
         """One call's, that begins now; its sound is PCM of ``rate_hz``, or none that could be recorded."""
-        words = Transcript(self._transcripts / f"{call}.jsonl") if self._transcripts else None
-        sound = Recording(self._recordings / f"{call}.ogg", rate_hz) if self._recordings and rate_hz else None
+        words = File(self._transcripts / f"{call}.jsonl") if self._transcripts else None
+        sound = File(self._recordings / f"{call}.ogg", rate_hz) if self._recordings and rate_hz else None
         return Record(call, self._writer, words, sound) if words or sound else None
 
     def close(self) -> None:
@@ -54,14 +52,14 @@ class Records:
 class Record:
     """One call's. Nothing here waits for a disk."""
 
-    def __init__(self, call: str, writer: Writer, words: Transcript | None, sound: Recording | None) -> None:
+    def __init__(self, call: str, writer: Writer, words: File | None, sound: File | None) -> None:
         self._call = call
         self._writer = writer
-        self._words: Transcript | None = words
-        self._sound: Recording | None = sound
+        self._words: File | None = words
+        self._sound: File | None = sound
         self._began = time.monotonic()
         self._tick = -1
-        self._late: set[Sink] = set()
+        self._late: set[File] = set()
 
     def event(self, who: str, text: str | bytes) -> None:
         """An event as "server" or "client" said it."""
@@ -82,12 +80,12 @@ class Record:
 
     def close(self) -> None:
         """The call is over."""
-        for sink in (self._words, self._sound):
-            if sink is not None:
-                self._writer.finish(sink)
+        for file in (self._words, self._sound):
+            if file is not None:
+                self._writer.finish(file)
         self._words = self._sound = None
 
-    def _put(self, sink: Sink, piece: object, size: int) -> None:
-        if not self._writer.put(sink, piece, size + _OVERHEAD_BYTES) and sink not in self._late:
-            self._late.add(sink)
-            logs.get().error("the disk is too slow for all that is to be written", call=self._call, path=str(sink.path))
+    def _put(self, file: File, piece: object, size: int) -> None:
+        if not self._writer.put(file, piece, size + _OVERHEAD_BYTES) and file not in self._late:
+            self._late.add(file)
+            logs.get().error("the disk is too slow for all that is to be written", call=self._call, path=str(file.path))

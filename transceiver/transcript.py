@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from transceiver.writer import create
+from transceiver.sink import create
 
 __all__ = ["Transcript", "slim"]
 

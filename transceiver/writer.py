@@ -1,72 +1,73 @@
-"""Files that are written beside the media: a thread writes, and nobody waits for it.
+"""The way to files that are written beside the media: nobody waits here for a disk.
 
-What is to be written waits in a queue of bounded size. A disk that is slow or full costs what does not fit, which is
-counted and said once for each file; the call goes on.
+What is to be written waits in a queue of bounded size, from which a thread passes it on to a process of its own
+(``transceiver/scribe.py``). A disk that is slow or full costs what does not fit, which is counted and said once for
+each file; the call goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import subprocess
+import sys
 import threading
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from firsthop import logs
 from transceiver.counters import RECORDED
+from transceiver.scribe import receive, send
 
-__all__ = ["Sink", "Writer", "create"]
+__all__ = ["File", "Writer"]
 
 _MOST_BYTES = 64 << 20  # that wait: a minute of ten calls at 24 kHz
+_BATCH_BYTES = 1 << 20  # is made in one go, with Python's lock held
 _EVERY_S = 0.25
-_NICER = 5
 _GOODBYE_S = 5.0
 
 
-class Sink(Protocol):
-    """One file, used by the writer's thread alone. ``what`` is what ``RECORDED`` calls its pieces."""
+@dataclass(frozen=True, eq=False, slots=True)
+class File:
+    """A recording of ``rate_hz``, or with 0 a transcript; what its pieces are is in their own files."""
 
-    what: str
     path: Path
+    rate_hz: int = 0
 
-    def write(self, pieces: list[Any]) -> None:
-        """Appends them. Raises whatever keeps it from that; it is not asked again."""
-
-    def close(self) -> None:
-        """Nothing more comes; also called after an error, and may raise."""
-
-
-def create(path: Path) -> int:
-    """A descriptor of a new file that its owner alone may read. Raises OSError."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    @property
+    def what(self) -> str:
+        return "frame" if self.rate_hz else "event"
 
 
 class Writer:
     """One for all files of a process. ``put`` and ``finish`` belong to one thread, and return at once."""
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[Sink, Any]] = deque()  # a piece of None is the end
+        self._queue: deque[tuple[File, Any, int]] = deque()  # a piece of None is the end
         self._given = 0  # bytes, counted by whoever puts
         self._taken = 0  # and by the thread: so neither needs a lock
-        self._failed: set[Sink] = set()
+        self._numbers: dict[File, int] = {}  # of those that the process has open
+        self._lost: set[File] = set()  # with a process that died
+        self._last = 0
         self._over = threading.Event()
         self._log = logs.get()
+        self.process = _started()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
-    def put(self, sink: Sink, piece: Any, size: int) -> bool:
+    def put(self, file: File, piece: Any, size: int) -> bool:
         """Has ``piece``, of so many bytes, written; False where too much waits."""
         if self._given - self._taken > _MOST_BYTES:
-            RECORDED[sink.what + "_late"] += 1
+            RECORDED[file.what + "_late"] += 1
             return False
         self._given += size
-        self._queue.append((sink, (piece, size)))
+        self._queue.append((file, piece, size))
         return True
 
-    def finish(self, sink: Sink) -> None:
+    def finish(self, file: File) -> None:
         """Nothing more comes for it."""
-        self._queue.append((sink, None))
+        self._queue.append((file, None, 0))
 
     def close(self) -> None:
         """Writes what waits, if that does not take long."""
@@ -76,46 +77,86 @@ class Writer:
     # --- in the thread
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICER)
         while not self._over.wait(_EVERY_S):
             self._drain()
         self._drain()
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     def _drain(self) -> None:
-        waiting: dict[Sink, list[Any]] = {}
-        ended: list[Sink] = []
-        taken = 0
-        for _ in range(len(self._queue)):
-            sink, put = self._queue.popleft()
-            if put is None:
-                ended.append(sink)
-            else:
-                waiting.setdefault(sink, []).append(put[0])
-                taken += put[1]
-        for sink, pieces in waiting.items():
-            self._write(sink, pieces)
-        for sink in ended:
-            self._end(sink)
-        self._taken += taken
+        while self._queue:
+            pieces: dict[File, list[Any]] = {}
+            ended: set[File] = set()
+            size = 0
+            while self._queue and size < _BATCH_BYTES:
+                file, piece, bytes_ = self._queue.popleft()
+                size += bytes_
+                pieces.setdefault(file, [])
+                if piece is None:
+                    ended.add(file)
+                else:
+                    pieces[file].append(piece)
+            self._pass_on(pieces, ended)
+            self._taken += size
 
-    def _write(self, sink: Sink, pieces: list[Any]) -> None:
-        if sink not in self._failed:
-            try:
-                sink.write(pieces)
-            except Exception as e:  # of a disk, a codec or an event: one file is lost, and not this thread
-                self._failed.add(sink)
-                self._log.error("a file is not written any further", path=str(sink.path), why=_why(e))
-        RECORDED[sink.what + ("_failed" if sink in self._failed else "_written")] += len(pieces)
-
-    def _end(self, sink: Sink) -> None:
+    def _pass_on(self, pieces: dict[File, list[Any]], ended: set[File]) -> None:
+        batch = [
+            (self._number(file), str(file.path), file.rate_hz, waiting, file in ended)
+            for file, waiting in pieces.items()
+            if file not in self._lost
+        ]
+        for file in pieces.keys() & self._lost:
+            RECORDED[file.what + "_failed"] += len(pieces[file])
         try:
-            sink.close()
-        except Exception as e:
-            if sink not in self._failed:
-                self._log.error("a file has no end", path=str(sink.path), why=_why(e))
-        self._failed.discard(sink)
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            send(self.process.stdin, batch)
+            counts, troubles = receive(self.process.stdout)
+        except (OSError, EOFError, ValueError):
+            self._replace(pieces)
+        else:
+            self._account(counts, troubles)
+        for file in ended:
+            self._numbers.pop(file, None)
+            self._lost.discard(file)
+
+    def _number(self, file: File) -> int:
+        if file not in self._numbers:
+            self._last += 1
+            self._numbers[file] = self._last
+        return self._numbers[file]
+
+    def _account(self, counts: dict[str, int], troubles: dict[int, str]) -> None:
+        RECORDED.update(counts)
+        if troubles:
+            files = {number: file for file, number in self._numbers.items()}
+            for number, why in troubles.items():
+                self._log.error("a file is not written any further", path=str(files[number].path), why=why)
+
+    def _replace(self, pieces: dict[File, list[Any]]) -> None:
+        """The process died, and with it what it had open: those files stay as they are."""
+        for file in pieces.keys() - self._lost:
+            RECORDED[file.what + "_failed"] += len(pieces[file])
+        self._lost.update(self._numbers)
+        self._numbers.clear()
+        self._log.error("what writes transcripts and recordings died", files=len(self._lost))
+        _end(self.process)
+        self.process = _started()
 
 
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or repr(error)
+def _started() -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-m", "transceiver.scribe"]
+    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        assert stream is not None
+        with contextlib.suppress(OSError):
+            stream.close()
