@@ -625,6 +625,14 @@ async def test_full_server_says_when_to_try_again(monkeypatch: pytest.MonkeyPatc
     assert results[0].error == "HTTP 503, the server is full, try again in 7 s: no room"
 
 
+async def test_keys_that_the_server_does_not_take_are_no_call(monkeypatch: pytest.MonkeyPatch, voice: Voice) -> None:
+    async with _peer(monkeypatch) as peer:
+        results, _ = await dial(_plan(peer, voice, keys="12"))
+        assert peer.hung_up == ["rtc_1"]
+    assert results[0].failed_phase == "signaling"
+    assert "takes no keys" in (results[0].error or "")
+
+
 async def test_dead_udp_port_fails_in_ice_and_still_hangs_up(monkeypatch: pytest.MonkeyPatch, voice: Voice) -> None:
     async with _peer(monkeypatch, dead=True) as peer:
         results, _ = await dial(_plan(peer, voice, timeout_s=1.0))
@@ -735,6 +743,7 @@ async def test_address_that_is_not_ours_is_named(voice: Voice) -> None:
         ["not a url"],
         ["http://127.0.0.1:1", "-n", "0"],
         ["http://127.0.0.1:1", "--bind", "localhost"],
+        ["http://127.0.0.1:1", "--dtmf", "12x"],
         ["http://127.0.0.1:1", "--voice", __file__],
         ["http://127.0.0.1:1", "--token-file", "missing"],
     ],

@@ -174,14 +174,6 @@ def test_what_is_no_event_is_a_line_all_the_same(tmp_path: Path, text: str | byt
     assert "event" in json.loads(file.path.read_text())
 
 
-def test_what_is_very_long_is_named_and_not_read(tmp_path: Path) -> None:
-    file = Transcript(tmp_path / "call.jsonl")
-    long = json.dumps({"event_id": "1", "type": "input_audio_buffer.append", "audio": "A" * (2 << 20)})
-    file.write([(0.0, 0, "client", long)])
-    file.close()
-    assert json.loads(file.path.read_text())["event"] == {"type": "input_audio_buffer.append", "bytes": len(long)}
-
-
 def test_a_transcript_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transcript, "_MOST_BYTES", 1000)
     file = Transcript(tmp_path / "call.jsonl")
@@ -312,6 +304,20 @@ def test_what_waits_at_the_end_is_written(tmp_path: Path) -> None:
     all_of_them.close()
     assert len(played(tmp_path / "rtc_1.ogg")[0]) == 30 * 960
     assert len((tmp_path / "rtc_1.jsonl").read_text().splitlines()) == 1
+
+
+def test_what_is_very_long_is_named_and_not_kept(tmp_path: Path) -> None:
+    all_of_them = Records(tmp_path, None)
+    record = all_of_them.open("rtc_1", None)
+    assert record is not None
+    long = json.dumps({"event_id": "1", "type": "input_audio_buffer.append", "audio": "A" * (2 << 20)})
+    for text in (long, long.encode(), "A" * (2 << 20)):
+        record.event("client", text)
+    record.close()
+    all_of_them.close()
+    events = [json.loads(line)["event"] for line in (tmp_path / "rtc_1.jsonl").read_text().splitlines()]
+    assert events[:2] == [{"type": "input_audio_buffer.append", "bytes": len(long)}] * 2
+    assert events[2] == {"type": None, "bytes": 2 << 20}
 
 
 def test_a_clock_that_skips_leaves_silence(tmp_path: Path) -> None:

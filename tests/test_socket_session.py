@@ -17,6 +17,7 @@ from waiting import eventually
 from caller.offer import Offer
 from firsthop.config import Config
 from transceiver.dtls import Certificate
+from transceiver.records import Records
 from transceiver.server import Transceiver
 from wire import frames, link, ufrag
 from wire.keys import ClusterKeys
@@ -199,3 +200,34 @@ async def test_a_session_that_its_client_forgot_ends_after_an_hour(signaling: Si
     assert not session.ended
     session.sweep(time.monotonic() + 3601)
     assert (await signaling.hears("session.closed")) == {"ufrag": sealed, "reason": "expired"}
+
+
+async def test_a_session_without_media_leaves_a_transcript_and_no_recording(
+    signaling: Signaling, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    records = signaling.transceiver._records = Records(kept, kept)
+    sealed = await signaling.opened({"audio": {"input": {"turn_detection": None}}})
+    await signaling.event("session.created")
+    await signaling.says(sealed, "input_audio_buffer.append", audio=base64.b64encode(QUIET * 10).decode())
+    await signaling.says(sealed, "input_audio_buffer.commit")
+    await signaling.event("input_audio_buffer.committed")
+    await signaling.says(sealed, "response.create")
+    await signaling.event("response.done")
+    await signaling.send("session.end", request=2, ufrag=sealed)
+    await signaling.hears("session.ended")
+    records.close()
+    [path] = kept.iterdir()
+    assert path.name == f"{ufrag.call_id(sealed)}.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    said = [line["event"] for line in lines if line["from"] == "client"]
+    assert [event["type"] for event in said] == [
+        "input_audio_buffer.append",
+        "input_audio_buffer.commit",
+        "response.create",
+    ]
+    assert said[0]["audio"] == {"bytes": len(QUIET) * 10}
+    [delta] = [line["event"]["delta"] for line in lines if line["event"]["type"] == "response.output_audio.delta"]
+    assert delta == {"bytes": len(QUIET) * 10}
+    assert path.stat().st_size < 10_000

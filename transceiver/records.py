@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +17,8 @@ from transceiver.writer import File, Writer
 __all__ = ["Record", "Records", "check"]
 
 _OVERHEAD_BYTES = 200  # of a piece in the queue
+_MOST_EVENT_BYTES = 1 << 20  # a few longer ones would leave no room in the queue for what others say
+_TYPE = re.compile(r'"type"\s*:\s*"([a-z_.]{1,100})"')
 _SKIPPED = 10  # ticks: what a pacer makes up for is not skipped
 
 
@@ -64,6 +68,8 @@ class Record:
     def event(self, who: str, text: str | bytes) -> None:
         """An event as "server" or "client" said it."""
         if self._words is not None:
+            if len(text) > _MOST_EVENT_BYTES:
+                text = _named(text)
             ms = round(1000 * (time.monotonic() - self._began))
             self._put(self._words, (time.time(), ms, who, text), len(text))
 
@@ -89,3 +95,10 @@ class Record:
         if not self._writer.put(file, piece, size + _OVERHEAD_BYTES) and file not in self._late:
             self._late.add(file)
             logs.get().error("the disk is too slow for all that is to be written", call=self._call, path=str(file.path))
+
+
+def _named(text: str | bytes) -> str:
+    """An event that says how long that one is, and its type where it is said at the beginning."""
+    head = text[:1000] if isinstance(text, str) else text[:1000].decode(errors="replace")
+    found = _TYPE.search(head)
+    return json.dumps({"type": found[1] if found else None, "bytes": len(text)})

@@ -2,7 +2,7 @@
 
 A line is ``{"at", "ms", "from", "event"}``: the time of day in UTC (ISO 8601), milliseconds since the call's media was
 up, "server" or "client", and the event, with sizes where audio and pictures were. What a client sent that is no JSON is
-``{"bytes"}``, its length.
+``{"bytes"}``, its length; of what is longer than a megabyte there is its type as well.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from transceiver.sink import create
 __all__ = ["Transcript", "slim"]
 
 _MOST_BYTES = 64 << 20  # of one file: a client may say what it likes
-_MOST_READ = 1 << 20  # of one event: reading more would hold up the media that shares Python's lock
-_TYPE = re.compile(r'"type"\s*:\s*"([a-z_.]{1,100})"')
 
 
 class Transcript:
@@ -59,10 +56,6 @@ def _line(at: float, ms: int, who: str, text: str | bytes) -> str:
 
 
 def _event(text: str | bytes) -> Any:
-    if len(text) > _MOST_READ:
-        head = text[:1000] if isinstance(text, str) else text[:1000].decode(errors="replace")
-        found = _TYPE.search(head)
-        return {"type": found[1] if found else None, "bytes": len(text)}
     try:
         return slim(json.loads(text))
     except (ValueError, RecursionError):
