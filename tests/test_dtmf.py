@@ -79,6 +79,7 @@ def test_a_long_press_is_one(late: int, began: int) -> None:
         packets += [packet(9, again, duration) for duration in (*range(960, 0xFFFF, 960), 0xFFFF)]
     packets += [packet(9, began + 4 * (0xFFFF + late), 960, ended=True)] * 3
     assert heard(packets) == "9"
+    assert heard([*packets[:69], packet(9, began, 0xFFFF, ended=True), packet(9, began + 0xFFFF, 1, ended=True)]) == "9"
     # The next one may begin where a segment would: it says by its marker, or by the end before it, that it does not.
     assert heard([*packets[:69], packet(9, began + 0xFFFF, 960, marker=True)]) == "99"
     assert heard([*press(9, began), packet(9, began + 0xFFFF, 960)]) == "99"

@@ -20,7 +20,7 @@ _MOST_EVENTS = 4  # in one packet
 _KNOWN = 16  # presses, that what comes late is compared with
 _LONGEST = 0xFFFF  # of what one timestamp can tell
 # A longer press goes on under another timestamp. RFC 4733 (section 2.5.1.3) wants it right behind the first; libwebrtc
-# takes that of the packet in which it notices.
+# takes that of the packet in which it notices, and may say of both parts that they have ended.
 _SLACK = 0x1000
 _PER_S, _AT_ONCE = 20.0, 16.0  # presses: a key and the pause after it take 80 ms and more (ITU-T Q.24)
 
@@ -49,21 +49,22 @@ class Keypad:
         malformed."""
         timestamp, marker = packet.timestamp, packet.marker
         for code, ended, duration in events(packet.payload) or ():
-            if self._begins(timestamp, code, ended, marker) and code < len(DIGITS) and self._allows(now):
+            over = ended and duration < _LONGEST
+            if self._begins(timestamp, code, over, marker) and code < len(DIGITS) and self._allows(now):
                 yield DIGITS[code]
             timestamp, marker = (timestamp + duration) & 0xFFFFFFFF, True
 
-    def _begins(self, timestamp: int, code: int, ended: bool, marker: bool) -> bool:
+    def _begins(self, timestamp: int, code: int, over: bool, marker: bool) -> bool:
         presses = self._presses
         known = presses.get(timestamp)
         if known is not None:
-            presses[timestamp] = known[0], known[1] or ended
+            presses[timestamp] = known[0], known[1] or over
             return False
         goes_on = not marker and any(
-            code == before and not over and _LONGEST <= (timestamp - began) & 0xFFFFFFFF <= _LONGEST + _SLACK
-            for began, (before, over) in presses.items()
+            code == before and not done and _LONGEST <= (timestamp - began) & 0xFFFFFFFF <= _LONGEST + _SLACK
+            for began, (before, done) in presses.items()
         )
-        presses[timestamp] = code, ended
+        presses[timestamp] = code, over
         if len(presses) > _KNOWN:
             del presses[next(iter(presses))]
         return not goes_on
