@@ -148,6 +148,7 @@ class Call:
             media.reception.finish(asyncio.get_running_loop().time())
             if self._error is None:
                 await _drain(media)
+                await media.ask()
         try:
             if self._placed is not None and self._placed.location is not None:
                 async with asyncio.timeout(line.timeout_s):
@@ -196,6 +197,7 @@ class Call:
             response_ms=conversation.response_ms,
             barge_in_ms=conversation.barge_in_ms,
             keys_told=media.keys_told,
+            told=media.told,
         )
 
     def _outcome(self) -> Outcome:

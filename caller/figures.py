@@ -26,7 +26,8 @@ class Spread(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Summary:
     """All calls together. ``setup`` maps each phase, and ``total``, ``channel_open`` and ``session_created``, to
-    the spread over the calls that got there; a Spread is None where nothing was measured."""
+    the spread over the calls that got there; a Spread is None where nothing was measured. ``server_heard`` and
+    ``server_made`` are frames as the server counts them."""
 
     calls: int
     ok: int
@@ -47,6 +48,8 @@ class Summary:
     packets_reordered: int
     packets_rejected: int
     caller_late_ms: float
+    server_heard: Counter[str]
+    server_made: Counter[str]
 
     @property
     def loss_percent(self) -> float | None:
@@ -93,6 +96,8 @@ def summarise(results: Sequence[Result], caller_late_ms: float = 0.0, *, recent:
         packets_reordered=sum(r.packets_reordered for r in results),
         packets_rejected=sum(r.packets_rejected for r in results),
         caller_late_ms=caller_late_ms,
+        server_heard=_counted(results, "heard"),
+        server_made=_counted(results, "made"),
     )
 
 
@@ -128,6 +133,7 @@ def as_json(url: str, summary: Summary, results: Sequence[Result]) -> dict[str, 
             },
         },
         "caller_late_ms": _rounded(summary.caller_late_ms),
+        "server": {"heard": dict(summary.server_heard), "made": dict(summary.server_made)},
         "per_call": [_call_json(result) for result in results],
     }
 
@@ -146,6 +152,7 @@ def _call_json(result: Result) -> dict[str, Any]:
         "round_trip_ms": _spread_json(spread(result.round_trip_ms)),
         "response_ms": _spread_json(spread(result.response_ms)),
         "barge_in_ms": _spread_json(spread(result.barge_in_ms)),
+        "server": result.told,
         "jitter_ms": _rounded(result.jitter_ms),
         "longest_gap_ms": _rounded(result.longest_gap_ms),
         "keys_told": result.keys_told,
@@ -162,6 +169,14 @@ def _call_json(result: Result) -> dict[str, Any]:
             "lost": result.frames_lost,
         },
     }
+
+
+def _counted(results: Sequence[Result], what: str) -> Counter[str]:
+    total = Counter[str]()
+    for result in results:
+        told = (result.told or {}).get(what)
+        total.update({str(k): n for k, n in told.items() if isinstance(n, int)} if isinstance(told, dict) else {})
+    return total
 
 
 def _spread_json(value: Spread | None) -> dict[str, float | None] | None:

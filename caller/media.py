@@ -25,6 +25,7 @@ __all__ = ["CHANNEL", "Media"]
 
 CHANNEL = "oai-events"
 _KEPT_EVENTS = 1000
+_PATIENCE_S = 1.0
 
 
 class Media:
@@ -60,6 +61,8 @@ class Media:
         self.dtls_datagrams = 0
         self.events: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
         self.keys_told = ""
+        self.told: dict[str, Any] | None = None
+        self._answered = asyncio.Event()
         self.channel_open_at: float | None = None
         self.session_created_at: float | None = None
 
@@ -128,6 +131,15 @@ class Media:
         """A client event on the data channel, which must be open."""
         assert self._channel is not None, "the server takes no data channel"
         self._channel.send(json.dumps(event))
+
+    async def ask(self) -> None:
+        """Asks the server how it saw the call's media: ``told``, where it is one that answers that within a second."""
+        if self._channel is None or self.channel_open_at is None or self.ended.is_set():
+            return
+        self._answered.clear()
+        self.send_event({"type": "firsthop.media.retrieve"})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._answered.wait(), _PATIENCE_S)
 
     async def close(self) -> None:
         """Says goodbye and ends; nothing is left behind."""
@@ -201,6 +213,10 @@ class Media:
         self.events.append(event)
         if self.session_created_at is None and event.get("type") == "session.created":
             self.session_created_at = self._loop.time()
+        if event.get("type") == "firsthop.media":
+            self.told = {key: value for key, value in event.items() if key not in ("type", "event_id")}
+        if event.get("type") in ("firsthop.media", "error"):
+            self._answered.set()
         if event.get("type") == "input_audio_buffer.dtmf_event_received":
             self.keys_told += str(event.get("event"))[:1]
 

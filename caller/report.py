@@ -113,6 +113,8 @@ def summary_table(summary: Summary, results: Sequence[Result]) -> RenderableType
         parts.append(Text(_audio(summary, over=True)))
     if any(result.keys_told for result in results):
         parts.append(Text("keys that the server told of: " + " ".join(result.keys_told or "-" for result in results)))
+    if summary.server_heard:
+        parts.append(Text(_server(summary)))
     verdict = f"{summary.ok} of {summary.calls} calls good"
     if summary.failed:
         verdict += f", {summary.failed} failed"
@@ -148,6 +150,11 @@ def _audio(summary: Summary, *, over: bool) -> str:
     if summary.packets_rejected:
         text += f"; {summary.packets_rejected} did not authenticate or were replays"
     return text
+
+
+def _server(summary: Summary) -> str:
+    heard = ", ".join(f"{count} {outcome}" for outcome, count in summary.server_heard.most_common())
+    return f"server: of our voice {heard}; of its own {summary.server_made['late']} frames late"
 
 
 def _figures(row: Spread | None) -> tuple[str, str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 __all__ = ["PHASES", "CallError", "Outcome", "Phase", "Result"]
 
@@ -36,7 +36,7 @@ class Result:
     """Times in milliseconds; ``channel_open_ms`` and ``session_created_ms`` since the POST began, None where it
     did not happen; ``keys_told`` are the pressed keys that the server told of. Samples of ``round_trip_ms`` are frames
     that came back, of ``response_ms`` turns answered, of ``barge_in_ms`` turns in which the agent was spoken over and
-    fell silent."""
+    fell silent. ``told`` is how the server saw its media, as its event ``firsthop.media`` has it."""
 
     number: int
     outcome: Outcome
@@ -57,6 +57,7 @@ class Result:
     packets_rejected: int = 0
     jitter_ms: float | None = None
     longest_gap_ms: float | None = None
+    told: dict[str, Any] | None = None
     keys_told: str = ""
     round_trip_ms: Sequence[float] = field(default=(), repr=False)
     response_ms: Sequence[float] = field(default=(), repr=False)

@@ -474,7 +474,11 @@ def test_summary_adds_up() -> None:
 
 def test_json_says_why_each_call_failed() -> None:
     results = [_result(1), Result(2, "failed", failed_phase="ice", error="no answer")]
+    told = {"heard": {"heard": 500, "fec": 2}, "made": {"on_time": 501, "late": 1}, "lost": 2}
+    results[0] = replace(results[0], told=told)
     shown = json.loads(json.dumps(figures.as_json("http://h", figures.summarise(results), results)))
+    assert shown["server"] == {"heard": told["heard"], "made": told["made"]}
+    assert shown["per_call"][0]["server"] == told
     assert shown["calls"] == {"placed": 2, "ok": 1, "failed": 1, "interrupted": 0}
     assert shown["setup_ms"]["dtls"] == {"samples": 1, "p50": 30, "p99": 30, "max": 30}
     assert shown["per_call"][0]["phases_ms"]["dtls"] == [30, 60]

@@ -103,6 +103,8 @@ def test_parrot_answers_when_the_caller_falls_silent(lab: Lab, appliance: Applia
     said = finish(start_call(lab.client, appliance, "--model", "parrot", "--duration", "8"))
     assert said["audio"]["response_ms"]["samples"] >= 1
     assert said["audio"]["barge_in_ms"]["samples"] >= 1
+    assert said["server"]["heard"]["heard"] > 300
+    assert said["server"]["made"]["on_time"] > 300
     assert said["audio"]["packets"]["lost"] == 0
 
 

@@ -668,3 +668,13 @@ def test_a_pressed_key_is_told_and_interrupts_nothing() -> None:
     assert event.pop("event_id")
     assert event == {"type": "input_audio_buffer.dtmf_event_received", "event": "#", "received_at": 1_700_000_000}
     assert scene.partner.told == [("dtmf", "#")]
+
+
+def test_who_asks_is_told_how_media_came_and_went() -> None:
+    scene = Scene()
+    scene.says("firsthop.media.retrieve")
+    (told,) = scene.take()
+    assert (told["type"], told["heard"]) == ("firsthop.media", {"heard": 0})
+    scene = Scene(media=False)
+    scene.says("firsthop.media.retrieve", event_id="mine")
+    assert scene.error()["event_id"] == "mine"

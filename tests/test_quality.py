@@ -28,6 +28,9 @@ def running() -> tuple[Quality, Clock]:
 def test_a_clock_on_time_changes_nothing() -> None:
     quality, clock = running()
     clock.run(5000, late_ms=3)
+    assert (quality.on_time, quality.late) == (5050, 0)
+    clock.run(2, late_ms=9)  # after so long, 3 ms late is on time
+    assert (quality.on_time, quality.late) == (5050, 2)
     assert quality.settings == Settings()
 
 

@@ -48,8 +48,8 @@ class Watchers:
 
 class Dialogue:
     """What an agent may do to a call, and what a conversation needs. ``voice`` is None where there is no media;
-    ``failed(why)`` is called when the agent did; ``record`` gets all events, where there is one. Making it makes the
-    agent, which may raise."""
+    ``failed(why)`` is called when the agent did; ``record`` gets all events, where there is one; ``media()`` says how
+    media has come and gone. Making it makes the agent, which may raise."""
 
     def __init__(
         self,
@@ -59,13 +59,14 @@ class Dialogue:
         watchers: Watchers,
         failed: Callable[[str], None],
         record: Record | None = None,
+        media: Callable[[], dict[str, Any]] = dict,
     ) -> None:
+        self.media_so_far = media
         self._record = record
         self._voice = voice
         self._watchers = watchers
         self.host: Host = host(kind, self, failed)
-        media = voice is not None
-        self.conversation = Conversation(config, self.host, self, rate_hz=kind.rate_hz, media=media)
+        self.conversation = Conversation(config, self.host, self, rate_hz=kind.rate_hz, media=voice is not None)
 
     def begin(self) -> None:
         """Tells the agent what the session asks for."""

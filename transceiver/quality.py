@@ -37,10 +37,11 @@ class Settings(NamedTuple):
 
 class Quality:
     """``settings`` after each ``tick`` of the call's clock and each ``reported`` loss. ``copies`` says whether the
-    caller can use them."""
+    caller can use them; ``late`` are the ticks that came more than 5 ms late, ``on_time`` the others."""
 
     def __init__(self, *, copies: bool) -> None:
         self.settings = Settings()
+        self.on_time = self.late = 0
         self._copies = copies
         self._frames = 0
         # The least that the clock was ahead of counted frames by, in this window and the one before.
@@ -64,7 +65,12 @@ class Quality:
             self._least, self._least_before = offset, self._least
         self._ticks += 1
         self._late += late > _LATE_S
-        self._calm = self._calm + 1 if late < _CALM_S else 0
+        if late < _CALM_S:
+            self.on_time += 1
+            self._calm += 1
+        else:
+            self.late += 1
+            self._calm = 0
         if self._late >= _LATE_TICKS:
             self._move(1)
         elif self._calm >= _UP_AFTER_TICKS:

@@ -156,6 +156,21 @@ class Session:
         heard = self._receiver.reception.ssrc
         return self._offer.ssrcs if heard is None else (heard,)
 
+    def media_so_far(self) -> dict[str, Any]:
+        """As JSON: the caller's frames by how they came, as ``counters.RX_FRAMES`` has them, and packets lost on the
+        way up; ours by whether they were made in time, and the share that the caller last said was lost. ``wait_ms``
+        is how long the jitter buffer waits, ``round_trip_ms`` is by RTCP, or None."""
+        reception, round_trip_s = self._receiver.reception, self._reports.round_trip_s
+        return {
+            "heard": dict(self._hearing.stats),
+            "lost": reception.lost,
+            "jitter_ms": round(reception.jitter_ms, 2),
+            "wait_ms": round(self._hearing.jitter.wait_ms, 1),
+            "made": {"on_time": self._quality.on_time, "late": self._quality.late},
+            "lost_share": self._reports.fraction_lost,
+            "round_trip_ms": None if round_trip_s is None else round(1000 * round_trip_s, 1),
+        }
+
     def dtls(self, datagram: bytes) -> None:
         """A DTLS datagram from a path that holds consent."""
         taken = self._backlog.put(self, partial(self._secure.feed, datagram))
@@ -214,7 +229,13 @@ class Session:
             rate_hz = self._agent_type.rate_hz if self._agent_type.hears == "pcm" else None
             self._record = self._records.open(call_id(self.ufrag), rate_hz)
         self._dialogue = Dialogue(
-            self.config, self._agent_type, self._voice, self.watchers, self._agent_failed, self._record
+            self.config,
+            self._agent_type,
+            self._voice,
+            self.watchers,
+            self._agent_failed,
+            self._record,
+            self.media_so_far,
         )
         self._dialogue.begin()
         if self.ended:

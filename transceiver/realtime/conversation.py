@@ -41,6 +41,9 @@ class Surroundings(Protocol):
     def play(self, pcm: bytes) -> None:
         """20 ms for the caller, now."""
 
+    def media_so_far(self) -> dict[str, Any]:
+        """How the call's media has come and gone so far; asked only where there is media."""
+
 
 class Partner(Protocol):
     """The agent, from here. No method raises, and all return at once."""
@@ -104,6 +107,7 @@ class Conversation:
             "conversation.item.delete": self._delete,
             "response.create": self._create_response,
             "response.cancel": self._cancel,
+            "firsthop.media.retrieve": self._tell_media,
         }
 
     # --- what drives it
@@ -310,6 +314,12 @@ class Conversation:
             why = f"Audio content of {entry.audio_ms} ms is already shorter than {event.audio_end_ms} ms."
             raise Refused(why, "invalid_value", "audio_end_ms")
         self._emit(entry.truncated(event.audio_end_ms))
+
+    def _tell_media(self, event: shapes.ClientEvent) -> None:
+        """Not OpenAI's: who does not ask is not told."""
+        if not self._media:
+            raise Refused("This session has no media.", "invalid_value", "type")
+        self._emit({"type": "firsthop.media", **self._around.media_so_far()})
 
     # --- responses
 

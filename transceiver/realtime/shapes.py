@@ -79,6 +79,7 @@ _EVENTS: dict[str, type[ClientEvent]] = {
     "conversation.item.delete": ItemNamed,
     "response.create": ResponseCreate,
     "response.cancel": ResponseCancel,
+    "firsthop.media.retrieve": ClientEvent,
 }
 
 
