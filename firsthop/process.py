@@ -50,8 +50,8 @@ def call_itself(name: str) -> None:
 
 
 def go_first() -> None:
-    """Has this process run before others that want its core (nice -10), where that is allowed. The kernel's thread that
-    brings datagrams is one of these: under a flood it would go on bringing what nobody has time to read."""
+    """Has this process run before others that want its core (nice -10), where that is allowed. One of a worker's others
+    is the kernel's thread that brings datagrams: under a flood it would go on bringing what nobody has time to read."""
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)
 

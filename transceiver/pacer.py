@@ -93,17 +93,19 @@ class Pacer:
             skipped = int(late / FRAME_S) * _SLOTS
             self._step += skipped
             self.frames["skipped"] += skipped // _SLOTS * sum(map(len, self._slots))
-        while (due := self._origin + self._step * _SLOT_S) <= now:
-            slot = self._slots[self._step % _SLOTS]
-            self._step += 1
-            if slot:
-                self.worst_late_ms = max(self.worst_late_ms, (now - due) * 1000)
-                ticks = tuple(slot)
-                for tick in ticks:
-                    self._call(tick)
-                now = loop.time()
-                self.frames["on_time" if now - due <= _LATE_S else "late"] += len(ticks)
-                self._lag.add(round(1e9 * (now - due)))
+        due = self._origin + self._step * _SLOT_S
+        slot = self._slots[self._step % _SLOTS]
+        self._step += 1
+        if slot:
+            self.worst_late_ms = max(self.worst_late_ms, (now - due) * 1000)
+            ticks = tuple(slot)
+            for tick in ticks:
+                self._call(tick)
+            now = loop.time()
+            self.frames["on_time" if now - due <= _LATE_S else "late"] += len(ticks)
+            self._lag.add(round(1e9 * (now - due)))
+        # One slot in a turn of the loop, also when the next is due already: a process that has too much to do would
+        # otherwise never again read what comes.
         if not any(self._slots):
             self._timer = None
             return

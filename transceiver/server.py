@@ -21,6 +21,7 @@ from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
 from firsthop.following import follow, ufrag_keys
 from firsthop.notify import notify
+from firsthop.process import go_first
 from transceiver import agents, counters, sdp, turns
 from transceiver.backlog import Backlog
 from transceiver.dtls import Certificate, check_aiortc
@@ -359,6 +360,7 @@ def _load_agents(log: Any) -> None:
 def run(config: Config) -> None:
     """Runs until SIGTERM. Raises ConfigError or KeyFileError with one line for what stands in the way."""
     logs.configure(config.log.level, config.log.format, process="transceiver", id=config.transceiver.id)
+    go_first()
     try:
         check_aiortc()
     except RuntimeError as e:
