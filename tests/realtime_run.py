@@ -27,6 +27,7 @@ class Partner:
     """Writes down what it is told, and answers when the test says so."""
 
     responds = True
+    wants_turns = True
     listens = False
     yields_after_ms = 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from realtime_run import QUIET, Scene, every_client_event, loud
+from realtime_run import QUIET, Partner, Scene, every_client_event, loud
 
 MESSAGE = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}
 VAD = "session.audio.input.turn_detection"
@@ -678,3 +678,24 @@ def test_who_asks_is_told_how_media_came_and_went() -> None:
     scene = Scene(media=False)
     scene.says("firsthop.media.retrieve", event_id="mine")
     assert scene.error()["event_id"] == "mine"
+
+
+def test_the_newest_turn_is_kept_whole_and_of_older_ones_ten_seconds() -> None:
+    scene = Scene()
+    for _ in range(12):
+        scene.turn()
+        if scene.partner.makings:
+            scene.partner.makings[-1].done()
+    kept_s = [len(item.pcm) / 48000 for item in scene.partner.items]
+    assert kept_s[-1] > 1
+    assert 8 < sum(kept_s[:-1]) <= 10
+    assert kept_s[0] == 0
+
+
+def test_who_wants_no_turns_costs_no_memory_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Partner, "wants_turns", False)
+    scene = Scene()
+    scene.hear(5000)
+    scene.hear(1000, QUIET)
+    assert "input_audio_buffer.committed" in scene.types()
+    assert len(scene.partner.items[0].pcm) / 48 <= 400  # ms

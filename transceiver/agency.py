@@ -162,6 +162,7 @@ class Host:
 
     def __init__(self, kind: type[Base], line: Line, failed: Failed) -> None:
         self.responds = kind.respond is not Base.respond
+        self.wants_turns = self.responds or kind.committed is not Base.committed
         self.listens = kind.event is not Base.event
         self.yields_after_ms = kind.yields_after_ms
         self._kind = kind

@@ -49,6 +49,7 @@ class Partner(Protocol):
     """The agent, from here. No method raises, and all return at once."""
 
     responds: bool  # whether it makes responses
+    wants_turns: bool  # whether it cares for what was said in a turn, once that is over
     listens: bool  # whether it cares for events that the protocol does not know
     yields_after_ms: int
 
@@ -74,7 +75,7 @@ class Conversation:
         self._rate_hz = rate_hz
         self._frame_bytes = rate_hz // 50 * 2
         self._media = media
-        self._listening = Listening(rate_hz, config.turn_detection)
+        self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns)
         self._items = Items(rate_hz, self._samples)
         self._reader = Reader(config.input_format, rate_hz)
         self._speaking = Speaking(

@@ -13,7 +13,7 @@ from transceiver.realtime.config import Refused
 __all__ = ["Entry", "Items", "new_id", "spoken"]
 
 _MOST = 1000
-_MOST_PCM_S = 180  # of the user's speech, in all items: an agent that wants more keeps it
+_MOST_PCM_S = 10  # of the user's speech beside the newest turn: an agent that wants more keeps it
 _MOST_SAID = 16 << 20  # characters of text and pictures
 _SHOWN_IMAGE_BYTES = 32 << 10  # more is not sent back: it came from there, and fits no message of most clients
 
@@ -135,12 +135,14 @@ class Items:
         """What a conversation keeps is bounded: old speech is forgotten, and then old items."""
         while len(self._order) > _MOST:
             self.remove(self._order[0])
-        pcm = said = 0
+        newest, pcm, said = True, 0, 0
         for id_ in tuple(reversed(self._order)):
             item = self._entries[id_].item
-            pcm += len(item.pcm)
-            if pcm > self._most_pcm_bytes:
-                item.pcm = b""
+            if item.pcm and not newest:
+                pcm += len(item.pcm)
+                if pcm > self._most_pcm_bytes:
+                    item.pcm = b""
+            newest = newest and not item.pcm
             said += len(item.text) + len(item.arguments) + sum(map(len, item.images))
             if said > _MOST_SAID and id_ != self._order[-1]:
                 self.remove(id_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
 import numpy as np
 
@@ -12,24 +13,26 @@ from transceiver.turns import ONSET_MS, Detector, detector
 __all__ = ["Listening"]
 
 FRAME_MS = 20
-_LONGEST_MS = 180_000  # of a turn; of a longer one the end is kept
+_LONGEST_MS = 60_000  # of a turn; of a longer one the end is kept
 # What semantic_vad waits for: at least, where the speech sounds finished, and at most.
 _WAITS_MS = {"high": (400, 2000), "medium": (600, 4000), "auto": (600, 4000), "low": (900, 8000)}
 _END_FRAMES = 12  # of voice, whose loudness tells how it ended
 
 
 class Listening:
-    """Frames of 20 ms in, mono PCM16 of ``rate_hz``; edges of turns out. Times are ms of audio since the beginning."""
+    """Frames of 20 ms in, mono PCM16 of ``rate_hz``; edges of turns out. Times are ms of audio since the beginning.
+    Where nobody ``wants`` what was said in a turn, it is not kept."""
 
-    def __init__(self, rate_hz: int, turns: TurnDetection | None) -> None:
+    def __init__(self, rate_hz: int, turns: TurnDetection | None, *, wants: bool = True) -> None:
         self.position_ms = 0
         self.voiced_ms = 0  # of the turn that is being spoken
         self._rate_hz = rate_hz
         self._bytes_ms = 2 * rate_hz // 1000
         self._frames: deque[bytes] = deque(maxlen=_LONGEST_MS // FRAME_MS)
         self._part = b""
-        self._loudness: list[float] = []
+        self._loudness: deque[float] = deque(maxlen=_LONGEST_MS // FRAME_MS)
         self._turns = turns
+        self._wants = wants
         self._detector = self._made()
 
     def configure(self, turns: TurnDetection | None) -> None:
@@ -77,7 +80,7 @@ class Listening:
                 self._loudness.append(float(np.sqrt(samples @ samples / max(len(samples), 1))))
         if edge == "started":
             self._loudness.clear()
-        elif not edge and not self._detector.speaking:
+        elif not edge and not (self._detector.speaking and self._wants):
             padding_ms = turns.prefix_padding_ms if isinstance(turns, ServerVad) else 300
             while len(self._frames) * FRAME_MS > padding_ms + ONSET_MS:
                 self._frames.popleft()
@@ -110,6 +113,6 @@ class Listening:
         if len(self._loudness) < 2 * _END_FRAMES:
             return least
         usual = sum(self._loudness) / len(self._loudness)
-        end = sum(self._loudness[-_END_FRAMES:]) / _END_FRAMES
+        end = sum(islice(reversed(self._loudness), _END_FRAMES)) / _END_FRAMES
         unfinished = min(max((end / max(usual, 1.0) - 1.0) / 0.5, 0.0), 1.0)
         return round(least + (most - least) * unfinished)
