@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from firsthop.errors import ConfigError
 
-__all__ = ["call_itself", "cpus", "drop_capabilities", "end_with", "go_first"]
+__all__ = ["call_itself", "cpus", "drop_capabilities", "end_with", "go_first", "step_back"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_NAME = 15
@@ -54,6 +54,12 @@ def go_first() -> None:
     is the kernel's thread that brings datagrams: under a flood it would go on bringing what nobody has time to read."""
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)
+
+
+def step_back() -> None:
+    """Has this thread, and the processes that it starts, run as others do (nice 0) though its process goes first."""
+    if os.getpriority(os.PRIO_PROCESS, 0) < 0:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
 
 
 def end_with(lifeline: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -134,6 +135,26 @@ async def test_a_thread_answers_on_the_loop() -> None:
         assert Thinker.last.thread != threading.get_ident()
         assert Thinker.last.happened == ["started", "heard"]
         assert failed == []
+
+
+@pytest.mark.needs_root
+async def test_a_thread_and_its_programs_do_not_go_before_media() -> None:
+    seen: list[str] = []
+
+    class Starter(Thinker):
+        async def speech_started(self) -> None:  # type: ignore[override]
+            process = await asyncio.create_subprocess_exec("nice", stdout=-1)
+            seen.append((await process.communicate())[0].decode().strip())
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, -10)
+    try:
+        async with an_agent(Starter) as (agent, _, failed):
+            agent.speech_started()
+            await eventually(lambda: seen or failed)
+        assert (seen, failed) == (["0"], [])
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 async def test_a_coroutine_makes_a_response() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from firsthop import logs
+from firsthop.process import step_back
 from transceiver.agents import Base, Item, Line, Response, Settings
 from transceiver.realtime.response import Making
 
@@ -317,6 +318,7 @@ class ThreadHost(Host):
     def _run(self) -> None:
         loop = self._loop
         asyncio.set_event_loop(loop)
+        step_back()
         try:
             self._agent = self._kind(self._line)
             self._busy_since = None
