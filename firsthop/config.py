@@ -215,7 +215,7 @@ class Transceiver(_Section):
     )
     agent: str = Field("parrot", description="who answers a call that names no model")
     vad: Literal["webrtc", "silero"] = Field(
-        "webrtc", description="who tells speech from noise; silero is right more often and costs ten times as much"
+        "webrtc", description="who tells speech from noise; silero is right more often and costs twenty times as much"
     )
     transcripts: Path | None = Field(
         None, description="folder for the events of each call, as JSON Lines; empty: none are kept"

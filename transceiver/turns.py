@@ -1,7 +1,7 @@
 """When the caller speaks: voice activity made into turns. Pure: 20 ms frames in, edges out.
 
 ``Detector`` is all that others know of it, and ``detector`` makes the one that is configured: this, or that of
-``transceiver/silero.py``, which is right more often in noise and costs ten times as much.
+``transceiver/silero.py``, which is right more often in noise and costs twenty times as much.
 
 The detector is WebRTC's (``webrtcvad``), which looks at 8 kHz whatever it is given, so the samples of a higher rate are
 averaged into those first.
