@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 from lab.appliance import Appliance
@@ -41,3 +42,10 @@ def core_of(appliance: Appliance, call_id: str) -> int:
     route = ufrag.open_sealed(sealed, cluster.ufrag)
     assert route is not None
     return cores()[route.slot % len(cores())]
+
+
+def sessions_of(appliance: Appliance, process: str) -> int | None:
+    """How many calls a transceiver process has; None where it does not say so yet."""
+    with suppress(OSError):
+        return int(appliance.metrics(process)[("firsthop_transceiver_sessions",)])
+    return None

@@ -71,16 +71,21 @@ async def test_every_agent_takes_everything_that_a_call_brings(name: str) -> Non
     found = agents.find(name)
     assert found is not None
     agent = found(Line())
-    agent.heard(frame(1), False)
-    agent.heard_opus(b"\xf8\xff\xfe", 0xFFFFFFFF, True)
-    agent.speech_stopped()
-    agent.speech_started()
-    agent.speech_started()
-    agent.event({"type": "response.create"})
-    agent.event({"type": ""})
-    closing: Any = agent.close()  # type: ignore[func-returns-value]
-    if inspect.isawaitable(closing):
-        await closing
+    brought: list[tuple[str, tuple[Any, ...]]] = [
+        ("heard", (frame(1), False)),
+        ("heard_opus", (b"\xf8\xff\xfe", 0xFFFFFFFF, True)),
+        ("speech_stopped", ()),
+        ("speech_started", ()),
+        ("speech_started", ()),
+        ("dtmf", ("#",)),
+        ("event", ({"type": "response.create"},)),
+        ("event", ({"type": ""},)),
+        ("close", ()),
+    ]
+    for method, arguments in brought:
+        result = getattr(agent, method)(*arguments)
+        if inspect.isawaitable(result):
+            await result
 
 
 def test_the_base_hears_and_says_nothing() -> None:

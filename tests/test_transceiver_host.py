@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from observing import sessions_of
 from test_calls import finish, start_call
 from waiting import until
 
@@ -16,8 +17,6 @@ from firsthop import config
 from firsthop.errors import ConfigError
 from lab.appliance import Appliance
 from lab.network import Lab
-
-SESSIONS = ("firsthop_transceiver_sessions",)
 
 
 @pytest.fixture
@@ -28,8 +27,8 @@ def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
         yield appliance
 
 
-def sessions(house: Appliance) -> list[int]:
-    return [int(house.metrics(f"media-{i}")[SESSIONS]) for i in (1, 2)]
+def sessions(house: Appliance) -> list[int | None]:
+    return [sessions_of(house, f"media-{i}") for i in (1, 2)]
 
 
 def processes(house: Appliance) -> dict[str, int]:
@@ -47,7 +46,7 @@ def test_calls_spread_over_the_processes_and_one_that_dies_takes_only_its_own_wi
     until(lambda: sessions(house) == [3, 3])
     house.children()["media-1"].send_signal(signal.SIGKILL)
     # The spare takes its place and its id, and answers calls.
-    until(lambda: "media-1" in house.children() and house.metrics("media-1")[SESSIONS] == 0)
+    until(lambda: "media-1" in house.children() and sessions_of(house, "media-1") == 0)
     said = finish(calls, expect=1)
     assert (said["calls"]["ok"], said["calls"]["interrupted"] + said["calls"]["failed"]) == (3, 3)
     whole = [call for call in said["per_call"] if call["outcome"] == "ok"]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from observing import sessions_of
 from test_calls import finish, start_call
 from waiting import until
 
 from lab.appliance import Appliance, Loopback
-
-SESSIONS = ("firsthop_transceiver_sessions",)
 
 
 @pytest.fixture
@@ -38,12 +36,6 @@ def call(house: Appliance, seconds: int) -> subprocess.Popen[bytes]:
     return start_call(Loopback(), house, "--model", "realtime", "--duration", str(seconds))
 
 
-def in_a_session(upstream: Appliance) -> bool:
-    with suppress(OSError):  # it starts
-        return upstream.metrics("transceiver").get(SESSIONS) == 1
-    return False
-
-
 def test_an_upstream_answers_and_is_interrupted(house: Appliance) -> None:
     audio = finish(call(house, 9))["audio"]
     assert audio["response_ms"]["samples"] >= 1
@@ -55,13 +47,13 @@ def test_an_upstream_that_is_killed_costs_no_call(
     house: Appliance, upstream: Appliance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     talking = call(house, 20)
-    until(lambda: in_a_session(upstream))
+    until(lambda: sessions_of(upstream, "transceiver") == 1)
     upstream.processes["transceiver"].kill()
     upstream.processes["transceiver"].wait()
     monkeypatch.delenv("FIRSTHOP_TRANSCEIVER__METRICS")
     upstream.start("transceiver")
     # The call goes on, and its agent finds the model server again.
-    until(lambda: in_a_session(upstream))
+    until(lambda: sessions_of(upstream, "transceiver") == 1)
     audio = finish(talking)["audio"]
     assert audio["response_ms"]["samples"] >= 1
     assert audio["packets"]["lost"] == 0
