@@ -106,27 +106,24 @@ def test_messages_keep_their_order(ends: Ends, endpoint: str) -> None:
     assert [received(router)[1] for _ in range(501)] == [b"first", *(str(i).encode() for i in range(500))]
 
 
-def intruders(ends: Ends, endpoint: str) -> list[Socket]:
+def intruders(ends: Ends) -> list[Socket]:
     """Those who do not have the key file: other keys, no keys, and only a guess at the server's."""
-    other = ends.dealer(endpoint, b"edge/worker-0", OTHERS)
-    bare = ends.bare()
-    guess = ends.bare()
-    guess.curve_serverkey = zmq.curve_keypair()[0]
-    guess.curve_publickey, guess.curve_secretkey = zmq.curve_keypair()
-    plain = ends.bare()
+    other, bare, guess, plain = (ends.bare() for _ in range(4))
+    for stranger, server in ((other, OTHERS.curve_server()[0]), (guess, zmq.curve_keypair()[0])):
+        stranger.curve_serverkey = server
+        stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
     plain.plain_username, plain.plain_password = b"edge", b"edge"
-    for stranger in (bare, guess, plain):
-        stranger.connect(endpoint)
     return [other, bare, guess, plain]
 
 
 def test_without_the_key_file_no_message_gets_through(ends: Ends) -> None:
     router = ends.router("tcp://127.0.0.1:*")
-    strangers = intruders(ends, bound(router))
-    # Each is refused by the transceiver before any of its messages is looked at.
+    strangers = intruders(ends)
+    # Each is refused by the transceiver before any of its messages is looked at: once, so somebody has to listen first.
     events = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
     monitors = [ends.keep(stranger.get_monitor_socket(events)) for stranger in strangers]
     for stranger in strangers:
+        stranger.connect(bound(router))
         sends(stranger, HELLO)()
     for monitor in monitors:
         assert monitor.poll(30_000)
