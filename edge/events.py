@@ -31,7 +31,7 @@ class Events:
         self._feeds: dict[str, list[Feed]] = {}
         self._at: dict[str, int] = {}
         self._links = Transceivers(
-            peers, name, keys, dealer=link.event_dealer, unasked=self._unasked, late=self._late, gone=self._gone
+            peers, name, keys, dealer=link.event_dealer, unasked=self._unasked, late=self._late, gone=self.lost
         )
         self._ends: set[asyncio.Task[None]] = set()
 
@@ -84,8 +84,10 @@ class Events:
             await _quietly(self._links.tell(transceiver, "session.unwatch", ufrag=ufrag))
 
     def lost(self, transceiver: int) -> None:
-        """That transceiver does not answer: whoever listens to a session of its is told that it is gone."""
-        self._gone(transceiver)
+        """That transceiver is gone, or hangs: whoever listens to a session of its is told."""
+        for ufrag in [ufrag for ufrag, at in self._at.items() if at == transceiver]:
+            for feed in self._feeds[ufrag]:
+                feed.end(_GONE)
 
     def end_all(self, ending: Ending) -> None:
         """Cuts every feed off."""
@@ -131,11 +133,6 @@ class Events:
             task = asyncio.create_task(_quietly(asking))
             self._ends.add(task)
             task.add_done_callback(self._ends.discard)
-
-    def _gone(self, transceiver: int) -> None:
-        for ufrag in [ufrag for ufrag, at in self._at.items() if at == transceiver]:
-            for feed in self._feeds[ufrag]:
-                feed.end(_GONE)
 
 
 async def _quietly(asking: Coroutine[Any, Any, Any]) -> None:
