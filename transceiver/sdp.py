@@ -48,8 +48,8 @@ class Section:
 class Offer:
     """What a session needs of the client's SDP. ``fingerprints`` are (algorithm, value); ``codec`` is as in rtpmap,
     ``copies`` says whether the client uses in-band FEC; ``red_payload_type`` and ``transport_cc_id`` (of the header
-    extension) are None where not offered; ``keys`` are
-    payload types of telephone-events with their clock rates in Hz."""
+    extension) are None where not offered; ``keys`` are payload types of telephone-events with their clock rates in
+    Hz."""
 
     sections: tuple[Section, ...]
     ice_ufrag: str

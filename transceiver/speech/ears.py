@@ -20,12 +20,12 @@ import numpy as np
 
 from transceiver.speech.tasks import Failure
 
-__all__ = ["Ears"]
+__all__ = ["Ears", "Hearing"]
 
 _LONGEST = 24000 * 2 * 30  # the last 30 s of a turn
 _PATIENCE_S = 60.0
 _RATE_HZ = 16000
-# espeak-ng's voices: what was a phrase is above it, other English sentences stay below 0.38.
+# espeak-ng's voices: most phrases are above it, and other English sentences stayed below 0.38.
 _ALIKE = 0.4
 _ROOM_SAMPLES = 7200  # 0.3 s before and after
 _ROOM_RMS = 30  # of 32768: -61 dBFS
@@ -87,7 +87,7 @@ class Ears:
             await process.wait()
 
 
-class _Hearing:
+class Hearing:
     """Two decoders: one for the phrases that the brain knows, few and so heard well, and one for everything else."""
 
     def __init__(self) -> None:
@@ -103,6 +103,10 @@ class _Hearing:
         narrow = _narrow(pcm)
         known, said = _heard(self._known, narrow), _heard(self._any, narrow)
         return known if _alikeness(self._phones(known), self._phones(said)) >= _ALIKE else said
+
+    def anything(self, pcm: bytes) -> str:
+        """The same by the general decoder alone."""
+        return _heard(self._any, _narrow(pcm))
 
     def _phones(self, text: str) -> list[str]:
         return [phone for word in text.split() for phone in (self._any.lookup_word(word) or "").split()]
@@ -141,7 +145,7 @@ def _alikeness(one: list[str], other: list[str]) -> float:
 
 
 def _serve() -> None:
-    hearing = _Hearing()
+    hearing = Hearing()
     source = sys.stdin.buffer
     while len(head := source.read(4)) == 4:
         pcm = source.read(struct.unpack("<I", head)[0])
