@@ -30,6 +30,7 @@ from transceiver.voice import Voice
 from wire import address, frames, stun, ufrag
 
 KEYS = {1: bytes(16)}
+FINGERPRINT = ":".join(["AB"] * 32)
 PASSWORD = b"a password of the right length"
 SEALED = ufrag.seal(7, 1, KEYS[1])
 Target = Callable[[bytes], object]
@@ -76,13 +77,13 @@ def read_frame(data: bytes) -> None:
 def read_offer(data: bytes) -> None:
     with suppress(sdp.OfferError):
         offer = sdp.parse(data.decode(errors="replace"))
-        sdp.answer(offer, ufrag=SEALED, password="p", fingerprint="AB:CD", host="192.0.2.1", port=3478, ssrc=1)
+        sdp.answer(offer, ufrag=SEALED, password="p", fingerprint=FINGERPRINT, host="192.0.2.1", port=3478, ssrc=1)
 
 
 def make_media_reader() -> Target:
     hearing = Hearing(OPUS, 24000, lambda pcm: False)
     offer = replace(
-        sdp.parse(Offer("AB:CD").sdp()), red_payload_type=63, nack=True, transport_cc_id=3, keys=((110, 48000),)
+        sdp.parse(Offer(FINGERPRINT).sdp()), red_payload_type=63, nack=True, transport_cc_id=3, keys=((110, 48000),)
     )
     receiver = Receiver(offer, hearing)
     clock = [0.0]
@@ -152,7 +153,7 @@ def seeds() -> dict[str, tuple[Target, list[bytes]]]:
     return {
         "stun": (read_stun, [check]),
         "frames": (read_frame, [batch, control]),
-        "offer": (read_offer, [Offer("AB:CD").sdp().encode()]),
+        "offer": (read_offer, [Offer(FINGERPRINT).sdp().encode()]),
         "media": (make_media_reader(), packets),
         "report": (make_report_reader(), [report, nack.pack(2, 1, [5, 6, 40])]),
         "event": (make_event_reader(), events),

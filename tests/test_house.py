@@ -26,11 +26,15 @@ PURE += [
     f"transceiver/{name}.py"
     for name in (
         "delay",
+        "description",
         "dtmf",
+        "fingerprints",
         "history",
         "ice",
         "jitter",
         "nack",
+        "offer",
+        "payload_formats",
         "reception",
         "red",
         "rtp",

@@ -19,7 +19,7 @@ from transceiver.opus import SILENCE
 from transceiver.receiver import Receiver
 from transceiver.rtp import Packet
 
-OFFER = replace(sdp.parse(CallersOffer("AB:CD").sdp()), nack=True, red_payload_type=63, transport_cc_id=3)
+OFFER = replace(sdp.parse(CallersOffer(":".join(["AB"] * 32)).sdp()), nack=True, red_payload_type=63, transport_cc_id=3)
 PAUSE = SILENCE[:1]
 
 

@@ -696,7 +696,7 @@ async def test_a_hang_up_at_the_end_of_the_handshake_leaves_no_stream_behind(mon
             pass
 
     session = Session(
-        sdp.parse(Offer("AB:CD").sdp()),
+        sdp.parse(Offer(":".join(["AB"] * 32)).sdp()),
         ufrag.seal(1, 1, bytes(16)),
         ("echo", echo.Agent),
         outbound=Nowhere(),
