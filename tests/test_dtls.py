@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 from aiortc import RTCDataChannel, RTCDtlsTransport
 from aiortc.rtcdatachannel import RTCDataChannelParameters
 
-from transceiver import dtls, rtp
+from transceiver import dtls, fingerprints, rtp
 from transceiver.dtls import Certificate, DtlsError, Pipe, SecureTransport, check_aiortc
 
 DEADLINE_S = 30
@@ -19,8 +19,8 @@ DEADLINE_S = 30
 class Pair:
     """A DTLS client and a server. ``carries(sender, datagram)`` decides what arrives; ``sent`` is all that left."""
 
-    def __init__(self) -> None:
-        self.certificates = [Certificate.generateCertificate(), Certificate.generateCertificate()]
+    def __init__(self, certificates: Sequence[Certificate] = ()) -> None:
+        self.certificates = list(certificates) or [Certificate.generateCertificate() for _ in range(2)]
         self.sent: list[tuple[int, bytes]] = []
         self.carries: Callable[[int, bytes], bool] = lambda sender, datagram: True
         self.ends = [
@@ -50,8 +50,8 @@ class Pair:
 
 
 @asynccontextmanager
-async def pair(*, connected: bool = True) -> AsyncIterator[Pair]:
-    made = Pair()
+async def pair(*certificates: Certificate, connected: bool = True) -> AsyncIterator[Pair]:
+    made = Pair(certificates)
     try:
         if connected:
             await made.connect()
@@ -106,15 +106,40 @@ async def test_a_certificate_that_the_sdp_did_not_promise_is_refused(liar: int) 
         await asyncio.gather(trusting, return_exceptions=True)
 
 
-async def test_one_wrong_fingerprint_among_right_ones_is_refused() -> None:
+async def refused_by_the_server(fingerprints: Sequence[tuple[str, str]], two: Pair) -> None:
+    """A handshake in which the server goes by these fingerprints, and refuses."""
+    async with asyncio.timeout(DEADLINE_S):
+        trusting = asyncio.ensure_future(two.ends[0].handshake(two.fingerprint_of(1)))
+        with pytest.raises(DtlsError):
+            await two.ends[1].handshake(fingerprints)
+    await two.ends[0].close()
+    await asyncio.gather(trusting, return_exceptions=True)
+
+
+async def test_one_right_fingerprint_among_those_of_its_hash_is_enough() -> None:
+    other = ("sha-256", Certificate.generateCertificate().fingerprint)
+    async with pair(connected=False) as two, asyncio.timeout(DEADLINE_S):
+        await asyncio.gather(
+            two.ends[0].handshake([other, *two.fingerprint_of(1)]),
+            two.ends[1].handshake([*two.fingerprint_of(0), other]),
+        )
+
+
+@pytest.mark.parametrize("weaker", ["sha-1", "sha-224", "sha-256", "sha-384"])
+async def test_a_weaker_hash_proves_nothing_where_a_stronger_one_is_wrong(weaker: str) -> None:
     async with pair(connected=False) as two:
-        other = ("sha-256", Certificate.generateCertificate().fingerprint)
-        async with asyncio.timeout(DEADLINE_S):
-            trusting = asyncio.ensure_future(two.ends[0].handshake(two.fingerprint_of(1)))
-            with pytest.raises(DtlsError):
-                await two.ends[1].handshake([*two.fingerprint_of(0), other])
-        await two.ends[0].close()
-        await asyncio.gather(trusting, return_exceptions=True)
+        wrong = ("sha-512", ":".join(["11"] * 64))
+        await refused_by_the_server([(weaker, fingerprints.of(two.certificates[0]._cert, weaker)), wrong], two)
+
+
+@pytest.mark.parametrize("algorithm", ["sha-1", "SHA-224", "Sha-256", "sha-384", "sha-512"])
+async def test_a_right_fingerprint_by_any_hash_is_enough(algorithm: str) -> None:
+    async with pair(connected=False) as two, asyncio.timeout(DEADLINE_S):
+        value = fingerprints.of(two.certificates[0]._cert, algorithm.lower())
+        weaker = [("sha-1", ":".join(["00"] * 20))] if algorithm != "sha-1" else []
+        await asyncio.gather(
+            two.ends[0].handshake(two.fingerprint_of(1)), two.ends[1].handshake([*weaker, (algorithm, value.lower())])
+        )
 
 
 async def test_a_fingerprint_of_an_unknown_algorithm_proves_nothing() -> None:

@@ -39,6 +39,7 @@ RX_DATAGRAMS = Tally(
         "rtp_malformed",
         "other_payload",
         "other_source",
+        "not_received",
         "overflow",
         "other",
     ),

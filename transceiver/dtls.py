@@ -19,15 +19,27 @@ from aiortc import RTCCertificate, RTCDataChannel, RTCDtlsTransport, RTCSctpTran
 from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters
 from aiortc.rtcdtlstransport import State as DtlsState
 from aiortc.rtcsctptransport import RTCSctpCapabilities
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from pylibsrtp import Error as SrtpError
+
+from transceiver import fingerprints as prints
+from transceiver import flights
+from transceiver.peer_keys import may_be_checked
 
 __all__ = ["MAX_RTP_BYTES", "Certificate", "DtlsError", "SecureTransport", "check_aiortc"]
 
 # OpenSSL waits 1 s before it sends a flight again; a lost datagram would cost that much of everybody's patience.
 RESEND_AFTER_S = (0.1, 0.2, 0.4)
 _DTLS_1_2 = 0xFEFD
+# Ours is an ECDSA certificate. The peer's may be RSA, as GStreamer's is, and some that pages ask for: where the peer is
+# the DTLS server, the suite has to allow it.
+_CIPHERS = ":".join(
+    f"ECDHE-{kind}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA")
+    for kind in ("ECDSA", "RSA")
+).encode()
 _QUEUE = 64
+_BIO_BYTES = 1 << 16
 MAX_RTP_BYTES = 1300  # pylibsrtp takes 1500 less its largest trailer of 144, and paths are often narrower
 
 
@@ -39,7 +51,10 @@ def check_aiortc() -> None:
     """Raises RuntimeError with one line if this aiortc lacks a private name that is used here."""
     names = {
         RTCCertificate: ("_create_ssl_context",),
-        RTCDtlsTransport: ("_set_role", "_recv_next", "_write_ssl", "_send_data", "_register_data_receiver"),
+        RTCDtlsTransport: (
+            *("_set_role", "_set_state", "_recv_next", "_write_ssl", "_send_data", "_register_data_receiver"),
+            "_validate_peer_identity",
+        ),
     }
     missing = [f"{cls.__name__}.{name}" for cls, private in names.items() for name in private if not hasattr(cls, name)]
     # An attribute of instances: the session opens the window of data channels further.
@@ -54,18 +69,48 @@ def check_aiortc() -> None:
 class Certificate(RTCCertificate):
     """A self-signed ECDSA P-256 certificate that speaks DTLS 1.2 and nothing else.
 
-    A newer OpenSSL would otherwise move to DTLS 1.3 by itself, whose flights do not fit one datagram here.
+    A newer OpenSSL would otherwise move to DTLS 1.3 by itself, which nobody has tried here.
     """
 
     def _create_ssl_context(self, *args: Any, **kwargs: Any) -> SSL.Context:
         context = super()._create_ssl_context(*args, **kwargs)
         context.set_max_proto_version(_DTLS_1_2)
+        context.set_cipher_list(_CIPHERS)
+        context.set_options(SSL.OP_NO_RENEGOTIATION)
+        # Who the peer is its fingerprint says, so its chain is worth no work: OpenSSL goes one certificate beyond.
+        context.set_verify_depth(0)
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _take)
         return context
 
     @property
     def fingerprint(self) -> str:
         """The SHA-256 fingerprint as SDP writes it (RFC 8122): ``AB:CD:...``."""
-        return str(next(f.value for f in self.getFingerprints() if f.algorithm == "sha-256"))
+        return prints.of(self._cert, "sha-256")
+
+
+def _take(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, verified: int) -> bool:
+    """Called for each certificate before its key is used: whatever is wrong with it, unless checking costs too much."""
+    return may_be_checked(certificate, depth)
+
+
+class _Transport(RTCDtlsTransport):
+    """aiortc's, whose flights may be longer than a datagram, and whose peer may have several certificates."""
+
+    async def _write_ssl(self) -> None:
+        assert self._ssl is not None
+        flight = b""
+        with contextlib.suppress(SSL.Error):  # it is empty
+            while True:
+                flight += self._ssl.bio_read(_BIO_BYTES)
+        for datagram in flights.datagrams(flight):
+            await self._transport._send(datagram)
+
+    def _validate_peer_identity(self, remoteParameters: RTCDtlsParameters) -> None:
+        assert self._ssl is not None
+        certificate = self._ssl.get_peer_certificate(as_cryptography=True)
+        promised = [(f.algorithm, f.value) for f in remoteParameters.fingerprints]
+        if certificate is None or not prints.is_promised(certificate, promised):
+            self._set_state(DtlsState.FAILED)
 
 
 class Pipe:
@@ -82,6 +127,9 @@ class Pipe:
 
     def feed(self, datagram: bytes) -> None:
         """A DTLS datagram from the peer. Past the bound it is dropped and counted, as a network would."""
+        if self._flight is not None and not flights.is_bearable(datagram):
+            self.overflowed += 1
+            return
         self._forget_flight()
         try:
             self._queue.put_nowait(datagram)
@@ -134,7 +182,7 @@ class SecureTransport:
 
     def __init__(self, send: Callable[[bytes], None], certificate: Certificate, *, client: bool) -> None:
         self._pipe = Pipe(send, controlling=not client)
-        self._dtls = RTCDtlsTransport(cast(Any, self._pipe), [certificate])
+        self._dtls = _Transport(cast(Any, self._pipe), [certificate])
         self._dtls._set_role("client" if client else "server")
         self._sctp: RTCSctpTransport | None = None
 

@@ -99,7 +99,7 @@ class Session:
         self._secure = SecureTransport(self._to_client, certificate, client=offer.dtls_client)
         codec = CODECS[offer.codec]
         self._history = History()
-        self._voice = Voice(offer.payload_type, self._send_rtp, codec, agent[1].rate_hz)
+        self._voice = Voice(offer.payload_type, self._send_rtp if offer.sends else None, codec, agent[1].rate_hz)
         self._quality = Quality(copies=offer.copies)
         self._hearing = Hearing(codec, agent[1].rate_hz, self._heard)
         passed = self._pass_on if self._agent_type.hears == "opus" else None
@@ -192,7 +192,9 @@ class Session:
     def media_if_authentic(self, datagram: bytes) -> bool:
         """Takes an SRTP datagram from whatever path; False, and neither counted nor looked at, unless it is ours."""
         plain = self._secure.unprotect(datagram) if self._secure.connected and self._dialogue is not None else None
-        if plain is not None:
+        if plain is not None and not self._offer.receives:
+            RX_DATAGRAMS["not_received"] += 1
+        elif plain is not None:
             self._hear(plain)
         return plain is not None
 

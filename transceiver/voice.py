@@ -1,7 +1,8 @@
 """What the caller hears: one outgoing RTP stream (RFC 3550, RFC 7587).
 
 Agents may hand over speech faster than real time: it waits here and leaves at 20 ms a frame. While there is none,
-silence is sent, so that the stream's clock runs on and the caller's receiver stays warm.
+silence is sent, so that the stream's clock runs on and the caller's receiver stays warm. Where the caller takes no
+media (RFC 3264 section 6.1), what is said takes its time all the same, and is not heard.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ _LONGEST_S = 60
 
 
 class Voice:
-    """Makes packets and hands each to ``send``; ``tick`` is called every 20 ms. ``rate_hz`` is that of what is said."""
+    """Makes packets and hands each to ``send``, or makes none where that is None; ``tick`` is called every 20 ms.
+    ``rate_hz`` is that of what is said."""
 
     def __init__(
-        self, payload_type: int, send: Callable[[bytes], None], codec: Codec = OPUS, rate_hz: int = RATE_HZ
+        self, payload_type: int, send: Callable[[bytes], None] | None, codec: Codec = OPUS, rate_hz: int = RATE_HZ
     ) -> None:
         self.settings = Settings()
         self.ssrc = secrets.randbits(32)
@@ -62,18 +64,17 @@ class Voice:
             size = self._frame_bytes
             pcm = bytes(self._waiting[:size]).ljust(size, b"\0")
             del self._waiting[:size]
-            if self._encoder is None:
-                self._encoder = self._codec.encoder(self._rate_hz, self.settings)
-            self._encoder = self._encoder.tuned(self.settings)
-            self._packet(self._encoder.encode(pcm), marker=not self._spoke)
+            if self._send is not None:
+                if self._encoder is None:
+                    self._encoder = self._codec.encoder(self._rate_hz, self.settings)
+                self._encoder = self._encoder.tuned(self.settings)
+                self._packet(self._encoder.encode(pcm), "sent", marker=not self._spoke)
             self._spoke = True
             self.said = pcm
-            TX_FRAMES["sent"] += 1
         else:
-            self._packet(self._codec.silence, marker=False)
+            self._packet(self._codec.silence, "silence", marker=False)
             self._spoke = False
             self.said = b""
-            TX_FRAMES["silence"] += 1
         self.timestamp = (self.timestamp + self._frame_ticks) & 0xFFFFFFFF
 
     def pass_on(self, payload: bytes, timestamp: int, marker: bool) -> None:
@@ -81,10 +82,12 @@ class Voice:
         if self._passed_offset is None:
             self._passed_offset = self.timestamp - timestamp
         self.timestamp = (timestamp + self._passed_offset) & 0xFFFFFFFF
-        self._packet(payload, marker)
-        TX_FRAMES["sent"] += 1
+        self._packet(payload, "sent", marker=marker)
 
-    def _packet(self, payload: bytes, marker: bool) -> None:
+    def _packet(self, payload: bytes, counted: str, *, marker: bool) -> None:
+        if self._send is None:
+            return
+        TX_FRAMES[counted] += 1
         packet = rtp.build(self._payload_type, marker, self._sequence, self.timestamp, self.ssrc, payload)
         self._sequence = (self._sequence + 1) & 0xFFFF
         self.packets += 1
