@@ -22,7 +22,7 @@ from caller.voice import generated
 from transceiver import rtp, sdp
 from transceiver.agents import Base, Line, echo, parrot
 from transceiver.backlog import Backlog
-from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS
+from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS, TX_FRAMES
 from transceiver.dtls import Certificate, SecureTransport
 from transceiver.ice import CONSENT_S, Path
 from transceiver.opus import SILENCE, Decoder, Encoder
@@ -405,6 +405,65 @@ async def test_red_is_heard_and_fills_gaps() -> None:
         await until(lambda: stats["heard"] == 2)
         assert stats["red"] == 1
         assert asked_for(call) == []
+
+
+# --- directions
+
+
+def offers(direction: str) -> Callable[[str], str]:
+    return lambda offer: offer.replace("a=sendrecv\r\n", f"a={direction}\r\n")
+
+
+@pytest.mark.parametrize("direction", ["sendonly", "inactive"])
+async def test_who_takes_no_media_is_sent_reports_and_no_rtp(direction: str) -> None:
+    async with a_call(amend=offers(direction)) as call:
+        before = Counter(TX_FRAMES)
+        Recorder.last.line.say(b"\x10\x27\xf0\xd8" * 240 * 5)
+        await until(lambda: call.reports)
+        assert call.rtp == []
+        assert not any(isinstance(p, RtcpSrPacket) for p in call.rtcp)  # it would say that something was sent
+        assert gained(before, TX_FRAMES) == {}
+        assert call.session._voice._waiting == b""  # said, in its time
+        assert not call.session.ended
+
+
+async def test_who_takes_no_media_is_echoed_nothing() -> None:
+    async with a_call(echo.Agent, amend=offers("sendonly")) as call:
+        for payload in voice(5):
+            call.speak(payload)
+        await until(lambda: call.reports)
+        assert call.rtp == []
+        assert not call.session.ended
+
+
+async def test_who_sends_only_is_heard() -> None:
+    async with a_call(amend=offers("sendonly")) as call:
+        for payload in voice(5):
+            call.speak(payload)
+        await until(lambda: ("heard", 960) in Recorder.last.happened)
+
+
+@pytest.mark.parametrize("direction", ["recvonly", "inactive"])
+async def test_who_said_that_nothing_comes_is_not_heard(direction: str) -> None:
+    async with a_call(amend=offers(direction)) as call:
+        before = Counter(RX_DATAGRAMS)
+        for payload in voice(5):
+            call.speak(payload)
+        assert gained(before, RX_DATAGRAMS) == {"not_received": 5}
+        await until(lambda: call.reports)
+        assert Recorder.last.happened == []
+        assert bool(call.rtp) is (direction == "recvonly")
+        assert not call.session.ended
+
+
+@pytest.mark.parametrize("direction", ["sendonly", "recvonly", "inactive"])
+async def test_events_pass_in_every_direction_of_media(direction: str) -> None:
+    async with a_call(parrot.Agent, amend=offers(direction)) as call:
+        await call.open_channel()
+        await until(lambda: [event["type"] for event in call.events] == ["session.created"])
+
+
+# --- other codecs
 
 
 class Narrow(Recorder):

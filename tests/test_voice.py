@@ -172,3 +172,17 @@ def test_packets_and_octets_are_counted_for_the_reports() -> None:
 
 def test_no_two_voices_have_the_same_ssrc() -> None:
     assert len({Ear().voice.ssrc for _ in range(200)}) == 200
+
+
+def test_what_nobody_takes_is_said_in_its_time_and_not_sent() -> None:
+    before = Counter(TX_FRAMES)
+    voice = Voice(111, None)
+    voice.say(tone(0.04))
+    voice.pass_on(SILENCE, 960, marker=False)
+    said = []
+    for _ in range(4):
+        voice.tick()
+        said.append(bool(voice.said))
+    assert said == [True, True, False, False]
+    assert (voice.packets, voice.octets) == (0, 0)
+    assert counted(before) == {}
