@@ -38,8 +38,8 @@ _MOST_SSRCS = 4
 _MOST_FINGERPRINTS = 16
 _ANSWERED = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
 # The profiles that RFC 8829 section 5.1.2 has treated alike; what protects the media is the fingerprint.
-_AUDIO = re.compile(r"(?:[!-~]+/)?RTP/S?AVPF?")
-_DATA = re.compile(r"(?:(?:UDP|TCP)/)?DTLS/SCTP")
+_AUDIO = re.compile(r"(?:[!-~]+/)?RTP/S?AVPF?", re.IGNORECASE)
+_DATA = re.compile(r"(?:(?:UDP|TCP)/)?DTLS/SCTP", re.IGNORECASE)
 # RFC 8839 section 5.4, and what libwebrtc takes besides from those who encode their secrets for URLs.
 _ICE_CHARACTERS = re.compile(r"[A-Za-z0-9+/=_#-]+")
 
