@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from OpenSSL import SSL, crypto
 from test_dtls import DEADLINE_S, Pair, audio, pair
 
-from transceiver import flights
+from transceiver import dtls, flights
 from transceiver.dtls import Certificate, DtlsError
 from transceiver.peer_keys import may_be_checked
 
@@ -133,6 +133,21 @@ async def test_a_chain_longer_than_a_datagram_passes_in_several(client: bool) ->
         assert sum(map(len, theirs)) > 3 * flights.LARGEST_DATAGRAM
         assert max(map(len, theirs)) <= flights.LARGEST_DATAGRAM
         assert all(end.connected for end in two.ends)
+
+
+@roles
+async def test_of_a_chain_no_more_than_the_first_issuer_is_looked_at(
+    client: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depths: set[int] = set()
+
+    def looked_at(certificate: crypto.X509, depth: int) -> bool:
+        depths.add(depth)
+        return may_be_checked(certificate, depth)
+
+    monkeypatch.setattr(dtls, "may_be_checked", looked_at)
+    async with met(chained(), client=client):
+        assert depths == {0, 1}
 
 
 @roles
