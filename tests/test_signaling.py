@@ -145,7 +145,7 @@ async def test_another_content_type_is_415(edge: RealEdge, content_type: str) ->
     [
         (b"", "v=0"),
         (b"{}", "v=0"),
-        (b"v=0\r\nm=nonsense", "malformed"),
+        (b"v=0\r\nm=nonsense", "m=nonsense is not a media line"),
         (b"\xff\xfe", "UTF-8"),
         (b"v=0\r\ns=-\r\nt=0 0\r\n", "m=audio"),
         (offer().replace("opus", "G722").encode(), "opus/48000/2"),
