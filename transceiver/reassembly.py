@@ -83,20 +83,22 @@ class _Stream:
 
 
 class Reassembly:
-    """What came of one association. ``last_tsn`` is the peer's initial TSN less one; messages of more than
-    ``most_bytes`` are a violation, ``window_bytes`` (more than that) are held: one message and what is early."""
+    """What came of one association. ``last_tsn`` is the peer's initial TSN less one. Messages of more than
+    ``most_bytes`` are a violation, and ``early_bytes`` may come before what is missing: the sum is all that is held."""
 
-    def __init__(self, last_tsn: int, *, most_bytes: int, window_bytes: int) -> None:
+    def __init__(self, last_tsn: int, *, most_bytes: int, early_bytes: int) -> None:
         self.initial_tsn = (last_tsn + 1) % _SPACE
         self._last = last_tsn  # grows past 32 bits
         self._most_bytes = most_bytes
-        self._window_bytes = window_bytes
+        self._early_bytes = early_bytes
         self._starts: list[int] = []  # of blocks of early TSNs
         self._ends: list[int] = []
+        self._sizes: list[int] = []  # in bytes
+        self._early = 0  # their sum
         self._by_start: dict[int, _Run] = {}
         self._by_end: dict[int, _Run] = {}
         self._streams: dict[int, _Stream] = {}
-        self._skipped = last_tsn  # up to here fragments may be without their message's first, or last
+        self._skipped = last_tsn - 1  # up to here fragments may be without their message's first, or last
         self._held_bytes = 0
         self._held = 0
         self._waiting = 0
@@ -121,7 +123,7 @@ class Reassembly:
     @property
     def window_bytes(self) -> int:
         """What the peer may send now, as a SACK says it."""
-        return max(0, self._window_bytes - self._held_bytes)
+        return max(0, self._most_bytes + self._early_bytes - self._held_bytes)
 
     def gaps(self) -> list[tuple[int, int]]:
         """The blocks of early TSNs as a SACK has them, from ``last_tsn`` on."""
@@ -149,7 +151,7 @@ class Reassembly:
                 )
             return []
         run = self._placed(tsn, chunk)
-        self._mark(tsn)
+        self._mark(tsn, len(chunk.user_data))
         return self._delivered(run) if run is not None and run.first and run.last else []
 
     def forward(self, last_tsn: int, streams: Iterable[tuple[int, int]]) -> list[Message]:
@@ -168,7 +170,8 @@ class Reassembly:
         count = bisect_right(self._starts, to + 1)
         if count:
             self._last = max(self._last, self._ends[count - 1])
-            del self._starts[:count], self._ends[:count]
+            self._early -= sum(self._sizes[:count])
+            del self._starts[:count], self._ends[:count], self._sizes[:count]
         messages: list[Message] = []
         for number, sequence in dict(streams).items():
             stream = self._stream(number)
@@ -199,53 +202,60 @@ class Reassembly:
     def _takes_early(self, tsn: int, size: int) -> bool:
         if self._held >= MOST_CHUNKS or self._waiting >= MOST_WAITING or tsn - self._last > 0xFFFF:
             return False
-        if self._held_bytes + size > self._window_bytes:
+        if self._early + size > self._early_bytes:
             return False
         return len(self._starts) < MOST_BLOCKS or self._has(tsn - 1) or self._has(tsn + 1)
 
-    def _mark(self, tsn: int) -> None:
-        starts, ends = self._starts, self._ends
+    def _mark(self, tsn: int, size: int) -> None:
+        starts, ends, sizes = self._starts, self._ends, self._sizes
         if tsn == self._last + 1:
             self._last = tsn
             self._refused = 0
             if starts and starts[0] == tsn + 1:
                 self._last = ends[0]
-                del starts[0], ends[0]
+                self._early -= sizes[0]
+                del starts[0], ends[0], sizes[0]
             return
+        self._early += size
         at = bisect_right(starts, tsn)
         joins_before = at > 0 and ends[at - 1] == tsn - 1
         joins_after = at < len(starts) and starts[at] == tsn + 1
         if joins_before and joins_after:
             ends[at - 1] = ends[at]
-            del starts[at], ends[at]
+            sizes[at - 1] += size + sizes[at]
+            del starts[at], ends[at], sizes[at]
         elif joins_before:
             ends[at - 1] = tsn
+            sizes[at - 1] += size
         elif joins_after:
             starts[at] = tsn
+            sizes[at] += size
         else:
             starts.insert(at, tsn)
             ends.insert(at, tsn)
+            sizes.insert(at, size)
 
     # --- fragments
 
     def _placed(self, tsn: int, chunk: DataChunk) -> _Run | None:
         """The run that has the chunk now; None where its message was given up."""
         before, after = self._by_end.get(tsn - 1), self._by_start.get(tsn + 1)
+        before = before if before is not None and not before.last else None
+        after = after if after is not None and not after.first else None
         run = _Run(tsn, chunk)
         if not run.first and before is None and tsn - 1 <= self._skipped:
             self._skipped = max(self._skipped, tsn)
-            if after is not None and not after.first and not run.last:
+            if after is not None and not run.last:
                 self._drop(after)
                 self._skipped = max(self._skipped, after.end)
             return None
-        if run.first != (before is None) and (run.first or self._has(tsn - 1)):
+        if before is not None if run.first else before is None and self._has(tsn - 1):
             raise Violation("malformed", "a message begins before the one before it has ended, or not at all")
-        goes_on = after is not None and not after.first
-        if run.last == goes_on and (run.last or self._has(tsn + 1)):
+        if after is not None if run.last else after is None and self._has(tsn + 1):
             raise Violation("malformed", "a message ends amid its fragments, or not before the next")
         self._held_bytes += run.bytes
         self._held += 1
-        for neighbour in (before, after if goes_on else None):
+        for neighbour in (before, after):
             if neighbour is None:
                 continue
             if neighbour.key != run.key:
@@ -291,7 +301,7 @@ class Reassembly:
             self._held_bytes += len(message.data)
             self._held += 1
             self._waiting += 1
-            if self._waiting > MOST_WAITING or self._held_bytes > self._window_bytes:
+            if self._waiting > MOST_WAITING or not self.window_bytes:
                 raise Violation("misordered", "messages without those that come before them")
             return []
         stream.next = (sequence + 1) & 0xFFFF

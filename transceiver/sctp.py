@@ -47,11 +47,11 @@ from transceiver.chunks import Malformed, parse
 from transceiver.reassembly import Reassembly, Violation
 from transceiver.share import Share
 
-__all__ = ["MOST_CHANNELS", "WINDOW_BYTES", "Sctp"]
+__all__ = ["EARLY_BYTES", "MOST_CHANNELS", "Sctp"]
 
 MOST_CHANNELS = 32
 _MOST_CHANNELS_REFUSED = 64
-WINDOW_BYTES = 1 << 20  # for what is early, and on top of it one message
+EARLY_BYTES = 1 << 20  # behind what is missing: of the window, which has room for one message besides
 _MOST_IN_FLIGHT = 256 << 10
 _LEAST_COUNTED = 512  # bytes of a chunk in flight: so that there are 512 at most, which every SACK has to look through
 _DECODED_BYTES = 64 << 10  # a larger message is handed on as it came: to decode it is the work of who parses it
@@ -98,8 +98,7 @@ class Sctp(RTCSctpTransport):
         super().__init__(transport, 5000)
         self._share = share
         self._most_bytes = most_bytes
-        self._window_bytes = most_bytes + WINDOW_BYTES
-        self._advertised_rwnd = self._window_bytes
+        self._advertised_rwnd = most_bytes + EARLY_BYTES
         self._inbound: Reassembly | None = None
         self._aborted = aborted
         self._negotiated = negotiated
@@ -151,7 +150,7 @@ class Sctp(RTCSctpTransport):
             begins = self._inbound is None or self._inbound.initial_tsn != chunk.initial_tsn
             if begins and self._last_received_tsn is not None:
                 self._inbound = Reassembly(
-                    self._last_received_tsn, most_bytes=self._most_bytes, window_bytes=self._window_bytes
+                    self._last_received_tsn, most_bytes=self._most_bytes, early_bytes=EARLY_BYTES
                 )
 
     async def _receive_data_chunk(self, chunk: DataChunk) -> None:
