@@ -7,7 +7,7 @@ import time
 from struct import pack
 
 import pytest
-from hostile_peer import chunk, data, packet
+from sctp_packets import chunk, data, packet
 from test_fuzz import mutated
 
 from transceiver.chunks import Malformed, parse

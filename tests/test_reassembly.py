@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import pytest
 from aiortc.rtcsctptransport import DataChunk
-from hostile_peer import FIRST, LAST, UNORDERED, data, read
+from sctp_packets import FIRST, LAST, UNORDERED, data, read
 
 from transceiver.reassembly import MOST_BLOCKS, MOST_CHUNKS, MOST_STREAMS, MOST_WAITING, Message, Reassembly, Violation
 

@@ -13,7 +13,8 @@ from struct import pack
 
 import pytest
 from aiortc.rtcsctptransport import RTCSctpTransport as Transport
-from hostile_peer import DCEP, FIRST, Hostile, a_open, chunk, data, turns
+from hostile_peer import Hostile, turns
+from sctp_packets import DCEP, FIRST, a_open, chunk, data
 from test_fuzz import mutated
 from test_session import a_call, gained, until
 
