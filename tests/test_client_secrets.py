@@ -238,7 +238,7 @@ async def test_an_offer_may_come_with_its_session(both: tuple[Edge, FakeTranscei
             assert response.status == 201
         said = fake.said["session.offer"][-1]
         assert (said["offer"], said["agent"]) == ("v=0\r\n", "echo")
-        assert said["session"] == {"type": "realtime", "model": "echo", "dcid": 7}
+        assert (said["session"], said["dcid"]) == ({"type": "realtime", "model": "echo"}, 7)
 
 
 async def test_a_call_without_a_session_says_nothing_of_one(both: tuple[Edge, FakeTransceiver]) -> None:

@@ -386,3 +386,9 @@ def test_an_aiortc_without_a_private_name_is_refused_in_one_line(monkeypatch: py
     monkeypatch.delattr(RTCDtlsTransport, "_recv_next")
     with pytest.raises(RuntimeError, match=r"^aiortc [\d.]+ has no RTCDtlsTransport\._recv_next: install [^\n]+$"):
         check_aiortc()
+
+
+def test_an_aiortc_whose_instances_lack_a_private_name_is_refused_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dtls, "_SCTP_ATTRIBUTES", (*dtls._SCTP_ATTRIBUTES, "_gone"))
+    with pytest.raises(RuntimeError, match=r"^aiortc [\d.]+ has no RTCSctpTransport\._gone: install [^\n]+$"):
+        check_aiortc()

@@ -74,7 +74,7 @@ class OpusRecorder(Recorder):
 class Call:
     """The session under test, as its ``Outbound``, and the caller at the other end."""
 
-    def __init__(self, agent: type[Base], amend: Callable[[str], str] = str) -> None:
+    def __init__(self, agent: type[Base], amend: Callable[[str], str] = str, dcid: int | None = None) -> None:
         self.log: list[tuple[str, Path]] = []
         self.rtp: list[rtp.Packet] = []
         self.reports = 0
@@ -94,6 +94,7 @@ class Call:
             backlog=Backlog(),
             certificate=server_certificate,
             on_end=self.ended.append,
+            dcid=dcid,
         )
         text = self.session.answer(server_certificate, "192.0.2.100", 3478)
         # Our caller reads answers with Opus alone.
@@ -172,14 +173,17 @@ class Call:
             await self.secure.handshake(self.answer.fingerprints)
         await until(lambda: self.session._dialogue is not None)
 
-    async def open_channel(self, label: str = "oai-events") -> RTCDataChannel:
+    async def open_channel(self, label: str = "oai-events", **parameters: Any) -> RTCDataChannel:
+        """Another one, where there is one already: ``events`` has what comes on any of them."""
         assert self.answer.sctp_port is not None
-        await self.secure.open_sctp(self.answer.sctp_port, self.answer.max_message_bytes, lambda channel: None)
+        if self.secure.sctp is None:
+            await self.secure.open_sctp(self.answer.sctp_port, self.answer.max_message_bytes, lambda channel: None)
         assert self.secure.sctp is not None
-        self.channel = RTCDataChannel(self.secure.sctp, RTCDataChannelParameters(label=label))
-        self.channel.on("message", lambda message: self.events.append(json.loads(message)))
-        await until(lambda: self.channel is not None and self.channel.readyState == "open")
-        return self.channel
+        channel = RTCDataChannel(self.secure.sctp, RTCDataChannelParameters(label=label, **parameters))
+        channel.on("message", lambda message: self.events.append(json.loads(message)))
+        self.channel = channel
+        await until(lambda: channel.readyState != "connecting")
+        return channel
 
     async def close(self) -> None:
         await self.secure.close()
@@ -190,9 +194,13 @@ class Call:
 
 @asynccontextmanager
 async def a_call(
-    agent: type[Base] = Recorder, *, connected: bool = True, amend: Callable[[str], str] = str
+    agent: type[Base] = Recorder,
+    *,
+    connected: bool = True,
+    amend: Callable[[str], str] = str,
+    dcid: int | None = None,
 ) -> AsyncIterator[Call]:
-    call = Call(agent, amend)
+    call = Call(agent, amend, dcid)
     try:
         if connected:
             await call.connect()
@@ -481,7 +489,7 @@ async def test_a_caller_with_g711_alone_is_heard_and_hears() -> None:
             call.sequence += 1
         await until(lambda: ("heard", 640) in Recorder.last.happened)
         Recorder.last.line.say(b"\x10\x27\xf0\xd8" * 160 * 5)
-        await until(lambda: any(set(packet.payload) != {0xFF} for packet in call.rtp))
+        await until(lambda: len(call.rtp) > 1 and any(set(packet.payload) != {0xFF} for packet in call.rtp))
         assert {(packet.payload_type, len(packet.payload)) for packet in call.rtp} == {(0, 160)}
         assert (call.rtp[1].timestamp - call.rtp[0].timestamp) & 0xFFFFFFFF == 160
 
@@ -584,16 +592,6 @@ async def test_emitting_without_a_channel_is_dropped() -> None:
     async with a_call() as call:
         Recorder.last.line.emit({"type": "x"})
         assert not call.session.ended
-
-
-async def test_a_channel_of_another_name_is_left_alone() -> None:
-    async with a_call() as call:
-        channel = await call.open_channel("other")
-        channel.send('{"type": "response.create"}')
-        Recorder.last.line.emit({"type": "x"})
-        await until(lambda: len(call.rtp) > 10)
-        assert call.events == []
-        assert Recorder.last.happened == []
 
 
 # --- the end ---
@@ -841,7 +839,7 @@ async def test_a_picture_fits_through_the_data_channel() -> None:
 async def test_who_watches_sees_and_says_what_the_client_does() -> None:
     async with a_call(parrot.Agent, connected=False) as call:
         seen: list[dict[str, Any]] = []
-        call.session.watchers.add(b"signaling", lambda text: seen.append(json.loads(text)))
+        call.session.watchers.add(b"signaling", lambda text, *_: seen.append(json.loads(text)))
         call.session.client_event('{"type": "session.update", "session": {"instructions": "sing"}}')
         await call.connect()
         await until(lambda: seen)

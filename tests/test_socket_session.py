@@ -124,6 +124,23 @@ async def test_who_watches_gets_each_event_once_until_it_has_had_enough(signalin
     assert not any(message.type == "session.event" for message in signaling.drain(OTHER))
 
 
+@pytest.mark.parametrize("dcid", [0, 65534, None])
+async def test_an_offer_may_name_the_stream_of_its_events(signaling: Signaling, dcid: int | None) -> None:
+    text = Offer(Certificate.generateCertificate().fingerprint).sdp()
+    where = ["192.0.2.1", 3478]
+    await signaling.send("session.offer", request=1, offer=text, agent="parrot", media=where, dcid=dcid)
+    assert (await signaling.hears("session.answer"))["request"] == 1
+
+
+@pytest.mark.parametrize("dcid", [-1, 65535, True, "7", 1.0, [7]])
+async def test_a_stream_that_is_none_is_refused(signaling: Signaling, dcid: object) -> None:
+    text = Offer(Certificate.generateCertificate().fingerprint).sdp()
+    where = ["192.0.2.1", 3478]
+    await signaling.send("session.offer", request=1, offer=text, agent="parrot", media=where, dcid=dcid)
+    refused = await signaling.hears("session.refused")
+    assert (refused["request"], refused["code"], refused["param"]) == (1, "invalid_value", "dcid")
+
+
 async def test_a_call_is_watched_before_its_media_is_up(signaling: Signaling) -> None:
     text = Offer(Certificate.generateCertificate().fingerprint).sdp()
     asked = {"instructions": "sing"}

@@ -13,6 +13,7 @@ __all__ = [
     "RX_DATAGRAMS",
     "RX_FRAMES",
     "RX_KEYS",
+    "SCTP_ABORTS",
     "TARGET",
     "TX_DATAGRAMS",
     "TX_FRAMES",
@@ -112,5 +113,14 @@ ENDS = Tally(
     ),
     label="reason",
 )
+SCTP_ABORTS = Tally(
+    "firsthop_transceiver_sctp_aborts",
+    "SCTP associations, with their data channels, that were ended for what the caller did with them; the calls went on",
+    ("malformed", "misordered", "too_large", "too_many", "fault"),
+    label="reason",
+)
 
-all_counters = (RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TARGET, RECORDED, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS)
+all_counters = (
+    *(RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TARGET, RECORDED, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS),
+    SCTP_ABORTS,
+)

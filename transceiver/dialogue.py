@@ -18,14 +18,27 @@ from transceiver.voice import Voice
 __all__ = ["Dialogue", "Watchers"]
 
 
+# An event as JSON and as it was, and the ``event_id`` of the client's that it answers.
+Send = Callable[[str, dict[str, Any], str | None], None]
+
+# What a client is told of the end that it did not ask for, by reason: code and message.
+_LAST_WORDS = {
+    "consent_expired": ("consent_expired", "No consent check came for too long (RFC 7675): the call is over."),
+    "expired": ("session_expired", "The session has reached its longest duration."),
+    "shutdown": ("shutdown", "The server shuts down: call again."),
+    "agent_failed": ("agent_failed", "the agent failed"),
+    "session_failed": ("session_failed", "The server failed: the call is over."),
+}
+
+
 class Watchers:
     """Who gets a call's events, as JSON. One that is there twice gets them once."""
 
     def __init__(self) -> None:
-        self._sends: dict[Hashable, Callable[[str], None]] = {}
+        self._sends: dict[Hashable, Send] = {}
         self._times: dict[Hashable, int] = {}
 
-    def add(self, who: Hashable, send: Callable[[str], None]) -> None:
+    def add(self, who: Hashable, send: Send) -> None:
         self._sends[who] = send
         self._times[who] = self._times.get(who, 0) + 1
 
@@ -41,9 +54,10 @@ class Watchers:
     def __iter__(self) -> Any:
         return iter(tuple(self._sends))
 
-    def tell(self, text: str) -> None:
+    def tell(self, text: str, event: dict[str, Any], asked: str | None = None) -> None:
+        """``asked`` is the ``event_id`` of the client's event that this answers."""
         for send in tuple(self._sends.values()):
-            send(text)
+            send(text, event, asked)
 
 
 class Dialogue:
@@ -65,8 +79,10 @@ class Dialogue:
         self._record = record
         self._voice = voice
         self._watchers = watchers
+        self._answering: Callable[[], str | None] = lambda: None  # an agent may have something to say while it is made
         self.host: Host = host(kind, self, failed)
         self.conversation = Conversation(config, self.host, self, rate_hz=kind.rate_hz, media=voice is not None)
+        self._answering = lambda: self.conversation.answering
 
     def begin(self) -> None:
         """Tells the agent what the session asks for."""
@@ -75,6 +91,13 @@ class Dialogue:
     def greet(self) -> None:
         """Begins the stream of events."""
         self.emit(self.conversation.created)
+
+    def tell_end(self, reason: str) -> None:
+        """Tells the client why the call ends, where that is neither its own doing nor its server's."""
+        if reason in _LAST_WORDS:
+            code, message = _LAST_WORDS[reason]
+            what = {"type": "server_error", "code": code, "message": message, "param": None, "event_id": None}
+            self.emit({"type": "error", "error": what})
 
     def close(self) -> None:
         """The call is over."""
@@ -85,8 +108,9 @@ class Dialogue:
 
     def emit(self, event: dict[str, Any]) -> None:
         # An agent's own events need an id as well: clients pass over those that have none.
-        text = json.dumps({"event_id": new_id("event"), **event})
-        self._watchers.tell(text)
+        event = {"event_id": new_id("event"), **event}
+        text = json.dumps(event)
+        self._watchers.tell(text, event, self._answering())
         if self._record is not None:
             self._record.event("server", text)
 

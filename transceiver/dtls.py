@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any
 
 from aiortc import RTCCertificate, RTCDataChannel, RTCDtlsTransport, RTCSctpTransport
 from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters
@@ -24,7 +24,10 @@ from pylibsrtp import Error as SrtpError
 
 from transceiver import fingerprints as prints
 from transceiver import flights
+from transceiver.dtls_transport import DtlsTransport
 from transceiver.peer_keys import may_be_checked
+from transceiver.sctp import Sctp
+from transceiver.sdp import MAX_MESSAGE_BYTES
 
 __all__ = ["MAX_RTP_BYTES", "Certificate", "DtlsError", "SecureTransport", "check_aiortc"]
 
@@ -39,12 +42,26 @@ _CIPHERS = ":".join(
     for kind in ("ECDSA", "RSA")
 ).encode()
 _QUEUE = 64
-_BIO_BYTES = 1 << 16
+LAST_WORDS_S = 0.5  # that what was said last may take until the peer has it
 MAX_RTP_BYTES = 1300  # pylibsrtp takes 1500 less its largest trailer of 144, and paths are often narrower
+
+
+Aborted = Callable[[str, str, Exception | None], None]
+
+
+def _nobody_asks(reason: str, why: str, error: Exception | None) -> None:
+    pass
 
 
 class DtlsError(Exception):
     """A handshake that did not complete; the text says why."""
+
+
+_SCTP_ATTRIBUTES = (
+    *("_advertised_rwnd", "_association_state", "_cwnd", "_data_channel_queue", "_data_channels", "_flight_size"),
+    *("_last_received_tsn", "_last_sacked_tsn", "_local_verification_tag", "_outbound_queue", "_reconfig_deferred"),
+    *("_sack_needed", "_sent_queue"),
+)
 
 
 def check_aiortc() -> None:
@@ -55,11 +72,17 @@ def check_aiortc() -> None:
             *("_set_role", "_set_state", "_recv_next", "_write_ssl", "_send_data", "_register_data_receiver"),
             "_validate_peer_identity",
         ),
+        RTCDataChannel: ("_setReadyState",),
+        RTCSctpTransport: (
+            *("_abort", "_handle_data", "_receive", "_receive_chunk", "_receive_data_chunk", "_receive_sack_chunk"),
+            *("_receive_forward_tsn_chunk", "_reset_deferred_streams", "_send_chunk", "_send_sack", "_set_state"),
+            *("_flight_size_increase", "_flight_size_decrease", "_data_channel_receive", "_data_channel_flush"),
+        ),
     }
     missing = [f"{cls.__name__}.{name}" for cls, private in names.items() for name in private if not hasattr(cls, name)]
-    # An attribute of instances: the session opens the window of data channels further.
-    if "_advertised_rwnd" not in RTCSctpTransport.__init__.__code__.co_names:
-        missing.append("RTCSctpTransport._advertised_rwnd")
+    # Attributes of instances.
+    set_here = RTCSctpTransport.__init__.__code__.co_names
+    missing += [f"RTCSctpTransport.{name}" for name in _SCTP_ATTRIBUTES if name not in set_here]
     if missing:
         raise RuntimeError(
             f"aiortc {version('aiortc')} has no {', '.join(missing)}: install the version in pyproject.toml"
@@ -76,6 +99,7 @@ class Certificate(RTCCertificate):
         context = super()._create_ssl_context(*args, **kwargs)
         context.set_max_proto_version(_DTLS_1_2)
         context.set_cipher_list(_CIPHERS)
+        # Each would be a handshake's work for a record's.
         context.set_options(SSL.OP_NO_RENEGOTIATION)
         # Who the peer is its fingerprint says, so its chain is worth no work: OpenSSL goes one certificate beyond.
         context.set_verify_depth(0)
@@ -91,26 +115,6 @@ class Certificate(RTCCertificate):
 def _take(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, verified: int) -> bool:
     """Called for each certificate before its key is used: whatever is wrong with it, unless checking costs too much."""
     return may_be_checked(certificate, depth)
-
-
-class _Transport(RTCDtlsTransport):
-    """aiortc's, whose flights may be longer than a datagram, and whose peer may have several certificates."""
-
-    async def _write_ssl(self) -> None:
-        assert self._ssl is not None
-        flight = b""
-        with contextlib.suppress(SSL.Error):  # it is empty
-            while True:
-                flight += self._ssl.bio_read(_BIO_BYTES)
-        for datagram in flights.datagrams(flight):
-            await self._transport._send(datagram)
-
-    def _validate_peer_identity(self, remoteParameters: RTCDtlsParameters) -> None:
-        assert self._ssl is not None
-        certificate = self._ssl.get_peer_certificate(as_cryptography=True)
-        promised = [(f.algorithm, f.value) for f in remoteParameters.fingerprints]
-        if certificate is None or not prints.is_promised(certificate, promised):
-            self._set_state(DtlsState.FAILED)
 
 
 class Pipe:
@@ -182,9 +186,9 @@ class SecureTransport:
 
     def __init__(self, send: Callable[[bytes], None], certificate: Certificate, *, client: bool) -> None:
         self._pipe = Pipe(send, controlling=not client)
-        self._dtls = _Transport(cast(Any, self._pipe), [certificate])
+        self._dtls = DtlsTransport(self._pipe, [certificate])
         self._dtls._set_role("client" if client else "server")
-        self._sctp: RTCSctpTransport | None = None
+        self._sctp: Sctp | None = None
 
     @property
     def connected(self) -> bool:
@@ -220,14 +224,26 @@ class SecureTransport:
 
         self._dtls.on("statechange", changed)
 
-    async def open_sctp(self, port: int, max_message_bytes: int, on_channel: Callable[[RTCDataChannel], None]) -> None:
-        """Starts SCTP towards the peer's ``port``; ``on_channel`` gets each data channel that the peer opens."""
-        self._sctp = RTCSctpTransport(self._dtls, 5000)
+    async def open_sctp(
+        self,
+        port: int,
+        max_message_bytes: int,
+        on_channel: Callable[[RTCDataChannel], None],
+        *,
+        negotiated: int | None = None,
+        aborted: Aborted = _nobody_asks,
+    ) -> None:
+        """Starts SCTP towards the peer's ``port``, whose messages may have ``max_message_bytes``, or any number where
+        that is 0. ``on_channel`` gets each data channel that the peer opens, and that of stream ``negotiated``, which
+        both sides know of, as soon as it can be used; ``aborted`` is as ``Sctp`` says."""
+        self._sctp = Sctp(
+            self._dtls, self._dtls.share, most_bytes=MAX_MESSAGE_BYTES, aborted=aborted, negotiated=negotiated
+        )
         self._sctp.on("datachannel", on_channel)
         await self._sctp.start(RTCSctpCapabilities(maxMessageSize=max_message_bytes), port)
 
     @property
-    def sctp(self) -> RTCSctpTransport | None:
+    def sctp(self) -> Sctp | None:
         """For those who open data channels themselves."""
         return self._sctp
 
@@ -257,6 +273,8 @@ class SecureTransport:
         """Says goodbye to the peer (SCTP abort, DTLS close_notify) and ends."""
         with contextlib.suppress(ConnectionError):
             if self._sctp is not None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._sctp.drained(), LAST_WORDS_S)
                 await self._sctp.stop()
             await self._dtls.stop()
         self._pipe.close()

@@ -41,6 +41,7 @@ __all__ = ["Transceiver", "run"]
 
 _SWEEP_S = 1.0
 _LITTER = 16  # ended sessions
+_MAX_DCID = 65534  # RFC 8832 section 6: 65535 is no stream
 _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 
 
@@ -139,9 +140,12 @@ class Transceiver:
         media: list[Any],
         session: object = None,
         owner: str = "",
+        dcid: int | None = None,
     ) -> None:
         host, port = str(media[0]), int(media[1])
         try:
+            if dcid is not None and (type(dcid) is not int or not 0 <= dcid <= _MAX_DCID):
+                raise Refused(f"dcid is a stream from 0 to {_MAX_DCID}", "invalid_value", "dcid")
             sealed, found, asked = self._place(agent, session)
             parsed = sdp.parse(offer)
         except Refused as e:
@@ -159,6 +163,7 @@ class Transceiver:
             on_end=self._ended,
             config=asked,
             owner=owner,
+            dcid=dcid,
             records=self._records,
         )
         answer = call.answer(self._certificate, host, port)
@@ -219,7 +224,7 @@ class Transceiver:
         if session is not None and peer in session.watchers:
             session.client_event(event)
 
-    def _pass_on(self, peer: bytes, ufrag: str, event: str) -> None:
+    def _pass_on(self, peer: bytes, ufrag: str, event: str, *_: object) -> None:
         self._link.control(peer, "session.event", ufrag=ufrag, event=event)
 
     def _tell_closed(self, session: Session | SocketSession) -> None:

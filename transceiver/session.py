@@ -12,12 +12,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from aiortc import RTCDataChannel
-
 from firsthop import logs
 from transceiver import rtp, sdp
 from transceiver.agents import Base
 from transceiver.backlog import Backlog
+from transceiver.channels import Channels
 from transceiver.codec import CODECS
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS, TX_FRAMES
 from transceiver.dialogue import Dialogue, Watchers
@@ -38,8 +37,6 @@ from wire.ufrag import call_id
 
 __all__ = ["Outbound", "Session"]
 
-_CHANNEL = "oai-events"
-_MAX_EVENT_BACKLOG_BYTES = 1 << 20
 _MOST_EARLY_EVENTS = 64  # of who watches a call that is not up yet
 _HANDSHAKE_S = 30
 _REPORT_EVERY_TICKS = 50
@@ -65,7 +62,8 @@ class Outbound(Protocol):
 
 
 class Session:
-    """``on_end(session)`` is called once, after which nothing more is sent. ``owner`` names whose account it is on."""
+    """``on_end(session)`` is called once, after which nothing more is sent. ``owner`` names whose account it is on,
+    ``dcid`` the stream of the events channel where the client has negotiated one."""
 
     def __init__(
         self,
@@ -80,6 +78,7 @@ class Session:
         on_end: Callable[[Session], None],
         config: Config | None = None,
         owner: str = "",
+        dcid: int | None = None,
         records: Records | None = None,
     ) -> None:
         self.ufrag = ufrag
@@ -110,10 +109,21 @@ class Session:
         self._heard_now = b""
         self._reports = Reports(self._voice.ssrc, reduced_size=offer.reduced_size)
         self._ticks = 0
-        self._channel: RTCDataChannel | None = None
         self._connecting = False
+        self._dcid = dcid
+        self._last_path: Path | None = None  # for what is said after the last path's consent
+        self._lost_paths: list[Path] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logs.get().bind(call=call_id(ufrag))
+        self._channels = Channels(
+            self.watchers,
+            most_bytes=offer.max_message_bytes,
+            dcid=dcid,
+            greet=self._greet,
+            take=self._take,
+            failed=self.fail,
+            log=self._log,
+        )
 
     def answer(self, certificate: Certificate, host: str, port: int) -> str:
         """The SDP answer that names the edge's ``host`` and ``port``."""
@@ -249,21 +259,26 @@ class Session:
         self._out.connected(self)
         self._log.info("media up", agent=self._agent_name)
         if self._offer.sctp_port:
-            await self._secure.open_sctp(self._offer.sctp_port, self._offer.max_message_bytes, self._on_channel)
-            assert self._secure.sctp is not None
-            # aiortc has room for a megabyte, and a window that a message cannot pass is never opened again.
-            self._secure.sctp._advertised_rwnd += sdp.MAX_MESSAGE_BYTES
+            await self._secure.open_sctp(
+                self._offer.sctp_port,
+                self._offer.max_message_bytes,
+                self._channels.opened,
+                negotiated=self._dcid,
+                aborted=self._channels.aborted,
+            )
 
     def sweep(self, now: float) -> None:
         """Called about once a second: gives up paths and the session when consent is gone (RFC 7675)."""
-        for path in self.ice.expire(now):
-            self._out.path_down(self, path)
+        last = self.ice.selected
+        lost = self.ice.expire(now)
         if reason := self.ice.ended(now):
+            # The edge forgets the path when the caller has been told.
+            self._last_path, self._lost_paths = last, lost
             self.end(reason)
-        elif self._secure.sctp is not None and self._secure.sctp._advertised_rwnd < 0:
-            self._log.warning("more data than the window that was announced")
-            self.end("session_failed")
-        elif self._dialogue is not None:
+            return
+        for path in lost:
+            self._out.path_down(self, path)
+        if self._dialogue is not None:
             self._dialogue.host.check(now)
 
     def end(self, reason: str) -> None:
@@ -275,10 +290,12 @@ class Session:
         self._backlog.forget(self)
         self._pacer.remove(self._tick)
         if self._dialogue is not None:
+            self._dialogue.tell_end(reason)
             self._dialogue.close()
             self._spawn(self._dialogue.host.joined())
         if self._record is not None:
             self._record.close()
+        self._channels.close()
         self._spawn(self._close())
         self._log.info("ended", reason=reason, heard_ms=self._heard_ms, frames=dict(self._hearing.stats))
 
@@ -291,7 +308,7 @@ class Session:
         try:
             await self._secure.close()
         finally:
-            for path in (*self.ice.paths, *self.ice.probing):
+            for path in (*self.ice.paths, *self.ice.probing, *self._lost_paths):
                 self._out.path_down(self, path)
             self._on_end(self)
 
@@ -312,7 +329,7 @@ class Session:
     # --- media out
 
     def _to_client(self, datagram: bytes) -> None:
-        path = self.ice.selected
+        path = self.ice.selected or self._last_path
         if path is None:
             TX_DATAGRAMS["no_path"] += 1
         else:
@@ -389,8 +406,6 @@ class Session:
         if self.ended:
             return
         self._log.error("agent failed", agent=self._agent_name, why=why)
-        if self._dialogue is not None:
-            self._dialogue.conversation.agent_failed()
         self.end("agent_failed")
 
     def client_event(self, text: str) -> None:
@@ -400,20 +415,10 @@ class Session:
         elif not self.ended:
             self._early.append(text)
 
-    def _on_channel(self, channel: RTCDataChannel) -> None:
-        if channel.label != _CHANNEL or _CHANNEL in self.watchers or self._dialogue is None:
-            return
+    def _greet(self) -> None:
+        if self._dialogue is not None and not self.ended:
+            self._dialogue.greet()
 
-        def send(text: str) -> None:
-            if channel.readyState != "open" or channel.bufferedAmount > _MAX_EVENT_BACKLOG_BYTES:
-                return
-            if len(text) <= self._offer.max_message_bytes:
-                channel.send(text)
-
-        channel.on("message", self._on_message)
-        self.watchers.add(_CHANNEL, send)
-        self._dialogue.greet()
-
-    def _on_message(self, message: str | bytes) -> None:
+    def _take(self, message: str | bytes) -> None:
         if self._dialogue is not None and not self.ended:
             self._dialogue.client_event(message)

@@ -77,6 +77,8 @@ class SocketSession:
         ENDS[reason] += 1
         self._pacer.remove(self._tick)
         if self._dialogue is not None:
+            if reason != "shutdown":  # the close code says so, and clients come again
+                self._dialogue.tell_end(reason)
             self._dialogue.close()
             self._joining = asyncio.get_running_loop().create_task(self._dialogue.host.joined())
         if self._record is not None:
@@ -101,6 +103,4 @@ class SocketSession:
         if self.ended:
             return
         self._log.error("agent failed", agent=self._name, why=why)
-        if self._dialogue is not None:
-            self._dialogue.conversation.agent_failed()
         self.end("agent_failed")

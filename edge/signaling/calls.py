@@ -63,8 +63,6 @@ class Calls:
         session = {**offer.session, **(caller.token.session if caller.token else {})}
         asked = model_name(model) or offer.session.get("model", "")
         agent = caller.model(asked) or session.get("model", "")
-        if dcid is not None:
-            session["dcid"] = dcid
         fields: dict[str, Any] = {
             "owner": caller.key,
             "offer": offer.sdp,
@@ -73,6 +71,8 @@ class Calls:
         }
         if session:
             fields["session"] = session
+        if dcid is not None:
+            fields["dcid"] = dcid
         _, reply = await self._placing.place(
             caller, lambda transceiver: self._transceivers.ask(transceiver, "session.offer", **fields)
         )

@@ -122,6 +122,11 @@ class Conversation:
         """The event that greets whoever begins to listen."""
         return {"type": "session.created", "session": self._config.event}
 
+    @property
+    def answering(self) -> str | None:
+        """The ``event_id`` of the client's event that is being handled, where it has one."""
+        return self._event_id
+
     def client_event(self, text: str | bytes | dict[str, Any], now: float) -> None:
         """An event of a client's, as it came. What is more than can be done at once waits, and past a bound is
         refused."""
@@ -180,11 +185,6 @@ class Conversation:
         """The agent itself wants to be silent."""
         if self._media:
             self._speaking.clear()
-
-    def agent_failed(self) -> None:
-        """Tells the client before the end."""
-        what = {"type": "server_error", "code": "agent_failed", "message": "the agent failed"}
-        self._emit({"type": "error", "error": {**what, "param": None, "event_id": None}})
 
     def close(self) -> None:
         """It is over: what was being made is not wanted any more, and nobody is told."""
