@@ -10,6 +10,7 @@ import numpy as np
 from transceiver.agents import Item, Settings
 from transceiver.realtime.config import Config
 from transceiver.realtime.conversation import Conversation
+from transceiver.realtime.reading import write
 from transceiver.realtime.response import Making
 
 RATE_HZ = 24000
@@ -74,6 +75,7 @@ class Scene:
     def __init__(self, *, media: bool = True, session: dict[str, Any] | None = None) -> None:
         self.events: list[dict[str, Any]] = []
         self.played: list[bytes] = []
+        self.sent_bytes = 0
         self.now = 100.0
         self.media = media
         self.partner = Partner()
@@ -83,7 +85,7 @@ class Scene:
         self.conversation.begin()
 
     def emit(self, event: dict[str, Any]) -> None:
-        json.dumps(event)
+        self.sent_bytes += len(write(event))
         self.events.append(event)
 
     def play(self, pcm: bytes) -> None:

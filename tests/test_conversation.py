@@ -176,14 +176,14 @@ def test_pictures_reach_the_agent_and_do_not_come_back() -> None:
 
 def test_a_conversation_keeps_no_more_than_it_may() -> None:
     scene = Scene()
-    for _ in range(40):
+    for _ in range(100):
         scene.says(
             "conversation.item.create",
-            item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x" * 1_000_000}]},
+            item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x" * 250_000}]},
         )
-        scene.wait(20)
+        scene.wait(200)
     scene.says("response.create")
-    assert sum(len(item.text) for item in scene.partner.makings[0].items) <= 16 << 20
+    assert 15 << 20 < sum(len(item.text) for item in scene.partner.makings[0].items) <= 16 << 20
 
 
 def test_a_transcript_of_the_users_is_told() -> None:
@@ -453,8 +453,8 @@ def test_turns_are_found_in_events_too_and_a_long_piece_stalls_nobody() -> None:
     pcm = b"".join([*[loud(i) for i in range(100)], *[QUIET] * 400])
     scene.says("input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
     scene.says("input_audio_buffer.clear")
-    assert scene.partner.heard_ms == 2000
-    scene.wait(100)
+    assert scene.partner.heard_ms <= 1000
+    scene.wait(400)
     types = scene.types()
     assert types.index("response.created") < types.index("input_audio_buffer.cleared")
 
@@ -655,7 +655,7 @@ def test_every_event_in_every_order_is_answered_and_raises_nothing(media: bool) 
     for shift in range(len(events)):
         scene = Scene(media=media)
         for event in [*events[shift:], *events[:shift]]:
-            scene.conversation.client_event(event, scene.now)
+            scene.conversation.client_event(json.dumps(event), scene.now)
             scene.hear(40)
         assert scene.take()
         scene.conversation.close()

@@ -16,7 +16,7 @@ from typing import Any
 
 from firsthop import logs
 from firsthop.process import step_back
-from transceiver.agents import Base, Item, Line, Response, Settings
+from transceiver.agents import Base, Item, Line, Settings
 from transceiver.realtime.response import Making
 
 __all__ = ["CrossingResponse", "Host", "LoopHost", "ThreadHost", "host"]
@@ -136,6 +136,10 @@ class CrossingResponse:
     def cancelled(self) -> bool:
         return self._making.cancelled
 
+    @property
+    def settled(self) -> bool:
+        return self._making.settled
+
     def audio(self, pcm: bytes) -> None:
         # A long answer in one piece would hold up the loop for as long as it takes to make events of it.
         for at in range(0, len(pcm), _PIECE_BYTES):
@@ -170,7 +174,7 @@ class Host:
         self._failed = failed
         self._cross = Crossing(asyncio.get_running_loop(), failed)
         self._line: Line = CrossingLine(line, self._cross)
-        self._responses: dict[str, Response] = {}
+        self._responses: dict[str, CrossingResponse] = {}
 
     def ask(self, method: str, *args: Any) -> None:
         """Has the agent's method called."""
@@ -196,7 +200,7 @@ class Host:
 
     def respond(self, making: Making) -> None:
         # The agent sees the same object again when it is cancelled.
-        for id_ in [id_ for id_, known in self._responses.items() if known.cancelled]:
+        for id_ in [id_ for id_, known in self._responses.items() if known.cancelled or known.settled]:
             del self._responses[id_]
         while len(self._responses) >= _MOST_TASKS:
             del self._responses[next(iter(self._responses))]

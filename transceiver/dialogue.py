@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -12,6 +11,7 @@ from transceiver.agents import Base
 from transceiver.realtime.config import Config
 from transceiver.realtime.conversation import Conversation
 from transceiver.realtime.items import new_id
+from transceiver.realtime.reading import write
 from transceiver.records import Record
 from transceiver.voice import Voice
 
@@ -62,11 +62,19 @@ class Dialogue:
         media: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self.media_so_far = media
+        self.sent_bytes = 0
         self._record = record
         self._voice = voice
         self._watchers = watchers
         self.host: Host = host(kind, self, failed)
-        self.conversation = Conversation(config, self.host, self, rate_hz=kind.rate_hz, media=voice is not None)
+        self.conversation = Conversation(
+            config,
+            self.host,
+            self,
+            rate_hz=kind.rate_hz,
+            media=voice is not None,
+            pictures=kind.config.image_urls,
+        )
 
     def begin(self) -> None:
         """Tells the agent what the session asks for."""
@@ -85,7 +93,8 @@ class Dialogue:
 
     def emit(self, event: dict[str, Any]) -> None:
         # An agent's own events need an id as well: clients pass over those that have none.
-        text = json.dumps({"event_id": new_id("event"), **event})
+        text = write({"event_id": new_id("event"), **event})
+        self.sent_bytes += len(text)
         self._watchers.tell(text)
         if self._record is not None:
             self._record.event("server", text)

@@ -52,6 +52,10 @@ class Reader:
         self._odd = data[whole:]
         return self._resampler.push(data[:whole])
 
+    def forget_half(self) -> None:
+        """The other half of a sample will not come: what comes next is another piece of audio."""
+        self._odd = b""
+
 
 class Writer:
     """From mono PCM16 of ``rate_hz`` to base64 of what clients want."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -14,14 +14,17 @@ from transceiver.realtime.config import Refused, refusal
 __all__ = [
     "ClientEvent",
     "ItemShape",
-    "decode",
+    "Message",
     "event_id_of",
     "parse",
     "parse_item",
     "samples",
 ]
 
+_PIECE = 64 << 10  # characters of base64, a multiple of four: a second of PCM, or six of G.711
+
 _Id = Annotated[str, Field(min_length=1, max_length=128)]
+_Name = Annotated[str, Field(max_length=256)]
 
 
 class _Open(BaseModel):
@@ -47,11 +50,11 @@ class Append(ClientEvent):
 
 class ItemCreate(ClientEvent):
     item: dict[str, Any]
-    previous_item_id: str | None = None
+    previous_item_id: _Name | None = None
 
 
 class ItemNamed(ClientEvent):
-    item_id: str
+    item_id: _Name
 
 
 class Truncate(ItemNamed):
@@ -64,7 +67,7 @@ class ResponseCreate(ClientEvent):
 
 
 class ResponseCancel(ClientEvent):
-    response_id: str | None = None
+    response_id: _Name | None = None
 
 
 _EVENTS: dict[str, type[ClientEvent]] = {
@@ -135,15 +138,15 @@ class AssistantMessage(_Open):
 class FunctionCall(_Open):
     id: _Id | None = None
     type: Literal["function_call"]
-    name: str
+    name: _Name
     arguments: str
-    call_id: str | None = None
+    call_id: _Name | None = None
 
 
 class FunctionCallOutput(_Open):
     id: _Id | None = None
     type: Literal["function_call_output"]
-    call_id: str
+    call_id: _Name
     output: str
 
 
@@ -154,22 +157,12 @@ class ItemReference(_Open):
     type: Literal["item_reference"]
 
 
-_Message = Annotated[UserMessage | SystemMessage | AssistantMessage, Field(discriminator="role")]
+Message = UserMessage | SystemMessage | AssistantMessage
+_Message = Annotated[Message, Field(discriminator="role")]
 ItemShape = UserMessage | SystemMessage | AssistantMessage | FunctionCall | FunctionCallOutput | ItemReference
 _ITEM: TypeAdapter[ItemShape] = TypeAdapter(
     Annotated[_Message | FunctionCall | FunctionCallOutput | ItemReference, Field(discriminator="type")]
 )
-
-
-def decode(text: str | bytes | dict[str, Any]) -> dict[str, Any]:
-    """The map in a message. Raises Refused unless it is a JSON object with a type."""
-    try:
-        event = text if isinstance(text, dict) else json.loads(text)
-    except (ValueError, RecursionError):
-        event = None
-    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
-        raise Refused("an event is a JSON object with a type", "invalid_event")
-    return event
 
 
 def event_id_of(event: dict[str, Any]) -> str | None:
@@ -205,9 +198,10 @@ _TAGS = {"message", "user", "system", "assistant", "function_call", "function_ca
 _TAGS |= {"input_text", "input_audio", "input_image", "output_text", "output_audio"}
 
 
-def samples(audio: str, param: str = "audio") -> bytes:
-    """The bytes in base64. Raises Refused."""
-    try:
-        return base64.b64decode(audio, validate=True)
-    except (binascii.Error, ValueError):
-        raise Refused(f"'{param}' is not base64.", "invalid_value", param) from None
+def samples(audio: str, param: str = "audio") -> Iterator[bytes]:
+    """The bytes in base64, in pieces that take a fraction of a millisecond each. Raises Refused."""
+    for at in range(0, len(audio), _PIECE):
+        try:
+            yield base64.b64decode(audio[at : at + _PIECE], validate=True)
+        except (binascii.Error, ValueError):
+            raise Refused(f"'{param}' is not base64.", "invalid_value", param) from None
