@@ -176,10 +176,10 @@ def test_pictures_reach_the_agent_and_do_not_come_back() -> None:
 
 def test_a_conversation_keeps_no_more_than_it_may() -> None:
     scene = Scene()
-    for _ in range(100):
+    for _ in range(200):
         scene.says(
             "conversation.item.create",
-            item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x" * 250_000}]},
+            item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x" * 125_000}]},
         )
         scene.wait(200)
     scene.says("response.create")

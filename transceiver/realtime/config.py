@@ -12,7 +12,17 @@ from pydantic_core import ErrorDetails
 
 from transceiver.agents import Settings
 
-__all__ = ["Config", "Format", "Refused", "ResponseParams", "SemanticVad", "ServerVad", "TurnDetection", "refusal"]
+__all__ = [
+    "Config",
+    "Format",
+    "Refused",
+    "ResponseParams",
+    "SemanticVad",
+    "ServerVad",
+    "TurnDetection",
+    "refusal",
+    "utf8_bytes",
+]
 
 Modalities = list[Literal["text", "audio"]]
 _PIECES = ("audio", "input", "output")  # of these an update changes only what it names; all else it replaces
@@ -21,6 +31,7 @@ _MOST_INSTRUCTIONS_BYTES = 16 << 10
 _MOST_TOOLS_BYTES = 64 << 10
 _MOST_OTHER_BYTES = 16 << 10  # all else together
 _MOST_METADATA = 16  # pairs
+_MOST_FIELDS = 64  # of a map that is looked through for such as nobody knows
 
 
 class Refused(ValueError):
@@ -194,21 +205,33 @@ def _named(model: BaseModel, raw: dict[str, Any]) -> dict[str, Any]:
 
 def _check_sizes(values: Mapping[str, Any], prefix: str) -> None:
     """Raises Refused where ``values`` are more than a session may be configured with."""
-    sizes = {name: len(msgspec.json.encode(value)) for name, value in values.items() if name != "input"}
+    instructions = values.get("instructions")
+    if isinstance(instructions, str) and utf8_bytes(instructions) > _MOST_INSTRUCTIONS_BYTES:
+        param = f"{prefix}.instructions"
+        why = f"'{param}' has at most {_MOST_INSTRUCTIONS_BYTES} bytes."
+        raise Refused(why, "string_above_max_length", param)
+    if _json_bytes(values.get("tools"), prefix) > _MOST_TOOLS_BYTES:
+        param = f"{prefix}.tools"
+        raise Refused(f"'{param}' has at most {_MOST_TOOLS_BYTES} bytes as JSON.", "invalid_value", param)
+    if len(values) > _MOST_FIELDS:
+        raise Refused(f"'{prefix}' has at most {_MOST_FIELDS} fields.", "unknown_parameter", prefix)
+    rest = {name: value for name, value in values.items() if name not in ("instructions", "tools", "input")}
+    if _json_bytes(rest, prefix) > _MOST_OTHER_BYTES:
+        why = f"'{prefix}' has at most {_MOST_OTHER_BYTES} bytes as JSON beside instructions and tools."
+        raise Refused(why, "invalid_value", prefix)
+
+
+def utf8_bytes(text: str) -> int:
+    """How many bytes a text is."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
+def _json_bytes(value: Any, prefix: str) -> int:
     try:
-        msgspec.msgpack.encode(values)  # as it goes to an edge
+        msgspec.msgpack.encode(value)  # as it goes to an edge
     except OverflowError:
         raise Refused(f"'{prefix}' has a number of more than 64 bits.", "invalid_value", prefix) from None
-    for name, most in (("instructions", _MOST_INSTRUCTIONS_BYTES), ("tools", _MOST_TOOLS_BYTES)):
-        if (size := sizes.pop(name, 0)) > most:
-            why = f"'{prefix}.{name}' has {size} bytes as JSON, and at most {most} are taken."
-            raise Refused(
-                why, "string_above_max_length" if name == "instructions" else "invalid_value", f"{prefix}.{name}"
-            )
-    if (size := sum(sizes.values())) > _MOST_OTHER_BYTES:
-        largest = max(sizes, key=lambda name: sizes[name])
-        why = f"'{prefix}' has {size} bytes beside instructions and tools, and at most {_MOST_OTHER_BYTES} are taken."
-        raise Refused(why, "invalid_value", f"{prefix}.{largest}")
+    return len(msgspec.json.encode(value))
 
 
 class Config:
@@ -230,6 +253,7 @@ class Config:
             why = "Sessions that only transcribe are not served: 'session.type' is 'realtime'."
             raise Refused(why, "invalid_value", "session.type")
         self._check_locks(session, "session")
+        _check_sizes(session, "session")
         try:
             asked = Session.model_validate(session)
         except ValidationError as e:
@@ -253,12 +277,12 @@ class Config:
         """What a ``response.create`` asks for, and what the agent is told. Raises Refused."""
         raw = response if isinstance(response, dict) else {}
         self._check_locks(raw, "response")
+        _check_sizes(raw, "response")
         try:
             params = ResponseParams.model_validate(raw)
         except ValidationError as e:
             raise refusal(e, "response") from None
         named = _named(params, raw)
-        _check_sizes(named, "response")
         voice = params.audio.output.voice or self._values["audio"]["output"]["voice"]
         return params, _settings(
             {**self._values, **{key: named[key] for key in named if key in _fields(_Asked)}}, voice

@@ -8,7 +8,7 @@ events, as fast as it is made, and the client truncates.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol
 
 from transceiver.agents import Item, Settings
@@ -36,10 +36,9 @@ _MOST_OWED_US = 5 * _TICK_US
 _EVENT_US = 40
 _FRAME_US = 20  # to hear 20 ms
 _READ_BYTES_A_US = 2500
-_DECODED_BYTES_A_US = 400
 _SENT_BYTES_A_US = 64  # encoded, encrypted and packed, for each who listens
 
-_Steps = Generator[int, None, None]
+_Steps = Generator[float, None, None]  # that say what they took, in microseconds
 
 
 class Surroundings(Protocol):
@@ -297,7 +296,7 @@ class Conversation:
         size = self._frame_bytes
         for data in shapes.samples(audio):
             pcm = self._reader.push(data)
-            yield len(pcm) // _DECODED_BYTES_A_US
+            yield self._reader.cost_us(data)
             if self._config.turn_detection is None:
                 self._listening.add(pcm)
                 continue
@@ -335,19 +334,10 @@ class Conversation:
         after = event.previous_item_id
         if after not in (None, "root") and self._items.get(after or "") is None:
             raise Refused(f"There is no item '{after}'.", "item_not_found", "previous_item_id")
-        entry = yield from self._made(event.item)
+        entry = yield from self._items.made(event.item)
         if self._items.get(entry.id) is not None:
             raise Refused(f"There is an item '{entry.id}' already.", "item_id_taken", "item.id")
         self._add(entry, after)
-
-    def _made(self, raw: object, param: str = "item", calls: Collection[str] = ()) -> Generator[int, None, Entry]:
-        steps = self._items.made(raw, param, calls)
-        while True:
-            try:
-                yield next(steps) // _DECODED_BYTES_A_US
-            except StopIteration as made:
-                entry: Entry = made.value
-                return entry
 
     def _add(self, entry: Entry, after: str | None = None) -> None:
         before = self._items.add(entry, after)
@@ -399,7 +389,7 @@ class Conversation:
             items = []
             calls: set[str] = set()
             for i, raw in enumerate(params.input):
-                entry = yield from self._made(raw, f"response.input[{i}]", calls)
+                entry = yield from self._items.made(raw, f"response.input[{i}]", calls)
                 calls.add(entry.item.call_id)
                 items.append(entry.item)
         self._speaking.respond(params, settings, items)
@@ -472,7 +462,7 @@ class Conversation:
     def _emit(self, event: dict[str, Any]) -> None:
         self._around.emit({"event_id": new_id("event"), **event})
 
-    def _samples(self, audio: str) -> Iterator[bytes]:
+    def _samples(self, audio: str) -> Iterator[tuple[bytes, float]]:
         reader = Reader(self._config.input_format, self._rate_hz)
         left = 2 * self._rate_hz * _LONGEST_ITEM_S
         for data in shapes.samples(audio, "item.content.audio"):
@@ -482,4 +472,4 @@ class Conversation:
                 raise Refused(
                     f"An item has at most {_LONGEST_ITEM_S} s of audio.", "invalid_value", "item.content.audio"
                 )
-            yield pcm
+            yield pcm, reader.cost_us(data)

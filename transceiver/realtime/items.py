@@ -10,14 +10,14 @@ from typing import Any
 
 from transceiver.agents import Item
 from transceiver.realtime import shapes
-from transceiver.realtime.config import Refused
+from transceiver.realtime.config import Refused, utf8_bytes
 
 __all__ = ["Entry", "Items", "new_id", "spoken"]
 
 _MOST = 1000
 _MOST_PCM_S = 10  # of the user's speech beside the newest turn: an agent that wants more keeps it
 _MOST_SAID_BYTES = 16 << 20  # of text and pictures, in memory
-_MOST_TEXT = 256 << 10  # characters of one item: they come back with every event that shows it
+_MOST_TEXT_BYTES = 128 << 10  # of one item: they come back with every event that shows it
 _MOST_PARTS = 64  # of a message
 _SHOWN_IMAGE_BYTES = 32 << 10  # more is not sent back: it came from there, and fits no message of most clients
 
@@ -96,10 +96,10 @@ def _said_bytes(item: Item) -> int:
 
 class Items:
     """``rate_hz`` is the agent's; ``pcm(base64)`` makes samples at that rate of what clients send, piece by piece, and
-    ``picture(url, param)`` raises Refused for one that is not taken."""
+    says how long each took in microseconds; ``picture(url, param)`` raises Refused for one that is not taken."""
 
     def __init__(
-        self, rate_hz: int, pcm: Callable[[str], Iterator[bytes]], picture: Callable[[str, str], None]
+        self, rate_hz: int, pcm: Callable[[str], Iterator[tuple[bytes, float]]], picture: Callable[[str, str], None]
     ) -> None:
         self._entries: dict[str, Entry] = {}
         self._order: list[str] = []
@@ -168,9 +168,9 @@ class Items:
             self._speech_bytes -= len(old.pcm)
             old.pcm = b""
 
-    def made(self, raw: object, param: str = "item", calls: Collection[str] = ()) -> Generator[int, None, Entry]:
+    def made(self, raw: object, param: str = "item", calls: Collection[str] = ()) -> Generator[float, None, Entry]:
         """The entry of an item that a client describes; an ``item_reference`` gives the one that is there. It is made
-        in steps, each of which says how many bytes it took. ``calls`` have no item yet. Raises Refused."""
+        in steps, each of which says how many microseconds it took. ``calls`` have no item yet. Raises Refused."""
         shape = shapes.parse_item(raw, param)
         if isinstance(shape, shapes.ItemReference):
             known = self.get(shape.id)
@@ -188,14 +188,15 @@ class Items:
             entry = Entry(Item(id_, "function_call_output", call_id=shape.call_id, text=shape.output))
         else:
             entry = yield from self._message(id_, shape, param)
-        if len(entry.item.text) + len(entry.item.arguments) > _MOST_TEXT:
-            raise Refused(f"An item has at most {_MOST_TEXT} characters.", "string_above_max_length", param)
+        if max(map(utf8_bytes, (entry.item.text, entry.item.arguments))) > _MOST_TEXT_BYTES:
+            why = f"An item has at most {_MOST_TEXT_BYTES} bytes of text."
+            raise Refused(why, "string_above_max_length", param)
         return entry
 
     def _called(self, call_id: str) -> bool:
         return any(entry.item.kind == "function_call" and entry.item.call_id == call_id for entry in self)
 
-    def _message(self, id_: str, shape: shapes.Message, param: str) -> Generator[int, None, Entry]:
+    def _message(self, id_: str, shape: shapes.Message, param: str) -> Generator[float, None, Entry]:
         if len(shape.content) > _MOST_PARTS:
             raise Refused(f"A message has at most {_MOST_PARTS} parts.", "array_above_max_length", f"{param}.content")
         content: list[dict[str, Any]] = []
@@ -203,9 +204,9 @@ class Items:
         images: list[str] = []
         for i, part in enumerate(shape.content):
             if isinstance(part, shapes.InputAudio):
-                for samples in self._pcm(part.audio or ""):
+                for samples, cost_us in self._pcm(part.audio or ""):
                     pcm += samples
-                    yield len(samples)
+                    yield cost_us
                 content.append({"type": "input_audio", "transcript": part.transcript})
             elif isinstance(part, shapes.InputImage):
                 self._picture(part.image_url, f"{param}.content[{i}].image_url")

@@ -104,6 +104,11 @@ def write(event: dict[str, Any]) -> str:
     """The event as ASCII: a byte a character. What is not a number becomes null: JSON has none of those."""
     try:
         text = msgspec.json.encode(event)
-    except UnicodeEncodeError:  # halves of characters, of an agent that cuts its words anywhere
+    except UnicodeEncodeError:  # half a character, of an agent that cuts its words anywhere
         return json.dumps(event, allow_nan=False)
-    return text.decode("ascii") if text.isascii() else json.dumps(msgspec.json.decode(text))
+    if text.isascii():
+        return text.decode("ascii")
+    try:
+        return json.dumps(event, allow_nan=False)
+    except ValueError:
+        return json.dumps(msgspec.json.decode(text))

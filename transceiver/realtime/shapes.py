@@ -21,7 +21,7 @@ __all__ = [
     "samples",
 ]
 
-_PIECE = 64 << 10  # characters of base64, a multiple of four: a second of PCM, or six of G.711
+_PIECE = 8 << 10  # characters of base64, a multiple of four: an eighth of a second of PCM, or most of one of G.711
 
 _Id = Annotated[str, Field(min_length=1, max_length=128)]
 _Name = Annotated[str, Field(max_length=256)]
@@ -199,7 +199,7 @@ _TAGS |= {"input_text", "input_audio", "input_image", "output_text", "output_aud
 
 
 def samples(audio: str, param: str = "audio") -> Iterator[bytes]:
-    """The bytes in base64, in pieces that take a fraction of a millisecond each. Raises Refused."""
+    """The bytes in base64, in pieces that take less than a millisecond to be decoded. Raises Refused."""
     for at in range(0, len(audio), _PIECE):
         try:
             yield base64.b64decode(audio[at : at + _PIECE], validate=True)
