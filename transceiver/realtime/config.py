@@ -315,7 +315,6 @@ class Config:
         """The same of what is said."""
         return self._audio.output.format.type
 
-    @property
     def settings(self) -> Settings:
         """What the agent is told."""
         return _settings(self._values, self._values["audio"]["output"]["voice"])

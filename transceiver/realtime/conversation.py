@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from transceiver.agents import Item, Settings
@@ -97,7 +98,7 @@ class Conversation:
         self._frame_bytes = rate_hz // 50 * 2
         self._media = media
         self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns)
-        self._items = Items(rate_hz, self._samples, lambda url, param: check(url, param, pictures))
+        self._items = Items(rate_hz, self._samples, partial(check, schemes=pictures))
         self._reader = Reader(config.input_format, rate_hz)
         self._speaking = Speaking(
             self._emit,
@@ -105,7 +106,7 @@ class Conversation:
             Playback(rate_hz) if media else None,
             rate_hz=rate_hz,
             writer=lambda: Writer(config.output_format, rate_hz),
-            settings=lambda: config.settings,
+            settings=config.settings,
             respond=partner.respond,
             cancelled=partner.cancelled,
         )
@@ -137,7 +138,7 @@ class Conversation:
 
     def begin(self) -> None:
         """The agent is there: it hears what the session asks for."""
-        self._partner.configured(self._config.settings)
+        self._partner.configured(self._config.settings())
 
     @property
     def created(self) -> dict[str, Any]:
@@ -284,7 +285,7 @@ class Conversation:
         if spoke and not self._listening.speaking:
             self._over_agent = False
             self._tell_stopped()
-        self._partner.configured(self._config.settings)
+        self._partner.configured(self._config.settings())
         self._emit({"type": "session.updated", "session": self._config.event})
 
     def _append(self, event: shapes.Append) -> _Steps:

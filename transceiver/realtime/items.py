@@ -11,6 +11,7 @@ from typing import Any
 from transceiver.agents import Item
 from transceiver.realtime import shapes
 from transceiver.realtime.config import Refused, utf8_bytes
+from transceiver.realtime.pictures import check
 
 __all__ = ["Entry", "Items", "new_id", "spoken"]
 
@@ -99,7 +100,10 @@ class Items:
     says how long each took in microseconds; ``picture(url, param)`` raises Refused for one that is not taken."""
 
     def __init__(
-        self, rate_hz: int, pcm: Callable[[str], Iterator[tuple[bytes, float]]], picture: Callable[[str, str], None]
+        self,
+        rate_hz: int,
+        pcm: Callable[[str], Iterator[tuple[bytes, float]]],
+        picture: Callable[[str, str], None] = check,
     ) -> None:
         self._entries: dict[str, Entry] = {}
         self._order: list[str] = []
