@@ -15,6 +15,7 @@ from realtime_run import QUIET, loud
 from waiting import eventually
 
 from caller.offer import Offer
+from edge.signaling.cutting import parts
 from firsthop.config import Config
 from transceiver.dtls import Certificate
 from transceiver.records import Records
@@ -96,11 +97,15 @@ async def test_a_session_without_media_hears_and_answers_in_events(signaling: Si
     assert signaling.transceiver.sessions == 0
 
 
-async def test_an_event_of_sixteen_megabytes_passes(signaling: Signaling) -> None:
+async def test_fifteen_megabytes_of_audio_in_one_event_are_heard(signaling: Signaling) -> None:
     sealed = await signaling.opened({"audio": {"input": {"turn_detection": None}}})
-    await signaling.says(sealed, "input_audio_buffer.append", audio="A" * (15 << 20))
+    whole = json.dumps({"type": "input_audio_buffer.append", "audio": "A" * (15 << 20)})
+    for part in parts(whole):
+        await signaling.send("session.event", ufrag=sealed, event=part)
     await signaling.says(sealed, "input_audio_buffer.commit")
     assert await signaling.event("input_audio_buffer.committed")
+    await signaling.says(sealed, "input_audio_buffer.commit")
+    assert (await signaling.event("error"))["error"]["code"] == "input_audio_buffer_commit_empty"
 
 
 async def test_who_watches_gets_each_event_once_until_it_has_had_enough(signaling: Signaling) -> None:
