@@ -20,7 +20,7 @@ from transceiver.realtime.items import Entry, Items, new_id, spoken
 from transceiver.realtime.listening import Listening
 from transceiver.realtime.pictures import Schemes, check
 from transceiver.realtime.playback import Playback
-from transceiver.realtime.reading import event_id_in, read
+from transceiver.realtime.reading import count_values, event_id_in, read
 from transceiver.realtime.response import Making
 from transceiver.realtime.speaking import Speaking
 
@@ -37,6 +37,7 @@ _MOST_OWED_US = 5 * _TICK_US
 _EVENT_US = 40
 _FRAME_US = 20  # to hear 20 ms
 _READ_BYTES_A_US = 2500
+_VALUES_A_US = 5
 _SENT_BYTES_A_US = 64  # encoded, encrypted and packed, for each who listens
 
 _Steps = Generator[float, None, None]  # that say what they took, in microseconds
@@ -227,7 +228,6 @@ class Conversation:
             elif self._waiting:
                 text = self._waiting.popleft()
                 self._waiting_bytes -= len(text)
-                self._left_us -= _EVENT_US + len(text) / _READ_BYTES_A_US
                 self._handle(text)
             else:
                 self._flooded = False
@@ -236,8 +236,10 @@ class Conversation:
         self._left_us = max(self._left_us, -_MOST_OWED_US)
 
     def _handle(self, text: str | bytes) -> None:
+        values = count_values(text)
+        self._left_us -= _EVENT_US + len(text) / _READ_BYTES_A_US + values / _VALUES_A_US
         try:
-            event = read(text)
+            event = read(text, values)
             self._event_id = shapes.event_id_of(event)
             known = shapes.parse(event)
             if known is not None:

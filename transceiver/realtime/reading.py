@@ -17,23 +17,48 @@ import msgspec
 from transceiver.realtime.config import Refused
 from wire.link import MAX_EVENT_BYTES
 
-__all__ = ["check_depth", "event_id_in", "read", "write"]
+__all__ = ["check_depth", "count_values", "event_id_in", "read", "write"]
 
 T = TypeVar("T", str, bytes)
 
 _SMALL_BYTES = 256 << 10  # of an event as a data channel takes it, which may be made of anything
-_MOST_VALUES = 12_000
+_MOST_VALUES = 8_000
 _MOST_VALUES_IF_LARGE = 4_000  # and escapes: what is larger is a picture or a recording, and a little around it
 _DEEPEST = 64
 _EVENT_ID = re.compile(r'"event_id"\s{0,8}:\s{0,8}"([^"\\]{1,512})"')
 _LOOKED_THROUGH = 4096  # characters at either end
 
 
-def read(text: str | bytes) -> dict[str, Any]:
-    """The map in a message. Raises Refused unless it is a JSON object with a type, within bounds."""
+def count_values(text: str | bytes) -> int:
+    """About how many values are in an event's text, at least; no further than to one more than it may have. Every value
+    but the first has a comma or a bracket before it. Those in strings count too: prose has one in 60 characters, so
+    this refuses nothing that its length would not."""
+    if isinstance(text, str):
+        return _count(text.count, text.find, len(text), (",", "[", "{", "\\"))
+    return _count(text.count, text.find, len(text), (b",", b"[", b"{", b"\\"))
+
+
+def _count(count: Callable[[T], int], find: Callable[[T, int], int], size: int, marks: tuple[T, ...]) -> int:
+    if size <= _SMALL_BYTES:
+        return sum(map(count, marks[:3]))
+    # Counting looks at every character, finding at sixteen at once: it is faster where there are few.
+    found = 0
+    for mark in marks:
+        at = find(mark, 0)
+        while at >= 0:
+            found += 1
+            if found > _MOST_VALUES_IF_LARGE:
+                return found
+            at = find(mark, at + 1)
+    return found
+
+
+def read(text: str | bytes, values: int) -> dict[str, Any]:
+    """The map in a message that has so many ``values``. Raises Refused unless it is a JSON object with a type, within
+    bounds."""
     if len(text) > MAX_EVENT_BYTES:
         raise Refused(f"An event has at most {MAX_EVENT_BYTES >> 20} MiB.", "invalid_event")
-    if not _few_values(text):
+    if values > (_MOST_VALUES if len(text) <= _SMALL_BYTES else _MOST_VALUES_IF_LARGE):
         raise Refused("The event has more values than one may have.", "invalid_event")
     try:
         event = msgspec.json.decode(text)
@@ -45,29 +70,6 @@ def read(text: str | bytes) -> dict[str, Any]:
         raise Refused("An event is a JSON object with a type.", "invalid_event")
     check_depth(event)
     return event
-
-
-def _few_values(text: str | bytes) -> bool:
-    """Every value but the first has a comma or a bracket before it. Those in strings count too: prose has one in 60
-    characters, so this refuses nothing that its length would not."""
-    if isinstance(text, str):
-        return _few(text.count, text.find, len(text), (",", "[", "{", "\\"))
-    return _few(text.count, text.find, len(text), (b",", b"[", b"{", b"\\"))
-
-
-def _few(count: Callable[[T], int], find: Callable[[T, int], int], size: int, marks: tuple[T, ...]) -> bool:
-    if size <= _SMALL_BYTES:
-        return sum(map(count, marks[:3])) <= _MOST_VALUES
-    # Counting looks at every character, finding at sixteen at once: it is faster where there are few.
-    found = 0
-    for mark in marks:
-        at = find(mark, 0)
-        while at >= 0:
-            found += 1
-            if found > _MOST_VALUES_IF_LARGE:
-                return False
-            at = find(mark, at + 1)
-    return True
 
 
 def check_depth(value: dict[str, Any]) -> None:
