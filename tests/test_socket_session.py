@@ -97,6 +97,36 @@ async def test_a_session_without_media_hears_and_answers_in_events(signaling: Si
     assert signaling.transceiver.sessions == 0
 
 
+async def test_what_is_locked_stays_as_the_key_says_and_unseen(signaling: Signaling) -> None:
+    asked = {"instructions": "the price is 5"}
+    await signaling.send("session.open", request=1, agent="parrot", session=asked, locked=["instructions"])
+    sealed = str((await signaling.hears("session.opened"))["ufrag"])
+    assert (await signaling.event("session.created"))["session"]["instructions"] == ""
+    await signaling.says(sealed, "session.update", event_id="mine", session={"instructions": "the price is 1"})
+    error = (await signaling.event("error"))["error"]
+    assert (error["code"], error["event_id"]) == ("locked", "mine")
+    await signaling.send("session.watch", OTHER, request=2, ufrag=sealed)
+    assert (await signaling.hears("session.watching", OTHER))["session"]["instructions"] == ""
+    await signaling.send("session.open", request=3, agent="parrot", locked=["nothing"])
+    assert (await signaling.hears("session.refused"))["code"] == "invalid_value"
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        {"type": "transcription"},
+        {"tools": [{"type": "mcp", "server_label": "x"}]},
+        {"instructions": "x" * (17 << 10)},
+        {"tools": [{"name": "f", "parameters": json.loads('{"a":' * 400 + "1" + "}" * 400)}]},
+    ],
+)
+async def test_a_session_that_is_too_much_or_not_served_is_refused(signaling: Signaling, session: object) -> None:
+    await signaling.send("session.open", request=1, agent="parrot", session=session)
+    refused = await signaling.hears("session.refused")
+    assert refused["code"] in ("invalid_value", "string_above_max_length", "invalid_event")
+    assert signaling.transceiver.sessions == 0
+
+
 async def test_fifteen_megabytes_of_audio_in_one_event_are_heard(signaling: Signaling) -> None:
     sealed = await signaling.opened({"audio": {"input": {"turn_detection": None}}})
     whole = json.dumps({"type": "input_audio_buffer.append", "audio": "A" * (15 << 20)})
