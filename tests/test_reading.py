@@ -144,6 +144,7 @@ def worst(size: int) -> dict[str, str]:
     message = '{"type":"message","role":"user","content":['
     item = '{"type":"conversation.item.create","item":' + message
     keys = ",".join(f'"{i}":0' for i in range(size))[: size - 40].rpartition(",")[0]
+    few = keys[: 15 << 10].rpartition(",")[0]
     return {
         "arrays": filled("[],"),
         "maps": filled("{},"),
@@ -162,6 +163,14 @@ def worst(size: int) -> dict[str, str]:
         "ids": filled('"event_id" : ', "", ""),
         "id of blanks": filled(" ", '"event_id"', ":"),
         "tools": filled('{"name":"f"},', '{"type":"session.update","session":{"tools":[', "{}]}}"),
+        "tools that are none": filled("5,", '{"type":"session.update","session":{"tools":[', "{}]}}"),
+        "other tools": filled('{"type":5},', '{"type":"session.update","session":{"tools":[', "{}]}}"),
+        "modalities": filled("5,", '{"type":"session.update","session":{"output_modalities":[', "5]}}"),
+        "include": filled("5,", '{"type":"session.update","session":{"include":[', "5]}}"),
+        "audio of anything": '{"type":"session.update","session":{"audio":{"input":{' + few + "}}}}",
+        "input of anything": filled("5,", '{"type":"response.create","response":{"input":[', "5]}}"),
+        "parts that are none": filled('{"type":"x"},', item, "{}]}}"),
+        "parts of anything": filled("5,", item, "{}]}}"),
         "parameters": filled("[],", tool("[")[:-4], "0]}]}}"),
         "items": filled(message + "]},", '{"type":"response.create","response":{"input":[', "{}]}}"),
         "parts": filled('{"type":"input_text","text":""},', item, "{}]}}"),
@@ -197,9 +206,10 @@ def test_no_64_kib_take_more_than_5_ms(name: str) -> None:
         update('"x":[' + "0," * (MAX_EVENT_BYTES // 2 - 100) + "1]"),
         update('"x":"' + "\\n" * (MAX_EVENT_BYTES // 2 - 100) + '"'),
         update('"instructions":"' + "x" * (MAX_EVENT_BYTES - 100) + '"'),
+        update('"x":"' + "é" * (MAX_EVENT_BYTES // 2) + '"'),
         update('"x":"' + ("x" * 999 + ",") * (MAX_EVENT_BYTES // 1000 - 1) + '"'),
     ],
-    ids=["depth", "arrays", "numbers", "escapes", "string", "commas"],
+    ids=["depth", "arrays", "numbers", "escapes", "string", "other letters", "commas"],
 )
 def test_the_largest_event_is_read_or_refused_in_milliseconds(text: str) -> None:
     # As it was: 90 ms a megabyte of arrays. The bound is generous: it is 2 on a core that is not shared.

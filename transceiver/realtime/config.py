@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from transceiver.agents import Settings
@@ -24,7 +24,8 @@ __all__ = [
     "utf8_bytes",
 ]
 
-Modalities = list[Literal["text", "audio"]]
+# One fault in a list is enough: to find thousands would take its time.
+Modalities = Annotated[list[Literal["text", "audio"]], FailFast()]
 _PIECES = ("audio", "input", "output")  # of these an update changes only what it names; all else it replaces
 # Of what a session is configured with, as JSON: it is said again in every session.updated, and told to every agent.
 _MOST_INSTRUCTIONS_BYTES = 16 << 10
@@ -124,7 +125,7 @@ class _Asked(_Strict):
 
     instructions: str = ""
     output_modalities: Modalities = Field(default=["audio"], min_length=1)
-    tools: list[Tool] = Field(default=[], max_length=256)
+    tools: Annotated[list[Tool], FailFast()] = Field(default=[], max_length=256)
     tool_choice: Literal["none", "auto", "required"] | ToolChoice = "auto"
     max_output_tokens: Annotated[int, Field(ge=1)] | Literal["inf"] | None = "inf"
     parallel_tool_calls: bool | None = None
@@ -138,7 +139,7 @@ class Session(_Asked):
     type: Literal["realtime"] = "realtime"
     model: str | None = None
     audio: Audio = Audio()
-    include: list[str] | None = None
+    include: list[str] | None = Field(default=None, fail_fast=True)
     tracing: str | dict[str, Any] | None = None
     truncation: str | dict[str, Any] = "auto"
 
@@ -157,7 +158,7 @@ class ResponseParams(_Asked):
 
     audio: _ResponseAudio = _ResponseAudio()
     conversation: str | None = "auto"
-    input: list[dict[str, Any]] | None = Field(default=None, max_length=256)
+    input: list[dict[str, Any]] | None = Field(default=None, fail_fast=True, max_length=256)
     metadata: dict[str, Any] | None = Field(default=None, max_length=_MOST_METADATA)
 
 

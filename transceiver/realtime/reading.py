@@ -22,6 +22,7 @@ __all__ = ["check_depth", "count_values", "event_id_in", "read", "write"]
 T = TypeVar("T", str, bytes)
 
 _SMALL_BYTES = 256 << 10  # of an event as a data channel takes it, which may be made of anything
+_MOST_NOT_ASCII_BYTES = 1 << 20  # of an event that is not all ASCII, which takes four times as long
 _MOST_VALUES = 8_000
 _MOST_VALUES_IF_LARGE = 4_000  # and escapes: what is larger is a picture or a recording, and a little around it
 _DEEPEST = 64
@@ -58,6 +59,8 @@ def read(text: str | bytes, values: int) -> dict[str, Any]:
     bounds."""
     if len(text) > MAX_EVENT_BYTES:
         raise Refused(f"An event has at most {MAX_EVENT_BYTES >> 20} MiB.", "invalid_event")
+    if len(text) > _MOST_NOT_ASCII_BYTES and not text.isascii():
+        raise Refused(f"An event of more than {_MOST_NOT_ASCII_BYTES >> 20} MiB is ASCII.", "invalid_event")
     if values > (_MOST_VALUES if len(text) <= _SMALL_BYTES else _MOST_VALUES_IF_LARGE):
         raise Refused("The event has more values than one may have.", "invalid_event")
     try:

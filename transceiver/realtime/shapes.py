@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
 from transceiver.realtime.config import Refused, refusal
 
@@ -86,6 +86,10 @@ _EVENTS: dict[str, type[ClientEvent]] = {
 }
 
 
+_T = TypeVar("_T")
+_Parts = Annotated[list[_T], FailFast()]  # one fault is enough: a list of thousands would take its time
+
+
 class InputText(_Open):
     type: Literal["input_text"]
     text: str
@@ -118,21 +122,21 @@ class UserMessage(_Open):
     id: _Id | None = None
     type: Literal["message"]
     role: Literal["user"]
-    content: list[Annotated[InputText | InputAudio | InputImage, Field(discriminator="type")]]
+    content: _Parts[Annotated[InputText | InputAudio | InputImage, Field(discriminator="type")]]
 
 
 class SystemMessage(_Open):
     id: _Id | None = None
     type: Literal["message"]
     role: Literal["system"]
-    content: list[InputText]
+    content: _Parts[InputText]
 
 
 class AssistantMessage(_Open):
     id: _Id | None = None
     type: Literal["message"]
     role: Literal["assistant"]
-    content: list[Annotated[OutputText | OutputAudio, Field(discriminator="type")]]
+    content: _Parts[Annotated[OutputText | OutputAudio, Field(discriminator="type")]]
 
 
 class FunctionCall(_Open):
@@ -187,11 +191,11 @@ def parse_item(item: object, prefix: str = "item") -> ItemShape:
     try:
         return _ITEM.validate_python(item)
     except ValidationError as e:
-        loc = ".".join(str(part) for part in e.errors()[0]["loc"] if part not in _TAGS)
+        what = e.errors(include_url=False, include_context=False)[0]
+        loc = ".".join(str(part) for part in what["loc"] if part not in _TAGS)
         param = f"{prefix}.{loc}" if loc else prefix
-        kind = e.errors()[0]["type"]
-        code = "missing_required_parameter" if kind == "missing" else "invalid_value"
-        raise Refused(f"Invalid item: {e.errors()[0]['msg']} ('{param}').", code, param) from None
+        code = "missing_required_parameter" if what["type"] == "missing" else "invalid_value"
+        raise Refused(f"Invalid item: {what['msg']} ('{param}').", code, param) from None
 
 
 _TAGS = {"message", "user", "system", "assistant", "function_call", "function_call_output", "item_reference"}
