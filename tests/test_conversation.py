@@ -521,6 +521,22 @@ def test_responses_outside_the_conversation_leave_no_trace_in_it() -> None:
     assert (events[-1]["response"]["conversation_id"], events[-1]["response"]["metadata"]) == (None, {"k": "v"})
 
 
+@pytest.mark.parametrize(("picture_bytes", "most"), [(0, 32), (3 << 20, 21)])
+def test_responses_that_wait_to_be_heard_are_bounded_with_what_they_answer(picture_bytes: int, most: int) -> None:
+    scene = Scene()
+    picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * picture_bytes}
+    item = {"type": "message", "role": "user", "content": [picture]}
+    for _ in range(40):
+        scene.says("response.create", response={"conversation": "none", "input": [item]})
+        scene.now += 1
+        scene.conversation._left_us = 1000  # without a tick nothing is heard
+        for making in scene.partner.makings:
+            making.audio(bytes(48))
+            making.done()
+    assert len(scene.partner.makings) == most
+    assert scene.types()[-1] == "error"
+
+
 def test_a_cancelled_response_is_over_and_the_agent_knows() -> None:
     scene = Scene()
     scene.says("response.create")

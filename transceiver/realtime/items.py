@@ -13,7 +13,7 @@ from transceiver.realtime import shapes
 from transceiver.realtime.config import Refused, utf8_bytes
 from transceiver.realtime.pictures import check
 
-__all__ = ["Entry", "Items", "new_id", "spoken"]
+__all__ = ["Entry", "Items", "new_id", "said_bytes", "spoken"]
 
 _MOST = 1000
 _MOST_PCM_S = 10  # of the user's speech beside the newest turn: an agent that wants more keeps it
@@ -91,7 +91,8 @@ def _text(content: list[dict[str, Any]]) -> str:
     return " ".join(text for text in texts if text)
 
 
-def _said_bytes(item: Item) -> int:
+def said_bytes(item: Item) -> int:
+    """What its text and pictures take in memory."""
     return sum(map(sys.getsizeof, (item.text, item.arguments, *item.images)))
 
 
@@ -113,7 +114,7 @@ class Items:
         self._speech: deque[Item] = deque()  # with samples, the oldest first
         self._speech_bytes = 0
         self._weights: dict[str, int] = {}
-        self._said_bytes = 0
+        self.said_bytes = 0  # of all
 
     def __len__(self) -> int:
         return len(self._order)
@@ -149,16 +150,16 @@ class Items:
     def weigh(self, entry: Entry) -> None:
         """What it says is more than it was, or there is another item: the oldest go where that is too much."""
         if entry.id in self._entries:
-            self._said_bytes -= self._weights.pop(entry.id, 0)
-            self._weights[entry.id] = weight = _said_bytes(entry.item)
-            self._said_bytes += weight
-        while len(self._order) > _MOST or (self._said_bytes > _MOST_SAID_BYTES and len(self._order) > 1):
+            self.said_bytes -= self._weights.pop(entry.id, 0)
+            self._weights[entry.id] = weight = said_bytes(entry.item)
+            self.said_bytes += weight
+        while len(self._order) > _MOST or (self.said_bytes > _MOST_SAID_BYTES and len(self._order) > 1):
             self.remove(self._order[self._order[0] == entry.id])
 
     def remove(self, id_: str) -> None:
         self._order.remove(id_)
         del self._entries[id_]
-        self._said_bytes -= self._weights.pop(id_, 0)
+        self.said_bytes -= self._weights.pop(id_, 0)
 
     def view(self) -> list[Item]:
         """What an agent answers."""

@@ -8,14 +8,15 @@ from typing import Any
 from transceiver.agents import Item, Settings
 from transceiver.realtime.config import Refused, ResponseParams
 from transceiver.realtime.formats import Writer
-from transceiver.realtime.items import Items
+from transceiver.realtime.items import Items, said_bytes
 from transceiver.realtime.playback import Playback
 from transceiver.realtime.response import Making, Stage
 
 __all__ = ["Speaking"]
 
 _MOST_AT_ONCE = 8  # responses that are made, of which one at most is in the conversation
-_MOST_KEPT = 32  # with those that are still heard: each keeps what it answers
+_MOST_KEPT = 32  # with those that are still heard
+_MOST_KEPT_BYTES = 64 << 20  # of what they answer, which each keeps
 
 
 class Speaking:
@@ -69,9 +70,12 @@ class Speaking:
             raise Refused(why, "conversation_already_has_active_response")
         if sum(not making.over for making in self._makings.values()) >= _MOST_AT_ONCE:
             raise Refused(f"{_MOST_AT_ONCE} responses are being made.", "rate_limit_exceeded")
-        if len(self._makings) >= _MOST_KEPT:
-            raise Refused(f"{_MOST_KEPT} responses wait to be heard.", "rate_limit_exceeded")
+        kept = self._makings.values()
+        answers_bytes = self._items.said_bytes if params.input is None else sum(map(said_bytes, items))
+        if len(kept) >= _MOST_KEPT or sum(making.answers_bytes for making in kept) + answers_bytes > _MOST_KEPT_BYTES:
+            raise Refused("Too many responses wait to be heard.", "rate_limit_exceeded")
         making = Making(self._stage, params, settings, items)
+        making.answers_bytes = answers_bytes
         self._makings[making.id] = making
         if making.in_conversation:
             self.active, self._wanted = making, False
