@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import zmq
 from realtime_run import QUIET, loud
@@ -125,6 +127,70 @@ async def test_a_session_that_is_too_much_or_not_served_is_refused(signaling: Si
     refused = await signaling.hears("session.refused")
     assert refused["code"] in ("invalid_value", "string_above_max_length", "invalid_event")
     assert signaling.transceiver.sessions == 0
+
+
+def bombs() -> list[str]:
+    """What held the loop for seconds, and its relatives."""
+    picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * (3 << 20)}
+    sound = {"type": "input_audio", "audio": "A" * (3 << 20)}
+    text = {"type": "input_text", "text": "x" * (120 << 10)}
+    keys = "{" + ",".join(f'"k{i}":0' for i in range(7000)) + "}"
+    tools = [{"type": "function", "name": "f", "description": "x" * 60_000}]
+
+    def item(part: object, **fields: str) -> str:
+        item = {"type": "message", "role": "user", "content": [part], **fields}
+        return json.dumps({"type": "conversation.item.create", "item": item})
+
+    return [
+        '{"type":"session.update","session":{"x":[' + "[]," * (1 << 20) + "1]}}",
+        '{"type":"session.update","session":{"x":' + "[" * (3 << 20) + "1]}}",
+        '{"type":"session.update","session":{"instructions":"' + "x" * (3 << 20) + '"}}',
+        '{"type":"session.update","session":{"tools":[{"name":"f","parameters":' + keys + "}]}}",
+        '{"type":"response.create","response":{"metadata":' + keys + "}}",
+        json.dumps({"type": "session.update", "session": {"tools": tools}}),
+        *['{"type":"session.update","session":{}}'] * 20,
+        *[item(picture)] * 8,
+        item(sound),
+        item(text, id="a"),
+        *['{"type":"conversation.item.retrieve","item_id":"a"}'] * 100,
+        *parts(json.dumps({"type": "input_audio_buffer.append", "audio": "A" * (3 << 20)})),
+        *['{"type":"response.create"}'] * 5,
+    ]
+
+
+async def test_nothing_that_is_said_in_events_holds_the_loop_or_stays_in_memory(signaling: Signaling) -> None:
+    sealed = await signaling.opened()
+    messages = [frames.control("session.event", ufrag=sealed, event=event) for event in bombs()]
+    held = [0.0]
+
+    async def watch() -> None:
+        """The most CPU time that one turn of the loop has taken."""
+        while True:
+            began = time.thread_time()
+            await asyncio.sleep(0)
+            held[0] = max(held[0], time.thread_time() - began)
+
+    before = psutil.Process().memory_info().rss
+    watching = asyncio.create_task(watch())
+    # Of every kind of step there is one that was not disturbed: what is measured is the least of several attempts.
+    worst = []
+    for _ in range(2):
+        held[0] = 0.0
+        await asyncio.to_thread(send_all, signaling.sockets[ONE], messages)
+        session = signaling.transceiver._sockets[sealed.encode()]
+        assert session._dialogue is not None
+        conversation = session._dialogue.conversation
+        await eventually(lambda talk=conversation: not talk._waiting and talk._steps is None)  # type: ignore[misc]
+        worst.append(held[0])
+    watching.cancel()
+    # It was seconds. What is meant is 2 ms; several sessions and what the test itself does may come together in a turn.
+    assert min(worst) < 0.04
+    assert psutil.Process().memory_info().rss - before < 200 << 20
+
+
+def send_all(socket: zmq.Socket[bytes], messages: list[bytes]) -> None:
+    for message in messages:
+        socket.send(message)
 
 
 async def test_fifteen_megabytes_of_audio_in_one_event_are_heard(signaling: Signaling) -> None:

@@ -152,7 +152,9 @@ class Conversation:
         if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + len(text) > _MOST_WAITING_BYTES:
             if not self._flooded:
                 self._flooded = True
+                self._event_id = event_id_in(text)
                 self._error(Refused("events come faster than they can be handled", "rate_limit_exceeded"))
+                self._event_id = None
             return
         self._waiting.append(text)
         self._waiting_bytes += len(text)
