@@ -289,6 +289,9 @@ class Upstream(_Section):
 
 
 class Agents(_Section):
+    image_urls: Literal["data", "https"] = Field(
+        "data", description="pictures that callers may show: as data URLs, or also by https from public hosts"
+    )
     pipeline: Pipeline = Pipeline()  # type: ignore[call-arg]
     realtime: Upstream = Upstream()  # type: ignore[call-arg]
 
@@ -312,7 +315,7 @@ class Config(BaseSettings):
     cluster: Cluster = Cluster()  # type: ignore[call-arg]
     edge: Edge = Edge()  # type: ignore[call-arg]
     transceiver: Transceiver = Transceiver()  # type: ignore[call-arg]
-    agents: Agents = Agents()
+    agents: Agents = Agents()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from transceiver.agents import Item, Settings
 from transceiver.realtime.config import Config
 from transceiver.realtime.conversation import Conversation
+from transceiver.realtime.pictures import Schemes
+from transceiver.realtime.reading import write
 from transceiver.realtime.response import Making
 
 RATE_HZ = 24000
@@ -71,19 +74,28 @@ class Partner:
 class Scene:
     """``media`` as over WebRTC, else as over a WebSocket."""
 
-    def __init__(self, *, media: bool = True, session: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        media: bool = True,
+        session: dict[str, Any] | None = None,
+        locked: Sequence[str] = (),
+        pictures: Schemes = "data",
+    ) -> None:
         self.events: list[dict[str, Any]] = []
         self.played: list[bytes] = []
+        self.sent_bytes = 0
         self.now = 100.0
         self.media = media
         self.partner = Partner()
         config = Config("rtc_1", "test")
         config.update(session or {})
-        self.conversation = Conversation(config, self.partner, self, rate_hz=RATE_HZ, media=media)
+        config.lock(locked)
+        self.conversation = Conversation(config, self.partner, self, rate_hz=RATE_HZ, media=media, pictures=pictures)
         self.conversation.begin()
 
     def emit(self, event: dict[str, Any]) -> None:
-        json.dumps(event)
+        self.sent_bytes += len(write(event))
         self.events.append(event)
 
     def play(self, pcm: bytes) -> None:
@@ -170,6 +182,10 @@ def every_client_event() -> list[dict[str, Any]]:
         {
             "type": "conversation.item.create",
             "previous_item_id": "u1",
+            "item": {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        },
+        {
+            "type": "conversation.item.create",
             "item": {"type": "function_call_output", "call_id": "c", "output": "{}"},
         },
         {"type": "conversation.item.retrieve", "item_id": "u1"},

@@ -178,6 +178,23 @@ async def test_a_long_answer_in_one_piece_is_whole() -> None:
         await eventually(lambda: making.spoken_ms >= 60_000)
 
 
+async def test_a_long_answer_on_the_loop_itself_lets_others_come_between() -> None:
+    async with an_agent() as (agent, _, failed):
+        events: list[dict[str, Any]] = []
+        making = a_making(events, {})
+        response = CrossingResponse(making, agent._cross)
+        response.audio(bytes(48000 * 20))
+        response.transcript("all of it")
+        response.done()
+        assert making.spoken_ms == 1000
+        turns = 0
+        while not making.over:
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns >= 19
+        assert (making.spoken_ms, making.status, failed) == (20_000, "completed", [])
+
+
 async def test_a_cancelled_response_is_the_one_that_was_asked_for() -> None:
     async with an_agent() as (agent, _, _failed):
         making = a_making([], {})

@@ -224,12 +224,13 @@ async def test_an_event_larger_than_the_client_takes_is_told_with_the_event_that
 ) -> None:
     async with a_call(amend=amend) as call:
         channel = await call.open_channel()
-        update = {"type": "session.update", "event_id": "mine", "session": {"instructions": "\u00e4" * 12000}}
-        channel.send(json.dumps(update, ensure_ascii=False))
+        content = [{"type": "input_text", "text": "x" * 70_000}]
+        item = {"type": "message", "role": "user", "content": content}
+        channel.send(json.dumps({"type": "conversation.item.create", "event_id": "mine", "item": item}))
         await until(lambda: of_type(call, "error"))
         error = of_type(call, "error")[0]["error"]
         assert (error["code"], error["event_id"]) == ("event_too_large", "mine")
-        assert of_type(call, "session.updated") == []
+        assert of_type(call, "conversation.item.added") == []
 
 
 async def test_a_client_that_takes_any_size_gets_large_events() -> None:

@@ -85,6 +85,41 @@ def test_a_long_press_is_one(late: int, began: int) -> None:
     assert heard([*press(9, began), packet(9, began + 0xFFFF, 960)]) == "99"
 
 
+def numbered(packets: list[Packet]) -> list[Packet]:
+    """As they were sent, one after the other."""
+    return [each._replace(sequence=(65530 + i) & 0xFFFF) for i, each in enumerate(packets)]
+
+
+def dialled(keys: str, *, ended: bool = True, marked: bool = True) -> list[Packet]:
+    """All with the timestamp of the first, as some gateways have it."""
+    presses = [press(DIGITS.index(key), 5000) for key in keys]
+    packets = [each for one in presses for each in (one if ended else one[:5])]
+    return numbered(packets if marked else [each._replace(marker=False) for each in packets])
+
+
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize("keys", ["567", "121", "1A*#", "55", "0005", "00000000"])
+def test_keys_with_one_timestamp_are_as_many_presses(keys: str, marked: bool) -> None:
+    assert heard(dialled(keys, marked=marked)) == keys
+
+
+def test_keys_with_one_timestamp_and_lost_ends_are_told_apart_where_they_differ() -> None:
+    assert heard(dialled("567", ended=False)) == "567"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_packets_of_one_timestamp_that_come_twice_and_late_are_no_other_presses(seed: int) -> None:
+    rng = random.Random(seed)
+    packets = [*dialled("5"), *[each for each in dialled("5") if rng.random() < 0.5]]
+    at = {id(each): i + rng.uniform(0, 12) for i, each in enumerate(packets)}
+    assert heard(sorted(packets, key=lambda each: at[id(each)])) == "5"
+
+
+def test_a_flash_between_keys_is_no_key_and_hides_none() -> None:
+    flash = [packet(16, 5000, 800, marker=True), *[packet(16, 5000, 800, ended=True)] * 3]
+    assert heard(numbered([*press(5, 5000), *flash, *press(6, 5000), *flash, *press(6, 5000)])) == "566"
+
+
 def test_several_events_in_one_packet_follow_one_another() -> None:
     one, two = packet(1, 1000, 800, ended=True), packet(2, 1800, 800, ended=True)
     both = one._replace(payload=one.payload + two.payload)

@@ -216,7 +216,7 @@ def test_an_ipc_socket_that_a_dead_process_left_is_no_hindrance(ends: Ends, tmp_
     assert received(router)
 
 
-def test_an_event_of_16_mib_passes_both_ways_and_one_that_is_larger_does_not(ends: Ends, endpoint: str) -> None:
+def test_the_largest_event_passes_both_ways_and_one_that_is_larger_does_not(ends: Ends, endpoint: str) -> None:
     router = ends.router(endpoint)
     dealer = ends.keep(link.event_dealer(ends.context, bound(router), b"edge/signaling/events", KEYS))
     until(lambda: dealer.poll(0, zmq.POLLOUT))

@@ -153,6 +153,18 @@ def test_lines_are_events_with_their_times(tmp_path: Path) -> None:
     assert file.path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize(
+    "text", ['{"a":NaN}', '{"a":1e999}', '{"a":' * 900 + "1" + "}" * 900, "[" * 100_000, "\ufeff{}"]
+)
+def test_what_is_no_json_makes_no_file_that_is_none(tmp_path: Path, text: str) -> None:
+    file = Transcript(tmp_path / "call.jsonl")
+    file.write([(1_700_000_000, 0, "client", text), (1_700_000_001, 1, "client", '{"type": "x"}')])
+    file.close()
+    first, second = (json.loads(line, parse_constant=pytest.fail) for line in file.path.read_text().splitlines())
+    assert first["event"] == {"bytes": len(text)}
+    assert second["event"] == {"type": "x"}
+
+
 def test_sound_and_pictures_are_left_out() -> None:
     assert slim({"type": "input_audio_buffer.append", "audio": "AAAA" * 100})["audio"] == {"bytes": 300}
     assert slim({"type": "response.output_audio.delta", "delta": "AAAA"})["delta"] == {"bytes": 3}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -9,12 +10,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import zmq
 from realtime_run import QUIET, loud
 from waiting import eventually
 
 from caller.offer import Offer
+from edge.signaling.cutting import parts
 from firsthop.config import Config
 from transceiver.dtls import Certificate
 from transceiver.records import Records
@@ -96,11 +99,109 @@ async def test_a_session_without_media_hears_and_answers_in_events(signaling: Si
     assert signaling.transceiver.sessions == 0
 
 
-async def test_an_event_of_sixteen_megabytes_passes(signaling: Signaling) -> None:
+async def test_what_is_locked_stays_as_the_key_says_and_unseen(signaling: Signaling) -> None:
+    asked = {"instructions": "the price is 5"}
+    await signaling.send("session.open", request=1, agent="parrot", session=asked, locked=["instructions"])
+    sealed = str((await signaling.hears("session.opened"))["ufrag"])
+    assert (await signaling.event("session.created"))["session"]["instructions"] == ""
+    await signaling.says(sealed, "session.update", event_id="mine", session={"instructions": "the price is 1"})
+    error = (await signaling.event("error"))["error"]
+    assert (error["code"], error["event_id"]) == ("locked", "mine")
+    await signaling.send("session.watch", OTHER, request=2, ufrag=sealed)
+    assert (await signaling.hears("session.watching", OTHER))["session"]["instructions"] == ""
+    await signaling.send("session.open", request=3, agent="parrot", locked=["nothing"])
+    assert (await signaling.hears("session.refused"))["code"] == "invalid_value"
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        {"type": "transcription"},
+        {"tools": [{"type": "mcp", "server_label": "x"}]},
+        {"instructions": "x" * (17 << 10)},
+        {"tools": [{"name": "f", "parameters": json.loads('{"a":' * 400 + "1" + "}" * 400)}]},
+    ],
+)
+async def test_a_session_that_is_too_much_or_not_served_is_refused(signaling: Signaling, session: object) -> None:
+    await signaling.send("session.open", request=1, agent="parrot", session=session)
+    refused = await signaling.hears("session.refused")
+    assert refused["code"] in ("invalid_value", "string_above_max_length", "invalid_event")
+    assert signaling.transceiver.sessions == 0
+
+
+def bombs() -> list[str]:
+    """What held the loop for seconds, and its relatives."""
+    picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * (3 << 20)}
+    sound = {"type": "input_audio", "audio": "A" * (3 << 20)}
+    text = {"type": "input_text", "text": "x" * (120 << 10)}
+    keys = "{" + ",".join(f'"k{i}":0' for i in range(7000)) + "}"
+    tools = [{"type": "function", "name": "f", "description": "x" * 60_000}]
+
+    def item(part: object, **fields: str) -> str:
+        item = {"type": "message", "role": "user", "content": [part], **fields}
+        return json.dumps({"type": "conversation.item.create", "item": item})
+
+    return [
+        '{"type":"session.update","session":{"x":[' + "[]," * (1 << 20) + "1]}}",
+        '{"type":"session.update","session":{"x":' + "[" * (3 << 20) + "1]}}",
+        '{"type":"session.update","session":{"instructions":"' + "x" * (3 << 20) + '"}}',
+        '{"type":"session.update","session":{"tools":[{"name":"f","parameters":' + keys + "}]}}",
+        '{"type":"response.create","response":{"metadata":' + keys + "}}",
+        json.dumps({"type": "session.update", "session": {"tools": tools}}),
+        *['{"type":"session.update","session":{}}'] * 20,
+        *[item(picture)] * 8,
+        item(sound),
+        item(text, id="a"),
+        *['{"type":"conversation.item.retrieve","item_id":"a"}'] * 100,
+        *parts(json.dumps({"type": "input_audio_buffer.append", "audio": "A" * (3 << 20)})),
+        *['{"type":"response.create"}'] * 5,
+    ]
+
+
+async def test_nothing_that_is_said_in_events_holds_the_loop_or_stays_in_memory(signaling: Signaling) -> None:
+    sealed = await signaling.opened()
+    messages = [frames.control("session.event", ufrag=sealed, event=event) for event in bombs()]
+    held = [0.0]
+
+    async def watch() -> None:
+        """The most CPU time that one turn of the loop has taken."""
+        while True:
+            began = time.thread_time()
+            await asyncio.sleep(0)
+            held[0] = max(held[0], time.thread_time() - began)
+
+    before = psutil.Process().memory_info().rss
+    watching = asyncio.create_task(watch())
+    # Of every kind of step there is one that was not disturbed: what is measured is the least of several attempts.
+    worst = []
+    for _ in range(2):
+        held[0] = 0.0
+        await asyncio.to_thread(send_all, signaling.sockets[ONE], messages)
+        session = signaling.transceiver._sockets[sealed.encode()]
+        assert session._dialogue is not None
+        conversation = session._dialogue.conversation
+        await eventually(lambda talk=conversation: not talk._waiting and talk._steps is None)  # type: ignore[misc]
+        worst.append(held[0])
+    watching.cancel()
+    # It was seconds. What is meant is 2 ms; several sessions and what the test itself does may come together in a turn.
+    assert min(worst) < 0.04
+    assert psutil.Process().memory_info().rss - before < 200 << 20
+
+
+def send_all(socket: zmq.Socket[bytes], messages: list[bytes]) -> None:
+    for message in messages:
+        socket.send(message)
+
+
+async def test_fifteen_megabytes_of_audio_in_one_event_are_heard(signaling: Signaling) -> None:
     sealed = await signaling.opened({"audio": {"input": {"turn_detection": None}}})
-    await signaling.says(sealed, "input_audio_buffer.append", audio="A" * (15 << 20))
+    whole = json.dumps({"type": "input_audio_buffer.append", "audio": "A" * (15 << 20)})
+    for part in parts(whole):
+        await signaling.send("session.event", ufrag=sealed, event=part)
     await signaling.says(sealed, "input_audio_buffer.commit")
     assert await signaling.event("input_audio_buffer.committed")
+    await signaling.says(sealed, "input_audio_buffer.commit")
+    assert (await signaling.event("error"))["error"]["code"] == "input_audio_buffer_commit_empty"
 
 
 async def test_who_watches_gets_each_event_once_until_it_has_had_enough(signaling: Signaling) -> None:

@@ -25,6 +25,7 @@ from signaling_edge import (
 from waiting import eventually
 
 from edge.feed import Ending, Feed
+from edge.signaling.cutting import MAX_BYTES
 from edge.signaling.pace import Pace
 from edge.signaling.sockets import MAX_SIDEBAND_BYTES
 from wire import ufrag
@@ -203,7 +204,9 @@ async def test_a_binary_frame_is_an_error_event_and_the_socket_stays(both: tuple
         await eventually(lambda: fake.events.get(sealed) == ["still here"])
 
 
-async def test_the_largest_event_arrives_and_a_larger_one_ends_the_socket(both: tuple[Edge, FakeTransceiver]) -> None:
+async def test_the_largest_event_arrives_and_one_that_no_transceiver_takes_is_an_error(
+    both: tuple[Edge, FakeTransceiver],
+) -> None:
     edge, fake = both
     async with connect(edge) as socket:
         await socket.receive_str()
@@ -212,8 +215,11 @@ async def test_the_largest_event_arrives_and_a_larger_one_ends_the_socket(both: 
         await eventually(lambda: [len(event) for event in fake.events.get(sealed, [])] == [MAX_EVENT_BYTES])
         await fake.tell(sealed, "session.event", event="y" * MAX_EVENT_BYTES)
         assert len(await socket.receive_str()) == MAX_EVENT_BYTES
+        await socket.send_str(json.dumps({"type": "x", "event_id": "mine", "y": "x" * MAX_EVENT_BYTES}))
+        error = json.loads(await socket.receive_str())["error"]
+        assert (error["code"], error["event_id"]) == ("invalid_event", "mine")
         with suppress(ConnectionError):  # it may be closed before all is sent
-            await socket.send_str("x" * (MAX_EVENT_BYTES + 1))
+            await socket.send_str("x" * (MAX_BYTES + 1))
         assert (await ended(socket))[0] == 1009
     await eventually(lambda: not fake.placed_by)
 

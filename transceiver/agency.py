@@ -16,7 +16,7 @@ from typing import Any
 
 from firsthop import logs
 from firsthop.process import step_back
-from transceiver.agents import Base, Item, Line, Response, Settings
+from transceiver.agents import Base, Item, Line, Settings
 from transceiver.realtime.response import Making
 
 __all__ = ["CrossingResponse", "Host", "LoopHost", "ThreadHost", "host"]
@@ -36,7 +36,8 @@ Failed = Callable[[str], None]
 
 class Crossing:
     """Takes an agent's calls to the media loop: at once from there, in order from any other thread. What is too much of
-    audio goes oldest first; an agent that floods with anything else has failed."""
+    audio goes oldest first; an agent that floods with anything else has failed. A long piece of audio comes a second in
+    each turn of the loop, wherever it is from."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, failed: Failed) -> None:
         self._loop = loop
@@ -48,9 +49,9 @@ class Crossing:
         self._due = False
         self.closed = False
 
-    def __call__(self, method: Callable[..., object], *args: Any, size: int = 0) -> None:
-        """Has ``method(*args)`` called; ``size`` is that of audio, in bytes."""
-        if threading.get_ident() == self._home:
+    def __call__(self, method: Callable[..., object], *args: Any, size: int = 0, later: bool = False) -> None:
+        """Has ``method(*args)`` called, ``later`` in another turn of the loop; ``size`` is that of audio, in bytes."""
+        if threading.get_ident() == self._home and not later and not self._calls:
             if not self.closed:
                 method(*args)
             return
@@ -78,13 +79,17 @@ class Crossing:
                 return
 
     def _drain(self) -> None:
+        taken = 0
         for _ in range(_SAID_AT_ONCE):
+            if taken >= _PIECE_BYTES:
+                break
             with self._lock:
                 if not self._calls or self.closed:
                     self._due = False
                     return
                 method, args, size = self._calls.popleft()
                 self._bytes -= size
+            taken += size
             try:
                 method(*args)
             except Exception as e:
@@ -136,11 +141,15 @@ class CrossingResponse:
     def cancelled(self) -> bool:
         return self._making.cancelled
 
+    @property
+    def settled(self) -> bool:
+        return self._making.settled
+
     def audio(self, pcm: bytes) -> None:
         # A long answer in one piece would hold up the loop for as long as it takes to make events of it.
         for at in range(0, len(pcm), _PIECE_BYTES):
             piece = bytes(pcm[at : at + _PIECE_BYTES])
-            self._cross(self._making.audio, piece, size=len(piece))
+            self._cross(self._making.audio, piece, size=len(piece), later=at > 0)
 
     def transcript(self, delta: str) -> None:
         self._cross(self._making.transcript, str(delta))
@@ -170,7 +179,7 @@ class Host:
         self._failed = failed
         self._cross = Crossing(asyncio.get_running_loop(), failed)
         self._line: Line = CrossingLine(line, self._cross)
-        self._responses: dict[str, Response] = {}
+        self._responses: dict[str, CrossingResponse] = {}
 
     def ask(self, method: str, *args: Any) -> None:
         """Has the agent's method called."""
@@ -196,7 +205,7 @@ class Host:
 
     def respond(self, making: Making) -> None:
         # The agent sees the same object again when it is cancelled.
-        for id_ in [id_ for id_, known in self._responses.items() if known.cancelled]:
+        for id_ in [id_ for id_, known in self._responses.items() if known.cancelled or known.settled]:
             del self._responses[id_]
         while len(self._responses) >= _MOST_TASKS:
             del self._responses[next(iter(self._responses))]

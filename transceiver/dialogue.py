@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -12,6 +11,7 @@ from transceiver.agents import Base
 from transceiver.realtime.config import Config
 from transceiver.realtime.conversation import Conversation
 from transceiver.realtime.items import new_id
+from transceiver.realtime.reading import write
 from transceiver.records import Record
 from transceiver.voice import Voice
 
@@ -76,12 +76,20 @@ class Dialogue:
         media: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self.media_so_far = media
+        self.sent_bytes = 0
         self._record = record
         self._voice = voice
         self._watchers = watchers
         self._answering: Callable[[], str | None] = lambda: None  # an agent may have something to say while it is made
         self.host: Host = host(kind, self, failed)
-        self.conversation = Conversation(config, self.host, self, rate_hz=kind.rate_hz, media=voice is not None)
+        self.conversation = Conversation(
+            config,
+            self.host,
+            self,
+            rate_hz=kind.rate_hz,
+            media=voice is not None,
+            pictures=kind.config.image_urls,
+        )
         self._answering = lambda: self.conversation.answering
 
     def begin(self) -> None:
@@ -109,7 +117,8 @@ class Dialogue:
     def emit(self, event: dict[str, Any]) -> None:
         # An agent's own events need an id as well: clients pass over those that have none.
         event = {"event_id": new_id("event"), **event}
-        text = json.dumps(event)
+        text = write(event)
+        self.sent_bytes += len(text)
         self._watchers.tell(text, event, self._answering())
         if self._record is not None:
             self._record.event("server", text)

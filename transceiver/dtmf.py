@@ -2,7 +2,8 @@
 
 A press is a series of packets that all carry the timestamp at which it began, while their duration grows, and the last
 is sent three times. So any one of them tells of it, and the first that comes does: whether the others are lost, late or
-come twice is all the same. Two presses of one key differ by their timestamps.
+come twice is all the same. Two presses differ by their timestamps. There are gateways that give one timestamp to all
+that is dialled: those differ by their keys, and of one key by a beginning that was sent after an end.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Keypad:
 
     def __init__(self) -> None:
         self.refused = 0
-        self._presses: dict[int, tuple[int, bool]] = {}  # by timestamp: code, whether it has ended; the newest last
+        # By timestamp and code: whether it has ended, and its newest sequence number. The newest press is the last.
+        self._presses: dict[tuple[int, int], tuple[bool, int]] = {}
         self._allowed = _AT_ONCE
         self._at = 0.0
 
@@ -50,21 +52,28 @@ class Keypad:
         timestamp, marker = packet.timestamp, packet.marker
         for code, ended, duration in events(packet.payload) or ():
             over = ended and duration < _LONGEST
-            if self._begins(timestamp, code, over, marker) and code < len(DIGITS) and self._allows(now):
+            if (
+                self._begins(timestamp, code, over, marker, packet.sequence)
+                and code < len(DIGITS)
+                and self._allows(now)
+            ):
                 yield DIGITS[code]
             timestamp, marker = (timestamp + duration) & 0xFFFFFFFF, True
 
-    def _begins(self, timestamp: int, code: int, over: bool, marker: bool) -> bool:
+    def _begins(self, timestamp: int, code: int, over: bool, marker: bool, sequence: int) -> bool:
         presses = self._presses
-        known = presses.get(timestamp)
+        known = presses.get((timestamp, code))
         if known is not None:
-            presses[timestamp] = known[0], known[1] or over
-            return False
+            ended, newest = known
+            newer = 0 < (sequence - newest) & 0xFFFF < 0x8000
+            again = newer and not over and ended
+            presses[timestamp, code] = over or (ended and not again), sequence if newer else newest
+            return again
         goes_on = not marker and any(
-            code == before and not done and _LONGEST <= (timestamp - began) & 0xFFFFFFFF <= _LONGEST + _SLACK
-            for began, (before, done) in presses.items()
+            code == other and not ended and _LONGEST <= (timestamp - began) & 0xFFFFFFFF <= _LONGEST + _SLACK
+            for (began, other), (ended, _) in presses.items()
         )
-        presses[timestamp] = code, over
+        presses[timestamp, code] = over, sequence
         if len(presses) > _KNOWN:
             del presses[next(iter(presses))]
         return not goes_on

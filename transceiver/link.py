@@ -21,6 +21,7 @@ from wire.frames import Control, Data, OtherVersionError, WireError
 __all__ = ["Link"]
 
 _MESSAGES_A_TURN = 64
+_BYTES_A_TURN = 512 << 10  # and the message that goes beyond: media comes in a few kilobytes, events in megabytes
 _FULL_S = 0.004  # until a peer that was full is tried again
 
 
@@ -108,11 +109,15 @@ class Link:
 
     def _drain(self) -> None:
         self._again = None
+        taken = 0
         for _ in range(_MESSAGES_A_TURN):
+            if taken > _BYTES_A_TURN:
+                break
             try:
                 peer, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            taken += sum(map(len, parts))
             try:
                 if len(parts) != 1:
                     raise WireError(f"a message of {len(parts)} parts")

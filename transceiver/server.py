@@ -29,6 +29,7 @@ from transceiver.link import Link
 from transceiver.pacer import Pacer
 from transceiver.realtime.config import Config as Asked
 from transceiver.realtime.config import Refused
+from transceiver.realtime.reading import check_depth
 from transceiver.records import Records
 from transceiver.routing import Routing
 from transceiver.session import Session
@@ -113,7 +114,9 @@ class Transceiver:
     def _refuse(self, peer: bytes, request: object, code: str, message: str, param: str | None = None) -> None:
         self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
 
-    def _place(self, agent: str, session: object) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
+    def _place(
+        self, agent: str, session: object, locked: list[str] | None
+    ) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
         """Ufrag, agent and configuration of a new session. Raises Refused."""
         name = agent or self._config.agent
         try:
@@ -128,7 +131,10 @@ class Transceiver:
             raise Refused(f"this transceiver holds its {self._config.max_sessions} calls", "full")
         sealed = self._seal()
         asked = Asked(ufrag.call_id(sealed), name)
+        if isinstance(session, dict):
+            check_depth(session)
         asked.update(session or {})
+        asked.lock(map(str, locked or ()))
         return sealed, (name, found), asked
 
     def _offer(
@@ -140,13 +146,14 @@ class Transceiver:
         media: list[Any],
         session: object = None,
         owner: str = "",
+        locked: list[str] | None = None,
         dcid: int | None = None,
     ) -> None:
         host, port = str(media[0]), int(media[1])
         try:
             if dcid is not None and (type(dcid) is not int or not 0 <= dcid <= _MAX_DCID):
                 raise Refused(f"dcid is a stream from 0 to {_MAX_DCID}", "invalid_value", "dcid")
-            sealed, found, asked = self._place(agent, session)
+            sealed, found, asked = self._place(agent, session, locked)
             parsed = sdp.parse(offer)
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
@@ -172,9 +179,17 @@ class Transceiver:
         self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
         return None
 
-    def _open(self, peer: bytes, request: int, agent: str, session: object = None, owner: str = "") -> None:
+    def _open(
+        self,
+        peer: bytes,
+        request: int,
+        agent: str,
+        session: object = None,
+        owner: str = "",
+        locked: list[str] | None = None,
+    ) -> None:
         try:
-            sealed, found, asked = self._place(agent, session)
+            sealed, found, asked = self._place(agent, session, locked)
             if found[1].respond is agents.Base.respond:
                 raise Refused(f"{found[0]} answers calls, and makes no responses in events", "model_not_found", "model")
         except Refused as e:

@@ -52,14 +52,12 @@ class Transcript:
 
 def _line(at: float, ms: int, who: str, text: str | bytes) -> str:
     when = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return json.dumps({"at": when, "ms": ms, "from": who, "event": _event(text)}, ensure_ascii=False) + "\n"
-
-
-def _event(text: str | bytes) -> Any:
+    line = {"at": when, "ms": ms, "from": who}
     try:
-        return slim(json.loads(text))
+        written = json.dumps({**line, "event": slim(json.loads(text))}, ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError):
-        return {"bytes": len(text)}
+        written = json.dumps({**line, "event": {"bytes": len(text)}})
+    return written + "\n"
 
 
 def slim(event: Any) -> Any:

@@ -16,12 +16,12 @@ from edge.feed import Ending, Feed
 from edge.signaling.access import KEY_PROTOCOL, Access, Caller, offered_protocols
 from edge.signaling.bodies import model_name
 from edge.signaling.calls import Calls, call_not_found
+from edge.signaling.cutting import MAX_BYTES, TooLargeError, parts
 from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Ledger
 from edge.signaling.pace import Pace
 from edge.signaling.placing import Placing
 from edge.transceivers import Refused, Unavailable
-from wire.link import MAX_EVENT_BYTES
 
 __all__ = ["MAX_SIDEBAND_BYTES", "PATH", "Sockets"]
 
@@ -80,7 +80,7 @@ class Sockets:
         )
         ufrag = str(reply["ufrag"])
         try:
-            return await self._talk(request, ufrag, feed, MAX_EVENT_BYTES)
+            return await self._talk(request, ufrag, feed, MAX_BYTES)
         finally:
             self._ledger.ended(ufrag)
             await self._events.leave(ufrag, feed, end=True)
@@ -133,7 +133,10 @@ class Sockets:
         async for message in socket:
             if message.type == WSMsgType.TEXT:
                 try:
-                    await self._events.send(ufrag, message.data)
+                    for part in parts(message.data):
+                        await self._events.send(ufrag, part)
+                except TooLargeError as e:
+                    feed.put(_not_an_event(str(e), e.event_id))
                 except Unavailable as e:
                     feed.end(Ending(WSCloseCode.INTERNAL_ERROR, str(e)))
                     return
@@ -161,7 +164,7 @@ def _check_upgrade(request: web.Request, origins: Container[str]) -> None:
         raise Refusal(403, "Pages of this origin may not connect here.", code="origin_not_allowed", param="origin")
 
 
-def _not_an_event(message: str) -> str:
+def _not_an_event(message: str, event_id: str | None = None) -> str:
     error = {"type": "invalid_request_error", "code": "invalid_event", "message": message, "param": None}
-    event = {"type": "error", "event_id": f"event_{secrets.token_hex(10)}", "error": {**error, "event_id": None}}
+    event = {"type": "error", "event_id": f"event_{secrets.token_hex(10)}", "error": {**error, "event_id": event_id}}
     return json.dumps(event)

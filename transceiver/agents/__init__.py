@@ -63,7 +63,7 @@ class Item:
 @dataclass(slots=True)
 class Settings:
     """What the session asks of its agent. ``tools`` are OpenAI's function definitions as they came; ``more`` is all of
-    the session's configuration."""
+    the session's configuration. Nothing of it may be changed: it is the session's own."""
 
     instructions: str = ""
     modality: Literal["audio", "text"] = "audio"
@@ -154,7 +154,7 @@ class Base:
     rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 24000
     yields_after_ms: ClassVar[int] = 0
 
-    config: ClassVar[Agents] = Agents()
+    config: ClassVar[Agents] = Agents()  # type: ignore[call-arg]
 
     def __init__(self, line: Line) -> None:
         self.line = line

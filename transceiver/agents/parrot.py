@@ -17,7 +17,7 @@ class Agent(Base):
         turn = next((item for item in reversed(response.items) if item.role == "user"), None)
         if turn is not None and turn.pcm and response.settings.modality == "audio":
             response.transcript("(your own words)")
-            response.audio(_from_first_sound(turn.pcm)[-_LONGEST_S * 2 * self.rate_hz :])
+            response.audio(_from_first_sound(turn.pcm[-_LONGEST_S * 2 * self.rate_hz :]))
         elif turn is not None:
             response.text(turn.text or "(your own words)")
         response.done()
@@ -25,5 +25,6 @@ class Agent(Base):
 
 def _from_first_sound(pcm: bytes) -> bytes:
     """Without the silence that a turn has before it: who answers at once is heard at once."""
-    audible = np.flatnonzero(np.abs(np.frombuffer(pcm, np.int16).astype(np.int32)) > _AUDIBLE)
-    return pcm[2 * int(audible[0]) :] if len(audible) else pcm
+    samples = np.frombuffer(pcm, np.int16)
+    audible = (samples > _AUDIBLE) | (samples < -_AUDIBLE)
+    return pcm[2 * int(audible.argmax()) :] if audible.any() else pcm

@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import binascii
 import contextlib
-import json
 from base64 import b64decode, b64encode
 from collections import deque
 from typing import Any, ClassVar, Literal
 
 import aiohttp
+import msgspec
 
 from transceiver.agents import Base, Item, Line, Response, Settings
 from transceiver.speech.tasks import Failure, Tasks
@@ -132,7 +132,7 @@ class Agent(Base):
             if message.type is not aiohttp.WSMsgType.TEXT:
                 continue
             try:
-                event = json.loads(message.data)
+                event = msgspec.json.decode(message.data)  # strict: what is passed on has to be JSON again
             except (ValueError, RecursionError):
                 continue
             if not isinstance(event, dict):

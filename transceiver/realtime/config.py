@@ -3,18 +3,36 @@ what an agent is told of it."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import msgspec
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from transceiver.agents import Settings
 
-__all__ = ["Config", "Format", "Refused", "ResponseParams", "SemanticVad", "ServerVad", "TurnDetection", "refusal"]
+__all__ = [
+    "Config",
+    "Format",
+    "Refused",
+    "ResponseParams",
+    "SemanticVad",
+    "ServerVad",
+    "TurnDetection",
+    "refusal",
+    "utf8_bytes",
+]
 
-Modalities = list[Literal["text", "audio"]]
+# One fault in a list is enough: to find thousands would take its time.
+Modalities = Annotated[list[Literal["text", "audio"]], FailFast()]
 _PIECES = ("audio", "input", "output")  # of these an update changes only what it names; all else it replaces
+# Of what a session is configured with, as JSON: it is said again in every session.updated, and told to every agent.
+_MOST_INSTRUCTIONS_BYTES = 16 << 10
+_MOST_TOOLS_BYTES = 64 << 10
+_MOST_OTHER_BYTES = 16 << 10  # all else together
+_MOST_METADATA = 16  # pairs
+_MOST_FIELDS = 64  # of a map that is looked through for such as nobody knows
 
 
 class Refused(ValueError):
@@ -88,8 +106,18 @@ class Audio(_Strict):
 
 
 class Tool(BaseModel):
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
-    type: str = "function"
+    """Only functions, which the client runs, are served: nothing here connects to a server of somebody's."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", strict=True)
+    type: Literal["function"] = "function"
+    name: str | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class ToolChoice(_Strict):
+    type: Literal["function"]
+    name: str
 
 
 class _Asked(_Strict):
@@ -97,8 +125,8 @@ class _Asked(_Strict):
 
     instructions: str = ""
     output_modalities: Modalities = Field(default=["audio"], min_length=1)
-    tools: list[Tool] = Field(default=[], max_length=256)
-    tool_choice: str | dict[str, Any] = "auto"
+    tools: Annotated[list[Tool], FailFast()] = Field(default=[], max_length=256)
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice = "auto"
     max_output_tokens: Annotated[int, Field(ge=1)] | Literal["inf"] | None = "inf"
     parallel_tool_calls: bool | None = None
     prompt: dict[str, Any] | None = None
@@ -111,7 +139,7 @@ class Session(_Asked):
     type: Literal["realtime"] = "realtime"
     model: str | None = None
     audio: Audio = Audio()
-    include: list[str] | None = None
+    include: list[str] | None = Field(default=None, fail_fast=True)
     tracing: str | dict[str, Any] | None = None
     truncation: str | dict[str, Any] = "auto"
 
@@ -130,15 +158,15 @@ class ResponseParams(_Asked):
 
     audio: _ResponseAudio = _ResponseAudio()
     conversation: str | None = "auto"
-    input: list[dict[str, Any]] | None = Field(default=None, max_length=256)
-    metadata: dict[str, Any] | None = None
+    input: list[dict[str, Any]] | None = Field(default=None, fail_fast=True, max_length=256)
+    metadata: dict[str, Any] | None = Field(default=None, max_length=_MOST_METADATA)
 
 
 def _fields(model: type[BaseModel]) -> set[str]:
     return set(model.model_fields)
 
 
-_MODELS = (Session, ResponseParams, Audio, Input, Output, ServerVad, SemanticVad, Pcm, Tool)
+_MODELS = (Session, ResponseParams, Audio, Input, Output, ServerVad, SemanticVad, Pcm, Tool, ToolChoice)
 _NAMES = {name for model in _MODELS for name in model.model_fields}
 _CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
 
@@ -163,64 +191,146 @@ def refusal(error: ValidationError, prefix: str = "") -> Refused:
     return Refused(f"Invalid value for '{param}': {what['msg']}.", code, param)
 
 
+def _named(model: BaseModel, raw: dict[str, Any]) -> dict[str, Any]:
+    """What ``raw``, of which ``model`` was made, names. Its large parts are not copied."""
+    named: dict[str, Any] = {}
+    for name in model.model_fields_set:
+        value = getattr(model, name)
+        if name == "tools":
+            value = [{"type": "function", **tool} for tool in raw[name]]
+        elif isinstance(value, BaseModel):
+            value = value.model_dump(exclude_unset=True)
+        named[name] = value
+    return named
+
+
+def _check_sizes(values: Mapping[str, Any], prefix: str) -> None:
+    """Raises Refused where ``values`` are more than a session may be configured with."""
+    instructions = values.get("instructions")
+    if isinstance(instructions, str) and utf8_bytes(instructions) > _MOST_INSTRUCTIONS_BYTES:
+        param = f"{prefix}.instructions"
+        why = f"'{param}' has at most {_MOST_INSTRUCTIONS_BYTES} bytes."
+        raise Refused(why, "string_above_max_length", param)
+    if _json_bytes(values.get("tools"), prefix) > _MOST_TOOLS_BYTES:
+        param = f"{prefix}.tools"
+        raise Refused(f"'{param}' has at most {_MOST_TOOLS_BYTES} bytes as JSON.", "invalid_value", param)
+    if len(values) > _MOST_FIELDS:
+        raise Refused(f"'{prefix}' has at most {_MOST_FIELDS} fields.", "unknown_parameter", prefix)
+    rest = {name: value for name, value in values.items() if name not in ("instructions", "tools", "input")}
+    if _json_bytes(rest, prefix) > _MOST_OTHER_BYTES:
+        why = f"'{prefix}' has at most {_MOST_OTHER_BYTES} bytes as JSON beside instructions and tools."
+        raise Refused(why, "invalid_value", prefix)
+
+
+def utf8_bytes(text: str) -> int:
+    """How many bytes a text is."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
+def _json_bytes(value: Any, prefix: str) -> int:
+    try:
+        msgspec.msgpack.encode(value)  # as it goes to an edge
+    except OverflowError:
+        raise Refused(f"'{prefix}' has a number of more than 64 bits.", "invalid_value", prefix) from None
+    return len(msgspec.json.encode(value))
+
+
 class Config:
-    """One session's configuration; ``values`` is what clients see of it."""
+    """One session's configuration. What is in it is never changed, only replaced: so nothing of it is copied."""
 
     def __init__(self, call: str, model: str) -> None:
-        self.values = Session(model=model).model_dump()
+        self._initial = Session(model=model).model_dump()
+        self._values = self._initial
+        self._audio = Audio()
         self._fixed = {"object": "realtime.session", "id": call, "model": model}
-        self._session = Session(model=model)
+        self._locked: frozenset[str] = frozenset()
 
     def update(self, session: object) -> None:
-        """Takes what ``session`` names. Raises Refused, and changes nothing, where it is not valid."""
+        """Takes what ``session`` names. Raises Refused, and changes nothing, where it is not valid, or not the
+        client's to say."""
         if not isinstance(session, dict):
             raise Refused("'session' must be an object.", "invalid_type", "session")
+        if session.get("type") == "transcription":
+            why = "Sessions that only transcribe are not served: 'session.type' is 'realtime'."
+            raise Refused(why, "invalid_value", "session.type")
+        self._check_locks(session, "session")
+        _check_sizes(session, "session")
         try:
-            named = Session.model_validate(session).model_dump(exclude_unset=True)
+            asked = Session.model_validate(session)
         except ValidationError as e:
             raise refusal(e, "session") from None
-        merged = _merged(self.values, named)
-        self._session = Session.model_validate(merged)
-        self.values = self._session.model_dump()
+        merged = _merged(self._values, _named(asked, session))
+        _check_sizes(merged, "session")
+        if "audio" in asked.model_fields_set:
+            self._audio = Audio.model_validate(merged["audio"])
+            merged["audio"] = self._audio.model_dump()
+        self._values = merged
+
+    def lock(self, names: Iterable[str]) -> None:
+        """From now on these fields of the session are neither the client's to change nor to see. Raises Refused where
+        there is no such field."""
+        locked = frozenset(names)
+        if unknown := sorted(locked - _fields(Session)):
+            raise Refused(f"There is no field '{unknown[0]}' to lock.", "invalid_value", "session")
+        self._locked = locked
+
+    def response(self, response: object) -> tuple[ResponseParams, Settings]:
+        """What a ``response.create`` asks for, and what the agent is told. Raises Refused."""
+        raw = response if isinstance(response, dict) else {}
+        self._check_locks(raw, "response")
+        _check_sizes(raw, "response")
+        try:
+            params = ResponseParams.model_validate(raw)
+        except ValidationError as e:
+            raise refusal(e, "response") from None
+        named = _named(params, raw)
+        voice = params.audio.output.voice or self._values["audio"]["output"]["voice"]
+        return params, _settings(
+            {**self._values, **{key: named[key] for key in named if key in _fields(_Asked)}}, voice
+        )
+
+    def _check_locks(self, named: dict[str, Any], prefix: str) -> None:
+        if locked := sorted(self._locked & named.keys()):
+            param = f"{prefix}.{locked[0]}"
+            raise Refused(f"'{param}' was set by who made the key, and is not yours to change.", "locked", param)
 
     @property
     def event(self) -> dict[str, Any]:
-        """The ``session`` of ``session.created`` and ``session.updated``."""
+        """The ``session`` of ``session.created`` and ``session.updated``; not to be changed."""
+        hidden = {name: self._initial[name] for name in self._locked}
         # The agent cannot be another one than it is, whatever the client says.
-        return {**copy.deepcopy(self.values), **self._fixed}
+        return {**self._values, **hidden, **self._fixed}
 
     @property
     def turn_detection(self) -> TurnDetection | None:
         """How turns are found; None where the client commits them."""
-        return self._session.audio.input.turn_detection
+        return self._audio.input.turn_detection
 
     @property
     def input_format(self) -> str:
         """ "audio/pcm", "audio/pcmu" or "audio/pcma"."""
-        return self._session.audio.input.format.type
+        return self._audio.input.format.type
 
     @property
     def output_format(self) -> str:
         """The same of what is said."""
-        return self._session.audio.output.format.type
+        return self._audio.output.format.type
 
-    def settings(self, response: ResponseParams | None = None) -> Settings:
-        """What the agent is told, with what a ``response`` asks otherwise."""
-        values = self.values
-        voice = values["audio"]["output"]["voice"]
-        if response is not None:
-            named = response.model_dump(exclude_unset=True)
-            voice = response.audio.output.voice or voice
-            values = {**values, **{key: named[key] for key in named if key in _fields(_Asked)}}
-        voice = voice if isinstance(voice, str) else str(voice.get("id", ""))
-        return Settings(
-            instructions=values["instructions"],
-            modality="audio" if "audio" in values["output_modalities"] else "text",
-            voice="" if voice == "default" else voice,
-            tools=tuple(values["tools"]),
-            tool_choice=values["tool_choice"],
-            more=copy.deepcopy(values),
-        )
+    def settings(self) -> Settings:
+        """What the agent is told."""
+        return _settings(self._values, self._values["audio"]["output"]["voice"])
+
+
+def _settings(values: dict[str, Any], voice: Any) -> Settings:
+    voice = voice if isinstance(voice, str) else str(voice.get("id", ""))
+    return Settings(
+        instructions=values["instructions"],
+        modality="audio" if "audio" in values["output_modalities"] else "text",
+        voice="" if voice == "default" else voice,
+        tools=tuple(values["tools"]),
+        tool_choice=values["tool_choice"],
+        more=values,
+    )
 
 
 def _merged(into: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:

@@ -8,18 +8,19 @@ events, as fast as it is made, and the client truncates.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import Any, Protocol
-
-from pydantic import ValidationError
 
 from transceiver.agents import Item, Settings
 from transceiver.realtime import shapes
-from transceiver.realtime.config import Config, Refused, ResponseParams, ServerVad, refusal
+from transceiver.realtime.config import Config, Refused, ServerVad
 from transceiver.realtime.formats import Reader, Writer
 from transceiver.realtime.items import Entry, Items, new_id, spoken
 from transceiver.realtime.listening import Listening
+from transceiver.realtime.pictures import Schemes, check
 from transceiver.realtime.playback import Playback
+from transceiver.realtime.reading import count_values, event_id_in, read
 from transceiver.realtime.response import Making
 from transceiver.realtime.speaking import Speaking
 
@@ -28,12 +29,24 @@ __all__ = ["Conversation", "Partner", "Surroundings"]
 _LEAST_COMMIT_MS = 100
 _MOST_WAITING = 256  # events of the client's
 _MOST_WAITING_BYTES = 24 << 20
-_EVENTS_A_TICK = 64
-_FRAMES_A_TICK = 100
+_LONGEST_ITEM_S = 120  # of speech
+# What a session may take of the media loop in each 20 ms, and what its events are taken to cost, in microseconds. They
+# are measured (2026, one core of 2.4 GHz) and rounded up; what was too much in one tick is made up for in the next.
+_TICK_US = 1000
+_MOST_OWED_US = 5 * _TICK_US
+_EVENT_US = 40
+_FRAME_US = 20  # to hear 20 ms
+_READ_BYTES_A_US = 2500
+_VALUES_A_US = 5
+_SENT_BYTES_A_US = 64  # encoded, encrypted and packed, for each who listens
+
+_Steps = Generator[float, None, None]  # that say what they took, in microseconds
 
 
 class Surroundings(Protocol):
     """Where a conversation takes place."""
+
+    sent_bytes: int  # by ``emit`` so far
 
     def emit(self, event: dict[str, Any]) -> None:
         """A server event, for the client and for all who watch."""
@@ -66,9 +79,19 @@ class Partner(Protocol):
 
 class Conversation:
     """Driven by ``client_event``, by ``hear`` every 20 ms of a caller's audio and by ``tick`` every 20 ms; ``now`` is
-    in seconds, monotonic. PCM is mono PCM16 at the agent's ``rate_hz``. Nothing that a client sends makes it raise."""
+    in seconds, monotonic. PCM is mono PCM16 at the agent's ``rate_hz``. Nothing that a client sends makes it raise, or
+    takes more of the loop than is its due: what would is done in steps, over as many ticks as it needs."""
 
-    def __init__(self, config: Config, partner: Partner, around: Surroundings, *, rate_hz: int, media: bool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        partner: Partner,
+        around: Surroundings,
+        *,
+        rate_hz: int,
+        media: bool,
+        pictures: Schemes = "data",
+    ) -> None:
         self._config = config
         self._partner = partner
         self._around = around
@@ -76,7 +99,7 @@ class Conversation:
         self._frame_bytes = rate_hz // 50 * 2
         self._media = media
         self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns)
-        self._items = Items(rate_hz, self._samples)
+        self._items = Items(rate_hz, self._samples, partial(check, schemes=pictures))
         self._reader = Reader(config.input_format, rate_hz)
         self._speaking = Speaking(
             self._emit,
@@ -90,13 +113,14 @@ class Conversation:
         )
         self._turn = ""  # the id of the item that is being spoken
         self._over_agent = False  # the turn began while the agent spoke, and has not taken the floor
-        self._waiting: deque[tuple[int, str | bytes | dict[str, Any]]] = deque()
+        self._waiting: deque[str | bytes] = deque()
         self._waiting_bytes = 0
         self._flooded = False
-        self._unheard = bytearray()
-        self._budget = [_EVENTS_A_TICK, _FRAMES_A_TICK]
+        self._unheard = bytearray()  # less than 20 ms, unless they wait for their tick
+        self._left_us = float(_TICK_US)
+        self._steps: tuple[str | None, _Steps] | None = None  # of the event that is being handled, whose id that is
         self._event_id: str | None = None
-        self._handlers: dict[str, Callable[..., None]] = {
+        self._handlers: dict[str, Callable[..., _Steps | None]] = {
             "session.update": self._update,
             "input_audio_buffer.append": self._append,
             "input_audio_buffer.commit": self._commit_asked,
@@ -127,17 +151,18 @@ class Conversation:
         """The ``event_id`` of the client's event that is being handled, where it has one."""
         return self._event_id
 
-    def client_event(self, text: str | bytes | dict[str, Any], now: float) -> None:
+    def client_event(self, text: str | bytes, now: float) -> None:
         """An event of a client's, as it came. What is more than can be done at once waits, and past a bound is
         refused."""
-        size = len(text)
-        if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + size > _MOST_WAITING_BYTES:
+        if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + len(text) > _MOST_WAITING_BYTES:
             if not self._flooded:
                 self._flooded = True
+                self._event_id = event_id_in(text)
                 self._error(Refused("events come faster than they can be handled", "rate_limit_exceeded"))
+                self._event_id = None
             return
-        self._waiting.append((size, text))
-        self._waiting_bytes += size
+        self._waiting.append(text)
+        self._waiting_bytes += len(text)
         self._work(now)
 
     def hear(self, pcm: bytes, now: float) -> bool:
@@ -155,7 +180,7 @@ class Conversation:
 
     def tick(self, now: float) -> None:
         """The next 20 ms are due."""
-        self._budget = [_EVENTS_A_TICK, _FRAMES_A_TICK]
+        self._left_us = min(self._left_us + _TICK_US, _TICK_US)
         self._work(now)
         if pcm := self._speaking.frame():
             self._around.play(pcm)
@@ -171,11 +196,13 @@ class Conversation:
         entry = self._items.get(item)
         if entry is None or entry.item.role != "user":
             return
+        index = entry.transcribed(text)
+        self._items.weigh(entry)
         self._emit(
             {
                 "type": "conversation.item.input_audio_transcription.completed",
                 "item_id": item,
-                "content_index": entry.transcribed(text),
+                "content_index": index,
                 "transcript": text,
                 "usage": {"type": "duration", "seconds": len(entry.item.pcm) / (2 * self._rate_hz)},
             }
@@ -190,39 +217,55 @@ class Conversation:
         """It is over: what was being made is not wanted any more, and nobody is told."""
         self._speaking.close()
         self._waiting.clear()
+        self._steps = None
 
     # --- events of the client's
 
     def _work(self, now: float) -> None:
         self._speaking.now = now
-        while self._budget[0] > 0 and self._budget[1] > 0:
-            if len(self._unheard) >= self._frame_bytes:
-                frame = bytes(self._unheard[: self._frame_bytes])
-                del self._unheard[: self._frame_bytes]
-                self._budget[1] -= 1
-                self.hear(frame, now)
-                continue
-            if not self._waiting:
+        while self._left_us > 0:
+            sent = self._around.sent_bytes
+            if self._steps is not None:
+                self._step(*self._steps)
+            elif self._waiting:
+                text = self._waiting.popleft()
+                self._waiting_bytes -= len(text)
+                self._handle(text)
+            else:
                 self._flooded = False
                 return
-            size, text = self._waiting.popleft()
-            self._waiting_bytes -= size
-            self._budget[0] -= 1
-            self._handle(text)
+            self._left_us -= (self._around.sent_bytes - sent) / _SENT_BYTES_A_US
+        self._left_us = max(self._left_us, -_MOST_OWED_US)
 
-    def _handle(self, text: str | bytes | dict[str, Any]) -> None:
-        self._event_id = None
+    def _handle(self, text: str | bytes) -> None:
+        values = count_values(text)
+        self._left_us -= _EVENT_US + len(text) / _READ_BYTES_A_US + values / _VALUES_A_US
         try:
-            event = shapes.decode(text)
+            event = read(text, values)
             self._event_id = shapes.event_id_of(event)
             known = shapes.parse(event)
             if known is not None:
-                self._handlers[known.type](known)
+                steps = self._handlers[known.type](known)
+                if steps is not None:
+                    self._steps = self._event_id, steps
             elif self._partner.listens:
                 self._partner.event(event)
             else:
                 raise Refused(f"There is no event type '{event['type'][:64]}'.", "invalid_value", "type")
         except Refused as e:
+            self._event_id = self._event_id or event_id_in(text)
+            self._error(e)
+        finally:
+            self._event_id = None
+
+    def _step(self, event_id: str | None, steps: _Steps) -> None:
+        self._event_id = event_id
+        try:
+            self._left_us -= next(steps)
+        except StopIteration:
+            self._steps = None
+        except Refused as e:
+            self._steps = None
             self._error(e)
         finally:
             self._event_id = None
@@ -238,20 +281,36 @@ class Conversation:
             self._reader = Reader(self._config.input_format, self._rate_hz)
         spoke = self._listening.speaking
         self._listening.configure(self._config.turn_detection)
+        if self._config.turn_detection is None:
+            self._listening.add(bytes(self._unheard))
+            self._unheard.clear()
+        else:
+            self._unheard[:0] = self._listening.part()
         if spoke and not self._listening.speaking:
             self._over_agent = False
             self._tell_stopped()
         self._partner.configured(self._config.settings())
         self._emit({"type": "session.updated", "session": self._config.event})
 
-    def _append(self, event: shapes.Append) -> None:
+    def _append(self, event: shapes.Append) -> _Steps:
         if self._media:
             raise Refused("This session's audio comes as media.", "invalid_value", "audio")
-        pcm = self._reader.push(shapes.samples(event.audio))
-        if self._config.turn_detection is None:
-            self._listening.add(pcm)
-        else:
+        return self._take_in(event.audio)
+
+    def _take_in(self, audio: str) -> _Steps:
+        size = self._frame_bytes
+        for data in shapes.samples(audio):
+            pcm = self._reader.push(data)
+            yield self._reader.cost_us(data)
+            if self._config.turn_detection is None:
+                self._listening.add(pcm)
+                continue
             self._unheard += pcm
+            while len(self._unheard) >= size:
+                frame = bytes(self._unheard[:size])
+                del self._unheard[:size]
+                self.hear(frame, self._speaking.now)
+                yield _FRAME_US
 
     def _commit_asked(self, event: shapes.ClientEvent) -> None:
         ms = self._listening.buffered_ms
@@ -261,12 +320,14 @@ class Conversation:
                 "input_audio_buffer_commit_empty",
             )
         self._commit()
+        self._reader.forget_half()
         if self._listening.speaking:
             self._turn = new_id("item")  # what is still being said is another turn
 
     def _clear_input(self, event: shapes.ClientEvent) -> None:
         self._listening.clear()
         self._unheard.clear()
+        self._reader = Reader(self._config.input_format, self._rate_hz)
         self._emit({"type": "input_audio_buffer.cleared"})
 
     def _clear_output(self, event: shapes.ClientEvent) -> None:
@@ -274,11 +335,11 @@ class Conversation:
             raise Refused("There is no output audio buffer without media.", "invalid_value", "type")
         self._speaking.clear()
 
-    def _create_item(self, event: shapes.ItemCreate) -> None:
+    def _create_item(self, event: shapes.ItemCreate) -> _Steps:
         after = event.previous_item_id
         if after not in (None, "root") and self._items.get(after or "") is None:
             raise Refused(f"There is no item '{after}'.", "item_not_found", "previous_item_id")
-        entry = self._items.made(event.item)
+        entry = yield from self._items.made(event.item)
         if self._items.get(entry.id) is not None:
             raise Refused(f"There is an item '{entry.id}' already.", "item_id_taken", "item.id")
         self._add(entry, after)
@@ -324,17 +385,19 @@ class Conversation:
 
     # --- responses
 
-    def _create_response(self, event: shapes.ResponseCreate) -> None:
+    def _create_response(self, event: shapes.ResponseCreate) -> _Steps:
         if not self._partner.responds:
             raise Refused("This agent makes no responses.", "unsupported")
-        try:
-            params = ResponseParams.model_validate(event.response or {})
-        except ValidationError as e:
-            raise refusal(e, "response") from None
+        params, settings = self._config.response(event.response)
         items = self._items.view()
         if params.input is not None:
-            items = [self._items.made(raw, f"response.input[{i}]").item for i, raw in enumerate(params.input)]
-        self._speaking.respond(params, items)
+            items = []
+            calls: set[str] = set()
+            for i, raw in enumerate(params.input):
+                entry = yield from self._items.made(raw, f"response.input[{i}]", calls)
+                calls.add(entry.item.call_id)
+                items.append(entry.item)
+        self._speaking.respond(params, settings, items)
 
     def _cancel(self, event: shapes.ResponseCancel) -> None:
         self._speaking.cancel(event.response_id)
@@ -404,5 +467,14 @@ class Conversation:
     def _emit(self, event: dict[str, Any]) -> None:
         self._around.emit({"event_id": new_id("event"), **event})
 
-    def _samples(self, audio: str) -> bytes:
-        return Reader(self._config.input_format, self._rate_hz).push(shapes.samples(audio, "item.content.audio"))
+    def _samples(self, audio: str) -> Iterator[tuple[bytes, float]]:
+        reader = Reader(self._config.input_format, self._rate_hz)
+        left = 2 * self._rate_hz * _LONGEST_ITEM_S
+        for data in shapes.samples(audio, "item.content.audio"):
+            pcm = reader.push(data)
+            left -= len(pcm)
+            if left < 0:
+                raise Refused(
+                    f"An item has at most {_LONGEST_ITEM_S} s of audio.", "invalid_value", "item.content.audio"
+                )
+            yield pcm, reader.cost_us(data)

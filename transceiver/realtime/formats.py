@@ -43,6 +43,10 @@ class Reader:
         self._resampler = _Resampler(RATE_HZ, rate_hz)
         self._odd = b""
 
+    def cost_us(self, data: bytes) -> float:
+        """About how long ``push`` takes for it, in microseconds of CPU: G.711 has a filter in numpy."""
+        return 10 + len(data) / (400 if self._decoder is None else 6)
+
     def push(self, data: bytes) -> bytes:
         """The samples in ``data``; half a sample waits for its other half."""
         if self._decoder is not None:
@@ -51,6 +55,10 @@ class Reader:
         whole = len(data) & ~1
         self._odd = data[whole:]
         return self._resampler.push(data[:whole])
+
+    def forget_half(self) -> None:
+        """The other half of a sample will not come: what comes next is another piece of audio."""
+        self._odd = b""
 
 
 class Writer:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+import sys
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator
 from typing import Any
 
 from transceiver.agents import Item
 from transceiver.realtime import shapes
-from transceiver.realtime.config import Refused
+from transceiver.realtime.config import Refused, utf8_bytes
+from transceiver.realtime.pictures import check
 
-__all__ = ["Entry", "Items", "new_id", "spoken"]
+__all__ = ["Entry", "Items", "new_id", "said_bytes", "spoken"]
 
 _MOST = 1000
 _MOST_PCM_S = 10  # of the user's speech beside the newest turn: an agent that wants more keeps it
-_MOST_SAID = 16 << 20  # characters of text and pictures
+_MOST_SAID_BYTES = 16 << 20  # of text and pictures, in memory
+_MOST_TEXT_BYTES = 128 << 10  # of one item: they come back with every event that shows it
+_MOST_PARTS = 64  # of a message
 _SHOWN_IMAGE_BYTES = 32 << 10  # more is not sent back: it came from there, and fits no message of most clients
 
 
@@ -86,14 +91,30 @@ def _text(content: list[dict[str, Any]]) -> str:
     return " ".join(text for text in texts if text)
 
 
-class Items:
-    """``rate_hz`` is the agent's; ``pcm`` turns base64 of what clients send into samples at that rate."""
+def said_bytes(item: Item) -> int:
+    """What its text and pictures take in memory."""
+    return sum(map(sys.getsizeof, (item.text, item.arguments, *item.images)))
 
-    def __init__(self, rate_hz: int, pcm: Callable[[str], bytes]) -> None:
+
+class Items:
+    """``rate_hz`` is the agent's; ``pcm(base64)`` makes samples at that rate of what clients send, piece by piece, and
+    says how long each took in microseconds; ``picture(url, param)`` raises Refused for one that is not taken."""
+
+    def __init__(
+        self,
+        rate_hz: int,
+        pcm: Callable[[str], Iterator[tuple[bytes, float]]],
+        picture: Callable[[str, str], None] = check,
+    ) -> None:
         self._entries: dict[str, Entry] = {}
         self._order: list[str] = []
         self._pcm = pcm
+        self._picture = picture
         self._most_pcm_bytes = _MOST_PCM_S * 2 * rate_hz
+        self._speech: deque[Item] = deque()  # with samples, the oldest first
+        self._speech_bytes = 0
+        self._weights: dict[str, int] = {}
+        self.said_bytes = 0  # of all
 
     def __len__(self) -> int:
         return len(self._order)
@@ -115,41 +136,46 @@ class Items:
         return self._order[at - 1] if at else None
 
     def add(self, entry: Entry, after: str | None = None) -> str | None:
-        """Puts ``entry`` behind ``after`` ("root" is the beginning, None the end); the id of the item before it."""
+        """Puts ``entry`` behind ``after`` ("root" is the beginning, None the end); the id of the item before it. What a
+        conversation keeps is bounded: old speech is forgotten, and then old items."""
         at = len(self._order) if after is None else 0 if after == "root" else self._order.index(after) + 1
         self._order.insert(at, entry.id)
         self._entries[entry.id] = entry
         before = self._order[at - 1] if at else None
-        self._forget()
+        if entry.item.pcm:
+            self._keep_speech(entry.item)
+        self.weigh(entry)
         return before
+
+    def weigh(self, entry: Entry) -> None:
+        """What it says is more than it was, or there is another item: the oldest go where that is too much."""
+        if entry.id in self._entries:
+            self.said_bytes -= self._weights.pop(entry.id, 0)
+            self._weights[entry.id] = weight = said_bytes(entry.item)
+            self.said_bytes += weight
+        while len(self._order) > _MOST or (self.said_bytes > _MOST_SAID_BYTES and len(self._order) > 1):
+            self.remove(self._order[self._order[0] == entry.id])
 
     def remove(self, id_: str) -> None:
         self._order.remove(id_)
         del self._entries[id_]
+        self.said_bytes -= self._weights.pop(id_, 0)
 
     def view(self) -> list[Item]:
         """What an agent answers."""
         return [entry.item for entry in self]
 
-    def _forget(self) -> None:
-        """What a conversation keeps is bounded: old speech is forgotten, and then old items."""
-        while len(self._order) > _MOST:
-            self.remove(self._order[0])
-        newest, pcm, said = True, 0, 0
-        for id_ in tuple(reversed(self._order)):
-            item = self._entries[id_].item
-            if item.pcm and not newest:
-                pcm += len(item.pcm)
-                if pcm > self._most_pcm_bytes:
-                    item.pcm = b""
-            newest = newest and not item.pcm
-            said += len(item.text) + len(item.arguments) + sum(map(len, item.images))
-            if said > _MOST_SAID and id_ != self._order[-1]:
-                self.remove(id_)
+    def _keep_speech(self, item: Item) -> None:
+        self._speech.append(item)
+        self._speech_bytes += len(item.pcm)
+        while self._speech_bytes - len(item.pcm) > self._most_pcm_bytes:
+            old = self._speech.popleft()
+            self._speech_bytes -= len(old.pcm)
+            old.pcm = b""
 
-    def made(self, raw: object, param: str = "item") -> Entry:
-        """The entry of an item that a client describes; an ``item_reference`` gives the one that is there. Raises
-        Refused."""
+    def made(self, raw: object, param: str = "item", calls: Collection[str] = ()) -> Generator[float, None, Entry]:
+        """The entry of an item that a client describes; an ``item_reference`` gives the one that is there. It is made
+        in steps, each of which says how many microseconds it took. ``calls`` have no item yet. Raises Refused."""
         shape = shapes.parse_item(raw, param)
         if isinstance(shape, shapes.ItemReference):
             known = self.get(shape.id)
@@ -159,25 +185,43 @@ class Items:
         id_ = shape.id or new_id("item")
         if isinstance(shape, shapes.FunctionCall):
             call_id = shape.call_id or new_id("call")
-            return Entry(Item(id_, "function_call", name=shape.name, arguments=shape.arguments, call_id=call_id))
-        if isinstance(shape, shapes.FunctionCallOutput):
-            return Entry(Item(id_, "function_call_output", call_id=shape.call_id, text=shape.output))
+            entry = Entry(Item(id_, "function_call", name=shape.name, arguments=shape.arguments, call_id=call_id))
+        elif isinstance(shape, shapes.FunctionCallOutput):
+            if shape.call_id not in calls and not self._called(shape.call_id):
+                why = f"There is no function call '{shape.call_id}'."
+                raise Refused(why, "item_not_found", f"{param}.call_id")
+            entry = Entry(Item(id_, "function_call_output", call_id=shape.call_id, text=shape.output))
+        else:
+            entry = yield from self._message(id_, shape, param)
+        if max(map(utf8_bytes, (entry.item.text, entry.item.arguments))) > _MOST_TEXT_BYTES:
+            why = f"An item has at most {_MOST_TEXT_BYTES} bytes of text."
+            raise Refused(why, "string_above_max_length", param)
+        return entry
+
+    def _called(self, call_id: str) -> bool:
+        return any(entry.item.kind == "function_call" and entry.item.call_id == call_id for entry in self)
+
+    def _message(self, id_: str, shape: shapes.Message, param: str) -> Generator[float, None, Entry]:
+        if len(shape.content) > _MOST_PARTS:
+            raise Refused(f"A message has at most {_MOST_PARTS} parts.", "array_above_max_length", f"{param}.content")
         content: list[dict[str, Any]] = []
-        pcm = b""
+        pcm = bytearray()
         images: list[str] = []
-        for part in shape.content:
+        for i, part in enumerate(shape.content):
             if isinstance(part, shapes.InputAudio):
-                pcm += self._pcm(part.audio) if part.audio else b""
+                for samples, cost_us in self._pcm(part.audio or ""):
+                    pcm += samples
+                    yield cost_us
                 content.append({"type": "input_audio", "transcript": part.transcript})
             elif isinstance(part, shapes.InputImage):
+                self._picture(part.image_url, f"{param}.content[{i}].image_url")
                 images.append(part.image_url)
                 content.append(part.model_dump())
             elif isinstance(part, shapes.OutputAudio):
                 content.append({"type": "output_audio", "transcript": part.transcript})
             else:
                 content.append(part.model_dump())
-        item = Item(id_, "message", shape.role, _text(content), pcm, tuple(images))
-        return Entry(item, content)
+        return Entry(Item(id_, "message", shape.role, _text(content), bytes(pcm), tuple(images)), content)
 
 
 def spoken(pcm: bytes, id_: str) -> Entry:

@@ -95,6 +95,11 @@ class Listening:
         self.position_ms += whole // self._bytes_ms
         self._part = self._part[whole:]
 
+    def part(self) -> bytes:
+        """What was added and is no whole frame yet; it is not in the buffer any more."""
+        part, self._part = self._part, b""
+        return part
+
     def take(self) -> bytes:
         """All that is in the buffer, which is empty then."""
         pcm = b"".join(self._frames) + self._part

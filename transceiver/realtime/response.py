@@ -44,7 +44,9 @@ class Making:
         self.status = "in_progress"
         self.cancelled = False
         self.muted = False  # its speech is not wanted any more
+        self.settled = False  # made and heard: nothing happens to it any more
         self.spoken_ms = 0
+        self.answers_bytes = 0  # of what it answers
         self._stage = stage
         self._writer = stage.writer() if stage.playback is None else None
         self._details: dict[str, Any] | None = None
@@ -241,6 +243,7 @@ class Making:
     def _complete(self, entry: Entry, status: str) -> None:
         entry.status = status
         stage = self._stage
+        stage.items.weigh(entry)
         index = self._output.index(entry)
         if self.in_conversation and stage.items.get(entry.id) is entry:
             before = stage.items.before(entry.id)

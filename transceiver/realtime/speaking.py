@@ -8,18 +8,20 @@ from typing import Any
 from transceiver.agents import Item, Settings
 from transceiver.realtime.config import Refused, ResponseParams
 from transceiver.realtime.formats import Writer
-from transceiver.realtime.items import Items
+from transceiver.realtime.items import Items, said_bytes
 from transceiver.realtime.playback import Playback
 from transceiver.realtime.response import Making, Stage
 
 __all__ = ["Speaking"]
 
-_MOST_AT_ONCE = 8  # responses, of which one at most is in the conversation
+_MOST_AT_ONCE = 8  # responses that are made, of which one at most is in the conversation
+_MOST_KEPT = 32  # with those that are still heard
+_MOST_KEPT_BYTES = 64 << 20  # of what they answer, which each keeps
 
 
 class Speaking:
-    """``respond`` and ``cancelled`` reach the agent; ``settings`` are the session's for a response. ``playback`` is
-    None where audio goes out in events. ``now`` is in seconds, and set by whoever drives this."""
+    """``respond`` and ``cancelled`` reach the agent; ``settings`` are the session's. ``playback`` is None where audio
+    goes out in events. ``now`` is in seconds, and set by whoever drives this."""
 
     def __init__(
         self,
@@ -29,7 +31,7 @@ class Speaking:
         *,
         rate_hz: int,
         writer: Callable[[], Writer],
-        settings: Callable[[ResponseParams], Settings],
+        settings: Callable[[], Settings],
         respond: Callable[[Making], None],
         cancelled: Callable[[Making], None],
     ) -> None:
@@ -59,16 +61,21 @@ class Speaking:
         if self.active is not None:
             self._wanted = True
         else:
-            self.respond(ResponseParams(), self._items.view())
+            self.respond(ResponseParams(), self._settings(), self._items.view())
 
-    def respond(self, params: ResponseParams, items: list[Item]) -> None:
+    def respond(self, params: ResponseParams, settings: Settings, items: list[Item]) -> None:
         """A response to ``items``. Raises Refused where one is active or too many are made."""
         if params.conversation != "none" and self.active is not None:
             why = f"Conversation already has an active response in progress: {self.active.id}."
             raise Refused(why, "conversation_already_has_active_response")
         if sum(not making.over for making in self._makings.values()) >= _MOST_AT_ONCE:
             raise Refused(f"{_MOST_AT_ONCE} responses are being made.", "rate_limit_exceeded")
-        making = Making(self._stage, params, self._settings(params), items)
+        kept = self._makings.values()
+        answers_bytes = self._items.said_bytes if params.input is None else sum(map(said_bytes, items))
+        if len(kept) >= _MOST_KEPT or sum(making.answers_bytes for making in kept) + answers_bytes > _MOST_KEPT_BYTES:
+            raise Refused("Too many responses wait to be heard.", "rate_limit_exceeded")
+        making = Making(self._stage, params, settings, items)
+        making.answers_bytes = answers_bytes
         self._makings[making.id] = making
         if making.in_conversation:
             self.active, self._wanted = making, False
@@ -150,6 +157,7 @@ class Speaking:
         """Forgets responses that are made and were heard."""
         for making in tuple(self._makings.values()):
             if making.over and not (self._playback is not None and self._playback.holds(making.id)):
+                making.settled = True
                 del self._makings[making.id]
         if not self._makings:
             self.quiet_since = max(self.now, self._audible_until)
