@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
-from aiortc import RTCDataChannel, RTCDtlsTransport
+from aiortc import RTCCertificate, RTCDataChannel, RTCDtlsTransport
 from aiortc.rtcdatachannel import RTCDataChannelParameters
+from OpenSSL import SSL
+from test_session import until
 
 from transceiver import dtls, fingerprints, rtp
 from transceiver.dtls import Certificate, DtlsError, Pipe, SecureTransport, check_aiortc
@@ -392,3 +396,31 @@ def test_an_aiortc_whose_instances_lack_a_private_name_is_refused_as_well(monkey
     monkeypatch.setattr(dtls, "_SCTP_ATTRIBUTES", (*dtls._SCTP_ATTRIBUTES, "_gone"))
     with pytest.raises(RuntimeError, match=r"^aiortc [\d.]+ has no RTCSctpTransport\._gone: install [^\n]+$"):
         check_aiortc()
+
+
+class Renegotiates(Certificate):
+    """Of a peer that begins handshakes anew."""
+
+    def _create_ssl_context(self, *args: Any, **kwargs: Any) -> SSL.Context:
+        context = RTCCertificate._create_ssl_context(self, *args, **kwargs)
+        context.set_max_proto_version(0xFEFD)
+        return context
+
+
+async def test_a_handshake_that_is_asked_for_again_is_refused() -> None:
+    async with pair(connected=False) as two:
+        two.certificates[1] = Renegotiates.generateCertificate()
+        two.ends[1] = SecureTransport(lambda d: two._pass(1, d), two.certificates[1], client=False)
+        await two.connect()
+        asking = two.ends[1]._dtls
+        assert asking._ssl is not None
+        asking._ssl.renegotiate()
+        two.sent.clear()
+        with contextlib.suppress(SSL.WantReadError):
+            asking._ssl.do_handshake()  # a HelloRequest
+        await asking._write_ssl()
+        await until(lambda: any(sender == 0 for sender, _ in two.sent))
+        kinds = {datagram[0] for sender, datagram in two.sent if sender == 0}
+        assert kinds == {21}  # an alert, and no ClientHello
+        # OpenSSL takes that for a failure, and its own alert is the end for us as well.
+        await until(lambda: not two.ends[0].connected)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 from test_calls import finish, start_call
 from waiting import until
@@ -16,6 +15,7 @@ from lab.appliance import Appliance
 from lab.network import Lab
 
 OTHERS, SECONDS = 6, 4
+OVERFLOW = ("firsthop_rx_transceiver_datagrams_total", "overflow")
 
 
 @pytest.mark.parametrize("kind", ["misordered", "channels", "records"])
@@ -24,17 +24,16 @@ def test_a_caller_that_floods_its_channels_costs_the_others_no_frame(lab: Lab, a
     argv = [sys.executable, script, appliance.url, str(appliance.token_file), kind, str(SECONDS)]
     others = start_call(lab.client, appliance, "-n", str(OTHERS), "--model", "echo", "--duration", str(3 * SECONDS))
     until(lambda: appliance.metrics("transceiver")[("firsthop_transceiver_sessions",)] == OTHERS)
-    transceiver = psutil.Process(appliance.processes["transceiver"].pid)
-    before_s = sum(transceiver.cpu_times()[:2])
+    before = appliance.metrics("transceiver")[OVERFLOW]
     flood = lab.client.popen(argv, stdout=subprocess.PIPE)
     said = finish(others)
-    used_s = sum(transceiver.cpu_times()[:2]) - before_s
     output, _ = flood.communicate(timeout=60)
     assert flood.returncode == 0
-    assert json.loads(output)["sent"] > 100 * SECONDS
+    sent = json.loads(output)["sent"]
+    assert sent > 100 * SECONDS
     assert said["calls"]["ok"] == OTHERS
     assert said["audio"]["packets"]["lost"] == 0
     assert [call["frames"]["lost"] for call in said["per_call"]] == [0] * OTHERS
-    # aiortc's own lists take a whole core for as long as the flood goes on.
-    print(f"{used_s:.2f} s of CPU")
-    assert used_s < SECONDS / 2
+    # The loop was never away for long enough that the flood would have piled up before it.
+    print("longest gaps:", [call["longest_gap_ms"] for call in said["per_call"]], "ms")
+    assert appliance.metrics("transceiver")[OVERFLOW] - before < sent / 2

@@ -426,6 +426,7 @@ async def test_a_call_leaves_both_voices_and_its_events(tmp_path: Path) -> None:
         ("server", "session.created"),
         ("client", "hum"),
         ("server", "its.own"),
+        ("server", "error"),  # it shuts down
     ]
     hum = next(line for line in lines if line["from"] == "client")
     assert hum["event"]["audio"] == {"bytes": 3}

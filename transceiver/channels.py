@@ -45,7 +45,7 @@ class Channels:
     ) -> None:
         self._watchers = watchers
         self._most_bytes = min(most_bytes or _LARGEST_EVENT_BYTES, _LARGEST_EVENT_BYTES)
-        self._dcid = dcid
+        self.dcid = dcid
         self._greet = greet
         self._take = take
         self._failed = failed
@@ -58,7 +58,7 @@ class Channels:
         """A channel that the client can use from now on."""
         channel.on("message", lambda message: self._message(channel, message))
         channel.on("close", lambda: self._closed(channel))
-        if self._dcid is not None and channel.id != self._dcid:
+        if self.dcid is not None and channel.id != self.dcid:
             channel.close()
         elif self._events is None or self._events.readyState != "open":
             self._serve(channel)

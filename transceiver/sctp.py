@@ -49,7 +49,7 @@ from transceiver.share import Share
 
 __all__ = ["EARLY_BYTES", "MOST_CHANNELS", "Sctp"]
 
-MOST_CHANNELS = 32
+MOST_CHANNELS = 16  # all are closed at once when the association ends: a millisecond's work
 _MOST_CHANNELS_REFUSED = 64
 EARLY_BYTES = 1 << 20  # behind what is missing: of the window, which has room for one message besides
 _MOST_IN_FLIGHT = 256 << 10

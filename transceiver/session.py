@@ -90,7 +90,7 @@ class Session:
         self.config = config or Config(call_id(ufrag), agent[0])
         self._dialogue: Dialogue | None = None
         self.watchers = Watchers()
-        self._early: deque[str] = deque(maxlen=_MOST_EARLY_EVENTS)
+        self._early: deque[str | bytes] = deque(maxlen=_MOST_EARLY_EVENTS)
         self._out = outbound
         self._pacer = pacer
         self._backlog = backlog
@@ -110,7 +110,6 @@ class Session:
         self._reports = Reports(self._voice.ssrc, reduced_size=offer.reduced_size)
         self._ticks = 0
         self._connecting = False
-        self._dcid = dcid
         self._last_path: Path | None = None  # for what is said after the last path's consent
         self._lost_paths: list[Path] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,7 +119,7 @@ class Session:
             most_bytes=offer.max_message_bytes,
             dcid=dcid,
             greet=self._greet,
-            take=self._take,
+            take=self.client_event,
             failed=self.fail,
             log=self._log,
         )
@@ -263,7 +262,7 @@ class Session:
                 self._offer.sctp_port,
                 self._offer.max_message_bytes,
                 self._channels.opened,
-                negotiated=self._dcid,
+                negotiated=self._channels.dcid,
                 aborted=self._channels.aborted,
             )
 
@@ -408,8 +407,8 @@ class Session:
         self._log.error("agent failed", agent=self._agent_name, why=why)
         self.end("agent_failed")
 
-    def client_event(self, text: str) -> None:
-        """An event of somebody who watches."""
+    def client_event(self, text: str | bytes) -> None:
+        """An event of the client's, or of somebody who watches."""
         if self._dialogue is not None and not self.ended:
             self._dialogue.client_event(text)
         elif not self.ended:
@@ -418,7 +417,3 @@ class Session:
     def _greet(self) -> None:
         if self._dialogue is not None and not self.ended:
             self._dialogue.greet()
-
-    def _take(self, message: str | bytes) -> None:
-        if self._dialogue is not None and not self.ended:
-            self._dialogue.client_event(message)
