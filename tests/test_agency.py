@@ -16,6 +16,7 @@ from waiting import eventually
 from transceiver.agency import CrossingResponse, Host, ThreadHost, host
 from transceiver.agents import Base, Item, Line, Response
 from transceiver.realtime.config import Config, ResponseParams
+from transceiver.realtime.formats import Writer
 from transceiver.realtime.items import Items
 from transceiver.realtime.playback import Playback
 from transceiver.realtime.response import Making, Stage
@@ -119,7 +120,7 @@ async def an_agent(kind: type[Base] = Thinker) -> AsyncIterator[tuple[Host, Wire
 def a_making(events: list[dict[str, Any]], session: dict[str, Any]) -> Making:
     config = Config("rtc_1", "test")
     config.update(session)
-    items = Items(24000, lambda audio: b"")
+    items = Items(24000, lambda audio: iter(()))
     stage = Stage(events.append, items, Playback(24000), lambda: None, 24000, lambda making: None)  # type: ignore
     return Making(stage, ResponseParams(), config.settings(), [])
 
@@ -181,7 +182,9 @@ async def test_a_long_answer_in_one_piece_is_whole() -> None:
 async def test_a_long_answer_on_the_loop_itself_lets_others_come_between() -> None:
     async with an_agent() as (agent, _, failed):
         events: list[dict[str, Any]] = []
-        making = a_making(events, {})
+        items = Items(24000, lambda audio: iter(()))
+        stage = Stage(events.append, items, None, lambda: Writer("audio/pcm", 24000), 24000, lambda making: None)
+        making = Making(stage, ResponseParams(), Config("rtc_1", "test").settings(), [])
         response = CrossingResponse(making, agent._cross)
         response.audio(bytes(48000 * 20))
         response.transcript("all of it")
@@ -193,6 +196,10 @@ async def test_a_long_answer_on_the_loop_itself_lets_others_come_between() -> No
             await asyncio.sleep(0)
         assert turns >= 19
         assert (making.spoken_ms, making.status, failed) == (20_000, "completed", [])
+        assert [event["type"] for event in events if "done" not in event["type"]][-2:] == [
+            "response.output_audio.delta",
+            "response.output_audio_transcript.delta",
+        ]
 
 
 async def test_a_cancelled_response_is_the_one_that_was_asked_for() -> None:

@@ -530,7 +530,7 @@ def test_responses_that_wait_to_be_heard_are_bounded_with_what_they_answer(pictu
     for _ in range(40):
         scene.says("response.create", response={"conversation": "none", "input": [item]})
         scene.now += 1
-        scene.conversation._left_us = 1000  # without a tick nothing is heard
+        scene.conversation._inbox.tick()  # and nothing is heard
         for making in scene.partner.makings:
             making.audio(bytes(48))
             making.done()

@@ -19,7 +19,13 @@ STRANGERS = {
     "bpf": {"edge", "transceiver", "caller", "demo", "lab", "firsthop"},
 }
 NO_IO = {"asyncio", "socket", "select", "subprocess", "threading", "time"}
-PURE = ["edge/classify.py", "edge/signaling/ledger.py", "edge/signaling/pace.py", "edge/signaling/tokens.py"]
+PURE = [
+    "edge/classify.py",
+    "edge/signaling/cutting.py",
+    "edge/signaling/ledger.py",
+    "edge/signaling/pace.py",
+    "edge/signaling/tokens.py",
+]
 PURE += ["wire/address.py", "wire/frames.py", "wire/stun.py", "wire/ufrag.py"]
 PURE += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "transceiver/realtime").glob("*.py"))
 PURE += [

@@ -179,8 +179,8 @@ async def test_nothing_that_is_said_in_events_holds_the_loop_or_stays_in_memory(
         await asyncio.to_thread(send_all, signaling.sockets[ONE], messages)
         session = signaling.transceiver._sockets[sealed.encode()]
         assert session._dialogue is not None
-        conversation = session._dialogue.conversation
-        await eventually(lambda talk=conversation: not talk._waiting and talk._steps is None)  # type: ignore[misc]
+        inbox = session._dialogue.conversation._inbox
+        await eventually(lambda inbox=inbox: not inbox.busy)  # type: ignore[misc]
         worst.append(held[0])
     watching.cancel()
     # It was seconds. What is meant is 2 ms; several sessions and what the test itself does may come together in a turn.

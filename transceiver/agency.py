@@ -36,8 +36,8 @@ Failed = Callable[[str], None]
 
 class Crossing:
     """Takes an agent's calls to the media loop: at once from there, in order from any other thread. What is too much of
-    audio goes oldest first; an agent that floods with anything else has failed. A long piece of audio comes a second in
-    each turn of the loop, wherever it is from."""
+    audio goes oldest first; an agent that floods with anything else has failed. Of a long piece of
+    audio that goes out in events, a second comes in each turn of the loop, wherever it is from."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, failed: Failed) -> None:
         self._loop = loop
@@ -149,7 +149,7 @@ class CrossingResponse:
         # A long answer in one piece would hold up the loop for as long as it takes to make events of it.
         for at in range(0, len(pcm), _PIECE_BYTES):
             piece = bytes(pcm[at : at + _PIECE_BYTES])
-            self._cross(self._making.audio, piece, size=len(piece), later=at > 0)
+            self._cross(self._making.audio, piece, size=len(piece), later=at > 0 and self._making.in_events)
 
     def transcript(self, delta: str) -> None:
         self._cross(self._making.transcript, str(delta))

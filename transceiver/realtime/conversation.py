@@ -7,8 +7,7 @@ events, as fast as it is made, and the client truncates.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,31 +15,19 @@ from transceiver.agents import Item, Settings
 from transceiver.realtime import shapes
 from transceiver.realtime.config import Config, Refused, ServerVad
 from transceiver.realtime.formats import Reader, Writer
+from transceiver.realtime.inbox import Inbox, Steps
 from transceiver.realtime.items import Entry, Items, new_id, spoken
 from transceiver.realtime.listening import Listening
 from transceiver.realtime.pictures import Schemes, check
 from transceiver.realtime.playback import Playback
-from transceiver.realtime.reading import count_values, event_id_in, read
 from transceiver.realtime.response import Making
 from transceiver.realtime.speaking import Speaking
 
 __all__ = ["Conversation", "Partner", "Surroundings"]
 
 _LEAST_COMMIT_MS = 100
-_MOST_WAITING = 256  # events of the client's
-_MOST_WAITING_BYTES = 24 << 20
 _LONGEST_ITEM_S = 120  # of speech
-# What a session may take of the media loop in each 20 ms, and what its events are taken to cost, in microseconds. They
-# are measured (2026, one core of 2.4 GHz) and rounded up; what was too much in one tick is made up for in the next.
-_TICK_US = 1000
-_MOST_OWED_US = 5 * _TICK_US
-_EVENT_US = 40
-_FRAME_US = 20  # to hear 20 ms
-_READ_BYTES_A_US = 2500
-_VALUES_A_US = 5
-_SENT_BYTES_A_US = 64  # encoded, encrypted and packed, for each who listens
-
-_Steps = Generator[float, None, None]  # that say what they took, in microseconds
+_FRAME_US = 20  # of the media loop, to hear 20 ms
 
 
 class Surroundings(Protocol):
@@ -113,14 +100,9 @@ class Conversation:
         )
         self._turn = ""  # the id of the item that is being spoken
         self._over_agent = False  # the turn began while the agent spoke, and has not taken the floor
-        self._waiting: deque[str | bytes] = deque()
-        self._waiting_bytes = 0
-        self._flooded = False
         self._unheard = bytearray()  # less than 20 ms, unless they wait for their tick
-        self._left_us = float(_TICK_US)
-        self._steps: tuple[str | None, _Steps] | None = None  # of the event that is being handled, whose id that is
-        self._event_id: str | None = None
-        self._handlers: dict[str, Callable[..., _Steps | None]] = {
+        self._inbox = Inbox(self._handle, self._error, lambda: around.sent_bytes)
+        self._handlers: dict[str, Callable[..., Steps | None]] = {
             "session.update": self._update,
             "input_audio_buffer.append": self._append,
             "input_audio_buffer.commit": self._commit_asked,
@@ -154,16 +136,9 @@ class Conversation:
     def client_event(self, text: str | bytes, now: float) -> None:
         """An event of a client's, as it came. What is more than can be done at once waits, and past a bound is
         refused."""
-        if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + len(text) > _MOST_WAITING_BYTES:
-            if not self._flooded:
-                self._flooded = True
-                self._event_id = event_id_in(text)
-                self._error(Refused("events come faster than they can be handled", "rate_limit_exceeded"))
-                self._event_id = None
-            return
-        self._waiting.append(text)
-        self._waiting_bytes += len(text)
-        self._work(now)
+        self._inbox.put(text)
+        self._speaking.now = now
+        self._inbox.work()
 
     def hear(self, pcm: bytes, now: float) -> bool:
         """20 ms of the caller; whether they are voice."""
@@ -180,8 +155,9 @@ class Conversation:
 
     def tick(self, now: float) -> None:
         """The next 20 ms are due."""
-        self._left_us = min(self._left_us + _TICK_US, _TICK_US)
-        self._work(now)
+        self._speaking.now = now
+        self._inbox.tick()
+        self._inbox.work()
         if pcm := self._speaking.frame():
             self._around.play(pcm)
         self._idle(now)
@@ -216,63 +192,22 @@ class Conversation:
     def close(self) -> None:
         """It is over: what was being made is not wanted any more, and nobody is told."""
         self._speaking.close()
-        self._waiting.clear()
-        self._steps = None
+        self._inbox.close()
 
     # --- events of the client's
 
-    def _work(self, now: float) -> None:
-        self._speaking.now = now
-        while self._left_us > 0:
-            sent = self._around.sent_bytes
-            if self._steps is not None:
-                self._step(*self._steps)
-            elif self._waiting:
-                text = self._waiting.popleft()
-                self._waiting_bytes -= len(text)
-                self._handle(text)
-            else:
-                self._flooded = False
-                return
-            self._left_us -= (self._around.sent_bytes - sent) / _SENT_BYTES_A_US
-        self._left_us = max(self._left_us, -_MOST_OWED_US)
+    def _handle(self, event: dict[str, Any]) -> Steps | None:
+        known = shapes.parse(event)
+        if known is not None:
+            return self._handlers[known.type](known)
+        if not self._partner.listens:
+            raise Refused(f"There is no event type '{event['type'][:64]}'.", "invalid_value", "type")
+        self._partner.event(event)
+        return None
 
-    def _handle(self, text: str | bytes) -> None:
-        values = count_values(text)
-        self._left_us -= _EVENT_US + len(text) / _READ_BYTES_A_US + values / _VALUES_A_US
-        try:
-            event = read(text, values)
-            self._event_id = shapes.event_id_of(event)
-            known = shapes.parse(event)
-            if known is not None:
-                steps = self._handlers[known.type](known)
-                if steps is not None:
-                    self._steps = self._event_id, steps
-            elif self._partner.listens:
-                self._partner.event(event)
-            else:
-                raise Refused(f"There is no event type '{event['type'][:64]}'.", "invalid_value", "type")
-        except Refused as e:
-            self._event_id = self._event_id or event_id_in(text)
-            self._error(e)
-        finally:
-            self._event_id = None
-
-    def _step(self, event_id: str | None, steps: _Steps) -> None:
-        self._event_id = event_id
-        try:
-            self._left_us -= next(steps)
-        except StopIteration:
-            self._steps = None
-        except Refused as e:
-            self._steps = None
-            self._error(e)
-        finally:
-            self._event_id = None
-
-    def _error(self, refused: Refused) -> None:
+    def _error(self, refused: Refused, event_id: str | None) -> None:
         what = {"type": "invalid_request_error", "code": refused.code, "message": str(refused)}
-        self._emit({"type": "error", "error": {**what, "param": refused.param, "event_id": self._event_id}})
+        self._emit({"type": "error", "error": {**what, "param": refused.param, "event_id": event_id}})
 
     def _update(self, event: shapes.SessionUpdate) -> None:
         before = self._config.input_format
@@ -292,12 +227,12 @@ class Conversation:
         self._partner.configured(self._config.settings())
         self._emit({"type": "session.updated", "session": self._config.event})
 
-    def _append(self, event: shapes.Append) -> _Steps:
+    def _append(self, event: shapes.Append) -> Steps:
         if self._media:
             raise Refused("This session's audio comes as media.", "invalid_value", "audio")
         return self._take_in(event.audio)
 
-    def _take_in(self, audio: str) -> _Steps:
+    def _take_in(self, audio: str) -> Steps:
         size = self._frame_bytes
         for data in shapes.samples(audio):
             pcm = self._reader.push(data)
@@ -335,7 +270,7 @@ class Conversation:
             raise Refused("There is no output audio buffer without media.", "invalid_value", "type")
         self._speaking.clear()
 
-    def _create_item(self, event: shapes.ItemCreate) -> _Steps:
+    def _create_item(self, event: shapes.ItemCreate) -> Steps:
         after = event.previous_item_id
         if after not in (None, "root") and self._items.get(after or "") is None:
             raise Refused(f"There is no item '{after}'.", "item_not_found", "previous_item_id")
@@ -385,7 +320,7 @@ class Conversation:
 
     # --- responses
 
-    def _create_response(self, event: shapes.ResponseCreate) -> _Steps:
+    def _create_response(self, event: shapes.ResponseCreate) -> Steps:
         if not self._partner.responds:
             raise Refused("This agent makes no responses.", "unsupported")
         params, settings = self._config.response(event.response)

@@ -58,6 +58,11 @@ class Making:
         self._characters = 0
 
     @property
+    def in_events(self) -> bool:
+        """Whether its speech goes out in events, which have to be made, and not as media."""
+        return self._writer is not None
+
+    @property
     def in_conversation(self) -> bool:
         """Whether its items become part of the conversation."""
         return self.params.conversation != "none"
