@@ -131,7 +131,7 @@ class Conversation:
     @property
     def answering(self) -> str | None:
         """The ``event_id`` of the client's event that is being handled, where it has one."""
-        return self._event_id
+        return self._inbox.answering
 
     def client_event(self, text: str | bytes, now: float) -> None:
         """An event of a client's, as it came. What is more than can be done at once waits, and past a bound is

@@ -42,6 +42,7 @@ class Inbox:
         self._flooded = False
         self._steps: tuple[str | None, Steps] | None = None  # of the event that is being handled, whose id that is
         self._left_us = float(_TICK_US)
+        self.answering: str | None = None  # the ``event_id`` of the event that something is done about just now
 
     @property
     def busy(self) -> bool:
@@ -87,17 +88,19 @@ class Inbox:
     def _begin(self, text: str | bytes) -> None:
         values = count_values(text)
         self._left_us -= _EVENT_US + len(text) / _READ_BYTES_A_US + values / _VALUES_A_US
-        event_id = None
         try:
             event = read(text, values)
-            event_id = event_id_of(event)
+            self.answering = event_id_of(event)
             steps = self._handle(event)
             if steps is not None:
-                self._steps = event_id, steps
+                self._steps = self.answering, steps
         except Refused as e:
-            self._refuse(e, event_id or event_id_in(text))
+            self._refuse(e, self.answering or event_id_in(text))
+        finally:
+            self.answering = None
 
     def _step(self, event_id: str | None, steps: Steps) -> None:
+        self.answering = event_id
         try:
             self._left_us -= next(steps)
         except StopIteration:
@@ -105,3 +108,5 @@ class Inbox:
         except Refused as e:
             self._steps = None
             self._refuse(e, event_id)
+        finally:
+            self.answering = None
