@@ -25,12 +25,16 @@ PURE += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "transceiver/real
 PURE += [
     f"transceiver/{name}.py"
     for name in (
+        "allowance",
+        "bucket",
         "delay",
         "dtmf",
+        "gate",
         "history",
         "ice",
         "jitter",
         "nack",
+        "places",
         "reception",
         "red",
         "rtp",

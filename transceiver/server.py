@@ -27,6 +27,7 @@ from transceiver.backlog import Backlog
 from transceiver.dtls import Certificate, check_aiortc
 from transceiver.link import Link
 from transceiver.pacer import Pacer
+from transceiver.places import Full, room_for
 from transceiver.realtime.config import Config as Asked
 from transceiver.realtime.config import Refused
 from transceiver.records import Records
@@ -112,7 +113,9 @@ class Transceiver:
     def _refuse(self, peer: bytes, request: object, code: str, message: str, param: str | None = None) -> None:
         self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
 
-    def _place(self, agent: str, session: object) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
+    def _place(
+        self, agent: str, session: object, owner: str, holder: str = "", *, half_open: bool = False
+    ) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
         """Ufrag, agent and configuration of a new session. Raises Refused."""
         name = agent or self._config.agent
         try:
@@ -123,12 +126,22 @@ class Transceiver:
         if found is None:
             why = f"no agent called {name!r}: there is {', '.join(agents.names())}"
             raise Refused(why, "model_not_found", "model")
-        if self.sessions >= self._config.max_sessions:
-            raise Refused(f"this transceiver holds its {self._config.max_sessions} calls", "full")
         sealed = self._seal()
         asked = Asked(ufrag.call_id(sealed), name)
         asked.update(session or {})
+        self._make_room(owner, holder, half_open=half_open)
         return sealed, (name, found), asked
+
+    def _make_room(self, owner: str, holder: str, *, half_open: bool) -> None:
+        """Ends a call that has had time to connect where a new one needs its place. Raises Refused."""
+        calls = self._routing.sessions.values()
+        most, now = self._config.max_sessions, time.monotonic()
+        try:
+            gives_way = room_for(owner, holder, calls, now, taken=self.sessions, most=most, half_open=half_open)
+        except Full as e:
+            raise Refused(str(e), e.code) from None
+        if gives_way is not None:
+            gives_way.end("never_came")
 
     def _offer(
         self,
@@ -139,11 +152,12 @@ class Transceiver:
         media: list[Any],
         session: object = None,
         owner: str = "",
+        holder: str = "",
     ) -> None:
         host, port = str(media[0]), int(media[1])
         try:
-            sealed, found, asked = self._place(agent, session)
             parsed = sdp.parse(offer)
+            sealed, found, asked = self._place(agent, session, owner, holder, half_open=True)
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         except sdp.OfferError as e:
@@ -159,6 +173,8 @@ class Transceiver:
             on_end=self._ended,
             config=asked,
             owner=owner,
+            holder=holder,
+            consent_s=self._config.consent_s,
             records=self._records,
         )
         answer = call.answer(self._certificate, host, port)
@@ -167,9 +183,11 @@ class Transceiver:
         self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
         return None
 
-    def _open(self, peer: bytes, request: int, agent: str, session: object = None, owner: str = "") -> None:
+    def _open(
+        self, peer: bytes, request: int, agent: str, session: object = None, owner: str = "", holder: str = ""
+    ) -> None:
         try:
-            sealed, found, asked = self._place(agent, session)
+            sealed, found, asked = self._place(agent, session, owner)
             if found[1].respond is agents.Base.respond:
                 raise Refused(f"{found[0]} answers calls, and makes no responses in events", "model_not_found", "model")
         except Refused as e:
@@ -263,6 +281,8 @@ class Transceiver:
             return self._refuse(peer, request, "precondition_failed", "ICE has restarted meanwhile", "If-Match")
         fragment = ""
         if remote is not None and (theirs := (str(remote[0]), str(remote[1]))) != session.ice.remote:
+            if not session.ice.may_restart(time.monotonic()):
+                return self._refuse(peer, request, "rate_limit_exceeded", "ICE restarts too often")
             fragment = session.restart_ice(self._seal(like=ufrag), theirs, str(media[0]), int(media[1]))
             self._routing.rename(session)
         self._link.control(peer, "session.ice", request=request, ufrag=session.ice.ufrag, fragment=fragment)

@@ -22,9 +22,10 @@ from transceiver.codec import CODECS
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS, TX_FRAMES
 from transceiver.dialogue import Dialogue, Watchers
 from transceiver.dtls import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
+from transceiver.gate import Gate
 from transceiver.hearing import Hearing
 from transceiver.history import History
-from transceiver.ice import IceLite, Path
+from transceiver.ice import CONSENT_S, IceLite, Path
 from transceiver.pacer import Pacer
 from transceiver.quality import Quality
 from transceiver.realtime.config import Config
@@ -41,7 +42,7 @@ __all__ = ["Outbound", "Session"]
 _CHANNEL = "oai-events"
 _MAX_EVENT_BACKLOG_BYTES = 1 << 20
 _MOST_EARLY_EVENTS = 64  # of who watches a call that is not up yet
-_HANDSHAKE_S = 30
+_HANDSHAKE_S = 15  # flights lost in a row are sent again after 0.1, 0.2, 0.4, 1, 2, 4 s
 _REPORT_EVERY_TICKS = 50
 _SPARE_MS = 5
 # Packets of audio for a caller that moved: a round trip of 40 ms, and the 20 ms in which it said nothing.
@@ -65,7 +66,8 @@ class Outbound(Protocol):
 
 
 class Session:
-    """``on_end(session)`` is called once, after which nothing more is sent. ``owner`` names whose account it is on."""
+    """``on_end(session)`` is called once, after which nothing more is sent. ``owner`` names whose account it is on,
+    ``holder`` the ephemeral key it was placed with, if any."""
 
     def __init__(
         self,
@@ -80,11 +82,22 @@ class Session:
         on_end: Callable[[Session], None],
         config: Config | None = None,
         owner: str = "",
+        holder: str = "",
+        consent_s: float = CONSENT_S,
         records: Records | None = None,
     ) -> None:
         self.ufrag = ufrag
         self.owner = owner
-        self.ice = IceLite(ufrag, time.monotonic(), remote_ufrag=offer.ice_ufrag, remote_password=offer.ice_password)
+        self.holder = holder
+        self.began = time.monotonic()
+        self.ice = IceLite(
+            ufrag,
+            self.began,
+            remote_ufrag=offer.ice_ufrag,
+            remote_password=offer.ice_password,
+            consent_s=consent_s,
+        )
+        self.opens_dtls = offer.dtls_client
         self.ended = ""
         self._offer = offer
         self._agent_name, self._agent_type = agent
@@ -98,6 +111,7 @@ class Session:
         self._on_end = on_end
         self._secure = SecureTransport(self._to_client, certificate, client=offer.dtls_client)
         codec = CODECS[offer.codec]
+        self._gate = Gate()
         self._history = History()
         self._voice = Voice(offer.payload_type, self._send_rtp, codec, agent[1].rate_hz)
         self._quality = Quality(copies=offer.copies)
@@ -135,15 +149,21 @@ class Session:
 
     # --- datagrams in
 
-    def check(self, message: stun.Message, path: Path) -> bytes | None:
-        """The response to a STUN request addressed to this session, or None where it is not authentic."""
-        return None if self.ended else self.ice.check(message, path, time.monotonic())
+    def check(self, message: stun.Message, path: Path, *, free: bool = True) -> bytes | None:
+        """The response to a STUN request addressed to this session, or None where it gets none: ``ice.refusal`` is
+        why. ``free`` where no other session holds the path."""
+        return None if self.ended else self.ice.check(message, path, time.monotonic(), free=free)
 
     def connect(self) -> None:
         """A path is proven and the edge knows it: begins DTLS, once."""
         if not self._connecting:
             self._connecting = True
             self._backlog.put(self, lambda: self._spawn(self._connect()))
+
+    @property
+    def half_open(self) -> bool:
+        """Whether DTLS is yet to be done."""
+        return self._dialogue is None and not self.ended
 
     @property
     def spare_ms(self) -> float:
@@ -171,34 +191,42 @@ class Session:
             "round_trip_ms": None if round_trip_s is None else round(1000 * round_trip_s, 1),
         }
 
-    def dtls(self, datagram: bytes) -> None:
-        """A DTLS datagram from a path that holds consent."""
-        taken = self._backlog.put(self, partial(self._secure.feed, datagram))
+    def dtls(self, datagram: bytes, path: Path | None = None) -> None:
+        """A DTLS datagram from a path that something authentic came by; None is the selected one."""
+        self.ice.came(path or self.ice.selected, len(datagram))
+        taken = self._gate.admits_dtls(time.monotonic()) and self._backlog.put(
+            self, partial(self._secure.feed, datagram)
+        )
         RX_DATAGRAMS["dtls" if taken else "overflow"] += 1
 
     def media(self, datagram: bytes) -> None:
-        """An SRTP or SRTCP datagram from a path that holds consent. What is bad is dropped, never an end."""
-        if not self._secure.connected or self._dialogue is None:
-            RX_DATAGRAMS["too_early"] += 1
-            return
-        if rtp.is_rtcp(datagram):
-            compound = self._secure.unprotect_rtcp(datagram)
-            RX_DATAGRAMS["rtcp" if compound is not None else "srtp_not_authentic"] += 1
-            if compound is not None:
-                self._resend(self._reports.received(compound, time.monotonic()))
-        elif not self.media_if_authentic(datagram):
-            RX_DATAGRAMS["srtp_not_authentic"] += 1
+        """An SRTP or SRTCP datagram from a path of the session's. What is bad is dropped, never an end."""
+        now = time.monotonic()
+        plain = self._opened(datagram, now)
+        if isinstance(plain, str):
+            RX_DATAGRAMS[plain] += 1
+        elif rtp.is_rtcp(datagram):
+            RX_DATAGRAMS["rtcp"] += 1
+            self._resend(self._reports.received(plain, now))
+        else:
+            self._hear(plain, now)
 
     def media_if_authentic(self, datagram: bytes) -> bool:
         """Takes an SRTP datagram from whatever path; False, and neither counted nor looked at, unless it is ours."""
-        plain = self._secure.unprotect(datagram) if self._secure.connected and self._dialogue is not None else None
-        if plain is not None:
-            self._hear(plain)
-        return plain is not None
-
-    def _hear(self, plain: bytes) -> None:
-        known = self._receiver.reception.ssrc
         now = time.monotonic()
+        plain = self._opened(datagram, now)
+        if isinstance(plain, str):
+            return False
+        self._hear(plain, now)
+        return True
+
+    def _opened(self, datagram: bytes, now: float) -> bytes | str:
+        """RTP or RTCP, or why it is none, as ``RX_DATAGRAMS`` has it."""
+        ready = self._secure.connected and self._dialogue is not None
+        return self._gate.opened(datagram, self._secure, now) if ready else "too_early"
+
+    def _hear(self, plain: bytes, now: float) -> None:
+        known = self._receiver.reception.ssrc
         if self._receiver.take(plain, now):
             self._give_feedback(now)
         if self._receiver.reception.ssrc != known:
@@ -224,6 +252,7 @@ class Session:
             return
         if self.ended:
             return  # hung up while the last flight was on its way
+        self.ice.secured(time.monotonic())
         self._secure.on_close(lambda: self.end("closed_by_peer"))
         if self._records is not None:
             rate_hz = self._agent_type.rate_hz if self._agent_type.hears == "pcm" else None
@@ -256,6 +285,8 @@ class Session:
         """Called about once a second: gives up paths and the session when consent is gone (RFC 7675)."""
         for path in self.ice.expire(now):
             self._out.path_down(self, path)
+        for path, probe in self.ice.due(now):
+            self._out.send(self, path, probe)
         if reason := self.ice.ended(now):
             self.end(reason)
         elif self._secure.sctp is not None and self._secure.sctp._advertised_rwnd < 0:
@@ -289,7 +320,7 @@ class Session:
         try:
             await self._secure.close()
         finally:
-            for path in (*self.ice.paths, *self.ice.probing):
+            for path in self.ice.paths:
                 self._out.path_down(self, path)
             self._on_end(self)
 
@@ -313,6 +344,8 @@ class Session:
         path = self.ice.selected
         if path is None:
             TX_DATAGRAMS["no_path"] += 1
+        elif not self.ice.may_send(path, len(datagram)):
+            TX_DATAGRAMS["unproved"] += 1
         else:
             self._out.send(self, path, datagram)
 

@@ -15,14 +15,15 @@ are dearer for every batch that a link carries.
 
 Control messages, sender first:
 
-* signaling -> transceiver: ``session.offer`` {request, offer, agent, media: [host, port], session?, owner?},
+* signaling -> transceiver: ``session.offer`` {request, offer, agent, media: [host, port], session?, owner?, holder?},
   ``session.open`` {request, agent, session?, owner?} (a session without media), ``session.watch`` {request, ufrag,
   owner?} and ``session.unwatch`` {ufrag} (its events are wanted, or not any more; as often as it was asked for),
   ``session.event`` {ufrag, event} (of the client that opened it, or of one that watches; JSON text), ``session.end``
   {request, ufrag, owner?}, ``session.ice`` {request, ufrag, match, remote: [ufrag, password] or nil, media, owner?}
   (RFC 9725 section 4.3: ``match`` is our present ufrag, or a star), ``health`` {request}. ``session`` is a map as in
   the Realtime API's ``session.update``; ``owner`` is on whose account a session is, and where it is another's there
-  is none for who asks
+  is none for who asks; ``holder`` is the ephemeral key that a call was placed with, whose calls that have not connected
+  are limited
 * transceiver -> signaling: ``session.answer`` {request, ufrag, sdp}, ``session.opened`` {request, ufrag},
   ``session.watching`` {request, session} (as in ``session.created``, for who watches from now on), ``session.event``
   {ufrag, event} (each once, however often it is watched from there), ``session.closed`` {ufrag, reason} (to who
