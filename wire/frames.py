@@ -84,6 +84,20 @@ class Data:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def parts(self, most: int) -> list[Data]:
+        """The same in batches of ``most`` datagrams and less; the stamp is in the first."""
+        if len(self) <= most:
+            return [self]
+        parts, at = [], 0
+        for first in range(0, len(self), most):
+            lengths = self.lengths[first : first + most]
+            end = at + int(np.add.reduce(lengths, dtype=np.int64))
+            addresses = self.addresses[first * ADDRESS_BYTES : (first + most) * ADDRESS_BYTES]
+            parts.append(Data(addresses, lengths, self.body[at:end]))
+            at = end
+        parts[0].stamp_ns, parts[0].held_ns = self.stamp_ns, self.held_ns
+        return parts
+
     def datagrams(self) -> list[tuple[bytes, bytes]]:
         """(address, datagram) in the order of arrival."""
         out = []
