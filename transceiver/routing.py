@@ -238,4 +238,5 @@ class Routing:
             ufrag=session.ufrag,
             ssrcs=ssrcs,
             spare_ms=session.spare_ms,
+            proved=session.ice.is_proved(path),
         )

@@ -29,8 +29,9 @@ Control messages, sender first:
   {ufrag, event} (each once, however often it is watched from there), ``session.closed`` {ufrag, reason} (to who
   opened or watches it), ``session.ended`` {request}, ``session.ice`` {request, ufrag, fragment} (SDP where ICE
   restarts, or empty), ``session.refused`` {request, code, message, param}, ``health`` {request, sessions, agents}
-* transceiver -> worker: ``path.up`` {address, ufrag, ssrcs, spare_ms}, ``path.down`` {address}; ``spare_ms`` is how
-  long the media of that path may wait at the worker, 0 if it is left out
+* transceiver -> worker: ``path.up`` {address, ufrag, ssrcs, spare_ms, proved}, ``path.down`` {address}; ``spare_ms`` is
+  how long the media of that path may wait at the worker, 0 if it is left out; a path that is not ``proved`` yet takes
+  none from another transceiver
 """
 
 from __future__ import annotations
