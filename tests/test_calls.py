@@ -192,6 +192,13 @@ def test_forged_media_with_a_known_ssrc_changes_nothing(lab: Lab, appliance: App
     assert change["stun_answered"] <= 4
 
 
+def test_checks_from_where_nobody_answers_take_no_audio_and_draw_little(lab: Lab, appliance: Appliance) -> None:
+    said, change = odd_call(lab, appliance, "claim", 100)
+    assert said["sent"] - said["returned"] <= 2
+    assert change["stun_replayed"] >= 95  # those that were overheard; the others are answered, and asked in vain
+    assert 0 < said["drawn"] < 3 * said["spent"]
+
+
 def test_random_bytes_get_no_answer_and_wake_no_worker(lab: Lab, appliance: Appliance) -> None:
     until(lambda: flow_gone(appliance))
     rng = random.Random(20260504)
