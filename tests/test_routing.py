@@ -97,6 +97,7 @@ class Caller:
         )
         self.heard: list[rtp.Packet] = []
         self._read = 0
+        self.loses = 0  # so many DTLS datagrams on their way to it
 
     def check(self, where: bytes | None = None, *, nominate: bool = True) -> bytes:
         """Sends a check from ``where``, and returns it."""
@@ -119,6 +120,8 @@ class Caller:
                     reply = self.ice.receive(datagram, self.where, time.monotonic())
                     if reply is not None:
                         self.house.deliver(self.where, reply)
+                elif 20 <= datagram[0] <= 63 and self.loses:
+                    self.loses -= 1
                 elif 20 <= datagram[0] <= 63:
                     self.secure.feed(datagram)
                 elif not rtp.is_rtcp(datagram):
@@ -171,6 +174,15 @@ async def test_a_call_is_set_up_with_nothing_more_to_wait_for(house: House, setu
         await connect(caller)
         await caller.echoed()
         assert caller.session.ice.is_proved(Path(b"edge", HOME))
+
+
+@pytest.mark.parametrize("setup", ["actpass", "active"])
+async def test_a_flight_that_was_lost_is_sent_again_to_who_checked_once_and_answers(house: House, setup: str) -> None:
+    caller = Caller(house, HOME, setup=setup)
+    caller.loses = 1
+    async with callers(caller):
+        await connect(caller)
+        await caller.echoed()
 
 
 async def test_anothers_check_from_a_callers_address_takes_neither_its_voice_nor_its_ears(house: House) -> None:

@@ -91,11 +91,7 @@ class Session:
         self.holder = holder
         self.began = time.monotonic()
         self.ice = IceLite(
-            ufrag,
-            self.began,
-            remote_ufrag=offer.ice_ufrag,
-            remote_password=offer.ice_password,
-            consent_s=consent_s,
+            ufrag, self.began, remote_ufrag=offer.ice_ufrag, remote_password=offer.ice_password, consent_s=consent_s
         )
         self.opens_dtls = offer.dtls_client
         self.ended = ""
@@ -344,10 +340,12 @@ class Session:
         path = self.ice.selected
         if path is None:
             TX_DATAGRAMS["no_path"] += 1
-        elif not self.ice.may_send(path, len(datagram)):
-            TX_DATAGRAMS["unproved"] += 1
-        else:
+        elif self.ice.may_send(path, len(datagram)):
             self._out.send(self, path, datagram)
+        else:
+            TX_DATAGRAMS["unproved"] += 1
+            if probe := self.ice.probe(path, time.monotonic()):
+                self._out.send(self, path, probe)
 
     def _send_rtp(self, packet: bytes) -> None:
         if len(packet) > MAX_RTP_BYTES:
