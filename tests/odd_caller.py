@@ -1,4 +1,4 @@
-"""A caller to whom something happens: ``python odd_caller.py URL TOKEN_FILE move|forge|claim|told TIMES``.
+"""A caller to whom something happens: ``python odd_caller.py URL TOKEN_FILE move|forge|claim|flood|told TIMES``.
 
 Places one echo call and, while it talks,
 
@@ -6,6 +6,8 @@ Places one echo call and, while it talks,
 * ``forge``: sends media with the call's own SSRC from another port, which is not encrypted for the call;
 * ``claim``: has checks that nominate sent from another port, where nobody answers: its own that were overheard, and
   others that are as good;
+* ``flood``: sends 30 packets of another stream, each second of them missing, and 30 reports that ask for thousands of
+  packets, every 10 ms;
 * ``told``: goes on from another local port at each line on standard input, says the longest time without audio in the
   second after it as a line of JSON, and hangs up at the end of the input.
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 import sys
 from pathlib import Path
 
@@ -76,6 +79,17 @@ async def claim(media: Media, times: int) -> tuple[int, list[int]]:
         return sent, got(forger)
 
 
+async def flood(media: Media, times: int) -> None:
+    """All of it authentic."""
+    asks = struct.pack("!BBHII", 0x81, 205, 2 + 300, media.ssrc, 1) + struct.pack("!HH", 1, 0xFFFF) * 300
+    for i in range(times):
+        for j in range(30):
+            number = 2 * (30 * i + j)
+            media._send(media._secure.protect(rtp.build(111, False, number, 960 * number, media.ssrc ^ 1, bytes(60))))
+            media._send(media._secure.protect_rtcp(asks))
+        await asyncio.sleep(0.01)
+
+
 async def forge(media: Media, times: int) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger:
         forger.setblocking(False)
@@ -92,11 +106,15 @@ async def main(url: str, token_file: Path, what: str, times: int) -> None:
         call = Call(Line(http, calls_url(url, "echo"), token, generated(), Pacer()))
         await call.set_up()
         assert call.media is not None
-        seconds = {"move": 2 + times, "forge": 4, "claim": 2 + times * 0.02, "told": 600}[what]
+        seconds = {"move": 2 + times, "forge": 4, "claim": 2 + times * 0.02, "flood": 2 + times * 0.02, "told": 600}[
+            what
+        ]
         talking = asyncio.create_task(call.talk(seconds))
         await asyncio.sleep(1)
         gaps = await move(call.media, times) if what == "move" else []
         answers = await forge(call.media, times) if what == "forge" else 0
+        if what == "flood":
+            await flood(call.media, times)
         spent, drawn = await claim(call.media, times) if what == "claim" else (0, [])
         if what == "told":
             await move_when_told(call.media)
