@@ -200,7 +200,7 @@ def test_checks_from_where_nobody_answers_take_no_audio_and_draw_little(lab: Lab
 
 
 def test_what_one_caller_sends_costs_the_others_nothing(lab: Lab, appliance: Appliance) -> None:
-    """Before, each report that asks for packets was half a millisecond of the loop that all of them share."""
+    """A report that asks for thousands of packets is half a millisecond of the loop that all of them share."""
     until(lambda: flow_gone(appliance))
     others = start_call(lab.client, appliance, "-n", "4", "--model", "echo", "--duration", "7")
     until(lambda: appliance.metrics("edge")[("firsthop_xdp_flows",)] == 4)
