@@ -99,7 +99,9 @@ class Worker:
             ("refused", "other_version"),
         )
         self.lost_flows = Tally(
-            "firsthop_worker_flows_refused", "Flows that found no room", ("table_full", "kernel_map_full")
+            "firsthop_worker_flows_refused",
+            "Flows that found no room, or are another transceiver's",
+            ("table_full", "kernel_map_full", "held"),
         )
         self.age = Histogram(
             "firsthop_worker_age",
@@ -334,6 +336,11 @@ class Worker:
             address = bytes(message.fields["address"])
             ssrcs = [int(ssrc) & 0xFFFFFFFF for ssrc in message.fields["ssrcs"]]
             spare_s = float(message.fields.get("spare_ms", 0)) / 1000
+            holder = int(self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))[0])
+            if holder not in (NOBODY, number) and not message.fields.get("proved", True):
+                # A check whose source address is invented takes nobody's call away.
+                self.lost_flows["held"] += 1
+                return
             self._learn(address, number, ssrcs)
             self._spares.put(address, spare_s)
             self._rounds.spare_s = self._spares.least(len(self._table))

@@ -224,6 +224,13 @@ class Transceiver(_Section):
         None, description="folder for the sound of each call, as Ogg Opus; empty: none is kept; callers must be told"
     )
     max_sessions: int = Field(200, ge=1, description="calls beyond this are refused with 503")
+    consent_s: float = Field(
+        30.0,
+        ge=5,
+        le=3600,
+        allow_inf_nan=False,
+        description="a call ends so many seconds after its caller last sent or answered a check (RFC 7675)",
+    )
     metrics: Address = Field("127.0.0.1:9500", description="Prometheus; with `cores` each process is a port further up")
     run: Path = Field(
         Path("/run/firsthop"), description="where, without systemd, processes of `cores` wait for a killed supervisor"

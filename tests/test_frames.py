@@ -199,3 +199,14 @@ def test_random_bytes_raise_nothing_but_wire_errors() -> None:
                 continue
             if isinstance(message, Data):
                 assert sum(len(datagram) for _, datagram in message.datagrams()) == len(message.body)
+
+
+def test_a_batch_in_parts_is_the_same_batch() -> None:
+    batch = [(bytes([i]) * 18, bytes(i % 7)) for i in range(100)]
+    whole = decode(pack_batch(batch, stamp_ns=5, held_ns=6))
+    assert isinstance(whole, Data)
+    parts = whole.parts(32)
+    assert [len(part) for part in parts] == [32, 32, 32, 4]
+    assert [each for part in parts for each in part.datagrams()] == batch
+    assert [part.stamp_ns for part in parts] == [5, 0, 0, 0]
+    assert whole.parts(100) == [whole]

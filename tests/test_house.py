@@ -31,11 +31,14 @@ PURE += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "transceiver/real
 PURE += [
     f"transceiver/{name}.py"
     for name in (
+        "allowance",
+        "bucket",
         "delay",
         "description",
         "dtmf",
         "fingerprints",
         "flights",
+        "gate",
         "history",
         "ice",
         "jitter",
@@ -43,6 +46,7 @@ PURE += [
         "offer",
         "payload_formats",
         "peer_keys",
+        "places",
         "reception",
         "red",
         "rtp",

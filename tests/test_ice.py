@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from transceiver.ice import CONSENT_S, MAX_PATHS, IceLite, Path
+from transceiver.ice import CONSENT_S, MAX_PATHS, NEVER_CAME_S, IceLite, Path
 from wire import address, stun
 
 HOME = Path(b"edge", address.pack("192.0.2.1", 40000))
@@ -22,6 +22,20 @@ def request(password: str, *, nominate: bool = False) -> stun.Message:
 
 def check(ice: IceLite, path: Path, now: float, *, nominate: bool = False) -> bytes | None:
     return ice.check(request(ice.password, nominate=nominate), path, now)
+
+
+def answered(ice: IceLite, probe: bytes | None) -> stun.Message:
+    """What a client says to our check."""
+    asked = stun.parse(probe or b"")
+    assert asked is not None
+    response = stun.parse(stun.binding_response(asked, HOME.address, ice.remote[1].encode()))
+    assert response is not None
+    return response
+
+
+def prove(ice: IceLite, path: Path, now: float) -> bool:
+    """The client answers our check of ``path``."""
+    return ice.proved_by(answered(ice, ice.probe(path, now)), path, now)
 
 
 def test_the_password_is_one_that_ice_allows_and_is_never_the_same() -> None:
@@ -53,6 +67,7 @@ def test_a_later_check_moves_the_selection_only_if_it_nominates() -> None:
     ice = IceLite("u", 0.0)
     check(ice, HOME, 1.0)
     check(ice, ELSEWHERE, 2.0)
+    assert prove(ice, ELSEWHERE, 2.0)
     assert ice.selected == HOME
     check(ice, ELSEWHERE, 3.0, nominate=True)
     assert ice.selected == ELSEWHERE
@@ -62,6 +77,8 @@ def test_the_same_address_through_another_edge_is_another_path() -> None:
     ice = IceLite("u", 0.0)
     check(ice, HOME, 1.0)
     check(ice, OTHER_EDGE, 1.0, nominate=True)
+    assert ice.selected == HOME
+    assert prove(ice, OTHER_EDGE, 1.0)
     assert set(ice.paths) == {HOME, OTHER_EDGE}
     assert ice.selected == OTHER_EDGE
 
@@ -111,8 +128,9 @@ def test_consent_lasts_30_seconds_from_the_last_check() -> None:
 def test_the_selection_moves_to_the_freshest_path_that_is_left() -> None:
     ice = IceLite("u", 0.0)
     check(ice, HOME, 1.0)
-    check(ice, ELSEWHERE, 20.0)
-    check(ice, OTHER_EDGE, 25.0)
+    for path, at in ((ELSEWHERE, 5.0), (OTHER_EDGE, 6.0)):
+        check(ice, path, at)
+        prove(ice, path, at)
     assert ice.expire(CONSENT_S + 2.0) == [HOME]
     assert ice.selected == OTHER_EDGE
 
@@ -121,6 +139,7 @@ def test_a_path_that_is_not_selected_expires_alone() -> None:
     ice = IceLite("u", 0.0)
     check(ice, ELSEWHERE, 1.0)
     check(ice, HOME, 20.0, nominate=True)
+    assert prove(ice, HOME, 20.0)
     assert ice.expire(CONSENT_S + 2.0) == [ELSEWHERE]
     assert ice.selected == HOME
 
@@ -136,15 +155,16 @@ def test_a_session_whose_consent_is_gone_is_over_for_that_reason() -> None:
 
 def test_a_client_that_never_came_is_over_for_another() -> None:
     ice = IceLite("u", 100.0)
-    ice.expire(100.0 + CONSENT_S)
-    assert ice.ended(100.0 + CONSENT_S) == ""
-    assert ice.ended(100.1 + CONSENT_S) == "never_came"
+    ice.expire(100.0 + NEVER_CAME_S)
+    assert ice.ended(100.0 + NEVER_CAME_S) == ""
+    assert ice.ended(100.1 + NEVER_CAME_S) == "never_came"
 
 
 def test_a_client_that_comes_back_in_time_goes_on() -> None:
     ice = IceLite("u", 0.0)
     check(ice, HOME, 1.0)
     check(ice, ELSEWHERE, CONSENT_S)
+    assert prove(ice, ELSEWHERE, CONSENT_S)
     assert ice.expire(CONSENT_S + 2.0) == [HOME]
     assert ice.ended(CONSENT_S + 2.0) == ""
     assert ice.selected == ELSEWHERE
@@ -157,6 +177,7 @@ def moving(now: float = 0.0) -> tuple[IceLite, Path, bytes]:
     request = stun.parse(stun.binding_request(b"u:theirs", ice.password.encode(), tie_breaker=1))
     assert request is not None
     assert ice.check(request, old, now) is not None
+    ice.moved(new, 100, now)
     probe = ice.probe(new, now)
     assert probe is not None
     return ice, new, probe
@@ -206,10 +227,12 @@ def test_probes_are_few_and_end_when_nobody_answers() -> None:
     assert ice.probe(new, 0.02) is None
     assert ice.probe(new, 0.06) is not None
     for port in range(10, 100):
-        ice.probe(Path(b"edge", address.pack("192.0.2.1", port)), 0.06)
-    assert len(ice.probing) == MAX_PATHS
+        another = Path(b"edge", address.pack("192.0.2.1", port))
+        ice.moved(another, 100, 0.06)
+        ice.probe(another, 0.06)
+    assert len(ice.probing) == MAX_PATHS - 1  # and the one where it is
     gone = ice.expire(5.1)
-    assert len(gone) == MAX_PATHS
+    assert len(gone) == MAX_PATHS - 1
     assert ice.probing == ()
 
 
@@ -231,7 +254,9 @@ def test_a_restart_holds_both_credentials_until_the_new_ones_come_and_then_those
     assert ice.check(renamed(ice, old=old), HOME, 2.0)
     assert ice.selected == HOME
     assert ice.check(renamed(ice), ELSEWHERE, 3.0)
-    assert (ice.ufrags, ice.selected) == (("v",), ELSEWHERE)
+    assert (ice.ufrags, ice.selected) == (("v",), HOME)
+    assert prove(ice, ELSEWHERE, 3.0)
+    assert ice.selected == ELSEWHERE
     assert ice.check(renamed(ice, old=old), HOME, 4.0) is None
     assert ice.check(renamed(ice), HOME, 5.0)
     assert ice.selected == ELSEWHERE  # only the first check of a generation selects by itself

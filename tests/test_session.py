@@ -24,7 +24,7 @@ from transceiver.agents import Base, Line, echo, parrot
 from transceiver.backlog import Backlog
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS, TX_FRAMES
 from transceiver.dtls import Certificate, SecureTransport
-from transceiver.ice import CONSENT_S, Path
+from transceiver.ice import CONSENT_S, NEVER_CAME_S, Path
 from transceiver.opus import SILENCE, Decoder, Encoder
 from transceiver.pacer import Pacer
 from transceiver.session import Session
@@ -123,6 +123,8 @@ class Call:
     # The caller.
 
     def _received(self, datagram: bytes) -> None:
+        if datagram[0] <= 3:
+            return
         if 20 <= datagram[0] <= 63:
             self.secure.feed(datagram)
         elif not self.secure.connected:
@@ -160,6 +162,14 @@ class Call:
         if response is not None:
             self.session.connect()
         return response
+
+    def answer_probe(self, path: Path) -> None:
+        """The session checks ``path``, and is answered."""
+        probe = stun.parse(self.session.ice.probe(path, time.monotonic()) or b"")
+        assert probe is not None
+        response = stun.parse(stun.binding_response(probe, path.address, self.offer.password.encode()))
+        assert response is not None
+        assert self.session.ice.proved_by(response, path, time.monotonic())
 
     def speak(self, payload: bytes, payload_type: int | None = None) -> None:
         pt = self.answer.payload_type if payload_type is None else payload_type
@@ -241,6 +251,10 @@ async def test_media_goes_where_the_caller_nominates() -> None:
         await until(lambda: call.log)
         assert {path for _, path in call.log} == {HOME}
         assert call.check(ELSEWHERE) is not None
+        call.log.clear()
+        await until(lambda: call.log)
+        assert {path for _, path in call.log} == {HOME}  # nothing says yet that the caller is there
+        call.answer_probe(ELSEWHERE)
         call.log.clear()
         await until(lambda: call.log)
         assert {path for _, path in call.log} == {ELSEWHERE}
@@ -681,9 +695,9 @@ async def test_consent_that_runs_out_ends_the_session() -> None:
 
 async def test_a_caller_that_never_came_is_given_up() -> None:
     async with a_call(connected=False) as call:
-        call.session.sweep(time.monotonic() + CONSENT_S - 5)
+        call.session.sweep(time.monotonic() + NEVER_CAME_S - 5)
         assert not call.session.ended
-        call.session.sweep(time.monotonic() + CONSENT_S + 1)
+        call.session.sweep(time.monotonic() + NEVER_CAME_S + 1)
         await ends_with(call, "never_came")
 
 

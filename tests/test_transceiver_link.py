@@ -187,3 +187,27 @@ async def test_a_stamp_is_given_back_once_with_the_time_that_it_was_held(ends: E
     assert first.stamp_ns == stamp
     assert 0 < first.held_ns < elapsed
     assert (second.stamp_ns, second.held_ns) == (0, 0)
+
+
+async def test_a_flood_in_one_message_leaves_the_loop_to_others_in_between(ends: Ends) -> None:
+    """Every piece keeps its order, and something that is due is done before the last."""
+    took: list[int] = []
+    at_turn: list[int] = []
+    turn = 0
+
+    def slow(peer: bytes, batch: Data) -> None:
+        began = time.thread_time()
+        while time.thread_time() - began < 0.001:
+            pass
+        took.extend(int.from_bytes(datagram, "big") for _, datagram in batch.datagrams())
+        at_turn.append(turn)
+
+    ends.link._on_data = slow
+    ends.workers[QUICK].send(frames.pack_batch([(CLIENT, i.to_bytes(2, "big")) for i in range(500)]))
+    ends.workers[QUICK].send(frames.pack_batch([(CLIENT, (500).to_bytes(2, "big"))]))
+    deadline = time.monotonic() + 30
+    while len(took) < 501 and time.monotonic() < deadline:
+        turn += 1
+        await asyncio.sleep(0)
+    assert took == list(range(501))
+    assert len(set(at_turn)) >= 10

@@ -167,6 +167,20 @@ def test_a_transceiver_cannot_take_down_a_flow_of_another(bench: Bench) -> None:
 # --- to clients ---
 
 
+def test_a_check_that_proves_nothing_takes_no_flow_from_another_transceiver(bench: Bench) -> None:
+    client = bench.client()
+    bench.proven(client, by=OTHER)
+    for proved, owner in ((False, OTHER), (True, MINE)):
+        claim = frames.control("path.up", address=of(client), ufrag="", ssrcs=[], proved=proved)
+        said = b"\x17" + bytes([proved])
+        bench.transceivers[MINE].send(claim)
+        bench.transceivers[MINE].send(frames.control("unknown"))  # read after it
+        until(lambda proved=proved: bench.funnel("firsthop_worker_wire_errors_total")["refused"] == 1 + proved)
+        assert gained(bench, client, said) == {"forwarded_flow": 1}
+        until(lambda owner=owner, said=said: bench.transceivers[owner].has(said))
+    assert bench.funnel("firsthop_worker_flows_refused_total") == {"held": 1}
+
+
 def test_what_a_transceiver_sends_reaches_its_client_in_order(bench: Bench) -> None:
     one, two = bench.client(), bench.client()
     bench.proven(one)

@@ -34,6 +34,9 @@ RX_DATAGRAMS = Tally(
         "stun_malformed",
         "stun_unknown_session",
         "stun_not_authentic",
+        "stun_replayed",
+        "stun_many_paths",
+        "stun_indication",
         "unknown_path",
         "too_early",
         "srtp_not_authentic",
@@ -87,7 +90,7 @@ TX_FRAMES = Tally(
 TX_DATAGRAMS = Tally(
     "firsthop_tx_transceiver_datagrams",
     "Datagrams to the edges, by what became of them",
-    ("sent", "no_path", "too_long", "edge_gone", "edge_full"),
+    ("sent", "no_path", "unproved", "too_long", "edge_gone", "edge_full"),
 )
 CONTROL = Tally(
     "firsthop_transceiver_control_messages",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 
 import zmq
@@ -21,7 +22,9 @@ from wire.frames import Control, Data, OtherVersionError, WireError
 __all__ = ["Link"]
 
 _MESSAGES_A_TURN = 64
-_BYTES_A_TURN = 512 << 10  # and the message that goes beyond: media comes in a few kilobytes, events in megabytes
+# What comes in a flood is read a millisecond at a time, in pieces of half a millisecond: frames are due in between.
+_TURN_S = 0.001
+_DATAGRAMS_A_PIECE = 32
 _FULL_S = 0.004  # until a peer that was full is tried again
 
 
@@ -44,6 +47,7 @@ class Link:
         self._retry: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
         self._again: asyncio.Handle | None = None
+        self._pieces: deque[tuple[bytes, Data]] = deque()  # of a batch that was begun
         self._loop.add_reader(socket.fileno(), self._drain)
         self._look_again()
 
@@ -104,20 +108,22 @@ class Link:
             self._sent(name, peer)
 
     def _look_again(self) -> None:
-        if self._again is None and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if self._again is None and (self._pieces or int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN):
             self._again = self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
         self._again = None
-        taken = 0
+        until = time.monotonic() + _TURN_S
         for _ in range(_MESSAGES_A_TURN):
-            if taken > _BYTES_A_TURN:
+            if time.monotonic() >= until:
                 break
+            if self._pieces:
+                self._take(*self._pieces.popleft())
+                continue
             try:
                 peer, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            taken += sum(map(len, parts))
             try:
                 if len(parts) != 1:
                     raise WireError(f"a message of {len(parts)} parts")
@@ -125,7 +131,9 @@ class Link:
                 if isinstance(message, Data):
                     if message.stamp_ns:
                         self._stamps[peer] = message.stamp_ns, time.monotonic_ns()
-                    self._on_data(peer, message)
+                    first, *others = message.parts(_DATAGRAMS_A_PIECE)
+                    self._pieces.extend((peer, part) for part in others)
+                    self._take(peer, first)
                 else:
                     self._on_control(peer, message)
             except OtherVersionError as e:
@@ -135,5 +143,14 @@ class Link:
                 WIRE_ERRORS["refused"] += 1
             except Exception as e:
                 # A fault of ours with one message; the descriptor would not tell again of those behind it.
-                self._loop.call_exception_handler({"message": "a message from an edge failed", "exception": e})
+                self._failed(e)
         self._look_again()
+
+    def _take(self, peer: bytes, batch: Data) -> None:
+        try:
+            self._on_data(peer, batch)
+        except Exception as e:
+            self._failed(e)
+
+    def _failed(self, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": "a message from an edge failed", "exception": error})

@@ -1,9 +1,10 @@
 """Which session gets which datagram, and over which worker its answers go.
 
-STUN requests are addressed by ufrag. Everything else belongs to the session that holds consent on the path it came
-by. A caller whose NAT gave it a new address is found by its SSRC, which the edge took for a hint: its media is
-believed when it authenticates, the edge is asked to steer the new address, and the session sends a check of its own
-there. Media goes to the new address only when that is answered.
+STUN requests are addressed by ufrag. Everything else belongs to the session that holds the path it came by. A path
+that is held stays its holder's until another session has a check of its own answered there. A caller whose NAT gave it
+a new address is found by its SSRC, which the edge took for a hint: its media is believed when it authenticates, the
+edge is asked to steer the new address, and the session sends a check of its own there. Media goes to a new address only
+when that is answered.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from wire import frames, stun
 
 __all__ = ["Routing"]
 
+_MOST_NAMESAKES = 4  # sessions with one SSRC that a packet from an unknown address is tried on, the oldest first
+_TOLD_AGAIN_S = 1.0  # libwebrtc checks a path that is in use every 2.5 s
+
 
 class Routing:
     """The sessions of a process by all the names that datagrams know them by. ``link`` is set before any arrives."""
@@ -29,8 +33,9 @@ class Routing:
         self.sessions: dict[bytes, Session] = {}
         self._renamed: dict[bytes, Session] = {}  # by the ufrags of ICE restarts
         self._by_path: dict[Path, Session] = {}
-        self._moving: dict[Path, Session] = {}  # media came from there, and a check of ours is under way
+        self._claimed: dict[Path, Session] = {}  # by who does not hold it, and a check of ours is under way
         self._worker_of: dict[Path, bytes] = {}
+        self._told_at: dict[Path, float] = {}  # when the edge was last told who has it
         self._by_ssrc: dict[int, list[Session]] = {}
         self._ssrcs_of: dict[Session, tuple[int, ...]] = {}
 
@@ -68,7 +73,7 @@ class Routing:
                 if rtp.is_rtp_or_rtcp(datagram):
                     session.media(datagram)
                 elif datagram and 20 <= datagram[0] <= 63:
-                    session.dtls(datagram)
+                    session.dtls(datagram, path)
                 else:
                     RX_DATAGRAMS["other"] += 1
             except Exception as e:
@@ -80,7 +85,10 @@ class Routing:
         if message is None:
             RX_DATAGRAMS["stun_malformed"] += 1
         elif message.kind == stun.BINDING_RESPONSE:
-            self._on_response(path, message)
+            self._on_response(worker, path, message)
+        elif message.kind == stun.BINDING_INDICATION:
+            # It keeps NATs open (RFC 8445 section 11) and says nothing.
+            RX_DATAGRAMS["stun_indication"] += 1
         else:
             self._on_request(worker, path, message)
 
@@ -90,67 +98,102 @@ class Routing:
         if session is None:
             RX_DATAGRAMS["stun_unknown_session"] += 1
             return
-        response = session.check(message, path)
+        holder = self._by_path.get(path)
+        free = holder is None or holder is session
+        response = session.check(message, path, free=free)
         if response is None:
-            RX_DATAGRAMS["stun_not_authentic"] += 1
+            RX_DATAGRAMS[session.ice.refusal] += 1
             return
         RX_DATAGRAMS["stun_answered"] += 1
-        self._moving.pop(path, None)
-        self._by_path[path] = session
-        # The edge must know the flow before the client hears back and DTLS begins. It is told at every check, so
-        # that an edge that forgot everything knows again after the next one.
+        if free:
+            self._claimed.pop(path, None)
+            self._by_path[path] = session
+        else:
+            self._claim(session, path)
+        # The edge must know the flow before the client hears back and DTLS begins. It is told again at checks, so
+        # that an edge that forgot everything knows again.
         self._path_up(session, path, worker)
+        # First, so that who is there has proved itself before it sends more.
+        self._probe(session, path, worker)
         self.link.send(worker, path.address, response)
-        session.connect()
+        if session.ice.selected == path:
+            session.connect()
+
+    def _probe(self, session: Session, path: Path, worker: bytes) -> bool:
+        """Sends a check of ours where one is wanted. On the first path DTLS takes its place, if we begin with that."""
+        if path == session.ice.selected and session.opens_dtls:
+            return False
+        probe = session.ice.probe(path, time.monotonic())
+        if probe is None:
+            return False
+        self.link.send(worker, path.address, probe)
+        return True
+
+    def _claim(self, session: Session, path: Path) -> None:
+        other = self._claimed.get(path)
+        if other is not None and other is not session:
+            other.ice.forget(path)
+        self._claimed[path] = session
 
     def _on_moved_media(self, worker: bytes, path: Path, datagram: bytes) -> None:
-        """Media by a path that nobody holds consent on: it is its caller's if it authenticates."""
+        """Media by a path that nobody holds: it is its caller's if it authenticates."""
         ssrc = rtp.ssrc_of(datagram)
-        for session in self._by_ssrc.get(ssrc, ()) if ssrc is not None else ():
+        for session in self._by_ssrc.get(ssrc, ())[:_MOST_NAMESAKES] if ssrc is not None else ():
             try:
                 if not session.media_if_authentic(datagram):
                     continue
             except Exception as e:
                 session.fail(e)
                 return
+            session.ice.moved(path, len(datagram), time.monotonic())
             probe = session.ice.probe(path, time.monotonic())
             if probe is not None:
-                if self._moving.get(path) is not session:
-                    self._moving[path] = session
-                    self._path_up(session, path, worker)
+                self._claim(session, path)
+                self._path_up(session, path, worker)
                 self.link.send(worker, path.address, probe)
             return
         RX_DATAGRAMS["unknown_path"] += 1
 
-    def _on_response(self, path: Path, message: stun.Message) -> None:
-        session = self._moving.get(path)
-        left = session.ice.selected if session is not None else None
-        if session is None or not session.ice.proved_by(message, path, time.monotonic()):
-            RX_DATAGRAMS["stun_not_authentic"] += 1
+    def _on_response(self, worker: bytes, path: Path, message: stun.Message) -> None:
+        holder, now = self._by_path.get(path), time.monotonic()
+        for session in (self._claimed.get(path), holder):
+            left = session.ice.selected if session is not None else None
+            if session is None or not session.ice.proved_by(message, path, now):
+                continue
+            RX_DATAGRAMS["stun_response"] += 1
+            self._claimed.pop(path, None)
+            self._by_path[path] = session
+            if holder is not None and holder is not session:
+                holder.ice.forget(path)
+            if holder is not session:
+                self._path_up(session, path, worker, anew=True)
+            if left is not None and not session.ice.knows(left):
+                self.path_down(session, left)
+            if session.ice.selected == path:
+                session.connect()
+                if left != path:
+                    session.moved()
             return
-        RX_DATAGRAMS["stun_response"] += 1
-        del self._moving[path]
-        self._by_path[path] = session
-        if left is not None:
-            self.path_down(session, left)
-        session.moved()
+        RX_DATAGRAMS["stun_not_authentic"] += 1
 
     # --- from sessions
 
     def send(self, session: Session, path: Path, datagram: bytes) -> None:
         """Queues a datagram for the client at ``path``."""
-        # A client that used its port again for another call has given the path away.
+        # A client that used its port again for another call, and answered there, has given the path away.
         if self._by_path.get(path) is session:
             self.link.send(self._worker_of[path], path.address, datagram)
         else:
             TX_DATAGRAMS["no_path"] += 1
 
     def path_down(self, session: Session, path: Path) -> None:
-        """The path is the session's no more, and the edge need not know it."""
-        for table in (self._by_path, self._moving):
-            if table.get(path) is session:
-                del table[path]
-                self.link.control(self._worker_of.pop(path), "path.down", address=path.address)
+        """The path is the session's no more, and the edge need not know it where it is nobody's."""
+        mine = [table for table in (self._by_path, self._claimed) if table.get(path) is session]
+        for table in mine:
+            del table[path]
+        if mine and path not in self._by_path and path not in self._claimed:
+            self._told_at.pop(path, None)
+            self.link.control(self._worker_of.pop(path), "path.down", address=path.address)
 
     def speaks(self, session: Session) -> None:
         """The session's SSRCs are known, or others than before."""
@@ -163,7 +206,7 @@ class Routing:
         """What the edge was told of the session's path is no longer true."""
         path = session.ice.selected
         if path is not None and self._by_path.get(path) is session:
-            self._path_up(session, path, self._worker_of[path])
+            self._path_up(session, path, self._worker_of[path], anew=True)
 
     def _forget_names(self, session: Session) -> None:
         for ufrag in [ufrag for ufrag, named in self._renamed.items() if named is session]:
@@ -176,8 +219,17 @@ class Routing:
             if not others:
                 del self._by_ssrc[ssrc]
 
-    def _path_up(self, session: Session, path: Path, worker: bytes) -> None:
+    def _path_up(self, session: Session, path: Path, worker: bytes, *, anew: bool = False) -> None:
+        """Tells the worker whose the path is. What it was told a moment ago it still knows, unless that is ``anew``; of
+        one that is held it is told when that has changed hands."""
+        now, holder = time.monotonic(), self._by_path.get(path)
+        if holder is not None and holder is not session:
+            return
+        known = self._worker_of.get(path) == worker and now - self._told_at.get(path, -_TOLD_AGAIN_S) < _TOLD_AGAIN_S
+        if known and not anew:
+            return
         self._worker_of[path] = worker
+        self._told_at[path] = now
         ssrcs = list(session.ssrcs)
         self.link.control(
             worker,
@@ -186,4 +238,5 @@ class Routing:
             ufrag=session.ufrag,
             ssrcs=ssrcs,
             spare_ms=session.spare_ms,
+            proved=session.ice.is_proved(path),
         )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 __all__ = ["Packet", "build", "extension", "is_rtcp", "is_rtp_or_rtcp", "parse", "sequence_distance", "ssrc_of"]
 
 _ONE_BYTE = b"\xbe\xde"
+_MOST_EXTENSION_BYTES = 240  # 14 elements of 17 bytes: anything longer is padding, looked through byte by byte
 _HEADER = struct.Struct("!BBHII")
 
 
@@ -52,7 +53,7 @@ def parse(data: bytes) -> Packet | None:
             return None
         body = start + 4
         start = body + 4 * int.from_bytes(data[start + 2 : body], "big")
-        if data[body - 4 : body - 2] == _ONE_BYTE:
+        if data[body - 4 : body - 2] == _ONE_BYTE and start - body <= _MOST_EXTENSION_BYTES:
             extensions = data[body:start]
     if first & 0x20:
         padding = data[-1]

@@ -27,6 +27,7 @@ from transceiver.backlog import Backlog
 from transceiver.dtls import Certificate, check_aiortc
 from transceiver.link import Link
 from transceiver.pacer import Pacer
+from transceiver.places import Full, room_for
 from transceiver.realtime.config import Config as Asked
 from transceiver.realtime.config import Refused
 from transceiver.realtime.reading import check_depth
@@ -115,7 +116,14 @@ class Transceiver:
         self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
 
     def _place(
-        self, agent: str, session: object, locked: list[str] | None
+        self,
+        agent: str,
+        session: object,
+        locked: list[str] | None,
+        owner: str,
+        holder: str = "",
+        *,
+        half_open: bool = False,
     ) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
         """Ufrag, agent and configuration of a new session. Raises Refused."""
         name = agent or self._config.agent
@@ -127,15 +135,25 @@ class Transceiver:
         if found is None:
             why = f"no agent called {name!r}: there is {', '.join(agents.names())}"
             raise Refused(why, "model_not_found", "model")
-        if self.sessions >= self._config.max_sessions:
-            raise Refused(f"this transceiver holds its {self._config.max_sessions} calls", "full")
         sealed = self._seal()
         asked = Asked(ufrag.call_id(sealed), name)
         if isinstance(session, dict):
             check_depth(session)
         asked.update(session or {})
         asked.lock(map(str, locked or ()))
+        self._make_room(owner, holder, half_open=half_open)
         return sealed, (name, found), asked
+
+    def _make_room(self, owner: str, holder: str, *, half_open: bool) -> None:
+        """Ends a call that has had time to connect where a new one needs its place. Raises Refused."""
+        calls = self._routing.sessions.values()
+        most, now = self._config.max_sessions, time.monotonic()
+        try:
+            gives_way = room_for(owner, holder, calls, now, taken=self.sessions, most=most, half_open=half_open)
+        except Full as e:
+            raise Refused(str(e), e.code) from None
+        if gives_way is not None:
+            gives_way.end("never_came")
 
     def _offer(
         self,
@@ -146,6 +164,7 @@ class Transceiver:
         media: list[Any],
         session: object = None,
         owner: str = "",
+        holder: str = "",
         locked: list[str] | None = None,
         dcid: int | None = None,
     ) -> None:
@@ -153,8 +172,8 @@ class Transceiver:
         try:
             if dcid is not None and (type(dcid) is not int or not 0 <= dcid <= _MAX_DCID):
                 raise Refused(f"dcid is a stream from 0 to {_MAX_DCID}", "invalid_value", "dcid")
-            sealed, found, asked = self._place(agent, session, locked)
             parsed = sdp.parse(offer)
+            sealed, found, asked = self._place(agent, session, locked, owner, holder, half_open=True)
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         except sdp.OfferError as e:
@@ -171,6 +190,8 @@ class Transceiver:
             config=asked,
             owner=owner,
             dcid=dcid,
+            holder=holder,
+            consent_s=self._config.consent_s,
             records=self._records,
         )
         answer = call.answer(self._certificate, host, port)
@@ -186,10 +207,11 @@ class Transceiver:
         agent: str,
         session: object = None,
         owner: str = "",
+        holder: str = "",
         locked: list[str] | None = None,
     ) -> None:
         try:
-            sealed, found, asked = self._place(agent, session, locked)
+            sealed, found, asked = self._place(agent, session, locked, owner)
             if found[1].respond is agents.Base.respond:
                 raise Refused(f"{found[0]} answers calls, and makes no responses in events", "model_not_found", "model")
         except Refused as e:
@@ -283,6 +305,8 @@ class Transceiver:
             return self._refuse(peer, request, "precondition_failed", "ICE has restarted meanwhile", "If-Match")
         fragment = ""
         if remote is not None and (theirs := (str(remote[0]), str(remote[1]))) != session.ice.remote:
+            if not session.ice.may_restart(time.monotonic()):
+                return self._refuse(peer, request, "rate_limit_exceeded", "ICE restarts too often")
             fragment = session.restart_ice(self._seal(like=ufrag), theirs, str(media[0]), int(media[1]))
             self._routing.rename(session)
         self._link.control(peer, "session.ice", request=request, ufrag=session.ice.ufrag, fragment=fragment)

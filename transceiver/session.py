@@ -21,9 +21,10 @@ from transceiver.codec import CODECS
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS, TX_FRAMES
 from transceiver.dialogue import Dialogue, Watchers
 from transceiver.dtls import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
+from transceiver.gate import Gate
 from transceiver.hearing import Hearing
 from transceiver.history import History
-from transceiver.ice import IceLite, Path
+from transceiver.ice import CONSENT_S, IceLite, Path
 from transceiver.pacer import Pacer
 from transceiver.quality import Quality
 from transceiver.realtime.config import Config
@@ -38,7 +39,7 @@ from wire.ufrag import call_id
 __all__ = ["Outbound", "Session"]
 
 _MOST_EARLY_EVENTS = 64  # of who watches a call that is not up yet
-_HANDSHAKE_S = 30
+_HANDSHAKE_S = 15  # flights lost in a row are sent again after 0.1, 0.2, 0.4, 1, 2, 4 s
 _REPORT_EVERY_TICKS = 50
 _SPARE_MS = 5
 # Packets of audio for a caller that moved: a round trip of 40 ms, and the 20 ms in which it said nothing.
@@ -63,7 +64,8 @@ class Outbound(Protocol):
 
 class Session:
     """``on_end(session)`` is called once, after which nothing more is sent. ``owner`` names whose account it is on,
-    ``dcid`` the stream of the events channel where the client has negotiated one."""
+    ``holder`` the ephemeral key it was placed with, if any, ``dcid`` the stream of the events channel where the client
+    has negotiated one."""
 
     def __init__(
         self,
@@ -79,11 +81,18 @@ class Session:
         config: Config | None = None,
         owner: str = "",
         dcid: int | None = None,
+        holder: str = "",
+        consent_s: float = CONSENT_S,
         records: Records | None = None,
     ) -> None:
         self.ufrag = ufrag
         self.owner = owner
-        self.ice = IceLite(ufrag, time.monotonic(), remote_ufrag=offer.ice_ufrag, remote_password=offer.ice_password)
+        self.holder = holder
+        self.began = time.monotonic()
+        self.ice = IceLite(
+            ufrag, self.began, remote_ufrag=offer.ice_ufrag, remote_password=offer.ice_password, consent_s=consent_s
+        )
+        self.opens_dtls = offer.dtls_client
         self.ended = ""
         self._offer = offer
         self._agent_name, self._agent_type = agent
@@ -97,6 +106,7 @@ class Session:
         self._on_end = on_end
         self._secure = SecureTransport(self._to_client, certificate, client=offer.dtls_client)
         codec = CODECS[offer.codec]
+        self._gate = Gate()
         self._history = History()
         self._voice = Voice(offer.payload_type, self._send_rtp if offer.sends else None, codec, agent[1].rate_hz)
         self._quality = Quality(copies=offer.copies)
@@ -144,15 +154,21 @@ class Session:
 
     # --- datagrams in
 
-    def check(self, message: stun.Message, path: Path) -> bytes | None:
-        """The response to a STUN request addressed to this session, or None where it is not authentic."""
-        return None if self.ended else self.ice.check(message, path, time.monotonic())
+    def check(self, message: stun.Message, path: Path, *, free: bool = True) -> bytes | None:
+        """The response to a STUN request addressed to this session, or None where it gets none: ``ice.refusal`` is
+        why. ``free`` where no other session holds the path."""
+        return None if self.ended else self.ice.check(message, path, time.monotonic(), free=free)
 
     def connect(self) -> None:
         """A path is proven and the edge knows it: begins DTLS, once."""
         if not self._connecting:
             self._connecting = True
             self._backlog.put(self, lambda: self._spawn(self._connect()))
+
+    @property
+    def half_open(self) -> bool:
+        """Whether DTLS is yet to be done."""
+        return self._dialogue is None and not self.ended
 
     @property
     def spare_ms(self) -> float:
@@ -180,36 +196,44 @@ class Session:
             "round_trip_ms": None if round_trip_s is None else round(1000 * round_trip_s, 1),
         }
 
-    def dtls(self, datagram: bytes) -> None:
-        """A DTLS datagram from a path that holds consent."""
-        taken = self._backlog.put(self, partial(self._secure.feed, datagram))
+    def dtls(self, datagram: bytes, path: Path | None = None) -> None:
+        """A DTLS datagram from a path that something authentic came by; None is the selected one."""
+        self.ice.came(path or self.ice.selected, len(datagram))
+        feed = partial(self._secure.feed, datagram)
+        taken = self._gate.admits_dtls(time.monotonic()) and self._backlog.put(self, feed)
         RX_DATAGRAMS["dtls" if taken else "overflow"] += 1
 
     def media(self, datagram: bytes) -> None:
-        """An SRTP or SRTCP datagram from a path that holds consent. What is bad is dropped, never an end."""
-        if not self._secure.connected or self._dialogue is None:
-            RX_DATAGRAMS["too_early"] += 1
-            return
-        if rtp.is_rtcp(datagram):
-            compound = self._secure.unprotect_rtcp(datagram)
-            RX_DATAGRAMS["rtcp" if compound is not None else "srtp_not_authentic"] += 1
-            if compound is not None:
-                self._resend(self._reports.received(compound, time.monotonic()))
-        elif not self.media_if_authentic(datagram):
-            RX_DATAGRAMS["srtp_not_authentic"] += 1
+        """An SRTP or SRTCP datagram from a path of the session's. What is bad is dropped, never an end."""
+        now = time.monotonic()
+        plain = self._opened(datagram, now)
+        if isinstance(plain, str):
+            RX_DATAGRAMS[plain] += 1
+        elif rtp.is_rtcp(datagram):
+            RX_DATAGRAMS["rtcp"] += 1
+            self._resend(self._reports.received(plain, now))
+        else:
+            self._hear(plain, now)
 
     def media_if_authentic(self, datagram: bytes) -> bool:
         """Takes an SRTP datagram from whatever path; False, and neither counted nor looked at, unless it is ours."""
-        plain = self._secure.unprotect(datagram) if self._secure.connected and self._dialogue is not None else None
-        if plain is not None and not self._offer.receives:
-            RX_DATAGRAMS["not_received"] += 1
-        elif plain is not None:
-            self._hear(plain)
-        return plain is not None
-
-    def _hear(self, plain: bytes) -> None:
-        known = self._receiver.reception.ssrc
         now = time.monotonic()
+        plain = self._opened(datagram, now)
+        if isinstance(plain, str):
+            return False
+        self._hear(plain, now)
+        return True
+
+    def _opened(self, datagram: bytes, now: float) -> bytes | str:
+        """RTP or RTCP, or why it is none, as ``RX_DATAGRAMS`` has it."""
+        ready = self._secure.connected and self._dialogue is not None
+        return self._gate.opened(datagram, self._secure, now) if ready else "too_early"
+
+    def _hear(self, plain: bytes, now: float) -> None:
+        if not self._offer.receives:
+            RX_DATAGRAMS["not_received"] += 1
+            return
+        known = self._receiver.reception.ssrc
         if self._receiver.take(plain, now):
             self._give_feedback(now)
         if self._receiver.reception.ssrc != known:
@@ -235,6 +259,7 @@ class Session:
             return
         if self.ended:
             return  # hung up while the last flight was on its way
+        self.ice.secured(time.monotonic())
         self._secure.on_close(lambda: self.end("closed_by_peer"))
         if self._records is not None:
             rate_hz = self._agent_type.rate_hz if self._agent_type.hears == "pcm" else None
@@ -277,6 +302,8 @@ class Session:
             return
         for path in lost:
             self._out.path_down(self, path)
+        for path, probe in self.ice.due(now):
+            self._out.send(self, path, probe)
         if self._dialogue is not None:
             self._dialogue.host.check(now)
 
@@ -307,7 +334,7 @@ class Session:
         try:
             await self._secure.close()
         finally:
-            for path in (*self.ice.paths, *self.ice.probing, *self._lost_paths):
+            for path in (*self.ice.paths, *self._lost_paths):
                 self._out.path_down(self, path)
             self._on_end(self)
 
@@ -331,8 +358,12 @@ class Session:
         path = self.ice.selected or self._last_path
         if path is None:
             TX_DATAGRAMS["no_path"] += 1
-        else:
+        elif path == self._last_path or self.ice.may_send(path, len(datagram)):
             self._out.send(self, path, datagram)
+        else:
+            TX_DATAGRAMS["unproved"] += 1
+            if probe := self.ice.probe(path, time.monotonic()):
+                self._out.send(self, path, probe)
 
     def _send_rtp(self, packet: bytes) -> None:
         if len(packet) > MAX_RTP_BYTES:

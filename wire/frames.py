@@ -15,23 +15,26 @@ are dearer for every batch that a link carries.
 
 Control messages, sender first:
 
-* signaling -> transceiver: ``session.offer`` {request, offer, agent, media: [host, port], session?, owner?, locked?,
-  dcid?}, ``session.open`` {request, agent, session?, owner?, locked?} (a session without media), ``session.watch``
-  {request, ufrag, owner?} and ``session.unwatch`` {ufrag} (its events are wanted, or not any more; as often as it was
-  asked for), ``session.event`` {ufrag, event} (of the client that opened it, or of one that watches; JSON text, and no
-  more of it than ``link.MAX_EVENT_BYTES``), ``session.end`` {request, ufrag, owner?}, ``session.ice`` {request,
-  ufrag, match, remote: [ufrag, password] or nil, media, owner?} (RFC 9725 section 4.3: ``match`` is our present ufrag,
-  or a star), ``health`` {request}. ``session`` is a map as in the Realtime API's ``session.update``; ``locked`` names
-  fields of it that the session's client may neither change nor see, because who made its key says so: those keep what
-  ``session`` says, or their defaults; ``dcid`` is the stream of the events channel where the client has negotiated one
-  itself; ``owner`` is on whose account a session is, and where it is another's there is none for who asks
+* signaling -> transceiver: ``session.offer`` {request, offer, agent, media: [host, port], session?, owner?, holder?,
+  locked?, dcid?}, ``session.open`` {request, agent, session?, owner?, holder?, locked?} (a session without media),
+  ``session.watch`` {request, ufrag, owner?} and ``session.unwatch`` {ufrag} (its events are wanted, or not any more; as
+  often as it was asked for), ``session.event`` {ufrag, event} (of the client that opened it, or of one that watches;
+  JSON text, and no more of it than ``link.MAX_EVENT_BYTES``), ``session.end`` {request, ufrag, owner?},
+  ``session.ice`` {request, ufrag, match, remote: [ufrag, password] or nil, media, owner?} (RFC 9725 section 4.3:
+  ``match`` is our present ufrag, or a star), ``health`` {request}. ``session`` is a map as in the Realtime API's
+  ``session.update``; ``locked`` names fields of it that the session's client may neither change nor see, because who
+  made its key says so: those keep what ``session`` says, or their defaults; ``dcid`` is the stream of the events
+  channel where the client has negotiated one itself; ``owner`` is on whose account a session is, and where it is
+  another's there is none for who asks; ``holder`` is the ephemeral key that a call was placed with, whose calls that
+  have not connected are limited
 * transceiver -> signaling: ``session.answer`` {request, ufrag, sdp}, ``session.opened`` {request, ufrag},
   ``session.watching`` {request, session} (as in ``session.created``, for who watches from now on), ``session.event``
   {ufrag, event} (each once, however often it is watched from there), ``session.closed`` {ufrag, reason} (to who
   opened or watches it), ``session.ended`` {request}, ``session.ice`` {request, ufrag, fragment} (SDP where ICE
   restarts, or empty), ``session.refused`` {request, code, message, param}, ``health`` {request, sessions, agents}
-* transceiver -> worker: ``path.up`` {address, ufrag, ssrcs, spare_ms}, ``path.down`` {address}; ``spare_ms`` is how
-  long the media of that path may wait at the worker, 0 if it is left out
+* transceiver -> worker: ``path.up`` {address, ufrag, ssrcs, spare_ms, proved}, ``path.down`` {address}; ``spare_ms`` is
+  how long the media of that path may wait at the worker, 0 if it is left out; a path that is not ``proved`` yet takes
+  none from another transceiver
 """
 
 from __future__ import annotations
@@ -84,6 +87,20 @@ class Data:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def parts(self, most: int) -> list[Data]:
+        """The same in batches of ``most`` datagrams and less; the stamp is in the first."""
+        if len(self) <= most:
+            return [self]
+        parts, at = [], 0
+        for first in range(0, len(self), most):
+            lengths = self.lengths[first : first + most]
+            end = at + int(np.add.reduce(lengths, dtype=np.int64))
+            addresses = self.addresses[first * ADDRESS_BYTES : (first + most) * ADDRESS_BYTES]
+            parts.append(Data(addresses, lengths, self.body[at:end]))
+            at = end
+        parts[0].stamp_ns, parts[0].held_ns = self.stamp_ns, self.held_ns
+        return parts
 
     def datagrams(self) -> list[tuple[bytes, bytes]]:
         """(address, datagram) in the order of arrival."""

@@ -19,6 +19,7 @@ __all__ = ["Message", "binding_request", "binding_response", "integrity_is_valid
 COOKIE = 0x2112A442
 BINDING_REQUEST = 0x0001
 BINDING_RESPONSE = 0x0101
+BINDING_INDICATION = 0x0011
 
 USERNAME = 0x0006
 MESSAGE_INTEGRITY = 0x0008
@@ -113,14 +114,18 @@ def binding_request(
     priority: int = 0x7EFFFFFF,
     tie_breaker: int | None = None,
     nominate: bool = False,
+    controlled: int | None = None,
     transaction: bytes | None = None,
 ) -> bytes:
-    """A connectivity check. With a ``tie_breaker`` the sender is the controlling agent, and may ``nominate``."""
+    """A connectivity check. With a ``tie_breaker`` the sender is the controlling agent, and may ``nominate``;
+    ``controlled`` is that of the other."""
     body = _attribute(USERNAME, username) + _attribute(PRIORITY, struct.pack("!I", priority))
     if tie_breaker is not None:
         body += _attribute(ICE_CONTROLLING, struct.pack("!Q", tie_breaker))
         if nominate:
             body += _attribute(USE_CANDIDATE, b"")
+    elif controlled is not None:
+        body += _attribute(ICE_CONTROLLED, struct.pack("!Q", controlled))
     return _finish(BINDING_REQUEST, transaction or secrets.token_bytes(12), body, password)
 
 

@@ -17,6 +17,7 @@ _STATUS = {
     "model_not_found": 404,
     "call_id_not_found": 404,
     "full": 503,
+    "rate_limit_exceeded": 429,
     "precondition_failed": 412,
 }
 
@@ -57,7 +58,7 @@ def unauthorized(message: str, code: str = "invalid_api_key") -> Refusal:
 def refused(e: Refused) -> Refusal:
     """A transceiver said no."""
     status = _STATUS.get(e.code, 502)
-    retry = _RETRY_AFTER_S if status == 503 else None
+    retry = _RETRY_AFTER_S if status in (429, 503) else None
     return Refusal(status, str(e), code=e.code, param=e.param, retry_after_s=retry)
 
 

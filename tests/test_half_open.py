@@ -1,0 +1,90 @@
+"""Calls that have not connected, and ICE restarts, at a real transceiver: few of one key's, and soon over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_socket_session import Signaling
+from waiting import eventually
+
+from caller.offer import Offer
+from transceiver.dtls import Certificate
+from transceiver.ice import NEVER_CAME_S
+from wire import frames
+
+
+@pytest.fixture
+async def signaling(tmp_path: Path) -> AsyncIterator[Signaling]:
+    ends = Signaling(tmp_path, max_sessions=40)
+    yield ends
+    await ends.transceiver.close()
+    for socket in ends.sockets.values():
+        socket.close()
+    ends.context.destroy(linger=0)
+
+
+async def place(signaling: Signaling, **fields: Any) -> frames.Control:
+    """The answer to an offer, or the refusal."""
+    offer = Offer(Certificate.generateCertificate().fingerprint).sdp()
+    media = ["192.0.2.1", 3478]
+    await signaling.send("session.offer", request=1, offer=offer, agent="echo", media=media, **fields)
+    kinds = ("session.answer", "session.refused")
+
+    def said() -> list[frames.Control]:
+        return [message for message in signaling.told[b"edge/signaling-0"] if message.type in kinds]
+
+    await eventually(lambda: bool(signaling.drain(b"edge/signaling-0")) and bool(said()))
+    message = said()[0]
+    signaling.told[b"edge/signaling-0"].clear()
+    return message
+
+
+async def code(signaling: Signaling, **fields: Any) -> str:
+    message = await place(signaling, **fields)
+    return str(message.fields.get("code", ""))
+
+
+async def test_one_ephemeral_key_holds_few_places_that_nobody_comes_for(signaling: Signaling) -> None:
+    codes = [await code(signaling, owner="key", holder="ek_1") for _ in range(10)]
+    assert codes == [""] * 4 + ["rate_limit_exceeded"] * 6
+    assert await code(signaling, owner="key", holder="ek_2") == ""
+    assert await code(signaling, owner="key") == ""
+
+
+async def test_one_account_leaves_places_for_another(signaling: Signaling) -> None:
+    codes = [await code(signaling, owner="key") for _ in range(30)]
+    assert codes == [""] * 20 + ["full"] * 10
+    assert await code(signaling, owner="another") == ""
+
+
+async def test_places_that_nobody_comes_for_are_soon_free(signaling: Signaling) -> None:
+    for _ in range(4):
+        assert await code(signaling, owner="key", holder="ek_1") == ""
+    for session in signaling.transceiver._all():
+        session.sweep(time.monotonic() + NEVER_CAME_S + 1)
+    await eventually(lambda: signaling.transceiver.sessions == 0)
+    assert await code(signaling, owner="key", holder="ek_1") == ""
+
+
+async def test_a_session_without_media_takes_a_holder_and_no_half_open_place(signaling: Signaling) -> None:
+    for _ in range(6):
+        await signaling.send("session.open", request=1, agent="parrot", owner="key", holder="ek_1")
+        await signaling.hears("session.opened")
+    assert await code(signaling, owner="key", holder="ek_1") == ""
+
+
+async def test_ice_restarts_are_few(signaling: Signaling) -> None:
+    ufrag = (await place(signaling)).fields["ufrag"]
+    outcomes = []
+    for i in range(30):
+        remote = [f"user{i}", "p" * 22]
+        await signaling.send("session.ice", request=2, ufrag=ufrag, match="*", remote=remote, media=["192.0.2.1", 3478])
+        await eventually(lambda: signaling.drain(b"edge/signaling-0"))
+        message = signaling.told[b"edge/signaling-0"].pop()
+        outcomes.append(message.fields.get("code", message.type))
+    assert outcomes[:5] == ["session.ice"] * 5
+    assert 20 <= outcomes.count("rate_limit_exceeded") <= 25

@@ -1,0 +1,329 @@
+"""Whose a path is: real sessions behind the real routing, and a link that writes down what it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from waiting import eventually
+
+from caller.ice import Controlling
+from caller.offer import Answer, Offer, parse_answer
+from transceiver import rtp, sdp
+from transceiver.agents import echo
+from transceiver.backlog import Backlog
+from transceiver.counters import RX_DATAGRAMS
+from transceiver.dtls import Certificate, SecureTransport
+from transceiver.ice import Path
+from transceiver.link import Link
+from transceiver.pacer import Pacer
+from transceiver.routing import Routing
+from transceiver.session import Session
+from wire import address, stun, ufrag
+from wire.frames import Data
+
+WORKER = b"edge/worker-0"
+HOME = address.pack("192.0.2.1", 40000)
+ELSEWHERE = address.pack("198.51.100.7", 50000)
+VICTIM = address.pack("203.0.113.9", 9)
+
+
+class Written:
+    """The link: ``sent`` to each address, and the control messages."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[bytes, bytes]] = []
+        self.told: list[tuple[str, bytes]] = []
+
+    def send(self, worker: bytes, to: bytes, datagram: bytes) -> None:
+        self.sent.append((to, datagram))
+
+    def control(self, peer: bytes, type_: str, **fields: Any) -> None:
+        self.told.append((type_, fields["address"]))
+
+    def to(self, where: bytes) -> list[bytes]:
+        return [datagram for to, datagram in self.sent if to == where]
+
+
+class House:
+    """A transceiver without a socket."""
+
+    def __init__(self) -> None:
+        self.link = Written()
+        self.routing = Routing()
+        self.routing.link = cast(Link, self.link)
+        self.backlog, self.pacer = Backlog(), Pacer()
+        self.certificate = Certificate.generateCertificate()
+        self.received: Counter[bytes] = Counter()
+
+    def deliver(self, source: bytes, *datagrams: bytes, worker: bytes = WORKER) -> None:
+        self.received[source] += sum(map(len, datagrams))
+        lengths = np.array([len(each) for each in datagrams], np.uint16)
+        self.routing.on_data(worker, Data(source * len(datagrams), lengths, b"".join(datagrams)))
+
+
+class Caller:
+    """One who places a call, and is at ``where``."""
+
+    def __init__(self, house: House, where: bytes, *, ssrc: int | None = None, setup: str = "actpass") -> None:
+        self.house, self.where, self.sequence = house, where, 0
+        certificate = Certificate.generateCertificate()
+        self.offer = Offer(certificate.fingerprint)
+        text = self.offer.sdp().replace("a=setup:actpass", f"a=setup:{setup}")
+        self.ssrc = self.offer.ssrc if ssrc is None else ssrc
+        self.session = Session(
+            sdp.parse(text.replace(str(self.offer.ssrc), str(self.ssrc))),
+            ufrag.seal(1, 1, bytes(16)),
+            ("echo", echo.Agent),
+            outbound=house.routing,
+            pacer=house.pacer,
+            backlog=house.backlog,
+            certificate=house.certificate,
+            on_end=house.routing.remove,
+        )
+        self.answer: Answer = parse_answer(self.session.answer(house.certificate, "192.0.2.100", 3478))
+        house.routing.add(self.session)
+        self.ice = Controlling(self.offer.ufrag, self.offer.password, self.answer.ufrag, self.answer.password)
+        self.secure = SecureTransport(
+            lambda datagram: house.deliver(self.where, datagram),
+            certificate,
+            client=not self.answer.server_is_dtls_client,
+        )
+        self.heard: list[rtp.Packet] = []
+        self._read = 0
+        self.loses = 0  # so many DTLS datagrams on their way to it
+
+    def check(self, where: bytes | None = None, *, nominate: bool = True) -> bytes:
+        """Sends a check from ``where``, and returns it."""
+        name, key = f"{self.answer.ufrag}:{self.offer.ufrag}".encode(), self.answer.password.encode()
+        said = stun.binding_request(name, key, tie_breaker=1, nominate=nominate)
+        self.house.deliver(where or self.where, said)
+        return said
+
+    def speak(self) -> None:
+        packet = rtp.build(self.answer.payload_type, False, self.sequence, 960 * self.sequence, self.ssrc, bytes(60))
+        self.sequence += 1
+        self.house.deliver(self.where, self.secure.protect(packet))
+
+    async def read(self) -> None:
+        """Takes what came to where it is, again and again."""
+        while True:
+            for datagram in self.house.link.to(self.where)[self._read :]:
+                self._read += 1
+                if datagram[0] <= 3:
+                    reply = self.ice.receive(datagram, self.where, time.monotonic())
+                    if reply is not None:
+                        self.house.deliver(self.where, reply)
+                elif 20 <= datagram[0] <= 63 and self.loses:
+                    self.loses -= 1
+                elif 20 <= datagram[0] <= 63:
+                    self.secure.feed(datagram)
+                elif not rtp.is_rtcp(datagram):
+                    plain = self.secure.unprotect(datagram)
+                    if plain is not None and (packet := rtp.parse(plain)) is not None:
+                        self.heard.append(packet)
+            await asyncio.sleep(0.002)
+
+    async def echoed(self) -> None:
+        """What it says now comes back."""
+        heard = len(self.heard)
+        self.speak()
+        await eventually(lambda: len(self.heard) > heard)
+
+    def moves(self, where: bytes) -> None:
+        self.where, self._read = where, len(self.house.link.to(where))
+
+
+@asynccontextmanager
+async def callers(*all_: Caller) -> AsyncIterator[None]:
+    """They read, and in the end they are gone."""
+    reading = [asyncio.create_task(each.read()) for each in all_]
+    try:
+        yield
+    finally:
+        for each in all_:
+            await each.secure.close()
+            each.session.end("shutdown")
+            await each.session.closed()
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+
+
+async def connect(caller: Caller) -> None:
+    caller.check()
+    await caller.secure.handshake(caller.answer.fingerprints)
+    await eventually(lambda: caller.session._dialogue is not None)
+
+
+@pytest.fixture
+async def house() -> House:
+    return House()
+
+
+@pytest.mark.parametrize("setup", ["actpass", "active"])
+async def test_a_call_is_set_up_with_nothing_more_to_wait_for(house: House, setup: str) -> None:
+    caller = Caller(house, HOME, setup=setup)
+    async with callers(caller):
+        await connect(caller)
+        await caller.echoed()
+        assert caller.session.ice.is_proved(Path(b"edge", HOME))
+
+
+@pytest.mark.parametrize("setup", ["actpass", "active"])
+async def test_a_flight_that_was_lost_is_sent_again_to_who_checked_once_and_answers(house: House, setup: str) -> None:
+    caller = Caller(house, HOME, setup=setup)
+    caller.loses = 1
+    async with callers(caller):
+        await connect(caller)
+        await caller.echoed()
+
+
+async def test_anothers_check_from_a_callers_address_takes_neither_its_voice_nor_its_ears(house: House) -> None:
+    caller, thief = Caller(house, HOME), Caller(house, ELSEWHERE)
+    async with callers(caller):
+        await connect(caller)
+        for _ in range(3):
+            thief.check(HOME)
+            await caller.echoed()
+        # As long as nothing is answered there with its password.
+        assert thief.session.ice.selected is None
+        assert caller.session.ice.selected == Path(b"edge", HOME)
+        thief.session.end("shutdown")
+        await thief.session.closed()
+        assert ("path.down", HOME) not in house.link.told
+        await caller.echoed()
+
+
+async def test_a_port_that_is_used_for_another_call_is_the_other_calls(house: House) -> None:
+    first, second = Caller(house, HOME), Caller(house, HOME)
+    async with callers(first):
+        await connect(first)
+    second.moves(HOME)
+    async with callers(second):
+        await connect(second)
+        await second.echoed()
+
+
+async def test_a_port_that_is_used_again_while_the_first_call_stands_is_the_others_when_it_answers(
+    house: House,
+) -> None:
+    first, second = Caller(house, HOME), Caller(house, HOME)
+    reading = asyncio.create_task(first.read())
+    await connect(first)
+    reading.cancel()
+    second.moves(HOME)
+    async with callers(second):
+        await connect(second)
+        await second.echoed()
+        assert first.session.ice.paths == ()
+        first.session.end("hangup")
+        await first.session.closed()
+        await second.echoed()
+
+
+async def test_an_overheard_check_from_elsewhere_moves_nothing_and_is_not_answered(house: House) -> None:
+    caller = Caller(house, HOME)
+    async with callers(caller):
+        await connect(caller)
+        overheard = caller.check()
+        before = Counter(RX_DATAGRAMS)
+        for _ in range(20):
+            house.deliver(VICTIM, overheard)
+            await caller.echoed()
+        assert house.link.to(VICTIM) == []
+        assert RX_DATAGRAMS["stun_replayed"] - before["stun_replayed"] == 20
+        assert ("path.up", VICTIM) not in house.link.told
+
+
+@pytest.mark.parametrize("setup", ["actpass", "active"])
+@pytest.mark.parametrize("checks", [1, 8])
+async def test_a_bystander_draws_less_than_three_times_what_was_sent_in_its_name(
+    house: House, setup: str, checks: int
+) -> None:
+    """The first path of a call begins DTLS at once; another is asked whether it is there."""
+    invented, live = Caller(house, VICTIM, setup=setup), Caller(house, HOME)
+    bystander = address.pack("203.0.113.10", 10)
+    async with callers(live):
+        await connect(live)
+        for _ in range(checks):
+            invented.check(VICTIM)
+            live.check(bystander)
+            if setup == "active":
+                house.deliver(VICTIM, bytes.fromhex("16feff") + bytes(200))
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1.2)  # until all that is sent again has been
+        for _ in range(3):
+            invented.session.sweep(time.monotonic())
+            live.session.sweep(time.monotonic())
+        for where in (VICTIM, bystander):
+            drawn = sum(map(len, house.link.to(where)))
+            assert 0 < drawn < 3 * house.received[where], (drawn, house.received[where])
+        await live.echoed()
+        invented.session.end("shutdown")
+        await invented.session.closed()
+
+
+async def test_a_caller_whose_address_changed_is_followed_by_its_media_and_by_its_check(house: House) -> None:
+    caller = Caller(house, HOME)
+    async with callers(caller):
+        await connect(caller)
+        caller.moves(ELSEWHERE)
+        await caller.echoed()
+        assert caller.session.ice.paths == (Path(b"edge", ELSEWHERE),)
+        assert ("path.down", HOME) in house.link.told
+        caller.moves(HOME)
+        caller.check()
+        await eventually(lambda: caller.session.ice.selected == Path(b"edge", HOME))
+        await caller.echoed()
+
+
+async def test_keep_alives_say_nothing_and_are_counted(house: House) -> None:
+    before = Counter(RX_DATAGRAMS)
+    house.deliver(HOME, bytes.fromhex("001100002112a442") + bytes(12))
+    assert Counter(RX_DATAGRAMS) - before == {"stun_indication": 1}
+    assert house.link.sent == house.link.told == []
+
+
+async def test_a_storm_of_checks_is_told_to_the_edge_now_and_then(house: House) -> None:
+    caller = Caller(house, HOME)
+    async with callers(caller):
+        await connect(caller)
+        began = time.monotonic()
+        for _ in range(1000):
+            caller.check()
+        told = house.link.told.count(("path.up", HOME))
+        assert told <= 3 + (time.monotonic() - began)
+
+
+async def test_many_calls_with_one_ssrc_do_not_multiply_the_work_and_the_first_is_still_followed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = Caller(house, HOME)
+    async with callers(caller):
+        await connect(caller)
+        caller.speak()
+        namesakes = [Caller(house, ELSEWHERE, ssrc=caller.ssrc) for _ in range(60)]
+        tried = 0
+        before = Session.media_if_authentic
+
+        def counting(session: Session, datagram: bytes) -> bool:
+            nonlocal tried
+            tried += 1
+            return before(session, datagram)
+
+        monkeypatch.setattr(Session, "media_if_authentic", counting)
+        for i in range(100):
+            house.deliver(VICTIM, rtp.build(111, False, i, 960 * i, caller.ssrc, bytes(60)))
+        assert tried <= 4 * 100
+        caller.moves(address.pack("192.0.2.2", 2))
+        await caller.echoed()
+        for each in namesakes:
+            each.session.end("shutdown")
+            await each.session.closed()

@@ -1,0 +1,29 @@
+"""What an address may draw before it has proved that it is there: less than three times the bytes that came from it
+(RFC 9000 section 8.1). A source address is easily invented, and whoever it belongs to did not ask. Pure."""
+
+from __future__ import annotations
+
+__all__ = ["Allowance"]
+
+_TIMES = 3
+
+
+class Allowance:
+    """The bytes of UDP payload that came from one address, and that went there."""
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.sent = 0
+
+    def came(self, size: int) -> None:
+        """A datagram of ``size`` bytes came from there."""
+        self.received += size
+
+    def take(self, size: int) -> bool:
+        """Whether ``size`` bytes may go there, which then count as sent."""
+        if self.sent + size >= _TIMES * self.received:
+            return False
+        self.sent += size
+        return True

@@ -1,0 +1,30 @@
+"""A token bucket: so much a second, and so much at once. Pure, times in seconds."""
+
+from __future__ import annotations
+
+__all__ = ["Bucket"]
+
+
+class Bucket:
+    """``per_s`` a second, at most ``burst`` of them at once; full to begin with."""
+
+    def __init__(self, per_s: float, burst: float) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._left = burst
+        self._at = float("-inf")
+
+    def has(self, now: float, cost: float = 1.0) -> bool:
+        """Whether ``cost`` may be taken now."""
+        # A clock that goes back gives nothing and takes nothing.
+        if now > self._at:
+            self._left = min(self._burst, self._left + (now - self._at) * self._per_s)
+            self._at = now
+        return self._left >= cost
+
+    def take(self, now: float, cost: float = 1.0) -> bool:
+        """Takes ``cost``, or nothing where there is not so much."""
+        if not self.has(now, cost):
+            return False
+        self._left -= cost
+        return True
