@@ -126,7 +126,7 @@ async def an_edge(directory: Path, *numbers: int, **settings: Any) -> AsyncItera
 
 class FakeTransceiver:
     """Speaks the wire's messages for as many sessions as come. ``said`` has every message that it got, by type, with
-    ``events`` by ufrag apart; ``refusal`` refuses what comes."""
+    ``events`` by ufrag apart; ``refusal`` refuses what comes, and what is of a type in ``mute`` gets no answer."""
 
     def __init__(self, number: int, endpoint: str) -> None:
         self.number = number
@@ -135,6 +135,7 @@ class FakeTransceiver:
         self.peers: dict[str, bytes] = {}
         self.placed_by: dict[str, bytes] = {}
         self.refusal: tuple[str, str] | None = None
+        self.mute: set[str] = set()
         self.ice: dict[str, tuple[str, Any]] = {}  # our ufrag and the client's credentials, by the call's ufrag
         self.first = [json.dumps({"type": "session.created", "event_id": "event_1", "session": {"type": "realtime"}})]
         self.counts: Counter[str] = Counter()
@@ -185,6 +186,8 @@ class FakeTransceiver:
                 continue
             self.counts[decoded.type] += 1
             self.said.setdefault(decoded.type, []).append(fields)
+            if decoded.type in self.mute:
+                continue
             for reply in self._replies(peer, decoded.type, fields):
                 await self._send(peer, frames.control(**reply))
 
@@ -242,6 +245,20 @@ async def a_fake(directory: Path, **settings: Any) -> AsyncIterator[tuple[Edge, 
             yield edge, fake
         finally:
             await fake.close()
+
+
+@asynccontextmanager
+async def two_fakes(directory: Path, **settings: Any) -> AsyncIterator[tuple[Edge, FakeTransceiver, FakeTransceiver]]:
+    """An edge and two transceivers that are played."""
+    async with an_edge(directory, 1, 2, **settings) as edge:
+        fakes = [FakeTransceiver(n, f"ipc://{directory}/{n}") for n in (1, 2)]
+        try:
+            await edge.ready(1, 2)
+            yield edge, fakes[0], fakes[1]
+        finally:
+            for fake in fakes:
+                fake.reading.set()
+                await fake.close()
 
 
 async def until_connected(edge: Edge, fake: FakeTransceiver) -> None:

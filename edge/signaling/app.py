@@ -93,7 +93,7 @@ def make_app(
 ) -> web.Application:
     """``keys`` gives the cluster's keys of the moment; ``responses`` counts by status."""
     access = Access(api_keys, Tokens(keys().client_secrets()))
-    placing = Placing(transceivers.ids, ledger)
+    placing = Placing(transceivers, ledger)
     on_calls = Calls(transceivers, access, placing, ledger, keys, split_address(edge.advertise or edge.media))
     on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins)
     on_whip = Whip(access, on_calls, edge.ice_servers)
