@@ -43,7 +43,7 @@ async def test_a_transceiver_that_was_silent_is_passed_over_until_it_answers_aga
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge.transceivers._PATIENCE_S", 0.3)
-    async with two_fakes(tmp_path) as (edge, one, other):
+    async with two_fakes(tmp_path) as (edge, one, _):
         one.mute = {"session.offer"}
         assert sorted([(await edge.place("v=0"))[0] for _ in range(2)]) == [201, 503]
         one.mute = {"session.offer", "health"}

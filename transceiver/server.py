@@ -89,6 +89,7 @@ class Transceiver:
             "session.end": self._end,
             "session.ice": self._ice,
             "session.open": self._open,
+            "session.check": self._check,
             "session.watch": self._watch,
             "session.unwatch": self._unwatch,
             "session.event": self._event,
@@ -112,8 +113,8 @@ class Transceiver:
     def _refuse(self, peer: bytes, request: object, code: str, message: str, param: str | None = None) -> None:
         self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
 
-    def _place(self, agent: str, session: object) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
-        """Ufrag, agent and configuration of a new session. Raises Refused."""
+    def _find(self, agent: str) -> tuple[str, type[agents.Base]]:
+        """The agent that is asked for, or that of the configuration. Raises Refused."""
         name = agent or self._config.agent
         try:
             found = agents.find(name)
@@ -123,12 +124,29 @@ class Transceiver:
         if found is None:
             why = f"no agent called {name!r}: there is {', '.join(agents.names())}"
             raise Refused(why, "model_not_found", "model")
+        return name, found
+
+    def _place(self, agent: str, session: object) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
+        """Ufrag, agent and configuration of a new session. Raises Refused."""
+        found = self._find(agent)
         if self.sessions >= self._config.max_sessions:
             raise Refused(f"this transceiver holds its {self._config.max_sessions} calls", "full")
         sealed = self._seal()
-        asked = Asked(ufrag.call_id(sealed), name)
+        asked = Asked(ufrag.call_id(sealed), found[0])
         asked.update(session or {})
-        return sealed, (name, found), asked
+        return sealed, found, asked
+
+    def _check(self, peer: bytes, request: int, agent: str, session: object = None, locked: object = ()) -> None:
+        """Whether a session of an ephemeral key that is being made would be taken."""
+        try:
+            asked = Asked("", self._find(agent)[0])
+            asked.update(session or {})
+            for i, name in enumerate(locked if isinstance(locked, list) else ()):
+                if name not in asked.event:
+                    raise Refused(f"No part of a session: 'locked[{i}]'.", "invalid_value", f"locked[{i}]")
+        except Refused as e:
+            return self._refuse(peer, request, e.code, str(e), e.param)
+        return self._link.control(peer, "session.checked", request=request)
 
     def _offer(
         self,
@@ -139,6 +157,8 @@ class Transceiver:
         media: list[Any],
         session: object = None,
         owner: str = "",
+        holder: str = "",
+        locked: object = (),
     ) -> None:
         host, port = str(media[0]), int(media[1])
         try:
@@ -167,7 +187,16 @@ class Transceiver:
         self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
         return None
 
-    def _open(self, peer: bytes, request: int, agent: str, session: object = None, owner: str = "") -> None:
+    def _open(
+        self,
+        peer: bytes,
+        request: int,
+        agent: str,
+        session: object = None,
+        owner: str = "",
+        holder: str = "",
+        locked: object = (),
+    ) -> None:
         try:
             sealed, found, asked = self._place(agent, session)
             if found[1].respond is agents.Base.respond:

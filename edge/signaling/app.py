@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler, Middleware
 
 from edge.apikeys import ApiKeys
@@ -15,6 +15,7 @@ from edge.signaling.access import Access
 from edge.signaling.bodies import MAX_BODY_BYTES
 from edge.signaling.calls import Calls
 from edge.signaling.client_secrets import ClientSecrets
+from edge.signaling.connection import check_head
 from edge.signaling.errors import Refusal
 from edge.signaling.health import Health
 from edge.signaling.ledger import Ledger
@@ -44,8 +45,9 @@ def _cors(allowed: tuple[str, ...]) -> Middleware:
     @web.middleware
     async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
         origin = request.headers.get("Origin")
-        if request.method == "OPTIONS" and request.match_info.http_exception is not None:
-            response: web.StreamResponse = web.Response(status=204)
+        refused = request.match_info.http_exception
+        if request.method == "OPTIONS" and isinstance(refused, web.HTTPMethodNotAllowed):
+            response: web.StreamResponse = web.Response(status=204, headers={"Allow": refused.headers["Allow"]})
         else:
             response = await handler(request)
         if response.prepared:
@@ -64,6 +66,7 @@ def _errors_as_json(responses: Tally) -> Middleware:
     async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         response: web.StreamResponse
         try:
+            check_head(request)
             response = await handler(request)
         except Refusal as e:
             response = e.response()
@@ -82,6 +85,16 @@ def _errors_as_json(responses: Tally) -> Middleware:
     return errors
 
 
+async def _expect(request: web.Request) -> web.Response | None:
+    """What aiohttp would refuse in another shape (RFC 9110 section 10.1.1)."""
+    expected = request.headers["Expect"]
+    if expected.lower() != "100-continue":
+        return Refusal(417, f"Expect is {expected}, and 100-continue is known", param="expect").response()
+    if request.transport is not None and request.version >= HttpVersion11:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return None
+
+
 def make_app(
     edge: Edge,
     transceivers: Transceivers,
@@ -92,7 +105,7 @@ def make_app(
     responses: Tally,
 ) -> web.Application:
     """``keys`` gives the cluster's keys of the moment; ``responses`` counts by status."""
-    access = Access(api_keys, Tokens(keys().client_secrets()))
+    access = Access(api_keys, Tokens(keys().client_secrets()), edge.models)
     placing = Placing(transceivers, ledger)
     on_calls = Calls(transceivers, access, placing, ledger, keys, split_address(edge.advertise or edge.media))
     on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins)
@@ -106,15 +119,18 @@ def make_app(
         middlewares=[_cors(edge.allowed_origins), _errors_as_json(responses)], client_max_size=MAX_BODY_BYTES
     )
     app.on_shutdown.append(on_shutdown)
-    app.router.add_post(client_secrets.PATH, ClientSecrets(access).create)
-    app.router.add_post(calls.PATH, on_calls.place_call)
-    app.router.add_post(calls.PATH + "/{call}/hangup", on_calls.end_call)
-    app.router.add_delete(calls.PATH + "/{call}", on_calls.end_call)
-    app.router.add_get(sockets.PATH, on_sockets.connect, allow_head=False)
-    app.router.add_post(whip.PATH, on_whip.publish)
-    app.router.add_options(whip.PATH, on_whip.options)
-    app.router.add_patch(whip.PATH + "/{call}", on_whip.patch)
-    app.router.add_delete(whip.PATH + "/{call}", on_calls.end_call)
+    for method, path, handler in (
+        ("POST", client_secrets.PATH, ClientSecrets(access, placing, transceivers).create),
+        ("POST", calls.PATH, on_calls.place_call),
+        ("POST", calls.PATH + "/{call}/hangup", on_calls.end_call),
+        ("DELETE", calls.PATH + "/{call}", on_calls.end_call),
+        ("GET", sockets.PATH, on_sockets.connect),
+        ("POST", whip.PATH, on_whip.publish),
+        ("OPTIONS", whip.PATH, on_whip.options),
+        ("PATCH", whip.PATH + "/{call}", on_whip.patch),
+        ("DELETE", whip.PATH + "/{call}", on_calls.end_call),
+    ):
+        app.router.add_route(method, path, handler, expect_handler=_expect)
     app.router.add_get("/openapi.json", openapi.serve)
     app.router.add_get("/healthz", health.alive)
     app.router.add_get("/readyz", health.ready)

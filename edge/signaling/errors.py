@@ -12,13 +12,15 @@ __all__ = ["Refusal", "refused", "unauthorized", "unavailable"]
 
 _RETRY_AFTER_S = 2
 _STATUS = {
-    "invalid_offer": 400,
-    "invalid_session": 400,
+    "locked": 403,
     "model_not_found": 404,
     "call_id_not_found": 404,
-    "full": 503,
     "precondition_failed": 412,
+    "rate_limit_exceeded": 429,
+    "full": 503,
 }
+# Codes of the Realtime API for what is wrong with a request begin with one of these.
+_MISTAKES = ("invalid_", "missing_", "unknown_", "unsupported_", "string_", "integer_", "array_", "too_")
 
 
 class Refusal(Exception):
@@ -42,11 +44,16 @@ class Refusal(Exception):
         if retry_after_s is not None:
             self.headers["Retry-After"] = str(retry_after_s)
 
-    def response(self) -> web.Response:
-        """What the client gets."""
+    @property
+    def body(self) -> dict[str, object]:
+        """What the client gets, as JSON."""
         kind = "server_error" if self.status >= 500 else "requests" if self.status == 429 else "invalid_request_error"
         error = {"message": str(self), "type": kind, "code": self.code, "param": self.param}
-        return web.json_response({"error": error}, status=self.status, headers=self.headers)
+        return {"error": error}
+
+    def response(self) -> web.Response:
+        """The same with its status and headers."""
+        return web.json_response(self.body, status=self.status, headers=self.headers)
 
 
 def unauthorized(message: str, code: str = "invalid_api_key") -> Refusal:
@@ -56,8 +63,8 @@ def unauthorized(message: str, code: str = "invalid_api_key") -> Refusal:
 
 def refused(e: Refused) -> Refusal:
     """A transceiver said no."""
-    status = _STATUS.get(e.code, 502)
-    retry = _RETRY_AFTER_S if status == 503 else None
+    status = _STATUS.get(e.code, 400 if e.code.startswith(_MISTAKES) else 502)
+    retry = _RETRY_AFTER_S if status in (429, 503) else None
     return Refusal(status, str(e), code=e.code, param=e.param, retry_after_s=retry)
 
 

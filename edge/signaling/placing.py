@@ -33,17 +33,17 @@ class Placing:
 
     async def place(self, caller: Caller, ask: Ask, *, socket: bool = False) -> tuple[int, dict[str, object]]:
         """The transceiver that took it, and its reply, with ``ufrag``. Raises Refusal."""
-        wait = self._ledger.admit(caller.key, time.monotonic())
+        wait = self._ledger.admit(caller.key, time.monotonic(), caller.token_id)
         if wait is not None:
-            message = "Rate limit reached: this API key has as many calls, or new calls this minute, as it may."
-            raise Refusal(429, message, code="rate_limit_exceeded", retry_after_s=max(1, math.ceil(wait)))
+            message = f"Rate limit reached: {wait.whose} has as many calls, or new calls this minute, as it may."
+            raise Refusal(429, message, code="rate_limit_exceeded", retry_after_s=max(1, math.ceil(wait.seconds)))
         ufrag, held = None, None
         try:
             transceiver, reply = await self.anywhere(ask)
             ufrag, held = str(reply["ufrag"]), Held(caller.key, caller.token_id, transceiver, socket)
             return transceiver, reply
         finally:
-            self._ledger.settle(caller.key, ufrag, held)
+            self._ledger.settle(caller.key, caller.token_id, ufrag, held)
 
     async def anywhere(self, ask: Ask) -> tuple[int, dict[str, object]]:
         """The first transceiver that neither is full nor away, and its reply. Raises Refusal."""

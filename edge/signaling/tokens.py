@@ -36,12 +36,14 @@ class ExpiredError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Token:
     """What an ephemeral key allows: calls of ``model`` ("" for any) with ``session`` (the Realtime API's session
-    configuration), until ``expires_at`` (seconds since 1970), on the account of the API key with id ``key``."""
+    configuration), until ``expires_at`` (seconds since 1970), on the account of the API key with id ``key``. Its holder
+    may neither see nor replace the parts of the session that ``locked`` names."""
 
     key: str
     model: str
     session: dict[str, Any]
     expires_at: int
+    locked: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
 
 
@@ -55,7 +57,7 @@ class Tokens:
         """The ephemeral key. Raises ValueError where the session is larger than MAX_SESSION_BYTES as JSON."""
         if len(_json(token.session)) > MAX_SESSION_BYTES:
             raise ValueError(f"the session is larger than {MAX_SESSION_BYTES} bytes")
-        fields = [token.id, token.key, token.model, token.expires_at, token.session]
+        fields = [token.id, token.key, token.model, token.expires_at, token.session, *token.locked]
         return PREFIX + self._fernet.encrypt(zlib.compress(_json(fields), 9)).decode().rstrip("=")
 
     def open(self, text: str, now: float) -> Token:
@@ -68,10 +70,10 @@ class Tokens:
             plain = self._fernet.decrypt(sealed + "=" * (-len(sealed) % 4))
         except InvalidToken:
             raise ForgedError("not an ephemeral key of this cluster") from None
-        token_id, key, model, expires_at, session = json.loads(zlib.decompress(plain))
+        token_id, key, model, expires_at, session, *locked = json.loads(zlib.decompress(plain))
         if now >= expires_at:
             raise ExpiredError("the ephemeral key has expired")
-        return Token(key, model, session, expires_at, token_id)
+        return Token(key, model, session, expires_at, tuple(locked), token_id)
 
 
 def _json(value: object) -> bytes:

@@ -89,7 +89,7 @@ class Audio(_Strict):
 
 class Tool(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
-    type: str = "function"
+    type: Literal["function"] = "function"
 
 
 class _Asked(_Strict):
