@@ -92,7 +92,7 @@ async def _whole(request: web.Request, reading: Callable[[], Awaitable[_T]]) -> 
             return await reading()
     except TimeoutError:
         message = f"the body has not come within {_BODY_S:.0f} s"
-        raise Refusal(408, message, param="body", headers={"Connection": "close"}) from None
+        raise Refusal(408, message, param="body") from None
     except web.RequestPayloadError:
         raise Refusal(400, "the body is not as its headers say", param="body") from None
 

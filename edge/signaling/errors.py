@@ -11,6 +11,7 @@ from edge.transceivers import Refused, Unavailable
 __all__ = ["Refusal", "refused", "unauthorized", "unavailable"]
 
 _RETRY_AFTER_S = 2
+_LAST = (408, 431)  # what comes after these on the same connection cannot be told from what they refuse
 _STATUS = {
     "locked": 403,
     "model_not_found": 404,
@@ -53,7 +54,10 @@ class Refusal(Exception):
 
     def response(self) -> web.Response:
         """The same with its status and headers."""
-        return web.json_response(self.body, status=self.status, headers=self.headers)
+        response = web.json_response(self.body, status=self.status, headers=self.headers)
+        if self.status in _LAST:
+            response.force_close()
+        return response
 
 
 def unauthorized(message: str, code: str = "invalid_api_key") -> Refusal:
