@@ -189,7 +189,7 @@ class Edge(_Section):
         Path("/sys/fs/bpf/firsthop"), description="folder of a BPF filesystem where XDP and its flows outlive this edge"
     )
     http: Address = Field("127.0.0.1:8080", description="signaling listens here")
-    connections: int = Field(8192, ge=16, description="HTTP connections and WebSockets at once; one more is closed")
+    connections: int = Field(4096, ge=16, description="HTTP connections and WebSockets at once; one more is closed")
     connections_per_address: int = Field(
         256, ge=0, description="of these from one IPv4 address or IPv6 /64; 0: no limit, as behind a proxy"
     )
