@@ -75,6 +75,8 @@ async def test_a_session_that_is_none_is_400_where_it_is_used_and_where_a_key_is
         ("rate_limit_exceeded", 429, "requests"),
         ("full", 503, "server_error"),
         ("surprise", 502, "server_error"),
+        ("invalid_request", 502, "server_error"),
+        ("internal_error", 502, "server_error"),
     ],
 )
 async def test_each_refusal_of_a_transceiver_has_its_status(tmp_path: Path, code: str, status: int, kind: str) -> None:
@@ -135,10 +137,14 @@ async def test_a_socket_with_two_of_one_is_400(edge: RealEdge, path: str) -> Non
         [("sdp", "v=0"), ("session", '{"max_output_tokens": -Infinity}')],
         [("sdp", ""), ("session", "{}")],
         [("offer", "v=0")],
+        [('sdp"; filename="f', "v=0\n"), ("session", "{")],
+        [("sdp", "v=0"), ("session\"; filename*=\"utf-8''%ff", "{")],
         [],
     ],
     ids=str,
 )
+@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader")
+@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionParam")
 async def test_odd_parts_are_400(edge: RealEdge, parts: list[tuple[str, str]]) -> None:
     text = "".join(f'--x\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{value}\r\n' for n, value in parts)
     headers = {**TOKEN, "Content-Type": "multipart/form-data; boundary=x"}
@@ -160,6 +166,36 @@ async def test_odd_parts_are_400(edge: RealEdge, parts: list[tuple[str, str]]) -
 async def test_odd_headers_of_a_body_are_refused(edge: RealEdge, headers: dict[str, str], status: int) -> None:
     answered, _, error = await edge.error("POST", CALLS, data=offer(), headers={**SDP, **headers})
     assert (answered, error["type"]) == (status, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b'Content-Disposition: form-data; name="sdp"\r\nContent-Encoding: gzip\r\n\r\nabc',
+        b'Content-Disposition: form-data; name="sdp"\r\nContent-Transfer-Encoding: base64\r\n\r\n!',
+        b'Content-Disposition: form-data; name="sdp"\r\nContent-Transfer-Encoding: nonsense\r\n\r\nv=0',
+        b'Content-Disposition: form-data; name="sdp"\r\nContent-Type: text/plain; charset=nonsense\r\n\r\nv=0',
+        b'Content-Disposition: form-data; name="sdp"\r\n\r\n\xff',
+        b"Content-Disposition: \xff\r\n\r\nv=0",
+        b"Content-Type: multipart/mixed; boundary=y\r\n\r\n--y\r\n\r\nz\r\n--y--",
+        b"X: " + b"y" * 9000 + b"\r\n\r\nv=0",
+        b"\r\nv=0",
+        b"",
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader")
+@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionParam")
+async def test_an_odd_part_is_400(edge: RealEdge, part: bytes) -> None:
+    headers = {**TOKEN, "Content-Type": "multipart/form-data; boundary=x"}
+    body = b"--x\r\n" + part + b"\r\n--x--\r\n"
+    status, _, error = await edge.error("POST", CALLS, data=body, headers=headers)
+    assert (status, error["type"]) == (400, "invalid_request_error")
+
+
+async def test_an_unknown_expectation_has_the_shape_of_any_error_wherever_it_is(edge: RealEdge) -> None:
+    for path in (CALLS, "/nowhere", "/healthz"):
+        assert (await edge.error("POST", path, headers={**TOKEN, "Expect": "tea"}))[0] == 417
 
 
 async def test_what_a_client_accepts_and_adds_does_not_matter(edge: RealEdge) -> None:
@@ -208,7 +244,7 @@ def test_what_a_key_says_of_a_session_stands_at_every_depth() -> None:
 
 @pytest.mark.parametrize(
     ("locked", "told"),
-    [(["instructions"], ["instructions"]), (True, ["instructions", "model"]), (["tools"], ["tools"])],
+    [(["instructions"], ["instructions"]), (True, ["instructions"]), (["tools"], ["tools"])],
     ids=str,
 )
 async def test_what_the_minter_locked_is_told_to_the_transceiver_and_is_not_the_holders_to_replace(

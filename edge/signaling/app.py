@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from edge.apikeys import ApiKeys
@@ -76,6 +76,8 @@ def _errors_as_json(responses: Tally) -> Middleware:
             response = Refusal(e.status, f"{request.method} {request.path}: {e.reason}").response()
             if "Allow" in e.headers:
                 response.headers["Allow"] = e.headers["Allow"]
+        except ConnectionError:
+            raise  # it hung up
         except Exception:
             logs.get().exception("request failed", path=request.path)
             response = Refusal(500, "this is our fault and has been logged").response()
@@ -83,16 +85,6 @@ def _errors_as_json(responses: Tally) -> Middleware:
         return response
 
     return errors
-
-
-async def _expect(request: web.Request) -> web.Response | None:
-    """What aiohttp would refuse in another shape (RFC 9110 section 10.1.1)."""
-    expected = request.headers["Expect"]
-    if expected.lower() != "100-continue":
-        return Refusal(417, f"Expect is {expected}, and 100-continue is known", param="expect").response()
-    if request.transport is not None and request.version >= HttpVersion11:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    return None
 
 
 def make_app(
@@ -119,18 +111,15 @@ def make_app(
         middlewares=[_cors(edge.allowed_origins), _errors_as_json(responses)], client_max_size=MAX_BODY_BYTES
     )
     app.on_shutdown.append(on_shutdown)
-    for method, path, handler in (
-        ("POST", client_secrets.PATH, ClientSecrets(access, placing, transceivers).create),
-        ("POST", calls.PATH, on_calls.place_call),
-        ("POST", calls.PATH + "/{call}/hangup", on_calls.end_call),
-        ("DELETE", calls.PATH + "/{call}", on_calls.end_call),
-        ("GET", sockets.PATH, on_sockets.connect),
-        ("POST", whip.PATH, on_whip.publish),
-        ("OPTIONS", whip.PATH, on_whip.options),
-        ("PATCH", whip.PATH + "/{call}", on_whip.patch),
-        ("DELETE", whip.PATH + "/{call}", on_calls.end_call),
-    ):
-        app.router.add_route(method, path, handler, expect_handler=_expect)
+    app.router.add_post(client_secrets.PATH, ClientSecrets(access, placing, transceivers).create)
+    app.router.add_post(calls.PATH, on_calls.place_call)
+    app.router.add_post(calls.PATH + "/{call}/hangup", on_calls.end_call)
+    app.router.add_delete(calls.PATH + "/{call}", on_calls.end_call)
+    app.router.add_get(sockets.PATH, on_sockets.connect, allow_head=False)
+    app.router.add_post(whip.PATH, on_whip.publish)
+    app.router.add_options(whip.PATH, on_whip.options)
+    app.router.add_patch(whip.PATH + "/{call}", on_whip.patch)
+    app.router.add_delete(whip.PATH + "/{call}", on_calls.end_call)
     app.router.add_get("/openapi.json", openapi.serve)
     app.router.add_get("/healthz", health.alive)
     app.router.add_get("/readyz", health.ready)

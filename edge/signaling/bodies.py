@@ -7,10 +7,12 @@ import asyncio
 import json
 import math
 import re
+import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Never, TypeVar
 
+import aiohttp
 import msgpack
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -36,6 +38,10 @@ _MAX_DEPTH = 64  # who reads it need not think of its stack
 _PIECES = ("audio", "input", "output")  # what a session consists of: each names some of its fields; all else is whole
 _INTENTS = ("", "conversation", "realtime")
 _T = TypeVar("_T")
+
+# They quote what a client sent, and would be a line on standard error for each that is new.
+for _odd in (aiohttp.BadContentDispositionHeader, aiohttp.BadContentDispositionParam):
+    warnings.simplefilter("ignore", _odd)
 _MODEL = re.compile(r"[\x21-\x7e]{0,128}")
 
 
@@ -62,7 +68,13 @@ async def read_offer(request: web.Request) -> Offer:
     try:
         parts = await _whole(request, request.post)
         fields = {name: [_bytes(part) for part in parts.getall(name, ())] for name in ("sdp", "session")}
-    except (ValueError, LookupError, AssertionError, HttpProcessingError):  # of aiohttp, for what is not multipart
+    except (
+        ValueError,
+        LookupError,
+        AssertionError,
+        RuntimeError,
+        HttpProcessingError,
+    ):  # of aiohttp, for what is not multipart
         raise Refusal(400, "the multipart body cannot be read", param="body") from None
     for name, values in fields.items():
         if len(values) > 1:

@@ -56,7 +56,10 @@ class ClientSecrets:
             raise Refusal(400, message, code="invalid_value", param=param) from None
         session = session_of(wish.session or {})
         expires_after = wish.expires_after or ExpiresAfter()
-        locked = tuple(session) if wish.locked is True else tuple(wish.locked or ())
+        locked = tuple(wish.locked or ()) if isinstance(wish.locked, list) else ()
+        if wish.locked is True:
+            # Whoever updates a session names its type, and the model cannot be changed anyway.
+            locked = tuple(name for name in session if name not in ("type", "model"))
         try:
             model = model_name(session.get("model", ""), "session.model")
             agent = caller.model(model)
@@ -80,5 +83,5 @@ class ClientSecrets:
         try:
             await self._placing.anywhere(lambda i: self._transceivers.ask(i, "session.check", **fields))
         except Refusal as e:
-            if e.status != 503:
+            if e.status < 500:
                 raise

@@ -93,6 +93,14 @@ class Connection(web.RequestHandler):
             self._stall.cancel()
         super().resume_writing()
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """aiohttp's. It refuses an unknown Expect (RFC 9110 section 10.1.1) before the application is asked."""
+        if isinstance(resp, web.HTTPExpectationFailed):
+            resp = Refusal(417, "Expect has 100-continue or nothing", param="expect").response()
+        return await super().finish_response(request, resp, start_time)
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -101,6 +109,8 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What is no request gets an error like any other, and no line in the log."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # it hung up, and aiohttp knows what to do
         if status >= 500:
             logs.get().error("request failed", path=request.path, exc_info=exc)
             refusal = Refusal(status, "this is our fault and has been logged")

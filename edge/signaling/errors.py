@@ -19,6 +19,7 @@ _STATUS = {
     "precondition_failed": 412,
     "rate_limit_exceeded": 429,
     "full": 503,
+    "invalid_request": 502,  # our own message was not understood
 }
 # Codes of the Realtime API for what is wrong with a request begin with one of these.
 _MISTAKES = ("invalid_", "missing_", "unknown_", "unsupported_", "string_", "integer_", "array_", "too_")

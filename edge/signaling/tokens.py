@@ -22,6 +22,7 @@ __all__ = ["MAX_SESSION_BYTES", "MAX_TOKEN_BYTES", "PREFIX", "ExpiredError", "Fo
 PREFIX = "ek_"
 MAX_SESSION_BYTES = 16 << 10
 MAX_TOKEN_BYTES = 24 << 10  # of a session that cannot be compressed at all
+_MAX_LOCKED_BYTES = 1200
 _SHAPE = re.compile(r"ek_[A-Za-z0-9_-]+")
 
 
@@ -55,7 +56,7 @@ class Tokens:
 
     def make(self, token: Token) -> str:
         """The ephemeral key. Raises ValueError where the session is larger than MAX_SESSION_BYTES as JSON."""
-        if len(_json(token.session)) > MAX_SESSION_BYTES:
+        if len(_json(token.session)) > MAX_SESSION_BYTES or len(_json(token.locked)) > _MAX_LOCKED_BYTES:
             raise ValueError(f"the session is larger than {MAX_SESSION_BYTES} bytes")
         fields = [token.id, token.key, token.model, token.expires_at, token.session, *token.locked]
         return PREFIX + self._fernet.encrypt(zlib.compress(_json(fields), 9)).decode().rstrip("=")
