@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,10 @@ POST = f"POST {CALLS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer correct horse
 async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
     async with an_edge(tmp_path) as edge:
         yield edge
+
+
+def rss_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def sent(edge: Edge, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -82,19 +87,23 @@ async def test_a_header_that_drips_ends_the_connection_all_the_same(
     assert len(edge.listener) == 0
 
 
-@pytest.mark.parametrize("size", [200, 20_000])
-async def test_headers_without_an_end_are_431_long_before_they_cost_memory(edge: Edge, size: int) -> None:
+@pytest.mark.parametrize(("size", "code"), [(200, 400), (20_000, 431)], ids=["too many", "too large"])
+async def test_headers_without_an_end_are_refused_before_they_cost_memory(
+    edge: Edge, size: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_LINGER_S", 0.3)
     reader, writer = await sent(edge, GET)
+    answer = asyncio.create_task(reader.readuntil(b"}}"))
+    before = rss_bytes()
     written = 0
-    try:
-        while written < 4 << 20 and not writer.is_closing():
+    with suppress(ConnectionError):
+        while written < 8 << 20 and not answer.done():
             writer.write(b"X-" + b"y" * size + b": z\r\n")
             await writer.drain()
             written += size
-    except ConnectionError:
-        pass
-    assert written < 4 << 20
-    assert (await all_of(reader))[:12] in (b"HTTP/1.1 431", b"HTTP/1.1 400", b"")
+    assert rss_bytes() - before < 4 << 20
+    async with asyncio.timeout(DEADLINE_S):
+        assert status(await answer) == code
     writer.close()
 
 
@@ -103,6 +112,7 @@ async def test_headers_without_an_end_are_431_long_before_they_cost_memory(edge:
     [
         (GET + b"X: " + b"y" * MAX_HEAD_BYTES + b"\r\n\r\n", 431),
         (GET + (b"X: " + b"y" * 8000 + b"\r\n") * 5 + b"\r\n", 431),
+        (GET + (b"X: " + b"y" * 8000 + b"\r\n") * 25 + b"\r\n", 431),
         (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
         (GET + b"X: y\r\n" * 200 + b"\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
@@ -116,13 +126,35 @@ async def test_headers_without_an_end_are_431_long_before_they_cost_memory(edge:
     ids=lambda value: repr(value)[:50],
 )
 async def test_what_is_no_request_is_refused_in_the_same_shape_and_not_logged(
-    edge: Edge, request_: bytes, code: int, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    edge: Edge,
+    request_: bytes,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(connection, "_LINGER_S", 0.3)
     reader, writer = await sent(edge, request_)
     assert status(await all_of(reader)) == code
     writer.close()
     assert not caplog.records
     assert "Traceback" not in capsys.readouterr().out
+
+
+async def test_headers_that_are_too_large_are_refused_behind_a_request_too(edge: Edge) -> None:
+    large = GET + (b"X: " + b"y" * 8000 + b"\r\n") * 5 + b"\r\n"
+    reader, writer = await sent(edge, GET + b"\r\n" + large + GET + b"\r\n")
+    answers = (await all_of(reader)).split(b"HTTP/1.")
+    assert [answer[2:5] for answer in answers[1:]] == [b"200", b"431"]
+    writer.close()
+
+
+async def test_requests_that_do_not_wait_for_answers_are_answered_in_order(edge: Edge) -> None:
+    ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
+    reader, writer = await sent(edge, ask * 50 + GET + b"Connection: close\r\n\r\n")
+    answers = (await all_of(reader)).split(b"HTTP/1.1 ")
+    assert [answer[:3] for answer in answers[1:]] == [b"200", b"404"] * 50 + [b"200"]
+    writer.close()
 
 
 # --- bodies and answers
@@ -245,11 +277,10 @@ asyncio.run(main())
     assert "no connection can be taken" in done.stderr
 
 
-def rss_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-async def test_half_open_requests_with_large_headers_have_a_bound_in_memory(tmp_path: Path) -> None:
+async def test_half_open_requests_with_large_headers_have_a_bound_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_LINGER_S", 0.3)
     async with an_edge(tmp_path, connections_per_address=0) as edge:
         opened = [await sent(edge, GET) for _ in range(20)]
         await eventually(lambda: len(edge.listener) >= 20)

@@ -89,17 +89,17 @@ class Transceiver:
             "session.end": self._end,
             "session.ice": self._ice,
             "session.open": self._open,
-            "session.check": self._check,
             "session.watch": self._watch,
             "session.unwatch": self._unwatch,
             "session.event": self._event,
             "health": self._health,
         }
+        work: dict[str, Callable[..., None]] = {"session.offer": self._offer, "session.check": self._check}
         if message.type in handlers:
             self._handle(handlers[message.type], peer, message)
-        elif message.type != "session.offer":
+        elif message.type not in work:
             counters.WIRE_ERRORS["refused"] += 1
-        elif not self._backlog.put(peer, partial(self._handle, self._offer, peer, message), most=_MOST_OFFERS):
+        elif not self._backlog.put(peer, partial(self._handle, work[message.type], peer, message), most=_MOST_OFFERS):
             request = message.fields.get("request")
             self._refuse(peer, request, "full", f"{_MOST_OFFERS} offers wait already")
 

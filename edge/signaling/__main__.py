@@ -34,6 +34,7 @@ from wire.keys import ClusterKeys, KeyFile
 __all__ = ["main"]
 
 _GOODBYE_S = 3.0
+_OTHER_DESCRIPTORS = 128
 
 
 async def _refresh(*files: ApiKeys | Certificate) -> Never:
@@ -43,9 +44,11 @@ async def _refresh(*files: ApiKeys | Certificate) -> Never:
             file.refresh()
 
 
-def _use_all_descriptors() -> None:
+def _descriptors() -> int:
+    """As many as this process may have, from now on."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most if most > 0 else sys.maxsize  # RLIM_INFINITY is -1
 
 
 async def _serve(spec: dict[str, Any]) -> None:
@@ -80,7 +83,7 @@ async def _serve(spec: dict[str, Any]) -> None:
         socket.socket(fileno=spec["socket"]),
         partial(Connection, runner.server),
         lambda: tls.context,
-        most=edge.connections,
+        most=min(edge.connections, _descriptors() - _OTHER_DESCRIPTORS),
         most_of_one=edge.connections_per_address,
         counts=connections,
     )
@@ -110,7 +113,6 @@ def main() -> None:
     end_with(spec["lifeline"])
     call_itself("signaling")
     drop_capabilities()
-    _use_all_descriptors()
     log = Config.model_validate_json(spec["config"]).log
     logs.configure(log.level, log.format, process="signaling")
     asyncio.run(_serve(spec))

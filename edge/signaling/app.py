@@ -15,7 +15,6 @@ from edge.signaling.access import Access
 from edge.signaling.bodies import MAX_BODY_BYTES
 from edge.signaling.calls import Calls
 from edge.signaling.client_secrets import ClientSecrets
-from edge.signaling.connection import check_head
 from edge.signaling.errors import Refusal
 from edge.signaling.health import Health
 from edge.signaling.ledger import Ledger
@@ -66,7 +65,6 @@ def _errors_as_json(responses: Tally) -> Middleware:
     async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         response: web.StreamResponse
         try:
-            check_head(request)
             response = await handler(request)
         except Refusal as e:
             response = e.response()

@@ -63,15 +63,14 @@ class ClientSecrets:
         try:
             model = model_name(session.get("model", ""), "session.model")
             agent = caller.model(model)
+            value, expires_at = self._access.make(caller, model, session, expires_after.seconds, locked)
             if session or locked:
                 await self._check(agent, session, locked)
+        except ValueError as e:
+            raise Refusal(400, f"Invalid value for 'session': {e}.", code="invalid_value", param="session") from None
         except Refusal as e:
             e.param = "session.model" if e.param == "model" else e.param
             raise
-        try:
-            value, expires_at = self._access.make(caller, model, session, expires_after.seconds, locked)
-        except ValueError as e:
-            raise Refusal(400, f"Invalid value for 'session': {e}.", code="invalid_value", param="session") from None
         shown = {"type": "realtime", **session, "object": "realtime.session", "id": f"sess_{secrets.token_hex(12)}"}
         made = {"value": value, "expires_at": expires_at, "session": shown, **({"locked": locked} if locked else {})}
         return web.json_response(made, headers={"Cache-Control": "no-store"})

@@ -2,7 +2,7 @@
 
 aiohttp bounds a header and not all of them together, and waits for ever for who does not read; and what is no HTTP it
 refuses in plain text, with a traceback in the log. Private names of its that are leaned on: ``_request_count``,
-``_messages`` and ``_upgraded``.
+``_messages``, ``_max_msg_queue_size``, ``_upgraded`` and ``_ErrInfo``.
 """
 
 from __future__ import annotations
@@ -14,25 +14,28 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
 
 from edge.signaling.errors import Refusal
 from edge.signaling.tokens import MAX_TOKEN_BYTES
 from firsthop import logs
 
-__all__ = ["MAX_HEAD_BYTES", "Connection", "check_head"]
+__all__ = ["MAX_HEAD_BYTES", "Connection"]
 
 MAX_HEAD_BYTES = MAX_TOKEN_BYTES + (8 << 10)  # all headers of a request
 _MAX_LINE_BYTES = 4096
 _MAX_HEADERS = 64
+_MAX_WAITING = 4  # requests that came before the last one was answered
 _IDLE_S = 15.0  # for a request's headers, from the connection or the last response on
 _LINGER_S = 3.0  # for what is still sent of a body that was refused
 _STALL_S = 30.0  # in which a client reads nothing of what is there for it
+_TOO_LARGE = LineTooLong(b"", MAX_HEAD_BYTES)
 
 
 class Connection(web.RequestHandler):
     """``lost()`` is called once it is over."""
 
-    __slots__ = ("_body", "_head_bytes", "_lost", "_stall", "_whole_transport")
+    __slots__ = ("_body", "_head_bytes", "_lost", "_refused", "_stall", "_whole_transport")
 
     def __init__(self, server: web.Server, lost: Callable[[], None]) -> None:
         super().__init__(
@@ -46,9 +49,12 @@ class Connection(web.RequestHandler):
             max_field_size=MAX_HEAD_BYTES,
             auto_decompress=False,  # a body is read as it is: edge.signaling.bodies
         )
+        self._max_msg_queue_size = _MAX_WAITING
+        self._msg_queue_resume_size = _MAX_WAITING // 2
         self._lost = lost
         self._body: StreamReader = EMPTY_PAYLOAD
         self._head_bytes = 0
+        self._refused = False
         self._stall: asyncio.TimerHandle | None = None
         self._whole_transport: asyncio.Transport | None = None
 
@@ -68,18 +74,25 @@ class Connection(web.RequestHandler):
         self._lost()
 
     def data_received(self, data: bytes) -> None:
-        """asyncio's. Ends a connection whose headers have no end."""
+        """asyncio's. Ends a connection whose headers have no end, or were too large when they came at once."""
+        if self._refused:
+            return
         in_head = not self._upgraded and self._body.is_eof()
         requests = self._request_count
         super().data_received(data)
-        if self._request_count > requests:
+        if new := self._request_count - requests:
             self._head_bytes = 0
             self._body = self._messages[-1][1]
+            for i in range(-new, 0):
+                if _head_bytes(self._messages[i][0]) > MAX_HEAD_BYTES:
+                    self._messages[i] = (_ErrInfo(431, _TOO_LARGE, ""), EMPTY_PAYLOAD)
         elif in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES and self.transport is not None:
+                self._refused = True
                 self.transport.write(_as_bytes(_too_large()))
-                self.force_close()
+                # Closed with bytes unread, the kernel would throw the answer away.
+                asyncio.get_running_loop().call_later(_LINGER_S, self.force_close)
 
     def pause_writing(self) -> None:
         """asyncio's: the client does not read."""
@@ -124,10 +137,8 @@ class Connection(web.RequestHandler):
         return response
 
 
-def check_head(request: web.Request) -> None:
-    """Raises Refusal where the headers came at once and are too large together."""
-    if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > MAX_HEAD_BYTES:
-        raise _too_large()
+def _head_bytes(message: object) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in getattr(message, "raw_headers", ()))
 
 
 def _too_large() -> Refusal:
