@@ -133,6 +133,19 @@ def test_the_next_process_knows_what_stands(tmp_path: Path) -> None:
     second.close()
 
 
+def test_the_next_process_knows_whose_ephemeral_keys_are_used_up(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "calls", logs.get())
+    browser = Held("a", "t", 1)
+    assert placed(Ledger(Limits(), Limits(at_once=1), first.note), "x", browser) is None
+    first.close()
+    second = Journal(tmp_path / "calls", logs.get())
+    after = Ledger(Limits(), Limits(at_once=1), second.note, second.held)
+    assert placed(after, "y", browser) == Wait(5, "this ephemeral key")
+    after.ended("x")
+    assert placed(after, "y", browser) is None
+    second.close()
+
+
 def test_half_a_line_and_nonsense_are_passed_over(tmp_path: Path) -> None:
     good = b'["x", ["a", "", 1, false]]\n'
     (tmp_path / "calls").write_bytes(good + b'\xff\n[]\n5\n["y", 7]\n["z", ["a"')
