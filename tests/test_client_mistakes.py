@@ -74,9 +74,10 @@ async def test_a_session_that_is_none_is_400_where_it_is_used_and_where_a_key_is
         ("model_not_found", 404, "invalid_request_error"),
         ("rate_limit_exceeded", 429, "requests"),
         ("full", 503, "server_error"),
+        ("name_taken", 503, "server_error"),
         ("surprise", 502, "server_error"),
         ("invalid_request", 502, "server_error"),
-        ("internal_error", 502, "server_error"),
+        ("internal_error", 500, "server_error"),
     ],
 )
 async def test_each_refusal_of_a_transceiver_has_its_status(tmp_path: Path, code: str, status: int, kind: str) -> None:

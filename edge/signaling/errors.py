@@ -19,7 +19,9 @@ _STATUS = {
     "precondition_failed": 412,
     "rate_limit_exceeded": 429,
     "full": 503,
+    "name_taken": 503,
     "invalid_request": 502,  # our own message was not understood
+    "internal_error": 500,
 }
 # Codes of the Realtime API for what is wrong with a request begin with one of these.
 _MISTAKES = ("invalid_", "missing_", "unknown_", "unsupported_", "string_", "integer_", "array_", "too_")
