@@ -1,27 +1,50 @@
-"""The bearer tokens that may place calls: read from a file, kept as hashes, compared in constant time."""
+"""The bearer tokens that may place calls: read from a file, kept as hashes, compared in constant time.
+
+One a line, and behind it, if not those of the configuration, the models (agents) that it may use:
+``token models=parrot,offline``. A # at the beginning of a line or after a blank begins a comment.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from firsthop.errors import ConfigError
 from wire.keys import Log, file_state
 
-__all__ = ["ApiKeys", "load", "match"]
+__all__ = ["ANY_MODEL", "ApiKeys", "load", "match"]
 
+ANY_MODEL = "*"
 _ID_BYTES = 9
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+_MODELS = re.compile(r"\s+models=(\S*)$")
+_NAME = re.compile(r"[!-+\--~]{1,128}")
+
+Models = tuple[str, ...]
 
 
-def load(path: Path) -> list[bytes]:
-    """SHA-256 of each bearer token in ``path``: one a line, # begins a comment. Raises ConfigError."""
+def load(path: Path) -> dict[bytes, Models]:
+    """SHA-256 of each bearer token in ``path``, with the models that stand behind it, () where none do. Raises
+    ConfigError."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"edge.api_keys {path}: {e} (one bearer token a line)") from None
-    keys = [hashlib.sha256(k.encode()).digest() for line in lines if (k := line.partition("#")[0].strip())]
+    keys: dict[bytes, Models] = {}
+    for i, line in enumerate(lines, 1):
+        entry = _COMMENT.sub("", line).strip()
+        if not entry:
+            continue
+        listed = _MODELS.search(entry)
+        models = tuple(listed[1].split(",")) if listed else ()
+        if not all(_NAME.fullmatch(name) for name in models):
+            raise ConfigError(f"edge.api_keys {path}: line {i}: models= is names with commas between them, or *")
+        key = hashlib.sha256((entry[: listed.start()] if listed else entry).encode()).digest()
+        if keys.setdefault(key, models) != models:
+            raise ConfigError(f"edge.api_keys {path}: line {i}: this key stands above with other models")
     if not keys:
         raise ConfigError(f"edge.api_keys {path}: no key in it (one bearer token a line)")
     return keys
@@ -47,18 +70,22 @@ class ApiKeys:
         self._seen = file_state(path)
         self._use(load(path))
 
-    def _use(self, keys: list[bytes]) -> None:
+    def _use(self, keys: dict[bytes, Models]) -> None:
         self._keys = keys
-        self._ids = {hashlib.sha256(key).hexdigest()[: 2 * _ID_BYTES] for key in keys}
+        self._models = {_id(key): models for key, models in keys.items()}
 
     def find(self, token: str) -> str | None:
         """The id of ``token``, or None where it is not in the file."""
         key = match(token, self._keys)
-        return None if key is None else hashlib.sha256(key).hexdigest()[: 2 * _ID_BYTES]
+        return None if key is None else _id(key)
 
     def has(self, key_id: str) -> bool:
         """Whether the token with this id is still in the file."""
-        return key_id in self._ids
+        return key_id in self._models
+
+    def models(self, key_id: str) -> Models:
+        """Those that the file lists for the token with this id; () where it lists none."""
+        return self._models.get(key_id, ())
 
     def refresh(self) -> bool:
         """Looks at the file, and reads it where it is not as it was at the last look. True when the tokens changed."""
@@ -76,3 +103,7 @@ class ApiKeys:
         self._use(keys)
         self._log.info("API keys changed", count=len(keys))
         return True
+
+
+def _id(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()[: 2 * _ID_BYTES]

@@ -15,7 +15,7 @@ from firsthop import logs
 from wire import frames, link
 from wire.keys import ClusterKeys
 
-__all__ = ["Refused", "Transceivers", "Unavailable"]
+__all__ = ["Refused", "Silent", "Transceivers", "Unavailable"]
 
 _PATIENCE_S = 2.0
 
@@ -24,6 +24,10 @@ Listener = Callable[[int, frames.Control], None]
 
 class Unavailable(Exception):
     """The transceiver is away or silent."""
+
+
+class Silent(Unavailable):
+    """It was asked and has not answered in time: it may be at work on the request, or stand still because of it."""
 
 
 class Refused(Exception):
@@ -72,18 +76,24 @@ class Transceivers:
         return tuple(self._sockets)
 
     async def ask(
-        self, transceiver: int, type_: str, at_once: Callable[[frames.Control], None] | None = None, **fields: Any
+        self,
+        transceiver: int,
+        type_: str,
+        at_once: Callable[[frames.Control], None] | None = None,
+        *,
+        patience_s: float | None = None,
+        **fields: Any,
     ) -> dict[str, Any]:
-        """The reply's fields. ``at_once(reply)`` is called before any later message is read. Raises Unavailable or
-        Refused."""
+        """The reply's fields. ``at_once(reply)`` is called before any later message is read. Raises Unavailable, Silent
+        where it was sent and not answered within ``patience_s``, or Refused."""
         request = next(self._requests)
         reply: asyncio.Future[frames.Control] = asyncio.get_running_loop().create_future()
         self._waiting[request] = (reply, at_once)
         try:
             await self.tell(transceiver, type_, request=request, **fields)
-            message = await asyncio.wait_for(reply, _PATIENCE_S)
+            message = await asyncio.wait_for(reply, _PATIENCE_S if patience_s is None else patience_s)
         except TimeoutError:
-            raise Unavailable(f"transceiver {transceiver} does not answer") from None
+            raise Silent(f"transceiver {transceiver} does not answer") from None
         finally:
             del self._waiting[request]
         if message.type == "session.refused":

@@ -138,6 +138,7 @@ _QUOTABLE = r"^[ !#-\[\]-~]*$"
 
 Address = Annotated[str, AfterValidator(_address)]
 MediaAddress = Annotated[str, AfterValidator(_one_address)]
+Model = Annotated[str, Field(pattern=r"^[!-+\--~]{1,128}$")]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 
 
@@ -188,11 +189,21 @@ class Edge(_Section):
         Path("/sys/fs/bpf/firsthop"), description="folder of a BPF filesystem where XDP and its flows outlive this edge"
     )
     http: Address = Field("127.0.0.1:8080", description="signaling listens here")
+    connections: int = Field(4096, ge=16, description="HTTP connections and WebSockets at once; one more is closed")
+    connections_per_address: int = Field(
+        256, ge=0, description="of these from one IPv4 address or IPv6 /64; 0: no limit, as behind a proxy"
+    )
     tls_certificate: Path | None = Field(None, description="PEM chain; with it signaling speaks HTTPS")
     tls_key: Path | None = Field(None, description="PEM key of that certificate")
     api_keys: Path = Field(Path("/etc/firsthop/api-keys"), description="bearer tokens, one a line")
+    models: tuple[Model, ...] = Field(
+        ("parrot", "offline", "echo", "loopback"),
+        description="agents that keys may name if they list none, as in `token models=parrot,offline`; `*`: every one",
+    )
     calls_per_key: int = Field(0, ge=0, description="calls at once of one API key at this edge; 0: no limit")
     calls_per_minute: int = Field(0, ge=0, description="new calls a minute of one API key at this edge; 0: no limit")
+    calls_per_ephemeral_key: int = Field(4, ge=0, description="the same of one ephemeral key, at once; 0: no limit")
+    ephemeral_calls_per_minute: int = Field(30, ge=0, description="and new ones a minute; 0: no limit")
     ice_servers: tuple[IceServer, ...] = Field(
         (), description="`[[edge.ice_servers]]` with url, username, credential: what WHIP clients are told of"
     )
@@ -373,5 +384,5 @@ def _rows(model: type[BaseModel], above: str) -> Iterator[tuple[str, str, str]]:
             yield from _rows(field.annotation, f"{above}{name}.")
             continue
         default = field.get_default()
-        shown = "" if default in (None, "", ()) else str(default[0] if default == ("*",) else default)
+        shown = ", ".join(map(str, default)) if isinstance(default, tuple) else "" if default is None else str(default)
         yield f"{above}{name}", shown, field.description or ""

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,10 @@ from waiting import eventually
 from edge.apikeys import ApiKeys
 from edge.events import Events
 from edge.signaling.app import make_app
-from edge.signaling.ledger import Ledger
+from edge.signaling.connection import Connection
+from edge.signaling.ledger import Ledger, limits
+from edge.signaling.listener import Listener, connections_tally
+from edge.tls import Certificate
 from edge.transceivers import Transceivers
 from firsthop import logs
 from firsthop.config import Config
@@ -35,6 +40,7 @@ TOKEN = {"Authorization": "Bearer correct horse"}
 OTHER_TOKEN = {"Authorization": "Bearer battery staple"}
 SDP = {**TOKEN, "Content-Type": "application/sdp"}
 FIRST_CREDENTIALS = ["abcd", "0123456789012345678901"]
+API_KEYS = "# people\ncorrect horse\nbattery staple # another\n"
 CALLS = "/v1/realtime/calls"
 SECRETS = "/v1/realtime/client_secrets"
 
@@ -50,6 +56,11 @@ class Edge:
         self.ledger = Ledger()
         self.runner: web.AppRunner | None = None
         self.events: Events | None = None
+        self.api_keys: ApiKeys
+        self.address: tuple[str, int]
+        self.certificate: Certificate
+        self.listener: Listener
+        self.connections = connections_tally()
 
     async def ready(self, *numbers: int) -> None:
         """Waits until exactly these transceivers answer."""
@@ -94,12 +105,14 @@ class Edge:
 
 
 @asynccontextmanager
-async def an_edge(directory: Path, *numbers: int, **settings: Any) -> AsyncIterator[Edge]:
-    (directory / "api-keys").write_text("# people\ncorrect horse\nbattery staple # another\n")
+async def an_edge(
+    directory: Path, *numbers: int, api_keys_text: str = API_KEYS, **settings: Any
+) -> AsyncIterator[Edge]:
+    (directory / "api-keys").write_text(api_keys_text)
     config = Config(edge={"advertise": f"{MEDIA[0]}:{MEDIA[1]}", **settings})
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_S)) as http:
         edge = Edge(http, "", directory)
-        edge.ledger = Ledger(config.edge.calls_per_key, config.edge.calls_per_minute)
+        edge.ledger = Ledger(*limits(config.edge))
 
         def unasked(_: int, message: frames.Control) -> None:
             if message.type == "session.closed":
@@ -109,15 +122,28 @@ async def an_edge(directory: Path, *numbers: int, **settings: Any) -> AsyncItera
         transceivers = Transceivers(peers, b"edge/signaling", KEYS, unasked=unasked)
         events = edge.events = Events(peers, b"edge/signaling/events", KEYS)
         responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
-        api_keys = ApiKeys(directory / "api-keys", logs.get())
+        api_keys = edge.api_keys = ApiKeys(directory / "api-keys", logs.get())
         app = make_app(config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses)
-        edge.runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, max_field_size=28 << 10)
+        edge.runner = web.AppRunner(app, shutdown_timeout=1)
         await edge.runner.setup()
-        await web.TCPSite(edge.runner, "127.0.0.1", 0).start()
-        edge.url = f"http://127.0.0.1:{edge.runner.addresses[0][1]}"
+        assert edge.runner.server is not None
+        listening = socket.create_server(("127.0.0.1", 0))
+        edge.certificate = Certificate(config.edge.tls_certificate, config.edge.tls_key, logs.get())
+        edge.listener = Listener(
+            listening,
+            partial(Connection, edge.runner.server),
+            lambda: edge.certificate.context,
+            most=config.edge.connections,
+            most_of_one=config.edge.connections_per_address,
+            counts=edge.connections,
+        )
+        edge.address = listening.getsockname()
+        edge.url = f"{'https' if edge.certificate.context else 'http'}://127.0.0.1:{edge.address[1]}"
         try:
             yield edge
         finally:
+            await edge.listener.close()
+            listening.close()
             await edge.runner.cleanup()
             await events.close()
             await transceivers.close()
@@ -126,7 +152,7 @@ async def an_edge(directory: Path, *numbers: int, **settings: Any) -> AsyncItera
 
 class FakeTransceiver:
     """Speaks the wire's messages for as many sessions as come. ``said`` has every message that it got, by type, with
-    ``events`` by ufrag apart; ``refusal`` refuses what comes."""
+    ``events`` by ufrag apart; ``refusal`` refuses what comes, and what is of a type in ``mute`` gets no answer."""
 
     def __init__(self, number: int, endpoint: str) -> None:
         self.number = number
@@ -135,6 +161,7 @@ class FakeTransceiver:
         self.peers: dict[str, bytes] = {}
         self.placed_by: dict[str, bytes] = {}
         self.refusal: tuple[str, str] | None = None
+        self.mute: set[str] = set()
         self.ice: dict[str, tuple[str, Any]] = {}  # our ufrag and the client's credentials, by the call's ufrag
         self.first = [json.dumps({"type": "session.created", "event_id": "event_1", "session": {"type": "realtime"}})]
         self.counts: Counter[str] = Counter()
@@ -185,8 +212,14 @@ class FakeTransceiver:
                 continue
             self.counts[decoded.type] += 1
             self.said.setdefault(decoded.type, []).append(fields)
-            for reply in self._replies(peer, decoded.type, fields):
-                await self._send(peer, frames.control(**reply))
+            if decoded.type in self.mute:
+                continue
+            await self.answer(peer, decoded.type, fields)
+
+    async def answer(self, peer: bytes, type_: str, fields: dict[str, Any]) -> None:
+        """What was asked, now."""
+        for reply in self._replies(peer, type_, fields):
+            await self._send(peer, frames.control(**reply))
 
     def _replies(self, peer: bytes, type_: str, fields: dict[str, Any]) -> list[dict[str, Any]]:
         request, sealed = fields.get("request"), str(fields.get("ufrag"))
@@ -197,6 +230,8 @@ class FakeTransceiver:
             return [
                 {"type_": "session.refused", "request": request, "code": code, "message": message, "param": "model"}
             ]
+        if type_ == "session.check":
+            return [{"type_": "session.checked", "request": request}]
         if type_ in ("session.offer", "session.open"):
             sealed = ufrag.seal(self.number, 1, KEYS.ufrag[1])
             self.placed_by[sealed] = peer
@@ -242,6 +277,20 @@ async def a_fake(directory: Path, **settings: Any) -> AsyncIterator[tuple[Edge, 
             yield edge, fake
         finally:
             await fake.close()
+
+
+@asynccontextmanager
+async def two_fakes(directory: Path, **settings: Any) -> AsyncIterator[tuple[Edge, FakeTransceiver, FakeTransceiver]]:
+    """An edge and two transceivers that are played."""
+    async with an_edge(directory, 1, 2, **settings) as edge:
+        fakes = [FakeTransceiver(n, f"ipc://{directory}/{n}") for n in (1, 2)]
+        try:
+            await edge.ready(1, 2)
+            yield edge, fakes[0], fakes[1]
+        finally:
+            for fake in fakes:
+                fake.reading.set()
+                await fake.close()
 
 
 async def until_connected(edge: Edge, fake: FakeTransceiver) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from waiting import eventually
 
 from edge.signaling.health import keep_true
 from edge.signaling.journal import Journal
-from edge.signaling.ledger import Held, Ledger
+from edge.signaling.ledger import Held, Ledger, Limits, Wait
 from edge.transceivers import Transceivers
 from firsthop import logs
 from wire.ufrag import ufrag_of_call
@@ -19,10 +20,10 @@ from wire.ufrag import ufrag_of_call
 A = Held("a", "", 1)
 
 
-def placed(ledger: Ledger, ufrag: str, held: Held = A) -> float | None:
-    wait = ledger.admit(held.key, 0.0)
+def placed(ledger: Ledger, ufrag: str, held: Held = A) -> Wait | None:
+    wait = ledger.admit(held.key, 0.0, held.token)
     if wait is None:
-        ledger.settle(held.key, ufrag, held)
+        ledger.settle(held.key, held.token, ufrag, held)
     return wait
 
 
@@ -36,7 +37,7 @@ def test_without_limits_everything_is_admitted() -> None:
 
 
 def test_calls_at_once_are_limited_by_key_and_free_their_place() -> None:
-    ledger = Ledger(per_key=2)
+    ledger = Ledger(Limits(at_once=2))
     assert [placed(ledger, u) for u in "xy"] == [None, None]
     assert placed(ledger, "z") is not None
     assert placed(ledger, "w", Held("b", "", 1)) is None
@@ -48,7 +49,7 @@ def test_calls_at_once_are_limited_by_key_and_free_their_place() -> None:
 
 
 def test_a_call_counts_while_it_is_placed_and_no_longer_when_it_fails() -> None:
-    ledger = Ledger(per_key=1)
+    ledger = Ledger(Limits(at_once=1))
     assert ledger.admit("a", 0) is None
     assert ledger.admit("a", 0) is not None
     ledger.settle("a")
@@ -56,14 +57,42 @@ def test_a_call_counts_while_it_is_placed_and_no_longer_when_it_fails() -> None:
 
 
 def test_new_calls_are_limited_in_any_minute_and_the_wait_is_told() -> None:
-    ledger = Ledger(per_minute=2)
+    ledger = Ledger(Limits(per_minute=2))
     assert ledger.admit("a", 0) is None
     assert ledger.admit("a", 30) is None
-    assert ledger.admit("a", 45) == 15
+    assert ledger.admit("a", 45) == Wait(15, "this API key")
     assert ledger.admit("b", 45) is None
     assert ledger.admit("a", 59.9) is not None
     assert ledger.admit("a", 60) is None
-    assert ledger.admit("a", 89) == 1
+    assert ledger.admit("a", 89) == Wait(1, "this API key")
+
+
+def test_an_ephemeral_key_uses_up_its_own_places_and_not_those_of_its_api_key() -> None:
+    ledger = Ledger(Limits(at_once=4), Limits(at_once=2, per_minute=3))
+    browser, other = Held("a", "t", 1), Held("a", "u", 1)
+    assert [placed(ledger, u, browser) for u in "xy"] == [None, None]
+    assert placed(ledger, "z", browser) == Wait(5, "this ephemeral key")
+    assert [placed(ledger, u, other) for u in "vw"] == [None, None]
+    assert ledger.admit("a", 0) == Wait(5, "this API key")
+    ledger.ended("x")
+    assert placed(ledger, "z", browser) is None
+    ledger.ended("z")
+    assert placed(ledger, "z", browser) == Wait(60, "this ephemeral key")
+    assert ledger.calls("a") == 3
+    # One that is refused on its own account takes nothing of its key's.
+    assert ledger.admit("a", 0) is None
+
+
+def test_ephemeral_keys_that_came_once_are_forgotten_after_their_minute() -> None:
+    ledger = Ledger(Limits(), Limits(at_once=2, per_minute=3))
+
+    def held_after(calls: int, start: float) -> int:
+        for i in range(calls):
+            assert ledger.admit("a", start + i, f"{start}-{i}") is None
+            ledger.settle("a", f"{start}-{i}")
+        return len(pickle.dumps(ledger._tokens._asked))
+
+    assert held_after(1000, 0) <= 1.1 * held_after(100, 10_000)
 
 
 def test_what_a_transceiver_no_longer_has_is_over_the_oldest_first() -> None:
@@ -89,18 +118,31 @@ def test_what_a_transceiver_no_longer_has_is_over_the_oldest_first() -> None:
 
 def test_the_next_process_knows_what_stands(tmp_path: Path) -> None:
     first = Journal(tmp_path / "calls", logs.get())
-    ledger = Ledger(2, 0, first.note)
+    ledger = Ledger(Limits(2), Limits(), first.note)
     placed(ledger, "x", Held("a", "t", 3, socket=True))
     placed(ledger, "y")
     ledger.ended("y")
     second = Journal(tmp_path / "calls", logs.get())  # the first was killed
     assert second.held == {"x": Held("a", "t", 3, socket=True)}
     assert (tmp_path / "calls").stat().st_mode & 0o777 == 0o600
-    after = Ledger(2, 0, second.note, dict(second.held))
+    after = Ledger(Limits(2), Limits(), second.note, second.held)
     assert after.calls("a") == 1
     assert placed(after, "z") is None
     assert placed(after, "w") is not None
     first.close()
+    second.close()
+
+
+def test_the_next_process_knows_whose_ephemeral_keys_are_used_up(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "calls", logs.get())
+    browser = Held("a", "t", 1)
+    assert placed(Ledger(Limits(), Limits(at_once=1), first.note), "x", browser) is None
+    first.close()
+    second = Journal(tmp_path / "calls", logs.get())
+    after = Ledger(Limits(), Limits(at_once=1), second.note, second.held)
+    assert placed(after, "y", browser) == Wait(5, "this ephemeral key")
+    after.ended("x")
+    assert placed(after, "y", browser) is None
     second.close()
 
 
@@ -127,7 +169,7 @@ def test_a_long_history_is_written_anew(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_written_limits_work_all_the_same(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "nowhere" / "calls", logs.get())
-    ledger = Ledger(1, 0, journal.note)
+    ledger = Ledger(Limits(1), Limits(), journal.note)
     assert placed(ledger, "x") is None
     assert placed(ledger, "y") is not None
 
@@ -156,6 +198,22 @@ async def test_too_many_calls_at_once_are_429_until_one_ends(tmp_path: Path) -> 
         await fake.close_session(sealed.decode(), "consent_expired")
         await eventually(lambda: edge.ledger.get(sealed.decode()) is None)
         assert (await edge.place("v=0"))[0] == 201
+
+
+async def test_a_browser_does_not_use_up_the_quota_of_its_api_key(tmp_path: Path) -> None:
+    async with a_fake(tmp_path, calls_per_key=3, calls_per_ephemeral_key=2) as (edge, fake):
+        await until_connected(edge, fake)
+        value = (await edge.secret())["value"]
+        as_browser = {"Authorization": f"Bearer {value}"}
+        assert [(await edge.place("v=0", **as_browser))[0] for _ in range(3)] == [201, 201, 429]
+        status, headers, error = await edge.error("POST", CALLS, data="v=0", headers={**SDP, **as_browser})
+        assert (status, error["code"]) == (429, "rate_limit_exceeded")
+        assert "this ephemeral key" in error["message"]
+        assert int(headers["Retry-After"]) > 0
+        assert await edge.refused_socket("?model=parrot", headers=as_browser) == 429
+        assert fake.said["session.offer"][-1]["holder"] == fake.said["session.offer"][-2]["holder"]
+        assert (await edge.place("v=0"))[0] == 201
+        assert "holder" not in fake.said["session.offer"][-1]
 
 
 async def test_too_many_new_calls_a_minute_are_429_whatever_became_of_them(tmp_path: Path) -> None:

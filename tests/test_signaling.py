@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import zmq
-from signaling_edge import CALLS, KEYS, MEDIA, SDP, TOKEN, Edge, an_edge
+from signaling_edge import CALLS, KEYS, MEDIA, SDP, TOKEN, Edge, a_fake, an_edge
 from waiting import eventually
 
 from caller.offer import Offer, parse_answer
@@ -250,6 +251,19 @@ async def test_readyz_says_which_transceiver_is_away_and_healthz_does_not_care(e
         assert await response.json() == {"ready": False, "transceivers": {"1": False}}
     async with edge.http.get(edge.url + "/healthz") as response:
         assert response.status == 200
+
+
+async def test_strangers_who_ask_whether_it_is_ready_keep_no_transceiver_busy(tmp_path: Path) -> None:
+    async with a_fake(tmp_path) as (edge, fake):
+        before = fake.counts["health"]
+
+        async def ask() -> int:
+            async with edge.http.get(edge.url + "/readyz") as response:
+                return response.status
+
+        started = time.monotonic()
+        assert set(await asyncio.gather(*(ask() for _ in range(300)))) == {200}
+        assert fake.counts["health"] - before <= 2 + 10 * (time.monotonic() - started)
 
 
 async def test_a_full_transceiver_is_503(tmp_path: Path) -> None:

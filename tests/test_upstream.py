@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from observing import sessions_of
@@ -28,7 +29,8 @@ def house(tmp_path: Path, upstream: Appliance, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("FIRSTHOP_AGENTS__REALTIME__KEY_FILE", str(upstream.token_file))
     monkeypatch.setenv("FIRSTHOP_TRANSCEIVER__METRICS", "127.0.0.1:9700")
     (directory := tmp_path / "house").mkdir()
-    with Appliance(directory, http_port=18090, media_port=13488, metrics="127.0.0.1:9600") as house:
+    ports: dict[str, Any] = {"http_port": 18090, "media_port": 13488, "metrics": "127.0.0.1:9600"}
+    with Appliance(directory, **ports, models=["realtime"]) as house:
         yield house
 
 

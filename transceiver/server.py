@@ -97,11 +97,12 @@ class Transceiver:
             "session.event": self._event,
             "health": self._health,
         }
+        work: dict[str, Callable[..., None]] = {"session.offer": self._offer, "session.check": self._check}
         if message.type in handlers:
             self._handle(handlers[message.type], peer, message)
-        elif message.type != "session.offer":
+        elif message.type not in work:
             counters.WIRE_ERRORS["refused"] += 1
-        elif not self._backlog.put(peer, partial(self._handle, self._offer, peer, message), most=_MOST_OFFERS):
+        elif not self._backlog.put(peer, partial(self._handle, work[message.type], peer, message), most=_MOST_OFFERS):
             request = message.fields.get("request")
             self._refuse(peer, request, "full", f"{_MOST_OFFERS} offers wait already")
 
@@ -115,6 +116,19 @@ class Transceiver:
     def _refuse(self, peer: bytes, request: object, code: str, message: str, param: str | None = None) -> None:
         self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
 
+    def _find(self, agent: str) -> tuple[str, type[agents.Base]]:
+        """The agent that is asked for, or that of the configuration. Raises Refused."""
+        name = agent or self._config.agent
+        try:
+            found = agents.find(name)
+        except (ImportError, TypeError) as e:  # of another package
+            self._log.error("an agent cannot be loaded", agent=name, why=str(e))
+            raise Refused(f"agent {name!r} cannot be loaded: its reason is in the log", "full") from None
+        if found is None:
+            why = f"no agent called {name!r}: there is {', '.join(agents.names())}"
+            raise Refused(why, "model_not_found", "model")
+        return name, found
+
     def _place(
         self,
         agent: str,
@@ -126,23 +140,21 @@ class Transceiver:
         half_open: bool = False,
     ) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
         """Ufrag, agent and configuration of a new session. Raises Refused."""
-        name = agent or self._config.agent
-        try:
-            found = agents.find(name)
-        except (ImportError, TypeError) as e:  # of another package
-            self._log.error("an agent cannot be loaded", agent=name, why=str(e))
-            raise Refused(f"agent {name!r} cannot be loaded: its reason is in the log", "full") from None
-        if found is None:
-            why = f"no agent called {name!r}: there is {', '.join(agents.names())}"
-            raise Refused(why, "model_not_found", "model")
+        found = self._find(agent)
         sealed = self._seal()
-        asked = Asked(ufrag.call_id(sealed), name)
-        if isinstance(session, dict):
-            check_depth(session)
-        asked.update(session or {})
-        asked.lock(map(str, locked or ()))
+        asked = _asked(ufrag.call_id(sealed), found[0], session, locked)
         self._make_room(owner, holder, half_open=half_open)
-        return sealed, (name, found), asked
+        return sealed, found, asked
+
+    def _check(
+        self, peer: bytes, request: int, agent: str, session: object = None, locked: list[str] | None = None
+    ) -> None:
+        """Whether a session of an ephemeral key that is being made would be taken."""
+        try:
+            _asked("", self._find(agent)[0], session, locked)
+        except Refused as e:
+            return self._refuse(peer, request, e.code, str(e), e.param)
+        return self._link.control(peer, "session.checked", request=request)
 
     def _make_room(self, owner: str, holder: str, *, half_open: bool) -> None:
         """Ends a call that has had time to connect where a new one needs its place. Raises Refused."""
@@ -344,6 +356,16 @@ class Transceiver:
         self._link.close()
         if self._records is not None:
             self._records.close()
+
+
+def _asked(call: str, agent: str, session: object, locked: list[str] | None) -> Asked:
+    """The configuration of a session. Raises Refused."""
+    asked = Asked(call, agent)
+    if isinstance(session, dict):
+        check_depth(session)
+    asked.update(session or {})
+    asked.lock(map(str, locked or ()))
+    return asked
 
 
 async def _serve(config: Config) -> None:

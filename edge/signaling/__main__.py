@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 import socket
 import sys
+from functools import partial
 from typing import Any, Never
 
 from aiohttp import web
@@ -14,11 +16,12 @@ from aiohttp import web
 from edge.apikeys import ApiKeys
 from edge.events import Events
 from edge.signaling.app import make_app
+from edge.signaling.connection import Connection
 from edge.signaling.health import keep_true
 from edge.signaling.journal import Journal
-from edge.signaling.ledger import Ledger
-from edge.signaling.tokens import MAX_TOKEN_BYTES
-from edge.tls import server_context
+from edge.signaling.ledger import Ledger, limits
+from edge.signaling.listener import Listener, connections_tally
+from edge.tls import Certificate
 from edge.transceivers import Transceivers
 from firsthop import logs, metrics
 from firsthop.config import Config
@@ -30,14 +33,22 @@ from wire.keys import ClusterKeys, KeyFile
 
 __all__ = ["main"]
 
-_MAX_HEADER_BYTES = MAX_TOKEN_BYTES + 4096
 _GOODBYE_S = 3.0
+_OTHER_DESCRIPTORS = 128
 
 
-async def _follow_api_keys(api_keys: ApiKeys) -> Never:
+async def _refresh(*files: ApiKeys | Certificate) -> Never:
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
-        api_keys.refresh()
+        for file in files:
+            file.refresh()
+
+
+def _descriptors() -> int:
+    """As many as this process may have, from now on."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most if most > 0 else sys.maxsize  # RLIM_INFINITY is -1
 
 
 async def _serve(spec: dict[str, Any]) -> None:
@@ -46,7 +57,7 @@ async def _serve(spec: dict[str, Any]) -> None:
     key_file = KeyFile(config.cluster.keys, log, ClusterKeys.parse(spec["keys"]))
     api_keys = ApiKeys(edge.api_keys, log)
     journal = Journal(edge.run / f"{edge.name}.calls", log)
-    ledger = Ledger(edge.calls_per_key, edge.calls_per_minute, journal.note, dict(journal.held))
+    ledger = Ledger(*limits(edge), journal.note, journal.held)
 
     def unasked(_: int, message: frames.Control) -> None:
         if message.type == "session.closed":
@@ -59,21 +70,33 @@ async def _serve(spec: dict[str, Any]) -> None:
     responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
     held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
-    metrics.serve("edge.metrics", *spec["metrics"], responses, held, sockets, ufrag_keys(lambda: key_file.keys))
+    connections = connections_tally()
+    metrics.serve(
+        "edge.metrics", *spec["metrics"], responses, connections, held, sockets, ufrag_keys(lambda: key_file.keys)
+    )
     app = make_app(edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses)
-    tls = server_context(edge.tls_certificate, edge.tls_key)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GOODBYE_S, max_field_size=_MAX_HEADER_BYTES)
+    tls = Certificate(edge.tls_certificate, edge.tls_key, log)
+    runner = web.AppRunner(app, shutdown_timeout=_GOODBYE_S)
     await runner.setup()
-    await web.SockSite(runner, socket.socket(fileno=spec["socket"]), ssl_context=tls).start()
+    assert runner.server is not None
+    listener = Listener(
+        socket.socket(fileno=spec["socket"]),
+        partial(Connection, runner.server),
+        lambda: tls.context,
+        most=min(edge.connections, _descriptors() - _OTHER_DESCRIPTORS),
+        most_of_one=edge.connections_per_address,
+        counts=connections,
+    )
     log.info("ready", http=edge.http)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    work = (follow(key_file, lambda _: None), _follow_api_keys(api_keys), keep_true(ledger, transceivers, events))
+    work = (follow(key_file, lambda _: None), _refresh(api_keys, tls), keep_true(ledger, transceivers, events))
     tasks = [asyncio.create_task(each) for each in work]
     await stop.wait()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await listener.close()
     await runner.cleanup()
     await events.close()
     await transceivers.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
-from edge.apikeys import ApiKeys
+from edge.apikeys import ANY_MODEL, ApiKeys
+from edge.signaling.bodies import merged
 from edge.signaling.errors import Refusal, unauthorized
 from edge.signaling.tokens import PREFIX, ExpiredError, ForgedError, Token, Tokens
 
@@ -20,9 +22,12 @@ KEY_PROTOCOL = "openai-insecure-api-key."
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """``key`` is the id of the API key that answers for it, ``token`` the ephemeral key that was shown, if one was."""
+    """``key`` is the id of the API key that answers for it, ``models`` are those that it may use, ``default`` is the
+    one where none is named ("" for the transceiver's own), ``token`` the ephemeral key that was shown, if one was."""
 
     key: str
+    models: Sequence[str]
+    default: str = ""
     token: Token | None = None
 
     @property
@@ -30,22 +35,49 @@ class Caller:
         """Of the ephemeral key; "" for an API key."""
         return self.token.id if self.token else ""
 
+    @property
+    def holding(self) -> dict[str, Any]:
+        """What a transceiver is told of the ephemeral key: its id, and the parts of the session that are locked."""
+        if self.token is None:
+            return {}
+        return {"holder": self.token.id, **({"locked": list(self.token.locked)} if self.token.locked else {})}
+
     def model(self, asked: str) -> str:
-        """The model that it gets. Raises Refusal where its ephemeral key is for another."""
-        if self.token is None or not self.token.model:
+        """The model that it gets. Raises Refusal where it may not have that, or its ephemeral key is for another."""
+        if self.token is not None and self.token.model:
+            if asked and asked != self.token.model:
+                message = f"This ephemeral key is for the model {self.token.model} and does not have access to {asked}."
+                raise Refusal(403, message, code="model_not_found", param="model")
+            asked = self.token.model
+        if not asked:
+            return self.default
+        if asked not in self.models and ANY_MODEL not in self.models:
+            message = f"no agent called {asked!r} for this API key: there is {', '.join(self.models)}"
+            raise Refusal(404, message, code="model_not_found", param="model")
+        return asked
+
+    def session(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The session that it gets: what its ephemeral key says stands. Raises Refusal where it asks for a locked
+        part."""
+        if self.token is None:
             return asked
-        if asked and asked != self.token.model:
-            message = f"This ephemeral key is for the model {self.token.model} and does not have access to {asked}."
-            raise Refusal(403, message, code="model_not_found", param="model")
-        return self.token.model
+        for name in self.token.locked:
+            if name in asked:
+                message = f"'session.{name}' was set by who made this ephemeral key, and is not yours to change."
+                raise Refusal(403, message, code="locked", param=f"session.{name}")
+        return merged(asked, self.token.session)
 
 
 class Access:
-    """Knows the API keys, and opens ephemeral ones; ``clock`` gives seconds since 1970."""
+    """Knows the API keys, and opens ephemeral ones. ``models`` are for the keys that have no list of their own;
+    ``clock`` gives seconds since 1970."""
 
-    def __init__(self, api_keys: ApiKeys, tokens: Tokens, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, api_keys: ApiKeys, tokens: Tokens, models: Sequence[str], clock: Callable[[], float] = time.time
+    ) -> None:
         self._api_keys = api_keys
         self._tokens = tokens
+        self._models = models
         self.clock = clock
 
     def caller(self, request: web.Request) -> Caller:
@@ -59,7 +91,7 @@ class Access:
             raise unauthorized("You didn't provide an API key: send Authorization: Bearer and one of this edge's keys.")
         key = self._api_keys.find(shown)
         if key is not None:
-            return Caller(key)
+            return self._of(key)
         if not shown.startswith(PREFIX):
             raise unauthorized("Incorrect API key provided: it is not one of this edge's keys.")
         try:
@@ -70,7 +102,13 @@ class Access:
             raise unauthorized("The ephemeral key has expired: make another.", "token_expired") from None
         if not self._api_keys.has(token.key):
             raise unauthorized("Incorrect ephemeral key provided: the API key that made it is no longer valid.")
-        return Caller(token.key, token)
+        return self._of(token.key, token)
+
+    def _of(self, key: str, token: Token | None = None) -> Caller:
+        own = self._api_keys.models(key)
+        if not own:
+            return Caller(key, self._models, token=token)
+        return Caller(key, own, "" if own[0] == ANY_MODEL else own[0], token)
 
     def holder(self, request: web.Request) -> Caller:
         """The same where ephemeral keys are not enough. Raises Refusal."""
@@ -79,9 +117,11 @@ class Access:
             raise unauthorized("An ephemeral key cannot do this: use an API key.")
         return caller
 
-    def make(self, caller: Caller, model: str, session: dict[str, object], seconds: int) -> tuple[str, int]:
+    def make(
+        self, caller: Caller, model: str, session: dict[str, object], seconds: int, locked: tuple[str, ...] = ()
+    ) -> tuple[str, int]:
         """An ephemeral key on the caller's account, and when it expires. Raises ValueError for a session too large."""
-        token = Token(caller.key, model, session, int(self.clock()) + seconds)
+        token = Token(caller.key, model, session, int(self.clock()) + seconds, locked)
         return self._tokens.make(token), token.expires_at
 
 

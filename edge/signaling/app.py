@@ -44,8 +44,9 @@ def _cors(allowed: tuple[str, ...]) -> Middleware:
     @web.middleware
     async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
         origin = request.headers.get("Origin")
-        if request.method == "OPTIONS" and request.match_info.http_exception is not None:
-            response: web.StreamResponse = web.Response(status=204)
+        refused = request.match_info.http_exception
+        if request.method == "OPTIONS" and isinstance(refused, web.HTTPMethodNotAllowed):
+            response: web.StreamResponse = web.Response(status=204, headers={"Allow": refused.headers["Allow"]})
         else:
             response = await handler(request)
         if response.prepared:
@@ -73,6 +74,8 @@ def _errors_as_json(responses: Tally) -> Middleware:
             response = Refusal(e.status, f"{request.method} {request.path}: {e.reason}").response()
             if "Allow" in e.headers:
                 response.headers["Allow"] = e.headers["Allow"]
+        except ConnectionError:
+            raise  # it hung up
         except Exception:
             logs.get().exception("request failed", path=request.path)
             response = Refusal(500, "this is our fault and has been logged").response()
@@ -92,8 +95,8 @@ def make_app(
     responses: Tally,
 ) -> web.Application:
     """``keys`` gives the cluster's keys of the moment; ``responses`` counts by status."""
-    access = Access(api_keys, Tokens(keys().client_secrets()))
-    placing = Placing(transceivers.ids, ledger)
+    access = Access(api_keys, Tokens(keys().client_secrets()), edge.models)
+    placing = Placing(transceivers, ledger)
     on_calls = Calls(transceivers, access, placing, ledger, keys, split_address(edge.advertise or edge.media))
     on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins)
     on_whip = Whip(access, on_calls, edge.ice_servers)
@@ -106,7 +109,7 @@ def make_app(
         middlewares=[_cors(edge.allowed_origins), _errors_as_json(responses)], client_max_size=MAX_BODY_BYTES
     )
     app.on_shutdown.append(on_shutdown)
-    app.router.add_post(client_secrets.PATH, ClientSecrets(access).create)
+    app.router.add_post(client_secrets.PATH, ClientSecrets(access, placing, transceivers).create)
     app.router.add_post(calls.PATH, on_calls.place_call)
     app.router.add_post(calls.PATH + "/{call}/hangup", on_calls.end_call)
     app.router.add_delete(calls.PATH + "/{call}", on_calls.end_call)

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from edge.signaling.access import Access, Caller
-from edge.signaling.bodies import Offer, model_name, read_offer
+from edge.signaling.bodies import Offer, check_intent, model_name, query, read_offer
 from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Ledger
 from edge.signaling.placing import Placing
@@ -52,22 +52,23 @@ class Calls:
     async def place_call(self, request: web.Request) -> web.Response:
         """``POST /v1/realtime/calls``: 201 with the answer and a relative Location."""
         caller = self._access.caller(request)
-        dcid = _dcid(request.query.get("dcid"))
-        offer = await read_offer(request)
-        answer = await self.place(caller, offer, request.query.get("model", ""), dcid)
+        check_intent(request)
+        dcid, model = _dcid(query(request, "dcid")), query(request, "model") or ""
+        answer = await self.place(caller, await read_offer(request), model, dcid)
         headers = {"Location": f"{PATH}/{answer.call}"}
         return web.Response(status=201, text=answer.sdp, content_type="application/sdp", headers=headers)
 
     async def place(self, caller: Caller, offer: Offer, model: str, dcid: int | None = None) -> Answer:
         """Has a transceiver answer. What an ephemeral key says of the session stands. Raises Refusal."""
-        session = {**offer.session, **(caller.token.session if caller.token else {})}
+        session = caller.session(offer.session)
         asked = model_name(model) or offer.session.get("model", "")
-        agent = caller.model(asked) or session.get("model", "")
+        agent = caller.model(asked)
         fields: dict[str, Any] = {
             "owner": caller.key,
             "offer": offer.sdp,
             "agent": agent,
             "media": list(self._media),
+            **caller.holding,
         }
         if session:
             fields["session"] = session

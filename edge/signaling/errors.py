@@ -11,15 +11,20 @@ from edge.transceivers import Refused, Unavailable
 __all__ = ["Refusal", "refused", "unauthorized", "unavailable"]
 
 _RETRY_AFTER_S = 2
+_LAST = (408, 431)  # what comes after these on the same connection cannot be told from what they refuse
 _STATUS = {
-    "invalid_offer": 400,
-    "invalid_session": 400,
+    "locked": 403,
     "model_not_found": 404,
     "call_id_not_found": 404,
-    "full": 503,
-    "rate_limit_exceeded": 429,
     "precondition_failed": 412,
+    "rate_limit_exceeded": 429,
+    "full": 503,
+    "name_taken": 503,
+    "invalid_request": 502,  # our own message was not understood
+    "internal_error": 500,
 }
+# Codes of the Realtime API for what is wrong with a request begin with one of these.
+_MISTAKES = ("invalid_", "missing_", "unknown_", "unsupported_", "string_", "integer_", "array_", "too_")
 
 
 class Refusal(Exception):
@@ -43,11 +48,19 @@ class Refusal(Exception):
         if retry_after_s is not None:
             self.headers["Retry-After"] = str(retry_after_s)
 
-    def response(self) -> web.Response:
-        """What the client gets."""
+    @property
+    def body(self) -> dict[str, object]:
+        """What the client gets, as JSON."""
         kind = "server_error" if self.status >= 500 else "requests" if self.status == 429 else "invalid_request_error"
         error = {"message": str(self), "type": kind, "code": self.code, "param": self.param}
-        return web.json_response({"error": error}, status=self.status, headers=self.headers)
+        return {"error": error}
+
+    def response(self) -> web.Response:
+        """The same with its status and headers."""
+        response = web.json_response(self.body, status=self.status, headers=self.headers)
+        if self.status in _LAST:
+            response.force_close()
+        return response
 
 
 def unauthorized(message: str, code: str = "invalid_api_key") -> Refusal:
@@ -57,7 +70,7 @@ def unauthorized(message: str, code: str = "invalid_api_key") -> Refusal:
 
 def refused(e: Refused) -> Refusal:
     """A transceiver said no."""
-    status = _STATUS.get(e.code, 502)
+    status = _STATUS.get(e.code, 400 if e.code.startswith(_MISTAKES) else 502)
     retry = _RETRY_AFTER_S if status in (429, 503) else None
     return Refusal(status, str(e), code=e.code, param=e.param, retry_after_s=retry)
 

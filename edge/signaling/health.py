@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from contextlib import suppress
 from typing import Never
@@ -16,6 +17,7 @@ from edge.transceivers import Refused, Transceivers, Unavailable
 __all__ = ["Health", "keep_true"]
 
 _AUDIT_EVERY_S = 5.0
+_READY_FOR_S = 0.1
 _SILENT = 3  # audits in a row: some twenty seconds
 
 
@@ -24,18 +26,27 @@ class Health:
 
     def __init__(self, transceivers: Transceivers) -> None:
         self._transceivers = transceivers
+        self._asking: asyncio.Future[list[int]] | None = None
+        self._asked_at = 0.0
 
     async def alive(self, _: web.Request) -> web.Response:
         """``/healthz``: this process runs."""
         return web.Response(text="ok\n")
 
     async def ready(self, _: web.Request) -> web.Response:
-        """``/readyz``: a call placed now would find a transceiver."""
-        asked = (self._transceivers.ask(i, "health") for i in self._transceivers.ids)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        up = [i for i, a in zip(self._transceivers.ids, answers, strict=True) if not isinstance(a, BaseException)]
+        """``/readyz``: a call placed now would find a transceiver. Anybody may ask, so not each one has all of them
+        asked."""
+        now = time.monotonic()
+        if self._asking is None or (self._asking.done() and now - self._asked_at > _READY_FOR_S):
+            self._asking, self._asked_at = asyncio.ensure_future(self._up()), now
+        up = await asyncio.shield(self._asking)
         body = {"ready": bool(up), "transceivers": {str(i): i in up for i in self._transceivers.ids}}
         return web.json_response(body, status=200 if up else 503, headers=None if up else {"Retry-After": "2"})
+
+    async def _up(self) -> list[int]:
+        asked = (self._transceivers.ask(i, "health") for i in self._transceivers.ids)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [i for i, a in zip(self._transceivers.ids, answers, strict=True) if not isinstance(a, BaseException)]
 
 
 async def keep_true(

@@ -1,4 +1,4 @@
-"""Which calls stand, on whose account: what limits a key, and says whose call an ephemeral key may end.
+"""Which calls stand, on whose account: what limits API keys and ephemeral ones, and says who may end which.
 
 A call stands from the answer until its transceiver says that it closed. Where that word is lost, because this process
 or the link was away, the transceiver's number of sessions tells: it never has fewer than stand here, so what is too
@@ -7,11 +7,13 @@ much here has ended, and the oldest are taken to be those. Limits hold per edge.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Held", "Ledger"]
+from firsthop.config import Edge
+
+__all__ = ["Held", "Ledger", "Limits", "Wait", "limits"]
 
 _MINUTE_S = 60.0
 _BUSY_RETRY_S = 5.0
@@ -28,23 +30,76 @@ class Held:
     socket: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Calls at once and new calls a minute, 0 for no limit."""
+
+    at_once: int = 0
+    per_minute: int = 0
+
+
+class _Quota:
+    """The calls of each key of one kind."""
+
+    def __init__(self, limits: Limits, standing: Iterable[str]) -> None:
+        self._limits = limits
+        self.calls = Counter(standing)
+        self._asked: OrderedDict[str, deque[float]] = OrderedDict()  # who asked last is last
+
+    def wait_s(self, key: str, now: float) -> float:
+        """0 where one more may begin now, or the seconds after which another try makes sense."""
+        asked = self._asked.get(key, deque())
+        while asked and now - asked[0] >= _MINUTE_S:
+            asked.popleft()
+        if self._limits.per_minute and len(asked) >= self._limits.per_minute:
+            return _MINUTE_S - (now - asked[0])
+        if self._limits.at_once and self.calls[key] >= self._limits.at_once:
+            return _BUSY_RETRY_S
+        return 0.0
+
+    def take(self, key: str, now: float) -> None:
+        """One begins."""
+        self.calls[key] += 1
+        if self._limits.per_minute:
+            self._asked.setdefault(key, deque()).append(now)
+            self._asked.move_to_end(key)
+            while now - next(iter(self._asked.values()))[-1] >= _MINUTE_S:
+                self._asked.popitem(last=False)
+
+    def release(self, key: str) -> None:
+        """One is over."""
+        self.calls[key] -= 1
+        if self.calls[key] <= 0:
+            del self.calls[key]
+
+
+_NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Another try makes sense after so many seconds, because ``whose`` limit is reached."""
+
+    seconds: float
+    whose: str
+
+
 class Ledger:
-    """``per_key`` calls at once and ``per_minute`` new ones for each API key, 0 for no limit. ``note(ufrag, held)`` is
-    told of each that begins, and with None of each that ends; ``held`` are those of an earlier process."""
+    """``limits`` are each API key's, with the ephemeral keys that it made, ``token_limits`` each ephemeral key's own.
+    ``note(ufrag, held)`` is told of each call that begins, and with None of each that ends; ``held`` are those of an
+    earlier process."""
 
     def __init__(
         self,
-        per_key: int = 0,
-        per_minute: int = 0,
+        limits: Limits = _NO_LIMITS,
+        token_limits: Limits = _NO_LIMITS,
         note: Callable[[str, Held | None], None] = lambda ufrag, held: None,
         held: Mapping[str, Held] | None = None,
     ) -> None:
-        self._per_key = per_key
-        self._per_minute = per_minute
         self._note = note
         self._held: dict[str, Held] = dict(held or {})
-        self._calls = Counter(h.key for h in self._held.values())
-        self._asked: dict[str, deque[float]] = {}
+        self._keys = _Quota(limits, (h.key for h in self._held.values()))
+        self._tokens = _Quota(token_limits, (h.token for h in self._held.values() if h.token))
 
     def __len__(self) -> int:
         return len(self._held)
@@ -54,28 +109,25 @@ class Ledger:
         return self._held.get(ufrag)
 
     def calls(self, key: str) -> int:
-        """How many of this key stand or are being placed."""
-        return self._calls[key]
+        """How many of this API key stand or are being placed."""
+        return self._keys.calls[key]
 
-    def admit(self, key: str, now: float) -> float | None:
-        """None, and the call counts until ``settle``; or the seconds after which another try makes sense. A try counts
-        for its minute whatever becomes of it. ``now`` is in seconds."""
-        asked = self._asked.setdefault(key, deque())
-        while asked and now - asked[0] >= _MINUTE_S:
-            asked.popleft()
-        if self._per_minute and len(asked) >= self._per_minute:
-            return _MINUTE_S - (now - asked[0])
-        if self._per_key and self._calls[key] >= self._per_key:
-            return _BUSY_RETRY_S
-        if self._per_minute:
-            asked.append(now)
-        self._calls[key] += 1
+    def admit(self, key: str, now: float, token: str = "") -> Wait | None:
+        """None, and the call counts until ``settle``; or who has to wait. A try that is admitted counts for its minute
+        whatever becomes of it. ``now`` is in seconds."""
+        if token and (wait := self._tokens.wait_s(token, now)):
+            return Wait(wait, "this ephemeral key")
+        if wait := self._keys.wait_s(key, now):
+            return Wait(wait, "this API key")
+        self._keys.take(key, now)
+        if token:
+            self._tokens.take(token, now)
         return None
 
-    def settle(self, key: str, ufrag: str | None = None, held: Held | None = None) -> None:
+    def settle(self, key: str, token: str = "", ufrag: str | None = None, held: Held | None = None) -> None:
         """What was admitted stands as ``ufrag``, or came to nothing."""
         if ufrag is None or held is None:
-            self._release(key)
+            self._release(key, token)
         else:
             self._held[ufrag] = held
             self._note(ufrag, held)
@@ -84,7 +136,7 @@ class Ledger:
         """The call is over. Nothing happens where it was not known."""
         held = self._held.pop(ufrag, None)
         if held is not None:
-            self._release(held.key)
+            self._release(held.key, held.token)
             self._note(ufrag, None)
 
     def of(self, transceiver: int) -> list[str]:
@@ -97,7 +149,15 @@ class Ledger:
         for ufrag in left[: max(0, len(left) - sessions)]:
             self.ended(ufrag)
 
-    def _release(self, key: str) -> None:
-        self._calls[key] -= 1
-        if self._calls[key] <= 0:
-            del self._calls[key]
+    def _release(self, key: str, token: str) -> None:
+        self._keys.release(key)
+        if token:
+            self._tokens.release(token)
+
+
+def limits(edge: Edge) -> tuple[Limits, Limits]:
+    """Those of API keys and of ephemeral ones."""
+    return (
+        Limits(edge.calls_per_key, edge.calls_per_minute),
+        Limits(edge.calls_per_ephemeral_key, edge.ephemeral_calls_per_minute),
+    )

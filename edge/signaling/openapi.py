@@ -13,10 +13,13 @@ _ERROR = {"$ref": "#/components/schemas/Error"}
 _SESSION = {"$ref": "#/components/schemas/Session"}
 _TEXT = {"type": "string"}
 _MODEL = {"type": "string", "maxLength": 128, "pattern": "^[!-~]*$"}
+_LOCKED = {"type": "array", "maxItems": 32, "items": {"type": "string", "pattern": "^[a-z_]{1,32}$"}}
+_INTENT = {"enum": ["conversation", "realtime"]}
 _WHY = {
     400: "The request cannot be understood",
     401: "No valid key",
     403: "The key does not allow this",
+    408: "The body has not come in time",
     404: "No such model or call",
     412: "If-Match names an ICE session of the past",
     413: "The body is too large",
@@ -24,7 +27,8 @@ _WHY = {
     422: "ICE restarts are not supported",
     426: "Only for WebSockets",
     428: "If-Match is missing",
-    429: "The API key has as many calls as it may",
+    429: "The key has as many calls as it may",
+    431: "The headers are too large",
     500: "A fault of this edge",
     502: "The transceiver refused for a reason of its own",
     503: "No transceiver answers, or all are full",
@@ -34,7 +38,7 @@ _WHY = {
 def _answers(*codes: int, **good: dict[str, Any]) -> dict[str, Any]:
     """Responses: ``_200=...`` for those that succeed, and the errors, all of one shape."""
     answers = {name.removeprefix("_"): response for name, response in good.items()}
-    for code in sorted({*codes, 400, 500}):
+    for code in sorted({*codes, 400, 431, 500}):
         answers[str(code)] = {"description": _WHY[code], "content": {"application/json": {"schema": _ERROR}}}
         if code in (429, 503):
             answers[str(code)]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
@@ -73,6 +77,8 @@ _PATHS: dict[str, Any] = {
             },
             "responses": _answers(
                 401,
+                404,
+                408,
                 413,
                 415,
                 _200={
@@ -93,12 +99,13 @@ _PATHS: dict[str, Any] = {
                     {"type": "integer", "minimum": 0, "maximum": 65534},
                     "the event channel's id, if negotiated",
                 ),
+                _query("intent", _INTENT, "sessions that only transcribe are not served"),
             ],
             "requestBody": {
                 "required": True,
                 "content": {"application/sdp": {"schema": _TEXT}, "multipart/form-data": _MULTIPART},
             },
-            "responses": _answers(401, 403, 404, 413, 415, 429, 502, 503, _201=_placed()),
+            "responses": _answers(401, 403, 404, 408, 413, 415, 429, 502, 503, _201=_placed()),
         }
     },
     "/v1/realtime/calls/{call_id}/hangup": {
@@ -125,6 +132,7 @@ _PATHS: dict[str, Any] = {
             "parameters": [
                 _query("model", _MODEL, "the agent of a new session"),
                 _query("call_id", _TEXT, "the call whose events are wanted; not with an ephemeral key"),
+                _query("intent", _INTENT, "sessions that only transcribe are not served"),
             ],
             "responses": _answers(
                 401, 403, 404, 426, 429, 502, 503, _101={"description": "Realtime API events as text, both ways"}
@@ -137,7 +145,7 @@ _PATHS: dict[str, Any] = {
             "summary": "Place a call as WHIP clients do (RFC 9725)",
             "parameters": [_path("model", {**_MODEL, "minLength": 1})],
             "requestBody": _SDP_BODY,
-            "responses": _answers(401, 403, 404, 413, 415, 429, 502, 503, _201=_placed("ETag", "Link")),
+            "responses": _answers(401, 403, 404, 408, 413, 415, 429, 502, 503, _201=_placed("ETag", "Link")),
         },
         "options": {
             "operationId": "whipOptions",
@@ -162,6 +170,7 @@ _PATHS: dict[str, Any] = {
             "responses": _answers(
                 401,
                 404,
+                408,
                 412,
                 413,
                 415,
@@ -225,7 +234,7 @@ _SCHEMAS: dict[str, Any] = {
     "Session": {
         "type": "object",
         "description": "The Realtime API's session configuration. The transceiver judges what is not named here.",
-        "properties": {"type": {"enum": ["realtime", "transcription"]}, "model": _MODEL},
+        "properties": {"type": {"const": "realtime"}, "model": _MODEL},
     },
     "ClientSecretRequest": {
         "type": "object",
@@ -238,6 +247,10 @@ _SCHEMAS: dict[str, Any] = {
                 },
             },
             "session": {"anyOf": [_SESSION, {"type": "null"}]},
+            "locked": {
+                "description": "firsthop's own: parts of the session that the holder neither sees nor replaces, or all",
+                "anyOf": [{"type": ["boolean", "null"]}, _LOCKED],
+            },
         },
     },
     "ClientSecret": {
@@ -247,6 +260,7 @@ _SCHEMAS: dict[str, Any] = {
             "value": {"type": "string", "pattern": "^ek_"},
             "expires_at": {"type": "integer", "description": "seconds since 1970"},
             "session": _SESSION,
+            "locked": _LOCKED,
         },
     },
 }

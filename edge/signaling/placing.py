@@ -1,50 +1,61 @@
-"""Where a new session goes: to the transceivers in turn, past those that are full or away."""
+"""Where a new session goes: to the transceivers in turn, past those that are full, away or silent."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from edge.signaling.access import Caller
 from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Held, Ledger
-from edge.transceivers import Refused, Unavailable
+from edge.transceivers import Refused, Silent, Transceivers, Unavailable
 
 __all__ = ["Placing"]
 
+_PULSE_S = 0.5  # within which a transceiver that lives has said that it does
+_PASSED_OVER_S = 2.0
+Ask = Callable[[int], Awaitable[dict[str, object]]]
+
 
 class Placing:
-    """Places sessions on the transceivers ``ids``, and in the ledger."""
+    """Places sessions on the ``transceivers``, and in the ledger.
 
-    def __init__(self, ids: Sequence[int], ledger: Ledger) -> None:
-        self._ids = ids
+    What a caller sent goes to one transceiver. That one is asked first whether it lives, so what is silent afterwards
+    is silent because of the request, and it would silence the next transceiver too.
+    """
+
+    def __init__(self, transceivers: Transceivers, ledger: Ledger) -> None:
+        self._transceivers = transceivers
         self._ledger = ledger
-        self._next = 0
+        self._turn = 0
+        self._silent_until: dict[int, float] = {}
 
-    async def place(
-        self, caller: Caller, ask: Callable[[int], Awaitable[dict[str, object]]], *, socket: bool = False
-    ) -> tuple[int, dict[str, object]]:
+    async def place(self, caller: Caller, ask: Ask, *, socket: bool = False) -> tuple[int, dict[str, object]]:
         """The transceiver that took it, and its reply, with ``ufrag``. Raises Refusal."""
-        wait = self._ledger.admit(caller.key, time.monotonic())
+        wait = self._ledger.admit(caller.key, time.monotonic(), caller.token_id)
         if wait is not None:
-            message = "Rate limit reached: this API key has as many calls, or new calls this minute, as it may."
-            raise Refusal(429, message, code="rate_limit_exceeded", retry_after_s=max(1, math.ceil(wait)))
+            message = f"Rate limit reached: {wait.whose} has as many calls, or new calls this minute, as it may."
+            raise Refusal(429, message, code="rate_limit_exceeded", retry_after_s=max(1, math.ceil(wait.seconds)))
         ufrag, held = None, None
         try:
-            transceiver, reply = await self._try_all(ask)
+            transceiver, reply = await self.anywhere(ask)
             ufrag, held = str(reply["ufrag"]), Held(caller.key, caller.token_id, transceiver, socket)
             return transceiver, reply
         finally:
-            self._ledger.settle(caller.key, ufrag, held)
+            self._ledger.settle(caller.key, caller.token_id, ufrag, held)
 
-    async def _try_all(self, ask: Callable[[int], Awaitable[dict[str, object]]]) -> tuple[int, dict[str, object]]:
+    async def anywhere(self, ask: Ask) -> tuple[int, dict[str, object]]:
+        """The first transceiver that neither is full nor away, and its reply. Raises Refusal."""
         trouble = Refusal(503, "no transceiver is configured", code="no_transceiver", retry_after_s=2)
-        self._next += 1
-        for i in range(len(self._ids)):
-            chosen = self._ids[(self._next + i) % len(self._ids)]
+        for chosen in self._order():
             try:
+                if not await self._lives(chosen):
+                    raise Unavailable(f"transceiver {chosen} does not answer")
                 return chosen, await ask(chosen)
+            except Silent as e:
+                self._pass_over(chosen)
+                raise unavailable(e) from None
             except Unavailable as e:
                 trouble = unavailable(e)
             except Refused as e:
@@ -52,3 +63,23 @@ class Placing:
                 if e.code != "full":
                     break
         raise trouble
+
+    def _order(self) -> list[int]:
+        """All of them, whose turn it is first, but last those that were silent just now."""
+        ids, now = self._transceivers.ids, time.monotonic()
+        self._turn = (self._turn + 1) % max(1, len(ids))
+        return sorted(ids[self._turn :] + ids[: self._turn], key=lambda i: self._silent_until.get(i, 0.0) > now)
+
+    def _pass_over(self, transceiver: int) -> None:
+        self._silent_until[transceiver] = time.monotonic() + _PASSED_OVER_S
+
+    async def _lives(self, transceiver: int) -> bool:
+        try:
+            await self._transceivers.ask(transceiver, "health", patience_s=_PULSE_S)
+        except Silent:
+            self._pass_over(transceiver)
+            return False
+        except (Unavailable, Refused):
+            return False
+        self._silent_until.pop(transceiver, None)
+        return True

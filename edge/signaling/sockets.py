@@ -14,7 +14,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from edge.events import Events
 from edge.feed import Ending, Feed
 from edge.signaling.access import KEY_PROTOCOL, Access, Caller, offered_protocols
-from edge.signaling.bodies import model_name
+from edge.signaling.bodies import check_intent, model_name, query
 from edge.signaling.calls import Calls, call_not_found
 from edge.signaling.cutting import MAX_BYTES, TooLargeError, parts
 from edge.signaling.errors import Refusal, refused, unavailable
@@ -64,17 +64,19 @@ class Sockets:
             raise Refusal(503, f"{self._most} WebSockets are open here", code="full", retry_after_s=2)
         self._open += 1
         try:
-            if "call_id" in request.query:
-                return await self._sideband(request, caller)
+            check_intent(request)
+            call = query(request, "call_id")
+            if call is not None:
+                return await self._sideband(request, caller, call)
             return await self._session(request, caller)
         finally:
             self._open -= 1
 
     async def _session(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        session = caller.token.session if caller.token else {}
-        agent = caller.model(model_name(request.query.get("model", ""))) or session.get("model", "")
+        session = caller.session({})
+        agent = caller.model(model_name(query(request, "model") or ""))
         feed = Feed()
-        fields = {"owner": caller.key, "agent": agent, **({"session": session} if session else {})}
+        fields = {"owner": caller.key, "agent": agent, **caller.holding, **({"session": session} if session else {})}
         _, reply = await self._placing.place(
             caller, lambda transceiver: self._events.open(transceiver, feed, **fields), socket=True
         )
@@ -85,10 +87,10 @@ class Sockets:
             self._ledger.ended(ufrag)
             await self._events.leave(ufrag, feed, end=True)
 
-    async def _sideband(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+    async def _sideband(self, request: web.Request, caller: Caller, call: str) -> web.StreamResponse:
         if caller.token is not None:
             raise call_not_found()  # who may not look is not told what is there
-        transceiver, ufrag = self._calls.find(request.query["call_id"], caller)
+        transceiver, ufrag = self._calls.find(call, caller)
         feed = Feed()
         try:
             await self._events.watch(transceiver, ufrag, feed, caller.key)

@@ -22,6 +22,7 @@ __all__ = ["MAX_SESSION_BYTES", "MAX_TOKEN_BYTES", "PREFIX", "ExpiredError", "Fo
 PREFIX = "ek_"
 MAX_SESSION_BYTES = 16 << 10
 MAX_TOKEN_BYTES = 24 << 10  # of a session that cannot be compressed at all
+_MAX_LOCKED_BYTES = 1200
 _SHAPE = re.compile(r"ek_[A-Za-z0-9_-]+")
 
 
@@ -36,12 +37,14 @@ class ExpiredError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Token:
     """What an ephemeral key allows: calls of ``model`` ("" for any) with ``session`` (the Realtime API's session
-    configuration), until ``expires_at`` (seconds since 1970), on the account of the API key with id ``key``."""
+    configuration), until ``expires_at`` (seconds since 1970), on the account of the API key with id ``key``. Its holder
+    may neither see nor replace the parts of the session that ``locked`` names."""
 
     key: str
     model: str
     session: dict[str, Any]
     expires_at: int
+    locked: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
 
 
@@ -53,9 +56,9 @@ class Tokens:
 
     def make(self, token: Token) -> str:
         """The ephemeral key. Raises ValueError where the session is larger than MAX_SESSION_BYTES as JSON."""
-        if len(_json(token.session)) > MAX_SESSION_BYTES:
+        if len(_json(token.session)) > MAX_SESSION_BYTES or len(_json(token.locked)) > _MAX_LOCKED_BYTES:
             raise ValueError(f"the session is larger than {MAX_SESSION_BYTES} bytes")
-        fields = [token.id, token.key, token.model, token.expires_at, token.session]
+        fields = [token.id, token.key, token.model, token.expires_at, token.session, *token.locked]
         return PREFIX + self._fernet.encrypt(zlib.compress(_json(fields), 9)).decode().rstrip("=")
 
     def open(self, text: str, now: float) -> Token:
@@ -68,10 +71,10 @@ class Tokens:
             plain = self._fernet.decrypt(sealed + "=" * (-len(sealed) % 4))
         except InvalidToken:
             raise ForgedError("not an ephemeral key of this cluster") from None
-        token_id, key, model, expires_at, session = json.loads(zlib.decompress(plain))
+        token_id, key, model, expires_at, session, *locked = json.loads(zlib.decompress(plain))
         if now >= expires_at:
             raise ExpiredError("the ephemeral key has expired")
-        return Token(key, model, session, expires_at, token_id)
+        return Token(key, model, session, expires_at, tuple(locked), token_id)
 
 
 def _json(value: object) -> bytes:

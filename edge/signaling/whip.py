@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from edge.signaling.access import Access
-from edge.signaling.bodies import read_offer
+from edge.signaling.bodies import check_intent, read, read_offer
 from edge.signaling.calls import Calls
 from edge.signaling.errors import Refusal
 from firsthop.config import IceServer
@@ -40,6 +40,7 @@ class Whip:
     async def publish(self, request: web.Request) -> web.Response:
         """``POST``: 201 with the answer, Location, ETag and a Link for each ICE server (sections 4.2 and 4.6)."""
         caller = self._access.caller(request)
+        check_intent(request)
         if request.content_type != "application/sdp":
             message = f"Content-Type is {request.content_type}, expected application/sdp"
             raise Refusal(415, message, param="content-type", headers=SDP_HEADERS)
@@ -64,7 +65,7 @@ class Whip:
         if request.content_type != _FRAGMENT:
             message = f"Content-Type is {request.content_type}, expected {_FRAGMENT}"
             raise Refusal(415, message, param="content-type", headers={"Accept-Patch": _FRAGMENT})
-        fragment = (await request.read()).decode(errors="replace").replace("\r\n", "\n")
+        fragment = (await read(request)).decode(errors="replace").replace("\r\n", "\n")
         trickles = _CANDIDATES.search(fragment) is not None
         ufrag, password = _UFRAG.search(fragment), _PASSWORD.search(fragment)
         if not trickles and not (ufrag and password):

@@ -269,10 +269,11 @@ class Config:
     def lock(self, names: Iterable[str]) -> None:
         """From now on these fields of the session are neither the client's to change nor to see. Raises Refused where
         there is no such field."""
-        locked = frozenset(names)
-        if unknown := sorted(locked - _fields(Session)):
-            raise Refused(f"There is no field '{unknown[0]}' to lock.", "invalid_value", "session")
-        self._locked = locked
+        locked = list(names)
+        for i, name in enumerate(locked):
+            if name not in _fields(Session):
+                raise Refused(f"There is no field '{name[:64]}' to lock.", "invalid_value", f"locked[{i}]")
+        self._locked = frozenset(locked)
 
     def response(self, response: object) -> tuple[ResponseParams, Settings]:
         """What a ``response.create`` asks for, and what the agent is told. Raises Refused."""
