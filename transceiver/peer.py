@@ -16,7 +16,7 @@ from wire.outbox import Outbox
 
 __all__ = ["Peer"]
 
-# More than a full transceiver says until heartbeats tell that the other is gone; events may be large.
+# More than a full transceiver says until the kernel tells that the other is gone; events may be large.
 _MOST_CONTROL, _MOST_CONTROL_BYTES = 4096, 64 << 20
 
 

@@ -1,6 +1,12 @@
-"""How the two ends of a ZeroMQ link are set up: bounded, watched by heartbeats, and encrypted between hosts.
+"""How the two ends of a ZeroMQ link are set up: bounded, watched by the kernel, and encrypted between hosts.
 
 On one host (``ipc://``) the file's permissions decide who may connect; over TCP it is CURVE (RFC 26).
+
+ZMTP's heartbeats are off. libzmq 4.3.5 aborts the process (``Assertion failed: !_io_error``) when a heartbeat is due,
+or a PING is read, on a connection that the other end closed while more waited to be read than the high-water mark
+allows. A process that stood still for some seconds is in that state. The kernel tells of an end that died, and TCP's
+keep-alive and user time-out (RFC 5482) of a host that is gone; who hangs is found by asking it
+(``edge/signaling/health.py``).
 
 What ZeroMQ and the kernel hold cannot be taken back and only gets older, so a link that carries media holds little:
 ``MEDIA_HIGH_WATER`` messages a side and direction, and ``_BUFFER_BYTES`` in the kernel. A busy worker sends one message
@@ -38,7 +44,8 @@ _MAX_MESSAGE_BYTES = 4 << 20
 EVENT_HIGH_WATER = 64  # messages of events: as large as images are, so few
 MAX_EVENT_BYTES = 16 << 20  # the text of one event; a message has a little more
 _MAX_EVENT_MESSAGE_BYTES = MAX_EVENT_BYTES + (64 << 10)
-_HEARTBEAT_MS = 2000
+# A host that is gone is noticed within 6 s, whether something was sent to it or not.
+_KEEPALIVE_S, _KEEPALIVE_PROBES = 2, 2
 _DEAD_AFTER_MS = 6000
 
 
@@ -132,8 +139,11 @@ def _common(sock: zmq.Socket[bytes], high_water: int, most_bytes: int) -> None:
         (zmq.SNDBUF, _BUFFER_BYTES),
         (zmq.RCVBUF, _BUFFER_BYTES),
         (zmq.MAXMSGSIZE, most_bytes),
-        (zmq.HEARTBEAT_IVL, _HEARTBEAT_MS),
-        (zmq.HEARTBEAT_TIMEOUT, _DEAD_AFTER_MS),
+        (zmq.TCP_KEEPALIVE, 1),
+        (zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_S),
+        (zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_S),
+        (zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_PROBES),
+        (zmq.TCP_MAXRT, _DEAD_AFTER_MS),
         (zmq.HANDSHAKE_IVL, 5000),
         (zmq.IPV6, 1),
     ):
