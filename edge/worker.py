@@ -21,6 +21,7 @@ import numpy.typing as npt
 import zmq
 
 from edge.batch import BATCH, ROOM_BYTES, BatchSocket
+from edge.claims import Claims
 from edge.flowtable import NOBODY, FlowTable, words
 from edge.kernel import FlowStore, Shedding
 from edge.outlet import Outlet
@@ -33,7 +34,7 @@ from firsthop.following import LOOK_EVERY_S, ufrag_keys
 from firsthop.histogram import Histogram
 from firsthop.metrics import Tally
 from firsthop.process import call_itself, drop_capabilities, end_with, go_first
-from wire import frames, stun, ufrag
+from wire import control, frames, stun, ufrag
 from wire.keys import ClusterKeys, KeyFile
 
 __all__ = ["SPARE_NAME", "Worker", "main"]
@@ -44,6 +45,7 @@ SPARE_NAME = "worker-spare"
 _BUSY = 4
 _BATCHES_A_ROUND = 4
 _MESSAGES_A_ROUND = 64
+_MOST_CONTROL_BYTES = 1024  # of what a transceiver says about a path
 _STUN_LAST = 3  # RFC 7983: the first byte of STUN is 0 to 3
 _LINKS_UP_S = 0.3
 _IDLE_MS, _WAITING_MS = 1000, 5  # how long nothing may happen; the second while something waits for room
@@ -85,6 +87,7 @@ class Worker:
             self._sheds.put(spec.cpu, 0.0)  # a predecessor's last word was about its own delay
         self._ssrcs: dict[int, tuple[int, bytes]] = {}  # to the transceiver, and the flow that was last told of it
         self._ssrcs_of: dict[bytes, list[int]] = {}
+        self._claims = Claims()
         self._spares = Spares()
         self._rounds = Rounds(time.monotonic())
         self.rx = Tally("firsthop_rx_worker_datagrams", "Datagrams from clients, by what became of them", OUTCOMES)
@@ -249,8 +252,10 @@ class Worker:
         owners[~whole] = NOBODY
         # What the arrays cannot decide is rare: STUN requests, and datagrams of flows that are not known.
         for i in np.flatnonzero(whole & ((owners == NOBODY) | (data[:, 0] <= _STUN_LAST))).tolist():
-            outcome, owners[i] = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
-            outcomes[i] = _CODE[outcome]
+            outcome, to = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
+            if to not in (NOBODY, owners[i]):
+                self._claims.passed(addresses[i].tobytes(), to)
+            outcomes[i], owners[i] = _CODE[outcome], to
         for outcome, n in _by_outcome(outcomes[owners == NOBODY]).items():
             self.rx[outcome] += n
         for owner in np.unique(owners[owners != NOBODY]).tolist():
@@ -303,7 +308,7 @@ class Worker:
             except zmq.Again:
                 break
             try:
-                message = frames.decode(said)
+                message = frames.decode(said, _MOST_CONTROL_BYTES)
                 if isinstance(message, frames.Data):
                     count += len(message)
                     uplink.echoed(message)
@@ -313,8 +318,9 @@ class Worker:
             except frames.OtherVersionError as e:
                 self.wire_errors["other_version"] += 1
                 uplink.complain(str(e))
-            except (frames.WireError, KeyError, TypeError, ValueError):
+            except frames.WireError as e:
                 self.wire_errors["refused"] += 1
+                uplink.complain(str(e))
         return count
 
     def _to_clients(self, number: int, batch: frames.Data) -> None:
@@ -330,26 +336,38 @@ class Worker:
         self._outlet.send(addresses, lengths, body)
 
     def _control(self, number: int, message: frames.Control) -> None:
+        """Raises WireError for what a transceiver may not say."""
         if message.type == "path.up":
-            address = bytes(message.fields["address"])
-            ssrcs = [int(ssrc) & 0xFFFFFFFF for ssrc in message.fields["ssrcs"]]
-            spare_s = float(message.fields.get("spare_ms", 0)) / 1000
-            self._learn(address, number, ssrcs)
-            self._spares.put(address, spare_s)
+            up = control.read(control.PathUp, message.fields)
+            self._may_claim(number, up)
+            self._learn(up.address, number, up.ssrcs)
+            self._spares.put(up.address, up.spare_ms / 1000)
             self._rounds.spare_s = self._spares.least(len(self._table))
         elif message.type == "path.down":
-            address = bytes(message.fields["address"])
-            found = self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))
-            if found[0] == number:
+            address = control.read(control.PathDown, message.fields).address
+            if self._owner(address) == number:
                 self._forget(address)
         else:
-            raise frames.WireError(f"unknown control message {message.type!r}")
+            raise frames.WireError(f"unknown control message {message.type[:64]!r}")
+
+    def _owner(self, address: bytes) -> int:
+        return int(self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))[0])
+
+    def _may_claim(self, number: int, up: control.PathUp) -> None:
+        """Whether a path may be ``number``'s. Raises WireError where its ufrag or its address is not."""
+        route = ufrag.open_sealed(up.ufrag.encode(), self.keys.ufrag)
+        if route is None or route.transceiver != number:
+            raise frames.WireError("a path whose ufrag is not of this transceiver")
+        if self._owner(up.address) != number and not self._claims.taken(up.address, number):
+            raise frames.WireError("a path from which nothing came for this transceiver")
 
     def _learn(self, address: bytes, number: int, ssrcs: list[int]) -> None:
         if not self._table.put(address, number, time.monotonic()):
             self.lost_flows["table_full"] += 1
             return
         self._forget_ssrcs(address)
+        # Another transceiver's caller keeps the SSRC that it had first.
+        ssrcs = [ssrc for ssrc in ssrcs if self._ssrcs.get(ssrc, (number, b""))[0] == number]
         self._ssrcs_of[address] = ssrcs
         self._ssrcs.update(dict.fromkeys(ssrcs, (number, address)))
         if self._store is None:
@@ -364,7 +382,8 @@ class Worker:
         self._forget_ssrcs(address)
         self._spares.forget(address)
         self._rounds.spare_s = self._spares.least(len(self._table))
-        if self._store is not None:
+        # A client that used its port again for a call of another core has its flow there.
+        if self._store is not None and (self._store.holder(address) or (NOBODY, 0))[0] == self._spec.cpu:
             self._store.remove(address)
 
     def _forget_ssrcs(self, address: bytes) -> None:
@@ -372,7 +391,7 @@ class Worker:
             if self._ssrcs.get(ssrc, (NOBODY, b""))[1] != address:
                 continue  # the caller moved: its new flow holds it now
             del self._ssrcs[ssrc]
-            if self._store is not None:
+            if self._store is not None and self._store.ssrc_holder(ssrc) == self._spec.cpu:
                 self._store.remove_ssrc(ssrc)
 
 

@@ -60,6 +60,10 @@ class Link:
         there.control(frames.control(type_, **fields), time.monotonic())
         self._sent(peer, there)
 
+    def complain(self, peer: bytes, why: str) -> None:
+        """Says once that this peer cannot be understood."""
+        self._peer(peer).complain(why)
+
     def close(self) -> None:
         """Sends what is queued and ends."""
         self._flush()
@@ -126,9 +130,11 @@ class Link:
             except OtherVersionError as e:
                 WIRE_ERRORS["other_version"] += 1
                 self._peer(peer).complain(str(e))
-            except WireError:
+            except WireError as e:
                 WIRE_ERRORS["refused"] += 1
+                self._peer(peer).complain(str(e))
             except Exception as e:
                 # A fault of ours with one message; the descriptor would not tell again of those behind it.
+                WIRE_ERRORS["failed"] += 1
                 self._loop.call_exception_handler({"message": "a message from an edge failed", "exception": e})
         self._look_again()

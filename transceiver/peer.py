@@ -56,7 +56,7 @@ class Peer:
         """Says once that this process cannot be understood; every message of its would say the same."""
         if not self._complained:
             self._complained = True
-            logs.get().error("an edge's messages cannot be read", edge=self._name.decode(errors="replace"), why=why)
+            logs.get().error("an edge's messages cannot be used", edge=self._name.decode(errors="replace"), why=why)
 
     def flush(self, now: float) -> None:
         """Sends what waits, as far as there is room for it; ``now`` is in seconds, monotonic."""

@@ -183,7 +183,7 @@ class Routing:
             worker,
             "path.up",
             address=path.address,
-            ufrag=session.ufrag,
+            ufrag=session.ice.ufrag,  # under the newest key that checks of this call come with
             ssrcs=ssrcs,
             spare_ms=session.spare_ms,
         )

@@ -34,7 +34,7 @@ from transceiver.routing import Routing
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
 from transceiver.supervisor import check
-from wire import frames, keys, ufrag
+from wire import control, frames, keys, ufrag
 from wire import link as wire_link
 
 __all__ = ["Transceiver", "run"]
@@ -55,6 +55,17 @@ class Transceiver:
         self._backlog = Backlog()
         self._routing = Routing()
         self._link = self._routing.link = Link(socket, self._routing.on_data, self._on_control)
+        handlers: dict[str, Callable[..., None]] = {
+            "session.offer": self._offer,
+            "session.end": self._end,
+            "session.ice": self._ice,
+            "session.open": self._open,
+            "session.watch": self._watch,
+            "session.unwatch": self._unwatch,
+            "session.event": self._event,
+            "health": self._health,
+        }
+        self._handlers = {type_: (handler, control.handled_by(handler)) for type_, handler in handlers.items()}
         self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
         self._records = Records(*folders) if any(folders) else None
@@ -85,29 +96,34 @@ class Transceiver:
     # --- control
 
     def _on_control(self, peer: bytes, message: frames.Control) -> None:
-        handlers: dict[str, Callable[..., None]] = {
-            "session.end": self._end,
-            "session.ice": self._ice,
-            "session.open": self._open,
-            "session.watch": self._watch,
-            "session.unwatch": self._unwatch,
-            "session.event": self._event,
-            "health": self._health,
-        }
-        if message.type in handlers:
-            self._handle(handlers[message.type], peer, message)
-        elif message.type != "session.offer":
-            counters.WIRE_ERRORS["refused"] += 1
-        elif not self._backlog.put(peer, partial(self._handle, self._offer, peer, message), most=_MOST_OFFERS):
+        if message.type != "session.offer":
+            self._handle(peer, message)
+        elif not self._backlog.put(peer, partial(self._handle, peer, message), most=_MOST_OFFERS):
             request = message.fields.get("request")
             self._refuse(peer, request, "full", f"{_MOST_OFFERS} offers wait already")
 
-    def _handle(self, handler: Callable[..., None], peer: bytes, message: frames.Control) -> None:
+    def _handle(self, peer: bytes, message: frames.Control) -> None:
+        """Has a message do what it says. Whoever waits for a reply gets one, whatever happens."""
+        request = message.fields.get("request")
         try:
-            handler(peer, **message.fields)
-        except (TypeError, ValueError, AttributeError, LookupError) as e:
+            if message.type not in self._handlers:
+                raise frames.WireError("there is no such message")
+            handler, arguments = self._handlers[message.type]
+            told = arguments(message.fields)
+        except frames.WireError as e:
             counters.WIRE_ERRORS["refused"] += 1
-            self._log.error("control message with wrong fields", type=message.type, why=repr(e))
+            self._link.complain(peer, f"{message.type[:64]}: {e}")
+            if type(request) is int:
+                self._refuse(peer, request, "invalid_request", f"{message.type[:64]}: {e}")
+            return
+        try:
+            handler(peer, **told)
+        except Exception:
+            # A fault of ours with one message, and no reason to leave who sent it waiting.
+            counters.WIRE_ERRORS["failed"] += 1
+            self._log.exception("a control message failed", type=message.type, edge=peer.decode(errors="replace"))
+            if type(request) is int:
+                self._refuse(peer, request, "internal_error", "the transceiver failed: its log says why")
 
     def _refuse(self, peer: bytes, request: object, code: str, message: str, param: str | None = None) -> None:
         self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
@@ -133,14 +149,14 @@ class Transceiver:
     def _offer(
         self,
         peer: bytes,
-        request: int,
+        request: control.Request,
         offer: str,
-        agent: str,
-        media: list[Any],
-        session: object = None,
-        owner: str = "",
+        agent: control.Text,
+        media: control.Media,
+        session: Any = None,
+        owner: control.Text = "",
     ) -> None:
-        host, port = str(media[0]), int(media[1])
+        host, port = media
         try:
             sealed, found, asked = self._place(agent, session)
             parsed = sdp.parse(offer)
@@ -167,7 +183,14 @@ class Transceiver:
         self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
         return None
 
-    def _open(self, peer: bytes, request: int, agent: str, session: object = None, owner: str = "") -> None:
+    def _open(
+        self,
+        peer: bytes,
+        request: control.Request,
+        agent: control.Text,
+        session: Any = None,
+        owner: control.Text = "",
+    ) -> None:
         try:
             sealed, found, asked = self._place(agent, session)
             if found[1].respond is agents.Base.respond:
@@ -201,7 +224,7 @@ class Transceiver:
             return None
         return session
 
-    def _watch(self, peer: bytes, request: int, ufrag: str, owner: str = "") -> None:
+    def _watch(self, peer: bytes, request: control.Request, ufrag: control.Ufrag, owner: control.Text = "") -> None:
         session = self._live(ufrag, owner)
         if session is None:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
@@ -209,12 +232,12 @@ class Transceiver:
         session.watchers.add(peer, partial(self._pass_on, peer, ufrag))
         self._link.control(peer, "session.watching", request=request, session=session.config.event)
 
-    def _unwatch(self, peer: bytes, ufrag: str) -> None:
+    def _unwatch(self, peer: bytes, ufrag: control.Ufrag) -> None:
         session = self._live(ufrag)
         if session is not None and peer in session.watchers:
             session.watchers.remove(peer)
 
-    def _event(self, peer: bytes, ufrag: str, event: str) -> None:
+    def _event(self, peer: bytes, ufrag: control.Ufrag, event: str) -> None:
         session = self._live(ufrag)
         if session is not None and peer in session.watchers:
             session.client_event(event)
@@ -236,7 +259,7 @@ class Transceiver:
         self._sockets.pop(session.ufrag.encode(), None)
         self._tell_closed(session)
 
-    def _end(self, peer: bytes, request: int, ufrag: str, owner: str = "") -> None:
+    def _end(self, peer: bytes, request: control.Request, ufrag: control.Ufrag, owner: control.Text = "") -> None:
         session = self._live(ufrag, owner)
         if session is None:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
@@ -247,12 +270,12 @@ class Transceiver:
     def _ice(
         self,
         peer: bytes,
-        request: int,
-        ufrag: str,
-        match: str,
-        remote: list[str] | None,
-        media: list[Any],
-        owner: str = "",
+        request: control.Request,
+        ufrag: control.Ufrag,
+        match: control.Text,
+        remote: tuple[control.Text, control.Text] | None,
+        media: control.Media,
+        owner: control.Text = "",
     ) -> None:
         """The client's ICE credentials: where they are others than those it had, ICE restarts. ``match`` is the ufrag
         that it takes for ours, or a star."""
@@ -262,8 +285,8 @@ class Transceiver:
         if match not in ("*", session.ice.ufrag):
             return self._refuse(peer, request, "precondition_failed", "ICE has restarted meanwhile", "If-Match")
         fragment = ""
-        if remote is not None and (theirs := (str(remote[0]), str(remote[1]))) != session.ice.remote:
-            fragment = session.restart_ice(self._seal(like=ufrag), theirs, str(media[0]), int(media[1]))
+        if remote is not None and remote != session.ice.remote:
+            fragment = session.restart_ice(self._seal(like=ufrag), remote, *media)
             self._routing.rename(session)
         self._link.control(peer, "session.ice", request=request, ufrag=session.ice.ufrag, fragment=fragment)
         return None
@@ -275,7 +298,7 @@ class Transceiver:
         slot = route.slot if route else None
         return ufrag.seal(self._config.id, cluster.sealing, cluster.ufrag[cluster.sealing], slot=slot)
 
-    def _health(self, peer: bytes, request: int) -> None:
+    def _health(self, peer: bytes, request: control.Request) -> None:
         self._link.control(peer, "health", request=request, sessions=self.sessions, agents=agents.names())
 
     async def sweep_forever(self) -> None:

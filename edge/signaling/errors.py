@@ -18,6 +18,8 @@ _STATUS = {
     "call_id_not_found": 404,
     "full": 503,
     "precondition_failed": 412,
+    "invalid_request": 400,
+    "internal_error": 500,
 }
 
 
