@@ -31,6 +31,7 @@ from edge.steering import Steering, SteeringError
 from edge.tls import server_context
 from edge.worker import SPARE_NAME
 from firsthop import asked, logs, metrics
+from firsthop.beats import Beats
 from firsthop.children import Child, Children, identity
 from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
@@ -109,12 +110,13 @@ class Supervisor:
             # Opened later, and by children; but a port that is taken is better said now than by one that keeps dying.
             listening("edge.metrics", *self._metrics_address(offset)).close()
         self._lifeline = lifeline(store)
+        self._beats = Beats(store)
         self._http = http_socket(edge.http, store)
         self._media = media_sockets(edge.media, len(self._cpus), store)
         self._steering, self._mode = self._steer()
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self._children = Children(
-            [*workers, self._signaling()], "edge.worker", SPARE_NAME, store, "firsthop_edge_restarts"
+            [*workers, self._signaling()], "edge.worker", SPARE_NAME, store, self._beats, "firsthop_edge"
         )
 
     def _steer(self) -> tuple[Steering | None, str]:
@@ -200,13 +202,22 @@ class Supervisor:
             transceivers=tuple((peer.id, peer.endpoint) for peer in edge.transceivers),
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
+            beat=(self._beats.fd, 1 + index),
         )
-        descriptors = (self._lifeline[0], *sockets, *maps)
+        descriptors = (self._lifeline[0], self._beats.fd, *sockets, *maps)
         orders = replace(
-            spec, lifeline=0, socket=0, not_mine=(), flows=0, ssrcs=0, shedding=0, keys=self._lasting_keys()
+            spec,
+            lifeline=0,
+            socket=0,
+            not_mine=(),
+            flows=0,
+            ssrcs=0,
+            shedding=0,
+            beat=(0, 0),
+            keys=self._lasting_keys(),
         ).dump()
         same = _identity(orders, sockets[index], *maps)
-        return Child(f"worker-{index}", "edge.worker", spec.dump(), descriptors, same)
+        return Child(f"worker-{index}", "edge.worker", spec.dump(), descriptors, same, 1 + index)
 
     def _signaling(self) -> Child:
         orders = {
@@ -214,10 +225,10 @@ class Supervisor:
             "media": split_address(self._config.edge.advertise or self._config.edge.media),
             "metrics": self._metrics_address(1),
         }
-        descriptors = {"socket": self._http.fileno(), "lifeline": self._lifeline[0]}
+        descriptors = {"socket": self._http.fileno(), "lifeline": self._lifeline[0], "beats": self._beats.fd}
         same = _identity(json.dumps({**orders, "keys": self._lasting_keys().dump()}).encode(), self._http.fileno())
         spec = json.dumps({**orders, "keys": self._keys.dump(), **descriptors}).encode()
-        return Child("signaling", "edge.signaling", spec, tuple(descriptors.values()), same)
+        return Child("signaling", "edge.signaling", spec, tuple(descriptors.values()), same, 0)
 
     def _use(self, keys: ClusterKeys) -> None:
         if self._steering is not None:
@@ -238,7 +249,9 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, anew.set)
         edge = _EdgeCollector(self._cpus, self._steering, self._mode)
         held = ufrag_keys(lambda: self._keys)
-        metrics.serve("edge.metrics", *self._metrics_address(0), self._children.restarts, edge, held)
+        metrics.serve(
+            "edge.metrics", *self._metrics_address(0), self._children.restarts, self._children.hung, edge, held
+        )
         asked.hear()
         work = (
             self._children.run(),
@@ -254,6 +267,8 @@ class Supervisor:
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, ConfigError):
+                await self._children.end()  # nothing ran yet
             if isinstance(result, Exception):
                 raise result  # such as what keeps this host from starting processes
         if stop.is_set():
@@ -330,6 +345,9 @@ def run(config: Config) -> None:
         if asyncio.run(supervisor.run()):
             store.pass_on()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    except ConfigError:
+        supervisor.close()
+        raise
     except OSError as e:
         # Nothing that a person must mend: it ran. The next one may do better.
         raise RuntimeError("the supervisor cannot go on") from e

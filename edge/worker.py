@@ -30,10 +30,11 @@ from edge.shedding import Controller
 from edge.spec import Spec
 from edge.uplink import Counts, Uplink
 from firsthop import logs, metrics
+from firsthop.beats import Beat
 from firsthop.following import LOOK_EVERY_S, ufrag_keys
 from firsthop.histogram import Histogram
 from firsthop.metrics import Tally
-from firsthop.process import call_itself, drop_capabilities, end_with, go_first
+from firsthop.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
 from wire import control, frames, stun, ufrag
 from wire.keys import ClusterKeys, KeyFile
 
@@ -168,6 +169,8 @@ class Worker:
         gc.freeze()
         gc.disable()
         swept = looked = time.monotonic()
+        beat = Beat(*self._spec.beat)
+        beat()
         handled, waits = 0, False
         while True:
             self._wait()
@@ -188,6 +191,7 @@ class Worker:
             waits = self._flush()
             if now - looked > LOOK_EVERY_S:
                 looked = now
+                beat()
                 self._key_file.refresh()
                 for uplink in self._uplinks.values():
                     uplink.look()
@@ -418,6 +422,11 @@ def main() -> None:
     os.sched_setaffinity(0, {spec.cpu})
     logs.configure(*spec.log, process="worker", worker=spec.index, cpu=spec.cpu)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with in_a_line():
+        _work(spec)
+
+
+def _work(spec: Spec) -> None:
     worker = Worker(spec)
     flows = metrics.Gauge("firsthop_worker_flows", "Flows known to this worker", lambda: worker.flows)
     dropped = metrics.Outside(

@@ -10,11 +10,17 @@ import fcntl
 import os
 import select
 import signal
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
+from firsthop import logs
 from firsthop.errors import ConfigError
+from wire.keys import KeyFileError
 
-__all__ = ["call_itself", "cpus", "drop_capabilities", "end_with", "go_first", "step_back"]
+__all__ = ["MEND", "call_itself", "cpus", "drop_capabilities", "end_with", "go_first", "in_a_line", "step_back"]
+
+MEND = 2  # the exit code that says that a person must mend something first
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_NAME = 15
@@ -42,6 +48,16 @@ def drop_capabilities() -> None:
         if result != 0:
             number = ctypes.get_errno()
             raise OSError(number, f"cannot give up capabilities: {os.strerror(number)}")
+
+
+@contextmanager
+def in_a_line() -> Iterator[None]:
+    """What a person must mend is one line of a child's log, and its exit code says so."""
+    try:
+        yield
+    except (ConfigError, KeyFileError) as e:
+        logs.get().error("this configuration cannot run", why=str(e))
+        sys.exit(MEND)
 
 
 def call_itself(name: str) -> None:

@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 
+from firsthop.beats import Beat
 from firsthop.config import Config
-from firsthop.process import call_itself, drop_capabilities, end_with, go_first
+from firsthop.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
 from transceiver import server
 from transceiver.supervisor import SPARE_NAME
 
@@ -29,7 +30,8 @@ def main() -> None:
     os.sched_setaffinity(0, {spec["cpu"]})
     config = Config.model_validate_json(spec["config"])
     call_itself(f"media-{config.transceiver.id}")
-    server.run(config)
+    with in_a_line():
+        server.run(config, Beat(*spec["beat"]))
 
 
 if __name__ == "__main__":

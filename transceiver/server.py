@@ -17,6 +17,7 @@ import zmq
 from prometheus_client.registry import Collector
 
 from firsthop import logs, metrics
+from firsthop.beats import Beat
 from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
 from firsthop.following import follow, ufrag_keys
@@ -325,7 +326,7 @@ class Transceiver:
             self._records.close()
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, beat: Beat) -> None:
     log = logs.get()
     check(config)
     turns.use(config.transceiver.vad)
@@ -357,11 +358,11 @@ async def _serve(config: Config) -> None:
     notify("READY=1")
     log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())
 
-    sweeper = asyncio.create_task(transceiver.sweep_forever())
-    following = asyncio.create_task(follow(key_file, transceiver.use))
+    work = (transceiver.sweep_forever(), follow(key_file, transceiver.use), beat.forever())
+    tasks = [asyncio.create_task(each) for each in work]
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait((sweeper, following, stopped), return_when=asyncio.FIRST_COMPLETED)
-    for task in (sweeper, following):
+    await asyncio.wait((*tasks, stopped), return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -380,12 +381,13 @@ def _load_agents(log: Any) -> None:
             log.warning("an agent cannot be loaded", agent=name, why=repr(e))
 
 
-def run(config: Config) -> None:
-    """Runs until SIGTERM. Raises ConfigError or KeyFileError with one line for what stands in the way."""
+def run(config: Config, beat: Beat | None = None) -> None:
+    """Runs until SIGTERM, and has ``beat`` count. Raises ConfigError or KeyFileError with one line for what stands in
+    the way."""
     logs.configure(config.log.level, config.log.format, process="transceiver", id=config.transceiver.id)
     go_first()
     try:
         check_aiortc()
     except RuntimeError as e:
         sys.exit(f"firsthop transceiver: {e}")
-    asyncio.run(_serve(config))
+    asyncio.run(_serve(config, beat or Beat(-1, 0)))

@@ -11,6 +11,7 @@ import json
 import signal
 
 from firsthop import asked, logs, metrics
+from firsthop.beats import Beats
 from firsthop.children import Child, Children, identity
 from firsthop.config import Config, Transceiver, split_address
 from firsthop.errors import ConfigError
@@ -47,22 +48,25 @@ class Supervisor:
         self._config = config
         self._store = store
         self._lifeline = lifeline(store)
-        children = [self._child(each) for each in config.transceiver.processes]
-        self._children = Children(children, "transceiver.child", SPARE_NAME, store, "firsthop_transceiver_restarts")
+        self._beats = Beats(store)
+        children = [self._child(place, each) for place, each in enumerate(config.transceiver.processes)]
+        self._children = Children(children, "transceiver.child", SPARE_NAME, store, self._beats, "firsthop_transceiver")
 
-    def _child(self, ours: Transceiver) -> Child:
+    def _child(self, place: int, ours: Transceiver) -> Child:
         config = self._config.model_copy(update={"transceiver": ours})
         orders = {"config": config.model_dump_json(), "cpu": ours.cores[0]}
-        spec = json.dumps({**orders, "lifeline": self._lifeline[0]}).encode()
+        spec = json.dumps({**orders, "lifeline": self._lifeline[0], "beat": (self._beats.fd, place)}).encode()
         same = identity(json.dumps(orders).encode(), "transceiver", "firsthop", "wire")
-        return Child(f"media-{ours.id}", "transceiver.child", spec, (self._lifeline[0],), same)
+        descriptors = (self._lifeline[0], self._beats.fd)
+        return Child(f"media-{ours.id}", "transceiver.child", spec, descriptors, same, place)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, when everything ends."""
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        metrics.serve("transceiver.metrics", *split_address(self._config.transceiver.metrics), self._children.restarts)
+        address = split_address(self._config.transceiver.metrics)
+        metrics.serve("transceiver.metrics", *address, self._children.restarts, self._children.hung)
         asked.hear()
         tasks = [asyncio.create_task(each) for each in (self._children.run(), self._mend(), stop.wait())]
         notify("READY=1")

@@ -21,10 +21,11 @@ from edge.signaling.tokens import MAX_TOKEN_BYTES
 from edge.tls import server_context
 from edge.transceivers import Transceivers
 from firsthop import logs, metrics
+from firsthop.beats import Beat
 from firsthop.config import Config
 from firsthop.following import LOOK_EVERY_S, follow, ufrag_keys
 from firsthop.metrics import Tally
-from firsthop.process import call_itself, drop_capabilities, end_with
+from firsthop.process import call_itself, drop_capabilities, end_with, in_a_line
 from wire import frames
 from wire.keys import ClusterKeys, KeyFile
 
@@ -68,7 +69,12 @@ async def _serve(spec: dict[str, Any]) -> None:
     log.info("ready", http=edge.http)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    work = (follow(key_file, lambda _: None), _follow_api_keys(api_keys), keep_true(ledger, transceivers, events))
+    work = (
+        Beat(spec.get("beats", -1), 0).forever(),
+        follow(key_file, lambda _: None),
+        _follow_api_keys(api_keys),
+        keep_true(ledger, transceivers, events),
+    )
     tasks = [asyncio.create_task(each) for each in work]
     await stop.wait()
     for task in tasks:
@@ -92,7 +98,8 @@ def main() -> None:
     drop_capabilities()
     log = Config.model_validate_json(spec["config"]).log
     logs.configure(log.level, log.format, process="signaling")
-    asyncio.run(_serve(spec))
+    with in_a_line():
+        asyncio.run(_serve(spec))
 
 
 if __name__ == "__main__":
