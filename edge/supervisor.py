@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -243,10 +242,11 @@ class Supervisor:
         """Until SIGTERM or SIGINT, when everything ends; or until SIGHUP: True, and everything goes on without this
         process, for one that takes over."""
         loop = asyncio.get_running_loop()
-        stop, anew = asyncio.Event(), asyncio.Event()
+        stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, anew.set)
+        anew = asyncio.create_task(asked.to_start_anew())
+        await asyncio.sleep(0)  # it listens before the signal that waits is heard
         edge = _EdgeCollector(self._cpus, self._steering, self._mode)
         held = ufrag_keys(lambda: self._keys)
         metrics.serve(
@@ -257,10 +257,9 @@ class Supervisor:
             self._children.run(),
             follow(self._key_file, self._use),
             self._mend(),
-            self._start_anew(anew),
             stop.wait(),
         )
-        tasks = [asyncio.create_task(each) for each in work]
+        tasks = [anew, *(asyncio.create_task(each) for each in work)]
         notify("READY=1")
         self._log.info("ready", media=self._config.edge.media, http=self._config.edge.http, xdp=self._mode)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -277,16 +276,6 @@ class Supervisor:
         # The loop's handlers go with the loop, and what is left to do is not for a second Ctrl-C to cut short.
         asked.hold_back()
         return not stop.is_set()
-
-    async def _start_anew(self, anew: asyncio.Event) -> None:
-        """Returns once asked to, and what would be started can be."""
-        while True:
-            await anew.wait()
-            anew.clear()
-            trial = await asyncio.create_subprocess_exec(sys.executable, *sys.orig_argv[1:], "--check")
-            if await trial.wait() == 0:
-                return
-            self._log.error("not started anew: see the line before; everything goes on as it is")
 
     async def _mend(self) -> None:
         while True:
@@ -344,7 +333,7 @@ def run(config: Config) -> None:
     try:
         if asyncio.run(supervisor.run()):
             store.pass_on()
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+            asked.become_anew()
     except ConfigError:
         supervisor.close()
         raise

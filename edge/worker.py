@@ -408,6 +408,7 @@ def _by_outcome(codes: npt.NDArray[np.intp]) -> dict[str, int]:
 def main() -> None:
     """What the supervisor starts: a spare, until its Spec on standard input makes it a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it asks the supervisor for something
     call_itself(SPARE_NAME)
     go_first()
     drop_capabilities()

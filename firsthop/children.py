@@ -133,15 +133,24 @@ class _Process:
 class Children:
     """Runs ``children``. Those of ``spare_module`` have a spare, which calls itself ``spare_name`` when it is ready; it
     inherits the descriptors of all of them, and closes those that turn out not to be its own. Names of metrics begin
-    with ``prefix``."""
+    with ``prefix``. Where ``patient``, those whose orders have changed end when they want to: SIGUSR1 tells them."""
 
     def __init__(
-        self, children: list[Child], spare_module: str, spare_name: str, store: Store, beats: Beats, prefix: str
+        self,
+        children: list[Child],
+        spare_module: str,
+        spare_name: str,
+        store: Store,
+        beats: Beats,
+        prefix: str,
+        *,
+        patient: bool = False,
     ) -> None:
         names = [child.name for child in children]
         self.restarts = Tally(f"{prefix}_restarts", "Children that died and were started again", names, label="child")
         self.hung = Tally(f"{prefix}_hung", "Children that hung and were killed for it", names, label="child")
         self._beats = beats
+        self._patient = patient
         self._any_began = False
         self._children = children
         self._spare_module = spare_module
@@ -195,7 +204,10 @@ class Children:
         loop = asyncio.get_running_loop()
         if running is not None:
             self._log.info("took a child over", child=child.name)
-        if outdated:
+        if outdated and self._patient:
+            self._log.info("a child's orders have changed: it is replaced when it has nothing to do", child=child.name)
+            await asyncio.gather(*(self._dismiss(name, process) for name, process in outdated))
+        elif outdated:
             async with self._replacing:
                 if running is None and child.module == self._spare_module:
                     await self._spare_is_warm()
@@ -245,7 +257,11 @@ class Children:
         return process
 
     async def _dismiss(self, kept_as: str, process: _Process) -> None:
-        await process.end()
+        if self._patient:
+            process.signal(signal.SIGUSR1)
+            await process.gone.wait()
+        else:
+            await process.end()
         self._forget(kept_as)
 
     def _forget(self, kept_as: str) -> None:

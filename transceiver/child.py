@@ -19,6 +19,7 @@ __all__ = ["main"]
 def main() -> None:
     """Returns when SIGTERM ended it in order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it asks the supervisor for something
     call_itself(SPARE_NAME)
     go_first()
     drop_capabilities()

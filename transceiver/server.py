@@ -16,7 +16,7 @@ from typing import Any
 import zmq
 from prometheus_client.registry import Collector
 
-from firsthop import logs, metrics
+from firsthop import asked, logs, metrics
 from firsthop.beats import Beat
 from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
@@ -42,6 +42,7 @@ __all__ = ["Transceiver", "run"]
 
 _SWEEP_S = 1.0
 _LITTER = 16  # ended sessions
+_NOT_ANEW = "SIGHUP changes nothing: keys are followed by themselves, and anything else needs a restart"
 _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 
 
@@ -71,6 +72,8 @@ class Transceiver:
         folders = self._config.transcripts, self._config.recordings
         self._records = Records(*folders) if any(folders) else None
         self._litter = 0
+        self.idle = asyncio.Event()
+        self._leaves = False
         self._log = logs.get()
 
     @property
@@ -89,6 +92,10 @@ class Transceiver:
     def schedule(self) -> tuple[Collector, ...]:
         """Whether frames are made in time."""
         return self._pacer.frames, self._pacer.lag
+
+    def leave(self) -> None:
+        """``idle`` is set as soon as there is no call: another is to take this one's place."""
+        self._leaves = True
 
     def use(self, cluster: keys.ClusterKeys) -> None:
         """Seals with these keys from now on; sessions that are there keep the ufrag they have."""
@@ -309,6 +316,8 @@ class Transceiver:
             now = time.monotonic()
             for session in self._all():
                 session.sweep(now)
+            if self._leaves and not self.sessions and not len(self._backlog):
+                self.idle.set()
             # What an ended session leaves are circles through OpenSSL and libsrtp, whose memory the collector cannot
             # see: it would wait for hundreds of calls. With a hundred calls alive this takes five milliseconds.
             if self._litter >= _LITTER:
@@ -343,6 +352,8 @@ async def _serve(config: Config, beat: Beat) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     transceiver = Transceiver(config, cluster, socket)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, transceiver.leave)
+    asked.hear()
     host, port = split_address(config.transceiver.metrics)
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
     by_key = metrics.Gauges(
@@ -359,9 +370,9 @@ async def _serve(config: Config, beat: Beat) -> None:
     log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())
 
     work = (transceiver.sweep_forever(), follow(key_file, transceiver.use), beat.forever())
-    tasks = [asyncio.create_task(each) for each in work]
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait((*tasks, stopped), return_when=asyncio.FIRST_COMPLETED)
+    tasks: list[asyncio.Task[object]] = [asyncio.create_task(each) for each in work]
+    tasks += [asyncio.create_task(event.wait()) for event in (stop, transceiver.idle)]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -382,9 +393,11 @@ def _load_agents(log: Any) -> None:
 
 
 def run(config: Config, beat: Beat | None = None) -> None:
-    """Runs until SIGTERM, and has ``beat`` count. Raises ConfigError or KeyFileError with one line for what stands in
-    the way."""
+    """Runs until SIGTERM, or after SIGUSR1 until there is no call. ``beat`` counts for a supervisor, if there is one.
+    Raises ConfigError or KeyFileError with one line for what stands in the way."""
     logs.configure(config.log.level, config.log.format, process="transceiver", id=config.transceiver.id)
+    if beat is None:
+        signal.signal(signal.SIGHUP, lambda *_: logs.get().warning(_NOT_ANEW))
     go_first()
     try:
         check_aiortc()

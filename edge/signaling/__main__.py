@@ -93,6 +93,7 @@ def main() -> None:
         return  # whoever started it died before saying what for
     spec = json.loads(text)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it asks the supervisor for something
     end_with(spec["lifeline"])
     call_itself("signaling")
     drop_capabilities()
