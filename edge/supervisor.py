@@ -36,7 +36,7 @@ from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
 from firsthop.following import follow, ufrag_keys
 from firsthop.notify import notify
-from firsthop.process import cpus
+from firsthop.process import cpus, instance
 from firsthop.store import Store, lifeline, open_store
 from wire import keys
 from wire.address import pack
@@ -110,6 +110,7 @@ class Supervisor:
             listening("edge.metrics", *self._metrics_address(offset)).close()
         self._lifeline = lifeline(store)
         self._beats = Beats(store)
+        self._instance = instance(edge.run)
         self._http = http_socket(edge.http, store)
         self._media = media_sockets(edge.media, len(self._cpus), store)
         self._steering, self._mode = self._steer()
@@ -202,6 +203,7 @@ class Supervisor:
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
             beat=(self._beats.fd, 1 + index),
+            instance=self._instance,
         )
         descriptors = (self._lifeline[0], self._beats.fd, *sockets, *maps)
         orders = replace(
@@ -223,6 +225,7 @@ class Supervisor:
             "config": self._config.model_dump_json(),
             "media": split_address(self._config.edge.advertise or self._config.edge.media),
             "metrics": self._metrics_address(1),
+            "instance": self._instance,
         }
         descriptors = {"socket": self._http.fileno(), "lifeline": self._lifeline[0], "beats": self._beats.fd}
         same = _identity(json.dumps({**orders, "keys": self._lasting_keys().dump()}).encode(), self._http.fileno())

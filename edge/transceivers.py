@@ -13,6 +13,7 @@ import zmq
 import zmq.asyncio
 
 from firsthop import logs
+from firsthop.metrics import Tally
 from wire import control, frames, link, ufrag
 from wire.keys import ClusterKeys
 
@@ -70,6 +71,9 @@ class Transceivers:
         self._context = zmq.asyncio.Context()
         self._sockets: dict[int, Any] = {i: dealer(self._context, endpoint, name, keys) for i, endpoint in peers}
         self._requests = itertools.count(1)
+        self.refusals = Tally(
+            "firsthop_signaling_refusals", "Requests that a transceiver refused for what this edge is", ("name_taken",)
+        )
         self._waiting: dict[int, _Asked] = {}
         self._complained: set[int] = set()
         self._unasked, self._late = unasked, late
@@ -154,6 +158,9 @@ class Transceivers:
         except frames.WireError as e:
             asked.reply.set_exception(Unavailable(f"transceiver {transceiver} gives no usable answer"))
             raise frames.WireError(f"in answer to {asked.type!r}: {e}") from None
+        if message.type == "session.refused" and message.fields["code"] == "name_taken":
+            self.refusals["name_taken"] += 1
+            self._complain(transceiver, "another edge has this edge's name: give each edge.name of its own")
         if asked.at_once is not None:
             asked.at_once(message)
         asked.reply.set_result(message)

@@ -37,6 +37,7 @@ from firsthop.metrics import Tally
 from firsthop.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
 from wire import control, frames, stun, ufrag
 from wire.keys import ClusterKeys, KeyFile
+from wire.naming import identity
 
 __all__ = ["SPARE_NAME", "Worker", "main"]
 
@@ -115,7 +116,7 @@ class Worker:
         )
         self._outlet = Outlet(self._socket, self.tx)
         context = zmq.Context[zmq.Socket[bytes]]()
-        name = f"{spec.edge}/worker-{spec.index}".encode()
+        name = identity(spec.edge, spec.instance, f"worker-{spec.index}")
         counts = Counts(self.rx, self.age, self.round_trip)
         self._uplinks = {
             number: Uplink(context, number, endpoint, name, spec.keys, counts) for number, endpoint in spec.transceivers

@@ -7,18 +7,30 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import hashlib
 import os
 import select
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from firsthop import logs
 from firsthop.errors import ConfigError
 from wire.keys import KeyFileError
 
-__all__ = ["MEND", "call_itself", "cpus", "drop_capabilities", "end_with", "go_first", "in_a_line", "step_back"]
+__all__ = [
+    "MEND",
+    "call_itself",
+    "cpus",
+    "drop_capabilities",
+    "end_with",
+    "go_first",
+    "in_a_line",
+    "instance",
+    "step_back",
+]
 
 MEND = 2  # the exit code that says that a person must mend something first
 
@@ -76,6 +88,15 @@ def step_back() -> None:
     """Has this thread, and the processes that it starts, run as others do (nice 0) though its process goes first."""
     if os.getpriority(os.PRIO_PROCESS, 0) < 0:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
+def instance(folder: Path) -> str:
+    """The same for every start with ``folder`` on this host since it booted; another on another host or in another
+    container."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    place = [(s.st_dev, s.st_ino) for s in (os.stat(there), os.stat("/proc/self/ns/net"))]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    return hashlib.blake2b(repr((boot, place)).encode(), digest_size=6).hexdigest()
 
 
 def end_with(lifeline: int) -> None:

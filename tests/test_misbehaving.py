@@ -18,6 +18,7 @@ from working import KEYS, MINE, OTHER, Bench, a_worker, audio, check, gained, of
 
 from edge.claims import Claims
 from edge.transceivers import Transceivers, Unavailable
+from firsthop import logs
 from transceiver.counters import WIRE_ERRORS
 from wire import control, frames, link, ufrag
 
@@ -279,8 +280,10 @@ async def test_a_request_with_wrong_fields_is_refused(signaling: Signaling, type
 
 @pytest.mark.parametrize("raised", [TypeError("ours"), KeyError("ours"), RuntimeError("ours"), RecursionError()])
 async def test_a_fault_of_ours_is_answered_and_logged_with_its_trace(
-    signaling: Signaling, raised: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    signaling: Signaling, raised: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    logs.configure("info", "json")
+
     def fail() -> None:
         raise raised
 
@@ -288,6 +291,6 @@ async def test_a_fault_of_ours_is_answered_and_logged_with_its_trace(
     await signaling.send("health", request=6)
     reply = await signaling.hears("session.refused")
     assert (reply["request"], reply["code"]) == (6, "internal_error")
-    said = "".join(capsys.readouterr())
+    said = "".join(capfd.readouterr())
     assert "a control message failed" in said
     assert "in fail" in said

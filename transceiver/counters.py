@@ -95,7 +95,7 @@ CONTROL = Tally(
 WIRE_ERRORS = Tally(
     "firsthop_transceiver_wire_errors",
     "Messages from edges that could not be used",
-    ("refused", "other_version", "failed"),
+    ("refused", "other_version", "failed", "name_taken"),
 )
 ENDS = Tally(
     "firsthop_transceiver_sessions_ended",

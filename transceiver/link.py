@@ -14,6 +14,7 @@ from collections.abc import Callable
 import zmq
 
 from transceiver.counters import WIRE_ERRORS
+from transceiver.edges import Edges
 from transceiver.peer import Peer
 from wire import frames
 from wire.frames import Control, Data, OtherVersionError, WireError
@@ -38,6 +39,7 @@ class Link:
         self._on_control = on_control
         self._outbox: dict[bytes, list[tuple[bytes, bytes]]] = {}
         self._peers: dict[bytes, Peer] = {}
+        self._edges = Edges(lambda name: self._peer(name).there)
         self._stamps: dict[bytes, tuple[int, int]] = {}  # by worker: its last stamp, and when that was seen
         self._full: dict[bytes, Peer] = {}
         self._retry: asyncio.Handle | None = None
@@ -85,6 +87,12 @@ class Link:
                 peer.media(len(part), frames.pack_batch(part, stamp_ns, held_ns), time.monotonic())
             self._sent(worker, peer)
 
+    def _turn_away(self, peer: bytes, message: Data | Control) -> None:
+        """Tells who has another's name why nobody listens; its media says nothing that could be answered."""
+        if isinstance(message, Control) and type(request := message.fields.get("request")) is int:
+            said = {"code": "name_taken", "message": "another edge has this edge's name", "param": None}
+            self.control(peer, "session.refused", request=request, **said)
+
     def _peer(self, name: bytes) -> Peer:
         peer = self._peers.get(name)
         if peer is None:
@@ -121,7 +129,10 @@ class Link:
                 if len(parts) != 1:
                     raise WireError(f"a message of {len(parts)} parts")
                 message = frames.decode(parts[0])
-                if isinstance(message, Data):
+                if not self._edges.admits(peer, time.monotonic()):
+                    WIRE_ERRORS["name_taken"] += 1
+                    self._turn_away(peer, message)
+                elif isinstance(message, Data):
                     if message.stamp_ns:
                         self._stamps[peer] = message.stamp_ns, time.monotonic_ns()
                     self._on_data(peer, message)

@@ -16,6 +16,7 @@ from transceiver.ice import Path
 from transceiver.link import Link
 from transceiver.session import Session
 from wire import frames, stun
+from wire.naming import edge_of
 
 __all__ = ["Routing"]
 
@@ -54,7 +55,7 @@ class Routing:
 
     def on_data(self, worker: bytes, batch: frames.Data) -> None:
         """A batch from a worker; each datagram is counted once, by what became of it."""
-        edge = worker.partition(b"/")[0]
+        edge = edge_of(worker)
         for client, datagram in batch.datagrams():
             path = Path(edge, client)
             if datagram and datagram[0] <= 3:

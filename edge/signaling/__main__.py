@@ -28,6 +28,7 @@ from firsthop.metrics import Tally
 from firsthop.process import call_itself, drop_capabilities, end_with, in_a_line
 from wire import frames
 from wire.keys import ClusterKeys, KeyFile
+from wire.naming import identity
 
 __all__ = ["main"]
 
@@ -54,13 +55,21 @@ async def _serve(spec: dict[str, Any]) -> None:
             ledger.ended(str(message.fields.get("ufrag")))
 
     peers = [(peer.id, peer.endpoint) for peer in edge.transceivers]
-    name = f"{edge.name}/signaling"
-    transceivers = Transceivers(peers, name.encode(), key_file.keys, unasked=unasked)
-    events = Events(peers, f"{name}/events".encode(), key_file.keys)
+    name, events_name = (identity(edge.name, spec.get("instance", ""), p) for p in ("signaling", "signaling/events"))
+    transceivers = Transceivers(peers, name, key_file.keys, unasked=unasked)
+    events = Events(peers, events_name, key_file.keys)
     responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
     held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
-    metrics.serve("edge.metrics", *spec["metrics"], responses, held, sockets, ufrag_keys(lambda: key_file.keys))
+    metrics.serve(
+        "edge.metrics",
+        *spec["metrics"],
+        responses,
+        held,
+        sockets,
+        transceivers.refusals,
+        ufrag_keys(lambda: key_file.keys),
+    )
     app = make_app(edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses)
     tls = server_context(edge.tls_certificate, edge.tls_key)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GOODBYE_S, max_field_size=_MAX_HEADER_BYTES)

@@ -18,6 +18,7 @@ _STATUS = {
     "call_id_not_found": 404,
     "full": 503,
     "precondition_failed": 412,
+    "name_taken": 503,
     "invalid_request": 400,
     "internal_error": 500,
 }
