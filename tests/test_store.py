@@ -67,7 +67,7 @@ def test_what_systemd_stores_costs_a_killed_supervisor_no_frame(manager: Service
     until(lambda: "worker-spare" in service.children())
     serving, stored = at_work(service), manager.stored
     workers = [name for name in serving if name != "signaling"]
-    kept = {"lifeline-read", "lifeline-write", "http", *(f"media-{i}" for i in range(len(workers)))}
+    kept = {"lifeline-read", "lifeline-write", "beats", "http", *(f"media-{i}" for i in range(len(workers)))}
     assert {name.partition("@")[0] for name in stored} == kept | {f"child-{name}" for name in serving}
     assert len(stored) == len(kept) + len(serving)
     assert not holders(service)
