@@ -427,6 +427,30 @@ def died(store: HolderStore) -> None:
         os.close(fd)
 
 
+def test_a_start_waits_for_no_holder_that_hangs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firsthop.store._ANSWERS_WITHIN_S", 0.3)
+    hung = started(place)
+    hung.suspend()
+    try:
+        for _ in range(12):  # its line gets full
+            with pytest.raises(TimeoutError, match="hangs"):
+                HolderStore(place)
+    finally:
+        hung.resume()
+    until(lambda: kept_by_now(place))
+
+
+def kept_by_now(path: Path) -> bool:
+    """Whether the holder can be had, which first hears of those who have given up."""
+    try:
+        store = HolderStore(path)
+    except (StoreInUse, OSError):
+        return False
+    store.end()
+    died(store)
+    return True
+
+
 def test_who_comes_while_a_holder_ends_gets_another(place: Path) -> None:
     """The old one would otherwise remove the new one's place."""
     store = kept_by(place, "http")

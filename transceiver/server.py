@@ -22,7 +22,7 @@ from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
 from firsthop.following import follow, ufrag_keys
 from firsthop.notify import notify
-from firsthop.process import go_first
+from firsthop.process import drop_capabilities, go_first
 from transceiver import agents, counters, sdp, turns
 from transceiver.backlog import Backlog
 from transceiver.dtls import Certificate, check_aiortc
@@ -399,6 +399,7 @@ def run(config: Config, beat: Beat | None = None) -> None:
     if beat is None:
         signal.signal(signal.SIGHUP, lambda *_: logs.get().warning(_NOT_ANEW))
     go_first()
+    drop_capabilities()
     try:
         check_aiortc()
     except RuntimeError as e:

@@ -1,6 +1,7 @@
 """How the two ends of a ZeroMQ link are set up: bounded, watched by the kernel, and encrypted between hosts.
 
-On one host (``ipc://``) the file's permissions decide who may connect; over TCP it is CURVE (RFC 26).
+On one host (``ipc:///path``) the file's permissions decide who may connect; elsewhere it is CURVE (RFC 26): over TCP,
+and over ``ipc://@name``, which has no file.
 
 ZMTP's heartbeats are off. libzmq 4.3.5 aborts the process (``Assertion failed: !_io_error``) when a heartbeat is due,
 or a PING is read, on a connection that the other end closed while more waited to be read than the high-water mark
@@ -17,7 +18,9 @@ where the oldest can still be dropped (``wire.outbox``).
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import stat
 import sys
 from typing import Any
 
@@ -51,9 +54,8 @@ _DEAD_AFTER_MS = 6000
 
 def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
     """The transceiver's end, bound. Raises zmq.ZMQError where the endpoint is taken."""
-    if endpoint.startswith("ipc://") and _answers(endpoint.removeprefix("ipc://")):
-        # ZeroMQ would unlink the other's socket and take its place without a word.
-        raise zmq.ZMQError(errno.EADDRINUSE)
+    if endpoint.startswith("ipc://"):
+        _require_free(endpoint.removeprefix("ipc://"))
     sock = context.socket(zmq.ROUTER)
     # One limit for all who connect, who hold the cluster's secrets: events are the largest.
     _common(sock, MEDIA_HIGH_WATER, _MAX_EVENT_MESSAGE_BYTES)
@@ -61,7 +63,7 @@ def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
     sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
     # Say so when a worker is gone or full, instead of dropping in silence.
     sock.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    if endpoint.startswith("tcp://"):
+    if _anyone_may_connect(endpoint):
         sock.curve_server = True
         sock.curve_publickey, sock.curve_secretkey = keys.curve_server()
     try:
@@ -118,7 +120,7 @@ def _dealer(context: zmq.Context[Any], high_water: int, identity: bytes, most_by
 
 
 def _connected(sock: Any, endpoint: str, keys: ClusterKeys) -> Any:
-    if endpoint.startswith("tcp://"):
+    if _anyone_may_connect(endpoint):
         server_public, _ = keys.curve_server()
         sock.curve_serverkey = server_public
         sock.curve_publickey, sock.curve_secretkey = zmq.curve_keypair()
@@ -126,9 +128,19 @@ def _connected(sock: Any, endpoint: str, keys: ClusterKeys) -> Any:
     return sock
 
 
-def _answers(path: str) -> bool:
+def _anyone_may_connect(endpoint: str) -> bool:
+    return not endpoint.startswith("ipc:///")
+
+
+def _require_free(path: str) -> None:
+    """ZeroMQ would unlink whatever is there and take its place without a word. Raises zmq.ZMQError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(path) == 0
+        probe.settimeout(1.0)  # one that hangs has its line full
+        answer = probe.connect_ex("\0" + path[1:] if path.startswith("@") else path)
+    if answer in (0, errno.EAGAIN, errno.ETIMEDOUT):
+        raise zmq.ZMQError(errno.EADDRINUSE)
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise zmq.ZMQError(errno.EEXIST, "a file that is no socket is there")
 
 
 def _common(sock: zmq.Socket[bytes], high_water: int, most_bytes: int) -> None:
