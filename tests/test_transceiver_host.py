@@ -141,6 +141,18 @@ def test_hangup_ends_no_call_of_a_transceiver_alone(lab: Lab, tmp_path: Path) ->
         assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (1, 0)
 
 
+@pytest.mark.needs_root
+def test_who_faces_the_network_has_no_capabilities(lab: Lab, tmp_path: Path) -> None:
+    """Started by root, without systemd that would take them away."""
+    with Appliance(tmp_path, lab=lab) as alone:
+        facing = {**alone.children(), "transceiver": psutil.Process(alone.processes["transceiver"].pid)}
+        assert {"worker-0", "signaling", "transceiver"} <= set(facing)
+        for name, process in facing.items():
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+            assert int(effective, 16) == 0, name
+
+
 def test_endpoints_count_up() -> None:
     assert config.nth("key", "tcp://10.0.0.5:7401", 3) == "tcp://10.0.0.5:7404"
     assert config.nth("key", "tcp://[2001:db8::1]:7499", 1) == "tcp://[2001:db8::1]:7500"
