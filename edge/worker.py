@@ -23,6 +23,7 @@ import zmq
 from edge.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.claims import Claims
 from edge.flowtable import NOBODY, FlowTable, words
+from edge.hints import Hints
 from edge.kernel import FlowStore, Shedding
 from edge.outlet import Outlet
 from edge.rounds import Rounds, Spares
@@ -87,8 +88,7 @@ class Worker:
         self._controller = Controller()
         if self._sheds is not None:
             self._sheds.put(spec.cpu, 0.0)  # a predecessor's last word was about its own delay
-        self._ssrcs: dict[int, tuple[int, bytes]] = {}  # to the transceiver, and the flow that was last told of it
-        self._ssrcs_of: dict[bytes, list[int]] = {}
+        self._hints = Hints(self._store, spec.cpu)
         self._claims = Claims()
         self._spares = Spares()
         self._rounds = Rounds(time.monotonic())
@@ -101,7 +101,7 @@ class Worker:
         self.wire_errors = Tally(
             "firsthop_worker_wire_errors",
             "Messages from transceivers that could not be used",
-            ("refused", "other_version"),
+            ("refused", "not_its_path", "other_version"),
         )
         self.lost_flows = Tally(
             "firsthop_worker_flows_refused", "Flows that found no room", ("table_full", "kernel_map_full")
@@ -282,9 +282,9 @@ class Worker:
                 return "forwarded_stun", route.transceiver
         elif owner == NOBODY and 128 <= datagram[0] <= 191 and len(datagram) >= 12:
             at = 4 if 192 <= datagram[1] <= 223 else 8
-            hinted = self._ssrcs.get(int.from_bytes(datagram[at : at + 4], "big"))
+            hinted = self._hints.transceiver(int.from_bytes(datagram[at : at + 4], "big"))
             if hinted is not None:
-                return "forwarded_ssrc", hinted[0]
+                return "forwarded_ssrc", hinted
         return ("unknown_flow" if owner == NOBODY else "forwarded_flow"), owner
 
     def _bodies(self, which: slice | npt.NDArray[np.intp], lengths: Lengths) -> bytes:
@@ -341,10 +341,11 @@ class Worker:
         self._outlet.send(addresses, lengths, body)
 
     def _control(self, number: int, message: frames.Control) -> None:
-        """Raises WireError for what a transceiver may not say."""
         if message.type == "path.up":
             up = control.read(control.PathUp, message.fields)
-            self._may_claim(number, up)
+            if not self._may_claim(number, up):
+                self.wire_errors["not_its_path"] += 1
+                return
             self._learn(up.address, number, up.ssrcs)
             self._spares.put(up.address, up.spare_ms / 1000)
             self._rounds.spare_s = self._spares.least(len(self._table))
@@ -358,46 +359,29 @@ class Worker:
     def _owner(self, address: bytes) -> int:
         return int(self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))[0])
 
-    def _may_claim(self, number: int, up: control.PathUp) -> None:
-        """Whether a path may be ``number``'s. Raises WireError where its ufrag or its address is not."""
+    def _may_claim(self, number: int, up: control.PathUp) -> bool:
+        """Whether a path may be ``number``'s; not, once, after a check that a predecessor of this process passed on."""
         route = ufrag.open_sealed(up.ufrag.encode(), self.keys.ufrag)
         if route is None or route.transceiver != number:
             raise frames.WireError("a path whose ufrag is not of this transceiver")
-        if self._owner(up.address) != number and not self._claims.taken(up.address, number):
-            raise frames.WireError("a path from which nothing came for this transceiver")
+        return self._owner(up.address) == number or self._claims.taken(up.address, number)
 
     def _learn(self, address: bytes, number: int, ssrcs: list[int]) -> None:
         if not self._table.put(address, number, time.monotonic()):
             self.lost_flows["table_full"] += 1
             return
-        self._forget_ssrcs(address)
-        # Another transceiver's caller keeps the SSRC that it had first.
-        ssrcs = [ssrc for ssrc in ssrcs if self._ssrcs.get(ssrc, (number, b""))[0] == number]
-        self._ssrcs_of[address] = ssrcs
-        self._ssrcs.update(dict.fromkeys(ssrcs, (number, address)))
-        if self._store is None:
-            return
-        if not self._store.put(address, self._spec.cpu, number):
+        if self._store is not None and not self._store.put(address, self._spec.cpu, number):
             self.lost_flows["kernel_map_full"] += 1
-        for ssrc in ssrcs:
-            self._store.put_ssrc(ssrc, self._spec.cpu)
+        self._hints.put(address, number, ssrcs)
 
     def _forget(self, address: bytes) -> None:
         self._table.remove(address)
-        self._forget_ssrcs(address)
+        self._hints.forget(address)
         self._spares.forget(address)
         self._rounds.spare_s = self._spares.least(len(self._table))
         # A client that used its port again for a call of another core has its flow there.
         if self._store is not None and (self._store.holder(address) or (NOBODY, 0))[0] == self._spec.cpu:
             self._store.remove(address)
-
-    def _forget_ssrcs(self, address: bytes) -> None:
-        for ssrc in self._ssrcs_of.pop(address, ()):
-            if self._ssrcs.get(ssrc, (NOBODY, b""))[1] != address:
-                continue  # the caller moved: its new flow holds it now
-            del self._ssrcs[ssrc]
-            if self._store is not None and self._store.ssrc_holder(ssrc) == self._spec.cpu:
-                self._store.remove_ssrc(ssrc)
 
 
 def _by_outcome(codes: npt.NDArray[np.intp]) -> dict[str, int]:
@@ -408,8 +392,8 @@ def _by_outcome(codes: npt.NDArray[np.intp]) -> dict[str, int]:
 
 def main() -> None:
     """What the supervisor starts: a spare, until its Spec on standard input makes it a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it asks the supervisor for something
+    for number in (signal.SIGINT, signal.SIGHUP):  # they reach the whole group; the supervisor says when
+        signal.signal(number, signal.SIG_IGN)
     call_itself(SPARE_NAME)
     go_first()
     drop_capabilities()

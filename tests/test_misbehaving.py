@@ -35,12 +35,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield bench
 
 
-def refused(bench: Bench, *said: bytes, by: int = MINE) -> None:
+def refused(bench: Bench, *said: bytes, by: int = MINE, as_: str = "refused") -> None:
     """Each of these is, and the worker goes on."""
     before = bench.funnel(REFUSED)
     for message in said:
         bench.transceivers[by].send(message)
-    until(lambda: bench.funnel(REFUSED)["refused"] - before["refused"] == len(said))
+    until(lambda: bench.funnel(REFUSED)[as_] - before[as_] == len(said))
     bench.proven(bench.client(), by=by)
 
 
@@ -70,7 +70,7 @@ def test_a_path_is_of_the_transceiver_that_its_ufrag_names(bench: Bench) -> None
 def test_a_flow_of_another_is_not_taken(bench: Bench) -> None:
     client = bench.client()
     bench.proven(client, by=OTHER)
-    refused(bench, path_up(of(client), by=MINE))
+    refused(bench, path_up(of(client), by=MINE), as_="not_its_path")
     bench.to_worker(client, b"\x16still the other's")
     until(lambda: bench.transceivers[OTHER].has(b"\x16still the other's"))
     assert not bench.transceivers[MINE].has(b"\x16still the other's")
@@ -79,7 +79,7 @@ def test_a_flow_of_another_is_not_taken(bench: Bench) -> None:
 def test_a_client_that_nobody_was_told_of_is_nobody_s(bench: Bench) -> None:
     """Or a transceiver could have the edge send to anybody."""
     stranger = bench.client()
-    refused(bench, path_up(of(stranger)))
+    refused(bench, path_up(of(stranger)), as_="not_its_path")
     assert gained(bench, stranger, b"\x16hello") == {"unknown_flow": 1}
 
 
