@@ -217,6 +217,14 @@ class FlowStore:
             raise ValueError(f"a flow's address has {flow_address.SIZE} bytes, not {len(address18)}")
         return _put(self._flows, FLOW_KEY.pack(address18), FLOW.pack(cpu, transceiver, time.monotonic_ns(), 0))
 
+    def holder(self, address18: bytes) -> tuple[int, int] | None:
+        """The CPU and the transceiver that have a flow, or None where it is not known."""
+        value = self._flows.lookup(FLOW_KEY.pack(address18))
+        if value is None:
+            return None
+        cpu, transceiver = FLOW.unpack(value)[:2]
+        return cpu, transceiver
+
     def remove(self, address18: bytes) -> bool:
         """Forget a flow; False where it was not known."""
         return self._flows.delete(FLOW_KEY.pack(address18))
@@ -231,6 +239,11 @@ class FlowStore:
     def put_ssrc(self, ssrc: int, cpu: int) -> bool:
         """Send RTP with this SSRC from unknown addresses to ``cpu``. False where the table is full."""
         return _put(self._ssrcs, SSRC.pack(ssrc), U32.pack(cpu))
+
+    def ssrc_holder(self, ssrc: int) -> int | None:
+        """The CPU that an SSRC's packets from unknown addresses go to, or None."""
+        value = self._ssrcs.lookup(SSRC.pack(ssrc))
+        return None if value is None else int(U32.unpack(value)[0])
 
     def remove_ssrc(self, ssrc: int) -> bool:
         """Forget an SSRC; False where it was not known."""

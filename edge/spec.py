@@ -16,7 +16,8 @@ class Spec:
     """What the supervisor tells a worker. ``lifeline`` is the pipe of ``firsthop.process.end_with``; ``socket`` is its
     own, ``not_mine`` are the other workers', which it inherits as well; it may know ``flow_entries`` flows; ``flows``,
     ``ssrcs`` and ``shedding`` are map descriptors, -1 without XDP; ``keys`` are those to begin with, ``key_file`` is
-    where others come."""
+    where others come; ``beat`` is descriptor and place of ``firsthop.beats.Beat``; ``instance``
+    tells this edge from another of its name (``wire.naming``)."""
 
     edge: str
     index: int
@@ -33,6 +34,8 @@ class Spec:
     transceivers: tuple[tuple[int, str], ...]
     keys: ClusterKeys
     key_file: str
+    beat: tuple[int, int] = (-1, 0)
+    instance: str = ""
 
     def dump(self) -> bytes:
         """JSON, for the worker's standard input."""

@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,12 +30,13 @@ from edge.steering import Steering, SteeringError
 from edge.tls import server_context
 from edge.worker import SPARE_NAME
 from firsthop import asked, logs, metrics
+from firsthop.beats import Beats
 from firsthop.children import Child, Children, identity
 from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
 from firsthop.following import follow, ufrag_keys
 from firsthop.notify import notify
-from firsthop.process import cpus
+from firsthop.process import cpus, instance
 from firsthop.store import Store, lifeline, open_store
 from wire import keys
 from wire.address import pack
@@ -109,12 +109,14 @@ class Supervisor:
             # Opened later, and by children; but a port that is taken is better said now than by one that keeps dying.
             listening("edge.metrics", *self._metrics_address(offset)).close()
         self._lifeline = lifeline(store)
+        self._beats = Beats(store)
+        self._instance = instance(edge.run)
         self._http = http_socket(edge.http, store)
         self._media = media_sockets(edge.media, len(self._cpus), store)
         self._steering, self._mode = self._steer()
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self._children = Children(
-            [*workers, self._signaling()], "edge.worker", SPARE_NAME, store, "firsthop_edge_restarts"
+            [*workers, self._signaling()], "edge.worker", SPARE_NAME, store, self._beats, "firsthop_edge"
         )
 
     def _steer(self) -> tuple[Steering | None, str]:
@@ -200,24 +202,35 @@ class Supervisor:
             transceivers=tuple((peer.id, peer.endpoint) for peer in edge.transceivers),
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
+            beat=(self._beats.fd, 1 + index),
+            instance=self._instance,
         )
-        descriptors = (self._lifeline[0], *sockets, *maps)
+        descriptors = (self._lifeline[0], self._beats.fd, *sockets, *maps)
         orders = replace(
-            spec, lifeline=0, socket=0, not_mine=(), flows=0, ssrcs=0, shedding=0, keys=self._lasting_keys()
+            spec,
+            lifeline=0,
+            socket=0,
+            not_mine=(),
+            flows=0,
+            ssrcs=0,
+            shedding=0,
+            beat=(0, 0),
+            keys=self._lasting_keys(),
         ).dump()
         same = _identity(orders, sockets[index], *maps)
-        return Child(f"worker-{index}", "edge.worker", spec.dump(), descriptors, same)
+        return Child(f"worker-{index}", "edge.worker", spec.dump(), descriptors, same, 1 + index)
 
     def _signaling(self) -> Child:
         orders = {
             "config": self._config.model_dump_json(),
             "media": split_address(self._config.edge.advertise or self._config.edge.media),
             "metrics": self._metrics_address(1),
+            "instance": self._instance,
         }
-        descriptors = {"socket": self._http.fileno(), "lifeline": self._lifeline[0]}
+        descriptors = {"socket": self._http.fileno(), "lifeline": self._lifeline[0], "beats": self._beats.fd}
         same = _identity(json.dumps({**orders, "keys": self._lasting_keys().dump()}).encode(), self._http.fileno())
         spec = json.dumps({**orders, "keys": self._keys.dump(), **descriptors}).encode()
-        return Child("signaling", "edge.signaling", spec, tuple(descriptors.values()), same)
+        return Child("signaling", "edge.signaling", spec, tuple(descriptors.values()), same, 0)
 
     def _use(self, keys: ClusterKeys) -> None:
         if self._steering is not None:
@@ -232,28 +245,32 @@ class Supervisor:
         """Until SIGTERM or SIGINT, when everything ends; or until SIGHUP: True, and everything goes on without this
         process, for one that takes over."""
         loop = asyncio.get_running_loop()
-        stop, anew = asyncio.Event(), asyncio.Event()
+        stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, anew.set)
+        anew = asyncio.create_task(asked.to_start_anew())
+        await asyncio.sleep(0)  # it listens before the signal that waits is heard
         edge = _EdgeCollector(self._cpus, self._steering, self._mode)
         held = ufrag_keys(lambda: self._keys)
-        metrics.serve("edge.metrics", *self._metrics_address(0), self._children.restarts, edge, held)
+        metrics.serve(
+            "edge.metrics", *self._metrics_address(0), self._children.restarts, self._children.hung, edge, held
+        )
         asked.hear()
         work = (
             self._children.run(),
             follow(self._key_file, self._use),
             self._mend(),
-            self._start_anew(anew),
             stop.wait(),
         )
-        tasks = [asyncio.create_task(each) for each in work]
+        tasks = [anew, *(asyncio.create_task(each) for each in work)]
         notify("READY=1")
         self._log.info("ready", media=self._config.edge.media, http=self._config.edge.http, xdp=self._mode)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, ConfigError):
+                await self._children.end()  # nothing ran yet
             if isinstance(result, Exception):
                 raise result  # such as what keeps this host from starting processes
         if stop.is_set():
@@ -262,16 +279,6 @@ class Supervisor:
         # The loop's handlers go with the loop, and what is left to do is not for a second Ctrl-C to cut short.
         asked.hold_back()
         return not stop.is_set()
-
-    async def _start_anew(self, anew: asyncio.Event) -> None:
-        """Returns once asked to, and what would be started can be."""
-        while True:
-            await anew.wait()
-            anew.clear()
-            trial = await asyncio.create_subprocess_exec(sys.executable, *sys.orig_argv[1:], "--check")
-            if await trial.wait() == 0:
-                return
-            self._log.error("not started anew: see the line before; everything goes on as it is")
 
     async def _mend(self) -> None:
         while True:
@@ -329,7 +336,10 @@ def run(config: Config) -> None:
     try:
         if asyncio.run(supervisor.run()):
             store.pass_on()
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+            asked.become_anew()
+    except ConfigError:
+        supervisor.close()
+        raise
     except OSError as e:
         # Nothing that a person must mend: it ran. The next one may do better.
         raise RuntimeError("the supervisor cannot go on") from e

@@ -6,24 +6,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import zmq
 import zmq.asyncio
 
 from firsthop import logs
-from wire import frames, link
+from firsthop.metrics import Tally
+from wire import control, frames, link, ufrag
 from wire.keys import ClusterKeys
 
 __all__ = ["Refused", "Silent", "Transceivers", "Unavailable"]
 
 _PATIENCE_S = 2.0
+_AT_ONCE = 64  # messages of one transceiver, until others have their turn
 
 Listener = Callable[[int, frames.Control], None]
 
 
 class Unavailable(Exception):
-    """The transceiver is away or silent."""
+    """The transceiver is away or silent, or what it says cannot be used."""
 
 
 class Silent(Unavailable):
@@ -37,6 +40,14 @@ class Refused(Exception):
         super().__init__(message)
         self.code = code
         self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    transceiver: int
+    type: str
+    reply: asyncio.Future[frames.Control]
+    at_once: Callable[[frames.Control], None] | None
 
 
 def _nothing(transceiver: int, message: frames.Control) -> None:
@@ -64,7 +75,11 @@ class Transceivers:
         self._context = zmq.asyncio.Context()
         self._sockets: dict[int, Any] = {i: dealer(self._context, endpoint, name, keys) for i, endpoint in peers}
         self._requests = itertools.count(1)
-        self._waiting: dict[int, tuple[asyncio.Future[frames.Control], Callable[[frames.Control], None] | None]] = {}
+        self.refusals = Tally(
+            "firsthop_signaling_refusals", "Requests that a transceiver refused for what this edge is", ("name_taken",)
+        )
+        self._waiting: dict[int, _Asked] = {}
+        self._complained: set[int] = set()
         self._unasked, self._late = unasked, late
         self._tasks = [asyncio.create_task(self._read(i, socket)) for i, socket in self._sockets.items()]
         if gone is not None:
@@ -88,7 +103,7 @@ class Transceivers:
         where it was sent and not answered within ``patience_s``, or Refused."""
         request = next(self._requests)
         reply: asyncio.Future[frames.Control] = asyncio.get_running_loop().create_future()
-        self._waiting[request] = (reply, at_once)
+        self._waiting[request] = _Asked(transceiver, type_, reply, at_once)
         try:
             await self.tell(transceiver, type_, request=request, **fields)
             message = await asyncio.wait_for(reply, _PATIENCE_S if patience_s is None else patience_s)
@@ -119,31 +134,51 @@ class Transceivers:
         self._context.destroy(linger=0)
 
     async def _read(self, transceiver: int, socket: Any) -> None:
-        complained = False
-        while True:
+        for i in itertools.count(1):
             said = await socket.recv()
+            if i % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # what is there already is received without a pause
             try:
                 message = frames.decode(said)
+                if isinstance(message, frames.Control):
+                    self._take(transceiver, message)
             except frames.WireError as e:
-                if not complained:  # the next one would say the same
-                    logs.get().error("a transceiver's messages cannot be read", why=str(e))
-                complained = True
-                continue
-            if isinstance(message, frames.Control):
-                self._take(transceiver, message)
+                self._complain(transceiver, str(e))
+            except Exception:
+                # A fault of ours with one message, and no reason to read no more of them.
+                logs.get().exception("a transceiver's message failed", transceiver=transceiver)
 
     def _take(self, transceiver: int, message: frames.Control) -> None:
+        """Raises WireError for what it may not say."""
         request = message.fields.pop("request", None)
+        named = message.fields.get("ufrag")
+        if isinstance(named, str) and ufrag.transceiver_of(named.encode()) != transceiver:
+            raise frames.WireError(f"a session of another transceiver in {message.type[:64]!r}")
         if request is None:
+            control.check_unasked(message)
             self._unasked(transceiver, message)
             return
-        reply, at_once = self._waiting.get(request, (None, None)) if isinstance(request, int) else (None, None)
-        if reply is None or reply.done():
+        asked = self._waiting.get(request) if type(request) is int else None
+        if asked is None or asked.transceiver != transceiver or asked.reply.done():
+            control.check_reply(None, message)
             self._late(transceiver, message)
             return
-        if at_once is not None:
-            at_once(message)
-        reply.set_result(message)
+        try:
+            control.check_reply(asked.type, message)
+        except frames.WireError as e:
+            asked.reply.set_exception(Unavailable(f"transceiver {transceiver} gives no usable answer"))
+            raise frames.WireError(f"in answer to {asked.type!r}: {e}") from None
+        if message.type == "session.refused" and message.fields["code"] == "name_taken":
+            self.refusals["name_taken"] += 1
+            self._complain(transceiver, "another edge has this edge's name: give each edge.name of its own")
+        if asked.at_once is not None:
+            asked.at_once(message)
+        asked.reply.set_result(message)
+
+    def _complain(self, transceiver: int, why: str) -> None:
+        if transceiver not in self._complained:  # the next one would say the same
+            self._complained.add(transceiver)
+            logs.get().error("a transceiver's messages cannot be used", transceiver=transceiver, why=why)
 
 
 async def _watch(transceiver: int, socket: Any, gone: Callable[[int], None]) -> None:

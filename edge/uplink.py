@@ -83,10 +83,10 @@ class Uplink:
             self._round_trip.add(time.monotonic_ns() - message.stamp_ns - message.held_ns)
 
     def complain(self, why: str) -> None:
-        """Says once that this transceiver cannot be understood; every message of its would say the same."""
+        """Says once that this transceiver cannot be understood, or says what it may not; that is counted each time."""
         if not self._complained:
             self._complained = True
-            logs.get().error("a transceiver's messages cannot be read", transceiver=self.number, why=why)
+            logs.get().error("a transceiver's messages cannot be used", transceiver=self.number, why=why)
 
     def look(self) -> None:
         """To be called about once a second: takes note of who came and went."""

@@ -21,7 +21,9 @@ import numpy.typing as npt
 import zmq
 
 from edge.batch import BATCH, ROOM_BYTES, BatchSocket
+from edge.claims import Claims
 from edge.flowtable import NOBODY, FlowTable, words
+from edge.hints import Hints
 from edge.kernel import FlowStore, Shedding
 from edge.outlet import Outlet
 from edge.rounds import Rounds, Spares
@@ -29,12 +31,14 @@ from edge.shedding import Controller
 from edge.spec import Spec
 from edge.uplink import Counts, Uplink
 from firsthop import logs, metrics
+from firsthop.beats import Beat
 from firsthop.following import LOOK_EVERY_S, ufrag_keys
 from firsthop.histogram import Histogram
 from firsthop.metrics import Tally
-from firsthop.process import call_itself, drop_capabilities, end_with, go_first
-from wire import frames, stun, ufrag
+from firsthop.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
+from wire import control, frames, stun, ufrag
 from wire.keys import ClusterKeys, KeyFile
+from wire.naming import identity
 
 __all__ = ["SPARE_NAME", "Worker", "main"]
 
@@ -44,6 +48,7 @@ SPARE_NAME = "worker-spare"
 _BUSY = 4
 _BATCHES_A_ROUND = 4
 _MESSAGES_A_ROUND = 64
+_MOST_CONTROL_BYTES = 1024  # of what a transceiver says about a path
 _STUN_LAST = 3  # RFC 7983: the first byte of STUN is 0 to 3
 _LINKS_UP_S = 0.3
 _IDLE_MS, _WAITING_MS = 1000, 5  # how long nothing may happen; the second while something waits for room
@@ -83,8 +88,8 @@ class Worker:
         self._controller = Controller()
         if self._sheds is not None:
             self._sheds.put(spec.cpu, 0.0)  # a predecessor's last word was about its own delay
-        self._ssrcs: dict[int, tuple[int, bytes]] = {}  # to the transceiver, and the flow that was last told of it
-        self._ssrcs_of: dict[bytes, list[int]] = {}
+        self._hints = Hints(self._store, spec.cpu)
+        self._claims = Claims()
         self._spares = Spares()
         self._rounds = Rounds(time.monotonic())
         self.rx = Tally("firsthop_rx_worker_datagrams", "Datagrams from clients, by what became of them", OUTCOMES)
@@ -96,7 +101,7 @@ class Worker:
         self.wire_errors = Tally(
             "firsthop_worker_wire_errors",
             "Messages from transceivers that could not be used",
-            ("refused", "other_version"),
+            ("refused", "not_its_path", "other_version"),
         )
         self.lost_flows = Tally(
             "firsthop_worker_flows_refused",
@@ -113,7 +118,7 @@ class Worker:
         )
         self._outlet = Outlet(self._socket, self.tx)
         context = zmq.Context[zmq.Socket[bytes]]()
-        name = f"{spec.edge}/worker-{spec.index}".encode()
+        name = identity(spec.edge, spec.instance, f"worker-{spec.index}")
         counts = Counts(self.rx, self.age, self.round_trip)
         self._uplinks = {
             number: Uplink(context, number, endpoint, name, spec.keys, counts) for number, endpoint in spec.transceivers
@@ -167,6 +172,8 @@ class Worker:
         gc.freeze()
         gc.disable()
         swept = looked = time.monotonic()
+        beat = Beat(*self._spec.beat)
+        beat()
         handled, waits = 0, False
         while True:
             self._wait()
@@ -187,6 +194,7 @@ class Worker:
             waits = self._flush()
             if now - looked > LOOK_EVERY_S:
                 looked = now
+                beat()
                 self._key_file.refresh()
                 for uplink in self._uplinks.values():
                     uplink.look()
@@ -251,8 +259,10 @@ class Worker:
         owners[~whole] = NOBODY
         # What the arrays cannot decide is rare: STUN requests, and datagrams of flows that are not known.
         for i in np.flatnonzero(whole & ((owners == NOBODY) | (data[:, 0] <= _STUN_LAST))).tolist():
-            outcome, owners[i] = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
-            outcomes[i] = _CODE[outcome]
+            outcome, to = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
+            if to not in (NOBODY, owners[i]):
+                self._claims.passed(addresses[i].tobytes(), to)
+            outcomes[i], owners[i] = _CODE[outcome], to
         for outcome, n in _by_outcome(outcomes[owners == NOBODY]).items():
             self.rx[outcome] += n
         for owner in np.unique(owners[owners != NOBODY]).tolist():
@@ -274,9 +284,9 @@ class Worker:
                 return "forwarded_stun", route.transceiver
         elif owner == NOBODY and 128 <= datagram[0] <= 191 and len(datagram) >= 12:
             at = 4 if 192 <= datagram[1] <= 223 else 8
-            hinted = self._ssrcs.get(int.from_bytes(datagram[at : at + 4], "big"))
+            hinted = self._hints.transceiver(int.from_bytes(datagram[at : at + 4], "big"))
             if hinted is not None:
-                return "forwarded_ssrc", hinted[0]
+                return "forwarded_ssrc", hinted
         return ("unknown_flow" if owner == NOBODY else "forwarded_flow"), owner
 
     def _bodies(self, which: slice | npt.NDArray[np.intp], lengths: Lengths) -> bytes:
@@ -305,7 +315,7 @@ class Worker:
             except zmq.Again:
                 break
             try:
-                message = frames.decode(said)
+                message = frames.decode(said, _MOST_CONTROL_BYTES)
                 if isinstance(message, frames.Data):
                     count += len(message)
                     uplink.echoed(message)
@@ -315,8 +325,9 @@ class Worker:
             except frames.OtherVersionError as e:
                 self.wire_errors["other_version"] += 1
                 uplink.complain(str(e))
-            except (frames.WireError, KeyError, TypeError, ValueError):
+            except frames.WireError as e:
                 self.wire_errors["refused"] += 1
+                uplink.complain(str(e))
         return count
 
     def _to_clients(self, number: int, batch: frames.Data) -> None:
@@ -333,54 +344,50 @@ class Worker:
 
     def _control(self, number: int, message: frames.Control) -> None:
         if message.type == "path.up":
-            address = bytes(message.fields["address"])
-            ssrcs = [int(ssrc) & 0xFFFFFFFF for ssrc in message.fields["ssrcs"]]
-            spare_s = float(message.fields.get("spare_ms", 0)) / 1000
-            holder = int(self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))[0])
-            if holder not in (NOBODY, number) and not message.fields.get("proved", True):
+            up = control.read(control.PathUp, message.fields)
+            if not self._may_claim(number, up):
+                self.wire_errors["not_its_path"] += 1
+                return
+            if not up.proved and self._owner(up.address) not in (NOBODY, number):
                 # A check whose source address is invented takes nobody's call away.
                 self.lost_flows["held"] += 1
                 return
-            self._learn(address, number, ssrcs)
-            self._spares.put(address, spare_s)
+            self._learn(up.address, number, up.ssrcs)
+            self._spares.put(up.address, up.spare_ms / 1000)
             self._rounds.spare_s = self._spares.least(len(self._table))
         elif message.type == "path.down":
-            address = bytes(message.fields["address"])
-            found = self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))
-            if found[0] == number:
+            address = control.read(control.PathDown, message.fields).address
+            if self._owner(address) == number:
                 self._forget(address)
         else:
-            raise frames.WireError(f"unknown control message {message.type!r}")
+            raise frames.WireError(f"unknown control message {message.type[:64]!r}")
+
+    def _owner(self, address: bytes) -> int:
+        return int(self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))[0])
+
+    def _may_claim(self, number: int, up: control.PathUp) -> bool:
+        """Whether a path may be ``number``'s; not, once, after a check that a predecessor of this process passed on."""
+        route = ufrag.open_sealed(up.ufrag.encode(), self.keys.ufrag)
+        if route is None or route.transceiver != number:
+            raise frames.WireError("a path whose ufrag is not of this transceiver")
+        return self._owner(up.address) == number or self._claims.taken(up.address, number)
 
     def _learn(self, address: bytes, number: int, ssrcs: list[int]) -> None:
         if not self._table.put(address, number, time.monotonic()):
             self.lost_flows["table_full"] += 1
             return
-        self._forget_ssrcs(address)
-        self._ssrcs_of[address] = ssrcs
-        self._ssrcs.update(dict.fromkeys(ssrcs, (number, address)))
-        if self._store is None:
-            return
-        if not self._store.put(address, self._spec.cpu, number):
+        if self._store is not None and not self._store.put(address, self._spec.cpu, number):
             self.lost_flows["kernel_map_full"] += 1
-        for ssrc in ssrcs:
-            self._store.put_ssrc(ssrc, self._spec.cpu)
+        self._hints.put(address, number, ssrcs)
 
     def _forget(self, address: bytes) -> None:
         self._table.remove(address)
-        self._forget_ssrcs(address)
+        self._hints.forget(address)
         self._spares.forget(address)
         self._rounds.spare_s = self._spares.least(len(self._table))
-        if self._store is not None:
+        # A client that used its port again for a call of another core has its flow there.
+        if self._store is not None and (self._store.holder(address) or (NOBODY, 0))[0] == self._spec.cpu:
             self._store.remove(address)
-
-    def _forget_ssrcs(self, address: bytes) -> None:
-        for ssrc in self._ssrcs_of.pop(address, ()):
-            if self._ssrcs.get(ssrc, (NOBODY, b""))[1] != address:
-                continue  # the caller moved: its new flow holds it now
-            del self._ssrcs[ssrc]
-            if self._store is not None:
-                self._store.remove_ssrc(ssrc)
 
 
 def _by_outcome(codes: npt.NDArray[np.intp]) -> dict[str, int]:
@@ -391,7 +398,8 @@ def _by_outcome(codes: npt.NDArray[np.intp]) -> dict[str, int]:
 
 def main() -> None:
     """What the supervisor starts: a spare, until its Spec on standard input makes it a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
+    for number in (signal.SIGINT, signal.SIGHUP):  # they reach the whole group; the supervisor says when
+        signal.signal(number, signal.SIG_IGN)
     call_itself(SPARE_NAME)
     go_first()
     drop_capabilities()
@@ -406,6 +414,11 @@ def main() -> None:
     os.sched_setaffinity(0, {spec.cpu})
     logs.configure(*spec.log, process="worker", worker=spec.index, cpu=spec.cpu)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with in_a_line():
+        _work(spec)
+
+
+def _work(spec: Spec) -> None:
     worker = Worker(spec)
     flows = metrics.Gauge("firsthop_worker_flows", "Flows known to this worker", lambda: worker.flows)
     dropped = metrics.Outside(

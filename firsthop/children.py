@@ -1,4 +1,4 @@
-"""Keeps a supervisor's children alive: who dies is started again, and who keeps dying is waited with.
+"""Keeps a supervisor's children alive: who dies or hangs is started again, and who keeps dying is waited with.
 
 Importing what a child needs takes a quarter of a second or more, which callers would hear. So one process more than
 there are has done that already and waits for its orders: when one dies it takes the place in a few milliseconds, and
@@ -6,6 +6,9 @@ another becomes the spare.
 
 Children outlive the supervisor. Its successor finds them in the store and goes on watching; those that serve other
 orders than it would give (another configuration, other code) are replaced one after the other.
+
+One hangs when its count (``firsthop.beats``) stands still while this process looked at it several times, a second
+apart. Looks are counted and not seconds: where the whole machine stood still there was none meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firsthop import logs
+from firsthop.beats import EVERY_S, Beats
+from firsthop.errors import ConfigError
 from firsthop.metrics import Tally
+from firsthop.process import MEND
 from firsthop.store import Store
 
 __all__ = ["Child", "Children", "identity"]
@@ -33,18 +39,21 @@ _GOODBYE_S = 5.0
 _SETTLE_S = 1.0
 _WARM_WITHIN_S = 10.0
 _KEPT = "child-"
+# Looks at a child whose count stands still before it is taken to hang, and at one that has yet to import everything.
+_HANGS_AFTER, _BEGINS_WITHIN = 4, 60
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
     """``module`` is run with ``spec`` on standard input and the descriptors ``fds`` inherited. Two with the same
-    ``identity`` do the same."""
+    ``identity`` do the same. It counts at ``place``, which is its own."""
 
     name: str
     module: str
     spec: bytes
     fds: tuple[int, ...]
     identity: str
+    place: int
 
     @property
     def kept_as(self) -> str:
@@ -116,21 +125,33 @@ class _Process:
 
     def close(self) -> None:
         """Lets go of it; not before the store has."""
+        if self._started is not None and self._started.stdin is not None:
+            self._started.stdin.close()
         os.close(self.pidfd)
 
 
 class Children:
     """Runs ``children``. Those of ``spare_module`` have a spare, which calls itself ``spare_name`` when it is ready; it
-    inherits the descriptors of all of them, and closes those that turn out not to be its own. ``metric`` is what their
-    restarts are counted as."""
+    inherits the descriptors of all of them, and closes those that turn out not to be its own. Names of metrics begin
+    with ``prefix``. Where ``patient``, those whose orders have changed end when they want to: SIGUSR1 tells them."""
 
-    def __init__(self, children: list[Child], spare_module: str, spare_name: str, store: Store, metric: str) -> None:
-        self.restarts = Tally(
-            metric,
-            "Children that died and were started again",
-            [child.name for child in children],
-            label="child",
-        )
+    def __init__(
+        self,
+        children: list[Child],
+        spare_module: str,
+        spare_name: str,
+        store: Store,
+        beats: Beats,
+        prefix: str,
+        *,
+        patient: bool = False,
+    ) -> None:
+        names = [child.name for child in children]
+        self.restarts = Tally(f"{prefix}_restarts", "Children that died and were started again", names, label="child")
+        self.hung = Tally(f"{prefix}_hung", "Children that hung and were killed for it", names, label="child")
+        self._beats = beats
+        self._patient = patient
+        self._any_began = False
         self._children = children
         self._spare_module = spare_module
         self._spare_name = spare_name
@@ -143,10 +164,11 @@ class Children:
         self._log = logs.get()
 
     async def run(self) -> None:
-        """Never returns; it raises what keeps this host from starting processes. Cancelled, it leaves them running, but
-        for the spare."""
+        """Never returns; it raises what keeps this host from starting processes, such as ConfigError where the first
+        child finds that its configuration cannot be. Cancelled, it leaves them running, but for the spare."""
         wanted = {child.kept_as for child in self._children}
         found = {name: self._adopt(name) for name in self._store.names if name.startswith(_KEPT)}
+        self._any_began = bool(found)
         outdated = {name: process for name, process in found.items() if name not in wanted}
         tasks = [asyncio.create_task(self._keep_spare())]
         for child in self._children:
@@ -165,6 +187,7 @@ class Children:
                 # Without orders it would end by itself, but stay a zombie of whoever takes over by exec.
                 self._spare.signal(signal.SIGKILL)
                 await self._spare.gone.wait()
+                self._spare.close()
         raise next(result for result in results if isinstance(result, Exception))
 
     async def end(self) -> None:
@@ -181,7 +204,10 @@ class Children:
         loop = asyncio.get_running_loop()
         if running is not None:
             self._log.info("took a child over", child=child.name)
-        if outdated:
+        if outdated and self._patient:
+            self._log.info("a child's orders have changed: it is replaced when it has nothing to do", child=child.name)
+            await asyncio.gather(*(self._dismiss(name, process) for name, process in outdated))
+        elif outdated:
             async with self._replacing:
                 if running is None and child.module == self._spare_module:
                     await self._spare_is_warm()
@@ -191,15 +217,36 @@ class Children:
         failures = 0
         while True:
             began = loop.time()
+            looks = _BEGINS_WITHIN
+            if running is not None:
+                looks = _HANGS_AFTER if self._beats.lasting else sys.maxsize
             process = running or self._begin(child)
             running = None
-            await process.gone.wait()
+            await self._watch(child, process, looks)
             self._forget(child.kept_as)
+            if process.code == MEND and not self._any_began:
+                raise ConfigError(f"{child.name} cannot run: see the line before")
             failures = 0 if loop.time() - began > _HEALTHY_AFTER_S else failures + 1
             wait = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
             self.restarts[child.name] += 1
             self._log.error("child died, starting it again", child=child.name, code=process.code, in_s=wait)
             await asyncio.sleep(wait)
+
+    async def _watch(self, child: Child, process: _Process, looks: int) -> None:
+        """Returns when it has ended; one that hangs is killed. So many ``looks`` may find its count as it is now."""
+        last, still = self._beats.count(child.place), 0
+        while not process.gone.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.gone.wait(), EVERY_S)
+                return
+            if (count := self._beats.count(child.place)) != last:
+                last, still, looks, self._any_began = count, 0, _HANGS_AFTER, True
+                continue
+            still += 1
+            if still == looks:
+                self.hung[child.name] += 1
+                self._log.error("child hangs, killing it", child=child.name, for_s=still * EVERY_S)
+                process.signal(signal.SIGKILL)
 
     def _begin(self, child: Child) -> _Process:
         process = self._take_spare(child) or _Process.start(child.module, child.fds)
@@ -210,7 +257,11 @@ class Children:
         return process
 
     async def _dismiss(self, kept_as: str, process: _Process) -> None:
-        await process.end()
+        if self._patient:
+            process.signal(signal.SIGUSR1)
+            await process.gone.wait()
+        else:
+            await process.end()
         self._forget(kept_as)
 
     def _forget(self, kept_as: str) -> None:

@@ -82,19 +82,24 @@ def edge(config: Path | None, check: bool) -> None:
 
 @main.command()
 @config_option
-def transceiver(config: Path | None) -> None:
+@click.option("--check", is_flag=True, help="Only say whether this configuration would run.")
+def transceiver(config: Path | None, check: bool) -> None:
     """Run the transceivers of this host, beside the model: one, or one on each of transceiver.cores.
 
-    Ctrl-C and SIGTERM end them.
+    Ctrl-C and SIGTERM end them. SIGHUP lets those of transceiver.cores take up a new program or configuration, each
+    when it holds no call; one alone goes on as it is.
     """
+    from firsthop import asked
+
+    if not check:
+        asked.hold_back()
 
     def run(config: Config) -> None:
         from importlib import import_module
 
-        if config.transceiver.cores:
-            from firsthop import asked
-
-            asked.hold_back()
+        if check:
+            import_module("transceiver.supervisor").check(config)
+            return
         import_module("transceiver.supervisor" if config.transceiver.cores else "transceiver.server").run(config)
 
     _start(run, config)

@@ -7,14 +7,32 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import hashlib
 import os
 import select
 import signal
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+from firsthop import logs
 from firsthop.errors import ConfigError
+from wire.keys import KeyFileError
 
-__all__ = ["call_itself", "cpus", "drop_capabilities", "end_with", "go_first", "step_back"]
+__all__ = [
+    "MEND",
+    "call_itself",
+    "cpus",
+    "drop_capabilities",
+    "end_with",
+    "go_first",
+    "in_a_line",
+    "instance",
+    "step_back",
+]
+
+MEND = 2  # the exit code that says that a person must mend something first
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_NAME = 15
@@ -44,6 +62,16 @@ def drop_capabilities() -> None:
             raise OSError(number, f"cannot give up capabilities: {os.strerror(number)}")
 
 
+@contextmanager
+def in_a_line() -> Iterator[None]:
+    """What a person must mend is one line of a child's log, and its exit code says so."""
+    try:
+        yield
+    except (ConfigError, KeyFileError) as e:
+        logs.get().error("this configuration cannot run", why=str(e))
+        sys.exit(MEND)
+
+
 def call_itself(name: str) -> None:
     """The name that ps and top show, at most 15 bytes of it (PR_SET_NAME)."""
     _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
@@ -60,6 +88,15 @@ def step_back() -> None:
     """Has this thread, and the processes that it starts, run as others do (nice 0) though its process goes first."""
     if os.getpriority(os.PRIO_PROCESS, 0) < 0:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
+def instance(folder: Path) -> str:
+    """The same for every start with ``folder`` on this host since it booted; another on another host or in another
+    container."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    place = [(s.st_dev, s.st_ino) for s in (os.stat(there), os.stat("/proc/self/ns/net"))]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    return hashlib.blake2b(repr((boot, place)).encode(), digest_size=6).hexdigest()
 
 
 def end_with(lifeline: int) -> None:

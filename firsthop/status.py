@@ -46,6 +46,8 @@ ALARMS = {
     "edge_gone": "a transceiver had audio for a worker that is no longer linked",
     "edge_full": "a worker does not keep up with what a transceiver sends it",
     "other_version": "an edge and a transceiver speak other versions of the wire: upgrade the older one",
+    "name_taken": "two edges have one name, and the second is refused: give each edge.name of its own",
+    "failed": "a transceiver failed at what an edge asked: the traceback is in the transceiver's log",
     "overflow": "a session could not take what it was given, audio was dropped",
     "agent_failed": "an agent raised an exception: its traceback is in the transceiver's log",
     "session_failed": "a session raised an exception: its traceback is in the transceiver's log",

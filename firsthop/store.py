@@ -25,6 +25,7 @@ _ENVIRONMENT = "FIRSTHOP_DESCRIPTORS"
 _LIFELINE = "lifeline-write"
 _LISTEN_FDS_START = 3  # sd_listen_fds(3)
 _TRIES = 3
+_ANSWERS_WITHIN_S = 5.0  # a holder that lives; a start never waits longer for one that hangs
 
 
 class StoreInUse(Exception):
@@ -144,7 +145,7 @@ class HolderStore(Store):
     def _tell(self, state: str, fds: Sequence[int]) -> None:
         # One that died is replaced by mend; media needs none.
         with contextlib.suppress(OSError):
-            socket.send_fds(self._connection, [state.encode()], fds)
+            socket.send_fds(self._connection, [state.encode()], fds, socket.MSG_DONTWAIT)
 
     def _tell_all(self, held: dict[str, int]) -> None:
         """Everything to a holder that knows no more than ``held``."""
@@ -167,6 +168,7 @@ class HolderStore(Store):
             held: dict[str, int] = {}
             try:
                 self._receive(connection, held)
+                connection.settimeout(None)
                 return connection, held
             except BaseException as e:
                 connection.close()
@@ -179,7 +181,10 @@ class HolderStore(Store):
 
     def _receive(self, connection: socket.socket, held: dict[str, int]) -> None:
         while True:
-            text, fds, _, _ = socket.recv_fds(connection, holder.LONGEST, 1)
+            try:
+                text, fds, _, _ = socket.recv_fds(connection, holder.LONGEST, 1)
+            except TimeoutError:
+                raise TimeoutError("what holds them hangs") from None
             if text == holder.READY.encode():
                 return
             if text == holder.BUSY.encode():
@@ -190,11 +195,15 @@ class HolderStore(Store):
 
     def _connect(self) -> socket.socket | None:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.settimeout(_ANSWERS_WITHIN_S)
         try:
             connection.connect(str(self._path))
         except (FileNotFoundError, ConnectionRefusedError):
             connection.close()
             return None
+        except OSError as e:
+            connection.close()
+            raise TimeoutError(f"what holds them hangs: {e}") from None
         return connection
 
     def _start(self) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -50,10 +51,15 @@ def ends() -> Iterator[Ends]:
         ends.context.destroy(linger=0)
 
 
-@pytest.fixture(params=["tcp", "tcp6", "ipc"])
+@pytest.fixture(params=["tcp", "tcp6", "ipc", "abstract"])
 def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where to bind; port 0 is for the kernel to choose."""
-    return {"tcp": "tcp://127.0.0.1:*", "tcp6": "tcp://[::1]:*", "ipc": f"ipc://{tmp_path}/link"}[request.param]
+    return {
+        "tcp": "tcp://127.0.0.1:*",
+        "tcp6": "tcp://[::1]:*",
+        "ipc": f"ipc://{tmp_path}/link",
+        "abstract": f"ipc://@{tmp_path}/link",
+    }[request.param]
 
 
 def bound(socket: Socket) -> str:
@@ -116,8 +122,10 @@ def intruders(ends: Ends) -> list[Socket]:
     return [other, bare, guess, plain]
 
 
-def test_without_the_key_file_no_message_gets_through(ends: Ends) -> None:
-    router = ends.router("tcp://127.0.0.1:*")
+@pytest.mark.parametrize("where", ["tcp://127.0.0.1:*", "ipc://@firsthop-{}"])
+def test_without_the_key_file_no_message_gets_through(ends: Ends, where: str) -> None:
+    """Anybody on a host may connect to an abstract socket, which has no permissions."""
+    router = ends.router(where.format(os.getpid()))
     strangers = intruders(ends)
     # Each is refused by the transceiver before any of its messages is looked at: once, so somebody has to listen first.
     events = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -206,6 +214,33 @@ def test_an_ipc_endpoint_that_is_in_use_is_not_taken_over(ends: Ends, tmp_path: 
     dealer = ends.dealer(f"ipc://{tmp_path}/link")
     until(sends(dealer, HELLO))
     assert received(router) == [b"edge/worker-0", HELLO]
+
+
+def test_an_abstract_endpoint_that_is_in_use_is_not_taken_over(ends: Ends) -> None:
+    endpoint = f"ipc://@firsthop-taken-{os.getpid()}"
+    router = ends.router(endpoint)
+    with pytest.raises(zmq.ZMQError) as refused:
+        ends.router(endpoint)
+    assert refused.value.errno == zmq.EADDRINUSE
+    until(sends(ends.dealer(endpoint), HELLO))
+    assert received(router)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "symlink"])
+def test_what_is_no_socket_is_not_replaced(ends: Ends, tmp_path: Path, kind: str) -> None:
+    """ZeroMQ itself would delete the file."""
+    file, place = tmp_path / "precious", tmp_path / "link"
+    file.write_text("kept")
+    if kind == "file":
+        place = file
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to(file)
+    with pytest.raises(zmq.ZMQError, match="no socket"):
+        ends.router(f"ipc://{place}")
+    assert file.read_text() == "kept"
+    assert place.exists()
 
 
 def test_an_ipc_socket_that_a_dead_process_left_is_no_hindrance(ends: Ends, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_what_systemd_stores_costs_a_killed_supervisor_no_frame(manager: Service
     until(lambda: "worker-spare" in service.children())
     serving, stored = at_work(service), manager.stored
     workers = [name for name in serving if name != "signaling"]
-    kept = {"lifeline-read", "lifeline-write", "http", *(f"media-{i}" for i in range(len(workers)))}
+    kept = {"lifeline-read", "lifeline-write", "beats", "http", *(f"media-{i}" for i in range(len(workers)))}
     assert {name.partition("@")[0] for name in stored} == kept | {f"child-{name}" for name in serving}
     assert len(stored) == len(kept) + len(serving)
     assert not holders(service)
@@ -425,6 +425,30 @@ def died(store: HolderStore) -> None:
     store._connection.close()
     for fd in store._kept.values():
         os.close(fd)
+
+
+def test_a_start_waits_for_no_holder_that_hangs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firsthop.store._ANSWERS_WITHIN_S", 0.3)
+    hung = started(place)
+    hung.suspend()
+    try:
+        for _ in range(12):  # its line gets full
+            with pytest.raises(TimeoutError, match="hangs"):
+                HolderStore(place)
+    finally:
+        hung.resume()
+    until(lambda: kept_by_now(place))
+
+
+def kept_by_now(path: Path) -> bool:
+    """Whether the holder can be had, which first hears of those who have given up."""
+    try:
+        store = HolderStore(path)
+    except (StoreInUse, OSError):
+        return False
+    store.end()
+    died(store)
+    return True
 
 
 def test_who_comes_while_a_holder_ends_gets_another(place: Path) -> None:

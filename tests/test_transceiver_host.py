@@ -79,6 +79,80 @@ def test_calls_do_not_notice_that_the_supervisor_is_killed(lab: Lab, house: Appl
     assert not (house.config_file.parent / "transceiver-1.holder").exists()
 
 
+def reconfigured(house: Appliance, old: str, new: str) -> None:
+    text = house.config_file.read_text()
+    assert old in text
+    house.config_file.write_text(text.replace(old, new))
+
+
+def logged(house: Appliance, text: str) -> int:
+    return house.log_file("transceiver").read_text().count(text)
+
+
+@pytest.mark.needs_root
+def test_hangup_lets_another_program_take_over_in_mid_call(lab: Lab, house: Appliance) -> None:
+    until(lambda: "media-spare" in house.children())
+    call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "8")
+    until(lambda: sessions(house) == [1, 1])
+    before, supervisor = processes(house), house.processes["transceiver"]
+    # One that cannot run is not taken up.
+    reconfigured(house, 'agent = "parrot"', 'agent = "nobody"')
+    supervisor.send_signal(signal.SIGHUP)
+    until(lambda: logged(house, "not started anew"))
+    reconfigured(house, 'agent = "nobody"', 'agent = "parrot"')
+    supervisor.send_signal(signal.SIGHUP)
+    until(lambda: logged(house, "took a child over") == 2)
+    said = finish(call)
+    assert said["calls"]["ok"] == 2
+    assert said["audio"]["frames"]["lost"] == 0
+    assert processes(house) == before
+    assert supervisor.poll() is None
+
+
+@pytest.mark.needs_root
+def test_a_process_whose_configuration_has_changed_is_replaced_when_its_calls_are_over(
+    lab: Lab, house: Appliance
+) -> None:
+    until(lambda: "media-spare" in house.children())
+    call = start_call(lab.client, house, "--model", "echo", "--duration", "8")
+    until(lambda: sorted(s or 0 for s in sessions(house)) == [0, 1])
+    busy = "media-1" if sessions(house)[0] else "media-2"
+    before = processes(house)
+    reconfigured(house, 'agent = "parrot"', 'agent = "echo"')
+    house.processes["transceiver"].send_signal(signal.SIGHUP)
+    (idle,) = set(before) - {busy}
+    until(lambda: processes(house).get(idle, before[idle]) != before[idle])
+    assert processes(house)[busy] == before[busy]
+    said = finish(call)
+    assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (1, 0)
+    until(lambda: processes(house).get(busy, before[busy]) != before[busy])
+    house.wait_ready()
+    assert finish(start_call(lab.client, house, "-n", "2", "--duration", "1"))["calls"]["ok"] == 2
+
+
+@pytest.mark.needs_root
+def test_hangup_ends_no_call_of_a_transceiver_alone(lab: Lab, tmp_path: Path) -> None:
+    with Appliance(tmp_path, lab=lab) as alone:
+        call = start_call(lab.client, alone, "--model", "echo", "--duration", "4")
+        until(lambda: sessions_of(alone, "transceiver") == 1)
+        alone.processes["transceiver"].send_signal(signal.SIGHUP)
+        until(lambda: logged(alone, "SIGHUP changes nothing"))
+        said = finish(call)
+        assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (1, 0)
+
+
+@pytest.mark.needs_root
+def test_who_faces_the_network_has_no_capabilities(lab: Lab, tmp_path: Path) -> None:
+    """Started by root, without systemd that would take them away."""
+    with Appliance(tmp_path, lab=lab) as alone:
+        facing = {**alone.children(), "transceiver": psutil.Process(alone.processes["transceiver"].pid)}
+        assert {"worker-0", "signaling", "transceiver"} <= set(facing)
+        for name, process in facing.items():
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+            assert int(effective, 16) == 0, name
+
+
 def test_endpoints_count_up() -> None:
     assert config.nth("key", "tcp://10.0.0.5:7401", 3) == "tcp://10.0.0.5:7404"
     assert config.nth("key", "tcp://[2001:db8::1]:7499", 1) == "tcp://[2001:db8::1]:7500"

@@ -46,6 +46,11 @@ def check_under(key_id: int, key: bytes, transceiver: int) -> bytes:
     return stun.binding_request(f"{sealed}:client".encode(), b"password", tie_breaker=1)
 
 
+def path_up(client: bytes, *ssrcs: int, by: int = MINE) -> bytes:
+    """What a transceiver says of a client whose check it found authentic."""
+    return frames.control("path.up", address=client, ufrag=ufrag.seal(by, 1, KEYS.ufrag[1]), ssrcs=list(ssrcs))
+
+
 def audio(ssrc: int, sequence: int = 1) -> bytes:
     return rtp.build(111, False, sequence, 960, ssrc, b"sealed voice")
 
@@ -54,6 +59,7 @@ class Transceiver:
     """The ROUTER of one transceiver and what has come to it."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+        self._number = int(endpoint.rpartition("/")[2])
         self._socket = link.router(context, endpoint, KEYS)
         self.received: list[tuple[bytes, bytes]] = []
         self._stamps: list[tuple[list[tuple[bytes, bytes]], int]] = []
@@ -93,7 +99,7 @@ class Transceiver:
         until(sent)
 
     def path_up(self, client: bytes, *ssrcs: int) -> None:
-        self.send(frames.control("path.up", address=client, ufrag="", ssrcs=list(ssrcs)))
+        self.send(path_up(client, *ssrcs, by=self._number))
 
     def close(self) -> None:
         self._socket.close()
@@ -144,7 +150,8 @@ class Bench:
         return Counter({next(iter(s.labels.values()), ""): int(s.value) for s in samples if s.value})
 
     def proven(self, client: socket.socket, *ssrcs: int, by: int = MINE) -> None:
-        """The transceiver ``by`` says that this client proved itself, and the worker knows."""
+        """The client's check came to the transceiver ``by``, which says that it proved itself, and the worker knows."""
+        self.to_worker(client, check(by))
         before = self.funnel(RX)["forwarded_flow"]
         self.transceivers[by].path_up(of(client), *ssrcs)
 

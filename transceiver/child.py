@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 
+from firsthop.beats import Beat
 from firsthop.config import Config
-from firsthop.process import call_itself, drop_capabilities, end_with, go_first
+from firsthop.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
 from transceiver import server
 from transceiver.supervisor import SPARE_NAME
 
@@ -18,6 +19,7 @@ __all__ = ["main"]
 def main() -> None:
     """Returns when SIGTERM ended it in order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it asks the supervisor for something
     call_itself(SPARE_NAME)
     go_first()
     drop_capabilities()
@@ -29,7 +31,8 @@ def main() -> None:
     os.sched_setaffinity(0, {spec["cpu"]})
     config = Config.model_validate_json(spec["config"])
     call_itself(f"media-{config.transceiver.id}")
-    server.run(config)
+    with in_a_line():
+        server.run(config, Beat(*spec["beat"]))
 
 
 if __name__ == "__main__":

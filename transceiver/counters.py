@@ -98,7 +98,9 @@ CONTROL = Tally(
     ("sent", "edge_gone", "edge_full"),
 )
 WIRE_ERRORS = Tally(
-    "firsthop_transceiver_wire_errors", "Messages from edges that could not be read", ("refused", "other_version")
+    "firsthop_transceiver_wire_errors",
+    "Messages from edges that could not be used",
+    ("refused", "other_version", "failed", "name_taken"),
 )
 ENDS = Tally(
     "firsthop_transceiver_sessions_ended",

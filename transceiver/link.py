@@ -15,6 +15,7 @@ from collections.abc import Callable
 import zmq
 
 from transceiver.counters import WIRE_ERRORS
+from transceiver.edges import Edges
 from transceiver.peer import Peer
 from wire import frames
 from wire.frames import Control, Data, OtherVersionError, WireError
@@ -42,6 +43,7 @@ class Link:
         self._on_control = on_control
         self._outbox: dict[bytes, list[tuple[bytes, bytes]]] = {}
         self._peers: dict[bytes, Peer] = {}
+        self._edges = Edges(lambda name: self._peer(name).there)
         self._stamps: dict[bytes, tuple[int, int]] = {}  # by worker: its last stamp, and when that was seen
         self._full: dict[bytes, Peer] = {}
         self._retry: asyncio.Handle | None = None
@@ -65,6 +67,10 @@ class Link:
         there.control(frames.control(type_, **fields), time.monotonic())
         self._sent(peer, there)
 
+    def complain(self, peer: bytes, why: str) -> None:
+        """Says once that this peer cannot be understood."""
+        self._peer(peer).complain(why)
+
     def close(self) -> None:
         """Sends what is queued and ends."""
         self._flush()
@@ -85,6 +91,12 @@ class Link:
                 held_ns = time.monotonic_ns() - seen_ns if stamp_ns else 0
                 peer.media(len(part), frames.pack_batch(part, stamp_ns, held_ns), time.monotonic())
             self._sent(worker, peer)
+
+    def _turn_away(self, peer: bytes, message: Data | Control) -> None:
+        """Tells who has another's name why nobody listens; its media says nothing that could be answered."""
+        if isinstance(message, Control) and type(request := message.fields.get("request")) is int:
+            said = {"code": "name_taken", "message": "another edge has this edge's name", "param": None}
+            self.control(peer, "session.refused", request=request, **said)
 
     def _peer(self, name: bytes) -> Peer:
         peer = self._peers.get(name)
@@ -128,7 +140,10 @@ class Link:
                 if len(parts) != 1:
                     raise WireError(f"a message of {len(parts)} parts")
                 message = frames.decode(parts[0])
-                if isinstance(message, Data):
+                if not self._edges.admits(peer, time.monotonic()):
+                    WIRE_ERRORS["name_taken"] += 1
+                    self._turn_away(peer, message)
+                elif isinstance(message, Data):
                     if message.stamp_ns:
                         self._stamps[peer] = message.stamp_ns, time.monotonic_ns()
                     first, *others = message.parts(_DATAGRAMS_A_PIECE)
@@ -139,8 +154,9 @@ class Link:
             except OtherVersionError as e:
                 WIRE_ERRORS["other_version"] += 1
                 self._peer(peer).complain(str(e))
-            except WireError:
+            except WireError as e:
                 WIRE_ERRORS["refused"] += 1
+                self._peer(peer).complain(str(e))
             except Exception as e:
                 # A fault of ours with one message; the descriptor would not tell again of those behind it.
                 self._failed(e)
@@ -153,4 +169,5 @@ class Link:
             self._failed(e)
 
     def _failed(self, error: Exception) -> None:
+        WIRE_ERRORS["failed"] += 1
         self._loop.call_exception_handler({"message": "a message from an edge failed", "exception": error})

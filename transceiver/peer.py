@@ -12,11 +12,13 @@ import zmq
 
 from firsthop import logs
 from transceiver.counters import CONTROL, TX_DATAGRAMS
+from wire.frames import pack_batch
 from wire.outbox import Outbox
 
 __all__ = ["Peer"]
 
-# More than a full transceiver says until heartbeats tell that the other is gone; events may be large.
+_NOTHING = pack_batch([])
+# More than a full transceiver says until the kernel tells that the other is gone; events may be large.
 _MOST_CONTROL, _MOST_CONTROL_BYTES = 4096, 64 << 20
 
 
@@ -35,6 +37,15 @@ class Peer:
     def waits(self) -> bool:
         """Whether anything waits for room."""
         return bool(self._control or self._media)
+
+    @property
+    def there(self) -> bool:
+        """Whether somebody of that name is connected. It costs that process a message that says nothing."""
+        try:
+            self._put(_NOTHING)
+        except ConnectionResetError:
+            return False
+        return True
 
     def control(self, message: bytes, now: float) -> None:
         """Sends a control message, at once or as soon as there is room."""
@@ -56,7 +67,7 @@ class Peer:
         """Says once that this process cannot be understood; every message of its would say the same."""
         if not self._complained:
             self._complained = True
-            logs.get().error("an edge's messages cannot be read", edge=self._name.decode(errors="replace"), why=why)
+            logs.get().error("an edge's messages cannot be used", edge=self._name.decode(errors="replace"), why=why)
 
     def flush(self, now: float) -> None:
         """Sends what waits, as far as there is room for it; ``now`` is in seconds, monotonic."""

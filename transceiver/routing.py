@@ -17,6 +17,7 @@ from transceiver.ice import Path
 from transceiver.link import Link
 from transceiver.session import Session
 from wire import frames, stun
+from wire.naming import edge_of
 
 __all__ = ["Routing"]
 
@@ -59,7 +60,7 @@ class Routing:
 
     def on_data(self, worker: bytes, batch: frames.Data) -> None:
         """A batch from a worker; each datagram is counted once, by what became of it."""
-        edge = worker.partition(b"/")[0]
+        edge = edge_of(worker)
         for client, datagram in batch.datagrams():
             path = Path(edge, client)
             if datagram and datagram[0] <= 3:
@@ -235,7 +236,7 @@ class Routing:
             worker,
             "path.up",
             address=path.address,
-            ufrag=session.ufrag,
+            ufrag=session.ice.ufrag,  # under the newest key that checks of this call come with
             ssrcs=ssrcs,
             spare_ms=session.spare_ms,
             proved=session.ice.is_proved(path),

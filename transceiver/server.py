@@ -16,12 +16,13 @@ from typing import Any
 import zmq
 from prometheus_client.registry import Collector
 
-from firsthop import logs, metrics
+from firsthop import asked, logs, metrics
+from firsthop.beats import Beat
 from firsthop.config import Config, split_address
 from firsthop.errors import ConfigError
 from firsthop.following import follow, ufrag_keys
 from firsthop.notify import notify
-from firsthop.process import go_first
+from firsthop.process import drop_capabilities, go_first
 from transceiver import agents, counters, sdp, turns
 from transceiver.backlog import Backlog
 from transceiver.dtls import Certificate, check_aiortc
@@ -36,14 +37,14 @@ from transceiver.routing import Routing
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
 from transceiver.supervisor import check
-from wire import frames, keys, ufrag
+from wire import control, frames, keys, ufrag
 from wire import link as wire_link
 
 __all__ = ["Transceiver", "run"]
 
 _SWEEP_S = 1.0
 _LITTER = 16  # ended sessions
-_MAX_DCID = 65534  # RFC 8832 section 6: 65535 is no stream
+_NOT_ANEW = "SIGHUP changes nothing: keys are followed by themselves, and anything else needs a restart"
 _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 
 
@@ -58,10 +59,24 @@ class Transceiver:
         self._backlog = Backlog()
         self._routing = Routing()
         self._link = self._routing.link = Link(socket, self._routing.on_data, self._on_control)
+        handlers: dict[str, Callable[..., None]] = {
+            "session.offer": self._offer,
+            "session.check": self._check,
+            "session.end": self._end,
+            "session.ice": self._ice,
+            "session.open": self._open,
+            "session.watch": self._watch,
+            "session.unwatch": self._unwatch,
+            "session.event": self._event,
+            "health": self._health,
+        }
+        self._handlers = {type_: (handler, control.handled_by(handler)) for type_, handler in handlers.items()}
         self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
         self._records = Records(*folders) if any(folders) else None
         self._litter = 0
+        self.idle = asyncio.Event()
+        self._leaves = False
         self._log = logs.get()
 
     @property
@@ -81,6 +96,10 @@ class Transceiver:
         """Whether frames are made in time."""
         return self._pacer.frames, self._pacer.lag
 
+    def leave(self) -> None:
+        """``idle`` is set as soon as there is no call: another is to take this one's place."""
+        self._leaves = True
+
     def use(self, cluster: keys.ClusterKeys) -> None:
         """Seals with these keys from now on; sessions that are there keep the ufrag they have."""
         self._cluster = cluster
@@ -88,30 +107,34 @@ class Transceiver:
     # --- control
 
     def _on_control(self, peer: bytes, message: frames.Control) -> None:
-        handlers: dict[str, Callable[..., None]] = {
-            "session.end": self._end,
-            "session.ice": self._ice,
-            "session.open": self._open,
-            "session.watch": self._watch,
-            "session.unwatch": self._unwatch,
-            "session.event": self._event,
-            "health": self._health,
-        }
-        work: dict[str, Callable[..., None]] = {"session.offer": self._offer, "session.check": self._check}
-        if message.type in handlers:
-            self._handle(handlers[message.type], peer, message)
-        elif message.type not in work:
-            counters.WIRE_ERRORS["refused"] += 1
-        elif not self._backlog.put(peer, partial(self._handle, work[message.type], peer, message), most=_MOST_OFFERS):
+        if message.type not in ("session.offer", "session.check"):
+            self._handle(peer, message)
+        elif not self._backlog.put(peer, partial(self._handle, peer, message), most=_MOST_OFFERS):
             request = message.fields.get("request")
             self._refuse(peer, request, "full", f"{_MOST_OFFERS} offers wait already")
 
-    def _handle(self, handler: Callable[..., None], peer: bytes, message: frames.Control) -> None:
+    def _handle(self, peer: bytes, message: frames.Control) -> None:
+        """Has a message do what it says. Whoever waits for a reply gets one, whatever happens."""
+        request = message.fields.get("request")
         try:
-            handler(peer, **message.fields)
-        except (TypeError, ValueError, AttributeError, LookupError) as e:
+            if message.type not in self._handlers:
+                raise frames.WireError("there is no such message")
+            handler, arguments = self._handlers[message.type]
+            told = arguments(message.fields)
+        except frames.WireError as e:
             counters.WIRE_ERRORS["refused"] += 1
-            self._log.error("control message with wrong fields", type=message.type, why=repr(e))
+            self._link.complain(peer, f"{message.type[:64]}: {e}")
+            if type(request) is int:
+                self._refuse(peer, request, "invalid_request", f"{message.type[:64]}: {e}")
+            return
+        try:
+            handler(peer, **told)
+        except Exception:
+            # A fault of ours with one message, and no reason to leave who sent it waiting.
+            counters.WIRE_ERRORS["failed"] += 1
+            self._log.exception("a control message failed", type=message.type, edge=peer.decode(errors="replace"))
+            if type(request) is int:
+                self._refuse(peer, request, "internal_error", "the transceiver failed: its log says why")
 
     def _refuse(self, peer: bytes, request: object, code: str, message: str, param: str | None = None) -> None:
         self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
@@ -147,7 +170,12 @@ class Transceiver:
         return sealed, found, asked
 
     def _check(
-        self, peer: bytes, request: int, agent: str, session: object = None, locked: list[str] | None = None
+        self,
+        peer: bytes,
+        request: control.Request,
+        agent: control.Text,
+        session: Any = None,
+        locked: list[control.Text] | None = None,
     ) -> None:
         """Whether a session of an ephemeral key that is being made would be taken."""
         try:
@@ -170,20 +198,18 @@ class Transceiver:
     def _offer(
         self,
         peer: bytes,
-        request: int,
+        request: control.Request,
         offer: str,
-        agent: str,
-        media: list[Any],
-        session: object = None,
-        owner: str = "",
-        holder: str = "",
-        locked: list[str] | None = None,
-        dcid: int | None = None,
+        agent: control.Text,
+        media: control.Media,
+        session: Any = None,
+        owner: control.Text = "",
+        holder: control.Text = "",
+        locked: list[control.Text] | None = None,
+        dcid: control.Stream | None = None,
     ) -> None:
-        host, port = str(media[0]), int(media[1])
+        host, port = media
         try:
-            if dcid is not None and (type(dcid) is not int or not 0 <= dcid <= _MAX_DCID):
-                raise Refused(f"dcid is a stream from 0 to {_MAX_DCID}", "invalid_value", "dcid")
             parsed = sdp.parse(offer)
             sealed, found, asked = self._place(agent, session, locked, owner, holder, half_open=True)
         except Refused as e:
@@ -215,12 +241,12 @@ class Transceiver:
     def _open(
         self,
         peer: bytes,
-        request: int,
-        agent: str,
-        session: object = None,
-        owner: str = "",
-        holder: str = "",
-        locked: list[str] | None = None,
+        request: control.Request,
+        agent: control.Text,
+        session: Any = None,
+        owner: control.Text = "",
+        holder: control.Text = "",
+        locked: list[control.Text] | None = None,
     ) -> None:
         try:
             sealed, found, asked = self._place(agent, session, locked, owner)
@@ -255,7 +281,7 @@ class Transceiver:
             return None
         return session
 
-    def _watch(self, peer: bytes, request: int, ufrag: str, owner: str = "") -> None:
+    def _watch(self, peer: bytes, request: control.Request, ufrag: control.Ufrag, owner: control.Text = "") -> None:
         session = self._live(ufrag, owner)
         if session is None:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
@@ -263,12 +289,12 @@ class Transceiver:
         session.watchers.add(peer, partial(self._pass_on, peer, ufrag))
         self._link.control(peer, "session.watching", request=request, session=session.config.event)
 
-    def _unwatch(self, peer: bytes, ufrag: str) -> None:
+    def _unwatch(self, peer: bytes, ufrag: control.Ufrag) -> None:
         session = self._live(ufrag)
         if session is not None and peer in session.watchers:
             session.watchers.remove(peer)
 
-    def _event(self, peer: bytes, ufrag: str, event: str) -> None:
+    def _event(self, peer: bytes, ufrag: control.Ufrag, event: str) -> None:
         session = self._live(ufrag)
         if session is not None and peer in session.watchers:
             session.client_event(event)
@@ -290,7 +316,7 @@ class Transceiver:
         self._sockets.pop(session.ufrag.encode(), None)
         self._tell_closed(session)
 
-    def _end(self, peer: bytes, request: int, ufrag: str, owner: str = "") -> None:
+    def _end(self, peer: bytes, request: control.Request, ufrag: control.Ufrag, owner: control.Text = "") -> None:
         session = self._live(ufrag, owner)
         if session is None:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
@@ -301,12 +327,12 @@ class Transceiver:
     def _ice(
         self,
         peer: bytes,
-        request: int,
-        ufrag: str,
-        match: str,
-        remote: list[str] | None,
-        media: list[Any],
-        owner: str = "",
+        request: control.Request,
+        ufrag: control.Ufrag,
+        match: control.Text,
+        remote: tuple[control.Text, control.Text] | None,
+        media: control.Media,
+        owner: control.Text = "",
     ) -> None:
         """The client's ICE credentials: where they are others than those it had, ICE restarts. ``match`` is the ufrag
         that it takes for ours, or a star."""
@@ -316,10 +342,10 @@ class Transceiver:
         if match not in ("*", session.ice.ufrag):
             return self._refuse(peer, request, "precondition_failed", "ICE has restarted meanwhile", "If-Match")
         fragment = ""
-        if remote is not None and (theirs := (str(remote[0]), str(remote[1]))) != session.ice.remote:
+        if remote is not None and remote != session.ice.remote:
             if not session.ice.may_restart(time.monotonic()):
                 return self._refuse(peer, request, "rate_limit_exceeded", "ICE restarts too often")
-            fragment = session.restart_ice(self._seal(like=ufrag), theirs, str(media[0]), int(media[1]))
+            fragment = session.restart_ice(self._seal(like=ufrag), remote, *media)
             self._routing.rename(session)
         self._link.control(peer, "session.ice", request=request, ufrag=session.ice.ufrag, fragment=fragment)
         return None
@@ -331,7 +357,7 @@ class Transceiver:
         slot = route.slot if route else None
         return ufrag.seal(self._config.id, cluster.sealing, cluster.ufrag[cluster.sealing], slot=slot)
 
-    def _health(self, peer: bytes, request: int) -> None:
+    def _health(self, peer: bytes, request: control.Request) -> None:
         self._link.control(peer, "health", request=request, sessions=self.sessions, agents=agents.names())
 
     async def sweep_forever(self) -> None:
@@ -341,6 +367,8 @@ class Transceiver:
             now = time.monotonic()
             for session in self._all():
                 session.sweep(now)
+            if self._leaves and not self.sessions and not len(self._backlog):
+                self.idle.set()
             # What an ended session leaves are circles through OpenSSL and libsrtp, whose memory the collector cannot
             # see: it would wait for hundreds of calls. With a hundred calls alive this takes five milliseconds.
             if self._litter >= _LITTER:
@@ -364,11 +392,11 @@ def _asked(call: str, agent: str, session: object, locked: list[str] | None) -> 
     if isinstance(session, dict):
         check_depth(session)
     asked.update(session or {})
-    asked.lock(map(str, locked or ()))
+    asked.lock(locked or ())
     return asked
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, beat: Beat) -> None:
     log = logs.get()
     check(config)
     turns.use(config.transceiver.vad)
@@ -385,6 +413,8 @@ async def _serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     transceiver = Transceiver(config, cluster, socket)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, transceiver.leave)
+    asked.hear()
     host, port = split_address(config.transceiver.metrics)
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
     by_key = metrics.Gauges(
@@ -400,11 +430,11 @@ async def _serve(config: Config) -> None:
     notify("READY=1")
     log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())
 
-    sweeper = asyncio.create_task(transceiver.sweep_forever())
-    following = asyncio.create_task(follow(key_file, transceiver.use))
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait((sweeper, following, stopped), return_when=asyncio.FIRST_COMPLETED)
-    for task in (sweeper, following):
+    work = (transceiver.sweep_forever(), follow(key_file, transceiver.use), beat.forever())
+    tasks: list[asyncio.Task[object]] = [asyncio.create_task(each) for each in work]
+    tasks += [asyncio.create_task(event.wait()) for event in (stop, transceiver.idle)]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -423,12 +453,16 @@ def _load_agents(log: Any) -> None:
             log.warning("an agent cannot be loaded", agent=name, why=repr(e))
 
 
-def run(config: Config) -> None:
-    """Runs until SIGTERM. Raises ConfigError or KeyFileError with one line for what stands in the way."""
+def run(config: Config, beat: Beat | None = None) -> None:
+    """Runs until SIGTERM, or after SIGUSR1 until there is no call. ``beat`` counts for a supervisor, if there is one.
+    Raises ConfigError or KeyFileError with one line for what stands in the way."""
     logs.configure(config.log.level, config.log.format, process="transceiver", id=config.transceiver.id)
+    if beat is None:
+        signal.signal(signal.SIGHUP, lambda *_: logs.get().warning(_NOT_ANEW))
     go_first()
+    drop_capabilities()
     try:
         check_aiortc()
     except RuntimeError as e:
         sys.exit(f"firsthop transceiver: {e}")
-    asyncio.run(_serve(config))
+    asyncio.run(_serve(config, beat or Beat(-1, 0)))

@@ -1,6 +1,8 @@
 """A transceiver host's parent: one process a core, each with its own id, link and metrics, started again when it dies.
 
-Killed itself, it leaves them at work, and the next one takes them over (``firsthop/store.py``).
+Killed itself, it leaves them at work, and the next one takes them over (``firsthop/store.py``). On SIGHUP it becomes
+the next one. A process that would be started otherwise now (other code, other configuration) is replaced as soon as it
+holds no call.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import signal
 
 from firsthop import asked, logs, metrics
+from firsthop.beats import Beats
 from firsthop.children import Child, Children, identity
 from firsthop.config import Config, Transceiver, split_address
 from firsthop.errors import ConfigError
@@ -47,24 +50,30 @@ class Supervisor:
         self._config = config
         self._store = store
         self._lifeline = lifeline(store)
-        children = [self._child(each) for each in config.transceiver.processes]
-        self._children = Children(children, "transceiver.child", SPARE_NAME, store, "firsthop_transceiver_restarts")
+        self._beats = Beats(store)
+        children = [self._child(place, each) for place, each in enumerate(config.transceiver.processes)]
+        self._children = Children(children, "transceiver.child", SPARE_NAME, store, self._beats, "firsthop_transceiver")
 
-    def _child(self, ours: Transceiver) -> Child:
+    def _child(self, place: int, ours: Transceiver) -> Child:
         config = self._config.model_copy(update={"transceiver": ours})
         orders = {"config": config.model_dump_json(), "cpu": ours.cores[0]}
-        spec = json.dumps({**orders, "lifeline": self._lifeline[0]}).encode()
+        spec = json.dumps({**orders, "lifeline": self._lifeline[0], "beat": (self._beats.fd, place)}).encode()
         same = identity(json.dumps(orders).encode(), "transceiver", "firsthop", "wire")
-        return Child(f"media-{ours.id}", "transceiver.child", spec, (self._lifeline[0],), same)
+        descriptors = (self._lifeline[0], self._beats.fd)
+        return Child(f"media-{ours.id}", "transceiver.child", spec, descriptors, same, place)
 
-    async def run(self) -> None:
-        """Until SIGTERM or SIGINT, when everything ends."""
+    async def run(self) -> bool:
+        """Until SIGTERM or SIGINT, when everything ends; or until SIGHUP: True, and everything goes on without this
+        process, for one that takes over."""
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        metrics.serve("transceiver.metrics", *split_address(self._config.transceiver.metrics), self._children.restarts)
+        address = split_address(self._config.transceiver.metrics)
+        metrics.serve("transceiver.metrics", *address, self._children.restarts, self._children.hung)
+        anew = asyncio.create_task(asked.to_start_anew())
+        await asyncio.sleep(0)  # it listens before the signal that waits is heard
         asked.hear()
-        tasks = [asyncio.create_task(each) for each in (self._children.run(), self._mend(), stop.wait())]
+        tasks = [anew, *(asyncio.create_task(each) for each in (self._children.run(), self._mend(), stop.wait()))]
         notify("READY=1")
         cores = self._config.transceiver.cores
         logs.get().info("ready", processes=len(cores), cores=list(cores))
@@ -74,8 +83,12 @@ class Supervisor:
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result  # such as what keeps this host from starting processes
-        notify("STOPPING=1")
-        await self._children.end()
+        if stop.is_set():
+            notify("STOPPING=1")
+            await self._children.end()
+        # The loop's handlers go with the loop, and what is left to do is not for a second Ctrl-C to cut short.
+        asked.hold_back()
+        return not stop.is_set()
 
     async def _mend(self) -> None:
         while True:
@@ -92,11 +105,14 @@ def run(config: Config) -> None:
     first = not store.names
     try:
         supervisor = Supervisor(config, store)
-        asyncio.run(supervisor.run())
+        anew = asyncio.run(supervisor.run())
     except BaseException:
         if first:
             with contextlib.suppress(OSError):
                 store.end()
         raise
+    if anew:
+        store.pass_on()
+        asked.become_anew()
     store.end()
     logs.get().info("stopped")

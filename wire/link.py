@@ -1,6 +1,13 @@
-"""How the two ends of a ZeroMQ link are set up: bounded, watched by heartbeats, and encrypted between hosts.
+"""How the two ends of a ZeroMQ link are set up: bounded, watched by the kernel, and encrypted between hosts.
 
-On one host (``ipc://``) the file's permissions decide who may connect; over TCP it is CURVE (RFC 26).
+On one host (``ipc:///path``) the file's permissions decide who may connect; elsewhere it is CURVE (RFC 26): over TCP,
+and over ``ipc://@name``, which has no file.
+
+ZMTP's heartbeats are off. libzmq 4.3.5 aborts the process (``Assertion failed: !_io_error``) when a heartbeat is due,
+or a PING is read, on a connection that the other end closed while more waited to be read than the high-water mark
+allows. A process that stood still for some seconds is in that state. The kernel tells of an end that died, and TCP's
+keep-alive and user time-out (RFC 5482) of a host that is gone; who hangs is found by asking it
+(``edge/signaling/health.py``).
 
 What ZeroMQ and the kernel hold cannot be taken back and only gets older, so a link that carries media holds little:
 ``MEDIA_HIGH_WATER`` messages a side and direction, and ``_BUFFER_BYTES`` in the kernel. A busy worker sends one message
@@ -11,7 +18,9 @@ where the oldest can still be dropped (``wire.outbox``).
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import stat
 import sys
 from typing import Any
 
@@ -38,15 +47,15 @@ _MAX_MESSAGE_BYTES = 4 << 20
 EVENT_HIGH_WATER = 64  # messages of events: as large as images are, so few
 MAX_EVENT_BYTES = 4 << 20  # the text of one event, to be read in 2 ms; a message has a little more
 _MAX_EVENT_MESSAGE_BYTES = MAX_EVENT_BYTES + (64 << 10)
-_HEARTBEAT_MS = 2000
+# A host that is gone is noticed within 6 s, whether something was sent to it or not.
+_KEEPALIVE_S, _KEEPALIVE_PROBES = 2, 2
 _DEAD_AFTER_MS = 6000
 
 
 def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
     """The transceiver's end, bound. Raises zmq.ZMQError where the endpoint is taken."""
-    if endpoint.startswith("ipc://") and _answers(endpoint.removeprefix("ipc://")):
-        # ZeroMQ would unlink the other's socket and take its place without a word.
-        raise zmq.ZMQError(errno.EADDRINUSE)
+    if endpoint.startswith("ipc://"):
+        _require_free(endpoint.removeprefix("ipc://"))
     sock = context.socket(zmq.ROUTER)
     # One limit for all who connect, who hold the cluster's secrets: events are the largest.
     _common(sock, MEDIA_HIGH_WATER, _MAX_EVENT_MESSAGE_BYTES)
@@ -54,7 +63,7 @@ def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
     sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
     # Say so when a worker is gone or full, instead of dropping in silence.
     sock.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    if endpoint.startswith("tcp://"):
+    if _anyone_may_connect(endpoint):
         sock.curve_server = True
         sock.curve_publickey, sock.curve_secretkey = keys.curve_server()
     try:
@@ -111,7 +120,7 @@ def _dealer(context: zmq.Context[Any], high_water: int, identity: bytes, most_by
 
 
 def _connected(sock: Any, endpoint: str, keys: ClusterKeys) -> Any:
-    if endpoint.startswith("tcp://"):
+    if _anyone_may_connect(endpoint):
         server_public, _ = keys.curve_server()
         sock.curve_serverkey = server_public
         sock.curve_publickey, sock.curve_secretkey = zmq.curve_keypair()
@@ -119,9 +128,19 @@ def _connected(sock: Any, endpoint: str, keys: ClusterKeys) -> Any:
     return sock
 
 
-def _answers(path: str) -> bool:
+def _anyone_may_connect(endpoint: str) -> bool:
+    return not endpoint.startswith("ipc:///")
+
+
+def _require_free(path: str) -> None:
+    """ZeroMQ would unlink whatever is there and take its place without a word. Raises zmq.ZMQError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(path) == 0
+        probe.settimeout(1.0)  # one that hangs has its line full
+        answer = probe.connect_ex("\0" + path[1:] if path.startswith("@") else path)
+    if answer in (0, errno.EAGAIN, errno.ETIMEDOUT):
+        raise zmq.ZMQError(errno.EADDRINUSE)
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise zmq.ZMQError(errno.EEXIST, "a file that is no socket is there")
 
 
 def _common(sock: zmq.Socket[bytes], high_water: int, most_bytes: int) -> None:
@@ -132,8 +151,11 @@ def _common(sock: zmq.Socket[bytes], high_water: int, most_bytes: int) -> None:
         (zmq.SNDBUF, _BUFFER_BYTES),
         (zmq.RCVBUF, _BUFFER_BYTES),
         (zmq.MAXMSGSIZE, most_bytes),
-        (zmq.HEARTBEAT_IVL, _HEARTBEAT_MS),
-        (zmq.HEARTBEAT_TIMEOUT, _DEAD_AFTER_MS),
+        (zmq.TCP_KEEPALIVE, 1),
+        (zmq.TCP_KEEPALIVE_IDLE, _KEEPALIVE_S),
+        (zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_S),
+        (zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_PROBES),
+        (zmq.TCP_MAXRT, _DEAD_AFTER_MS),
         (zmq.HANDSHAKE_IVL, 5000),
         (zmq.IPV6, 1),
     ):

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from siphash24 import siphash24
 
-__all__ = ["LENGTH", "SLOTS", "Route", "call_id", "key_id", "open_sealed", "seal", "ufrag_of_call"]
+__all__ = ["LENGTH", "SLOTS", "Route", "call_id", "key_id", "open_sealed", "seal", "transceiver_of", "ufrag_of_call"]
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 VERSION = 1
@@ -91,10 +91,19 @@ def open_sealed(ufrag: bytes, keys: Mapping[int, bytes]) -> Route | None:
     tag = _tag(ufrag[:_HEAD], key)
     if not hmac.compare_digest(ufrag[_HEAD:], _digits(tag >> 16, 8).encode()):
         return None
+    return Route(transceiver_of(ufrag), tag % SLOTS, first & 7)
+
+
+def transceiver_of(ufrag: bytes) -> int:
+    """The id that a ufrag of ours names, whether it is sealed or not; -1 for what cannot be one of ours."""
+    if len(ufrag) != LENGTH:
+        return -1
     transceiver = 0
     for c in ufrag[1:4]:
+        if c not in _VALUE:
+            return -1
         transceiver = transceiver << 6 | _VALUE[c]
-    return Route(transceiver, tag % SLOTS, first & 7)
+    return transceiver
 
 
 def key_id(ufrag: bytes) -> int:

@@ -24,12 +24,14 @@ from edge.signaling.listener import Listener, connections_tally
 from edge.tls import Certificate
 from edge.transceivers import Transceivers
 from firsthop import logs, metrics
+from firsthop.beats import Beat
 from firsthop.config import Config
 from firsthop.following import LOOK_EVERY_S, follow, ufrag_keys
 from firsthop.metrics import Tally
-from firsthop.process import call_itself, drop_capabilities, end_with
+from firsthop.process import call_itself, drop_capabilities, end_with, in_a_line
 from wire import frames
 from wire.keys import ClusterKeys, KeyFile
+from wire.naming import identity
 
 __all__ = ["main"]
 
@@ -64,15 +66,22 @@ async def _serve(spec: dict[str, Any]) -> None:
             ledger.ended(str(message.fields.get("ufrag")))
 
     peers = [(peer.id, peer.endpoint) for peer in edge.transceivers]
-    name = f"{edge.name}/signaling"
-    transceivers = Transceivers(peers, name.encode(), key_file.keys, unasked=unasked)
-    events = Events(peers, f"{name}/events".encode(), key_file.keys)
+    name, events_name = (identity(edge.name, spec.get("instance", ""), p) for p in ("signaling", "signaling/events"))
+    transceivers = Transceivers(peers, name, key_file.keys, unasked=unasked)
+    events = Events(peers, events_name, key_file.keys)
     responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
     held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
     connections = connections_tally()
     metrics.serve(
-        "edge.metrics", *spec["metrics"], responses, connections, held, sockets, ufrag_keys(lambda: key_file.keys)
+        "edge.metrics",
+        *spec["metrics"],
+        responses,
+        connections,
+        held,
+        sockets,
+        transceivers.refusals,
+        ufrag_keys(lambda: key_file.keys),
     )
     app = make_app(edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses)
     tls = Certificate(edge.tls_certificate, edge.tls_key, log)
@@ -90,7 +99,12 @@ async def _serve(spec: dict[str, Any]) -> None:
     log.info("ready", http=edge.http)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    work = (follow(key_file, lambda _: None), _refresh(api_keys, tls), keep_true(ledger, transceivers, events))
+    work = (
+        Beat(spec.get("beats", -1), 0).forever(),
+        follow(key_file, lambda _: None),
+        _refresh(api_keys, tls),
+        keep_true(ledger, transceivers, events),
+    )
     tasks = [asyncio.create_task(each) for each in work]
     await stop.wait()
     for task in tasks:
@@ -110,12 +124,14 @@ def main() -> None:
         return  # whoever started it died before saying what for
     spec = json.loads(text)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it asks the supervisor for something
     end_with(spec["lifeline"])
     call_itself("signaling")
     drop_capabilities()
     log = Config.model_validate_json(spec["config"]).log
     logs.configure(log.level, log.format, process="signaling")
-    asyncio.run(_serve(spec))
+    with in_a_line():
+        asyncio.run(_serve(spec))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,185 @@
+"""A child that hangs is replaced within some seconds, and calls of others go on; a machine that stood still as a whole
+costs nobody anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from observing import received, sessions_of
+from test_calls import finish, start_call
+from test_recovery import at_work
+from waiting import eventually, until
+
+from firsthop import children as under_test
+from firsthop.beats import EVERY_S, Beat, Beats
+from firsthop.children import Child, Children
+from firsthop.errors import ConfigError
+from firsthop.store import Store
+from lab.appliance import Appliance
+from lab.network import Lab
+
+
+@pytest.fixture
+def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
+    with Appliance(tmp_path, lab=lab, transceiver_cores=sorted(os.sched_getaffinity(0))[:2]) as appliance:
+        yield appliance
+
+
+def hang(house: Appliance, name: str) -> None:
+    """Returns when another has its place."""
+    before = house.children()[name]
+    before.send_signal(signal.SIGSTOP)
+    until(lambda: house.children().get(name, before).pid != before.pid)
+    assert not before.is_running() or before.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("name", ["worker-0", "signaling"])
+def test_a_child_of_the_edge_that_hangs_is_replaced(lab: Lab, house: Appliance, name: str) -> None:
+    until(lambda: "worker-spare" in house.children())
+    call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "10")
+    until(lambda: sessions_of(house, "media-1") == 1)
+    others = {child: pid for child, pid in at_work(house).items() if child != name}
+    hang(house, name)
+    assert finish(call)["calls"]["ok"] == 2
+    assert {child: pid for child, pid in at_work(house).items() if child != name} == others
+    assert received(house, "edge", "firsthop_edge_hung_total")[name] == 1
+
+
+@pytest.mark.needs_root
+def test_a_transceiver_that_hangs_is_replaced_and_takes_only_its_own_calls(lab: Lab, house: Appliance) -> None:
+    until(lambda: "media-spare" in house.children())
+    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "9")
+    until(lambda: [sessions_of(house, f"media-{i}") for i in (1, 2)] == [2, 2])
+    hang(house, "media-1")
+    said = finish(calls, expect=1)
+    assert said["calls"]["ok"] == 2
+    assert [call["frames"]["lost"] for call in said["per_call"] if call["outcome"] == "ok"] == [0, 0]
+    assert house.metrics("transceiver")[("firsthop_transceiver_hung_total", "media-1")] == 1
+    again = finish(start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "1"))
+    assert again["calls"]["ok"] == 4
+
+
+@pytest.mark.needs_root
+def test_a_host_that_stood_still_as_a_whole_replaces_nobody(lab: Lab, house: Appliance) -> None:
+    """As when its virtual machine is paused."""
+    everybody = [psutil.Process(house.processes[name].pid) for name in ("edge", "transceiver")]
+    everybody += house.children().values()
+    before = {name: child.pid for name, child in house.children().items()}
+    for process in everybody:
+        process.suspend()
+    time.sleep(8)  # longer than any of them may be silent
+    for process in everybody:
+        process.resume()
+    house.wait_ready()
+    assert finish(start_call(lab.client, house, "--model", "echo", "--duration", "6"))["calls"]["ok"] == 1
+    assert {name: child.pid for name, child in house.children().items()} == before
+
+
+# --- children by themselves
+
+
+COUNTING = """
+import json, os, sys, time
+from pathlib import Path
+from firsthop.beats import Beat
+text = sys.stdin.buffer.read()
+if not text:
+    sys.exit()
+spec = json.loads(text)
+Path(spec["pid"]).write_text(str(os.getpid()))
+beat = Beat(*spec["beat"])
+while True:
+    beat()
+    time.sleep(0.05)
+"""
+BROKEN = """
+import sys
+if sys.stdin.buffer.read():
+    sys.exit(2)
+"""
+
+
+class Home:
+    """A supervisor's part that keeps one child, which is what ``program`` says."""
+
+    def __init__(self, directory: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        (directory / "a_child_of_ours.py").write_text(program)
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(directory), str(Path.cwd())]))
+        self.beats = Beats(store := Store())
+        self._pid_file = directory / "pid"
+        spec = json.dumps({"beat": [self.beats.fd, 3], "pid": str(self._pid_file)}).encode()
+        self.child = Child("one", "a_child_of_ours", spec, (self.beats.fd,), "same", 3)
+        self.children = Children([self.child], "a_child_of_ours", "spare", store, self.beats, "t")
+        self.running = asyncio.create_task(self.children.run())
+
+    @property
+    def pid(self) -> int:
+        return int(self._pid_file.read_text())
+
+    async def close(self) -> None:
+        self.running.cancel()
+        with suppress(asyncio.CancelledError, ConfigError):
+            await self.running
+        await self.children.end()
+        for process in self.children._running.values():
+            process.close()
+        os.close(self.beats.fd)
+
+
+@pytest.fixture
+async def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Home]:
+    home = Home(tmp_path, COUNTING, monkeypatch)
+    yield home
+    await home.close()
+
+
+async def test_who_stops_counting_is_killed_and_started_again(home: Home) -> None:
+    await eventually(lambda: home.beats.count(3) > 0)
+    first = home.pid
+    os.kill(first, signal.SIGSTOP)
+    await eventually(lambda: home.children.hung["one"] == 1)
+    await eventually(lambda: home.pid != first)
+    count = home.beats.count(3)
+    await eventually(lambda: home.beats.count(3) > count)
+    assert home.children.restarts["one"] == 1
+
+
+async def test_one_that_has_yet_to_begin_is_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "_HANGS_AFTER", 1)
+    home = Home(tmp_path, COUNTING.replace("beat = ", f"time.sleep({3 * EVERY_S}); beat = "), monkeypatch)
+    try:
+        await eventually(lambda: home.beats.count(3) > 0)
+        assert home.children.hung["one"] == home.children.restarts["one"] == 0
+    finally:
+        await home.close()
+
+
+async def test_a_first_child_that_cannot_run_as_configured_ends_its_supervisor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path, BROKEN, monkeypatch)
+    with pytest.raises(ConfigError, match="one cannot run"):
+        await asyncio.wait_for(home.running, 60)
+    await home.close()
+
+
+def test_a_count_goes_on_where_its_predecessor_s_was() -> None:
+    beats = Beats(store := Store())
+    assert not beats.lasting
+    Beat(beats.fd, 2)()
+    Beat(beats.fd, 2)()
+    Beat(beats.fd, 1)()
+    Beat(-1, 0)()
+    assert [beats.count(place) for place in (0, 1, 2)] == [0, 1, 2]
+    store.end()
+    os.close(beats.fd)
