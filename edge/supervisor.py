@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from edge import apikeys, kernel
 from edge.cpufilter import attach_cpu_filter, detach_cpu_filter
+from edge.limits import Limits, Rate
 from edge.pins import Pins, PinsInUse, folder_of
 from edge.sockets import http_socket, listening, media_sockets
 from edge.spec import Spec
@@ -135,8 +136,10 @@ class Supervisor:
                     self._keys.ufrag,
                     self._cpus,
                     flow_entries=edge.flow_entries,
-                    unknown_rate=edge.unknown_rate,
-                    unknown_burst=edge.unknown_burst,
+                    limits=Limits(
+                        unknown=Rate(edge.unknown_rate, edge.unknown_burst),
+                        flow=Rate(edge.flow_rate, max(1, edge.flow_rate)),
+                    ),
                     pins=pins,
                 ).result()
             mode = steering.attach(edge.interface)

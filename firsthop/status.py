@@ -42,6 +42,8 @@ ALARMS = {
     "kernel_map_full": "the kernel knows as many flows as it can: raise edge.flow_entries",
     "no_core": "XDP chose a core that has no worker: start the edge again",
     "core_overloaded": "a core had more media than it could do, some was shed: take calls off it with firsthop cores",
+    "stranger_shed": "a core had more to do than it could, new calls wait for it: take it out with firsthop cores",
+    "flow_limited": "a caller sent more than any call has a use for (edge.flow_rate), and lost what was over it",
     "queue_full": "a core does not keep up with what XDP sends it: take calls off it with firsthop cores",
     "edge_gone": "a transceiver had audio for a worker that is no longer linked",
     "edge_full": "a worker does not keep up with what a transceiver sends it",
