@@ -25,8 +25,9 @@ from edge.flowtable import NOBODY, FlowTable, words
 from edge.kernel import FlowStore, Shedding
 from edge.outlet import Outlet
 from edge.rounds import Rounds, Spares
-from edge.shedding import Controller
+from edge.shedding import Controller, StrangersController
 from edge.spec import Spec
+from edge.strangers import Strangers
 from edge.uplink import Counts, Uplink
 from firsthop import logs, metrics
 from firsthop.following import LOOK_EVERY_S, ufrag_keys
@@ -63,6 +64,9 @@ OUTCOMES = (
     "oversized",
     "unknown_flow",
     "stun_bad_ufrag",
+    "strangers_limited",
+    "name_limited",
+    "flow_limited",
     "unknown_transceiver",
     "link_down",
     "link_full",
@@ -79,8 +83,9 @@ class Worker:
         self._socket = BatchSocket(socket.socket(fileno=spec.socket))
         self._table = FlowTable(2 * spec.flow_entries)
         self._store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
+        self._strangers = Strangers() if self._store is None else None  # XDP does it
         self._sheds = Shedding(spec.shedding) if spec.shedding >= 0 else None
-        self._controller = Controller()
+        self._controller, self._strangers_controller = Controller(), StrangersController()
         if self._sheds is not None:
             self._sheds.put(spec.cpu, 0.0)  # a predecessor's last word was about its own delay
         self._ssrcs: dict[int, tuple[int, bytes]] = {}  # to the transceiver, and the flow that was last told of it
@@ -140,6 +145,11 @@ class Worker:
         return self._controller.probability
 
     @property
+    def shedding_strangers(self) -> float:
+        """The same of what strangers send."""
+        return self._strangers_controller.probability
+
+    @property
     def keys(self) -> ClusterKeys:
         """What ufrags are opened with now."""
         return self._key_file.keys
@@ -169,7 +179,7 @@ class Worker:
         while True:
             self._wait()
             if handled < _BUSY:
-                self._poller.poll(_WAITING_MS if waits or self.shedding else _IDLE_MS)
+                self._poller.poll(_WAITING_MS if waits or self.shedding or self.shedding_strangers else _IDLE_MS)
             now = time.monotonic()
             self._rounds.begin(handled, now)
             # Each side has its limit, so that a flood of one never starves the other.
@@ -216,9 +226,10 @@ class Worker:
         if self._sheds is None or not self._controller.due(now):
             return
         delay_ns = time.time_ns() - self._socket.came_ns if count else 0
-        before = self._controller.probability
-        if (probability := self._controller.update(delay_ns / 1e9, now)) != before:
-            self._sheds.put(self._spec.cpu, probability)
+        before = self.shedding, self.shedding_strangers
+        after = self._controller.update(delay_ns / 1e9, now), self._strangers_controller.update(delay_ns / 1e9, now)
+        if after != before:
+            self._sheds.put(self._spec.cpu, *after)
 
     # --- clients to transceivers
 
@@ -248,7 +259,10 @@ class Worker:
         outcomes[lengths > ROOM_BYTES] = _CODE["oversized"]
         owners[~whole] = NOBODY
         # What the arrays cannot decide is rare: STUN requests, and datagrams of flows that are not known.
-        for i in np.flatnonzero(whole & ((owners == NOBODY) | (data[:, 0] <= _STUN_LAST))).tolist():
+        asking = whole & ((owners == NOBODY) | (data[:, 0] <= _STUN_LAST))
+        if self._strangers is not None:
+            self._limit(asking, owners, outcomes)
+        for i in np.flatnonzero(asking).tolist():
             outcome, owners[i] = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
             outcomes[i] = _CODE[outcome]
         for outcome, n in _by_outcome(outcomes[owners == NOBODY]).items():
@@ -257,6 +271,22 @@ class Worker:
             mine = np.flatnonzero(owners == owner)
             bodies = self._bodies(mine, lengths[mine])
             self._forward(owner, addresses[mine], lengths[mine], bodies, _by_outcome(outcomes[mine]))
+
+    def _limit(
+        self, asking: npt.NDArray[np.bool_], owners: npt.NDArray[np.int32], outcomes: npt.NDArray[np.intp]
+    ) -> None:
+        """Leaves out of ``asking`` what is not looked at: known flows' checks and strangers beyond their limits."""
+        assert self._strangers is not None
+        now = time.monotonic()
+        strangers = np.flatnonzero(asking & (owners == NOBODY))
+        beyond = strangers[self._strangers.look(len(strangers), now) :]
+        outcomes[beyond] = _CODE["strangers_limited"]
+        asking[beyond] = False
+        checks = np.flatnonzero(asking & (owners != NOBODY))
+        addresses = self._socket.addresses[checks]
+        for i, address in zip(checks.tolist(), addresses, strict=True):
+            if not self._strangers.may_check(address.tobytes(), now):
+                outcomes[i], owners[i], asking[i] = _CODE["flow_limited"], NOBODY, False
 
     def _route(self, datagram: bytes, owner: int) -> tuple[str, int]:
         """Outcome and transceiver for one datagram that is STUN or of a flow that is not known."""
@@ -269,13 +299,20 @@ class Worker:
                     return "stun_bad_ufrag", NOBODY
                 if route.transceiver not in self._uplinks:
                     return "unknown_transceiver", NOBODY
+                if owner == NOBODY and not self._may_name(sealed or b""):
+                    return "name_limited", NOBODY
                 return "forwarded_stun", route.transceiver
         elif owner == NOBODY and 128 <= datagram[0] <= 191 and len(datagram) >= 12:
             at = 4 if 192 <= datagram[1] <= 223 else 8
-            hinted = self._ssrcs.get(int.from_bytes(datagram[at : at + 4], "big"))
+            ssrc = int.from_bytes(datagram[at : at + 4], "big")
+            hinted = self._ssrcs.get(ssrc)
             if hinted is not None:
-                return "forwarded_ssrc", hinted[0]
+                return ("forwarded_ssrc", hinted[0]) if self._may_name(ssrc) else ("name_limited", NOBODY)
         return ("unknown_flow" if owner == NOBODY else "forwarded_flow"), owner
+
+    def _may_name(self, name: bytes | int) -> bool:
+        """Whether strangers may still name this ufrag or SSRC."""
+        return self._strangers is None or self._strangers.may_name(name, time.monotonic())
 
     def _bodies(self, which: slice | npt.NDArray[np.intp], lengths: Lengths) -> bytes:
         """The datagrams ``which``, end to end: a copy, because a message is one piece of memory and a batch is not."""
@@ -410,8 +447,14 @@ def main() -> None:
     shedding = metrics.Gauge(
         "firsthop_worker_shedding", "Probability with which XDP drops media for this core", lambda: worker.shedding
     )
+    strangers = metrics.Gauge(
+        "firsthop_worker_shedding_strangers",
+        "Probability with which XDP drops what strangers send to this core",
+        lambda: worker.shedding_strangers,
+    )
     tallies = (worker.rx, worker.tx, worker.wire_errors, worker.lost_flows, worker.age, worker.round_trip)
-    metrics.serve("edge.metrics", *spec.metrics, flows, dropped, shedding, *tallies, ufrag_keys(lambda: worker.keys))
+    gauges = (flows, dropped, shedding, strangers)
+    metrics.serve("edge.metrics", *spec.metrics, *gauges, *tallies, ufrag_keys(lambda: worker.keys))
     logs.get().info("ready", flows=worker.flows)
     worker.run()
 
