@@ -218,15 +218,38 @@ class Steering:
         interface does not take any.
         """
         if self._link_fd is not None:
+            if not self._is_mine(self._link_fd):
+                raise SteeringError(
+                    f"somebody put another program into the XDP link of {ifname}, which is left alone: stop its owner,"
+                    " and start the edge again",
+                    "other_program",
+                )
             raise SteeringError("steering is attached already: detach it first")
-        try:
-            interface = socket.if_nametoindex(ifname)
-        except OSError as error:
-            raise SteeringError(f"no network interface is called {ifname!r}: see 'ip -brief link'") from error
+        interface = _index(ifname)
+        if not interface:
+            raise SteeringError(f"no network interface is called {ifname!r}: see 'ip -brief link'", "no_interface")
         mode = self._take_over(interface) or self._attach(ifname, interface)
         if self._pins is not None:
             self._pins.put("program", self.prog_fd)
         return mode
+
+    def steers(self, ifname: str) -> bool:
+        """Whether this program is on the interface that has that name now."""
+        return self._link_fd is not None and self._is_on(ifname) and self._is_mine(self._link_fd)
+
+    def let_go(self, ifname: str) -> None:
+        """Detach from an interface that does not have that name, or is gone; nothing happens where none is such."""
+        if self._link_fd is not None and not self._is_on(ifname):
+            self.detach()
+
+    def _is_on(self, ifname: str) -> bool:
+        assert self._link_fd is not None
+        # An interface that is gone leaves its link behind, with index 0; so does whoever detaches it.
+        index = int(kernel.facts(self._link_fd)["ifindex"])
+        return index != 0 and index == _index(ifname)
+
+    def _is_mine(self, link_fd: int) -> bool:
+        return kernel.facts(link_fd)["prog_id"] == kernel.facts(self.prog_fd)["prog_id"]
 
     def _attach(self, ifname: str, interface: int) -> str:
         failures = []
@@ -237,7 +260,8 @@ class Steering:
                 if error.errno in (errno.EBUSY, errno.EEXIST):
                     raise SteeringError(
                         f"{ifname} has an XDP program already, which is left alone: stop its owner, or take it off"
-                        f" with 'ip link set {ifname} xdp off', then start again"
+                        f" with 'ip link set {ifname} xdp off'",
+                        "other_program",
                     ) from error
                 failures.append(f"{mode}: {os.strerror(error.errno or 0)}")
             else:
@@ -369,6 +393,14 @@ def _shapes(flow_entries: int) -> dict[str, Shape]:
         "overflow": Shape(percpu_array, u32, 8, MAX_CPUS),
         "counters": Shape(percpu_array, u32, 8, len(VERDICTS) * MAX_CPUS),
     }
+
+
+def _index(ifname: str) -> int:
+    """Of the interface that has that name now; 0 where none has."""
+    try:
+        return socket.if_nametoindex(ifname)
+    except OSError:
+        return 0
 
 
 def _copy(fd: int, table: kernel.BpfMap) -> None:

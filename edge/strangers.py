@@ -1,7 +1,7 @@
-"""How much a worker without XDP looks at of what costs it more than media does: strangers, and checks.
+"""How much a worker looks at of what costs it more than media does: strangers, and checks.
 
-XDP limits the same before any socket (``edge/limits.py``). Here the datagram has been received already, and what is
-saved is a Python call for it, and all that its transceiver would do. Pure.
+XDP limits the same before any socket (``edge/limits.py``); this is for when it is not there. The datagram has been
+received already then, and what is saved is a Python call for it, and all that its transceiver would do. Pure.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Worker:
         self._socket = BatchSocket(socket.socket(fileno=spec.socket))
         self._table = FlowTable(2 * spec.flow_entries)
         self._store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
-        self._strangers = Strangers() if self._store is None else None  # XDP does it
+        self._strangers = Strangers()
         self._sheds = Shedding(spec.shedding) if spec.shedding >= 0 else None
         self._controller, self._strangers_controller = Controller(), StrangersController()
         if self._sheds is not None:
@@ -260,8 +260,7 @@ class Worker:
         owners[~whole] = NOBODY
         # What the arrays cannot decide is rare: STUN requests, and datagrams of flows that are not known.
         asking = whole & ((owners == NOBODY) | (data[:, 0] <= _STUN_LAST))
-        if self._strangers is not None:
-            self._limit(asking, owners, outcomes)
+        self._limit(asking, owners, outcomes)
         for i in np.flatnonzero(asking).tolist():
             outcome, owners[i] = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
             outcomes[i] = _CODE[outcome]
@@ -276,12 +275,12 @@ class Worker:
         self, asking: npt.NDArray[np.bool_], owners: npt.NDArray[np.int32], outcomes: npt.NDArray[np.intp]
     ) -> None:
         """Leaves out of ``asking`` what is not looked at: known flows' checks and strangers beyond their limits."""
-        assert self._strangers is not None
         now = time.monotonic()
-        strangers = np.flatnonzero(asking & (owners == NOBODY))
-        beyond = strangers[self._strangers.look(len(strangers), now) :]
-        outcomes[beyond] = _CODE["strangers_limited"]
-        asking[beyond] = False
+        if self._store is None:  # with XDP, whoever has configured it says how many come here
+            strangers = np.flatnonzero(asking & (owners == NOBODY))
+            beyond = strangers[self._strangers.look(len(strangers), now) :]
+            outcomes[beyond] = _CODE["strangers_limited"]
+            asking[beyond] = False
         checks = np.flatnonzero(asking & (owners != NOBODY))
         addresses = self._socket.addresses[checks]
         for i, address in zip(checks.tolist(), addresses, strict=True):
@@ -312,7 +311,7 @@ class Worker:
 
     def _may_name(self, name: bytes | int) -> bool:
         """Whether strangers may still name this ufrag or SSRC."""
-        return self._strangers is None or self._strangers.may_name(name, time.monotonic())
+        return self._strangers.may_name(name, time.monotonic())
 
     def _bodies(self, which: slice | npt.NDArray[np.intp], lengths: Lengths) -> bytes:
         """The datagrams ``which``, end to end: a copy, because a message is one piece of memory and a batch is not."""

@@ -8,21 +8,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import secrets
 import select
 import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import packets as p
 import psutil
 import pytest
+from conftest import InNamespace
 from steer_run import CPUS, KEYS, loaded, run
 
 from edge import kernel
@@ -35,8 +34,6 @@ from wire import address
 ROOT = Path(__file__).parent.parent
 SSRC = 0x01020304
 CLIENT_HELLO = b"\x16\xfe\xfd" + bytes(60)
-
-InNamespace = Callable[[Callable[[], None]], None]
 
 
 @pytest.fixture(scope="module")
@@ -222,49 +219,6 @@ def drain(sock: socket.socket, wait_s: float = 0.5) -> list[tuple[bytes, Any]]:
         received.append(sock.recvfrom(2048))
         wait_s = 0.05
     return received
-
-
-@pytest.fixture
-def in_namespace() -> Iterator[InNamespace]:
-    """Runs a function in a network namespace with a veth pair: ``fh0``, 198.18.0.1, and its other end ``fh1``."""
-    name = f"fh-steer-{os.getpid()}-{secrets.token_hex(3)}"
-
-    def ip(*arguments: str) -> None:
-        subprocess.run(["ip", *arguments], check=True)
-
-    def enter(function: Callable[[], None]) -> None:
-        """In a thread, because a namespace belongs to a thread and goes with it."""
-        failures: list[BaseException] = []
-
-        def inside() -> None:
-            try:
-                with open(f"/run/netns/{name}") as file:
-                    libc = ctypes.CDLL(None, use_errno=True)
-                    if libc.setns(file.fileno(), 0x40000000) < 0:  # CLONE_NEWNET
-                        raise OSError(ctypes.get_errno(), "setns")
-                function()
-            except BaseException as failure:
-                failures.append(failure)
-
-        thread = threading.Thread(target=inside)
-        thread.start()
-        thread.join()
-        if failures:
-            raise failures[0]
-
-    ip("netns", "add", name)
-    try:
-        ip("-n", name, "link", "add", "fh0", "type", "veth", "peer", "name", "fh1")
-        for step in (
-            ("addr", "add", f"{p.EDGE}/24", "dev", "fh0"),
-            ("link", "set", "lo", "up"),
-            ("link", "set", "fh0", "up"),
-            ("link", "set", "fh1", "up"),
-        ):
-            ip("-n", name, *step)
-        yield enter
-    finally:
-        ip("netns", "del", name)
 
 
 def xdp_on(interface: str) -> bool:
