@@ -112,11 +112,13 @@ class StrangersController:
         """As ``Controller.update``, and to be called with it."""
         if not 0.0 <= delay_s < ABSURD_S:
             return self.probability
-        elapsed_s = min(now - self._updated, _LONGEST_S)
+        pause_s = min(now - self._updated, ABSURD_S)
+        elapsed_s = min(pause_s, _LONGEST_S)
         self._updated = now
         if delay_s < _STRANGERS_TARGET_S:
-            self._patience_s = min(_STRANGERS_BURST_S, self._patience_s + elapsed_s)
-            self._kept = min(1.0, self._kept * math.exp(elapsed_s * _STRANGERS_RISE_HZ))
+            # All of the pause: a worker that nobody sends anything looks once a second.
+            self._patience_s = min(_STRANGERS_BURST_S, self._patience_s + pause_s)
+            self._kept = min(1.0, self._kept * math.exp(pause_s * _STRANGERS_RISE_HZ))
         elif self._kept == 1.0 and self._patience_s > 0:
             self._patience_s -= elapsed_s
         else:

@@ -179,7 +179,7 @@ class Worker:
         while True:
             self._wait()
             if handled < _BUSY:
-                self._poller.poll(_WAITING_MS if waits or self.shedding or self.shedding_strangers else _IDLE_MS)
+                self._poller.poll(_WAITING_MS if waits or self.shedding else _IDLE_MS)
             now = time.monotonic()
             self._rounds.begin(handled, now)
             # Each side has its limit, so that a flood of one never starves the other.

@@ -99,7 +99,6 @@ def test_a_worker_that_reads_nothing_but_old_datagrams_sheds_until_none_come(tmp
                 bench.process.send_signal(signal.SIGCONT)
                 until(lambda: sum(bench.funnel(RX).values()) == bench.sent)
                 if sheds.get(cpu) > 0.0:
-                    assert sheds.strangers(cpu) > sheds.get(cpu), "strangers go first"
                     return True
                 bench.process.send_signal(signal.SIGSTOP)
                 client.sendto(b"\x80", ("127.0.0.1", bench.port))

@@ -106,6 +106,14 @@ def test_strangers_come_back_within_two_seconds() -> None:
     assert core.run(2.0, 0.5).strangers_kept[-1] == 1.0
 
 
+def test_strangers_come_back_to_a_core_that_looks_once_a_second() -> None:
+    controller = Core().run(1.0, 0.5, strangers=3.0).strangers
+    assert controller.probability > 0.5
+    for second in (1, 2):
+        controller.update(0.0, 1001.0 + second)
+    assert controller.probability == 0.0
+
+
 def test_a_stall_of_a_few_rounds_sheds_nobody() -> None:
     core = Core().run(0.5, 0.5)
     for _ in range(5):
