@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,17 @@ def prefix(host: str) -> bytes:
 
 def buckets(steering: Steering) -> kernel.BpfMap:
     return kernel.BpfMap(steering.buckets_fd, 16, 8)
+
+
+def older_flows(flows: list[kernel.Flow], entries: int = 65536) -> int:
+    """A flow table as edges had it before flows had buckets, with these in it; the caller's to close."""
+    older = struct.Struct("=IIQQ")
+    attributes = struct.pack("=IIIII", 1, kernel.FLOW_KEY.size, older.size, entries, 0)  # BPF_MAP_TYPE_HASH
+    fd = kernel._bpf(0, kernel._buffer(attributes))  # BPF_MAP_CREATE
+    table = kernel.BpfMap(fd, kernel.FLOW_KEY.size, older.size)
+    for address, cpu, transceiver, seen_ns in flows:
+        table.update(kernel.FLOW_KEY.pack(address), older.pack(cpu, transceiver, seen_ns, 0))
+    return fd
 
 
 def named(steering: Steering) -> kernel.BpfMap:

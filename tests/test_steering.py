@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import select
 import socket
 import struct
@@ -22,12 +23,13 @@ import packets as p
 import psutil
 import pytest
 from conftest import InNamespace
-from steer_run import CPUS, KEYS, loaded, run
+from steer_run import CPUS, KEYS, loaded, older_flows, run
 
 from edge import kernel
 from edge.cpufilter import attach_cpu_filter, cpu_filter, detach_cpu_filter
 from edge.cpumap import bring_in_bulk
 from edge.kernel import XDP_REDIRECT, FlowStore
+from edge.pins import Pins
 from edge.steering import Steering, SteeringError, SteeringUnavailable
 from wire import address
 
@@ -92,6 +94,46 @@ def test_a_full_flow_table_keeps_who_is_in_it() -> None:
         assert [flows.put_ssrc(ssrc, 1) for ssrc in (1, 2, 3)] == [True, True, False]
 
 
+@pytest.fixture
+def pins(tmp_path: Path) -> Iterator[Pins]:
+    held = Pins(Path("/sys/fs/bpf") / f"firsthop-{secrets.token_hex(4)}" / "edge")
+    yield held
+    if held.folder.exists():
+        held.remove()
+
+
+@pytest.mark.needs_root
+def test_flows_of_an_older_layout_are_taken_over_with_nothing_used_up(pins: Pins) -> None:
+    put = [kernel.Flow(address.pack(p.CLIENT, port), port % 2, 7, 100 + port) for port in range(1, 301)]
+    older = older_flows(put, entries=1024)
+    pins.put("flows", older)
+    os.close(older)
+    with loaded(pins=pins, flow_entries=1024) as steering:
+        assert sorted(FlowStore(steering.flows_fd, steering.ssrcs_fd)) == sorted(put)
+        for payload in (p.rtp(1), CLIENT_HELLO):
+            assert run(steering, p.datagram(payload, sport=9)) == (XDP_REDIRECT, "flow_steered", 1)
+
+
+@pytest.mark.needs_root
+def test_more_flows_of_an_older_layout_than_there_is_room_for_are_taken_over_as_far_as_it_goes(pins: Pins) -> None:
+    put = [kernel.Flow(address.pack(p.CLIENT, port), 1, 7, 1) for port in range(1, 301)]
+    older = older_flows(put)
+    pins.put("flows", older)
+    os.close(older)
+    with loaded(pins=pins, flow_entries=64) as steering:
+        assert steering.flow_count() == 64
+
+
+@pytest.mark.needs_root
+def test_a_table_with_other_keys_is_left_behind(pins: Pins) -> None:
+    fd = kernel._bpf(0, kernel._buffer(struct.pack("=IIIII", 1, 8, 24, 16, 0)))
+    kernel.BpfMap(fd, 8, 24).update(bytes(8), bytes(24))
+    pins.put("flows", fd)
+    os.close(fd)
+    with loaded(pins=pins) as steering:
+        assert steering.flow_count() == 0
+
+
 UNPRIVILEGED = """
 import sys
 from edge.kernel import BpfMap, FlowStore, Shedding
@@ -137,6 +179,7 @@ def lacking() -> str:
 
 
 LACKS_CAPABILITIES = """
+from edge.pins import Pins
 from edge.steering import Steering, SteeringUnavailable
 try:
     Steering.load(3478, None, {}, [0])
