@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
+from edge.flowtable import NOBODY
 from edge.limits import CHECKS, NAMED, Rate
 
 __all__ = ["LOOKED_AT", "Buckets", "Strangers"]
@@ -38,21 +42,24 @@ class Buckets:
 
 
 class Strangers:
-    """Whose datagrams a worker looks at."""
+    """Whose datagrams a worker looks at; ``all_of_them`` says that strangers have a limit together as well."""
 
-    def __init__(self) -> None:
-        self._all = Buckets(LOOKED_AT)
+    def __init__(self, *, all_of_them: bool = True) -> None:
+        self._all = Buckets(LOOKED_AT) if all_of_them else None
         self._named = Buckets(NAMED)
         self._checks = Buckets(CHECKS)
 
-    def look(self, count: int, now: float) -> int:
-        """How many of ``count`` strangers' datagrams may be looked at."""
-        return self._all.take(0, now, count)
+    def beyond(
+        self, asking: npt.NDArray[np.bool_], owners: npt.NDArray[np.int32], addresses: npt.NDArray[np.uint8], now: float
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Of those of a batch that are ``asking`` to be looked at, the places of those that are not: strangers, and
+        STUN messages of known flows. ``owners`` is NOBODY for strangers, ``addresses`` are (n, 18)."""
+        strangers = np.flatnonzero(asking & (owners == NOBODY))
+        looked_at = len(strangers) if self._all is None else self._all.take(0, now, len(strangers))
+        checks = np.flatnonzero(asking & (owners != NOBODY)).tolist()
+        loud = [i for i in checks if not self._checks.take(addresses[i].tobytes(), now)]
+        return strangers[looked_at:], np.array(loud, np.intp)
 
     def may_name(self, name: bytes | int, now: float) -> bool:
         """Whether a stranger may go on with a good ufrag, or an SSRC."""
         return bool(self._named.take(name, now))
-
-    def may_check(self, address: bytes, now: float) -> bool:
-        """Whether a known flow may send a STUN message."""
-        return bool(self._checks.take(address, now))

@@ -83,7 +83,8 @@ class Worker:
         self._socket = BatchSocket(socket.socket(fileno=spec.socket))
         self._table = FlowTable(2 * spec.flow_entries)
         self._store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
-        self._strangers = Strangers()
+        # With XDP, whoever has configured it says how many strangers come here.
+        self._strangers = Strangers(all_of_them=self._store is None)
         self._sheds = Shedding(spec.shedding) if spec.shedding >= 0 else None
         self._controller, self._strangers_controller = Controller(), StrangersController()
         if self._sheds is not None:
@@ -260,7 +261,10 @@ class Worker:
         owners[~whole] = NOBODY
         # What the arrays cannot decide is rare: STUN requests, and datagrams of flows that are not known.
         asking = whole & ((owners == NOBODY) | (data[:, 0] <= _STUN_LAST))
-        self._limit(asking, owners, outcomes)
+        beyond, loud = self._strangers.beyond(asking, owners, self._socket.addresses, time.monotonic())
+        outcomes[beyond], outcomes[loud] = _CODE["strangers_limited"], _CODE["flow_limited"]
+        asking[beyond] = asking[loud] = False
+        owners[loud] = NOBODY
         for i in np.flatnonzero(asking).tolist():
             outcome, owners[i] = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
             outcomes[i] = _CODE[outcome]
@@ -270,22 +274,6 @@ class Worker:
             mine = np.flatnonzero(owners == owner)
             bodies = self._bodies(mine, lengths[mine])
             self._forward(owner, addresses[mine], lengths[mine], bodies, _by_outcome(outcomes[mine]))
-
-    def _limit(
-        self, asking: npt.NDArray[np.bool_], owners: npt.NDArray[np.int32], outcomes: npt.NDArray[np.intp]
-    ) -> None:
-        """Leaves out of ``asking`` what is not looked at: known flows' checks and strangers beyond their limits."""
-        now = time.monotonic()
-        if self._store is None:  # with XDP, whoever has configured it says how many come here
-            strangers = np.flatnonzero(asking & (owners == NOBODY))
-            beyond = strangers[self._strangers.look(len(strangers), now) :]
-            outcomes[beyond] = _CODE["strangers_limited"]
-            asking[beyond] = False
-        checks = np.flatnonzero(asking & (owners != NOBODY))
-        addresses = self._socket.addresses[checks]
-        for i, address in zip(checks.tolist(), addresses, strict=True):
-            if not self._strangers.may_check(address.tobytes(), now):
-                outcomes[i], owners[i], asking[i] = _CODE["flow_limited"], NOBODY, False
 
     def _route(self, datagram: bytes, owner: int) -> tuple[str, int]:
         """Outcome and transceiver for one datagram that is STUN or of a flow that is not known."""
@@ -298,7 +286,7 @@ class Worker:
                     return "stun_bad_ufrag", NOBODY
                 if route.transceiver not in self._uplinks:
                     return "unknown_transceiver", NOBODY
-                if owner == NOBODY and not self._may_name(sealed or b""):
+                if owner == NOBODY and not self._strangers.may_name(sealed or b"", time.monotonic()):
                     return "name_limited", NOBODY
                 return "forwarded_stun", route.transceiver
         elif owner == NOBODY and 128 <= datagram[0] <= 191 and len(datagram) >= 12:
@@ -306,12 +294,10 @@ class Worker:
             ssrc = int.from_bytes(datagram[at : at + 4], "big")
             hinted = self._ssrcs.get(ssrc)
             if hinted is not None:
-                return ("forwarded_ssrc", hinted[0]) if self._may_name(ssrc) else ("name_limited", NOBODY)
+                if not self._strangers.may_name(ssrc, time.monotonic()):
+                    return "name_limited", NOBODY
+                return "forwarded_ssrc", hinted[0]
         return ("unknown_flow" if owner == NOBODY else "forwarded_flow"), owner
-
-    def _may_name(self, name: bytes | int) -> bool:
-        """Whether strangers may still name this ufrag or SSRC."""
-        return self._strangers.may_name(name, time.monotonic())
 
     def _bodies(self, which: slice | npt.NDArray[np.intp], lengths: Lengths) -> bytes:
         """The datagrams ``which``, end to end: a copy, because a message is one piece of memory and a batch is not."""
