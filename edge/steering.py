@@ -9,7 +9,8 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -70,6 +71,8 @@ class Steering:
         self.cpus = tuple(cpus)
         self._fds = [*programs.values(), *map_fds.values()]
         self._link_fd: int | None = None
+        self._older_flows: int | None = None
+        self._caught_up_ns = 0
         u32 = kernel.U32.size
         self._copies = len(kernel.possible_cpus())
         self._keys = kernel.BpfMap(map_fds["keys"], u32, kernel.ROUTE_KEY.size)
@@ -143,6 +146,8 @@ class Steering:
                 raise
             try:
                 steering._fill(keys, outgrown)
+                if "flows" in outgrown:
+                    steering._older_flows = os.dup(outgrown["flows"])
                 if pins is not None:
                     for name in map_fds.keys() - fitting.keys():
                         pins.put(name, map_fds[name])
@@ -156,6 +161,7 @@ class Steering:
 
     def _fill(self, keys: Mapping[int, bytes], outgrown: Mapping[str, int]) -> None:
         """What a map says already, because an earlier process pinned it, stays: flows, and which cores are out."""
+        self._caught_up_ns = time.monotonic_ns()
         self.set_keys(keys)
         earlier = [cpu for cpu in kernel.possible_cpus() if self._cpu_queues.lookup(kernel.U32.pack(cpu)) is not None]
         out = set(earlier) - set(self.slots()) if earlier else set()
@@ -183,6 +189,15 @@ class Steering:
         for key, value in self._ssrcs.items():
             if kernel.U32.unpack(value)[0] not in self.cpus:
                 self._ssrcs.delete(key)
+
+    def catch_up(self) -> None:
+        """Takes over what workers have entered in an outgrown flow table since they were last asked: they hold it until
+        they are replaced. To be called a few times then; nothing happens where all is as it was."""
+        if self._older_flows is None:
+            return
+        since_ns, self._caught_up_ns = self._caught_up_ns, time.monotonic_ns()
+        # What was there before, and is not here, has ended meanwhile.
+        _copy(self._older_flows, self._flows, lambda value: struct.unpack_from("=IIQ", value)[2] > since_ns)
 
     def set_keys(self, keys: Mapping[int, bytes]) -> None:
         """Accept ufrags under these keys (key id to 16 bytes) and no others: key rotation without a reload.
@@ -356,6 +371,9 @@ class Steering:
         if self._link_fd is not None:
             os.close(self._link_fd)
             self._link_fd = None
+        if self._older_flows is not None:
+            os.close(self._older_flows)
+            self._older_flows = None
         while self._fds:
             os.close(self._fds.pop())
 
@@ -403,14 +421,17 @@ def _index(ifname: str) -> int:
         return 0
 
 
-def _copy(fd: int, table: kernel.BpfMap) -> None:
-    """Entries of an outgrown map, as far as there is room for them. Values of an older layout are shorter, and zeroes
+def _copy(fd: int, table: kernel.BpfMap, wanted: Callable[[bytes], bool] = lambda value: True) -> None:
+    """Entries of an outgrown map, as far as there is room for them, that are not there and whose values are ``wanted``.
+    Values of an older layout are shorter, and zeroes
     follow them (``bpf/layout.h``); of a newer one they are cut."""
     about = kernel.facts(fd)
     if int(about["key_size"]) != table.key_bytes:
         return
     old = kernel.BpfMap(fd, table.key_bytes, int(about["value_size"]))
     for key, value in old.items():
+        if not wanted(value) or table.lookup(key) is not None:
+            continue
         try:
             table.update(key, value.ljust(table.value_bytes, b"\0")[: table.value_bytes])
         except OSError:

@@ -295,8 +295,9 @@ class Supervisor:
     async def _stay_attached(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if self._attachment is not None:
+            if self._steering is not None and self._attachment is not None:
                 self._attachment.look()
+                self._steering.catch_up()
 
     def close(self) -> None:
         """Takes XDP off the interface, closes the sockets, and leaves nothing in the store."""

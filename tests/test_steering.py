@@ -115,6 +115,25 @@ def test_flows_of_an_older_layout_are_taken_over_with_nothing_used_up(pins: Pins
 
 
 @pytest.mark.needs_root
+def test_what_workers_enter_in_an_older_table_until_they_are_replaced_is_taken_over(pins: Pins) -> None:
+    put = [kernel.Flow(address.pack(p.CLIENT, port), 1, 7, time.monotonic_ns()) for port in range(1, 4)]
+    older = older_flows(put)
+    pins.put("flows", older)
+    table = kernel.BpfMap(older, kernel.FLOW_KEY.size, 24)
+    with loaded(pins=pins) as steering:
+        flows = FlowStore(steering.flows_fd, steering.ssrcs_fd)
+        flows.remove(put[0].address)
+        later = address.pack(p.CLIENT, 9)
+        table.update(kernel.FLOW_KEY.pack(later), struct.pack("=IIQQ", 1, 7, time.monotonic_ns(), 0))
+        steering.catch_up()
+        assert {flow.address for flow in flows} == {put[1].address, put[2].address, later}
+        flows.remove(later)
+        steering.catch_up()
+        assert {flow.address for flow in flows} == {put[1].address, put[2].address}, "what has ended comes back"
+    os.close(older)
+
+
+@pytest.mark.needs_root
 def test_more_flows_of_an_older_layout_than_there_is_room_for_are_taken_over_as_far_as_it_goes(pins: Pins) -> None:
     put = [kernel.Flow(address.pack(p.CLIENT, port), 1, 7, 1) for port in range(1, 301)]
     older = older_flows(put)
