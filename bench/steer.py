@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from bcc import BPF
+from siphash24 import siphash24
 
 from edge import kernel
+from edge.limits import Limits, Rate
 from edge.steering import Steering, SteeringError
 from wire import address, stun
 from wire import ufrag as sealed_ufrag
@@ -30,8 +32,9 @@ RESULTS = Path(__file__).parent / "results" / "steer.json"
 
 PORT, KEY_ID, KEY, TRANSCEIVER = 3478, 1, bytes(range(16)), 5
 CLIENT, LIMITED, EDGE = "198.18.0.2", "198.18.0.3", "198.18.0.1"
+IN_AN_HOUR_NS = 3600 * 10**9
 CLIENT_V6, EDGE_V6 = "2001:db8::2", "2001:db8::1"
-KNOWN_PORT, SHED_PORT, STRANGERS_PORT = 40001, 40002, 50000
+KNOWN_PORT, SHED_PORT, LOUD_PORT, STRANGERS_PORT = 40001, 40002, 40003, 50000
 SSRC = 0x01020304
 
 MEMORY_FLOWS = 1 << 20
@@ -60,15 +63,17 @@ def check(ufrag: str) -> bytes:
 
 def classes() -> dict[str, tuple[str, bytes]]:
     """Verdict and packet by class. The program modifies no packet, so every repeat sees the same."""
-    ours = sealed_ufrag.seal(TRANSCEIVER, KEY_ID, KEY, random=1)
+    ours, repeated = (sealed_ufrag.seal(TRANSCEIVER, KEY_ID, KEY, random=number) for number in (1, 2))
     forged = ours[:-1] + ("B" if ours[-1] == "A" else "A")
     return {
         "RTP, known flow, IPv4": ("flow_steered", frame(rtp(9), CLIENT, KNOWN_PORT)),
         "RTP, known flow, IPv6": ("flow_steered", frame(rtp(9), CLIENT_V6, KNOWN_PORT)),
         "RTP, known flow, core overloaded": ("core_overloaded", frame(rtp(9), CLIENT, SHED_PORT)),
+        "RTP, known flow, over its limit": ("flow_limited", frame(rtp(9), CLIENT, LOUD_PORT)),
         "STUN with tag, known flow": ("stun_steered", frame(check(ours), CLIENT, KNOWN_PORT)),
         "STUN with tag, unknown": ("stun_steered", frame(check(ours), CLIENT)),
         "STUN with tag, over the limit": ("rate_limited", frame(check(ours), LIMITED)),
+        "STUN with tag, named too often": ("name_limited", frame(check(repeated), CLIENT)),
         "STUN, forged tag": ("stun_bad_tag", frame(check(forged), CLIENT)),
         "STUN, ufrag not ours": ("stun_bad_ufrag", frame(check("Ab3d"), CLIENT)),
         "RTP, known SSRC, unknown": ("ssrc_steered", frame(rtp(SSRC), CLIENT)),
@@ -83,16 +88,21 @@ def load(**options: Any) -> Steering:
 
 
 def fill(steering: Steering) -> None:
-    """A flow over each IP version and one on a core that sheds all media, a source, and a prefix whose strangers have
-    nothing left for an hour."""
+    """A flow over each IP version and one on a core that sheds all media, a source; and a prefix, a ufrag and a flow
+    that have nothing left for an hour."""
     flows = kernel.FlowStore(steering.flows_fd, steering.ssrcs_fd)
     for host in (CLIENT, CLIENT_V6):
         flows.put(address.pack(host, KNOWN_PORT), 0, TRANSCEIVER)
     flows.put(address.pack(CLIENT, SHED_PORT), 1, TRANSCEIVER)
     kernel.Shedding(steering.shedding_fd).put(1, 1.0)
     flows.put_ssrc(SSRC, 0)
-    in_an_hour = time.monotonic_ns() + 3600 * 10**9
+    in_an_hour = time.monotonic_ns() + IN_AN_HOUR_NS
     kernel.BpfMap(steering.buckets_fd, 16, 8).update(address.pack(LIMITED, 0)[:16], struct.pack("=Q", in_an_hour))
+    head = sealed_ufrag.seal(TRANSCEIVER, KEY_ID, KEY, random=2)[:16].encode()
+    kernel.BpfMap(steering.named_fd, 8, 8).update(siphash24(head, key=KEY).digest(), struct.pack("=Q", in_an_hour))
+    loud = kernel.FLOW.pack(0, TRANSCEIVER, 0, 0, in_an_hour, in_an_hour, in_an_hour, 0)
+    key = kernel.FLOW_KEY.pack(address.pack(CLIENT, LOUD_PORT))
+    kernel.BpfMap(steering.flows_fd, kernel.FLOW_KEY.size, kernel.FLOW.size).update(key, loud)
 
 
 def verdict_of(steering: Steering, packet: bytes) -> str:
@@ -110,8 +120,9 @@ def measure(rounds: int, repeats: int) -> tuple[list[int], dict[str, list[int]]]
     empty_fd = nothing.load_func(b"empty", BPF.XDP).fd
     empty: list[int] = []
     figures: dict[str, list[int]] = {name: [] for name in cases}
-    # A limit that no repeat reaches, so that a stranger's bucket is looked up and written each time.
-    with load(unknown_rate=10**9, unknown_burst=10**9) as steering:
+    # Limits that no repeat reaches, so that buckets are looked up and written each time.
+    most = Rate(10**9, 10**9)
+    with load(limits=Limits(unknown=most, named=most, checks=most, flow=most)) as steering:
         fill(steering)
         for name, (label, packet) in cases.items():
             if (seen := verdict_of(steering, packet)) != label:
@@ -135,7 +146,7 @@ def memory() -> dict[str, int]:
             "program": held[steering.prog_fd],
             "flows": held[steering.flows_fd],
             "ssrcs": held[steering.ssrcs_fd],
-            "buckets": held[steering.buckets_fd],
+            "buckets": held[steering.buckets_fd] + held[steering.named_fd],
         }
     return {**named, "other maps": sum(held.values()) - sum(named.values())}
 

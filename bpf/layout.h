@@ -10,11 +10,24 @@ struct flow_key {
     u16 zero;
 };
 
+/* Fields are only ever added at the end, where 0 means that nothing is known yet: an edge that takes over from an older
+ * one copies what it finds, and zeroes follow it. Beginning with media_due_ns they are the buckets of admit.h. */
 struct flow {
     u32 cpu;
     u32 transceiver;
     u64 last_seen_ns;      /* CLOCK_MONOTONIC */
     u64 last_seen_jiffies; /* when the kernel wrote last_seen_ns; 0 when user space did */
+    u64 media_due_ns;
+    u64 other_due_ns;
+    u64 checks_due_ns;
+    u32 media_left; /* packets for which the clock need not be asked again */
+    u32 zero;
+};
+
+/* Chances out of 2^32 that a packet for a core is shed; its worker writes them (edge/shedding.py). */
+struct shed {
+    u32 media;
+    u32 strangers;
 };
 
 struct route_key {
@@ -26,4 +39,5 @@ struct route_key {
 
 _Static_assert(sizeof(struct flow_key) == FLOW_KEY_BYTES, "flow_key differs from edge/kernel.py");
 _Static_assert(sizeof(struct flow) == FLOW_BYTES, "flow differs from edge/kernel.py");
+_Static_assert(sizeof(struct shed) == SHED_BYTES, "shed differs from edge/kernel.py");
 _Static_assert(sizeof(struct route_key) == ROUTE_KEY_BYTES, "route_key differs from edge/kernel.py");

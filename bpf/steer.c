@@ -6,8 +6,8 @@
  * own stack hands it to that core's socket.
  *
  * Compiled by edge/steering.py, which puts `enum verdict` (bpf/verdicts.py) in front and sets MEDIA_PORT,
- * MEDIA_ADDRESS_0 to _3 (optional), FLOW_ENTRIES, SSRC_ENTRIES, BUCKET_ENTRIES, CPU_ENTRIES, MAX_CPUS, what admit.h
- * calls UNKNOWN_ and the sizes in layout.h. edge/classify.py says the same in Python: read that first.
+ * MEDIA_ADDRESS_0 to _3 (optional), FLOW_ENTRIES, SSRC_ENTRIES, BUCKET_ENTRIES, CPU_ENTRIES, MAX_CPUS, the limits of
+ * edge/limits.py and the sizes in layout.h. edge/classify.py says the same in Python: read that first.
  * Each packet is counted exactly once. */
 
 #include <uapi/linux/bpf.h>
@@ -44,8 +44,10 @@ BPF_HASH(flows, struct flow_key, struct flow, FLOW_ENTRIES);
 BPF_HASH(ssrcs, __be32, u32, SSRC_ENTRIES);
 /* An LRU: a flood from ever new prefixes pushes out buckets, and can push out nothing else. */
 BPF_TABLE("lru_hash", struct prefix, u64, buckets, BUCKET_ENTRIES);
-/* By core, the chance out of 2^32 that media for it is shed; its worker writes it (edge/shedding.py). */
-BPF_ARRAY(shedding, u32, MAX_CPUS);
+/* The same by what strangers name: a ufrag, by its whole tag, or an SSRC. Only what is good comes here, so who would
+ * push out a bucket needs as many good ufrags as there is room for. */
+BPF_TABLE("lru_hash", u64, u64, named, BUCKET_ENTRIES);
+BPF_ARRAY(shedding, struct shed, MAX_CPUS);
 BPF_PERCPU_ARRAY(counters, u64, VERDICTS * MAX_CPUS);
 
 static __always_inline void count(u32 verdict, u32 cpu)
@@ -77,32 +79,70 @@ static __always_inline int is_media(u8 first)
     return first >= RTP_FIRST && first <= RTP_LAST;
 }
 
-/* Media only: a check or a handshake that is lost costs a call, a frame costs 20 ms of it. */
-static __always_inline int steer_media_to(u32 verdict, u32 cpu)
+static __always_inline int drop_for(u32 verdict, u32 cpu)
 {
-    u32 *chance = shedding.lookup(&cpu);
+    count(verdict, cpu < MAX_CPUS ? cpu : 0);
+    return XDP_DROP;
+}
 
-    /* Drop: the core cannot do it all, and what it would drop itself costs it as much as what it passes on. */
-    if (chance && *chance && bpf_get_prandom_u32() <= *chance) {
-        count(VERDICT_CORE_OVERLOADED, cpu);
-        return XDP_DROP;
-    }
+/* The core cannot do it all, and what it would drop itself costs it as much as what it passes on. */
+static __always_inline int is_shed(u32 chance)
+{
+    return chance && bpf_get_prandom_u32() <= chance;
+}
+
+/* What a flow says, but for its checks. */
+static __always_inline int steer_flow(struct flow *flow, int media)
+{
+    /* Drop: no call has a use for so much, and what one caller sends must not cost the others on its core. */
+    if (media ? !may_send_media(flow) : !may_say_more(flow))
+        return drop_for(VERDICT_FLOW_LIMITED, flow->cpu);
+
+    u32 cpu = flow->cpu;
+    struct shed *shed = media ? shedding.lookup(&cpu) : 0;
+    /* Drop: media only, because a handshake that is lost costs a call, and a frame costs 20 ms of it. */
+    if (shed && is_shed(shed->media))
+        return drop_for(VERDICT_CORE_OVERLOADED, cpu);
+    return steer_to(VERDICT_FLOW_STEERED, cpu);
+}
+
+static __always_inline int steer_stranger(u32 verdict, u32 cpu)
+{
+    struct shed *shed = shedding.lookup(&cpu);
+
+    /* Drop: calls that stand go before who is not in one yet, and who is honest asks again. */
+    if (shed && is_shed(shed->strangers))
+        return drop_for(VERDICT_STRANGER_SHED, cpu);
     return steer_to(verdict, cpu);
 }
 
-/* Whether a stranger's packet may be steered now. */
-static __always_inline int admit(const struct flow_key *from)
+/* Returns a verdict, or PARSED where a stranger's packet, which names `name`, may be steered now. */
+static __always_inline int admit(const struct flow_key *from, u64 name)
 {
-    if (!UNKNOWN_INTERVAL_NS)
-        return 1;
+    u64 now = bpf_ktime_get_ns(), first;
 
-    struct prefix prefix = prefix_of(from);
-    u64 now = bpf_ktime_get_ns(), first = now + UNKNOWN_INTERVAL_NS;
-    u64 *due = buckets.lookup(&prefix);
-    if (due)
-        return take_token(due, now);
-    buckets.update(&prefix, &first);
-    return 1;
+    if (UNKNOWN_INTERVAL_NS) {
+        struct prefix prefix = prefix_of(from);
+        u64 *due = buckets.lookup(&prefix);
+        /* Drop: a good ufrag may be repeated by whoever has overheard it. */
+        if (due && !take(due, now, UNKNOWN_INTERVAL_NS, UNKNOWN_WINDOW_NS))
+            return VERDICT_RATE_LIMITED;
+        if (!due) {
+            first = now + UNKNOWN_INTERVAL_NS;
+            buckets.update(&prefix, &first);
+        }
+    }
+    if (NAMED_INTERVAL_NS) {
+        u64 *due = named.lookup(&name);
+        /* Drop: and from as many invented addresses as it likes. */
+        if (due && !take(due, now, NAMED_INTERVAL_NS, NAMED_WINDOW_NS))
+            return VERDICT_NAME_LIMITED;
+        if (!due) {
+            first = now + NAMED_INTERVAL_NS;
+            named.update(&name, &first);
+        }
+    }
+    return PARSED;
 }
 
 static __always_inline int steer_by_ufrag(struct cursor c, struct datagram *d)
@@ -128,21 +168,25 @@ static __always_inline int steer_by_ufrag(struct cursor c, struct datagram *d)
     if (ice_digits(tag >> 16) != *(u64 *)(ufrag + UFRAG_HEAD_BYTES))
         return leave(VERDICT_STUN_BAD_TAG);
 
-    /* A call stays on its core until it ends, whatever core its slot has by now, and is not limited. */
+    /* A call stays on its core until it ends, whatever core its slot has by now, and strangers with its ufrag do not
+     * limit it. */
     struct flow *flow = flows.lookup(&d->from);
-    if (flow)
+    if (flow) {
+        /* Drop: many times what any client asks (RFC 8445 section 14, RFC 7675). */
+        if (!may_check(flow))
+            return drop_for(VERDICT_FLOW_LIMITED, flow->cpu);
         return steer_to(VERDICT_STUN_STEERED, flow->cpu);
-
-    /* Drop: ufrags cross the network in the clear, so a flood may repeat one that is good. */
-    if (!admit(&d->from))
-        return leave(VERDICT_RATE_LIMITED);
+    }
+    verdict = admit(&d->from, tag);
+    if (verdict != PARSED)
+        return leave(verdict);
 
     u32 slot = tag % SLOTS;
     u32 *cpu = slots.lookup(&slot);
     /* Drop: cannot be, but the verifier asks. */
     if (!cpu)
         return leave(VERDICT_NO_CORE);
-    return steer_to(VERDICT_STUN_STEERED, *cpu);
+    return steer_stranger(VERDICT_STUN_STEERED, *cpu);
 }
 
 static __always_inline int steer_by_ssrc(struct cursor c, struct datagram *d)
@@ -164,10 +208,11 @@ static __always_inline int steer_by_ssrc(struct cursor c, struct datagram *d)
     /* Drop: neither address nor source belongs to a call here. */
     if (!cpu)
         return leave(VERDICT_RTP_UNKNOWN_SSRC);
-    /* Drop: whoever overheard an SSRC may guess as often as a rebound NAT speaks, and no more. */
-    if (!admit(&d->from))
-        return leave(VERDICT_RATE_LIMITED);
-    return steer_media_to(VERDICT_SSRC_STEERED, *cpu);
+    /* Whoever overheard an SSRC may guess as often as a caller whose address has changed speaks, and no more. */
+    int verdict = admit(&d->from, ssrc);
+    if (verdict != PARSED)
+        return leave(verdict);
+    return steer_stranger(VERDICT_SSRC_STEERED, *cpu);
 }
 
 int firsthop_steer(struct xdp_md *ctx)
@@ -202,9 +247,7 @@ int firsthop_steer(struct xdp_md *ctx)
             flow->last_seen_jiffies = now;
             flow->last_seen_ns = bpf_ktime_get_ns();
         }
-        if (is_media(*first))
-            return steer_media_to(VERDICT_FLOW_STEERED, flow->cpu);
-        return steer_to(VERDICT_FLOW_STEERED, flow->cpu);
+        return steer_flow(flow, is_media(*first));
     }
     if (is_media(*first))
         return steer_by_ssrc(c, &d);

@@ -39,9 +39,13 @@ class Tables:
 
     ``address`` is the media address in 16 bytes or None for any, ``keys`` the ufrag keys by key id, ``slots`` the
     CPU of each slot (None: nobody's), ``cpus`` those that have a queue. ``flows`` has the CPU by 18 byte address,
-    ``ssrcs`` by SSRC. ``limited`` are the 16 byte prefixes, as long as ``prefixes`` says in bits for IPv4 and IPv6,
-    whose strangers have nothing left to send: buckets need a clock, which has no place here. ``shedding`` are the CPUs
-    that shed all of their media: less of it is a matter of chance.
+    ``ssrcs`` by SSRC.
+
+    Buckets need a clock, which has no place here, so some are empty: ``limited`` are the 16 byte prefixes, as long as
+    ``prefixes`` says in bits for IPv4 and IPv6, whose strangers may send nothing, ``named`` the ufrags (24 bytes) and
+    SSRCs that strangers may not name, and ``used_up`` what known flows may not send: (address, ``media``, ``checks`` or
+    ``other``). ``shedding`` are the CPUs that shed all media, ``overrun`` those that shed all strangers: less of it is
+    a matter of chance.
     """
 
     port: int
@@ -52,7 +56,10 @@ class Tables:
     flows: Mapping[bytes, int]
     ssrcs: Mapping[int, int]
     limited: Collection[bytes] = frozenset()
+    named: Collection[bytes | int] = frozenset()
+    used_up: Collection[tuple[bytes, str]] = frozenset()
     shedding: Collection[int] = frozenset()
+    overrun: Collection[int] = frozenset()
     prefixes: tuple[int, int] = (32, 64)
 
 
@@ -74,8 +81,7 @@ def classify(frame: bytes, tables: Tables) -> tuple[str, int]:
         if _u16(payload, 0) == _BINDING_REQUEST:
             return _by_ufrag(source, payload, tables)
     if source in tables.flows:
-        to = _media_to if payload[0] in _RTP else _to
-        return to("flow_steered", tables.flows[source], tables)
+        return _by_flow(source, "media" if payload[0] in _RTP else "other", tables)
     if payload[0] in _RTP:
         return _by_ssrc(source, payload, tables)
     return "unknown_flow", 0
@@ -85,8 +91,24 @@ def _to(label: str, cpu: int | None, tables: Tables) -> tuple[str, int]:
     return (label, cpu) if cpu is not None and cpu in tables.cpus else ("no_core", 0)
 
 
-def _media_to(label: str, cpu: int, tables: Tables) -> tuple[str, int]:
-    return ("core_overloaded", cpu) if cpu in tables.shedding else _to(label, cpu, tables)
+def _by_flow(source: bytes, kind: str, tables: Tables) -> tuple[str, int]:
+    cpu = tables.flows[source]
+    if (source, kind) in tables.used_up:
+        return "flow_limited", cpu
+    if kind == "media" and cpu in tables.shedding:
+        return "core_overloaded", cpu
+    return _to("stun_steered" if kind == "checks" else "flow_steered", cpu, tables)
+
+
+def _stranger(source: bytes, name: bytes | int, label: str, cpu: int | None, tables: Tables) -> tuple[str, int]:
+    """``name`` is what it says that it is about: a ufrag or an SSRC."""
+    if _prefix(source, tables) in tables.limited:
+        return "rate_limited", 0
+    if name in tables.named:
+        return "name_limited", 0
+    if cpu is not None and cpu in tables.overrun:
+        return "stranger_shed", cpu
+    return _to(label, cpu, tables)
 
 
 def _by_ufrag(source: bytes, message: bytes, tables: Tables) -> tuple[str, int]:
@@ -99,10 +121,8 @@ def _by_ufrag(source: bytes, message: bytes, tables: Tables) -> tuple[str, int]:
     if route is None:
         return "stun_bad_tag", 0
     if source in tables.flows:
-        return _to("stun_steered", tables.flows[source], tables)
-    if _prefix(source, tables) in tables.limited:
-        return "rate_limited", 0
-    return _to("stun_steered", tables.slots[route.slot], tables)
+        return _by_flow(source, "checks", tables)
+    return _stranger(source, username[:LENGTH], "stun_steered", tables.slots[route.slot], tables)
 
 
 def _by_ssrc(source: bytes, packet: bytes, tables: Tables) -> tuple[str, int]:
@@ -114,12 +134,10 @@ def _by_ssrc(source: bytes, packet: bytes, tables: Tables) -> tuple[str, int]:
         ssrc = packet[8:12]
     else:
         return "rtp_unknown_ssrc", 0
-    cpu = tables.ssrcs.get(int.from_bytes(ssrc, "big"))
-    if cpu is None:
+    name = int.from_bytes(ssrc, "big")
+    if name not in tables.ssrcs:
         return "rtp_unknown_ssrc", 0
-    if _prefix(source, tables) in tables.limited:
-        return "rate_limited", 0
-    return _media_to("ssrc_steered", cpu, tables)
+    return _stranger(source, name, "ssrc_steered", tables.ssrcs[name], tables)
 
 
 def _prefix(source: bytes, tables: Tables) -> bytes:

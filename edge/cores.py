@@ -89,6 +89,8 @@ def cores(context: click.Context, config: Path | None, as_json: bool) -> None:
         _fail(f"no edge steers with XDP here (nothing is pinned in {folder}), so no core can be chosen", 1)
     except OSError as e:
         _fail(f"{folder}: {e.strerror}: run it as root, or as the edge's user", 2)
+    except ValueError as e:
+        _fail(str(e), 2)
     context.call_on_close(opened.close)
     context.obj = (opened, as_json)
     if context.invoked_subcommand is None:

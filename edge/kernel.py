@@ -47,9 +47,13 @@ XDP_REDIRECT: Final = 4
 
 # The Python half of bpf/layout.h, which is compiled against these sizes.
 FLOW_KEY: Final = struct.Struct("=18sxx")  # address, two zero bytes
-FLOW: Final = struct.Struct("=IIQQ")  # cpu, transceiver, last seen in ns of CLOCK_MONOTONIC and in jiffies
+# cpu, transceiver, last seen in ns of CLOCK_MONOTONIC and in jiffies; then what the flow may send: when the buckets of
+# media, of anything else and of checks are full again, in ns, and packets of media for which the clock is not asked
+FLOW: Final = struct.Struct("=IIQQQQQIxxxx")
+_FLOW_BUCKETS_AT: Final = struct.calcsize("=IIQQ")
 ROUTE_KEY: Final = struct.Struct("=16sIxxxx")  # SipHash key, live
 SSRC: Final = struct.Struct("!I")  # as on the wire
+SHED: Final = struct.Struct("=II")  # chances out of 2^32, of media and of strangers
 U32: Final = struct.Struct("=I")
 
 _LOOKUP, _UPDATE, _DELETE, _PIN, _GET, _TEST_RUN, _RAW_TRACEPOINT, _LOOKUP_BATCH = 1, 2, 3, 6, 7, 10, 17, 24
@@ -212,10 +216,15 @@ class FlowStore:
         self._ssrcs = BpfMap(ssrcs_fd, SSRC.size, U32.size)
 
     def put(self, address18: bytes, cpu: int, transceiver: int) -> bool:
-        """Enter a flow as seen now. False where the table is full: the flow's packets are then dropped."""
+        """Enter a flow as seen now. False where the table is full: the flow's packets are then dropped.
+
+        One that is there already keeps its buckets: what it may send does not grow by being proved again.
+        """
         if len(address18) != flow_address.SIZE:
             raise ValueError(f"a flow's address has {flow_address.SIZE} bytes, not {len(address18)}")
-        return _put(self._flows, FLOW_KEY.pack(address18), FLOW.pack(cpu, transceiver, time.monotonic_ns(), 0))
+        key, value = FLOW_KEY.pack(address18), FLOW.pack(cpu, transceiver, time.monotonic_ns(), 0, 0, 0, 0, 0)
+        known = self._flows.lookup(key)
+        return _put(self._flows, key, value if known is None else value[:_FLOW_BUCKETS_AT] + known[_FLOW_BUCKETS_AT:])
 
     def holder(self, address18: bytes) -> tuple[int, int] | None:
         """The CPU and the transceiver that have a flow, or None where it is not known."""
@@ -251,19 +260,28 @@ class FlowStore:
 
 
 class Shedding:
-    """How much of the media for each core XDP drops before it gets there. It stays as it is written when the writer
+    """How much of what comes for each core XDP drops before it gets there. It stays as it is written when the writer
     ends."""
 
     def __init__(self, shedding_fd: int) -> None:
-        self._chances = BpfMap(shedding_fd, U32.size, U32.size)
+        self._chances = BpfMap(shedding_fd, U32.size, SHED.size)
 
-    def put(self, cpu: int, probability: float) -> None:
-        """Drop each packet of media for ``cpu`` with ``probability``: 0 none, 1 all."""
-        self._chances.update(U32.pack(cpu), U32.pack(round(probability * _ALWAYS)))
+    def put(self, cpu: int, media: float, strangers: float = 0.0) -> None:
+        """Drop each packet for ``cpu`` that is known flows' media, or strangers', with that probability: 0 none, 1
+        all."""
+        self._chances.update(U32.pack(cpu), SHED.pack(round(media * _ALWAYS), round(strangers * _ALWAYS)))
 
     def get(self, cpu: int) -> float:
-        """The probability that is in force."""
-        return float(U32.unpack(self._chances.lookup(U32.pack(cpu)) or bytes(4))[0] / _ALWAYS)
+        """The probability that is in force for media."""
+        return self._both(cpu)[0] / _ALWAYS
+
+    def strangers(self, cpu: int) -> float:
+        """The probability that is in force for strangers."""
+        return self._both(cpu)[1] / _ALWAYS
+
+    def _both(self, cpu: int) -> tuple[int, int]:
+        media, strangers = SHED.unpack(self._chances.lookup(U32.pack(cpu)) or bytes(SHED.size))
+        return media, strangers
 
 
 def _put(table: BpfMap, key: bytes, value: bytes) -> bool:

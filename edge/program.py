@@ -20,11 +20,18 @@ _CAPABILITIES = {12: "CAP_NET_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
 
 
 class SteeringError(Exception):
-    """XDP steering cannot be had as asked; one line says why and what to do."""
+    """XDP steering cannot be had as asked; one line says why and what to do. ``why`` is that in a word."""
+
+    def __init__(self, line: str, why: str = "refused") -> None:
+        super().__init__(line)
+        self.why = why
 
 
 class SteeringUnavailable(SteeringError):
     """Something that steering needs is missing here: one line says what, and how to get it."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(line, "not_loaded")
 
 
 def require_what_bcc_needs() -> None:

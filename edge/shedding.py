@@ -1,13 +1,17 @@
-"""How much media a worker has XDP drop before its core, so that the core does what it can and what it does is in time.
+"""How much a worker has XDP drop before its core, so that the core does what it can and what it does is in time.
 
 A core that is offered more than its worker can read does worse than it could: the kernel goes on bringing datagrams,
 3 to 5 us each, into a socket that is full, and takes that time from the worker (Mogul and Ramakrishnan, "Eliminating
 receive livelock in an interrupt-driven kernel", 1997). Dropped in XDP, a datagram costs a tenth of a microsecond, and
 not on that core.
 
-The controller is PIE (RFC 8033): a probability that follows the queueing delay (section 4.2), here the age of the
-oldest datagram that is read (section 4.3), and that leaves bursts alone (section 4.4). Three things are not as there,
-because those who send media do not slow down as TCP does, and because a caller hears a second of it:
+Who is not in a call yet goes first (``StrangersController``): their checks come again, and a call's frames do not. They
+are shed from half the delay on that media is, at once and by far, and come back over a second. So while live calls
+alone fit the core, however much strangers send, the delay stays where media's controller finds nothing to do.
+
+That ``Controller``, of media, is PIE (RFC 8033): a probability that follows the queueing delay (section 4.2), here the
+age of the oldest datagram that is read (section 4.3), and that leaves bursts alone (section 4.4). Three things are not
+as there, because those who send media do not slow down as TCP does, and because a caller hears a second of it:
 
 - PIE takes smaller steps while the probability is small, as TCP's answer asks. Media does not answer: the queue grows
   with the share that is kept, and at balance that is one over the load. So a step is a part of what is kept, which
@@ -28,7 +32,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["ABSURD_S", "BURST_S", "INTERVAL_S", "TARGET_S", "Controller"]
+__all__ = ["ABSURD_S", "BURST_S", "INTERVAL_S", "TARGET_S", "Controller", "StrangersController"]
 
 TARGET_S = 0.012  # QDELAY_REF
 INTERVAL_S = 0.01  # T_UPDATE; so often the kernel's map is written, at most
@@ -81,4 +85,43 @@ class Controller:
         kept = max(_LEAST_KEPT, self._kept * math.exp(-step))
         self._kept = kept if kept < _ALL_KEPT else 1.0
         self.probability = 1.0 - self._kept
+        return self.probability
+
+
+# Beyond this delay strangers are shed: where media does not feel it yet.
+_STRANGERS_TARGET_S = TARGET_S / 2
+# What is forgiven: a round or two of a worker that had to wait for its core.
+_STRANGERS_BURST_S = 0.03
+# At the target their share falls by e in 20 ms, and faster with more delay; without delay it grows by e in 300 ms.
+_STRANGERS_FALL_HZ, _STRANGERS_RISE_HZ = 50.0, 1 / 0.3
+
+
+class StrangersController:
+    """``probability`` is what of strangers' packets the core should not get now."""
+
+    def __init__(self) -> None:
+        self._kept = 1.0
+        self._patience_s = _STRANGERS_BURST_S
+        self._updated = -math.inf
+
+    @property
+    def probability(self) -> float:
+        return 1.0 - self._kept
+
+    def update(self, delay_s: float, now: float) -> float:
+        """As ``Controller.update``, and to be called with it."""
+        if not 0.0 <= delay_s < ABSURD_S:
+            return self.probability
+        pause_s = min(now - self._updated, ABSURD_S)
+        elapsed_s = min(pause_s, _LONGEST_S)
+        self._updated = now
+        if delay_s < _STRANGERS_TARGET_S:
+            # All of the pause: a worker that nobody sends anything looks once a second.
+            self._patience_s = min(_STRANGERS_BURST_S, self._patience_s + pause_s)
+            self._kept = min(1.0, self._kept * math.exp(pause_s * _STRANGERS_RISE_HZ))
+        elif self._kept == 1.0 and self._patience_s > 0:
+            self._patience_s -= elapsed_s
+        else:
+            falls = elapsed_s * _STRANGERS_FALL_HZ * delay_s / _STRANGERS_TARGET_S
+            self._kept = max(_LEAST_KEPT, self._kept * math.exp(-falls))
         return self.probability

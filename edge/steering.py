@@ -5,18 +5,19 @@ Without it firsthop works too, so whatever is missing is one ``SteeringUnavailab
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from bpf.verdicts import VERDICTS
 from edge import kernel
 from edge.cpumap import bring_in_bulk
+from edge.limits import Limits
 from edge.pins import Pins, Shape
 from edge.placement import slots
 from edge.program import SteeringError, SteeringUnavailable, compile_program, require_what_bcc_needs
@@ -31,12 +32,7 @@ __all__ = [
 
 MAX_CPUS: Final = 128
 DEFAULT_FLOW_ENTRIES: Final = 65536
-# 100 calls behind one address that a NAT moves at once, each with 50 packets a second, until their new flows are
-# known; starting at once they send 20 checks a second each (RFC 8445 section 14.2). A second of it may come in one
-# burst. To the transceivers it is 4 % of a core, should all of it be a good ufrag repeated by a flood.
-DEFAULT_UNKNOWN_RATE: Final = 5000
-DEFAULT_UNKNOWN_BURST: Final = 5000
-# Prefixes whose buckets are remembered, at about 100 bytes each.
+# Buckets that are remembered, of prefixes and of ufrags and SSRCs each, at about 100 bytes.
 BUCKET_ENTRIES: Final = 65536
 # Datagrams on their way to a core. The kernel's own examples use 192 to 2048; at 400 kpps this is 5 ms.
 CPU_QUEUE: Final = 2048
@@ -50,7 +46,8 @@ class Steering:
 
     ``flows_fd`` and ``ssrcs_fd`` are for ``kernel.FlowStore`` in the workers, which inherit them, ``shedding_fd`` for
     their ``kernel.Shedding``; ``prog_fd`` is for ``kernel.prog_test_run``. Behind ``buckets_fd`` are 16 byte prefixes
-    and the time (u64, ns of CLOCK_MONOTONIC) at which each will have used what it took.
+    and the time (u64, ns of CLOCK_MONOTONIC) at which each will have got back what it took; behind ``named_fd`` the
+    same of ufrags, by the 8 bytes of their whole tag, and of SSRCs, which four zero bytes follow.
     """
 
     def __init__(
@@ -69,10 +66,13 @@ class Steering:
         self.flows_fd = map_fds["flows"]
         self.ssrcs_fd = map_fds["ssrcs"]
         self.buckets_fd = map_fds["buckets"]
+        self.named_fd = map_fds["named"]
         self.shedding_fd = map_fds["shedding"]
         self.cpus = tuple(cpus)
         self._fds = [*programs.values(), *map_fds.values()]
         self._link_fd: int | None = None
+        self._older_flows: int | None = None
+        self._caught_up_ns = 0
         u32 = kernel.U32.size
         self._copies = len(kernel.possible_cpus())
         self._keys = kernel.BpfMap(map_fds["keys"], u32, kernel.ROUTE_KEY.size)
@@ -93,9 +93,7 @@ class Steering:
         cpus: Sequence[int],
         *,
         flow_entries: int = DEFAULT_FLOW_ENTRIES,
-        unknown_rate: int = DEFAULT_UNKNOWN_RATE,
-        unknown_burst: int = DEFAULT_UNKNOWN_BURST,
-        unknown_prefixes: tuple[int, int] = (32, 64),
+        limits: Limits = Limits(),  # noqa: B008  # a value
         pins: Pins | None = None,
     ) -> Steering:
         """Compile, load and fill the program, attached to nothing yet.
@@ -107,9 +105,7 @@ class Steering:
         ``keys`` the 16 byte ufrag keys by key id; ``cpus`` the workers' CPUs, among which
         ``edge.placement`` spreads the slots.
         ``flow_entries`` bounds the flow table and the SSRC table each, at about 100 bytes an entry.
-        ``unknown_rate`` is how many packets a second are steered from the unknown addresses of one prefix, and
-        ``unknown_burst`` how many at once; a rate of 0 sets no limit. ``unknown_prefixes`` are the prefixes' lengths
-        in bits for IPv4 and IPv6. Known flows are never limited.
+        ``limits`` are what strangers and single flows may send.
 
         Raises SteeringUnavailable, or ValueError for arguments that cannot be.
         """
@@ -121,11 +117,11 @@ class Steering:
             raise ValueError(f"workers need CPUs between 0 and {MAX_CPUS - 1}, not {list(cpus)}")
         if flow_entries < 1:
             raise ValueError(f"a flow table of {flow_entries} entries holds no flow")
-        admission = _admission(unknown_rate, unknown_burst, unknown_prefixes)
+        constants = limits.constants()
         require_what_bcc_needs()
         shapes = _shapes(flow_entries)
         cflags: dict[str, int | str] = {
-            **admission,
+            **constants,
             "MEDIA_PORT": port,
             "FLOW_ENTRIES": flow_entries,
             "SSRC_ENTRIES": flow_entries,
@@ -134,6 +130,7 @@ class Steering:
             "MAX_CPUS": MAX_CPUS,
             "FLOW_KEY_BYTES": kernel.FLOW_KEY.size,
             "FLOW_BYTES": kernel.FLOW.size,
+            "SHED_BYTES": kernel.SHED.size,
             "ROUTE_KEY_BYTES": kernel.ROUTE_KEY.size,
         }
         if address is not None:
@@ -149,6 +146,8 @@ class Steering:
                 raise
             try:
                 steering._fill(keys, outgrown)
+                if "flows" in outgrown:
+                    steering._older_flows = os.dup(outgrown["flows"])
                 if pins is not None:
                     for name in map_fds.keys() - fitting.keys():
                         pins.put(name, map_fds[name])
@@ -162,6 +161,7 @@ class Steering:
 
     def _fill(self, keys: Mapping[int, bytes], outgrown: Mapping[str, int]) -> None:
         """What a map says already, because an earlier process pinned it, stays: flows, and which cores are out."""
+        self._caught_up_ns = time.monotonic_ns()
         self.set_keys(keys)
         earlier = [cpu for cpu in kernel.possible_cpus() if self._cpu_queues.lookup(kernel.U32.pack(cpu)) is not None]
         out = set(earlier) - set(self.slots()) if earlier else set()
@@ -189,6 +189,15 @@ class Steering:
         for key, value in self._ssrcs.items():
             if kernel.U32.unpack(value)[0] not in self.cpus:
                 self._ssrcs.delete(key)
+
+    def catch_up(self) -> None:
+        """Takes over what workers have entered in an outgrown flow table since they were last asked: they hold it until
+        they are replaced. To be called a few times then; nothing happens where all is as it was."""
+        if self._older_flows is None:
+            return
+        since_ns, self._caught_up_ns = self._caught_up_ns, time.monotonic_ns()
+        # What was there before, and is not here, has ended meanwhile.
+        _copy(self._older_flows, self._flows, lambda value: struct.unpack_from("=IIQ", value)[2] > since_ns)
 
     def set_keys(self, keys: Mapping[int, bytes]) -> None:
         """Accept ufrags under these keys (key id to 16 bytes) and no others: key rotation without a reload.
@@ -224,15 +233,38 @@ class Steering:
         interface does not take any.
         """
         if self._link_fd is not None:
+            if not self._is_mine(self._link_fd):
+                raise SteeringError(
+                    f"somebody put another program into the XDP link of {ifname}, which is left alone: stop its owner,"
+                    " and start the edge again",
+                    "other_program",
+                )
             raise SteeringError("steering is attached already: detach it first")
-        try:
-            interface = socket.if_nametoindex(ifname)
-        except OSError as error:
-            raise SteeringError(f"no network interface is called {ifname!r}: see 'ip -brief link'") from error
+        interface = _index(ifname)
+        if not interface:
+            raise SteeringError(f"no network interface is called {ifname!r}: see 'ip -brief link'", "no_interface")
         mode = self._take_over(interface) or self._attach(ifname, interface)
         if self._pins is not None:
             self._pins.put("program", self.prog_fd)
         return mode
+
+    def steers(self, ifname: str) -> bool:
+        """Whether this program is on the interface that has that name now."""
+        return self._link_fd is not None and self._is_on(ifname) and self._is_mine(self._link_fd)
+
+    def let_go(self, ifname: str) -> None:
+        """Detach from an interface that does not have that name, or is gone; nothing happens where none is such."""
+        if self._link_fd is not None and not self._is_on(ifname):
+            self.detach()
+
+    def _is_on(self, ifname: str) -> bool:
+        assert self._link_fd is not None
+        # An interface that is gone leaves its link behind, with index 0; so does whoever detaches it.
+        index = int(kernel.facts(self._link_fd)["ifindex"])
+        return index != 0 and index == _index(ifname)
+
+    def _is_mine(self, link_fd: int) -> bool:
+        return kernel.facts(link_fd)["prog_id"] == kernel.facts(self.prog_fd)["prog_id"]
 
     def _attach(self, ifname: str, interface: int) -> str:
         failures = []
@@ -243,7 +275,8 @@ class Steering:
                 if error.errno in (errno.EBUSY, errno.EEXIST):
                     raise SteeringError(
                         f"{ifname} has an XDP program already, which is left alone: stop its owner, or take it off"
-                        f" with 'ip link set {ifname} xdp off', then start again"
+                        f" with 'ip link set {ifname} xdp off'",
+                        "other_program",
                     ) from error
                 failures.append(f"{mode}: {os.strerror(error.errno or 0)}")
             else:
@@ -338,6 +371,9 @@ class Steering:
         if self._link_fd is not None:
             os.close(self._link_fd)
             self._link_fd = None
+        if self._older_flows is not None:
+            os.close(self._older_flows)
+            self._older_flows = None
         while self._fds:
             os.close(self._fds.pop())
 
@@ -369,39 +405,34 @@ def _shapes(flow_entries: int) -> dict[str, Shape]:
         "flows": Shape(plain_hash, kernel.FLOW_KEY.size, kernel.FLOW.size, flow_entries),
         "ssrcs": Shape(plain_hash, u32, u32, flow_entries),
         "buckets": Shape(lru_hash, 16, 8, BUCKET_ENTRIES),
-        "shedding": Shape(array, u32, u32, MAX_CPUS),
+        "named": Shape(lru_hash, 8, 8, BUCKET_ENTRIES),
+        "shedding": Shape(array, u32, kernel.SHED.size, MAX_CPUS),
         "queues": Shape(array, u32, u32, 1),
         "overflow": Shape(percpu_array, u32, 8, MAX_CPUS),
         "counters": Shape(percpu_array, u32, 8, len(VERDICTS) * MAX_CPUS),
     }
 
 
-def _copy(fd: int, table: kernel.BpfMap) -> None:
-    """Entries of an outgrown map, as far as there is room for them and they are still laid out alike."""
-    with contextlib.suppress(ValueError):
-        old = kernel.BpfMap(fd, table.key_bytes, table.value_bytes)
-        for key, value in old.items():
-            try:
-                table.update(key, value)
-            except OSError:
-                return
+def _index(ifname: str) -> int:
+    """Of the interface that has that name now; 0 where none has."""
+    try:
+        return socket.if_nametoindex(ifname)
+    except OSError:
+        return 0
 
 
-def _admission(rate: int, burst: int, prefixes: tuple[int, int]) -> dict[str, int]:
-    """The constants of ``bpf/admit.h``."""
-    if not 0 <= rate <= 10**9 or not 1 <= burst <= 10**9:
-        raise ValueError(f"{rate} packets a second and {burst} at once from unknown addresses are not a limit")
-    if not (0 <= prefixes[0] <= 32 and 0 <= prefixes[1] <= 128):
-        raise ValueError(f"prefixes of {prefixes[0]} bits of IPv4 and {prefixes[1]} of IPv6 do not exist")
-    interval = 10**9 // rate if rate else 0
-    v4, *v6 = struct.unpack("=5I", _mask(prefixes[0], 4) + _mask(prefixes[1], 16))
-    return {
-        "UNKNOWN_INTERVAL_NS": interval,
-        "UNKNOWN_WINDOW_NS": (burst - 1) * interval,
-        "UNKNOWN_V4_MASK": v4,
-        **{f"UNKNOWN_V6_MASK_{i}": word for i, word in enumerate(v6)},
-    }
-
-
-def _mask(bits: int, size: int) -> bytes:
-    return ((1 << bits) - 1 << size * 8 - bits).to_bytes(size, "big")
+def _copy(fd: int, table: kernel.BpfMap, wanted: Callable[[bytes], bool] = lambda value: True) -> None:
+    """Entries of an outgrown map, as far as there is room for them, that are not there and whose values are ``wanted``.
+    Values of an older layout are shorter, and zeroes
+    follow them (``bpf/layout.h``); of a newer one they are cut."""
+    about = kernel.facts(fd)
+    if int(about["key_size"]) != table.key_bytes:
+        return
+    old = kernel.BpfMap(fd, table.key_bytes, int(about["value_size"]))
+    for key, value in old.items():
+        if not wanted(value) or table.lookup(key) is not None:
+            continue
+        try:
+            table.update(key, value.ljust(table.value_bytes, b"\0")[: table.value_bytes])
+        except OSError:
+            return

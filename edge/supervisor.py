@@ -22,7 +22,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from edge import apikeys, kernel
-from edge.cpufilter import attach_cpu_filter, detach_cpu_filter
+from edge.attachment import LOOK_EVERY_S, Attachment
+from edge.cpufilter import detach_cpu_filter
+from edge.limits import Limits, Rate
 from edge.pins import Pins, PinsInUse, folder_of
 from edge.sockets import http_socket, listening, media_sockets
 from edge.spec import Spec
@@ -48,10 +50,13 @@ __all__ = ["check", "run"]
 class _EdgeCollector(Collector):
     """Who works where, and the first stage of the funnel, read from the kernel when Prometheus asks."""
 
-    def __init__(self, cpus: list[int], steering: Steering | None, mode: str) -> None:
+    def __init__(
+        self, cpus: list[int], interface: str, steering: Steering | None, attachment: Attachment | None
+    ) -> None:
         self._cpus = cpus
+        self._interface = interface
         self._steering = steering
-        self._mode = mode
+        self._attachment = attachment
 
     def collect(self) -> Iterator[Metric]:
         workers = GaugeMetricFamily("firsthop_edge_worker_cpu", "The CPU that each worker runs on", labels=["worker"])
@@ -59,8 +64,15 @@ class _EdgeCollector(Collector):
             workers.add_metric([str(index)], cpu)
         yield workers
         attached = GaugeMetricFamily("firsthop_xdp_attached", "1 while XDP steers", labels=["mode"])
-        attached.add_metric([self._mode], 0 if self._steering is None else 1)
+        mode = self._attachment.mode if self._attachment is not None else "off"
+        attached.add_metric([mode], int(mode != "off"))
         yield attached
+        missing = GaugeMetricFamily(
+            "firsthop_xdp_missing", "1 while XDP should steer and does not", labels=["interface", "why"]
+        )
+        if self._interface and mode == "off":
+            missing.add_metric([self._interface, self._attachment.missing if self._attachment else "not_loaded"], 1)
+        yield missing
         if self._steering is None:
             return
         slots = GaugeMetricFamily(
@@ -113,20 +125,24 @@ class Supervisor:
         self._instance = instance(edge.run)
         self._http = http_socket(edge.http, store)
         self._media = media_sockets(edge.media, len(self._cpus), store)
-        self._steering, self._mode = self._steer()
+        self._steering = self._steer()
+        self._attachment: Attachment | None = None
+        if self._steering is not None:
+            self._attachment = Attachment(self._steering, edge.interface, self._media[0], self._log)
+            self._attachment.look()
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self._children = Children(
             [*workers, self._signaling()], "edge.worker", SPARE_NAME, store, self._beats, "firsthop_edge"
         )
 
-    def _steer(self) -> tuple[Steering | None, str]:
+    def _steer(self) -> Steering | None:
+        """XDP, loaded and not attached yet; None where it cannot be had."""
         edge = self._config.edge
         if not edge.interface:
             self._log.warning("no XDP: edge.interface is empty, the kernel's own hash spreads flows over workers")
-            return None, "off"
+            return None
         host, port = split_address(edge.media)
         pins = self._pins()
-        steering = None
         try:
             # Compiling takes a core for half a second, and calls may be going on. Linux makes the thread alone nice.
             with ThreadPoolExecutor(1, initializer=lambda: os.nice(19)) as yielding:
@@ -137,24 +153,23 @@ class Supervisor:
                     self._keys.ufrag,
                     self._cpus,
                     flow_entries=edge.flow_entries,
-                    unknown_rate=edge.unknown_rate,
-                    unknown_burst=edge.unknown_burst,
+                    limits=Limits(
+                        unknown=Rate(edge.unknown_rate, edge.unknown_burst),
+                        flow=Rate(edge.flow_rate, max(1, edge.flow_rate)),
+                    ),
                     pins=pins,
                 ).result()
-            mode = steering.attach(edge.interface)
         except ValueError as e:
             raise ConfigError(f"edge.interface {edge.interface}: {e}") from None
         except SteeringError as e:
-            if steering is not None:
-                steering.close()
-            elif pins is not None:
+            if pins is not None:
                 pins.remove()
             with contextlib.suppress(OSError):  # an earlier supervisor's, where it had XDP
                 detach_cpu_filter(self._media[0])
             self._log.warning(
                 "no XDP: forged packets reach the workers, and the kernel's hash spreads flows", why=str(e)
             )
-            return None, "off"
+            return None
         try:
             steering.watch_queues()
         except OSError as e:
@@ -163,10 +178,7 @@ class Supervisor:
             steering.bring_in_bulk()
         except OSError as e:
             self._log.warning("workers are interrupted for every few datagrams: no CAP_SYS_NICE", why=str(e))
-        # Only now: without XDP the receiving core says nothing about the flow.
-        attach_cpu_filter(self._media[0], self._cpus)
-        self._log.info("xdp attached", interface=edge.interface, mode=mode, cores=self._cpus)
-        return steering, mode
+        return steering
 
     def _pins(self) -> Pins | None:
         edge = self._config.edge
@@ -250,7 +262,7 @@ class Supervisor:
             loop.add_signal_handler(number, stop.set)
         anew = asyncio.create_task(asked.to_start_anew())
         await asyncio.sleep(0)  # it listens before the signal that waits is heard
-        edge = _EdgeCollector(self._cpus, self._steering, self._mode)
+        edge = _EdgeCollector(self._cpus, self._config.edge.interface, self._steering, self._attachment)
         held = ufrag_keys(lambda: self._keys)
         metrics.serve(
             "edge.metrics", *self._metrics_address(0), self._children.restarts, self._children.hung, edge, held
@@ -260,11 +272,13 @@ class Supervisor:
             self._children.run(),
             follow(self._key_file, self._use),
             self._mend(),
+            self._stay_attached(),
             stop.wait(),
         )
         tasks = [anew, *(asyncio.create_task(each) for each in work)]
+        mode = self._attachment.mode if self._attachment is not None else "off"
         notify("READY=1")
-        self._log.info("ready", media=self._config.edge.media, http=self._config.edge.http, xdp=self._mode)
+        self._log.info("ready", media=self._config.edge.media, http=self._config.edge.http, xdp=mode)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
@@ -284,6 +298,13 @@ class Supervisor:
         while True:
             await asyncio.sleep(1.0)
             self._store.mend()
+
+    async def _stay_attached(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._steering is not None and self._attachment is not None:
+                self._attachment.look()
+                self._steering.catch_up()
 
     def close(self) -> None:
         """Takes XDP off the interface, closes the sockets, and leaves nothing in the store."""

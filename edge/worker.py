@@ -22,19 +22,19 @@ import zmq
 
 from edge.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.claims import Claims
+from edge.counted import OUTCOMES, Counted
 from edge.flowtable import NOBODY, FlowTable, words
 from edge.hints import Hints
 from edge.kernel import FlowStore, Shedding
 from edge.outlet import Outlet
 from edge.rounds import Rounds, Spares
-from edge.shedding import Controller
+from edge.shedding import Controller, StrangersController
 from edge.spec import Spec
+from edge.strangers import Strangers
 from edge.uplink import Counts, Uplink
 from firsthop import logs, metrics
 from firsthop.beats import Beat
 from firsthop.following import LOOK_EVERY_S, ufrag_keys
-from firsthop.histogram import Histogram
-from firsthop.metrics import Tally
 from firsthop.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
 from wire import control, frames, stun, ufrag
 from wire.keys import ClusterKeys, KeyFile
@@ -59,19 +59,6 @@ _IDLE_S = 60.0
 Lengths = npt.NDArray[np.uint16]
 _least, _most = np.minimum.reduce, np.maximum.reduce  # .min() and .max() take twice as long on arrays as short as these
 
-# What can become of a datagram from a client; a batch's outcomes are an array of places in this list.
-OUTCOMES = (
-    "forwarded_flow",
-    "forwarded_stun",
-    "forwarded_ssrc",
-    "empty",
-    "oversized",
-    "unknown_flow",
-    "stun_bad_ufrag",
-    "unknown_transceiver",
-    "link_down",
-    "link_full",
-)
 _CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 
 
@@ -84,42 +71,23 @@ class Worker:
         self._socket = BatchSocket(socket.socket(fileno=spec.socket))
         self._table = FlowTable(2 * spec.flow_entries)
         self._store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
+        # With XDP, whoever has configured it says how many strangers come here.
+        self._strangers = Strangers(all_of_them=self._store is None)
         self._sheds = Shedding(spec.shedding) if spec.shedding >= 0 else None
-        self._controller = Controller()
+        self._controller, self._strangers_controller = Controller(), StrangersController()
         if self._sheds is not None:
             self._sheds.put(spec.cpu, 0.0)  # a predecessor's last word was about its own delay
         self._hints = Hints(self._store, spec.cpu)
         self._claims = Claims()
         self._spares = Spares()
         self._rounds = Rounds(time.monotonic())
-        self.rx = Tally("firsthop_rx_worker_datagrams", "Datagrams from clients, by what became of them", OUTCOMES)
-        self.tx = Tally(
-            "firsthop_tx_worker_datagrams",
-            "Datagrams to clients, by what became of them",
-            ("sent", "not_its_flow", "socket_full", "unsendable"),
-        )
-        self.wire_errors = Tally(
-            "firsthop_worker_wire_errors",
-            "Messages from transceivers that could not be used",
-            ("refused", "not_its_path", "other_version"),
-        )
-        self.lost_flows = Tally(
-            "firsthop_worker_flows_refused",
-            "Flows that found no room, or are another transceiver's",
-            ("table_full", "kernel_map_full", "held"),
-        )
-        self.age = Histogram(
-            "firsthop_worker_age",
-            "Age of the oldest datagram of a batch when the link took it, since the kernel received it",
-            "transceiver",
-        )
-        self.round_trip = Histogram(
-            "firsthop_link_round_trip", "Time to a transceiver and back, less what it held a batch", "transceiver"
-        )
+        self.counted = counted = Counted()
+        self.rx, self.tx = counted.rx, counted.tx
+        self.wire_errors, self.lost_flows = counted.wire_errors, counted.lost_flows
         self._outlet = Outlet(self._socket, self.tx)
         context = zmq.Context[zmq.Socket[bytes]]()
         name = identity(spec.edge, spec.instance, f"worker-{spec.index}")
-        counts = Counts(self.rx, self.age, self.round_trip)
+        counts = Counts(counted.rx, counted.age, counted.round_trip)
         self._uplinks = {
             number: Uplink(context, number, endpoint, name, spec.keys, counts) for number, endpoint in spec.transceivers
         }
@@ -145,6 +113,11 @@ class Worker:
     def shedding(self) -> float:
         """The probability with which XDP drops media for this core now."""
         return self._controller.probability
+
+    @property
+    def shedding_strangers(self) -> float:
+        """The same of what strangers send."""
+        return self._strangers_controller.probability
 
     @property
     def keys(self) -> ClusterKeys:
@@ -226,9 +199,10 @@ class Worker:
         if self._sheds is None or not self._controller.due(now):
             return
         delay_ns = time.time_ns() - self._socket.came_ns if count else 0
-        before = self._controller.probability
-        if (probability := self._controller.update(delay_ns / 1e9, now)) != before:
-            self._sheds.put(self._spec.cpu, probability)
+        before = self.shedding, self.shedding_strangers
+        after = self._controller.update(delay_ns / 1e9, now), self._strangers_controller.update(delay_ns / 1e9, now)
+        if after != before:
+            self._sheds.put(self._spec.cpu, *after)
 
     # --- clients to transceivers
 
@@ -258,7 +232,12 @@ class Worker:
         outcomes[lengths > ROOM_BYTES] = _CODE["oversized"]
         owners[~whole] = NOBODY
         # What the arrays cannot decide is rare: STUN requests, and datagrams of flows that are not known.
-        for i in np.flatnonzero(whole & ((owners == NOBODY) | (data[:, 0] <= _STUN_LAST))).tolist():
+        asking = whole & ((owners == NOBODY) | (data[:, 0] <= _STUN_LAST))
+        beyond, loud = self._strangers.beyond(asking, owners, addresses, time.monotonic())
+        outcomes[beyond], outcomes[loud] = _CODE["strangers_limited"], _CODE["flow_limited"]
+        asking[beyond] = asking[loud] = False
+        owners[loud] = NOBODY
+        for i in np.flatnonzero(asking).tolist():
             outcome, to = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
             if to not in (NOBODY, owners[i]):
                 self._claims.passed(addresses[i].tobytes(), to)
@@ -281,11 +260,16 @@ class Worker:
                     return "stun_bad_ufrag", NOBODY
                 if route.transceiver not in self._uplinks:
                     return "unknown_transceiver", NOBODY
+                if owner == NOBODY and not self._strangers.may_name(sealed or b"", time.monotonic()):
+                    return "name_limited", NOBODY
                 return "forwarded_stun", route.transceiver
         elif owner == NOBODY and 128 <= datagram[0] <= 191 and len(datagram) >= 12:
             at = 4 if 192 <= datagram[1] <= 223 else 8
-            hinted = self._hints.transceiver(int.from_bytes(datagram[at : at + 4], "big"))
+            ssrc = int.from_bytes(datagram[at : at + 4], "big")
+            hinted = self._hints.transceiver(ssrc)
             if hinted is not None:
+                if not self._strangers.may_name(ssrc, time.monotonic()):
+                    return "name_limited", NOBODY
                 return "forwarded_ssrc", hinted
         return ("unknown_flow" if owner == NOBODY else "forwarded_flow"), owner
 
@@ -430,8 +414,13 @@ def _work(spec: Spec) -> None:
     shedding = metrics.Gauge(
         "firsthop_worker_shedding", "Probability with which XDP drops media for this core", lambda: worker.shedding
     )
-    tallies = (worker.rx, worker.tx, worker.wire_errors, worker.lost_flows, worker.age, worker.round_trip)
-    metrics.serve("edge.metrics", *spec.metrics, flows, dropped, shedding, *tallies, ufrag_keys(lambda: worker.keys))
+    strangers = metrics.Gauge(
+        "firsthop_worker_shedding_strangers",
+        "Probability with which XDP drops what strangers send to this core",
+        lambda: worker.shedding_strangers,
+    )
+    gauges = (flows, dropped, shedding, strangers)
+    metrics.serve("edge.metrics", *spec.metrics, *gauges, *worker.counted.all, ufrag_keys(lambda: worker.keys))
     logs.get().info("ready", flows=worker.flows)
     worker.run()
 

@@ -100,7 +100,7 @@ def transceiver(config: Path | None, check: bool) -> None:
         if check:
             import_module("transceiver.supervisor").check(config)
             return
-        import_module("transceiver.supervisor" if config.transceiver.cores else "transceiver.server").run(config)
+        import_module("transceiver.supervisor" if config.transceiver.cores else "transceiver.process").run(config)
 
     _start(run, config)
 

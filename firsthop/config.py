@@ -182,6 +182,12 @@ class Edge(_Section):
         description="packets a second from one IPv4 address or IPv6 /64 not yet in a call; 0: no limit",
     )
     unknown_burst: int = Field(5000, ge=1, le=10**6, description="as many of them may come at once")
+    flow_rate: int = Field(
+        1000,
+        ge=0,
+        le=10**6,
+        description="packets a second of media, and as many others, from one address in a call; 0: no limit",
+    )
     run: Path = Field(
         Path("/run/firsthop"), description="where, without systemd, sockets and workers wait for a killed supervisor"
     )

@@ -42,6 +42,8 @@ ALARMS = {
     "kernel_map_full": "the kernel knows as many flows as it can: raise edge.flow_entries",
     "no_core": "XDP chose a core that has no worker: start the edge again",
     "core_overloaded": "a core had more media than it could do, some was shed: take calls off it with firsthop cores",
+    "stranger_shed": "a core had more to do than it could, new calls wait for it: take it out with firsthop cores",
+    "flow_limited": "a caller sent more than any call has a use for (edge.flow_rate), and lost what was over it",
     "queue_full": "a core does not keep up with what XDP sends it: take calls off it with firsthop cores",
     "edge_gone": "a transceiver had audio for a worker that is no longer linked",
     "edge_full": "a worker does not keep up with what a transceiver sends it",
@@ -78,11 +80,13 @@ Counts = dict[str, Count]
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """A process that should answer at ``address`` and does not."""
+    """A process that should answer at ``address`` and does not, or XDP, which should be on that interface;
+    ``what_is_seen`` is half a sentence."""
 
     process: str
     address: str
     what_to_do: str
+    what_is_seen: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,12 @@ def compare(before: Mapping[str, Scrape], after: Mapping[str, Scrape], expected:
     """What happened between two looks at the processes (``supervisor``, ``signaling``, ``worker-<n>`` and
     ``transceiver-<id>``), each there if it answered. ``expected`` are the addresses of those that must."""
     look = _Look(before, after)
-    down = [Down(name, address, _what_to_do(name)) for name, address in expected.items() if name not in after]
+    down = [
+        Down(name, address, _what_to_do(name), f"nothing answers on {address}")
+        for name, address in expected.items()
+        if name not in after
+    ]
+    down += _xdp_down(look)
     workers = [_worker(look, index, cpu) for index, cpu in sorted(worker_cpus(after.get("supervisor")).items())]
     xdp = None
     if "supervisor" in after:
@@ -336,6 +345,29 @@ def _transceiver(look: _Look, name: str) -> Transceiver:
         frames_out=look.counts(name, "firsthop_tx_agent_frames_total"),
         ended=look.counts(name, "firsthop_transceiver_sessions_ended_total"),
     )
+
+
+# Why XDP is not on its interface, as the supervisor says it, and what to do about it.
+_XDP_MISSING = {
+    "no_interface": (
+        "there is no such interface",
+        "it is attached again within a second when there is: ip -brief link",
+    ),
+    "other_program": (
+        "another XDP program is there, and left alone",
+        "stop whoever owns it (bpftool net), then it is attached within a second",
+    ),
+    "refused": ("the interface does not take it", "why: journalctl -u firsthop-edge; it is tried each second"),
+    "not_loaded": ("it cannot be loaded", "what is missing: journalctl -u firsthop-edge; then systemctl reload it"),
+}
+
+
+def _xdp_down(look: _Look) -> Iterable[Down]:
+    for key in look.after["supervisor"].samples if "supervisor" in look.after else ():
+        if key[0] == "firsthop_xdp_missing":
+            _, interface, why = key
+            seen, what_to_do = _XDP_MISSING.get(why, (why, "journalctl -u firsthop-edge"))
+            yield Down("XDP", interface, what_to_do, f"{seen}: {interface}")
 
 
 def _alarms(look: _Look) -> Iterable[Alarm]:

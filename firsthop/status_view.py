@@ -38,7 +38,7 @@ def view(status: Status) -> RenderableType:
     """Everything, in at most 80 columns where that is possible."""
     parts: list[RenderableType] = []
     for down in status.down:
-        head = Text.assemble((f"{down.process} is down", "bold red"), f": nothing answers on {down.address}")
+        head = Text.assemble((f"{down.process} is down", "bold red"), f": {down.what_is_seen}")
         parts += [head, Padding(Text(down.what_to_do), (0, 0, 1, 2))]
     if status.xdp is not None:
         parts += [_headline(status), *_shedding(status), Text(), cores(status, per_second), Text()]

@@ -153,15 +153,9 @@ class Lab:
             with _entered(host.netns), IPRoute() as ip:
                 _up(ip, "lo")
 
-        _join((self.client.name, "to-edge"), (self.edge.name, self.edge_interface), index=10)
+        self._join_client()
         _join((self.edge.name, "to-transceiver"), (self.transceiver.name, "to-edge"), index=20)
-        with _entered(self.client.netns), IPRoute() as ip:
-            _address(ip, "to-edge", self.client.address)
-            # CPUMAP builds the packet anew on another core and loses the mark that says its checksum is still to
-            # be filled in: the stack there drops it as corrupt. So senders towards XDP fill it in themselves.
-            _set_checksum_offload_off("to-edge")
         with _entered(self.edge.netns), IPRoute() as ip:
-            _address(ip, self.edge_interface, self.edge.address)
             _address(ip, "to-transceiver", self.edge_inner_address)
         with _entered(self.transceiver.netns), IPRoute() as ip:
             _address(ip, "to-edge", self.transceiver.address)
@@ -170,6 +164,36 @@ class Lab:
         for host in (self.client, self.edge, self.transceiver):
             with _entered(host.netns), IPRoute() as ip:
                 _await_links(ip)
+
+    def unplug(self) -> None:
+        """Removes the link between client and edge, with both of its interfaces."""
+
+        def unplug() -> None:
+            with _entered(self.client.netns):
+                _delete_links(["to-edge"])
+
+        _in_thread(unplug)
+
+    def plug(self) -> None:
+        """Makes it again."""
+
+        def plug() -> None:
+            self._join_client()
+            for host in (self.client, self.edge):
+                with _entered(host.netns), IPRoute() as ip:
+                    _await_links(ip)
+
+        _in_thread(plug)
+
+    def _join_client(self) -> None:
+        _join((self.client.name, "to-edge"), (self.edge.name, self.edge_interface), index=10)
+        with _entered(self.client.netns), IPRoute() as ip:
+            _address(ip, "to-edge", self.client.address)
+            # CPUMAP builds the packet anew on another core and loses the mark that says its checksum is still to
+            # be filled in: the stack there drops it as corrupt. So senders towards XDP fill it in themselves.
+            _set_checksum_offload_off("to-edge")
+        with _entered(self.edge.netns), IPRoute() as ip:
+            _address(ip, self.edge_interface, self.edge.address)
 
     def _join_person(self, x: int, interface: str) -> None:
         self.person_address = f"10.79.{x}.1"

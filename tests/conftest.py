@@ -3,14 +3,21 @@ that silently never runs proves nothing."""
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Iterator
+import secrets
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+import packets as p
 import pytest
 
 from lab.appliance import Appliance
 from lab.network import Lab
+
+InNamespace = Callable[[Callable[[], None]], None]
 
 
 def cannot_run(reason: str) -> NoReturn:
@@ -43,3 +50,46 @@ def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
     """The whole of it on the lab's hosts, with XDP."""
     with Appliance(tmp_path_factory.mktemp("appliance"), lab=lab) as appliance:
         yield appliance
+
+
+@pytest.fixture
+def in_namespace() -> Iterator[InNamespace]:
+    """Runs a function in a network namespace with a veth pair: ``fh0``, 198.18.0.1, and its other end ``fh1``."""
+    name = f"fh-steer-{os.getpid()}-{secrets.token_hex(3)}"
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True)
+
+    def enter(function: Callable[[], None]) -> None:
+        """In a thread, because a namespace belongs to a thread and goes with it."""
+        failures: list[BaseException] = []
+
+        def inside() -> None:
+            try:
+                with open(f"/run/netns/{name}") as file:
+                    libc = ctypes.CDLL(None, use_errno=True)
+                    if libc.setns(file.fileno(), 0x40000000) < 0:  # CLONE_NEWNET
+                        raise OSError(ctypes.get_errno(), "setns")
+                function()
+            except BaseException as failure:
+                failures.append(failure)
+
+        thread = threading.Thread(target=inside)
+        thread.start()
+        thread.join()
+        if failures:
+            raise failures[0]
+
+    ip("netns", "add", name)
+    try:
+        ip("-n", name, "link", "add", "fh0", "type", "veth", "peer", "name", "fh1")
+        for step in (
+            ("addr", "add", f"{p.EDGE}/24", "dev", "fh0"),
+            ("link", "set", "lo", "up"),
+            ("link", "set", "fh0", "up"),
+            ("link", "set", "fh1", "up"),
+        ):
+            ip("-n", name, *step)
+        yield enter
+    finally:
+        ip("netns", "del", name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 
 import packets as p
 from conftest import cannot_run
+from siphash24 import siphash24
 
 from edge import kernel
+from edge.limits import Limits, Rate
 from edge.steering import Steering, SteeringUnavailable
 from wire import ufrag
 
@@ -21,6 +24,9 @@ GOLDEN = json.loads((Path(__file__).parent / "vectors/ufrag.json").read_text())
 KEYS = {int(key_id): bytes.fromhex(key) for key_id, key in GOLDEN["keys"].items()}
 CPUS = (0, 1)
 SLOT_TO_CPU = [CPUS[slot % len(CPUS)] for slot in range(ufrag.SLOTS)]
+
+MOST = Rate(10**9, 10**9)
+NO_LIMITS = Limits(unknown=MOST, named=MOST, checks=MOST, flow=MOST)
 
 _HOUR_NS = 3600 * 10**9
 
@@ -57,6 +63,47 @@ def buckets(steering: Steering) -> kernel.BpfMap:
     return kernel.BpfMap(steering.buckets_fd, 16, 8)
 
 
+def older_flows(flows: list[kernel.Flow], entries: int = 65536) -> int:
+    """A flow table as edges had it before flows had buckets, with these in it; the caller's to close."""
+    older = struct.Struct("=IIQQ")
+    attributes = struct.pack("=IIIII", 1, kernel.FLOW_KEY.size, older.size, entries, 0)  # BPF_MAP_TYPE_HASH
+    fd = kernel._bpf(0, kernel._buffer(attributes))  # BPF_MAP_CREATE
+    table = kernel.BpfMap(fd, kernel.FLOW_KEY.size, older.size)
+    for address, cpu, transceiver, seen_ns in flows:
+        table.update(kernel.FLOW_KEY.pack(address), older.pack(cpu, transceiver, seen_ns, 0))
+    return fd
+
+
+def named(steering: Steering) -> kernel.BpfMap:
+    return kernel.BpfMap(steering.named_fd, 8, 8)
+
+
+def name_of(ufrag_or_ssrc: bytes | int) -> bytes:
+    """The bucket of all strangers who name that ufrag (its key id must be in ``KEYS``) or SSRC."""
+    if isinstance(ufrag_or_ssrc, int):
+        return ufrag_or_ssrc.to_bytes(4, "big") + bytes(4)
+    return siphash24(ufrag_or_ssrc[:16], key=KEYS[ufrag.key_id(ufrag_or_ssrc)]).digest()
+
+
 def exhaust(steering: Steering, host: str) -> None:
     """Whoever sends from the prefix of ``host`` has used it up for an hour."""
-    buckets(steering).update(prefix(host), (time.monotonic_ns() + _HOUR_NS).to_bytes(8, "little"))
+    buckets(steering).update(prefix(host), _in_an_hour().to_bytes(8, "little"))
+
+
+def exhaust_name(steering: Steering, ufrag_or_ssrc: bytes | int) -> None:
+    """The same for strangers who name that."""
+    named(steering).update(name_of(ufrag_or_ssrc), _in_an_hour().to_bytes(8, "little"))
+
+
+def exhaust_flow(steering: Steering, address18: bytes, *kinds: str) -> None:
+    """The same for a known flow's ``media``, ``checks`` or ``other``."""
+    table = kernel.BpfMap(steering.flows_fd, kernel.FLOW_KEY.size, kernel.FLOW.size)
+    key = kernel.FLOW_KEY.pack(address18)
+    fields = list(kernel.FLOW.unpack(table.lookup(key) or b""))
+    for at, kind in ((4, "media"), (5, "other"), (6, "checks")):
+        fields[at] = _in_an_hour() if kind in kinds else fields[at]
+    table.update(key, kernel.FLOW.pack(*fields))
+
+
+def _in_an_hour() -> int:
+    return time.monotonic_ns() + _HOUR_NS

@@ -13,7 +13,18 @@ from dataclasses import replace
 import packets as p
 import pytest
 import test_steer as fixtures
-from steer_run import CPUS, GOLDEN, KEYS, SLOT_TO_CPU, exhaust, loaded, prefix
+from steer_run import (
+    CPUS,
+    GOLDEN,
+    KEYS,
+    NO_LIMITS,
+    SLOT_TO_CPU,
+    exhaust,
+    exhaust_flow,
+    exhaust_name,
+    loaded,
+    prefix,
+)
 
 from bpf.verdicts import VERDICTS
 from edge import kernel
@@ -28,8 +39,16 @@ KIND = {v.label: v.kind for v in VERDICTS}
 HOSTS = ("198.18.0.2", "198.18.0.3", "2001:db8::2", "2001:db8:3::2")
 LIMITED = ("198.18.0.3", "2001:db8:3::2")
 PORTS = (40001, 40002, 40003)
-SSRCS = {0x01020304: 0, 0xFFFFFFFF: 1, 7: 5}
+SSRCS = {0x01020304: 0, 0xFFFFFFFF: 1, 7: 5, 11: 1, 12: 0}
 NO_CPU = 5
+# Some of all that come are good ufrags again; of these strangers may name every other no more.
+UFRAGS = [ufrag.seal(1, key_id, KEYS[key_id], random=random) for key_id in KEYS for random in range(4)]
+LOUD = {
+    (address.pack(HOSTS[1], PORTS[1]), "media"),
+    (address.pack(HOSTS[1], PORTS[1]), "checks"),
+    (address.pack(HOSTS[3], PORTS[1]), "other"),
+    (address.pack(HOSTS[0], PORTS[1]), "checks"),
+}
 TABLES = Tables(
     port=p.MEDIA_PORT,
     address=None,
@@ -37,10 +56,17 @@ TABLES = Tables(
     slots=[None if slot % 9 == 0 else NO_CPU if slot % 11 == 0 else CPUS[slot % 2] for slot in range(ufrag.SLOTS)],
     cpus=CPUS,
     flows={address.pack(host, PORTS[0]): at % 2 for at, host in enumerate(HOSTS)}
-    | {address.pack(HOSTS[0], PORTS[1]): NO_CPU},
+    | {
+        address.pack(HOSTS[0], PORTS[1]): NO_CPU,
+        address.pack(HOSTS[1], PORTS[1]): 1,
+        address.pack(HOSTS[3], PORTS[1]): 0,
+    },
     ssrcs=SSRCS,
     limited={prefix(host) for host in LIMITED},
+    named={11, *(text.encode() for text in UFRAGS[::2])},
+    used_up=LOUD,
     shedding={0, NO_CPU},
+    overrun={1, NO_CPU},
 )
 
 FIXTURE_TABLES = Tables(
@@ -52,14 +78,18 @@ FIXTURE_TABLES = Tables(
     flows={
         address.pack(host, fixtures.KNOWN_PORT): 1
         for host in (p.CLIENT, fixtures.KNOWN_V6, fixtures.LIMITED, fixtures.LIMITED_V6)
-    },
-    ssrcs={fixtures.KNOWN_SSRC: 0},
+    }
+    | {fixtures.LOUD: 1},
+    ssrcs={fixtures.KNOWN_SSRC: 0, fixtures.REPEATED_SSRC: 0},
     limited={prefix(fixtures.LIMITED), prefix(fixtures.LIMITED_V6)},
+    named={fixtures.REPEATED.encode(), fixtures.REPEATED_SSRC},
+    used_up={(fixtures.LOUD, kind) for kind in ("media", "checks", "other")},
 )
 EVERY_FIXTURE = (
     fixtures.described(fixtures.STEERED)
     + fixtures.described([(*case, "other_traffic", 0) for case in fixtures.PASSED])
     + fixtures.described([(*case, 0) for case in fixtures.DROPPED])
+    + fixtures.described([(*case, "flow_limited", 1) for case in fixtures.USED_UP])
 )
 
 
@@ -73,13 +103,19 @@ def fill(steering: Steering) -> None:
         store.put_ssrc(ssrc, cpu)
     for host in LIMITED:
         exhaust(steering, host)
-    for cpu in TABLES.shedding:
-        Shedding(steering.shedding_fd).put(cpu, 1.0)
+    for name in TABLES.named:
+        exhaust_name(steering, name)
+    for flow, kind in TABLES.used_up:
+        exhaust_flow(steering, flow, kind)
+    for cpu in (*CPUS, NO_CPU):
+        Shedding(steering.shedding_fd).put(cpu, float(cpu in TABLES.shedding), float(cpu in TABLES.overrun))
 
 
 def a_ufrag(rng: random.Random) -> bytes:
     key_id = rng.choice(list(KEYS))
     text = ufrag.seal(rng.randrange(1 << 18), key_id, KEYS[key_id], random=rng.getrandbits(72)).encode()
+    if rng.random() < 0.3:
+        text = rng.choice(UFRAGS).encode()
     if rng.random() < 0.2:
         at = rng.randrange(len(text))
         text = text[:at] + rng.choice([b"A", b"+", b":", b"\0", b"", b"xx"]) + text[at + 1 :]
@@ -174,7 +210,7 @@ def agree(where: bytes | None, count: int, seed: int) -> Counter[str]:
     rng = random.Random(seed)
     tables = replace(TABLES, address=where)
     seen: Counter[str] = Counter()
-    with loaded(where=where, unknown_rate=10**9, unknown_burst=10**9) as steering:
+    with loaded(where=where, limits=NO_LIMITS) as steering:
         fill(steering)
         before = steering.counters()
         for _ in range(count):

@@ -79,9 +79,9 @@ def test_a_killed_worker_leaves_no_core_shedding(lab: Lab, appliance: Appliance)
     until(lambda: "worker-spare" in appliance.children())
     with shedding(appliance) as sheds:
         cpu = cores()[0]
-        sheds.put(cpu, 1.0)
+        sheds.put(cpu, 1.0, 1.0)
         appliance.children()["worker-0"].send_signal(signal.SIGKILL)
-        until(lambda: sheds.get(cpu) == 0.0)
+        until(lambda: sheds.get(cpu) == sheds.strangers(cpu) == 0.0)
     appliance.wait_ready()
 
 
@@ -107,5 +107,6 @@ def test_a_worker_that_reads_nothing_but_old_datagrams_sheds_until_none_come(tmp
 
             until(has_shed)
             until(lambda: bench.funnel("firsthop_worker_shedding") == {} and sheds.get(cpu) == 0.0)
+            until(lambda: bench.funnel("firsthop_worker_shedding_strangers") == {} and sheds.strangers(cpu) == 0.0)
             bench.to_worker(client, b"\x80")
             assert sheds.get(cpu) == 0.0

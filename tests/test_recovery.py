@@ -15,11 +15,12 @@ from typing import Any
 import psutil
 import pytest
 from observing import STEERED, moved, received, xdp
+from steer_run import older_flows
 from test_calls import finish, flow_gone, start_call
 from waiting import until
 
 from edge import kernel
-from edge.pins import folder_of
+from edge.pins import Pins, folder_of
 from firsthop.config import load
 from lab.appliance import Appliance, Loopback, Place
 from lab.network import Lab
@@ -188,6 +189,30 @@ def test_an_edge_takes_over_from_one_that_knew_of_no_shedding(lab: Lab, house: A
     assert said["audio"]["frames"]["lost"] + said["audio"]["packets"]["lost"] <= 25
     assert table.exists()
     assert program(house) != steering
+
+
+def test_an_edge_takes_over_flows_of_an_older_layout(lab: Lab, house: Appliance) -> None:
+    """Flows had no buckets once: they are copied, and calls go on without waiting for a check."""
+    serving = at_work(house)
+    call = start_call(lab.client, house, "--model", "echo", "--duration", "10")
+    until(lambda: not flow_gone(house))
+    kill_the_supervisor(house)
+    held = Pins(pins(house))
+    descriptors = [kernel.pinned(pins(house) / name) for name in ("flows", "ssrcs")]
+    flows = list(kernel.FlowStore(*descriptors))
+    assert len(flows) == 1
+    descriptors.append(older := older_flows(flows))
+    held.put("flows", older)
+    held.close()
+    for fd in descriptors:
+        os.close(fd)
+    house.start("edge")
+    until(lambda: at_work(house).get("worker-0") not in (None, serving["worker-0"]))
+    until(lambda: len(at_work(house)) == len(serving))
+    house.wait_ready()
+    said = finish(call)
+    assert said["calls"]["ok"] == 1
+    assert said["audio"]["frames"]["lost"] + said["audio"]["packets"]["lost"] <= 25
 
 
 def test_hangup_takes_up_a_changed_configuration(lab: Lab, house: Appliance) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from waiting import until
 
 from bpf.verdicts import VERDICTS
-from edge.worker import OUTCOMES
+from edge.counted import OUTCOMES
 from firsthop.cli import main
 from firsthop.histogram import Durations, Histogram
 from firsthop.metrics import Tally
@@ -111,6 +111,20 @@ def test_a_worker_that_does_not_answer_is_down_and_somebody_is_told_what_to_do()
     assert status.exit_code == 3
     assert not status.workers[0].up
     assert "worker-0 is down: nothing answers on 127.0.0.1:9402" in drawn(status)
+
+
+@pytest.mark.parametrize("why", ["no_interface", "other_program", "refused", "not_loaded", "a_newer_reason"])
+def test_xdp_that_is_off_its_interface_is_down_and_somebody_is_told_what_to_do(why: str) -> None:
+    missing = f'firsthop_xdp_missing{{interface="eth7",why="{why}"}} 1\n'
+    page = (SUPERVISOR % (0, 0)).replace('attached{mode="native"} 1', 'attached{mode="off"} 0') + missing
+    status = compare(house(0.0, flow=0), {**house(1.0, flow=50), **scrapes(1.0, supervisor=page)}, HERE)
+    (down,) = status.down
+    assert (down.process, down.address, status.exit_code) == ("XDP", "eth7", 3)
+    assert status.xdp is not None
+    assert status.xdp.mode == "off"
+    shown = drawn(status, 120)
+    assert f"XDP is down: {down.what_is_seen}" in shown
+    assert down.what_to_do in shown
 
 
 def test_dropped_datagrams_of_established_flows_are_an_alarm() -> None:

@@ -14,7 +14,17 @@ from typing import Any
 
 import packets as p
 import pytest
-from steer_run import GOLDEN, KEYS, SLOT_TO_CPU, exhaust, loaded, run
+from steer_run import (
+    GOLDEN,
+    KEYS,
+    NO_LIMITS,
+    SLOT_TO_CPU,
+    exhaust,
+    exhaust_flow,
+    exhaust_name,
+    loaded,
+    run,
+)
 
 import bpf
 from bpf.verdicts import VERDICTS, c_enum, markdown_table
@@ -34,9 +44,12 @@ SOFTWARE = p.attribute(0x8022, b"a browser")
 INTEGRITY = p.attribute(stun.MESSAGE_INTEGRITY, bytes(20))
 
 KNOWN_PORT, KNOWN_SSRC = 40001, 0x01020304
+LOUD_PORT = 40004
+REPEATED, REPEATED_SSRC = ufrag.seal(5, 1, KEYS[1], random=99), 0x0A0B0C0D
 KNOWN_V6 = "2001:db8::77"
 LIMITED, LIMITED_V6 = "198.18.0.66", "2001:db8:66::1"
 CLIENT_HELLO = b"\x16\xfe\xfd" + bytes(60)
+LOUD = address.pack(p.CLIENT, LOUD_PORT)
 
 
 def username(text: str) -> bytes:
@@ -71,8 +84,9 @@ def changed(text: str, at: int) -> str:
 @pytest.fixture(scope="module")
 def steering() -> Iterator[Steering]:
     """The program with two keys, CPUs 0 and 1, one flow over each IP version on CPU 1 and one SSRC on CPU 0. Two
-    prefixes have used up what strangers may send; each has a flow of its own."""
-    with loaded() as steering:
+    prefixes have used up what strangers may send; each has a flow of its own. Strangers have named one ufrag and one
+    SSRC too often, and a flow on CPU 1 has used up all that it may send."""
+    with loaded(limits=NO_LIMITS) as steering:
         flows = FlowStore(steering.flows_fd, steering.ssrcs_fd)
         flows.put(address.pack(p.CLIENT, KNOWN_PORT), 1, 5)
         flows.put(address.pack(KNOWN_V6, KNOWN_PORT), 1, 6)
@@ -80,6 +94,11 @@ def steering() -> Iterator[Steering]:
         for host in (LIMITED, LIMITED_V6):
             exhaust(steering, host)
             flows.put(address.pack(host, KNOWN_PORT), 1, 7)
+        exhaust_name(steering, REPEATED.encode())
+        flows.put_ssrc(REPEATED_SSRC, 0)
+        exhaust_name(steering, REPEATED_SSRC)
+        flows.put(LOUD, 1, 8)
+        exhaust_flow(steering, LOUD, "media", "checks", "other")
         yield steering
 
 
@@ -132,6 +151,9 @@ STEERED = [
     ("a known flow's DTLS from a limited prefix", limited(CLIENT_HELLO, LIMITED_V6, KNOWN_PORT), "flow_steered", 1),
     ("a check from the address beside a limited one", limited(REQUEST, "198.18.0.67"), "stun_steered", UFRAG_CPU),
     ("a check from the prefix beside a limited one", limited(REQUEST, "2001:db8:66:1::1"), "stun_steered", UFRAG_CPU),
+    ("a known flow's check with a ufrag named too often", check(REPEATED, KNOWN_PORT), "stun_steered", 1),
+    ("a known flow's RTP with an SSRC named too often", p.datagram(p.rtp(REPEATED_SSRC), sport=KNOWN_PORT),
+     "flow_steered", 1),
     ("RTP behind hop-by-hop options", p.extended(RTP, p.HOP_BY_HOP), "ssrc_steered", 0),
     ("RTP behind a routing header", p.extended(RTP, p.ROUTING), "ssrc_steered", 0),
     ("RTP behind destination options", p.extended(RTP, p.DESTINATION), "ssrc_steered", 0),
@@ -234,6 +256,10 @@ DROPPED = [
     ("RTCP with a known SSRC from a limited prefix", limited(p.rtcp(KNOWN_SSRC), LIMITED_V6), "rate_limited"),
     ("a bad tag from a limited address", limited(p.stun(username(changed(UFRAG, 9) + ":c"))), "stun_bad_tag"),
     ("an unknown SSRC from a limited address", limited(p.rtp(KNOWN_SSRC + 1)), "rtp_unknown_ssrc"),
+    ("a stranger's check with a ufrag named too often", check(REPEATED), "name_limited"),
+    ("RTP with an SSRC named too often", p.datagram(p.rtp(REPEATED_SSRC)), "name_limited"),
+    ("RTCP with an SSRC named too often", p.datagram(p.rtcp(REPEATED_SSRC)), "name_limited"),
+    ("a ufrag named too often from a limited address", limited(p.stun(username(REPEATED + ":c"))), "rate_limited"),
     ("DTLS from a limited address", limited(CLIENT_HELLO), "unknown_flow"),
     ("DTLS from an unknown address", p.datagram(CLIENT_HELLO), "unknown_flow"),
     ("a binding response from an unknown address", p.datagram(p.stun(kind=0x0101)), "unknown_flow"),
@@ -251,6 +277,16 @@ DROPPED = [
     ("RTCP with its SSRC behind UDP's end", cut(p.rtcp(KNOWN_SSRC), 7), "rtp_unknown_ssrc"),
     ("a check that goes on behind UDP's end", cut(p.stun(USERNAME), 19), "stun_malformed"),
 ]  # fmt: skip
+
+
+USED_UP = [
+    ("a check of a flow that sent too many", check(UFRAG, LOUD_PORT)),
+    ("RTP of a flow that sent too much", p.datagram(p.rtp(KNOWN_SSRC), sport=LOUD_PORT)),
+    ("RTCP of a flow that sent too much", p.datagram(p.rtcp(KNOWN_SSRC), sport=LOUD_PORT)),
+    ("DTLS of a flow that sent too much", p.datagram(CLIENT_HELLO, sport=LOUD_PORT)),
+    ("a binding response of a flow that sent too much", p.datagram(p.stun(kind=0x0101), sport=LOUD_PORT)),
+    ("a first byte of no protocol from it", p.datagram(b"\xff" * 50, sport=LOUD_PORT)),
+]
 
 
 def described(cases: list[Any]) -> Any:
@@ -273,6 +309,12 @@ def test_passes(steering: Steering, packet: bytes) -> None:
 @pytest.mark.parametrize(("packet", "label"), described(DROPPED))
 def test_drops(steering: Steering, packet: bytes, label: str) -> None:
     assert run(steering, packet) == (XDP_DROP, label, 0)
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("packet", described(USED_UP))
+def test_a_flow_over_its_limit_is_counted_for_its_core(steering: Steering, packet: bytes) -> None:
+    assert run(steering, packet) == (XDP_DROP, "flow_limited", 1)
 
 
 @pytest.mark.needs_root
@@ -409,15 +451,18 @@ def test_last_seen_moves_with_traffic_but_not_with_every_packet(steering: Steeri
 
     def after_a_packet() -> tuple[int, ...]:
         assert run(steering, p.datagram(p.rtp(1), sport=40003)) == (XDP_REDIRECT, "flow_steered", 1)
-        return kernel.FLOW.unpack(table.lookup(key) or b"")
+        return kernel.FLOW.unpack(table.lookup(key) or b"")[:4]
+
+    def last_seen(ns: int, jiffies: int) -> bytes:
+        return kernel.FLOW.pack(1, 9, ns, jiffies, 0, 0, 0, 0)
 
     begin = time.monotonic_ns()
     flows.put(client, 1, 9)
     _, _, seen_ns, seen_jiffies = after_a_packet()
     assert begin < seen_ns < time.monotonic_ns()
-    table.update(key, kernel.FLOW.pack(1, 9, 7, seen_jiffies))
+    table.update(key, last_seen(7, seen_jiffies))
     assert after_a_packet() == (1, 9, 7, seen_jiffies)
-    table.update(key, kernel.FLOW.pack(1, 9, 7, seen_jiffies - 100))
+    table.update(key, last_seen(7, seen_jiffies - 100))
     assert after_a_packet()[2] > seen_ns
     flows.remove(client)
 
@@ -440,12 +485,16 @@ SHED = [
     ("RTP from a known flow in two VLANs", p.tagged(KNOWN, *QINQ), 1),
     ("the last first byte of media", p.datagram(b"\xbf", sport=KNOWN_PORT), 1),
     ("RTCP from a known flow", p.datagram(p.rtcp(1), sport=KNOWN_PORT), 1),
+]  # fmt: skip
+
+STRANGERS_SHED = [
+    ("a check from a stranger", p.datagram(REQUEST), UFRAG_CPU),
+    ("a check from a stranger over IPv6", p.datagram(REQUEST, p.CLIENT_V6), UFRAG_CPU),
     ("RTP with a known SSRC", p.datagram(p.rtp(KNOWN_SSRC)), 0),
     ("RTCP with a known SSRC", p.datagram(p.rtcp(KNOWN_SSRC)), 0),
 ]  # fmt: skip
 
 NEVER_SHED = [
-    ("a check from a stranger", p.datagram(REQUEST), "stun_steered", UFRAG_CPU),
     ("a check from a known flow", check(UFRAG, KNOWN_PORT), "stun_steered", 1),
     ("a binding response from a known flow", p.datagram(p.stun(kind=0x0101), sport=KNOWN_PORT), "flow_steered", 1),
     ("a ClientHello from a known flow", p.datagram(CLIENT_HELLO, sport=KNOWN_PORT), "flow_steered", 1),
@@ -458,10 +507,10 @@ NEVER_SHED = [
 
 @pytest.fixture
 def overloaded(steering: Steering) -> Iterator[Steering]:
-    """The program, with both cores shedding all of their media."""
+    """The program, with both cores shedding all of their media, and all strangers."""
     shedding = Shedding(steering.shedding_fd)
     for cpu in (0, 1):
-        shedding.put(cpu, 1.0)
+        shedding.put(cpu, 1.0, 1.0)
     yield steering
     for cpu in (0, 1):
         shedding.put(cpu, 0.0)
@@ -475,8 +524,14 @@ def test_media_for_an_overloaded_core_is_shed(overloaded: Steering, packet: byte
 
 @pytest.mark.needs_root
 @pytest.mark.parametrize(("packet", "label", "cpu"), described(NEVER_SHED))
-def test_control_is_never_shed(overloaded: Steering, packet: bytes, label: str, cpu: int) -> None:
+def test_control_of_a_known_flow_is_never_shed(overloaded: Steering, packet: bytes, label: str, cpu: int) -> None:
     assert run(overloaded, packet) == (XDP_REDIRECT, label, cpu)
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(("packet", "cpu"), described(STRANGERS_SHED))
+def test_strangers_for_an_overloaded_core_are_shed(overloaded: Steering, packet: bytes, cpu: int) -> None:
+    assert run(overloaded, packet) == (XDP_DROP, "stranger_shed", cpu)
 
 
 @pytest.mark.needs_root
@@ -484,33 +539,48 @@ def test_what_is_dropped_anyway_is_not_counted_as_shed(overloaded: Steering) -> 
     assert run(overloaded, p.datagram(p.rtp(KNOWN_SSRC + 1))) == (XDP_DROP, "rtp_unknown_ssrc", 0)
     assert run(overloaded, limited(p.rtp(KNOWN_SSRC))) == (XDP_DROP, "rate_limited", 0)
     assert run(overloaded, KNOWN_WITH_OPTIONS) == (XDP_DROP, "ip_options", 0)
+    assert run(overloaded, check(REPEATED)) == (XDP_DROP, "name_limited", 0)
+    assert run(overloaded, p.datagram(p.rtp(1), sport=LOUD_PORT)) == (XDP_DROP, "flow_limited", 1)
 
 
 @pytest.mark.needs_root
 def test_a_core_sheds_for_itself_alone(steering: Steering) -> None:
     shedding = Shedding(steering.shedding_fd)
-    shedding.put(0, 1.0)
+    shedding.put(0, 1.0, 1.0)
     try:
         assert run(steering, KNOWN) == (XDP_REDIRECT, "flow_steered", 1)
-        assert run(steering, p.datagram(p.rtp(KNOWN_SSRC))) == (XDP_DROP, "core_overloaded", 0)
+        assert run(steering, p.datagram(p.rtp(KNOWN_SSRC))) == (XDP_DROP, "stranger_shed", 0)
     finally:
         shedding.put(0, 0.0)
     assert run(steering, p.datagram(p.rtp(KNOWN_SSRC))) == (XDP_REDIRECT, "ssrc_steered", 0)
 
 
 @pytest.mark.needs_root
+@pytest.mark.parametrize(
+    ("packet", "cpu", "passed", "shed"),
+    [
+        (KNOWN, 1, "flow_steered", "core_overloaded"),
+        (p.datagram(p.rtp(KNOWN_SSRC)), 0, "ssrc_steered", "stranger_shed"),
+    ],
+    ids=["media", "strangers"],
+)
 @pytest.mark.parametrize("probability", [0.0, 0.02, 0.3, 1.0])
-def test_as_much_is_shed_as_was_asked_for(steering: Steering, probability: float) -> None:
+def test_as_much_is_shed_as_was_asked_for(
+    steering: Steering, packet: bytes, cpu: int, passed: str, shed: str, probability: float
+) -> None:
     shedding, packets = Shedding(steering.shedding_fd), 100_000
     before = steering.counters()
-    shedding.put(1, probability)
+    if shed == "stranger_shed":
+        shedding.put(cpu, 0.0, probability)
+    else:
+        shedding.put(cpu, probability)
     try:
-        assert shedding.get(1) == pytest.approx(probability, abs=1e-9)
-        kernel.prog_test_run(steering.prog_fd, KNOWN, packets)
+        assert max(shedding.get(cpu), shedding.strangers(cpu)) == pytest.approx(probability, abs=1e-9)
+        kernel.prog_test_run(steering.prog_fd, packet, packets)
     finally:
-        shedding.put(1, 0.0)
+        shedding.put(cpu, 0.0)
     after = steering.counters()
-    shed, passed = (after[label, 1] - before[label, 1] for label in ("core_overloaded", "flow_steered"))
-    assert shed + passed == packets
+    was_shed, was_passed = (after[label, cpu] - before[label, cpu] for label in (shed, passed))
+    assert was_shed + was_passed == packets
     six_deviations = 6 * (probability * (1 - probability) * packets) ** 0.5
-    assert abs(shed - probability * packets) <= six_deviations
+    assert abs(was_shed - probability * packets) <= six_deviations

@@ -14,29 +14,28 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import packets as p
 import psutil
 import pytest
-from steer_run import CPUS, KEYS, loaded, run
+from conftest import InNamespace
+from steer_run import CPUS, KEYS, loaded, older_flows, run
 
 from edge import kernel
 from edge.cpufilter import attach_cpu_filter, cpu_filter, detach_cpu_filter
 from edge.cpumap import bring_in_bulk
 from edge.kernel import XDP_REDIRECT, FlowStore
+from edge.pins import Pins
 from edge.steering import Steering, SteeringError, SteeringUnavailable
 from wire import address
 
 ROOT = Path(__file__).parent.parent
 SSRC = 0x01020304
 CLIENT_HELLO = b"\x16\xfe\xfd" + bytes(60)
-
-InNamespace = Callable[[Callable[[], None]], None]
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +94,65 @@ def test_a_full_flow_table_keeps_who_is_in_it() -> None:
         assert [flows.put_ssrc(ssrc, 1) for ssrc in (1, 2, 3)] == [True, True, False]
 
 
+@pytest.fixture
+def pins(tmp_path: Path) -> Iterator[Pins]:
+    held = Pins(Path("/sys/fs/bpf") / f"firsthop-{secrets.token_hex(4)}" / "edge")
+    yield held
+    if held.folder.exists():
+        held.remove()
+
+
+@pytest.mark.needs_root
+def test_flows_of_an_older_layout_are_taken_over_with_nothing_used_up(pins: Pins) -> None:
+    put = [kernel.Flow(address.pack(p.CLIENT, port), port % 2, 7, 100 + port) for port in range(1, 301)]
+    older = older_flows(put, entries=1024)
+    pins.put("flows", older)
+    os.close(older)
+    with loaded(pins=pins, flow_entries=1024) as steering:
+        assert sorted(FlowStore(steering.flows_fd, steering.ssrcs_fd)) == sorted(put)
+        for payload in (p.rtp(1), CLIENT_HELLO):
+            assert run(steering, p.datagram(payload, sport=9)) == (XDP_REDIRECT, "flow_steered", 1)
+
+
+@pytest.mark.needs_root
+def test_what_workers_enter_in_an_older_table_until_they_are_replaced_is_taken_over(pins: Pins) -> None:
+    put = [kernel.Flow(address.pack(p.CLIENT, port), 1, 7, time.monotonic_ns()) for port in range(1, 4)]
+    older = older_flows(put)
+    pins.put("flows", older)
+    table = kernel.BpfMap(older, kernel.FLOW_KEY.size, 24)
+    with loaded(pins=pins) as steering:
+        flows = FlowStore(steering.flows_fd, steering.ssrcs_fd)
+        flows.remove(put[0].address)
+        later = address.pack(p.CLIENT, 9)
+        table.update(kernel.FLOW_KEY.pack(later), struct.pack("=IIQQ", 1, 7, time.monotonic_ns(), 0))
+        steering.catch_up()
+        assert {flow.address for flow in flows} == {put[1].address, put[2].address, later}
+        flows.remove(later)
+        steering.catch_up()
+        assert {flow.address for flow in flows} == {put[1].address, put[2].address}, "what has ended comes back"
+    os.close(older)
+
+
+@pytest.mark.needs_root
+def test_more_flows_of_an_older_layout_than_there_is_room_for_are_taken_over_as_far_as_it_goes(pins: Pins) -> None:
+    put = [kernel.Flow(address.pack(p.CLIENT, port), 1, 7, 1) for port in range(1, 301)]
+    older = older_flows(put)
+    pins.put("flows", older)
+    os.close(older)
+    with loaded(pins=pins, flow_entries=64) as steering:
+        assert steering.flow_count() == 64
+
+
+@pytest.mark.needs_root
+def test_a_table_with_other_keys_is_left_behind(pins: Pins) -> None:
+    fd = kernel._bpf(0, kernel._buffer(struct.pack("=IIIII", 1, 8, 24, 16, 0)))
+    kernel.BpfMap(fd, 8, 24).update(bytes(8), bytes(24))
+    pins.put("flows", fd)
+    os.close(fd)
+    with loaded(pins=pins) as steering:
+        assert steering.flow_count() == 0
+
+
 UNPRIVILEGED = """
 import sys
 from edge.kernel import BpfMap, FlowStore, Shedding
@@ -125,7 +183,7 @@ def test_a_process_without_capabilities_uses_the_store_through_inherited_descrip
 
 @pytest.mark.needs_root
 def test_a_descriptor_with_another_layout_is_refused(steering: Steering) -> None:
-    with pytest.raises(ValueError, match="keys of 20 and values of 24 bytes, not 20 and 16"):
+    with pytest.raises(ValueError, match="keys of 20 and values of 56 bytes, not 20 and 16"):
         kernel.BpfMap(steering.flows_fd, 20, 16)
     with open("/dev/null") as file, pytest.raises(ValueError, match="is not a BPF map"):
         kernel.BpfMap(file.fileno(), 20, 16)
@@ -140,6 +198,7 @@ def lacking() -> str:
 
 
 LACKS_CAPABILITIES = """
+from edge.pins import Pins
 from edge.steering import Steering, SteeringUnavailable
 try:
     Steering.load(3478, None, {}, [0])
@@ -222,49 +281,6 @@ def drain(sock: socket.socket, wait_s: float = 0.5) -> list[tuple[bytes, Any]]:
         received.append(sock.recvfrom(2048))
         wait_s = 0.05
     return received
-
-
-@pytest.fixture
-def in_namespace() -> Iterator[InNamespace]:
-    """Runs a function in a network namespace with a veth pair: ``fh0``, 198.18.0.1, and its other end ``fh1``."""
-    name = f"fh-steer-{os.getpid()}-{secrets.token_hex(3)}"
-
-    def ip(*arguments: str) -> None:
-        subprocess.run(["ip", *arguments], check=True)
-
-    def enter(function: Callable[[], None]) -> None:
-        """In a thread, because a namespace belongs to a thread and goes with it."""
-        failures: list[BaseException] = []
-
-        def inside() -> None:
-            try:
-                with open(f"/run/netns/{name}") as file:
-                    libc = ctypes.CDLL(None, use_errno=True)
-                    if libc.setns(file.fileno(), 0x40000000) < 0:  # CLONE_NEWNET
-                        raise OSError(ctypes.get_errno(), "setns")
-                function()
-            except BaseException as failure:
-                failures.append(failure)
-
-        thread = threading.Thread(target=inside)
-        thread.start()
-        thread.join()
-        if failures:
-            raise failures[0]
-
-    ip("netns", "add", name)
-    try:
-        ip("-n", name, "link", "add", "fh0", "type", "veth", "peer", "name", "fh1")
-        for step in (
-            ("addr", "add", f"{p.EDGE}/24", "dev", "fh0"),
-            ("link", "set", "lo", "up"),
-            ("link", "set", "fh0", "up"),
-            ("link", "set", "fh1", "up"),
-        ):
-            ip("-n", name, *step)
-        yield enter
-    finally:
-        ip("netns", "del", name)
 
 
 def xdp_on(interface: str) -> bool:

@@ -31,7 +31,8 @@ from working import (
     of,
 )
 
-from edge.worker import OUTCOMES, Spec
+from edge.counted import OUTCOMES
+from edge.spec import Spec
 from wire import address, frames, stun, ufrag
 from wire.frames import Control
 from wire.keys import file_text

@@ -10,7 +10,7 @@ import sys
 from firsthop.beats import Beat
 from firsthop.config import Config
 from firsthop.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
-from transceiver import server
+from transceiver import process
 from transceiver.supervisor import SPARE_NAME
 
 __all__ = ["main"]
@@ -32,7 +32,7 @@ def main() -> None:
     config = Config.model_validate_json(spec["config"])
     call_itself(f"media-{config.transceiver.id}")
     with in_a_line():
-        server.run(config, Beat(*spec["beat"]))
+        process.run(config, Beat(*spec["beat"]))
 
 
 if __name__ == "__main__":

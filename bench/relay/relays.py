@@ -197,6 +197,7 @@ def firsthop(site: Site) -> Iterator[Running]:
         run = "{here}"
         pins = "/sys/fs/bpf/firsthop-bench-{os.getpid()}"
         unknown_rate = 0  # thousands of flows begin at once, from one address
+        flow_rate = 0  # and each is many calls' worth
         api_keys = "{here}/token"
         [[edge.transceivers]]
         id = 1

@@ -1,0 +1,101 @@
+"""One transceiver process, from its configuration to SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+from typing import Any
+
+import zmq
+
+from firsthop import asked, logs, metrics
+from firsthop.beats import Beat
+from firsthop.config import Config, split_address
+from firsthop.errors import ConfigError
+from firsthop.following import follow, ufrag_keys
+from firsthop.notify import notify
+from firsthop.process import drop_capabilities, go_first
+from transceiver import agents, counters, turns
+from transceiver.dtls import check_aiortc
+from transceiver.server import Transceiver
+from transceiver.supervisor import check
+from wire import keys, link
+
+__all__ = ["run"]
+
+_NOT_ANEW = "SIGHUP changes nothing: keys are followed by themselves, and anything else needs a restart"
+
+
+async def _serve(config: Config, beat: Beat) -> None:
+    log = logs.get()
+    check(config)
+    turns.use(config.transceiver.vad)
+    agents.Base.config = config.agents
+    _load_agents(log)
+    key_file = keys.KeyFile(config.cluster.keys, log)
+    cluster = key_file.keys
+    context = zmq.Context[zmq.Socket[bytes]]()
+    try:
+        socket = link.router(context, config.transceiver.endpoint, cluster)
+    except zmq.ZMQError as e:
+        raise ConfigError(f"transceiver.endpoint {config.transceiver.endpoint}: {e.strerror}") from None
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    transceiver = Transceiver(config, cluster, socket)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, transceiver.leave)
+    asked.hear()
+    host, port = split_address(config.transceiver.metrics)
+    sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
+    by_key = metrics.Gauges(
+        "firsthop_transceiver_key_sessions",
+        "Calls held now, by the key that sealed their ufrag",
+        ("id",),
+        lambda: transceiver.sessions_by_key,
+    )
+    held = ufrag_keys(lambda: key_file.keys)
+    more = (*transceiver.schedule, *counters.all_counters)
+    metrics.serve("transceiver.metrics", host, port, sessions, by_key, held, *more)
+    gc.freeze()  # what is here stays: looking through it for garbage would be a pause of 40 ms for every call
+    notify("READY=1")
+    log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())
+
+    work = (transceiver.sweep_forever(), follow(key_file, transceiver.use), beat.forever())
+    tasks: list[asyncio.Task[object]] = [asyncio.create_task(each) for each in work]
+    tasks += [asyncio.create_task(event.wait()) for event in (stop, transceiver.idle)]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    notify("STOPPING=1")
+    await transceiver.close()
+    context.destroy(linger=200)
+    log.info("stopped")
+
+
+def _load_agents(log: Any) -> None:
+    """All of them, before there are calls: a package may take seconds to import, and media would wait."""
+    for name in agents.names():
+        try:
+            agents.find(name)
+        except Exception as e:  # whatever the import of another package raises
+            log.warning("an agent cannot be loaded", agent=name, why=repr(e))
+
+
+def run(config: Config, beat: Beat | None = None) -> None:
+    """Runs until SIGTERM, or after SIGUSR1 until there is no call. ``beat`` counts for a supervisor, if there is one.
+    Raises ConfigError or KeyFileError with one line for what stands in the way."""
+    logs.configure(config.log.level, config.log.format, process="transceiver", id=config.transceiver.id)
+    if beat is None:
+        signal.signal(signal.SIGHUP, lambda *_: logs.get().warning(_NOT_ANEW))
+    go_first()
+    drop_capabilities()
+    try:
+        check_aiortc()
+    except RuntimeError as e:
+        sys.exit(f"firsthop transceiver: {e}")
+    asyncio.run(_serve(config, beat or Beat(-1, 0)))
