@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from firsthop.errors import ConfigError
+from wire.exposure import exposure
 from wire.keys import Log, file_state
 
 __all__ = ["ApiKeys", "load", "match"]
@@ -19,8 +20,10 @@ def load(path: Path) -> list[bytes]:
     """SHA-256 of each bearer token in ``path``: one a line, # begins a comment. Raises ConfigError."""
     try:
         lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"edge.api_keys {path}: {e} (one bearer token a line)") from None
+    except OSError as e:
+        raise ConfigError(f"edge.api_keys {path}: {e.strerror} (one bearer token a line)") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"edge.api_keys {path}: this is no text (one bearer token a line)") from None
     keys = [hashlib.sha256(k.encode()).digest() for line in lines if (k := line.partition("#")[0].strip())]
     if not keys:
         raise ConfigError(f"edge.api_keys {path}: no key in it (one bearer token a line)")
@@ -36,7 +39,8 @@ def match(token: str, keys: Iterable[bytes]) -> bytes | None:
 
 class ApiKeys:
     """The file at ``path``, followed while a process runs. Begins with what it says, which must be good (ConfigError);
-    later a file that is missing or empty is one line to ``log``, and the old tokens stay.
+    later a file that is missing or empty is one line to ``log``, and the old tokens stay. One that others can read now
+    is a line too, and is used: a token that was taken out of it must not stay good.
 
     A token's id tells it from others and gives nothing of it away: part of a hash of its hash.
     """
@@ -71,6 +75,8 @@ class ApiKeys:
         except ConfigError as e:
             self._log.warning("API keys not taken, the old ones stay", why=str(e))
             return False
+        if why := exposure(self._path):
+            self._log.warning("the next start will refuse the API keys", why=f"{self._path}: {why}")
         if keys == self._keys:
             return False
         self._use(keys)

@@ -22,6 +22,7 @@ from firsthop.config import load
 from firsthop.errors import ConfigError
 from firsthop.status import Scrape
 from firsthop.status_cli import Host
+from wire.exposure import exposure
 from wire.keys import KeyFileError, read_text
 from wire.rotation import KeyRing
 
@@ -184,6 +185,8 @@ def command(config: Path | None, file: Path | None, *, step: bool, force: bool, 
     except (ConfigError, KeyFileError) as e:
         click.echo(f"firsthop: {e}", err=True)
         return 2
+    if why := exposure(Path(report.file)):
+        click.echo(f"firsthop: {report.file}: {why}", err=True)
     if as_json:
         click.echo(json.dumps(report.as_json(), indent=2))
     else:
