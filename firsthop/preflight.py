@@ -27,7 +27,9 @@ def check_edge(config: Config) -> None:
     if edge.tls_key is not None:
         _private("edge.tls_key", edge.tls_key)
     _apart(*_of_edge(config), *(_of_transceivers(config) if _together(config) else ()))
-    _folder("edge.run", edge.run)
+    # Where it cannot be, supervisor and signaling say what that costs, and calls work.
+    with contextlib.suppress(ConfigError):
+        _folder("edge.run", edge.run)
 
 
 def check_transceiver(config: Config) -> None:
@@ -50,7 +52,8 @@ def check_transceiver(config: Config) -> None:
     if ours.endpoint.startswith("ipc:///"):
         _folder("transceiver.endpoint", Path(ours.endpoint.removeprefix("ipc://")).parent)
     if ours.cores:
-        _folder("transceiver.run", ours.run)
+        with contextlib.suppress(ConfigError):
+            _folder("transceiver.run", ours.run)
 
 
 def _readable(key: str, path: Path) -> None:

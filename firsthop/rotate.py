@@ -185,7 +185,7 @@ def command(config: Path | None, file: Path | None, *, step: bool, force: bool, 
     except (ConfigError, KeyFileError) as e:
         click.echo(f"firsthop: {e}", err=True)
         return 2
-    if why := exposure(Path(report.file)):
+    if not report.error and (why := exposure(Path(report.file))):
         click.echo(f"firsthop: {report.file}: {why}", err=True)
     if as_json:
         click.echo(json.dumps(report.as_json(), indent=2))

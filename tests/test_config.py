@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from working import free_port
 
 from firsthop.config import BROWSER_REFUSES, Config, load, rows, split_address
 from firsthop.errors import ConfigError
@@ -128,7 +129,7 @@ def test_a_file_that_is_not_toml_is_named_in_one_line(tmp_path: Path, text: str)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"^{tmp_path / 'nowhere.toml'}: no such file$"):
+    with pytest.raises(ConfigError, match=f"^{tmp_path / 'nowhere.toml'}: no such file \\(firsthop init makes one\\)$"):
         load(tmp_path / "nowhere.toml")
 
 
@@ -214,10 +215,13 @@ def host(tmp_path: Path) -> dict[str, str]:
     """Settings with which an edge and a transceiver would start, but for one thing."""
     (tmp_path / "cluster.toml").write_text(new_file_text())
     (tmp_path / "api-keys").write_text("token\n")
+    for name in ("cluster.toml", "api-keys"):
+        (tmp_path / name).chmod(0o600)
     return {
         "FIRSTHOP_CLUSTER__KEYS": str(tmp_path / "cluster.toml"),
         "FIRSTHOP_EDGE__API_KEYS": str(tmp_path / "api-keys"),
-        "FIRSTHOP_EDGE__HTTP": "127.0.0.1:0",
+        "FIRSTHOP_EDGE__RUN": str(tmp_path),
+        "FIRSTHOP_EDGE__HTTP": f"127.0.0.1:{free_port()}",
         "FIRSTHOP_EDGE__TRANSCEIVERS": f'[{{"id": 1, "endpoint": "ipc://{tmp_path}/t"}}]',
         "FIRSTHOP_TRANSCEIVER__ENDPOINT": f"ipc://{tmp_path}/t",
     }
@@ -243,7 +247,7 @@ def test_a_missing_key_file_is_one_line_and_exit_code_2(host: dict[str, str], co
     host["FIRSTHOP_CLUSTER__KEYS"] = "/nowhere/cluster.toml"
     code, _, errors = firsthop(command, **host)
     assert "/nowhere/cluster.toml: No such file" in one_line(code, errors)
-    assert "firsthop keys new" in errors
+    assert "firsthop keys new -o /nowhere/cluster.toml" in errors
 
 
 def test_an_edge_whose_media_port_is_taken_says_so_in_one_line(host: dict[str, str]) -> None:
