@@ -373,30 +373,18 @@ def load(path: Path | None) -> Config:
         raise ConfigError(f"{source}: {str(e).splitlines()[0]}") from None
     except OSError as e:
         raise ConfigError(f"{source}: {e.strerror}") from None
-    _writable(config, source)
+    _printable(config, source)
     return config
 
 
-def _writable(model: BaseModel, source: str, above: str = "") -> None:
-    """Refuses text that no file name and no JSON can hold. Raises ConfigError."""
+def _printable(model: BaseModel, source: str, above: str = "") -> None:
+    """Refuses text that no file name, no JSON or no line of a log can hold. Raises ConfigError."""
     for name, value in model:
-        key = f"{above}{name}"
-        if isinstance(value, BaseModel):
-            _writable(value, source, f"{key}.")
-            continue
         for each in value if isinstance(value, tuple) else (value,):
             if isinstance(each, BaseModel):
-                _writable(each, source, f"{key}.")
-            elif isinstance(each, str | Path) and ("\0" in str(each) or not _is_unicode(str(each))):
-                raise ConfigError(f"{source}: {key}: {str(each)!r} is no text that can be used")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+                _printable(each, source, f"{above}{name}.")
+            elif isinstance(each, str | Path) and not str(each).isprintable():
+                raise ConfigError(f"{source}: {above}{name}: {str(each)!r} has characters that cannot be shown")
 
 
 def rows() -> Iterator[tuple[str, str, str]]:
