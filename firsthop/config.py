@@ -359,9 +359,9 @@ def load(path: Path | None) -> Config:
             raise ConfigError(
                 f"environment variable {name}: no such section (there are {', '.join(Config.model_fields)})"
             )
-    if path and not path.is_file():
-        raise ConfigError(f"{path}: no such file (firsthop init makes one)")
     source = str(path) if path else "environment"
+    if path is not None:
+        _openable(path)
     try:
         config = FromFile()
     except ValidationError as e:
@@ -371,10 +371,18 @@ def load(path: Path | None) -> Config:
         raise ConfigError(f"{source}: {key}: {what}") from None
     except ValueError as e:  # not TOML, or an environment variable that is not JSON where a list belongs
         raise ConfigError(f"{source}: {str(e).splitlines()[0]}") from None
-    except OSError as e:
-        raise ConfigError(f"{source}: {e.strerror}") from None
     _printable(config, source)
     return config
+
+
+def _openable(path: Path) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file (firsthop init makes one)") from None
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"{path}: {e.strerror if isinstance(e, OSError) else e}") from None
 
 
 def _printable(model: BaseModel, source: str, above: str = "") -> None:

@@ -96,6 +96,7 @@ def rotate(report: Report, host: Host, *, step: bool, force: bool) -> None:
     Raises Refused, or KeyFileError for a file that cannot be used.
     """
     path = Path(report.file)
+    read_text(path)
     if host.unasked and not step:
         who = ", ".join(host.unasked)
         raise Refused(f"{who} cannot be asked from here: use --step, and copy {path} to every host after each one")
