@@ -465,6 +465,27 @@ def test_what_a_transceiver_cannot_run_with_is_one_line(
     assert one_line(code, errors).startswith(f"firsthop: {said}")
 
 
+def test_a_child_whose_file_went_away_says_so_in_one_line(tmp_path: Path) -> None:
+    config = Config(edge={"api_keys": tmp_path / "gone", "run": tmp_path}, log={"format": "json"})
+    keys = {"ufrag": {"1": "00" * 16}, "sealing": 1, "link": "00" * 32}
+    ours, theirs = os.pipe()
+    orders = {"config": config.model_dump_json(), "media": ["192.0.2.1", 3478], "metrics": ["127.0.0.1", 0]}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        done = subprocess.run(
+            [sys.executable, "-m", "edge.signaling"],
+            input=json.dumps({**orders, "keys": keys, "socket": listening.fileno(), "lifeline": ours}),
+            pass_fds=(listening.fileno(), ours),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    for end in (ours, theirs):
+        os.close(end)
+    assert done.returncode == 1
+    said = [json.loads(line) for line in done.stderr.splitlines()]
+    assert f"edge.api_keys {tmp_path / 'gone'}: No such file" in said[-1]["why"]
+
+
 # --- whatever is written in it
 
 ODD = ["", "x", "/", "..", "\0", "a\nb", "é", "\x7f", "/dev/null", "127.0.0.1:0", "127.0.0.1:65535", "[::]:9400"]
