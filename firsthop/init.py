@@ -42,10 +42,12 @@ _LOOPBACK = "127.0.0.1"
 @dataclass(frozen=True, slots=True)
 class Host:
     """What this host is: the ``address`` of its default route, loopback where it has none; the interface of each of its
-    addresses; the CPUs that this process may use; whether it could attach XDP."""
+    addresses; which interfaces are devices, a virtual machine's too; the CPUs that this process may use; and whether it
+    is root's, who may attach XDP."""
 
     address: str
     interfaces: dict[str, str]
+    devices: frozenset[str]
     cpus: list[int]
     root: bool
 
@@ -58,7 +60,8 @@ class Host:
             for each in addresses
             if each.family in (socket.AF_INET, socket.AF_INET6)
         }
-        return cls(_own_address(), interfaces, sorted(os.sched_getaffinity(0)), os.geteuid() == 0)
+        devices = frozenset(path.parent.name for path in Path("/sys/class/net").glob("*/device"))
+        return cls(_own_address(), interfaces, devices, sorted(os.sched_getaffinity(0)), os.geteuid() == 0)
 
 
 def _own_address() -> str:
@@ -163,8 +166,10 @@ def plan_for(host: Host, directory: Path, **wished: Any) -> Plan:
     address = split_address(media)[0]
     interface = wished["interface"]
     if interface is None:
-        loopback = ipaddress.ip_address(address).is_loopback
-        interface = "" if loopback or not host.root else host.interfaces.get(address, "")
+        # What comes through a veth, as in a container, may have no checksum yet, and loses the mark that says so
+        # on XDP's way to another core.
+        found = host.interfaces.get(address, "")
+        interface = found if host.root and found in host.devices else ""
     http = wished["http"] or (_shown(address, _HTTPS_PORT) if wished["certificate"] else _HTTP)
     # Relaying costs about a third of what a call costs where it ends: docs/performance.md.
     edge = host.cpus[: max(1, len(host.cpus) // 4)] if len(host.cpus) > 2 else []
@@ -237,8 +242,10 @@ def _cautions(plan: Plan, host: Host) -> list[str]:
         said.append(f"media is on {address}: only this host can call; --media ADDRESS:PORT for others")
     elif str(address) not in host.interfaces:
         said.append(f"this host has no address {address} now, and the edge will not start without it")
-    elif address.is_private and not plan.advertise:
+    elif not address.is_global and not plan.advertise:
         said.append(f"{address} is a private address: for clients elsewhere set edge.advertise to the one they reach")
+    if host.root and not plan.interface and not address.is_loopback:
+        said.append("no XDP, as the interface is virtual or none is wanted: calls work the same, floods cost more")
     if plan.interface and plan.interface not in {name for _, name in socket.if_nameindex()}:
         said.append(f"this host has no interface {plan.interface} now, and the edge will not start without it")
     if plan.certificate is None and not ipaddress.ip_address(split_address(plan.http)[0]).is_loopback:

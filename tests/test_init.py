@@ -209,7 +209,13 @@ def planned(host: Host, **wishes: Any) -> tuple[Plan, dict[str, Any]]:
 
 
 def test_root_on_a_host_with_a_route_gets_its_address_its_interface_and_a_core_for_each_call_maker() -> None:
-    host = Host("203.0.113.10", {"127.0.0.1": "lo", "203.0.113.10": "ens5"}, [0, 1, 2, 3, 4, 5, 6, 7], root=True)
+    host = Host(
+        "203.0.113.10",
+        {"127.0.0.1": "lo", "203.0.113.10": "ens5"},
+        frozenset(["ens5"]),
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        root=True,
+    )
     _, config = planned(host)
     assert config["edge"]["media"] == "203.0.113.10:3478"
     assert config["edge"]["interface"] == "ens5"
@@ -223,25 +229,31 @@ def test_root_on_a_host_with_a_route_gets_its_address_its_interface_and_a_core_f
 
 
 def test_who_cannot_attach_xdp_has_no_interface_configured() -> None:
-    host = Host("203.0.113.10", {"203.0.113.10": "ens5"}, [0], root=False)
+    host = Host("203.0.113.10", {"203.0.113.10": "ens5"}, frozenset(["ens5"]), [0], root=False)
     _, config = planned(host)
     assert "interface" not in config["edge"]
     assert "cores" not in config["edge"] | config["transceiver"]
 
 
 def test_a_host_without_a_route_is_its_own_and_has_no_xdp() -> None:
-    _, config = planned(Host("127.0.0.1", {"127.0.0.1": "lo"}, [0, 1], root=True))
+    _, config = planned(Host("127.0.0.1", {"127.0.0.1": "lo"}, frozenset(), [0, 1], root=True))
     assert (config["edge"]["media"], config["edge"].get("interface")) == ("127.0.0.1:3478", None)
 
 
+def test_in_a_container_there_is_no_xdp_unless_it_is_asked_for() -> None:
+    host = Host("172.17.0.2", {"172.17.0.2": "eth0"}, frozenset(), [0], root=True)
+    assert "interface" not in planned(host)[1]["edge"]
+    assert planned(host, interface="eth0")[1]["edge"]["interface"] == "eth0"
+
+
 def test_an_address_of_version_6_is_written_in_brackets() -> None:
-    host = Host("2001:db8::5", {"2001:db8::5": "eth0"}, [0], root=True)
+    host = Host("2001:db8::5", {"2001:db8::5": "eth0"}, frozenset(["eth0"]), [0], root=True)
     _, config = planned(host)
     assert (config["edge"]["media"], config["edge"]["interface"]) == ("[2001:db8::5]:3478", "eth0")
 
 
 def test_a_certificate_puts_signaling_on_the_media_address() -> None:
-    host = Host("203.0.113.10", {}, [0], root=True)
+    host = Host("203.0.113.10", {}, frozenset(), [0], root=True)
     _, config = planned(host, certificate=Path("/c.pem"), key=Path("/k.pem"))
     assert config["edge"]["http"] == "203.0.113.10:8443"
     assert (config["edge"]["tls_certificate"], config["edge"]["tls_key"]) == ("/c.pem", "/k.pem")
