@@ -1,10 +1,14 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup check test demo trials bench-steer bench-relay bench-calls bench-turns bench-vad clean
+.PHONY: setup lock check test demo trials bench-steer bench-relay bench-calls bench-turns bench-vad clean
 
 PYTHON := .venv/bin/python
 
 setup:
 	@scripts/setup dev
+
+# After a change of dependencies in pyproject.toml: pins them, with hashes. UPGRADE=NAME takes that package's newest.
+lock:
+	@scripts/lock $(if $(UPGRADE),--upgrade-package $(UPGRADE))
 
 check: setup
 	@.venv/bin/ruff format --check --quiet .
@@ -49,5 +53,5 @@ bench-vad:
 	@$(PYTHON) -m bench.vad
 
 clean:
-	rm -rf .venv .venv-fastrtc build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
+	rm -rf .venv .venv-fastrtc .venv-lock build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from firsthop.errors import ConfigError
+from wire.exposure import exposure
 from wire.keys import Log, file_state
 
 __all__ = ["ANY_MODEL", "ApiKeys", "load", "match"]
@@ -31,8 +32,10 @@ def load(path: Path) -> dict[bytes, Models]:
     ConfigError."""
     try:
         lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"edge.api_keys {path}: {e} (one bearer token a line)") from None
+    except OSError as e:
+        raise ConfigError(f"edge.api_keys {path}: {e.strerror} (one bearer token a line)") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"edge.api_keys {path}: this is no text (one bearer token a line)") from None
     keys: dict[bytes, Models] = {}
     for i, line in enumerate(lines, 1):
         entry = _COMMENT.sub("", line).strip()
@@ -59,7 +62,8 @@ def match(token: str, keys: Iterable[bytes]) -> bytes | None:
 
 class ApiKeys:
     """The file at ``path``, followed while a process runs. Begins with what it says, which must be good (ConfigError);
-    later a file that is missing or empty is one line to ``log``, and the old tokens stay.
+    later a file that is missing or empty is one line to ``log``, and the old tokens stay. One that others can read now
+    is a line too, and is used: a token that was taken out of it must not stay good.
 
     A token's id tells it from others and gives nothing of it away: part of a hash of its hash.
     """
@@ -98,6 +102,8 @@ class ApiKeys:
         except ConfigError as e:
             self._log.warning("API keys not taken, the old ones stay", why=str(e))
             return False
+        if why := exposure(self._path):
+            self._log.warning("the next start will refuse the API keys", why=f"{self._path}: {why}")
         if keys == self._keys:
             return False
         self._use(keys)

@@ -18,12 +18,13 @@ __all__ = ["main"]
 
 
 class _Lazy(click.Group):
-    """Finds ``call``, ``demo`` and ``status`` only when they are asked for: they import much."""
+    """Finds ``call``, ``demo``, ``init`` and ``status`` only when they are asked for: they import much."""
 
     _elsewhere: ClassVar = {
         "call": "caller.cli:call",
         "cores": "edge.cores:cores",
         "demo": "demo.run:demo",
+        "init": "firsthop.init:init",
         "status": "firsthop.status_cli:status",
     }
 
@@ -46,14 +47,17 @@ def main() -> None:
     """The network edge of voice AI."""
 
 
-def _start(run: Callable[[Config], object], path: Path | None) -> None:
-    """Runs a service; what a person must mend is one line and exit code 2, or 1 where calls go on meanwhile."""
+def _start(check: Callable[[Config], None], run: Callable[[Config], object], path: Path | None) -> None:
+    """Runs a service if ``check`` lets it; what a person must mend is one line and exit code 2, or 1 where calls go on
+    meanwhile."""
     from firsthop.config import load
 
     # What systemd keeps, it keeps for as long as it means to start the edge again (systemd/firsthop-edge.service).
     kept = {"LISTEN_FDS", "FIRSTHOP_DESCRIPTORS"} & os.environ.keys()
     try:
-        run(load(path))
+        config = load(path)
+        check(config)
+        run(config)
     except (ConfigError, OSError, ValueError) as e:
         # ConfigError and KeyFileError are ValueErrors that say which key to mend; any other is our own fault.
         if type(e) is ValueError:
@@ -76,8 +80,9 @@ def edge(config: Path | None, check: bool) -> None:
     if not check:
         asked.hold_back()
     from edge import supervisor
+    from firsthop.preflight import check_edge
 
-    _start(supervisor.check if check else supervisor.run, config)
+    _start(check_edge, supervisor.check if check else supervisor.run, config)
 
 
 @main.command()
@@ -90,6 +95,7 @@ def transceiver(config: Path | None, check: bool) -> None:
     when it holds no call; one alone goes on as it is.
     """
     from firsthop import asked
+    from firsthop.preflight import check_transceiver
 
     if not check:
         asked.hold_back()
@@ -102,7 +108,7 @@ def transceiver(config: Path | None, check: bool) -> None:
             return
         import_module("transceiver.supervisor" if config.transceiver.cores else "transceiver.process").run(config)
 
-    _start(run, config)
+    _start(check_transceiver, run, config)
 
 
 @main.group()
@@ -111,10 +117,33 @@ def keys() -> None:
 
 
 @keys.command("new")
-def keys_new() -> None:
-    """Print a new key file: firsthop keys new > cluster.toml"""
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to make, which must not be there yet.",
+)
+def keys_new(out: Path | None) -> None:
+    """Make a new key file, which its owner alone can read: firsthop keys new -o cluster.toml
+
+    Without -o it is printed, and a file that the shell made for it loses the permissions that are too much.
+    """
+    from firsthop import secretfile
     from wire.keys import new_file_text
 
+    try:
+        if out is not None:
+            secretfile.create(out, new_file_text())
+            return
+        secretfile.narrow(1)
+    except FileExistsError:
+        click.echo(
+            f"firsthop: {out} is there already, and other hosts may have its keys: nothing was changed", err=True
+        )
+        sys.exit(2)
+    except OSError as e:
+        click.echo(f"firsthop: {out or 'standard output'}: {e.strerror}", err=True)
+        sys.exit(2)
     click.echo(new_file_text(), nl=False)
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -25,10 +26,13 @@ from wire.address import pack
 from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = [
+    "Address",
     "Agents",
+    "Cluster",
     "Config",
     "Edge",
     "IceServer",
+    "MediaAddress",
     "Pipeline",
     "Transceiver",
     "Upstream",
@@ -41,6 +45,8 @@ __all__ = [
 PREFIX = "FIRSTHOP_"
 # Variables of the command line, which are no configuration.
 _OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_DESCRIPTORS", "FIRSTHOP_TOKEN")
+
+_MOST_PATH_BYTES = 107  # unix(7)
 
 # Ports that browsers refuse as media or page addresses (the fetch standard's list of bad ports, from 1024 up).
 BROWSER_REFUSES = frozenset(
@@ -83,7 +89,8 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 def _address(text: str) -> str:
-    split_address(text)
+    if split_address(text)[1] == 0:
+        raise ValueError(f"{text!r}: port 0 is a port that nobody knows: name one")
     return text
 
 
@@ -104,9 +111,11 @@ def _one_address(text: str) -> str:
 def _endpoint(text: str) -> str:
     scheme, _, rest = text.partition("://")
     if scheme == "tcp":
-        split_address(rest)
+        _address(rest)
     elif scheme != "ipc" or not rest.startswith(("/", "@")):
         raise ValueError(f"{text!r} is neither tcp://address:port nor ipc:///path")
+    elif len(os.fsencode(rest)) > _MOST_PATH_BYTES:
+        raise ValueError(f"{text!r}: a socket's path has at most {_MOST_PATH_BYTES} bytes")
     return text
 
 
@@ -118,7 +127,10 @@ def nth(key: str, endpoint: str, i: int) -> str:
     before, number, after = re.fullmatch(r"(.*?)(\d*)([^\d/]*)", endpoint, re.DOTALL).groups()  # type: ignore[union-attr]
     if not number:
         raise ConfigError(f"{key} {endpoint}: there is no number in it that could count up to the next process")
-    return _endpoint(f"{before}{int(number) + i}{after}")
+    try:
+        return _endpoint(f"{before}{int(number) + i}{after}")
+    except ValueError as e:
+        raise ConfigError(f"{key} {endpoint}: of process {i + 1} it would be {e}") from None
 
 
 def _each_process(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
@@ -127,9 +139,12 @@ def _each_process(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
         for peer in peers
         for i in range(peer.processes)
     )
-    ids = [peer.id for peer in peers]
-    if len(set(ids)) != len(ids):
-        raise ValueError("two transceivers have the same id")
+    for name in ("id", "endpoint"):
+        values = [getattr(peer, name) for peer in peers]
+        if len(set(values)) != len(values):
+            raise ValueError(f"two transceivers have the same {name}")
+    if any(peer.id > MAX_TRANSCEIVER for peer in peers):
+        raise ValueError(f"ids count up to more than {MAX_TRANSCEIVER}")
     return peers
 
 
@@ -260,6 +275,8 @@ class Transceiver(_Section):
         if not self.cores:
             return (self,)
         host, _, port = self.metrics.rpartition(":")
+        if int(port) + len(self.cores) > 65535:
+            raise ConfigError(f"transceiver.metrics {self.metrics}: every process needs a port above this one")
         return tuple(
             self.model_copy(
                 update={
@@ -275,8 +292,12 @@ class Transceiver(_Section):
 
 def _url(*schemes: str) -> AfterValidator:
     def check(text: str) -> str:
-        scheme, _, rest = text.partition("://")
-        if scheme not in schemes or not rest:
+        try:
+            split = urlsplit(text)
+            good = split.scheme in schemes and bool(split.hostname) and split.port != 0
+        except ValueError:  # a port or an IPv6 address that is none
+            good = False
+        if not good or not text.isprintable() or " " in text:
             raise ValueError(f"{text!r} is no URL with {' or '.join(f'{s}://' for s in schemes)}")
         return text.rstrip("/")
 
@@ -365,11 +386,11 @@ def load(path: Path | None) -> Config:
             raise ConfigError(
                 f"environment variable {name}: no such section (there are {', '.join(Config.model_fields)})"
             )
-    if path and not path.is_file():
-        raise ConfigError(f"{path}: no such file")
     source = str(path) if path else "environment"
+    if path is not None:
+        _openable(path)
     try:
-        return FromFile()
+        config = FromFile()
     except ValidationError as e:
         first = e.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -377,6 +398,28 @@ def load(path: Path | None) -> Config:
         raise ConfigError(f"{source}: {key}: {what}") from None
     except ValueError as e:  # not TOML, or an environment variable that is not JSON where a list belongs
         raise ConfigError(f"{source}: {str(e).splitlines()[0]}") from None
+    _printable(config, source)
+    return config
+
+
+def _openable(path: Path) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file (firsthop init makes one)") from None
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"{path}: {e.strerror if isinstance(e, OSError) else e}") from None
+
+
+def _printable(model: BaseModel, source: str, above: str = "") -> None:
+    """Refuses text that no file name, no JSON or no line of a log can hold. Raises ConfigError."""
+    for name, value in model:
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, BaseModel):
+                _printable(each, source, f"{above}{name}.")
+            elif isinstance(each, str | Path) and not str(each).isprintable():
+                raise ConfigError(f"{source}: {above}{name}: {str(each)!r} has characters that cannot be shown")
 
 
 def rows() -> Iterator[tuple[str, str, str]]:

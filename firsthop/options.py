@@ -11,7 +11,7 @@ __all__ = ["config_option"]
 config_option = click.option(
     "--config",
     "-c",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     envvar="FIRSTHOP_CONFIG_FILE",
     help="This host's TOML file; FIRSTHOP_<SECTION>__<KEY> variables go over it.",
 )

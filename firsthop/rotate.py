@@ -22,6 +22,7 @@ from firsthop.config import load
 from firsthop.errors import ConfigError
 from firsthop.status import Scrape
 from firsthop.status_cli import Host
+from wire.exposure import exposure
 from wire.keys import KeyFileError, read_text
 from wire.rotation import KeyRing
 
@@ -95,6 +96,7 @@ def rotate(report: Report, host: Host, *, step: bool, force: bool) -> None:
     Raises Refused, or KeyFileError for a file that cannot be used.
     """
     path = Path(report.file)
+    read_text(path)
     if host.unasked and not step:
         who = ", ".join(host.unasked)
         raise Refused(f"{who} cannot be asked from here: use --step, and copy {path} to every host after each one")
@@ -184,6 +186,8 @@ def command(config: Path | None, file: Path | None, *, step: bool, force: bool, 
     except (ConfigError, KeyFileError) as e:
         click.echo(f"firsthop: {e}", err=True)
         return 2
+    if not report.error and (why := exposure(Path(report.file))):
+        click.echo(f"firsthop: {report.file}: {why}", err=True)
     if as_json:
         click.echo(json.dumps(report.as_json(), indent=2))
     else:

@@ -1,4 +1,4 @@
-"""A file of secrets that is replaced whole or not at all, by one process at a time, and stays its owner's alone."""
+"""A file of secrets: made or replaced whole or not at all, by one process at a time, and its owner's alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["locked", "replace"]
+from wire.exposure import too_open
+
+__all__ = ["create", "locked", "narrow", "replace"]
 
 
 @contextlib.contextmanager
@@ -24,6 +26,37 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def create(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Makes ``path``, with ``text`` in it from its first moment on; ``owner`` are user and group.
+
+    Raises FileExistsError where something has that name, or another OSError, and has then changed nothing.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "w") as file:
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)  # unlike a rename, it takes nobody's place
+    finally:
+        os.unlink(name)
+    _sync(path.parent)
+
+
+def narrow(descriptor: int) -> None:
+    """Takes from an open file the permissions that a file of secrets must not have. What is no file stays as it is.
+
+    Raises OSError where that cannot be.
+    """
+    about = os.fstat(descriptor)
+    excess = too_open(about.st_mode, about.st_uid)
+    if stat.S_ISREG(about.st_mode) and excess:
+        os.fchmod(descriptor, stat.S_IMODE(about.st_mode) & ~0o066)
 
 
 def replace(path: Path, text: str) -> None:
@@ -51,8 +84,12 @@ def replace(path: Path, text: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

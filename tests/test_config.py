@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import socket
 import subprocess
@@ -9,12 +11,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from working import free_port
 
+from edge import supervisor as edge_supervisor
+from firsthop.cli import main
 from firsthop.config import BROWSER_REFUSES, Config, load, rows, split_address
 from firsthop.errors import ConfigError
-from wire.keys import new_file_text
+from firsthop.preflight import check_edge, check_transceiver
+from firsthop.status_cli import Host
+from transceiver import supervisor as transceiver_supervisor
+from wire.keys import KeyFileError, new_file_text
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +140,7 @@ def test_a_file_that_is_not_toml_is_named_in_one_line(tmp_path: Path, text: str)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"^{tmp_path / 'nowhere.toml'}: no such file$"):
+    with pytest.raises(ConfigError, match=f"^{tmp_path / 'nowhere.toml'}: no such file \\(firsthop init makes one\\)$"):
         load(tmp_path / "nowhere.toml")
 
 
@@ -214,10 +226,13 @@ def host(tmp_path: Path) -> dict[str, str]:
     """Settings with which an edge and a transceiver would start, but for one thing."""
     (tmp_path / "cluster.toml").write_text(new_file_text())
     (tmp_path / "api-keys").write_text("token\n")
+    for name in ("cluster.toml", "api-keys"):
+        (tmp_path / name).chmod(0o600)
     return {
         "FIRSTHOP_CLUSTER__KEYS": str(tmp_path / "cluster.toml"),
         "FIRSTHOP_EDGE__API_KEYS": str(tmp_path / "api-keys"),
-        "FIRSTHOP_EDGE__HTTP": "127.0.0.1:0",
+        "FIRSTHOP_EDGE__RUN": str(tmp_path),
+        "FIRSTHOP_EDGE__HTTP": f"127.0.0.1:{free_port()}",
         "FIRSTHOP_EDGE__TRANSCEIVERS": f'[{{"id": 1, "endpoint": "ipc://{tmp_path}/t"}}]',
         "FIRSTHOP_TRANSCEIVER__ENDPOINT": f"ipc://{tmp_path}/t",
     }
@@ -243,7 +258,7 @@ def test_a_missing_key_file_is_one_line_and_exit_code_2(host: dict[str, str], co
     host["FIRSTHOP_CLUSTER__KEYS"] = "/nowhere/cluster.toml"
     code, _, errors = firsthop(command, **host)
     assert "/nowhere/cluster.toml: No such file" in one_line(code, errors)
-    assert "firsthop keys new" in errors
+    assert "firsthop keys new -o /nowhere/cluster.toml" in errors
 
 
 def test_an_edge_whose_media_port_is_taken_says_so_in_one_line(host: dict[str, str]) -> None:
@@ -322,3 +337,210 @@ def test_the_table_for_the_readme_has_every_key() -> None:
 def test_a_transceiver_whose_agent_is_not_there_says_so_in_one_line(host: dict[str, str]) -> None:
     code, _, errors = firsthop("transceiver", **{**host, "FIRSTHOP_TRANSCEIVER__AGENT": "nosuch"})
     assert one_line(code, errors).startswith("firsthop: transceiver.agent: no agent called 'nosuch'")
+
+
+@pytest.mark.parametrize(
+    "command", [["edge"], ["edge", "--check"], ["transceiver"], ["status"], ["keys", "rotate"], ["cores"]]
+)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file (firsthop init makes one)"),
+        ("folder", "Is a directory"),
+        (b"\xff\xfe", "'utf-8' codec can't decode"),
+        (b"[edge]\nmedia = 3478", "edge.media: "),
+    ],
+    ids=["missing", "a folder", "not text", "wrong"],
+)
+def test_every_command_says_in_one_line_what_is_wrong_with_its_configuration(
+    tmp_path: Path, command: list[str], content: bytes | str | None, said: str
+) -> None:
+    path = tmp_path / "firsthop.toml"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        path.mkdir()
+    result = CliRunner().invoke(main, [*command, "-c", str(path)], catch_exceptions=False)
+    assert result.stdout == ""
+    assert one_line(result.exit_code, result.stderr).startswith(f"firsthop: {path}: {said}")
+
+
+@pytest.mark.needs_root
+def test_a_configuration_in_a_folder_that_this_user_may_not_enter_is_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    file = written(tmp_path, "")
+    code = f"from pathlib import Path; from firsthop.config import load; load(Path({str(file)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os; os.setuid(65534); {code}"], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr.splitlines()[-1] == f"firsthop.errors.ConfigError: {file}: Permission denied"
+
+
+def test_rotating_a_file_that_is_not_there_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    for path in (tmp_path / "cluster.toml", tmp_path / "none" / "cluster.toml"):
+        code, _, errors = firsthop("keys", "rotate", "--file", str(path))
+        assert one_line(code, errors).startswith(f"firsthop: {path}: No such file")
+
+
+# --- ports
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("edge.http", "[edge]\nhttp = '127.0.0.1:0'\n"),
+        ("edge.metrics", "[edge]\nmetrics = '[::]:0'\n"),
+        ("transceiver.metrics", "[transceiver]\nmetrics = '127.0.0.1:0'\n"),
+        ("transceiver.endpoint", "[transceiver]\nendpoint = 'tcp://127.0.0.1:0'\n"),
+        ("edge.transceivers.0.endpoint", "[[edge.transceivers]]\nid = 1\nendpoint = 'tcp://127.0.0.1:0'\n"),
+    ],
+)
+def test_a_port_that_nobody_would_find_is_refused(tmp_path: Path, key: str, text: str) -> None:
+    assert f": {key}: " in complaint(tmp_path, text)
+    assert "port 0" in complaint(tmp_path, text)
+
+
+HERE = "[[edge.transceivers]]\nid = 1\nendpoint = 'ipc:///run/firsthop/transceiver-1.sock'\n"
+EDGE = "[edge]\ncores = [0, 1]\nmetrics = '127.0.0.1:9400'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "between"),
+    [
+        ("[edge]\ncores = [0]\nhttp = '127.0.0.1:9402'\n" + HERE, ("edge.http", "edge.metrics")),
+        ("[edge]\ncores = [0]\nhttp = '0.0.0.0:9400'\n" + HERE, ("edge.http", "edge.metrics")),
+        (EDGE + HERE + "[transceiver]\nmetrics = '127.0.0.1:9403'\n", ("edge.metrics", "transceiver.metrics")),
+        (
+            EDGE + HERE + "[transceiver]\nmetrics = '127.0.0.1:9398'\ncores = [0, 1]\n",
+            ("edge.metrics", "transceiver.metrics"),
+        ),
+        (EDGE + HERE + "[transceiver]\nmetrics = '127.0.0.1:8080'\n", ("edge.http", "transceiver.metrics")),
+    ],
+)
+def test_ports_that_two_would_have_are_refused_before_anything_starts(
+    tmp_path: Path, text: str, between: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys").touch(0o600)
+    monkeypatch.setenv("FIRSTHOP_CLUSTER__KEYS", str(tmp_path / "keys"))
+    monkeypatch.setenv("FIRSTHOP_EDGE__API_KEYS", str(tmp_path / "keys"))
+    config = load(written(tmp_path, text))
+    with pytest.raises(ConfigError, match=f"{between[0]} .* and {between[1]} .* overlap: choose others"):
+        check_edge(config)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # Another host's, in a file that both have.
+        EDGE + "[[edge.transceivers]]\nid = 1\nendpoint = 'tcp://10.0.0.5:7400'\n"
+        "[transceiver]\nendpoint = 'tcp://10.0.0.5:7400'\nmetrics = '127.0.0.1:9400'\n",
+        EDGE + HERE + "[transceiver]\nmetrics = '127.0.0.1:9404'\n",
+        EDGE + HERE + "[transceiver]\nmetrics = '127.0.0.2:9400'\n",
+        "[edge]\nmedia = '127.0.0.1:8443'\nhttp = '127.0.0.1:8443'\n" + HERE,  # UDP and TCP
+    ],
+)
+def test_ports_that_are_apart_are_taken(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keys").touch(0o600)
+    monkeypatch.setenv("FIRSTHOP_CLUSTER__KEYS", str(tmp_path / "keys"))
+    monkeypatch.setenv("FIRSTHOP_EDGE__API_KEYS", str(tmp_path / "keys"))
+    monkeypatch.setenv("FIRSTHOP_EDGE__RUN", str(tmp_path))
+    check_edge(load(written(tmp_path, text)))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("endpoint = 'tcp://127.0.0.1:65535'\ncores = [0, 1]\n", "transceiver.endpoint tcp://127.0.0.1:65535"),
+        ("metrics = '127.0.0.1:65535'\ncores = [0]\n", "transceiver.metrics 127.0.0.1:65535"),
+        ("id = 2\n", "transceiver.id: ipc:///run/firsthop/transceiver-1.sock is 2 here and 1 in edge.transceivers"),
+        ("endpoint = 'ipc:///nowhere/deep/1.sock'\n", "transceiver.endpoint: no files can be made in /nowhere/deep"),
+    ],
+)
+def test_what_a_transceiver_cannot_run_with_is_one_line(
+    host: dict[str, str], tmp_path: Path, text: str, said: str
+) -> None:
+    (file := tmp_path / "transceiver.toml").write_text(HERE + "[transceiver]\n" + text)
+    del host["FIRSTHOP_TRANSCEIVER__ENDPOINT"], host["FIRSTHOP_EDGE__TRANSCEIVERS"]
+    code, _, errors = firsthop("transceiver", "-c", str(file), **host)
+    assert one_line(code, errors).startswith(f"firsthop: {said}")
+
+
+def test_a_child_whose_file_went_away_says_so_in_one_line(tmp_path: Path) -> None:
+    config = Config(edge={"api_keys": tmp_path / "gone", "run": tmp_path}, log={"format": "json"})
+    keys = {"ufrag": {"1": "00" * 16}, "sealing": 1, "link": "00" * 32}
+    ours, theirs = os.pipe()
+    orders = {"config": config.model_dump_json(), "media": ["192.0.2.1", 3478], "metrics": ["127.0.0.1", 0]}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        done = subprocess.run(
+            [sys.executable, "-m", "edge.signaling"],
+            input=json.dumps({**orders, "keys": keys, "socket": listening.fileno(), "lifeline": ours}),
+            pass_fds=(listening.fileno(), ours),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    for end in (ours, theirs):
+        os.close(end)
+    assert done.returncode == 1
+    said = [json.loads(line) for line in done.stderr.splitlines()]
+    assert f"edge.api_keys {tmp_path / 'gone'}: No such file" in said[-1]["why"]
+
+
+# --- whatever is written in it
+
+ODD = ["", "x", "/", "..", "\0", "a\nb", "é", "\x7f", "/dev/null", "127.0.0.1:0", "127.0.0.1:65535", "[::]:9400"]
+ODD += ["[fe80::1%lo]:3478", "127.0.0.1:\u0663\u0664\u0667\u0668", "127.0.0.1:+80", "127.0.0.1: 80"]
+ODD += ["tcp://127.0.0.1:65535", "tcp://[::1]", "ipc:///x9999999999999999999999", "ipc://", f"ipc://{'/y' * 90}"]
+ODD += ["http://", "http://[", "http://a:99999", "ws://[::1", "wss://x/ y", "..", "agents.echo", "__init__", "x" * 5000]
+SCALARS = st.one_of(
+    st.sampled_from(ODD), st.integers(-(2**63), 2**63 - 1), st.floats(), st.booleans(), st.sampled_from([0, 1, 65535])
+)
+NUMBERS = st.lists(st.sampled_from([0, 1, -1, 2**40]), max_size=3)
+PEERS = st.lists(
+    st.fixed_dictionaries(
+        {"id": st.sampled_from([0, 1, 262143]), "endpoint": st.sampled_from(ODD)},
+        optional={"processes": st.sampled_from([1, 2, 256])},
+    ),
+    max_size=2,
+)
+VALUES = st.one_of(SCALARS, NUMBERS, PEERS)
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, float):
+        return "nan" if math.isnan(value) else repr(value)
+    return json.dumps(value)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(st.dictionaries(st.sampled_from([key for key, _, _ in rows()]), VALUES, min_size=1, max_size=3))
+def test_a_configuration_is_taken_or_refused_in_one_line_whatever_is_written_in_it(
+    host: dict[str, str], tmp_path: Path, wished: dict[str, Any]
+) -> None:
+    """An exception of another kind than these two would be a traceback."""
+    file = written(tmp_path, "".join(f"{key} = {toml(value)}\n" for key, value in wished.items()))
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in host.items():
+            patch.setenv(name, value)
+        for key in wished:
+            patch.delenv("FIRSTHOP_" + key.upper().replace(".", "__"), raising=False)
+        patch.setattr(Path, "mkdir", lambda *_, **__: None)  # nothing is made outside of the test's own folder
+        try:
+            config = load(file)
+            Host(config)
+        except ConfigError as e:
+            said.append(str(e))
+        else:
+            # As a child gets it.
+            assert Config.model_validate_json(config.model_dump_json()).model_dump() == config.model_dump()
+            for check in (check_edge, edge_supervisor.check, check_transceiver, transceiver_supervisor.check):
+                try:
+                    check(config)
+                except (ConfigError, KeyFileError) as e:
+                    said.append(str(e))
+    assert not [line for line in said if not line or "\n" in line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -31,7 +32,8 @@ def test_files_that_the_readme_names_exist() -> None:
 
 def test_readme_has_the_versions_of_the_clients_that_tests_run() -> None:
     readme = (HOUSE / "README.md").read_text()
-    pinned = dict(line.split("==") for line in (HOUSE / "constraints.txt").read_text().splitlines())
+    lock = (HOUSE / "requirements/dev.txt").read_text()
+    pinned = dict(re.findall(r"^([a-z-]+)(?:\[.*\])?==(\S+)", lock, re.MULTILINE))
     package = json.loads((HOUSE / "tests/clients/package.json").read_text())
     (browser,) = package["dependencies"].values()
     assert f"| `@openai/agents-realtime` (npm), in Chromium | {browser} |" in readme

@@ -20,6 +20,7 @@ GOOD = f'link = "{LINK}"\n[[ufrag]]\nid = 3\nkey = "{KEY}"\n'
 
 def written(path: Path, text: str) -> Path:
     path.write_text(text)
+    path.chmod(0o600)
     return path
 
 
@@ -145,8 +146,7 @@ TWO = GOOD + f'[[ufrag]]\nid = 4\nkey = "{KEY[::-1]}"\n'
 def replaced(path: Path, text: str) -> None:
     """Another file under the same name, as an operator's tools make it."""
     other = path.with_suffix(".new")
-    other.write_text(text)
-    other.replace(path)
+    written(other, text).replace(path)
 
 
 def test_a_file_that_stays_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

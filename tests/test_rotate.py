@@ -165,7 +165,7 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(file: Path, tmp_path:
 
 
 def test_a_folder_that_is_not_there_is_one_line(file: Path) -> None:
-    assert "No such file" in refused(file.parent / "none" / "cluster.toml")
+    assert "No such file" in refused(file.parent / "none" / "cluster.toml", code=2)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ import zmq.utils.z85
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from wire.exposure import exposure
 from wire.ufrag import MAX_KEY_ID
 
 __all__ = [
@@ -94,7 +95,7 @@ class KeyFile:
 
     Begins with ``start``, or, without, with the file, which must then be good (KeyFileError). Later a file that is
     missing, broken or half written is one line to ``log``, and the old keys stay. So does the link secret always:
-    links that stand were made with it.
+    links that stand were made with it. A file that others can read now is a line too, and is used: calls depend on it.
     """
 
     def __init__(self, path: Path, log: Log, start: ClusterKeys | None = None) -> None:
@@ -119,6 +120,8 @@ class KeyFile:
         except KeyFileError as e:
             self._log.warning("key file not taken, the old keys stay", why=str(e))
             return False
+        if why := exposure(self._path):
+            self._log.warning("the next start will refuse the key file", why=f"{self._path}: {why}")
         if keys.link != self.keys.link:
             self._log.warning("the link secret stays as it was: restart to change link", file=str(self._path))
             keys = replace(keys, link=self.keys.link)
@@ -165,7 +168,8 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text()
     except OSError as e:
-        raise KeyFileError(f"{path}: {e.strerror} (make one with: firsthop keys new > {path})") from None
+        todo = f" (make one with: firsthop keys new -o {path})" if isinstance(e, FileNotFoundError) else ""
+        raise KeyFileError(f"{path}: {e.strerror}{todo}") from None
     except UnicodeDecodeError as e:
         raise KeyFileError(f"{path}: not TOML: {e}") from None
 

@@ -1,0 +1,123 @@
+"""What is looked at before a service starts: who can read its secrets, whether its ports are apart, and its folders."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+from firsthop.config import Config, split_address
+from firsthop.errors import ConfigError
+from wire.exposure import exposure
+
+__all__ = ["check_edge", "check_transceiver"]
+
+_ANY = ("0.0.0.0", "::")
+
+
+def check_edge(config: Config) -> None:
+    """Raises ConfigError."""
+    edge = config.edge
+    _private("cluster.keys", config.cluster.keys)
+    _private("edge.api_keys", edge.api_keys)
+    if edge.tls_key is not None:
+        _private("edge.tls_key", edge.tls_key)
+    _apart(*_of_edge(config), *(_of_transceivers(config) if _together(config) else ()))
+    # Where it cannot be, supervisor and signaling say what that costs, and calls work.
+    with contextlib.suppress(ConfigError):
+        _folder("edge.run", edge.run)
+
+
+def check_transceiver(config: Config) -> None:
+    """Raises ConfigError."""
+    ours = config.transceiver
+    _private("cluster.keys", config.cluster.keys)
+    for name in ("pipeline", "realtime"):
+        file = getattr(config.agents, name).key_file
+        if file is not None:
+            _readable(f"agents.{name}.key_file", file)
+            _private(f"agents.{name}.key_file", file)
+    ids = {peer.endpoint: peer.id for peer in config.edge.transceivers}
+    for process in ours.processes:
+        known = ids.get(process.endpoint, process.id)
+        if known != process.id:
+            raise ConfigError(
+                f"transceiver.id: {process.endpoint} is {process.id} here and {known} in edge.transceivers"
+            )
+    _apart(*_of_transceivers(config), *(_of_edge(config) if _together(config) else ()))
+    if ours.endpoint.startswith("ipc:///"):
+        _folder("transceiver.endpoint", Path(ours.endpoint.removeprefix("ipc://")).parent)
+    if ours.cores:
+        with contextlib.suppress(ConfigError):
+            _folder("transceiver.run", ours.run)
+
+
+def _readable(key: str, path: Path) -> None:
+    try:
+        path.read_text()
+    except OSError as e:
+        raise ConfigError(f"{key}: {path}: {e.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{key}: {path}: this is no text") from None
+
+
+def _private(key: str, path: Path) -> None:
+    if why := exposure(path):
+        raise ConfigError(f"{key}: {path}: {why}")
+
+
+def _folder(key: str, path: Path) -> None:
+    """A folder for sockets is made: /run is emptied at boot, and without systemd nobody else makes it."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as e:
+        raise ConfigError(f"{key}: no files can be made in {path}: {e.strerror}") from None
+
+
+class _Ports(NamedTuple):
+    """The TCP ports from ``first`` to ``last`` of an address, for what the configuration ``key`` says."""
+
+    key: str
+    address: str
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.key} (port {self.first}{f' to {self.last}' if self.last > self.first else ''})"
+
+
+def _of_edge(config: Config) -> Iterator[_Ports]:
+    edge = config.edge
+    address, port = split_address(edge.http)
+    yield _Ports("edge.http", address, port, port)
+    address, port = split_address(edge.metrics)
+    yield _Ports("edge.metrics", address, port, port + 1 + (len(edge.cores) or len(os.sched_getaffinity(0))))
+
+
+def _of_transceivers(config: Config) -> Iterator[_Ports]:
+    ours = config.transceiver
+    address, port = split_address(ours.metrics)
+    yield _Ports("transceiver.metrics", address, port, port + len(ours.cores))
+    if ours.endpoint.startswith("tcp://"):
+        address, port = split_address(ours.endpoint.removeprefix("tcp://"))
+        yield _Ports("transceiver.endpoint", address, port, port + max(1, len(ours.cores)) - 1)
+
+
+def _together(config: Config) -> bool:
+    """Whether this file's edge and transceivers surely share a host: several may share the file."""
+    ours = {process.endpoint for process in config.transceiver.processes}
+    return any(peer.endpoint in ours and peer.endpoint.startswith("ipc://") for peer in config.edge.transceivers)
+
+
+def _apart(*taken: _Ports) -> None:
+    for one, other in combinations(taken, 2):
+        same = one.address == other.address or one.address in _ANY or other.address in _ANY
+        if same and one.first <= other.last and other.first <= one.last:
+            raise ConfigError(f"{one} and {other} overlap: choose others for one of them")
