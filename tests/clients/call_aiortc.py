@@ -32,7 +32,7 @@ async def call(url: str, token: str) -> dict[str, object]:
     await pc.setLocalDescription(await pc.createOffer())
     answer, hang_up = await asyncio.to_thread(place, url, token, pc.localDescription.sdp)
     await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-    while not conversation.poll():
+    while not conversation.poll():  # noqa: ASYNC110 - a page long, and no event for it
         await asyncio.sleep(0.05)
     hung = await asyncio.to_thread(hang_up)
     await pc.close()

@@ -1,5 +1,6 @@
-"""A browser without any package, its page ``call.js``: ``call_browser.py URL TOKEN chromium|firefox [OPTIONS]``, options as
-JSON as ``call`` there takes them. Both are Debian's, headless, and driven by WebDriver BiDi or Playwright."""
+"""A browser without any package, its page ``call.js``: ``call_browser.py URL TOKEN chromium|firefox [OPTIONS]``,
+options as JSON as ``call`` there takes them. Both are Debian's and headless; Playwright drives the one, WebDriver BiDi
+the other."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ def script(url: str, token: str, options: dict[str, Any]) -> str:
     module = (HERE / "conversation.mjs").read_text().replace("export ", "")
     conversation = f"const conversation = (() => {{ {module}; return {{ Events, converse, place }}; }})();"
     arguments = ", ".join(map(json.dumps, (url, token, options)))
-    return f"(async () => {{ {conversation}\n{(HERE / 'call.js').read_text()}\nreturn JSON.stringify(await call({arguments})); }})()"
+    page = (HERE / "call.js").read_text()
+    return f"(async () => {{ {conversation}\n{page}\nreturn JSON.stringify(await call({arguments})); }})()"
 
 
 async def with_chromium(page_url: str, expression: str) -> Any:
