@@ -53,5 +53,5 @@ bench-vad:
 	@$(PYTHON) -m bench.vad
 
 clean:
-	rm -rf .venv .venv-fastrtc .venv-lock build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
+	rm -rf .venv .venv-aiortc .venv-fastrtc .venv-lock build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
