@@ -35,12 +35,14 @@ __all__ = ["MAX_RTP_BYTES", "Certificate", "DtlsError", "SecureTransport", "chec
 RESEND_AFTER_S = (0.1, 0.2, 0.4)
 _DTLS_1_2 = 0xFEFD
 # Ours is an ECDSA certificate. The peer's may be RSA, as GStreamer's is, and some that pages ask for: where the peer is
-# the DTLS server, the suite has to allow it.
+# the DTLS server, the suite has to allow it. No more than these: a ClientHello, and a check of ours after it, have to
+# fit in what an address may draw that has checked once (transceiver/allowance.py).
 _CIPHERS = ":".join(
     f"ECDHE-{kind}-{cipher}"
-    for cipher in ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA")
+    for cipher in ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES256-GCM-SHA384")
     for kind in ("ECDSA", "RSA")
 ).encode()
+_OP_NO_ENCRYPT_THEN_MAC = 1 << 19  # which is for other suites than these (RFC 7366)
 _QUEUE = 64
 LAST_WORDS_S = 0.5  # that what was said last may take until the peer has it
 MAX_RTP_BYTES = 1300  # pylibsrtp takes 1500 less its largest trailer of 144, and paths are often narrower
@@ -100,7 +102,7 @@ class Certificate(RTCCertificate):
         context.set_max_proto_version(_DTLS_1_2)
         context.set_cipher_list(_CIPHERS)
         # Each would be a handshake's work for a record's.
-        context.set_options(SSL.OP_NO_RENEGOTIATION)
+        context.set_options(SSL.OP_NO_RENEGOTIATION | _OP_NO_ENCRYPT_THEN_MAC)
         # Who the peer is its fingerprint says, so its chain is worth no work: OpenSSL goes one certificate beyond.
         context.set_verify_depth(0)
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _take)
