@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -360,7 +361,9 @@ def test_every_command_says_in_one_line_what_is_wrong_with_its_configuration(
         path.write_bytes(content)
     elif content:
         path.mkdir()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     result = CliRunner().invoke(main, [*command, "-c", str(path)], catch_exceptions=False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # services hold signals back until they have begun
     assert result.stdout == ""
     assert one_line(result.exit_code, result.stderr).startswith(f"firsthop: {path}: {said}")
 
