@@ -9,14 +9,11 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Hashable, MutableMapping
-from types import TracebackType
 from typing import Any, TextIO, cast
 
 import structlog
 
-from firsthop.errors import ConfigError
 from firsthop.unfailing import Unfailing
-from wire.keys import KeyFileError
 
 __all__ = ["Limit", "configure", "get"]
 
@@ -83,20 +80,11 @@ def configure(level: str, form: str, **context: Any) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(**context)
-    sys.excepthook = _uncaught
     # Libraries speak through the standard module: only what somebody must act on, and never a line per packet.
     logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s", stream=stream, force=True)
     limit = Limit()
     for handler in logging.root.handlers:
         handler.addFilter(limit)
-
-
-def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What a person must mend is a line, also where it meets a child long after the start: a file that went away."""
-    if isinstance(error, ConfigError | KeyFileError):
-        get().error("this process cannot run", why=str(error))
-    else:
-        sys.__excepthook__(kind, error, trace)
 
 
 def get() -> structlog.stdlib.BoundLogger:

@@ -484,7 +484,7 @@ def test_a_child_whose_file_went_away_says_so_in_one_line(tmp_path: Path) -> Non
         )
     for end in (ours, theirs):
         os.close(end)
-    assert done.returncode == 1
+    assert done.returncode == 2
     said = [json.loads(line) for line in done.stderr.splitlines()]
     assert f"edge.api_keys {tmp_path / 'gone'}: No such file" in said[-1]["why"]
 
