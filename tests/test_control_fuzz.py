@@ -165,6 +165,7 @@ async def test_a_transceiver_refuses_what_is_odd(signaling: Signaling) -> None:
 
 
 @pytest.mark.trials
+@pytest.mark.timeout(1200)
 async def test_all_of_them_do_for_ten_minutes(edge: Edge, signaling: Signaling) -> None:
     await fuzz(for_a_worker, TO_WORKER, 200)
     await fuzz(edge.take, TO_SIGNALING, 200)
