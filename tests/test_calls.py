@@ -212,7 +212,7 @@ def test_what_one_caller_sends_costs_the_others_nothing(lab: Lab, appliance: App
     change = moved(before, received(appliance, "transceiver", "firsthop_rx_transceiver_datagrams_total"))
     print(said["audio"], change)
     assert said["calls"]["ok"] == 4
-    assert change["overflow"] > 3000
+    assert change["overflow"] > 500  # of those that XDP let through
     # One core does everything here, and a machine may be busy besides.
     assert said["audio"]["packets"]["lost"] + said["audio"]["frames"]["lost"] <= 0.02 * said["audio"]["frames"]["sent"]
 

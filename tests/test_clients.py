@@ -40,6 +40,7 @@ PYTHON = [
     pytest.param([sys.executable, "call_aiortc.py"], id="aiortc"),
     pytest.param([str(OLDER_AIORTC), "call_aiortc.py"], id="aiortc-1.13"),
     pytest.param(["/usr/bin/python3", "call_gstreamer.py", "max-bundle"], id="gstreamer-max-bundle"),
+    pytest.param(["/usr/bin/python3", "call_gstreamer.py"], id="gstreamer-as-it-is"),
 ]
 
 
@@ -58,7 +59,8 @@ def test_a_whole_call(argv: list[str], lab: Lab, appliance: Appliance) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     result = json.loads(done.stdout.splitlines()[-1])
     print(result)
-    assert result["instructions"] == "Be kind."
     assert result["heard"] >= 100
-    assert result["media"]["heard"] >= 50
     assert result["hung"] == 200
+    if argv[1:] != ["call_gstreamer.py"]:
+        assert result["instructions"] == "Be kind."
+        assert result["media"]["heard"] >= 50

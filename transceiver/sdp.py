@@ -31,14 +31,13 @@ def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: s
     if offer.bundle:
         lines.append("a=group:BUNDLE " + " ".join(offer.bundle))
     family = "IP6" if ":" in host else "IP4"
-    transport = [
-        f"c=IN {family} {host}",
+    secured = [
         f"a=ice-ufrag:{ufrag}",
         f"a=ice-pwd:{password}",
         f"a=fingerprint:sha-256 {fingerprint}",
         f"a=setup:{'active' if offer.dtls_client else 'passive'}",
-        *_candidate(host, port),
     ]
+    transport = [f"c=IN {family} {host}", *secured, *_candidate(host, port)]
     for section in offer.sections:
         if section.accepted == "audio":
             lines += [f"m=audio {port} {section.profile} {_formats(offer)}", *transport]
@@ -52,7 +51,10 @@ def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: s
             lines.append(f"a=sctpmap:{section.formats} {DATA_CHANNEL} 65535" if legacy else "a=sctp-port:5000")
             lines.append(f"a=max-message-size:{MAX_MESSAGE_BYTES}")
         else:
-            lines += [f"m={section.kind} 0 {section.profile} {section.formats}", "c=IN IP4 0.0.0.0", "a=inactive"]
+            # What is said of a refused section means nothing (RFC 3264 section 6), but webrtcbin and aiortc take no
+            # answer where one of them has not got this.
+            lines += [f"m={section.kind} 0 {section.profile} {section.formats}", "c=IN IP4 0.0.0.0", *secured]
+            lines += ["a=rtcp-mux", "a=inactive"]
         if section.mid:
             lines.append(f"a=mid:{section.mid}")
     return "\r\n".join(lines) + "\r\n"

@@ -1,4 +1,5 @@
-"""GStreamer's webrtcbin, run by Debian's interpreter: ``call_gstreamer.py URL TOKEN [BUNDLE-POLICY]``."""
+"""GStreamer's webrtcbin, run by Debian's interpreter: ``call_gstreamer.py URL TOKEN [BUNDLE-POLICY]``. By its default,
+none, it wants a transport for the channel alone, which is refused: then this is about the voice."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 import sys
 
 import gi
-from conversation import Conversation, place
+from conversation import PACKETS, Conversation, place
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstSdp", "1.0")
@@ -22,6 +23,7 @@ class Caller:
     def __init__(self, url: str, token: str, bundle: str) -> None:
         self._url, self._token = url, token
         self._heard = 0
+        self._voice_alone = bundle == "none"
         self._loop = GLib.MainLoop()
         self.failed = "no call within 60 s"
         self._pipe = Gst.parse_launch(PIPELINE.format(bundle=bundle))
@@ -41,10 +43,11 @@ class Caller:
         self._pipe.set_state(Gst.State.NULL)
         if self.failed:
             sys.exit(self.failed)
-        return {**self._conversation.result, "hung": self._hang_up()}
+        result = {"heard": self._heard} if self._voice_alone else self._conversation.result
+        return {**result, "hung": self._hang_up()}
 
     def _poll(self) -> bool:
-        if self._conversation.poll():
+        if self._heard >= PACKETS if self._voice_alone else self._conversation.poll():
             self.failed = ""
             self._loop.quit()
         return True
