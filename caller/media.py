@@ -134,7 +134,7 @@ class Media:
 
     async def ask(self) -> None:
         """Asks the server how it saw the call's media: ``told``, where it is one that answers that within a second."""
-        if self._channel is None or self.channel_open_at is None or self.ended.is_set():
+        if self._channel is None or self._channel.readyState != "open" or self.ended.is_set():
             return
         self._answered.clear()
         self.send_event({"type": "firsthop.media.retrieve"})

@@ -181,9 +181,9 @@ async def one_ssrc(it: Hostile) -> None:
     ssrc = secrets.randbits(31) | 1
     offer = Offer(it._certificate.fingerprint)
     sdp = offer.sdp().replace(str(offer.ssrc), str(ssrc))
-    await asyncio.gather(*(it.place(sdp) for _ in range(60)))
     async with it.call() as call:
         assert call.media is not None
+        await asyncio.gather(*(it.place(sdp) for _ in range(60)))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger:
             forger.setblocking(False)
             sequence = 0
