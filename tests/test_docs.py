@@ -35,7 +35,10 @@ def test_readme_has_the_versions_of_the_clients_that_tests_run() -> None:
     lock = (HOUSE / "requirements/dev.txt").read_text()
     pinned = dict(re.findall(r"^([a-z-]+)(?:\[.*\])?==(\S+)", lock, re.MULTILINE))
     package = json.loads((HOUSE / "tests/clients/package.json").read_text())
-    (browser,) = package["dependencies"].values()
-    assert f"| `@openai/agents-realtime` (npm), in Chromium | {browser} |" in readme
+    for client, version in package["dependencies"].items():
+        assert re.search(rf"\| `{client}` \(npm\)(, in Chromium)? \| {re.escape(version)} \|", readme), client
     for client in ("openai-agents", "openai"):
         assert f"| `{client}` (PyPI) | {pinned[client]} |" in readme
+    base = (HOUSE / "requirements/base.txt").read_text()
+    aiortc = re.findall(r"^aiortc==(\S+)", base + (HOUSE / "tests/clients/aiortc-1.13.txt").read_text(), re.MULTILINE)
+    assert f"| `aiortc` (PyPI) | {', '.join(aiortc)} |" in readme
