@@ -139,6 +139,10 @@ def unit(lab: Lab) -> Iterator[Appliance]:
             appliance.edge = AsUnit(appliance.edge)
             for path in (folder, *folder.iterdir()):
                 shutil.chown(path, 65534, 65534)
+            # The transceiver is root's here, without root's rights: both can read this.
+            os.chown(folder / "cluster.toml", 0, 65534)
+            (folder / "cluster.toml").chmod(0o640)
+            folder.chmod(0o755)
             with appliance:
                 yield appliance
         finally:

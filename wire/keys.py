@@ -15,6 +15,7 @@ Every process follows the file (``KeyFile``); ``wire/rotation.py`` is how its ke
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import tomllib
 from collections.abc import Iterable
@@ -168,7 +169,11 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text()
     except OSError as e:
-        todo = f" (make one with: firsthop keys new -o {path})" if isinstance(e, FileNotFoundError) else ""
+        todo = ""
+        if isinstance(e, FileNotFoundError):
+            todo = f" (make one with: firsthop keys new -o {path})"
+        elif isinstance(e, PermissionError) and os.geteuid() == 0:
+            todo = " (a transceiver has given up root's rights by now: run it as the user whose file this is)"
         raise KeyFileError(f"{path}: {e.strerror}{todo}") from None
     except UnicodeDecodeError as e:
         raise KeyFileError(f"{path}: not TOML: {e}") from None
