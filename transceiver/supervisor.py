@@ -52,7 +52,9 @@ class Supervisor:
         self._lifeline = lifeline(store)
         self._beats = Beats(store)
         children = [self._child(place, each) for place, each in enumerate(config.transceiver.processes)]
-        self._children = Children(children, "transceiver.child", SPARE_NAME, store, self._beats, "firsthop_transceiver")
+        self._children = Children(
+            children, "transceiver.child", SPARE_NAME, store, self._beats, "firsthop_transceiver", patient=True
+        )
 
     def _child(self, place: int, ours: Transceiver) -> Child:
         config = self._config.model_copy(update={"transceiver": ours})
