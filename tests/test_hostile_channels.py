@@ -18,7 +18,10 @@ OTHERS, SECONDS = 6, 4
 OVERFLOW = ("firsthop_rx_transceiver_datagrams_total", "overflow")
 
 
-@pytest.mark.parametrize("kind", ["misordered", "channels", "records"])
+_LONG = [pytest.param(kind, marks=pytest.mark.trials) for kind in ("channels", "records")]
+
+
+@pytest.mark.parametrize("kind", ["misordered", *_LONG])
 def test_a_caller_that_floods_its_channels_costs_the_others_no_frame(lab: Lab, appliance: Appliance, kind: str) -> None:
     script = str(Path(__file__).with_name("hostile_caller.py"))
     argv = [sys.executable, script, appliance.url, str(appliance.token_file), kind, str(SECONDS)]

@@ -171,12 +171,16 @@ def test_a_transceiver_cannot_take_down_a_flow_of_another(bench: Bench) -> None:
 def test_a_check_that_proves_nothing_takes_no_flow_from_another_transceiver(bench: Bench) -> None:
     client = bench.client()
     bench.proven(client, by=OTHER)
+    mine = ufrag.seal(MINE, 1, KEYS.ufrag[1])
     for proved, owner in ((False, OTHER), (True, MINE)):
-        claim = frames.control("path.up", address=of(client), ufrag="", ssrcs=[], proved=proved)
-        said = b"\x17" + bytes([proved])
-        bench.transceivers[MINE].send(claim)
+        before = bench.funnel("firsthop_worker_wire_errors_total")["refused"]
+        bench.to_worker(client, check(MINE))
+        bench.transceivers[MINE].send(
+            frames.control("path.up", address=of(client), ufrag=mine, ssrcs=[], proved=proved)
+        )
         bench.transceivers[MINE].send(frames.control("unknown"))  # read after it
-        until(lambda proved=proved: bench.funnel("firsthop_worker_wire_errors_total")["refused"] == 1 + proved)
+        until(lambda before=before: bench.funnel("firsthop_worker_wire_errors_total")["refused"] == before + 1)
+        said = b"\x17" + bytes([proved])
         assert gained(bench, client, said) == {"forwarded_flow": 1}
         until(lambda owner=owner, said=said: bench.transceivers[owner].has(said))
     assert bench.funnel("firsthop_worker_flows_refused_total") == {"held": 1}
