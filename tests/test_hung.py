@@ -72,6 +72,7 @@ def test_a_transceiver_that_hangs_is_replaced_and_takes_only_its_own_calls(lab: 
 @pytest.mark.needs_root
 def test_a_host_that_stood_still_as_a_whole_replaces_nobody(lab: Lab, house: Appliance) -> None:
     """As when its virtual machine is paused."""
+    until(lambda: {"worker-spare", "media-spare"} <= house.children().keys())  # or they have another name later
     everybody = [psutil.Process(house.processes[name].pid) for name in ("edge", "transceiver")]
     everybody += house.children().values()
     before = {name: child.pid for name, child in house.children().items()}
