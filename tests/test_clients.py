@@ -26,9 +26,8 @@ def browsers() -> Any:
     for browser in ("chromium", "firefox"):
         for name, options in (
             ("as-it-is", {}),
-            ("max-bundle", MAX_BUNDLE),
-            ("rsa", RSA),
-            ("ecdsa-and-max-bundle", {**ECDSA, **MAX_BUNDLE}),
+            ("rsa-and-max-bundle", {**RSA, **MAX_BUNDLE}),
+            ("ecdsa", ECDSA),
             ("negotiated-channel", NEGOTIATED),
         ):
             argv = [sys.executable, "call_browser.py", browser, json.dumps(options)]

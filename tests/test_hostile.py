@@ -34,7 +34,7 @@ def beside_calls(
     lab: Lab, appliance: Appliance, attacks: tuple[str, ...], *, calls: int, seconds: int
 ) -> dict[str, Any]:
     """What calls heard while the attacks were made, each for so many seconds."""
-    last = str(len(attacks) * (seconds + 4) + _MORE_S)
+    last = str(len(attacks) * (seconds + 2) + _MORE_S)
     live = start_call(lab.client, appliance, "-n", str(calls), "--model", "loopback", "--duration", last)
     until(lambda: sessions_of(appliance, "transceiver") == calls)
     argv = [sys.executable, str(Path(__file__).with_name("hostile.py")), appliance.url, str(appliance.token_file)]
@@ -61,7 +61,7 @@ def silenced(heard: dict[str, Any]) -> dict[str, float]:
 
 
 def test_nothing_that_one_caller_does_silences_the_others(lab: Lab, appliance: Appliance) -> None:
-    heard = beside_calls(lab, appliance, ATTACKS, calls=5, seconds=2)
+    heard = beside_calls(lab, appliance, ATTACKS, calls=5, seconds=1)
     felt = silenced(heard)
     assert heard["calls"]["ok"] == 5
     assert felt["lost"] == 0
