@@ -22,9 +22,9 @@ from typing import Any
 from bcc import BPF
 from siphash24 import siphash24
 
-from edge import kernel
-from edge.limits import Limits, Rate
-from edge.steering import Steering, SteeringError
+from edge.xdp import kernel
+from edge.xdp.limits import Limits, Rate
+from edge.xdp.steering import Steering, SteeringError
 from wire import address, stun
 from wire import ufrag as sealed_ufrag
 

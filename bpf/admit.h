@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How much may be asked for: token buckets, each kept as one number, the time at which it will have got back what was
  * taken (the generic cell rate algorithm, ITU-T I.371 annex A). So a bucket needs no lock: two cores that write at once
- * give a packet too many, and nothing else. edge/limits.py has the rates. */
+ * give a packet too many, and nothing else. edge/xdp/limits.py has the rates. */
 #pragma once
 
 #include "parse.h"

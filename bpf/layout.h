@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What kernel and Python must lay out alike. edge/kernel.py has the other half and passes its sizes as cflags:
+/* What kernel and Python must lay out alike. edge/xdp/kernel.py has the other half and passes its sizes as cflags:
  * when the two drift apart, this does not compile. */
 #pragma once
 
@@ -24,7 +24,7 @@ struct flow {
     u32 zero;
 };
 
-/* Chances out of 2^32 that a packet for a core is shed; its worker writes them (edge/shedding.py). */
+/* Chances out of 2^32 that a packet for a core is shed; its worker writes them (edge/xdp/shedding.py). */
 struct shed {
     u32 media;
     u32 strangers;
@@ -37,7 +37,7 @@ struct route_key {
     u32 zero;
 };
 
-_Static_assert(sizeof(struct flow_key) == FLOW_KEY_BYTES, "flow_key differs from edge/kernel.py");
-_Static_assert(sizeof(struct flow) == FLOW_BYTES, "flow differs from edge/kernel.py");
-_Static_assert(sizeof(struct shed) == SHED_BYTES, "shed differs from edge/kernel.py");
-_Static_assert(sizeof(struct route_key) == ROUTE_KEY_BYTES, "route_key differs from edge/kernel.py");
+_Static_assert(sizeof(struct flow_key) == FLOW_KEY_BYTES, "flow_key differs from edge/xdp/kernel.py");
+_Static_assert(sizeof(struct flow) == FLOW_BYTES, "flow differs from edge/xdp/kernel.py");
+_Static_assert(sizeof(struct shed) == SHED_BYTES, "shed differs from edge/xdp/kernel.py");
+_Static_assert(sizeof(struct route_key) == ROUTE_KEY_BYTES, "route_key differs from edge/xdp/kernel.py");

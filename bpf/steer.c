@@ -5,9 +5,9 @@
  * an unknown address by its SSRC. Nothing is rewritten: a CPUMAP moves the packet to the core, where the kernel's
  * own stack hands it to that core's socket.
  *
- * Compiled by edge/steering.py, which puts `enum verdict` (bpf/verdicts.py) in front and sets MEDIA_PORT,
+ * Compiled by edge/xdp/steering.py, which puts `enum verdict` (bpf/verdicts.py) in front and sets MEDIA_PORT,
  * MEDIA_ADDRESS_0 to _3 (optional), FLOW_ENTRIES, SSRC_ENTRIES, BUCKET_ENTRIES, CPU_ENTRIES, MAX_CPUS, the limits of
- * edge/limits.py and the sizes in layout.h. edge/classify.py says the same in Python: read that first.
+ * edge/xdp/limits.py and the sizes in layout.h. edge/relay/classify.py says the same in Python: read that first.
  * Each packet is counted exactly once. */
 
 #include <uapi/linux/bpf.h>

@@ -15,8 +15,8 @@ from caller.offer import Answer, AnswerError, Offer, parse_answer
 from caller.result import CallError, Outcome, Phase, Result
 from caller.signaling import Token
 from caller.voice import Voice
-from transceiver.dtls import Certificate, DtlsError
-from transceiver.pacer import Pacer
+from rtc.dtls.secure import Certificate, DtlsError
+from rtc.pacer import Pacer
 from wire import address as flow
 
 __all__ = ["Call", "Line"]

@@ -14,7 +14,7 @@ from caller.call import Call, Line
 from caller.result import Result
 from caller.signaling import Token
 from caller.voice import Voice
-from transceiver.pacer import Pacer
+from rtc.pacer import Pacer
 
 __all__ = ["Plan", "dial"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from transceiver.dtmf import DIGITS
+from rtc.rtp.dtmf import DIGITS
 
 __all__ = ["FRAME_TICKS", "Event", "Keypad"]
 
@@ -25,7 +25,7 @@ class Event(NamedTuple):
 
 
 class Keypad:
-    """Presses ``keys``, digits of ``transceiver.dtmf``, one after the other."""
+    """Presses ``keys``, digits of ``rtc.rtp.dtmf``, one after the other."""
 
     def __init__(self, keys: str) -> None:
         self._keys = list(keys.upper())

@@ -12,13 +12,13 @@ from aiortc import RTCDataChannel
 from aiortc.rtcdatachannel import RTCDataChannelParameters
 
 from caller.conversation import Conversation
-from caller.ice import CONSENT_LOST_S, Controlling
 from caller.keypad import Keypad
 from caller.offer import Answer, Offer
 from caller.voice import FRAME_SAMPLES, Voice
-from transceiver.dtls import Certificate, SecureTransport
-from transceiver.reception import Reception
-from transceiver.rtp import build, is_rtcp, parse
+from rtc.dtls.secure import Certificate, SecureTransport
+from rtc.ice.controlling import CONSENT_LOST_S, Controlling
+from rtc.rtp.packet import build, is_rtcp, parse
+from rtc.rtp.reception import Reception
 from wire import address as flow
 
 __all__ = ["CHANNEL", "Media"]

@@ -14,7 +14,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from transceiver.opus import Decoder, Encoder
+from rtc.codecs.opus import Decoder, Encoder
 
 __all__ = ["FRAME_S", "FRAME_SAMPLES", "RATE_HZ", "Voice", "VoiceError", "generated", "recorded"]
 

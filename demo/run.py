@@ -25,11 +25,11 @@ from rich.console import Console
 
 from caller.report import waterfall
 from demo import page
-from firsthop.config import load
 from firsthop.status_cli import Host
 from firsthop.status_view import cores, since_start
 from lab.appliance import Appliance, ApplianceError
 from lab.network import Lab, LabError
+from runtime.config import load
 
 __all__ = ["demo"]
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from firsthop.errors import ConfigError
+from runtime.errors import ConfigError
 from wire.exposure import exposure
 from wire.keys import Log, file_state
 

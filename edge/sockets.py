@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import socket
 
-from firsthop.config import split_address
-from firsthop.errors import ConfigError, bind_trouble
-from firsthop.store import Store
+from runtime.config import split_address
+from runtime.errors import ConfigError, bind_trouble
+from runtime.store import Store
 from wire.address import pack
 
 __all__ = ["http_socket", "listening", "media_sockets"]

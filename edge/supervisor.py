@@ -1,8 +1,8 @@
 """The edge's parent: opens every socket, owns XDP, starts the children and starts them again when they die.
 
 The sockets stay open here, so a worker that dies leaves its socket's queue and its flows to the next one. What must
-outlive this process too is in a store (sockets and children, ``firsthop/store.py``) or pinned (XDP, ``edge/pins.py``),
-and the next one takes it over. It is also the only process with privileges.
+outlive this process too is in a store (sockets and children, ``runtime/store.py``) or pinned (XDP,
+``edge/xdp/pins.py``), and the next one takes it over. It is also the only process with privileges.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ from dataclasses import replace
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from edge import apikeys, kernel
-from edge.attachment import LOOK_EVERY_S, Attachment
-from edge.cpufilter import detach_cpu_filter
-from edge.limits import Limits, Rate
-from edge.pins import Pins, PinsInUse, folder_of
+from edge import apikeys
+from edge.relay.spec import Spec
+from edge.relay.worker import SPARE_NAME
 from edge.sockets import http_socket, listening, media_sockets
-from edge.spec import Spec
-from edge.steering import Steering, SteeringError
 from edge.tls import server_context
-from edge.worker import SPARE_NAME
-from firsthop import asked, logs, metrics
-from firsthop.beats import Beats
-from firsthop.children import Child, Children, identity
-from firsthop.config import Config, split_address
-from firsthop.errors import ConfigError
-from firsthop.following import follow, ufrag_keys
-from firsthop.notify import notify
-from firsthop.process import cpus, instance
-from firsthop.store import Store, lifeline, open_store
+from edge.xdp import kernel
+from edge.xdp.attachment import LOOK_EVERY_S, Attachment
+from edge.xdp.cpufilter import detach_cpu_filter
+from edge.xdp.limits import Limits, Rate
+from edge.xdp.pins import Pins, PinsInUse, folder_of
+from edge.xdp.steering import Steering, SteeringError
+from runtime import asked, logs, metrics
+from runtime.beats import Beats
+from runtime.children import Child, Children, identity
+from runtime.config import Config, split_address
+from runtime.errors import ConfigError
+from runtime.following import follow, ufrag_keys
+from runtime.notify import notify
+from runtime.process import cpus, instance
+from runtime.store import Store, lifeline, open_store
 from wire import keys
 from wire.address import pack
 from wire.keys import ClusterKeys, KeyFile
@@ -132,7 +133,7 @@ class Supervisor:
             self._attachment.look()
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self._children = Children(
-            [*workers, self._signaling()], "edge.worker", SPARE_NAME, store, self._beats, "firsthop_edge"
+            [*workers, self._signaling()], "edge.relay.worker", SPARE_NAME, store, self._beats, "firsthop_edge"
         )
 
     def _steer(self) -> Steering | None:
@@ -230,7 +231,7 @@ class Supervisor:
             keys=self._lasting_keys(),
         ).dump()
         same = _identity(orders, sockets[index], *maps)
-        return Child(f"worker-{index}", "edge.worker", spec.dump(), descriptors, same, 1 + index)
+        return Child(f"worker-{index}", "edge.relay.worker", spec.dump(), descriptors, same, 1 + index)
 
     def _signaling(self) -> Child:
         orders = {

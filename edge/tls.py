@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from firsthop.errors import ConfigError
+from runtime.errors import ConfigError
 from wire.keys import Log
 
 __all__ = ["Certificate", "server_context"]

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import click
 
-from firsthop.config import Config
-from firsthop.errors import ConfigError
 from firsthop.options import config_option
+from runtime.config import Config
+from runtime.errors import ConfigError
 
 __all__ = ["main"]
 
@@ -22,7 +22,7 @@ class _Lazy(click.Group):
 
     _elsewhere: ClassVar = {
         "call": "caller.cli:call",
-        "cores": "edge.cores:cores",
+        "cores": "firsthop.cores:cores",
         "demo": "demo.run:demo",
         "init": "firsthop.init:init",
         "status": "firsthop.status_cli:status",
@@ -50,7 +50,7 @@ def main() -> None:
 def _start(check: Callable[[Config], None], run: Callable[[Config], object], path: Path | None) -> None:
     """Runs a service if ``check`` lets it; what a person must mend is one line and exit code 2, or 1 where calls go on
     meanwhile."""
-    from firsthop.config import load
+    from runtime.config import load
 
     # What systemd keeps, it keeps for as long as it means to start the edge again (systemd/firsthop-edge.service).
     kept = {"LISTEN_FDS", "FIRSTHOP_DESCRIPTORS"} & os.environ.keys()
@@ -75,7 +75,7 @@ def edge(config: Path | None, check: bool) -> None:
     Ctrl-C and SIGTERM end it and all that it started. SIGHUP lets a new program take over, with calls going on: for an
     upgrade, or a changed configuration.
     """
-    from firsthop import asked
+    from runtime import asked
 
     if not check:
         asked.hold_back()
@@ -94,8 +94,8 @@ def transceiver(config: Path | None, check: bool) -> None:
     Ctrl-C and SIGTERM end them. SIGHUP lets those of transceiver.cores take up a new program or configuration, each
     when it holds no call; one alone goes on as it is.
     """
-    from firsthop import asked
     from firsthop.preflight import check_transceiver
+    from runtime import asked
 
     if not check:
         asked.hold_back()
@@ -128,7 +128,7 @@ def keys_new(out: Path | None) -> None:
 
     Without -o it is printed, and a file that the shell made for it loses the permissions that are too much.
     """
-    from firsthop import secretfile
+    from runtime import secretfile
     from wire.keys import new_file_text
 
     try:
@@ -168,7 +168,7 @@ def keys_rotate(config: Path | None, file: Path | None, step: bool, force: bool,
 @click.option("--markdown", is_flag=True, help="As the table in the README.")
 def config(markdown: bool) -> None:
     """Print every configuration key with its default."""
-    from firsthop.config import rows
+    from runtime.config import rows
 
     if markdown:
         click.echo("| key | default | meaning |\n|---|---|---|")

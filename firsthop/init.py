@@ -21,9 +21,9 @@ import click
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
-from firsthop import secretfile
-from firsthop.config import Address, Cluster, Edge, MediaAddress, load, split_address
-from firsthop.errors import ConfigError
+from runtime import secretfile
+from runtime.config import Address, Cluster, Edge, MediaAddress, load, split_address
+from runtime.errors import ConfigError
 from wire.exposure import exposure
 from wire.keys import KeyFileError, new_file_text
 from wire.keys import load as load_keys

@@ -10,8 +10,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from firsthop.config import Config, split_address
-from firsthop.errors import ConfigError
+from runtime.config import Config, split_address
+from runtime.errors import ConfigError
 from wire.exposure import exposure
 
 __all__ = ["check_edge", "check_transceiver"]

@@ -17,11 +17,11 @@ from typing import Any
 
 import click
 
-from firsthop import secretfile
-from firsthop.config import load
-from firsthop.errors import ConfigError
 from firsthop.status import Scrape
 from firsthop.status_cli import Host
+from runtime import secretfile
+from runtime.config import load
+from runtime.errors import ConfigError
 from wire.exposure import exposure
 from wire.keys import KeyFileError, read_text
 from wire.rotation import KeyRing

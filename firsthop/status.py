@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from firsthop.percentiles import Latency, between
+from runtime.percentiles import Latency, between
 
 __all__ = [
     "ALARMS",

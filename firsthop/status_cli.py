@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from firsthop.config import Config, load, split_address
-from firsthop.errors import ConfigError
 from firsthop.options import config_option
 from firsthop.status import Scrape, Status, compare, read, worker_cpus
 from firsthop.status_view import view
+from runtime.config import Config, load, split_address
+from runtime.errors import ConfigError
 
 __all__ = ["Host", "status"]
 

@@ -188,7 +188,7 @@ class Appliance:
         for process in psutil.process_iter():
             with suppress(psutil.Error):  # died just now, or not ours to look at
                 mine = process.environ().get("FIRSTHOP_CONFIG_FILE") == str(self.config_file)
-                if mine and process.cmdline()[-1] in ("edge.worker", "edge.signaling", "transceiver.child"):
+                if mine and process.cmdline()[-1] in ("edge.relay.worker", "edge.signaling", "transceiver.child"):
                     found[process.name()] = process
         return found
 

@@ -6,8 +6,8 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from transceiver.jitter import COMFORT, CONCEAL, EXPAND, NOTHING, PLAY, RECOVER, SHORTEN, JitterBuffer
-from transceiver.rtp import Packet
+from rtc.jitter.buffer import COMFORT, CONCEAL, EXPAND, NOTHING, PLAY, RECOVER, SHORTEN, JitterBuffer
+from rtc.rtp.packet import Packet
 
 SPOKEN, COPIED, DTX = b"s", b"c", b"d"  # the first byte of a payload; the second is its length in units of 10 ms
 NAMES = {PLAY: "play", SHORTEN: "play", RECOVER: "recover", CONCEAL: "conceal", EXPAND: "expand", COMFORT: "comfort"}

@@ -20,14 +20,14 @@ from typing import Any
 import aiohttp
 
 from caller.call import Call, Line
-from caller.ice import Controlling
 from caller.offer import Offer
 from caller.result import CallError
 from caller.signaling import Token
 from caller.voice import generated
-from transceiver import rtp
-from transceiver.dtls import Certificate
-from transceiver.pacer import Pacer
+from rtc.dtls.secure import Certificate
+from rtc.ice.controlling import Controlling
+from rtc.pacer import Pacer
+from rtc.rtp import packet as rtp
 from wire import stun
 
 SDP = "application/sdp"

@@ -26,7 +26,7 @@ from caller.call import Call, Line
 from caller.media import Media
 from caller.signaling import Token, calls_url
 from caller.voice import generated
-from transceiver.pacer import Pacer
+from rtc.pacer import Pacer
 
 EVERY_S = 1 / 300
 

@@ -30,8 +30,8 @@ from caller.call import Call, Line
 from caller.media import Media
 from caller.signaling import Token, calls_url
 from caller.voice import generated
-from transceiver import rtp
-from transceiver.pacer import Pacer
+from rtc.pacer import Pacer
+from rtc.rtp import packet as rtp
 from wire import stun
 
 

@@ -20,16 +20,16 @@ from aiohttp import web
 from waiting import eventually
 
 from edge.apikeys import ApiKeys
-from edge.events import Events
+from edge.links.events import Events
+from edge.links.transceivers import Transceivers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
 from edge.tls import Certificate
-from edge.transceivers import Transceivers
-from firsthop import logs
-from firsthop.config import Config
-from firsthop.metrics import Tally
+from runtime import logs
+from runtime.config import Config
+from runtime.metrics import Tally
 from wire import frames, link, ufrag
 from wire.keys import ClusterKeys
 

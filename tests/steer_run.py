@@ -15,9 +15,9 @@ import packets as p
 from conftest import cannot_run
 from siphash24 import siphash24
 
-from edge import kernel
-from edge.limits import Limits, Rate
-from edge.steering import Steering, SteeringUnavailable
+from edge.xdp import kernel
+from edge.xdp.limits import Limits, Rate
+from edge.xdp.steering import Steering, SteeringUnavailable
 from wire import ufrag
 
 GOLDEN = json.loads((Path(__file__).parent / "vectors/ufrag.json").read_text())

@@ -11,10 +11,10 @@ import packets as p
 import pytest
 from steer_run import CPUS, KEYS, MOST, buckets, exhaust, exhaust_name, loaded, name_of, named, prefix, run
 
-from edge import kernel
-from edge.kernel import FlowStore
-from edge.limits import MEDIA_AT_ONCE, Limits, Rate
-from edge.steering import Steering
+from edge.xdp import kernel
+from edge.xdp.kernel import FlowStore
+from edge.xdp.limits import MEDIA_AT_ONCE, Limits, Rate
+from edge.xdp.steering import Steering
 from wire import address, stun, ufrag
 
 UFRAG = ufrag.seal(5, 1, KEYS[1], random=1).encode()

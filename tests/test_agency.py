@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Literal
 import pytest
 from waiting import eventually
 
-from transceiver.agency import CrossingResponse, Host, ThreadHost, host
 from transceiver.agents import Base, Item, Line, Response
 from transceiver.realtime.config import Config, ResponseParams
 from transceiver.realtime.formats import Writer
 from transceiver.realtime.items import Items
 from transceiver.realtime.playback import Playback
 from transceiver.realtime.response import Making, Stage
+from transceiver.talk.agency import CrossingResponse, Host, ThreadHost, host
 
 PCM = bytes(960)
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from firsthop.config import Agents, Pipeline
+from runtime.config import Agents, Pipeline
 from tests.responding import Line, Response, living, said
 from tests.waiting import eventually
 from transceiver.agents import Base, Item, Settings, pipeline

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edge.apikeys import ApiKeys, load
-from firsthop import logs
-from firsthop.errors import ConfigError
+from runtime import logs
+from runtime.errors import ConfigError
 
 
 def keys(directory: Path, text: str) -> ApiKeys:

@@ -21,13 +21,13 @@ from structlog.testing import capture_logs
 from test_calls import finish, flow_gone, start_call
 from waiting import until
 
-from edge import kernel
-from edge.attachment import Attachment
-from edge.cpufilter import detach_cpu_filter
-from edge.steering import Steering
-from firsthop import logs
+from edge.xdp import kernel
+from edge.xdp.attachment import Attachment
+from edge.xdp.cpufilter import detach_cpu_filter
+from edge.xdp.steering import Steering
 from lab.appliance import Appliance
 from lab.network import Lab
+from runtime import logs
 
 pytestmark = pytest.mark.needs_root
 

@@ -18,7 +18,7 @@ import pytest
 from waiting import until
 from working import MINE, OTHER, RX, TX, Bench, a_worker, check, gained, of
 
-from firsthop.unfailing import Unfailing
+from runtime.unfailing import Unfailing
 from wire import frames
 
 WIRE_ERRORS = "firsthop_worker_wire_errors_total"
@@ -125,7 +125,7 @@ def test_a_log_that_cannot_be_written_stops_no_media(tmp_path: Path, kind: str) 
 def test_libraries_and_our_logger_neither_raise_nor_wait(kind: str) -> None:
     code = """
 import logging
-from firsthop import logs
+from runtime import logs
 logs.configure("info", "json", process="t")
 for _ in range(100):
     logs.get().error("x" * 5000)
@@ -193,6 +193,6 @@ def test_nothing_on_the_path_of_media_asks_for_wall_time_but_the_age_of_a_batch(
     # expire, and an agent is asked what time it is: no media goes by any of these.
     dated = {"wire/keys.py", "wire/rotation.py", "transceiver/session.py", "edge/signaling/access.py"}
     dated |= {"transceiver/agents/offline.py", "transceiver/speech/brain.py"}
-    dated |= {"transceiver/records.py", "transceiver/transcript.py"}
+    dated |= {"transceiver/records/files.py", "transceiver/records/transcript.py"}
     found = {str(file.relative_to(ROOT)) for file in path if asks_for_wall_time(file)}
-    assert found - dated == {"edge/uplink.py", "edge/worker.py"}
+    assert found - dated == {"edge/relay/uplink.py", "edge/relay/worker.py"}

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from edge.batch import BATCH, ROOM_BYTES, BatchSocket
+from edge.relay.batch import BATCH, ROOM_BYTES, BatchSocket
 from wire import address
 
 

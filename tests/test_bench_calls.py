@@ -17,8 +17,8 @@ from conftest import cannot_run
 from bench.calls import report
 from bench.calls.analysis import Heard, figures
 from bench.calls.voice import FRAME_TICKS, Voice, encoded, speech
-from transceiver.opus import SILENCE
-from transceiver.rtp import Packet
+from rtc.codecs.opus import SILENCE
+from rtc.rtp.packet import Packet
 
 ROOT = Path(__file__).parent.parent
 FRAMES = 150

@@ -30,15 +30,15 @@ from caller.call import Call, Line
 from caller.cli import call as command
 from caller.conversation import Conversation
 from caller.dial import Plan, dial
-from caller.ice import CONSENT_EVERY_S, CONSENT_LOST_S, Controlling
 from caller.offer import AnswerError, Offer, parse_answer
 from caller.result import Phase, Result
 from caller.signaling import Token, calls_url
 from caller.voice import Voice, VoiceError, generated, recorded
-from transceiver.opus import SILENCE
-from transceiver.pacer import Pacer
-from transceiver.reception import Reception
-from transceiver.rtp import Packet
+from rtc.codecs.opus import SILENCE
+from rtc.ice.controlling import CONSENT_EVERY_S, CONSENT_LOST_S, Controlling
+from rtc.pacer import Pacer
+from rtc.rtp.packet import Packet
+from rtc.rtp.reception import Reception
 from wire import address as flow
 from wire import stun
 

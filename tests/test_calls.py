@@ -20,11 +20,11 @@ from observing import STEERED, core_of, cores, moved, received, xdp
 from pyroute2 import IPRoute
 from waiting import until
 
-from edge import kernel
-from edge.pins import folder_of
-from firsthop.config import load
+from edge.xdp import kernel
+from edge.xdp.pins import folder_of
 from lab.appliance import Appliance, Loopback, Place
 from lab.network import Lab
+from runtime.config import load
 
 
 def start_call(place: Place, appliance: Appliance, *options: str) -> subprocess.Popen[bytes]:

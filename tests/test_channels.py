@@ -11,10 +11,10 @@ import pytest
 from aiortc import RTCDataChannel
 from test_session import Call, Raises, Recorder, Slow, a_call, ends_with, of_type, until
 
+from rtc.ice.lite import CONSENT_S
+from rtc.sctp.association import MOST_CHANNELS
 from transceiver.agents import Line, parrot
-from transceiver.fitting import fit
-from transceiver.ice import CONSENT_S
-from transceiver.sctp import MOST_CHANNELS
+from transceiver.talk.fitting import fit
 
 LONG = "e" * 1000
 

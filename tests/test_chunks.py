@@ -10,7 +10,7 @@ import pytest
 from sctp_packets import chunk, data, packet
 from test_fuzz import mutated
 
-from transceiver.chunks import Malformed, parse
+from rtc.sctp.chunks import Malformed, parse
 
 INIT = pack("!LLHHL", 1, 1 << 20, 65535, 65535, 7)
 

@@ -1,4 +1,4 @@
-"""``bpf/steer.c`` and ``edge/classify.py`` decide alike, whatever arrives.
+"""``bpf/steer.c`` and ``edge/relay/classify.py`` decide alike, whatever arrives.
 
 Random bytes would nearly all be other traffic, so most packets are good ones, put together at random and then
 damaged a little: a bit, a byte, a field, a cut, a piece taken out or doubled.
@@ -27,10 +27,10 @@ from steer_run import (
 )
 
 from bpf.verdicts import VERDICTS
-from edge import kernel
-from edge.classify import Tables, classify
-from edge.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore, Shedding
-from edge.steering import Steering
+from edge.relay.classify import Tables, classify
+from edge.xdp import kernel
+from edge.xdp.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore, Shedding
+from edge.xdp.steering import Steering
 from wire import address, stun, ufrag
 
 RETURNED = {"steered": XDP_REDIRECT, "passed": XDP_PASS, "dropped": XDP_DROP}

@@ -16,7 +16,7 @@ from signaling_edge import CALLS, KEYS, OTHER_TOKEN, SDP, SECRETS, TOKEN, Edge, 
 
 from edge.apikeys import ApiKeys
 from edge.signaling.tokens import MAX_SESSION_BYTES, MAX_TOKEN_BYTES, ExpiredError, ForgedError, Token, Tokens
-from firsthop import logs
+from runtime import logs
 
 NOW = 1_700_000_000.0
 TOKENS = Tokens(KEYS.client_secrets())

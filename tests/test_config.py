@@ -22,10 +22,10 @@ from working import free_port
 
 from edge import supervisor as edge_supervisor
 from firsthop.cli import main
-from firsthop.config import BROWSER_REFUSES, Config, load, rows, split_address
-from firsthop.errors import ConfigError
 from firsthop.preflight import check_edge, check_transceiver
 from firsthop.status_cli import Host
+from runtime.config import BROWSER_REFUSES, Config, load, rows, split_address
+from runtime.errors import ConfigError
 from transceiver import supervisor as transceiver_supervisor
 from wire.keys import KeyFileError, new_file_text
 
@@ -372,11 +372,11 @@ def test_every_command_says_in_one_line_what_is_wrong_with_its_configuration(
 def test_a_configuration_in_a_folder_that_this_user_may_not_enter_is_one_line(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     file = written(tmp_path, "")
-    code = f"from pathlib import Path; from firsthop.config import load; load(Path({str(file)!r}))"
+    code = f"from pathlib import Path; from runtime.config import load; load(Path({str(file)!r}))"
     done = subprocess.run(
         [sys.executable, "-c", f"import os; os.setuid(65534); {code}"], capture_output=True, text=True, timeout=60
     )
-    assert done.stderr.splitlines()[-1] == f"firsthop.errors.ConfigError: {file}: Permission denied"
+    assert done.stderr.splitlines()[-1] == f"runtime.errors.ConfigError: {file}: Permission denied"
 
 
 def test_rotating_a_file_that_is_not_there_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_exhausted_descriptors_are_one_line_and_connections_are_taken_again(tmp_
     code = """
 import asyncio, os, resource, socket, sys
 from edge.signaling.listener import Listener, connections_tally
-from firsthop import logs
+from runtime import logs
 logs.configure("info", "json")
 
 class Peer(asyncio.Protocol):

@@ -16,9 +16,9 @@ import pytest
 from test_fuzz import mutated
 from test_socket_session import Signaling
 
-from edge.events import Events
-from edge.feed import Feed
-from edge.transceivers import Transceivers
+from edge.links.events import Events
+from edge.links.feed import Feed
+from edge.links.transceivers import Transceivers
 from transceiver.counters import WIRE_ERRORS
 from wire import control, frames, ufrag
 from wire.keys import ClusterKeys

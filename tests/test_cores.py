@@ -15,7 +15,7 @@ from observing import STEERED, cores, moved, xdp
 from test_calls import finish, flow_gone, start_call
 from waiting import until
 
-from edge.placement import slots
+from edge.xdp.placement import slots
 from firsthop.cli import main
 from lab.appliance import Appliance
 from lab.network import Lab

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from offers import AUDIO, DATA, DTLS, FINGERPRINT, ICE, OF_CLIENTS, PLAIN, VIDEO
 
-from transceiver import description, sdp
-from transceiver.sdp import OfferError
+from rtc.sdp import answer as sdp
+from rtc.sdp import description
+from rtc.sdp.answer import OfferError
 
 # Of 64 KiB. Half of it is what is aimed at, and machines that run tests are slow.
 MOST_CPU_S = 0.020

@@ -14,8 +14,10 @@ from aiortc.rtcdatachannel import RTCDataChannelParameters
 from OpenSSL import SSL
 from test_session import until
 
-from transceiver import dtls, fingerprints, rtp
-from transceiver.dtls import Certificate, DtlsError, Pipe, SecureTransport, check_aiortc
+from rtc.dtls import fingerprints
+from rtc.dtls import secure as dtls
+from rtc.dtls.secure import Certificate, DtlsError, Pipe, SecureTransport, check_aiortc
+from rtc.rtp import packet as rtp
 
 DEADLINE_S = 30
 

@@ -11,14 +11,14 @@ from test_receiver import OFFER, Ear
 
 from caller.keypad import FRAME_TICKS
 from caller.keypad import Keypad as Presser
-from transceiver import rtp
-from transceiver.codec import OPUS
+from rtc.codecs.codec import OPUS
+from rtc.codecs.opus import SILENCE
+from rtc.rtp import packet as rtp
+from rtc.rtp.dtmf import DIGITS, Keypad, events
+from rtc.rtp.packet import Packet
 from transceiver.counters import RX_DATAGRAMS, RX_KEYS
-from transceiver.dtmf import DIGITS, Keypad, events
-from transceiver.hearing import Hearing
-from transceiver.opus import SILENCE
-from transceiver.receiver import Receiver
-from transceiver.rtp import Packet
+from transceiver.media.hearing import Hearing
+from transceiver.media.receiver import Receiver
 
 KEY = 110
 

@@ -16,11 +16,11 @@ from test_calls import finish, flow_gone, start_call
 from waiting import until
 from working import RX, a_worker
 
-from edge import kernel
-from edge.pins import folder_of
-from firsthop.config import load
+from edge.xdp import kernel
+from edge.xdp.pins import folder_of
 from lab.appliance import Appliance
 from lab.network import Lab
+from runtime.config import load
 
 
 @contextmanager

@@ -11,11 +11,11 @@ import zmq
 from test_socket_session import Signaling
 from waiting import eventually
 
-from edge.transceivers import Refused, Transceivers
-from firsthop import logs
-from firsthop.process import instance
+from edge.links.transceivers import Refused, Transceivers
+from runtime import logs
+from runtime.process import instance
 from transceiver.counters import RX_DATAGRAMS
-from transceiver.edges import Edges
+from transceiver.links.edges import Edges
 from wire import frames, link
 from wire.keys import ClusterKeys
 from wire.naming import edge_of, identity, instance_of

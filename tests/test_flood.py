@@ -21,10 +21,10 @@ from pyroute2 import IPRoute
 from test_calls import finish, flow_gone, start_call
 from waiting import until
 
-from edge.limits import MEDIA_AT_ONCE, Limits
+from edge.xdp.limits import MEDIA_AT_ONCE, Limits
 from lab.appliance import Appliance
 from lab.network import Lab
-from transceiver import rtp
+from rtc.rtp import packet as rtp
 from wire import stun
 
 RATE = 50_000

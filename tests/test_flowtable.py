@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from edge.flowtable import NOBODY, PROBES, FlowTable, words
+from edge.relay.flowtable import NOBODY, PROBES, FlowTable, words
 
 
 def array(addresses: list[bytes]) -> np.ndarray:

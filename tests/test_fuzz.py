@@ -17,16 +17,18 @@ import pytest
 from realtime_run import Scene, every_client_event
 
 from caller.offer import Offer
-from transceiver import nack, rtp, sdp
-from transceiver.codec import OPUS
-from transceiver.hearing import Hearing
-from transceiver.opus import Encoder
-from transceiver.pacer import FRAME_S
-from transceiver.receiver import Receiver
-from transceiver.reception import Reception
-from transceiver.reports import Reports
-from transceiver.rtp import Packet
-from transceiver.voice import Voice
+from rtc.codecs.codec import OPUS
+from rtc.codecs.opus import Encoder
+from rtc.pacer import FRAME_S
+from rtc.rtp import nack
+from rtc.rtp import packet as rtp
+from rtc.rtp.packet import Packet
+from rtc.rtp.reception import Reception
+from rtc.sdp import answer as sdp
+from transceiver.media.hearing import Hearing
+from transceiver.media.receiver import Receiver
+from transceiver.media.reports import Reports
+from transceiver.media.voice import Voice
 from wire import address, frames, stun, ufrag
 
 KEYS = {1: bytes(16)}

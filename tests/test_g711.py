@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from transceiver.g711 import A_LAW, MU_LAW, Decoder, Encoder, Law
-from transceiver.resample import Down, Up
+from rtc.codecs.g711 import A_LAW, MU_LAW, Decoder, Encoder, Law
+from rtc.codecs.resample import Down, Up
 
 LAWS = pytest.mark.parametrize("law", [MU_LAW, A_LAW], ids=lambda law: law.name)
 FFMPEG = {"PCMU": "pcm_mulaw", "PCMA": "pcm_alaw"}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from transceiver import rtp
-from transceiver.allowance import Allowance
-from transceiver.bucket import Bucket
-from transceiver.gate import Gate
+from rtc.bucket import Bucket
+from rtc.ice.allowance import Allowance
+from rtc.rtp import packet as rtp
+from rtc.rtp.gate import Gate
 
 REPORT = b"\x80\xc9\x00\x01\x00\x00\x00\x07" + bytes(14)
 

@@ -12,8 +12,8 @@ from test_socket_session import Signaling
 from waiting import eventually
 
 from caller.offer import Offer
-from transceiver.dtls import Certificate
-from transceiver.ice import NEVER_CAME_S
+from rtc.dtls.secure import Certificate
+from rtc.ice.lite import NEVER_CAME_S
 from wire import frames
 
 

@@ -11,12 +11,12 @@ import pytest
 from stoi import aligned, stoi
 
 from caller.voice import generated
-from transceiver.codec import CODECS, OPUS, Codec
-from transceiver.hearing import Hearing
-from transceiver.jitter import Came
-from transceiver.quality import Settings
-from transceiver.rtp import Packet
-from transceiver.turns import Turns
+from rtc.codecs.codec import CODECS, OPUS, Codec
+from rtc.codecs.quality import Settings
+from rtc.jitter.buffer import Came
+from rtc.rtp.packet import Packet
+from rtc.vad.detector import Turns
+from transceiver.media.hearing import Hearing
 
 RATE_HZ = 24000
 COPIES = Settings(complexity=1, loss_percent=10)

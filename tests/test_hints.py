@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.hints import Hints
+from edge.relay.hints import Hints
 
 A, B, C = b"a" * 18, b"b" * 18, b"c" * 18
 

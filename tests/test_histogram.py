@@ -6,8 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from firsthop.histogram import Durations, Histogram
-from firsthop.percentiles import between
+from runtime.histogram import Durations, Histogram
+from runtime.percentiles import between
 
 SECOND = 1_000_000_000
 

@@ -19,13 +19,13 @@ from test_calls import finish, start_call
 from test_recovery import at_work
 from waiting import eventually, until
 
-from firsthop import children as under_test
-from firsthop.beats import EVERY_S, Beat, Beats
-from firsthop.children import Child, Children
-from firsthop.errors import ConfigError
-from firsthop.store import Store
 from lab.appliance import Appliance
 from lab.network import Lab
+from runtime import children as under_test
+from runtime.beats import EVERY_S, Beat, Beats
+from runtime.children import Child, Children
+from runtime.errors import ConfigError
+from runtime.store import Store
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_host_that_stood_still_as_a_whole_replaces_nobody(lab: Lab, house: App
 COUNTING = """
 import json, os, sys, time
 from pathlib import Path
-from firsthop.beats import Beat
+from runtime.beats import Beat
 text = sys.stdin.buffer.read()
 if not text:
     sys.exit()

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from transceiver.ice import CONSENT_S, MAX_PATHS, NEVER_CAME_S, IceLite, Path
+from rtc.ice.lite import CONSENT_S, MAX_PATHS, NEVER_CAME_S, IceLite, Path
 from wire import address, stun
 
 HOME = Path(b"edge", address.pack("192.0.2.1", 40000))

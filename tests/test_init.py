@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from waiting import until
 
-from firsthop import secretfile
-from firsthop.config import load
-from firsthop.errors import ConfigError
 from firsthop.init import Host, Plan, plan_for, text
 from firsthop.preflight import check_edge, check_transceiver
+from runtime import secretfile
+from runtime.config import load
+from runtime.errors import ConfigError
 from wire.exposure import exposure, too_open
 from wire.keys import load as load_keys
 from wire.keys import new_file_text

@@ -7,8 +7,8 @@ import random
 import pytest
 from arrivals import COPIED, DTX, Arrival, Played, lossy, payload, stream, uniform
 
-from transceiver.jitter import COMFORT, NOTHING, PLAY, RECOVER, Came, JitterBuffer
-from transceiver.rtp import Packet
+from rtc.jitter.buffer import COMFORT, NOTHING, PLAY, RECOVER, Came, JitterBuffer
+from rtc.rtp.packet import Packet
 
 
 def pausing(now: float) -> bool:

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 import structlog
 
-from firsthop.logs import Limit
+from runtime.logs import Limit
 
 
 class Clock:
@@ -68,7 +68,7 @@ def test_a_line_of_a_library_is_limited_too() -> None:
 def test_a_process_that_floods_writes_little(speaker: str) -> None:
     code = f"""
 import logging
-from firsthop import logs
+from runtime import logs
 logs.configure("info", "json", process="t")
 for i in range(20000):
     {speaker}

@@ -16,9 +16,9 @@ from test_socket_session import Signaling
 from waiting import eventually, until
 from working import KEYS, MINE, OTHER, Bench, a_worker, audio, check, gained, of, path_up
 
-from edge.claims import Claims
-from edge.transceivers import Transceivers, Unavailable
-from firsthop import logs
+from edge.links.transceivers import Transceivers, Unavailable
+from edge.relay.claims import Claims
+from runtime import logs
 from transceiver.counters import WIRE_ERRORS
 from wire import control, frames, link, ufrag
 

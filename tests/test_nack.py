@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from aiortc.rtp import RtcpPacket, RtcpRtpfbPacket
 
-from transceiver.history import History
-from transceiver.nack import Missing, pack
+from rtc.rtp.history import History
+from rtc.rtp.nack import Missing, pack
 
 
 def in_time(left_ms: float) -> Callable[[int, float], float]:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from offers import AUDIO, BUNDLE, DATA, DTLS, FINGERPRINT, HEAD, ICE, LEGACY, OF_CLIENTS, PLAIN, VIDEO, crlf
 
-from transceiver import sdp
-from transceiver.sdp import Offer, OfferError
+from rtc.sdp import answer as sdp
+from rtc.sdp.answer import Offer, OfferError
 
 Bend = Callable[[str], str]
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from transceiver.opus import SILENCE, Decoder, Encoder, OpusError
+from rtc.codecs.opus import SILENCE, Decoder, Encoder, OpusError
 
 
 def tone(rate_hz: int, seconds: float, amplitude: float = 8000.0) -> np.ndarray:

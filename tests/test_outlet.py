@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from edge import batch
-from edge.batch import BATCH, BatchSocket
-from edge.outlet import Outlet
-from firsthop.metrics import Tally
+from edge.relay import batch
+from edge.relay.batch import BATCH, BatchSocket
+from edge.relay.outlet import Outlet
+from runtime.metrics import Tally
 from wire import address
 
 
@@ -70,8 +70,8 @@ class Place:
 @contextmanager
 def a_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     kernel, clock = Kernel(), Clock()
-    monkeypatch.setattr("edge.batch._libc", kernel)
-    monkeypatch.setattr("edge.outlet.time", clock)
+    monkeypatch.setattr("edge.relay.batch._libc", kernel)
+    monkeypatch.setattr("edge.relay.outlet.time", clock)
     with (
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,

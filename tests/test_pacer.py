@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from transceiver.pacer import FRAME_S, Pacer
+from rtc.pacer import FRAME_S, Pacer
 
 DEADLINE_S = 30
 

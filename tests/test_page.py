@@ -18,7 +18,7 @@ from playwright.async_api import Page
 from caller.voice import generated
 from lab.appliance import Appliance
 from lab.network import Lab
-from transceiver.opus import Decoder
+from rtc.codecs.opus import Decoder
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 PORT = 8088

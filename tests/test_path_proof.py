@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_ice import ELSEWHERE, HOME, OTHER_EDGE, answered, check, prove, request
 
-from transceiver.ice import CONSENT_S, MAX_PATHS, UNPROVED_S, IceLite, Path
+from rtc.ice.lite import CONSENT_S, MAX_PATHS, UNPROVED_S, IceLite, Path
 from wire import address, stun
 
 VICTIM = Path(b"edge", address.pack("203.0.113.9", 9))

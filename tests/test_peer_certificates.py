@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from OpenSSL import SSL, crypto
 from test_dtls import DEADLINE_S, Pair, audio, pair
 
-from transceiver import dtls, flights
-from transceiver.dtls import Certificate, DtlsError
-from transceiver.peer_keys import may_be_checked
+from rtc.dtls import flights
+from rtc.dtls import secure as dtls
+from rtc.dtls.peer_keys import may_be_checked
+from rtc.dtls.secure import Certificate, DtlsError
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 KINDS = ["rsa-2048", "rsa-4096", "p-256", "p-384", "p-521"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transceiver.quality import Quality, Settings
+from rtc.codecs.quality import Quality, Settings
 
 
 class Clock:

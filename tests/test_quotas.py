@@ -10,11 +10,11 @@ import pytest
 from signaling_edge import CALLS, DEADLINE_S, KEYS, OTHER_TOKEN, SDP, TOKEN, a_fake, until_connected
 from waiting import eventually
 
+from edge.links.transceivers import Transceivers
 from edge.signaling.health import keep_true
 from edge.signaling.journal import Journal
 from edge.signaling.ledger import Held, Ledger, Limits, Wait
-from edge.transceivers import Transceivers
-from firsthop import logs
+from runtime import logs
 from wire.ufrag import ufrag_of_call
 
 A = Held("a", "", 1)
@@ -271,7 +271,7 @@ async def test_an_audit_finds_what_ended_unheard_and_ends_what_lost_its_socket(t
 
 
 async def test_who_listens_to_a_transceiver_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.transceivers._PATIENCE_S", 0.1)
+    monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 0.1)
     async with a_fake(tmp_path) as (edge, fake):
         await until_connected(edge, fake)
         links = Transceivers([(1, f"ipc://{tmp_path}/1")], b"edge/signaling/audit", KEYS)

@@ -11,7 +11,7 @@ import pytest
 from aiortc.rtcsctptransport import DataChunk
 from sctp_packets import FIRST, LAST, UNORDERED, data, read
 
-from transceiver.reassembly import MOST_BLOCKS, MOST_CHUNKS, MOST_STREAMS, MOST_WAITING, Message, Reassembly, Violation
+from rtc.sctp.reassembly import MOST_BLOCKS, MOST_CHUNKS, MOST_STREAMS, MOST_WAITING, Message, Reassembly, Violation
 
 KIB = 1024
 LAST_TSN = (1 << 32) - 100  # TSNs begin again at 0 soon

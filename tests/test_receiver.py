@@ -11,13 +11,14 @@ import pytest
 from aiortc.rtp import RtcpPacket, RtcpRtpfbPacket
 
 from caller.offer import Offer as CallersOffer
-from transceiver import rtp, sdp
-from transceiver.codec import OPUS
+from rtc.codecs.codec import OPUS
+from rtc.codecs.opus import SILENCE
+from rtc.rtp import packet as rtp
+from rtc.rtp.packet import Packet
+from rtc.sdp import answer as sdp
 from transceiver.counters import RX_DATAGRAMS
-from transceiver.hearing import Hearing
-from transceiver.opus import SILENCE
-from transceiver.receiver import Receiver
-from transceiver.rtp import Packet
+from transceiver.media.hearing import Hearing
+from transceiver.media.receiver import Receiver
 
 OFFER = replace(sdp.parse(CallersOffer(":".join(["AB"] * 32)).sdp()), nack=True, red_payload_type=63, transport_cc_id=3)
 PAUSE = SILENCE[:1]

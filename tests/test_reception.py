@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from transceiver.reception import Reception
-from transceiver.rtp import Packet
+from rtc.rtp.packet import Packet
+from rtc.rtp.reception import Reception
 
 
 def packet(sequence: int, timestamp: int | None = None, ssrc: int = 1) -> Packet:

@@ -26,19 +26,19 @@ from test_session import OpusRecorder, Recorder, a_call, gained, of_type, until
 from waiting import until as until_now
 
 from caller.voice import generated
-from firsthop.config import Transceiver
-from firsthop.errors import ConfigError
 from lab.appliance import Appliance
 from lab.network import Lab
-from transceiver import recording, sink, transcript, writer
-from transceiver import records as under_test
+from rtc.codecs.opus import Encoder
+from runtime.config import Transceiver
+from runtime.errors import ConfigError
 from transceiver.counters import RECORDED
-from transceiver.opus import Encoder
-from transceiver.recording import Recording
-from transceiver.records import Records
-from transceiver.scribe import Scribe
-from transceiver.transcript import Transcript, slim
-from transceiver.writer import File, Writer
+from transceiver.records import files as under_test
+from transceiver.records import recording, sink, transcript, writer
+from transceiver.records.files import Records
+from transceiver.records.recording import Recording
+from transceiver.records.scribe import Scribe
+from transceiver.records.transcript import Transcript, slim
+from transceiver.records.writer import File, Writer
 from wire.ufrag import call_id
 
 Sound = npt.NDArray[np.float64]

@@ -19,11 +19,11 @@ from steer_run import older_flows
 from test_calls import finish, flow_gone, start_call
 from waiting import until
 
-from edge import kernel
-from edge.pins import Pins, folder_of
-from firsthop.config import load
+from edge.xdp import kernel
+from edge.xdp.pins import Pins, folder_of
 from lab.appliance import Appliance, Loopback, Place
 from lab.network import Lab
+from runtime.config import load
 
 pytestmark = pytest.mark.needs_root
 

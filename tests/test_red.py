@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from transceiver.red import split
-from transceiver.rtp import Packet
+from rtc.rtp.packet import Packet
+from rtc.rtp.red import split
 
 
 def redundant(primary: bytes, *copies: tuple[int, bytes], sequence: int = 10, timestamp: int = 9600) -> Packet:

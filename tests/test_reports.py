@@ -16,11 +16,11 @@ from aiortc.rtp import (
     RtcpSrPacket,
 )
 
-from transceiver import nack
-from transceiver.reception import Reception
-from transceiver.reports import Reports
-from transceiver.rtp import Packet
-from transceiver.voice import Voice
+from rtc.rtp import nack
+from rtc.rtp.packet import Packet
+from rtc.rtp.reception import Reception
+from transceiver.media.reports import Reports
+from transceiver.media.voice import Voice
 
 WALL = 1_700_000_000.5
 

@@ -19,12 +19,13 @@ from click.testing import CliRunner
 from observing import moved, received, xdp
 from waiting import until
 
-from firsthop import rotate, secretfile
+from firsthop import rotate
 from firsthop.cli import main
 from firsthop.status import Scrape
 from firsthop.status_cli import Host
 from lab.appliance import Appliance, Loopback, Place
 from lab.network import Lab
+from runtime import secretfile
 from wire.keys import load, new_file_text
 from wire.ufrag import key_id, ufrag_of_call
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.rounds import LONGEST_S, Rounds, Spares
+from edge.relay.rounds import LONGEST_S, Rounds, Spares
 
 
 def under(rate_hz: float, spare_s: float = 0.0, seconds: float = 0.1) -> tuple[Rounds, float]:

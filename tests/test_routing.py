@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from waiting import eventually
 
-from caller.ice import Controlling
 from caller.offer import Answer, Offer, parse_answer
-from transceiver import rtp, sdp
+from rtc.dtls.secure import Certificate, SecureTransport
+from rtc.ice.controlling import Controlling
+from rtc.ice.lite import Path
+from rtc.pacer import Pacer
+from rtc.rtp import packet as rtp
+from rtc.sdp import answer as sdp
 from transceiver.agents import echo
 from transceiver.backlog import Backlog
 from transceiver.counters import RX_DATAGRAMS
-from transceiver.dtls import Certificate, SecureTransport
-from transceiver.ice import Path
-from transceiver.link import Link
-from transceiver.pacer import Pacer
-from transceiver.routing import Routing
+from transceiver.links.link import Link
+from transceiver.links.routing import Routing
 from transceiver.session import Session
 from wire import address, stun, ufrag
 from wire.frames import Data

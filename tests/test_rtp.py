@@ -7,8 +7,8 @@ import random
 import pytest
 from aiortc.rtp import RtpPacket
 
-from transceiver import rtp
-from transceiver.rtp import Packet
+from rtc.rtp import packet as rtp
+from rtc.rtp.packet import Packet
 
 
 def test_a_packet_survives_the_round_trip() -> None:

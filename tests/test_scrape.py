@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from waiting import until
 
-from firsthop import metrics
-from firsthop.errors import ConfigError
-from firsthop.scrape import Scrapes
+from runtime import metrics
+from runtime.errors import ConfigError
+from runtime.scrape import Scrapes
 
 
 class Slow(Collector):

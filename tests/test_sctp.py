@@ -18,11 +18,11 @@ from sctp_packets import DCEP, FIRST, a_open, chunk, data, packet
 from test_fuzz import mutated
 from test_session import a_call, gained, until
 
+from rtc.sctp.association import EARLY_BYTES, MOST_CHANNELS
+from rtc.sctp.reassembly import MOST_CHUNKS
+from rtc.sdp.answer import MAX_MESSAGE_BYTES
+from rtc.share import Share
 from transceiver.counters import SCTP_ABORTS
-from transceiver.reassembly import MOST_CHUNKS
-from transceiver.sctp import EARLY_BYTES, MOST_CHANNELS
-from transceiver.sdp import MAX_MESSAGE_BYTES
-from transceiver.share import Share
 
 Packets = list[tuple[bytes, ...]]
 # The rule is 2 ms. A machine that others work on at the same time has slower caches.

@@ -12,8 +12,8 @@ from aiortc.mediastreams import AudioStreamTrack
 from aiortc.sdp import MediaDescription, SessionDescription
 
 from caller.offer import Offer as CallersOffer
-from transceiver import sdp
-from transceiver.sdp import OfferError
+from rtc.sdp import answer as sdp
+from rtc.sdp.answer import OfferError
 
 FINGERPRINT = ":".join(f"{i:02X}" for i in range(32))
 

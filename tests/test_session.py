@@ -19,14 +19,15 @@ from openai.types.realtime import InputAudioBufferDtmfEventReceivedEvent
 
 from caller.offer import Offer, parse_answer
 from caller.voice import generated
-from transceiver import rtp, sdp
+from rtc.codecs.opus import SILENCE, Decoder, Encoder
+from rtc.dtls.secure import Certificate, SecureTransport
+from rtc.ice.lite import CONSENT_S, NEVER_CAME_S, Path
+from rtc.pacer import Pacer
+from rtc.rtp import packet as rtp
+from rtc.sdp import answer as sdp
 from transceiver.agents import Base, Line, echo, parrot
 from transceiver.backlog import Backlog
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS, TX_FRAMES
-from transceiver.dtls import Certificate, SecureTransport
-from transceiver.ice import CONSENT_S, NEVER_CAME_S, Path
-from transceiver.opus import SILENCE, Decoder, Encoder
-from transceiver.pacer import Pacer
 from transceiver.session import Session
 from wire import address, stun, ufrag
 

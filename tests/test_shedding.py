@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from edge.shedding import ABSURD_S, BURST_S, INTERVAL_S, TARGET_S, Controller, StrangersController
+from edge.xdp.shedding import ABSURD_S, BURST_S, INTERVAL_S, TARGET_S, Controller, StrangersController
 
 STEP_S = 0.001
 ROOM_S = 0.04  # what a socket's buffer holds, in time

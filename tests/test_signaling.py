@@ -18,9 +18,9 @@ from waiting import eventually
 from caller.offer import Offer, parse_answer
 from edge import apikeys
 from edge.signaling.bodies import MAX_BODY_BYTES
-from firsthop.config import Config
-from firsthop.errors import ConfigError
-from transceiver.dtls import Certificate
+from rtc.dtls.secure import Certificate
+from runtime.config import Config
+from runtime.errors import ConfigError
 from transceiver.server import Transceiver
 from wire import frames, link, ufrag
 
@@ -307,7 +307,7 @@ async def test_a_call_of_a_transceiver_that_is_not_configured_is_503(edge: RealE
 async def test_a_transceiver_that_talks_nonsense_is_away(
     tmp_path: Path, reply: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.transceivers._PATIENCE_S", 0.3)
+    monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 0.3)
     async with a_real_edge(tmp_path, 1) as edge:
         router = link.router(edge.context, f"ipc://{tmp_path}/1", KEYS)
         try:

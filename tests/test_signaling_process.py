@@ -19,7 +19,7 @@ from aiohttp import WSMsgType
 from signaling_edge import CALLS, DEADLINE_S, KEYS, SDP, TOKEN, FakeTransceiver
 from waiting import eventually
 
-from firsthop.config import Config
+from runtime.config import Config
 from wire.keys import file_text
 
 

@@ -7,8 +7,8 @@ import pytest
 from test_turns import edges, voice
 
 from caller.voice import Voice
-from transceiver.silero import Turns
-from transceiver.turns import FRAME_BYTES, detector, use
+from rtc.vad.detector import FRAME_BYTES, detector, use
+from rtc.vad.silero import Turns
 
 __all__ = ["voice"]  # a fixture
 

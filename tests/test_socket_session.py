@@ -18,9 +18,9 @@ from waiting import eventually
 
 from caller.offer import Offer
 from edge.signaling.cutting import parts
-from firsthop.config import Config
-from transceiver.dtls import Certificate
-from transceiver.records import Records
+from rtc.dtls.secure import Certificate
+from runtime.config import Config
+from transceiver.records.files import Records
 from transceiver.server import Transceiver
 from wire import frames, link, ufrag
 from wire.keys import ClusterKeys

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from transceiver.rtp import Packet
-from transceiver.source import BEGINS, CONTINUES, STRANGER, Source
+from rtc.rtp.packet import Packet
+from rtc.rtp.source import BEGINS, CONTINUES, STRANGER, Source
 
 
 def admit(source: Source, sequence: int, now: float, ssrc: int = 1) -> int:

@@ -19,13 +19,13 @@ from rich.console import Console
 from waiting import until
 
 from bpf.verdicts import VERDICTS
-from edge.counted import OUTCOMES
+from edge.relay.counted import OUTCOMES
 from firsthop.cli import main
-from firsthop.histogram import Durations, Histogram
-from firsthop.metrics import Tally
 from firsthop.status import ALARMS, Count, Scrape, Status, compare, read, worker_cpus
 from firsthop.status_view import per_second, view
 from lab.appliance import Appliance, Loopback
+from runtime.histogram import Durations, Histogram
+from runtime.metrics import Tally
 from transceiver import counters
 
 HERE = {"supervisor": "127.0.0.1:9400", "signaling": "127.0.0.1:9401", "worker-0": "127.0.0.1:9402"}

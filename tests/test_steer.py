@@ -28,9 +28,9 @@ from steer_run import (
 
 import bpf
 from bpf.verdicts import VERDICTS, c_enum, markdown_table
-from edge import kernel
-from edge.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore, Shedding
-from edge.steering import Steering
+from edge.xdp import kernel
+from edge.xdp.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore, Shedding
+from edge.xdp.steering import Steering
 from wire import address, stun, ufrag
 
 UFRAG = ufrag.seal(5, 1, KEYS[1], random=1234567)

@@ -25,12 +25,12 @@ import pytest
 from conftest import InNamespace
 from steer_run import CPUS, KEYS, loaded, older_flows, run
 
-from edge import kernel
-from edge.cpufilter import attach_cpu_filter, cpu_filter, detach_cpu_filter
-from edge.cpumap import bring_in_bulk
-from edge.kernel import XDP_REDIRECT, FlowStore
-from edge.pins import Pins
-from edge.steering import Steering, SteeringError, SteeringUnavailable
+from edge.xdp import kernel
+from edge.xdp.cpufilter import attach_cpu_filter, cpu_filter, detach_cpu_filter
+from edge.xdp.cpumap import bring_in_bulk
+from edge.xdp.kernel import XDP_REDIRECT, FlowStore
+from edge.xdp.pins import Pins
+from edge.xdp.steering import Steering, SteeringError, SteeringUnavailable
 from wire import address
 
 ROOT = Path(__file__).parent.parent
@@ -155,7 +155,7 @@ def test_a_table_with_other_keys_is_left_behind(pins: Pins) -> None:
 
 UNPRIVILEGED = """
 import sys
-from edge.kernel import BpfMap, FlowStore, Shedding
+from edge.xdp.kernel import BpfMap, FlowStore, Shedding
 from wire import address
 flows_fd, ssrcs_fd, shedding_fd = map(int, sys.argv[1:])
 with open("/proc/self/status") as status:
@@ -198,8 +198,8 @@ def lacking() -> str:
 
 
 LACKS_CAPABILITIES = """
-from edge.pins import Pins
-from edge.steering import Steering, SteeringUnavailable
+from edge.xdp.pins import Pins
+from edge.xdp.steering import Steering, SteeringUnavailable
 try:
     Steering.load(3478, None, {}, [0])
 except SteeringUnavailable as missing:
@@ -228,7 +228,7 @@ def test_whoever_lacks_headers_or_bcc_learns_what_to_install(monkeypatch: pytest
 def test_a_program_that_does_not_compile_is_one_line_and_a_note(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("edge.program.c_enum", lambda: "enum verdict { VERDICTS };\n")
+    monkeypatch.setattr("edge.xdp.program.c_enum", lambda: "enum verdict { VERDICTS };\n")
     with pytest.raises(SteeringUnavailable, match=r"does not load: .*error: .*VERDICT_") as failure:
         Steering.load(p.MEDIA_PORT, None, KEYS, CPUS)
     assert "\n" not in str(failure.value)
@@ -337,7 +337,7 @@ def test_every_packet_of_a_flow_reaches_the_socket_of_its_core(
 @pytest.mark.needs_root
 def test_what_finds_no_room_in_a_queue_is_counted(in_namespace: InNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """In real runs of the program, whose redirects are carried out: 64 packets at once, for a queue of one."""
-    monkeypatch.setattr("edge.steering.CPU_QUEUE", 1)
+    monkeypatch.setattr("edge.xdp.steering.CPU_QUEUE", 1)
     live_frames, at_once = 1 << 1, 64
 
     def body() -> None:
@@ -420,7 +420,7 @@ def test_attaching_is_refused_where_another_program_is_and_leaves_it_there(
 def test_a_loader_that_dies_takes_its_program_with_it(in_namespace: InNamespace) -> None:
     script = f"""
 import os, signal
-from edge.steering import Steering
+from edge.xdp.steering import Steering
 steering = Steering.load({p.MEDIA_PORT}, None, {{}}, [0])
 steering.attach("fh0")
 assert "xdp" in os.popen("ip link show fh0").read()

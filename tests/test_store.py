@@ -20,10 +20,10 @@ from test_recovery import at_work, holders, kill_the_supervisor
 from waiting import DEADLINE_S, until
 
 from edge.sockets import http_socket, media_sockets
-from firsthop import holder
-from firsthop.errors import ConfigError
-from firsthop.store import HolderStore, Store, StoreInUse, lifeline
 from lab.appliance import Appliance, Loopback
+from runtime import holder
+from runtime.errors import ConfigError
+from runtime.store import HolderStore, Store, StoreInUse, lifeline
 
 
 def loopback(directory: Path, **edge: object) -> Appliance:
@@ -428,7 +428,7 @@ def died(store: HolderStore) -> None:
 
 
 def test_a_start_waits_for_no_holder_that_hangs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("firsthop.store._ANSWERS_WITHIN_S", 0.3)
+    monkeypatch.setattr("runtime.store._ANSWERS_WITHIN_S", 0.3)
     hung = started(place)
     hung.suspend()
     try:
@@ -540,7 +540,7 @@ def test_where_no_holder_lives_long_enough_there_is_none(place: Path, monkeypatc
 
 
 def test_a_child_that_gets_no_orders_ends(tmp_path: Path) -> None:
-    for module in ("edge.worker", "edge.signaling"):
+    for module in ("edge.relay.worker", "edge.signaling"):
         ended = subprocess.run(
             [holder.sys.executable, "-m", module], stdin=subprocess.DEVNULL, capture_output=True, check=False
         )

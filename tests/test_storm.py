@@ -17,9 +17,9 @@ from test_calls import finish, start_call
 from test_recovery import holders, pins
 from waiting import until
 
-from firsthop.config import load
 from lab.appliance import Appliance, Loopback, Place
 from lab.network import Lab
+from runtime.config import load
 
 pytestmark = pytest.mark.trials
 
@@ -30,7 +30,7 @@ def processes(appliance: Appliance) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             mine = process.environ().get("FIRSTHOP_CONFIG_FILE") == str(appliance.config_file)
-            others = {"transceiver", "firsthop.holder"} & set(process.cmdline())
+            others = {"transceiver", "runtime.holder"} & set(process.cmdline())
             if mine and not others and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

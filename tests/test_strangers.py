@@ -11,8 +11,8 @@ import pytest
 from waiting import until
 from working import MINE, RX, Bench, a_worker, audio, check, gained
 
-from edge.limits import CHECKS, NAMED, Rate
-from edge.strangers import LOOKED_AT, Buckets
+from edge.relay.strangers import LOOKED_AT, Buckets
+from edge.xdp.limits import CHECKS, NAMED, Rate
 
 
 @pytest.fixture

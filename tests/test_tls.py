@@ -19,8 +19,8 @@ from waiting import eventually
 
 from edge.signaling import listener
 from edge.tls import Certificate
-from firsthop import logs
-from firsthop.errors import ConfigError
+from runtime import logs
+from runtime.errors import ConfigError
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 

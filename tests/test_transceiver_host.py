@@ -13,10 +13,10 @@ from observing import sessions_of
 from test_calls import finish, start_call
 from waiting import until
 
-from firsthop import config
-from firsthop.errors import ConfigError
 from lab.appliance import Appliance
 from lab.network import Lab
+from runtime import config
+from runtime.errors import ConfigError
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import pytest
 import zmq
 from waiting import eventually
 
-from firsthop import logs
+from runtime import logs
 from transceiver.counters import CONTROL, TX_DATAGRAMS, WIRE_ERRORS
-from transceiver.link import Link
+from transceiver.links.link import Link
 from wire import frames, link
 from wire.frames import Control, Data
 from wire.keys import ClusterKeys

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from transceiver.transport_cc import Arrivals
+from rtc.rtp.transport_cc import Arrivals
 
 
 def read(packet: bytes) -> tuple[int, list[float | None], int]:

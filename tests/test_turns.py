@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from caller.voice import Voice, generated
-from transceiver import silero
-from transceiver.turns import FRAME_BYTES, Detector, Turns
+from rtc.vad import silero
+from rtc.vad.detector import FRAME_BYTES, Detector, Turns
 
 Kind = Callable[..., Detector]
 

@@ -10,9 +10,9 @@ import pytest
 import zmq
 from waiting import until
 
-from edge.uplink import Counts, Uplink
-from firsthop.histogram import Histogram
-from firsthop.metrics import Tally
+from edge.relay.uplink import Counts, Uplink
+from runtime.histogram import Histogram
+from runtime.metrics import Tally
 from wire import frames, link
 from wire.frames import Data
 from wire.keys import ClusterKeys
@@ -92,7 +92,7 @@ def test_a_wall_clock_that_is_set_costs_ages_and_no_media(place: Place, monkeypa
     now = time.time_ns()
     for jump in (-HOUR, HOUR, 24 * 365 * HOUR, -now):
         with monkeypatch.context() as patch:
-            patch.setattr("edge.uplink.time.time_ns", lambda jump=jump: now + jump)
+            patch.setattr("edge.relay.uplink.time.time_ns", lambda jump=jump: now + jump)
             place.send(came_ns=now)
         assert router.poll(30_000)
         assert isinstance(frames.decode(router.recv_multipart()[1]), Data)

@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from transceiver import rtp
+from rtc.codecs.opus import SILENCE, Decoder
+from rtc.rtp import packet as rtp
+from rtc.rtp.packet import Packet
 from transceiver.counters import TX_FRAMES
-from transceiver.opus import SILENCE, Decoder
-from transceiver.rtp import Packet
-from transceiver.voice import RATE_HZ, Voice
+from transceiver.media.voice import RATE_HZ, Voice
 
 
 class Ear:

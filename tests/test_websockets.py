@@ -24,7 +24,7 @@ from signaling_edge import (
 )
 from waiting import eventually
 
-from edge.feed import Ending, Feed
+from edge.links.feed import Ending, Feed
 from edge.signaling.cutting import MAX_BYTES
 from edge.signaling.pace import Pace
 from edge.signaling.sockets import MAX_SIDEBAND_BYTES
@@ -396,7 +396,7 @@ async def test_a_session_that_opens_after_the_client_was_refused_is_ended(
     both: tuple[Edge, FakeTransceiver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edge, fake = both
-    monkeypatch.setattr("edge.transceivers._PATIENCE_S", 0.2)
+    monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 0.2)
     fake.mute = {"session.open"}
     for _ in range(2):
         assert await edge.refused_socket("", headers=TOKEN) == 503

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from signaling_edge import FIRST_CREDENTIALS, SDP, TOKEN, Edge, FakeTransceiver, a_fake
 
-from firsthop.config import Config
+from runtime.config import Config
 
 WHIP = "/whip/parrot"
 FRAGMENT = {**TOKEN, "Content-Type": "application/trickle-ice-sdpfrag"}

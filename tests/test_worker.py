@@ -31,8 +31,8 @@ from working import (
     of,
 )
 
-from edge.counted import OUTCOMES
-from edge.spec import Spec
+from edge.relay.counted import OUTCOMES
+from edge.relay.spec import Spec
 from wire import address, frames, stun, ufrag
 from wire.frames import Control
 from wire.keys import file_text

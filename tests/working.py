@@ -18,8 +18,8 @@ import zmq
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import until
 
-from edge.spec import Spec
-from transceiver import rtp
+from edge.relay.spec import Spec
+from rtc.rtp import packet as rtp
 from wire import address, frames, link, stun, ufrag
 from wire.frames import Data
 from wire.keys import ClusterKeys
@@ -193,7 +193,7 @@ def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1) -> 
         keys=KEYS,
         key_file=str(directory / "cluster.toml"),
     )
-    argv = [sys.executable, "-m", "edge.worker"]
+    argv = [sys.executable, "-m", "edge.relay.worker"]
     given = (spec.lifeline, spec.socket, *([shedding] if shedding >= 0 else []))
     with (directory / "worker.log").open("wb") as log:
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=given, stderr=stderr or log)

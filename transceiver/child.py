@@ -7,9 +7,9 @@ import os
 import signal
 import sys
 
-from firsthop.beats import Beat
-from firsthop.config import Config
-from firsthop.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
+from runtime.beats import Beat
+from runtime.config import Config
+from runtime.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
 from transceiver import process
 from transceiver.supervisor import SPARE_NAME
 

@@ -1,10 +1,10 @@
-"""The transceiver's part of the packet funnel (``firsthop.metrics``); each datagram and frame is counted once a
+"""The transceiver's part of the packet funnel (``runtime.metrics``); each datagram and frame is counted once a
 stage."""
 
 from __future__ import annotations
 
-from firsthop.histogram import Histogram
-from firsthop.metrics import Tally
+from runtime.histogram import Histogram
+from runtime.metrics import Tally
 
 __all__ = [
     "CONTROL",

@@ -11,15 +11,16 @@ from typing import Any
 
 import zmq
 
-from firsthop import asked, logs, metrics
-from firsthop.beats import Beat
-from firsthop.config import Config, split_address
-from firsthop.errors import ConfigError
-from firsthop.following import follow, ufrag_keys
-from firsthop.notify import notify
-from firsthop.process import drop_capabilities, go_first
-from transceiver import agents, counters, turns
-from transceiver.dtls import check_aiortc
+from rtc.dtls.secure import check_aiortc
+from rtc.vad import detector as turns
+from runtime import asked, logs, metrics
+from runtime.beats import Beat
+from runtime.config import Config, split_address
+from runtime.errors import ConfigError
+from runtime.following import follow, ufrag_keys
+from runtime.notify import notify
+from runtime.process import drop_capabilities, go_first
+from transceiver import agents, counters
 from transceiver.server import Transceiver
 from transceiver.supervisor import check
 from wire import keys, link

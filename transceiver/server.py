@@ -13,19 +13,20 @@ from typing import Any
 import zmq
 from prometheus_client.registry import Collector
 
-from firsthop import logs
-from firsthop.config import Config
-from transceiver import agents, counters, sdp
+from rtc.dtls.secure import Certificate
+from rtc.pacer import Pacer
+from rtc.sdp import answer as sdp
+from runtime import logs
+from runtime.config import Config
+from transceiver import agents, counters
 from transceiver.backlog import Backlog
-from transceiver.dtls import Certificate
-from transceiver.link import Link
-from transceiver.pacer import Pacer
+from transceiver.links.link import Link
+from transceiver.links.routing import Routing
 from transceiver.places import Full, room_for
 from transceiver.realtime.config import Config as Asked
 from transceiver.realtime.config import Refused
 from transceiver.realtime.reading import check_depth
-from transceiver.records import Records
-from transceiver.routing import Routing
+from transceiver.records.files import Records
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
 from wire import control, frames, keys, ufrag

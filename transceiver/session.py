@@ -12,27 +12,27 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from firsthop import logs
-from transceiver import rtp, sdp
+from rtc.codecs.codec import CODECS
+from rtc.codecs.quality import Quality
+from rtc.dtls.secure import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
+from rtc.ice.lite import CONSENT_S, IceLite, Path
+from rtc.pacer import Pacer
+from rtc.rtp import packet as rtp
+from rtc.rtp.gate import Gate
+from rtc.rtp.history import History
+from rtc.sdp import answer as sdp
+from runtime import logs
 from transceiver.agents import Base
 from transceiver.backlog import Backlog
-from transceiver.channels import Channels
-from transceiver.codec import CODECS
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS, TX_FRAMES
-from transceiver.dialogue import Dialogue, Watchers
-from transceiver.dtls import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
-from transceiver.gate import Gate
-from transceiver.hearing import Hearing
-from transceiver.history import History
-from transceiver.ice import CONSENT_S, IceLite, Path
-from transceiver.pacer import Pacer
-from transceiver.quality import Quality
+from transceiver.media.hearing import Hearing
+from transceiver.media.receiver import Receiver
+from transceiver.media.reports import Reports
+from transceiver.media.voice import Voice
 from transceiver.realtime.config import Config
-from transceiver.receiver import Receiver
-from transceiver.records import Record, Records
-from transceiver.reports import Reports
-from transceiver.rtp import Packet
-from transceiver.voice import Voice
+from transceiver.records.files import Record, Records
+from transceiver.talk.channels import Channels
+from transceiver.talk.dialogue import Dialogue, Watchers
 from wire import stun
 from wire.ufrag import call_id
 
@@ -417,7 +417,7 @@ class Session:
 
     # --- the agent and who speaks with it
 
-    def _pass_on(self, packet: Packet) -> None:
+    def _pass_on(self, packet: rtp.Packet) -> None:
         assert self._dialogue is not None
         self._dialogue.host.heard_opus(packet.payload, packet.timestamp, packet.marker)
 

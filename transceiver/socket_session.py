@@ -6,13 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from firsthop import logs
+from rtc.pacer import Pacer
+from runtime import logs
 from transceiver.agents import Base
 from transceiver.counters import ENDS
-from transceiver.dialogue import Dialogue, Watchers
-from transceiver.pacer import Pacer
 from transceiver.realtime.config import Config
-from transceiver.records import Records
+from transceiver.records.files import Records
+from transceiver.talk.dialogue import Dialogue, Watchers
 from wire.ufrag import call_id
 
 __all__ = ["SocketSession"]

@@ -1,6 +1,6 @@
 """A transceiver host's parent: one process a core, each with its own id, link and metrics, started again when it dies.
 
-Killed itself, it leaves them at work, and the next one takes them over (``firsthop/store.py``). On SIGHUP it becomes
+Killed itself, it leaves them at work, and the next one takes them over (``runtime/store.py``). On SIGHUP it becomes
 the next one. A process that would be started otherwise now (other code, other configuration) is replaced as soon as it
 holds no call.
 """
@@ -12,15 +12,16 @@ import contextlib
 import json
 import signal
 
-from firsthop import asked, logs, metrics
-from firsthop.beats import Beats
-from firsthop.children import Child, Children, identity
-from firsthop.config import Config, Transceiver, split_address
-from firsthop.errors import ConfigError
-from firsthop.notify import notify
-from firsthop.process import cpus
-from firsthop.store import Store, lifeline, open_store
-from transceiver import agents, records
+from runtime import asked, logs, metrics
+from runtime.beats import Beats
+from runtime.children import Child, Children, identity
+from runtime.config import Config, Transceiver, split_address
+from runtime.errors import ConfigError
+from runtime.notify import notify
+from runtime.process import cpus
+from runtime.store import Store, lifeline, open_store
+from transceiver import agents
+from transceiver.records import files as records
 from wire import keys
 from wire.ufrag import MAX_TRANSCEIVER
 

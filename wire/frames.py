@@ -35,8 +35,8 @@ Control messages, sender first:
   sessions, agents}
 * transceiver -> worker: ``path.up`` {address, ufrag, ssrcs, spare_ms, proved}, ``path.down`` {address}; ``spare_ms`` is
   how long the media of that path may wait at the worker, 0 if it is left out. The ufrag's seal says whose the path is,
-  and the worker grants it to whom it passed something on from there (``edge.claims``); a path that is not ``proved``
-  yet takes none from another transceiver
+  and the worker grants it to whom it passed something on from there (``edge.relay.claims``); a path that is not
+  ``proved`` yet takes none from another transceiver
 
 What their fields may be is in ``wire.control``. A request that cannot be used is refused with code ``invalid_request``,
 one that the transceiver fails at with ``internal_error``.

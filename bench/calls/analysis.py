@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.calls.voice import FRAME_TICKS, Voice
-from transceiver.opus import Decoder, OpusError
-from transceiver.rtp import Packet
+from rtc.codecs.opus import Decoder, OpusError
+from rtc.rtp.packet import Packet
 
 __all__ = ["Heard", "figures", "quantiles"]
 

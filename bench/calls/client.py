@@ -16,9 +16,9 @@ from aiortc import RTCDataChannel
 from aiortc.rtcdatachannel import RTCDataChannelParameters
 
 from bench.calls.offers import OFFERS
-from caller.ice import Controlling
 from caller.offer import Answer, Offer, parse_answer
-from transceiver.dtls import Certificate, SecureTransport
+from rtc.dtls.secure import Certificate, SecureTransport
+from rtc.ice.controlling import Controlling
 from wire import address
 
 __all__ = ["Client", "Place"]

@@ -28,9 +28,9 @@ import numpy.typing as npt
 from bench.calls import analysis
 from bench.calls.client import PAYLOAD_TYPE, SO_TIMESTAMPNS, Client, Place
 from bench.calls.voice import FRAME_S, FRAME_TICKS, Voice
-from caller.ice import CONSENT_EVERY_S
-from transceiver import rtp
-from transceiver.dtls import Certificate
+from rtc.dtls.secure import Certificate
+from rtc.ice.controlling import CONSENT_EVERY_S
+from rtc.rtp import packet as rtp
 
 __all__ = ["main"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 from bench.calls.client import Client, Place
-from transceiver.dtls import Certificate
+from rtc.dtls.secure import Certificate
 
 __all__ = ["main"]
 

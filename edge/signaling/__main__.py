@@ -14,7 +14,8 @@ from typing import Any, Never
 from aiohttp import web
 
 from edge.apikeys import ApiKeys
-from edge.events import Events
+from edge.links.events import Events
+from edge.links.transceivers import Transceivers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
 from edge.signaling.health import keep_true
@@ -22,13 +23,12 @@ from edge.signaling.journal import Journal
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
 from edge.tls import Certificate
-from edge.transceivers import Transceivers
-from firsthop import logs, metrics
-from firsthop.beats import Beat
-from firsthop.config import Config
-from firsthop.following import LOOK_EVERY_S, follow, ufrag_keys
-from firsthop.metrics import Tally
-from firsthop.process import call_itself, drop_capabilities, end_with, in_a_line
+from runtime import logs, metrics
+from runtime.beats import Beat
+from runtime.config import Config
+from runtime.following import LOOK_EVERY_S, follow, ufrag_keys
+from runtime.metrics import Tally
+from runtime.process import call_itself, drop_capabilities, end_with, in_a_line
 from wire import frames
 from wire.keys import ClusterKeys, KeyFile
 from wire.naming import identity

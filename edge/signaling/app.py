@@ -8,8 +8,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from edge.apikeys import ApiKeys
-from edge.events import Events
-from edge.feed import Ending
+from edge.links.events import Events
+from edge.links.feed import Ending
+from edge.links.transceivers import Transceivers
 from edge.signaling import calls, client_secrets, openapi, sockets, whip
 from edge.signaling.access import Access
 from edge.signaling.bodies import MAX_BODY_BYTES
@@ -22,10 +23,9 @@ from edge.signaling.placing import Placing
 from edge.signaling.sockets import Sockets
 from edge.signaling.tokens import Tokens
 from edge.signaling.whip import Whip
-from edge.transceivers import Transceivers
-from firsthop import logs
-from firsthop.config import Edge, split_address
-from firsthop.metrics import Tally
+from runtime import logs
+from runtime.config import Edge, split_address
+from runtime.metrics import Tally
 from wire.keys import ClusterKeys
 
 __all__ = ["make_app"]

@@ -7,12 +7,12 @@ from typing import Any
 
 from aiohttp import web
 
+from edge.links.transceivers import Refused, Transceivers, Unavailable
 from edge.signaling.access import Access, Caller
 from edge.signaling.bodies import Offer, check_intent, model_name, query, read_offer
 from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Ledger
 from edge.signaling.placing import Placing
-from edge.transceivers import Refused, Transceivers, Unavailable
 from wire.keys import ClusterKeys
 from wire.ufrag import call_id, open_sealed, ufrag_of_call
 

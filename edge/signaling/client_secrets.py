@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, Field, StrictBool, ValidationError
 
+from edge.links.transceivers import Transceivers
 from edge.signaling.access import Access
 from edge.signaling.bodies import model_name, read_json, session_of
 from edge.signaling.errors import Refusal
 from edge.signaling.placing import Placing
-from edge.transceivers import Transceivers
 
 __all__ = ["PATH", "ClientSecrets"]
 

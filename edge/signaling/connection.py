@@ -18,7 +18,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from edge.signaling.errors import Refusal
 from edge.signaling.tokens import MAX_TOKEN_BYTES
-from firsthop import logs
+from runtime import logs
 
 __all__ = ["MAX_HEAD_BYTES", "Connection"]
 

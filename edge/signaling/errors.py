@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from edge.transceivers import Refused, Unavailable
+from edge.links.transceivers import Refused, Unavailable
 
 __all__ = ["Refusal", "refused", "unauthorized", "unavailable"]
 

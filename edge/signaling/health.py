@@ -10,9 +10,9 @@ from typing import Never
 
 from aiohttp import web
 
-from edge.events import Events
+from edge.links.events import Events
+from edge.links.transceivers import Refused, Transceivers, Unavailable
 from edge.signaling.ledger import Ledger
-from edge.transceivers import Refused, Transceivers, Unavailable
 
 __all__ = ["Health", "keep_true"]
 

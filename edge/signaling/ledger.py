@@ -11,7 +11,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from firsthop.config import Edge
+from runtime.config import Edge
 
 __all__ = ["Held", "Ledger", "Limits", "Wait", "limits"]
 

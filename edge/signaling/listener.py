@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
-from firsthop import logs
-from firsthop.metrics import Tally
+from runtime import logs
+from runtime.metrics import Tally
 from wire.address import pack
 
 __all__ = ["Listener", "connections_tally"]

@@ -6,10 +6,10 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
+from edge.links.transceivers import Refused, Silent, Transceivers, Unavailable
 from edge.signaling.access import Caller
 from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Held, Ledger
-from edge.transceivers import Refused, Silent, Transceivers, Unavailable
 
 __all__ = ["Placing"]
 

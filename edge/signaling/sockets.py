@@ -11,8 +11,9 @@ from collections.abc import Container
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from edge.events import Events
-from edge.feed import Ending, Feed
+from edge.links.events import Events
+from edge.links.feed import Ending, Feed
+from edge.links.transceivers import Refused, Unavailable
 from edge.signaling.access import KEY_PROTOCOL, Access, Caller, offered_protocols
 from edge.signaling.bodies import check_intent, model_name, query
 from edge.signaling.calls import Calls, call_not_found
@@ -21,7 +22,6 @@ from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Ledger
 from edge.signaling.pace import Pace
 from edge.signaling.placing import Placing
-from edge.transceivers import Refused, Unavailable
 
 __all__ = ["MAX_SIDEBAND_BYTES", "PATH", "Sockets"]
 

@@ -16,7 +16,7 @@ from edge.signaling.access import Access
 from edge.signaling.bodies import check_intent, read, read_offer
 from edge.signaling.calls import Calls
 from edge.signaling.errors import Refusal
-from firsthop.config import IceServer
+from runtime.config import IceServer
 
 __all__ = ["PATH", "SDP_HEADERS", "Whip"]
 

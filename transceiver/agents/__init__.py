@@ -33,7 +33,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Literal, Protocol
 
-from firsthop.config import Agents
+from runtime.config import Agents
 
 __all__ = ["VERSION", "Base", "Item", "Line", "Response", "Settings", "find", "names"]
 

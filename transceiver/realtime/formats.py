@@ -8,7 +8,7 @@ import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 
-from transceiver import g711
+from rtc.codecs import g711
 
 __all__ = ["RATE_HZ", "Reader", "Writer", "bytes_ms"]
 

@@ -7,8 +7,8 @@ from itertools import islice
 
 import numpy as np
 
+from rtc.vad.detector import ONSET_MS, Detector, detector
 from transceiver.realtime.config import SemanticVad, ServerVad, TurnDetection
-from transceiver.turns import ONSET_MS, Detector, detector
 
 __all__ = ["Listening"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from firsthop.config import Pipeline
+from runtime.config import Pipeline
 from transceiver.speech.tasks import Failure
 
 __all__ = ["Services", "ToolCall", "Words"]

@@ -1,0 +1,1 @@
+"""The links from signaling to the transceivers: requests, and the events of sessions."""

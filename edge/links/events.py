@@ -1,0 +1,141 @@
+"""The events of sessions, between WebSockets and transceivers, on links of their own: what floods them stays away from
+the links that place calls.
+
+Whoever listens to a session has a ``Feed``. A link's reader never waits for one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from typing import Any
+
+from edge.links.feed import Ending, Feed
+from edge.links.transceivers import Refused, Transceivers, Unavailable
+from wire import frames, link
+from wire.keys import ClusterKeys
+
+__all__ = ["Events"]
+
+_PATIENCE_S = 5.0
+_RETRY_S = 0.02
+MAX_WATCHERS = 8  # of one session, at one edge
+_GONE = Ending(1011, "the transceiver that had this session is gone")
+
+
+class Events:
+    """Sessions by ufrag, and who listens to each. ``name`` is the ZeroMQ identity."""
+
+    def __init__(self, peers: Iterable[tuple[int, str]], name: bytes, keys: ClusterKeys) -> None:
+        self._feeds: dict[str, list[Feed]] = {}
+        self._at: dict[str, int] = {}
+        self._links = Transceivers(
+            peers, name, keys, dealer=link.event_dealer, unasked=self._unasked, late=self._late, gone=self.lost
+        )
+        self._ends: set[asyncio.Task[None]] = set()
+
+    @property
+    def listeners(self) -> int:
+        """Feeds, of all sessions."""
+        return sum(len(feeds) for feeds in self._feeds.values())
+
+    async def open(self, transceiver: int, feed: Feed, **fields: Any) -> dict[str, Any]:
+        """Begins a session whose events ``feed`` gets from the first on; the reply, with ``ufrag``. Raises Unavailable
+        or Refused."""
+
+        def listen(reply: frames.Control) -> None:
+            if reply.type == "session.opened":
+                self._listen(str(reply.fields["ufrag"]), transceiver, feed)
+
+        return await self._links.ask(transceiver, "session.open", listen, **fields)
+
+    async def watch(self, transceiver: int, ufrag: str, feed: Feed, owner: str) -> None:
+        """Has ``feed`` get the events of a session that is there, and ``owner``'s. Raises Unavailable or Refused."""
+        if len(self._feeds.get(ufrag, ())) >= MAX_WATCHERS:
+            raise Refused("full", f"{MAX_WATCHERS} connections watch this call already", "call_id")
+        self._listen(ufrag, transceiver, feed)
+        try:
+            await self._links.ask(transceiver, "session.watch", ufrag=ufrag, owner=owner)
+        except (Refused, Unavailable):
+            self._forget(ufrag, feed)
+            raise
+
+    async def send(self, ufrag: str, event: str) -> None:
+        """A client's event, as JSON text. Waits while the link is full. Raises Unavailable."""
+        for _ in range(round(_PATIENCE_S / _RETRY_S)):
+            try:
+                return await self._links.tell(self._at[ufrag], "session.event", ufrag=ufrag, event=event)
+            except KeyError:
+                raise Unavailable("the session is over") from None
+            except Unavailable:
+                await asyncio.sleep(_RETRY_S)
+        raise Unavailable("the transceiver takes no events")
+
+    async def leave(self, ufrag: str, feed: Feed, *, end: bool) -> None:
+        """Nothing more to ``feed``; with ``end`` its session is over, which nobody needs to have heard."""
+        transceiver = self._at.get(ufrag)
+        self._forget(ufrag, feed)
+        if transceiver is None:
+            return
+        if end:
+            await _quietly(self._links.ask(transceiver, "session.end", ufrag=ufrag))
+        elif ufrag not in self._feeds:
+            await _quietly(self._links.tell(transceiver, "session.unwatch", ufrag=ufrag))
+
+    def lost(self, transceiver: int) -> None:
+        """That transceiver is gone, or hangs: whoever listens to a session of its is told."""
+        for ufrag in [ufrag for ufrag, at in self._at.items() if at == transceiver]:
+            for feed in self._feeds[ufrag]:
+                feed.end(_GONE)
+
+    def end_all(self, ending: Ending) -> None:
+        """Cuts every feed off."""
+        for feeds in self._feeds.values():
+            for feed in feeds:
+                feed.cut(ending)
+
+    async def close(self) -> None:
+        """Ends all links."""
+        for task in self._ends:
+            task.cancel()
+        await self._links.close()
+
+    def _listen(self, ufrag: str, transceiver: int, feed: Feed) -> None:
+        self._feeds.setdefault(ufrag, []).append(feed)
+        self._at[ufrag] = transceiver
+
+    def _forget(self, ufrag: str, feed: Feed) -> None:
+        feeds = self._feeds.get(ufrag, [])
+        if feed in feeds:
+            feeds.remove(feed)
+        if not feeds:
+            self._feeds.pop(ufrag, None)
+            self._at.pop(ufrag, None)
+
+    def _unasked(self, transceiver: int, message: frames.Control) -> None:
+        ufrag, event = message.fields.get("ufrag"), message.fields.get("event")
+        if not isinstance(ufrag, str) or self._at.get(ufrag) != transceiver:
+            return
+        if message.type == "session.event" and isinstance(event, str):
+            for feed in self._feeds[ufrag]:
+                feed.put(event)
+        elif message.type == "session.closed":
+            reason = str(message.fields.get("reason", ""))
+            for feed in self._feeds.pop(ufrag):
+                feed.end(Ending(1012 if reason == "shutdown" else 1001, reason))
+            del self._at[ufrag]
+
+    def _late(self, transceiver: int, reply: frames.Control) -> None:
+        # A session that nobody waits for any more; one over WebRTC ends by itself when its caller never comes.
+        if reply.type == "session.opened":
+            asking = self._links.ask(transceiver, "session.end", ufrag=reply.fields.get("ufrag"))
+            task = asyncio.create_task(_quietly(asking))
+            self._ends.add(task)
+            task.add_done_callback(self._ends.discard)
+
+
+async def _quietly(asking: Coroutine[Any, Any, Any]) -> None:
+    # Either the session was over before, or it is now.
+    with suppress(Refused, Unavailable):
+        await asking

@@ -1,0 +1,188 @@
+"""Signaling's conversation with transceivers, over a DEALER each: requests that have one reply, and what either side
+says unasked."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+import zmq.asyncio
+
+from runtime import logs
+from runtime.metrics import Tally
+from wire import control, frames, link, ufrag
+from wire.keys import ClusterKeys
+
+__all__ = ["Refused", "Silent", "Transceivers", "Unavailable"]
+
+_PATIENCE_S = 2.0
+_AT_ONCE = 64  # messages of one transceiver, until others have their turn
+
+Listener = Callable[[int, frames.Control], None]
+
+
+class Unavailable(Exception):
+    """The transceiver is away or silent, or what it says cannot be used."""
+
+
+class Silent(Unavailable):
+    """It was asked and has not answered in time: it may be at work on the request, or stand still because of it."""
+
+
+class Refused(Exception):
+    """It said no: ``code`` for programs, the text for people, ``param`` the part of the request at fault."""
+
+    def __init__(self, code: str, message: str, param: str | None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    transceiver: int
+    type: str
+    reply: asyncio.Future[frames.Control]
+    at_once: Callable[[frames.Control], None] | None
+
+
+def _nothing(transceiver: int, message: frames.Control) -> None:
+    pass
+
+
+class Transceivers:
+    """Every transceiver of the configuration, by id. Links come up and come back by themselves.
+
+    ``unasked(transceiver, message)`` has what no request asked for, ``late(transceiver, reply)`` the replies that came
+    when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks. None of them may wait.
+    """
+
+    def __init__(
+        self,
+        peers: Iterable[tuple[int, str]],
+        name: bytes,
+        keys: ClusterKeys,
+        *,
+        dealer: Callable[..., Any] = link.dealer,
+        unasked: Listener = _nothing,
+        late: Listener = _nothing,
+        gone: Callable[[int], None] | None = None,
+    ) -> None:
+        self._context = zmq.asyncio.Context()
+        self._sockets: dict[int, Any] = {i: dealer(self._context, endpoint, name, keys) for i, endpoint in peers}
+        self._requests = itertools.count(1)
+        self.refusals = Tally(
+            "firsthop_signaling_refusals", "Requests that a transceiver refused for what this edge is", ("name_taken",)
+        )
+        self._waiting: dict[int, _Asked] = {}
+        self._complained: set[int] = set()
+        self._unasked, self._late = unasked, late
+        self._tasks = [asyncio.create_task(self._read(i, socket)) for i, socket in self._sockets.items()]
+        if gone is not None:
+            self._tasks += [asyncio.create_task(_watch(i, socket, gone)) for i, socket in self._sockets.items()]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Of all of them, up or not."""
+        return tuple(self._sockets)
+
+    async def ask(
+        self,
+        transceiver: int,
+        type_: str,
+        at_once: Callable[[frames.Control], None] | None = None,
+        *,
+        patience_s: float | None = None,
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """The reply's fields. ``at_once(reply)`` is called before any later message is read. Raises Unavailable, Silent
+        where it was sent and not answered within ``patience_s``, or Refused."""
+        request = next(self._requests)
+        reply: asyncio.Future[frames.Control] = asyncio.get_running_loop().create_future()
+        self._waiting[request] = _Asked(transceiver, type_, reply, at_once)
+        try:
+            await self.tell(transceiver, type_, request=request, **fields)
+            message = await asyncio.wait_for(reply, _PATIENCE_S if patience_s is None else patience_s)
+        except TimeoutError:
+            raise Silent(f"transceiver {transceiver} does not answer") from None
+        finally:
+            del self._waiting[request]
+        if message.type == "session.refused":
+            raise Refused(str(message.fields["code"]), str(message.fields["message"]), message.fields.get("param"))
+        answer: dict[str, Any] = message.fields
+        return answer
+
+    async def tell(self, transceiver: int, type_: str, **fields: Any) -> None:
+        """Sends a message. Raises Unavailable where the transceiver is away or takes no more now."""
+        socket = self._sockets.get(transceiver)
+        if socket is None:
+            raise Unavailable(f"transceiver {transceiver} is not in this edge's configuration")
+        try:
+            await socket.send(frames.control(type_, **fields), zmq.NOBLOCK)
+        except zmq.Again:
+            raise Unavailable(f"transceiver {transceiver} does not answer") from None
+
+    async def close(self) -> None:
+        """Ends all links."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._context.destroy(linger=0)
+
+    async def _read(self, transceiver: int, socket: Any) -> None:
+        for i in itertools.count(1):
+            said = await socket.recv()
+            if i % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # what is there already is received without a pause
+            try:
+                message = frames.decode(said)
+                if isinstance(message, frames.Control):
+                    self._take(transceiver, message)
+            except frames.WireError as e:
+                self._complain(transceiver, str(e))
+            except Exception:
+                # A fault of ours with one message, and no reason to read no more of them.
+                logs.get().exception("a transceiver's message failed", transceiver=transceiver)
+
+    def _take(self, transceiver: int, message: frames.Control) -> None:
+        """Raises WireError for what it may not say."""
+        request = message.fields.pop("request", None)
+        named = message.fields.get("ufrag")
+        if isinstance(named, str) and ufrag.transceiver_of(named.encode()) != transceiver:
+            raise frames.WireError(f"a session of another transceiver in {message.type[:64]!r}")
+        if request is None:
+            control.check_unasked(message)
+            self._unasked(transceiver, message)
+            return
+        asked = self._waiting.get(request) if type(request) is int else None
+        if asked is None or asked.transceiver != transceiver or asked.reply.done():
+            control.check_reply(None, message)
+            self._late(transceiver, message)
+            return
+        try:
+            control.check_reply(asked.type, message)
+        except frames.WireError as e:
+            asked.reply.set_exception(Unavailable(f"transceiver {transceiver} gives no usable answer"))
+            raise frames.WireError(f"in answer to {asked.type!r}: {e}") from None
+        if message.type == "session.refused" and message.fields["code"] == "name_taken":
+            self.refusals["name_taken"] += 1
+            self._complain(transceiver, "another edge has this edge's name: give each edge.name of its own")
+        if asked.at_once is not None:
+            asked.at_once(message)
+        asked.reply.set_result(message)
+
+    def _complain(self, transceiver: int, why: str) -> None:
+        if transceiver not in self._complained:  # the next one would say the same
+            self._complained.add(transceiver)
+            logs.get().error("a transceiver's messages cannot be used", transceiver=transceiver, why=why)
+
+
+async def _watch(transceiver: int, socket: Any, gone: Callable[[int], None]) -> None:
+    monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    while True:
+        await monitor.recv_multipart()
+        gone(transceiver)

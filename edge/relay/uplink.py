@@ -1,0 +1,107 @@
+"""A worker's end of the link to one transceiver: what it passes on, and what waits where the link is full.
+
+A datagram is counted when its fate is known: its outcome when ZeroMQ took its batch, ``link_down`` where no transceiver
+is there, ``link_full`` when one is there but so far behind that the batch got too old (``wire.outbox``). So a
+transceiver that stands still costs its own callers their media, and nobody else a microsecond.
+
+Two times are taken of each batch: how old its oldest datagram was when ZeroMQ took it, since the kernel received it,
+and how long the link took there and back (``wire.frames``). The kernel tells the first by CLOCK_REALTIME: when
+that clock is set some ages are left out, nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from runtime import logs
+from runtime.histogram import Histogram
+from runtime.metrics import Tally
+from wire import link
+from wire.frames import Data
+from wire.keys import ClusterKeys
+from wire.outbox import Outbox
+
+__all__ = ["Counts", "Uplink"]
+
+
+# A data message, how many of its datagrams are to be counted as what when it is sent, and when the kernel got the first
+# of them. Tuples, because there is one a batch: a dataclass costs half a microsecond.
+_Batch = tuple[bytes, dict[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the links of a worker count: datagrams by outcome; how old batches are by the transceiver that they are for,
+    and its link's round trips."""
+
+    outcomes: Tally
+    age: Histogram
+    round_trip: Histogram
+
+
+class Uplink:
+    """The link to the transceiver ``number`` at ``endpoint``."""
+
+    def __init__(
+        self, context: zmq.Context[Any], number: int, endpoint: str, identity: bytes, keys: ClusterKeys, counts: Counts
+    ) -> None:
+        self.number = number
+        self.dealer, self._there = link.media_dealer(context, endpoint, identity, keys)
+        self._complained = False
+        self._tally = counts.outcomes
+        self._age, self._round_trip = counts.age.of(str(number)), counts.round_trip.of(str(number))
+        self._outbox = Outbox[_Batch](lambda batch: self._lose(batch, "link_full"))
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits for room."""
+        return len(self._outbox) > 0
+
+    def send(self, message: bytes, outcomes: dict[str, int], came_ns: int) -> None:
+        """Passes a data message on, whose datagrams count as ``outcomes`` says (outcome to number); ``came_ns`` is when
+        the kernel got the first, by CLOCK_REALTIME."""
+        batch = (message, outcomes, came_ns)
+        if not self._outbox and self._give(batch) is None:
+            return
+        self._outbox.put(batch, len(message), time.monotonic())
+        self.flush()
+
+    def flush(self) -> None:
+        """Passes on what waited, as far as there is room for it."""
+        self._outbox.flush(self._give, time.monotonic())
+        if self._outbox and not self._there:
+            for batch in self._outbox.clear():
+                self._lose(batch, "link_down")
+
+    def echoed(self, message: Data) -> None:
+        """Takes the link's round trip from a message of the transceiver's."""
+        if message.stamp_ns:
+            self._round_trip.add(time.monotonic_ns() - message.stamp_ns - message.held_ns)
+
+    def complain(self, why: str) -> None:
+        """Says once that this transceiver cannot be understood, or says what it may not; that is counted each time."""
+        if not self._complained:
+            self._complained = True
+            logs.get().error("a transceiver's messages cannot be used", transceiver=self.number, why=why)
+
+    def look(self) -> None:
+        """To be called about once a second: takes note of who came and went."""
+        bool(self._there)
+
+    def _give(self, batch: _Batch) -> _Batch | None:
+        message, outcomes, came_ns = batch
+        try:
+            self.dealer.send(message, zmq.NOBLOCK)
+        except zmq.Again:
+            return batch
+        self._age.add(time.time_ns() - came_ns)
+        for outcome, count in outcomes.items():
+            self._tally[outcome] += count
+        return None
+
+    def _lose(self, batch: _Batch, outcome: str) -> None:
+        self._tally[outcome] += sum(batch[1].values())

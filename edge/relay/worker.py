@@ -1,0 +1,429 @@
+"""One relay worker: one core, one socket on the shared port, a link to each transceiver.
+
+A batch comes in by ``recvmmsg``, is looked up and grouped by transceiver as arrays, and leaves as one message per
+transceiver; what transceivers send leaves by ``sendmmsg``. A flow is entered here and in the kernel's map when its
+transceiver says that the client proved itself. The worker holds no privileges: sockets and map descriptors are
+given to it by the supervisor, and what it must know arrives as JSON on standard input.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import zmq
+
+from edge.relay.batch import BATCH, ROOM_BYTES, BatchSocket
+from edge.relay.claims import Claims
+from edge.relay.counted import OUTCOMES, Counted
+from edge.relay.flowtable import NOBODY, FlowTable, words
+from edge.relay.hints import Hints
+from edge.relay.outlet import Outlet
+from edge.relay.rounds import Rounds, Spares
+from edge.relay.spec import Spec
+from edge.relay.strangers import Strangers
+from edge.relay.uplink import Counts, Uplink
+from edge.xdp.kernel import FlowStore, Shedding
+from edge.xdp.shedding import Controller, StrangersController
+from runtime import logs, metrics
+from runtime.beats import Beat
+from runtime.following import LOOK_EVERY_S, ufrag_keys
+from runtime.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
+from wire import control, frames, stun, ufrag
+from wire.keys import ClusterKeys, KeyFile
+from wire.naming import identity
+
+__all__ = ["SPARE_NAME", "Worker", "main"]
+
+SPARE_NAME = "worker-spare"
+
+# After a round with so many datagrams the next is sure to find some, and nothing needs to be asked first.
+_BUSY = 4
+_BATCHES_A_ROUND = 4
+_MESSAGES_A_ROUND = 64
+_MOST_CONTROL_BYTES = 1024  # of what a transceiver says about a path
+_STUN_LAST = 3  # RFC 7983: the first byte of STUN is 0 to 3
+_LINKS_UP_S = 0.3
+_IDLE_MS, _WAITING_MS = 1000, 5  # how long nothing may happen; the second while something waits for room
+_SWEEP_S = 5.0
+# Consent is the transceiver's to judge (30 s); this is for flows whose transceiver never said goodbye.
+_IDLE_S = 60.0
+
+Lengths = npt.NDArray[np.uint16]
+_least, _most = np.minimum.reduce, np.maximum.reduce  # .min() and .max() take twice as long on arrays as short as these
+
+_CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
+
+
+class Worker:
+    """Relays until it is told to stop."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._key_file = KeyFile(Path(spec.key_file), logs.get(), spec.keys)
+        self._socket = BatchSocket(socket.socket(fileno=spec.socket))
+        self._table = FlowTable(2 * spec.flow_entries)
+        self._store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
+        # With XDP, whoever has configured it says how many strangers come here.
+        self._strangers = Strangers(all_of_them=self._store is None)
+        self._sheds = Shedding(spec.shedding) if spec.shedding >= 0 else None
+        self._controller, self._strangers_controller = Controller(), StrangersController()
+        if self._sheds is not None:
+            self._sheds.put(spec.cpu, 0.0)  # a predecessor's last word was about its own delay
+        self._hints = Hints(self._store, spec.cpu)
+        self._claims = Claims()
+        self._spares = Spares()
+        self._rounds = Rounds(time.monotonic())
+        self.counted = counted = Counted()
+        self.rx, self.tx = counted.rx, counted.tx
+        self.wire_errors, self.lost_flows = counted.wire_errors, counted.lost_flows
+        self._outlet = Outlet(self._socket, self.tx)
+        context = zmq.Context[zmq.Socket[bytes]]()
+        name = identity(spec.edge, spec.instance, f"worker-{spec.index}")
+        counts = Counts(counted.rx, counted.age, counted.round_trip)
+        self._uplinks = {
+            number: Uplink(context, number, endpoint, name, spec.keys, counts) for number, endpoint in spec.transceivers
+        }
+        self._ways: tuple[Outlet | Uplink, ...] = (self._outlet, *self._uplinks.values())
+        self._poller, self._links = zmq.Poller(), zmq.Poller()
+        self._poller.register(self._socket.fileno(), zmq.POLLIN)
+        for uplink in self._uplinks.values():
+            self._poller.register(uplink.dealer, zmq.POLLIN)
+            self._links.register(uplink.dealer, zmq.POLLIN)
+        self._recover()
+
+    @property
+    def flows(self) -> int:
+        """How many flows are known here."""
+        return len(self._table)
+
+    @property
+    def dropped(self) -> int:
+        """How many datagrams the kernel had no room for in this worker's socket, before it and its predecessors."""
+        return self._socket.dropped
+
+    @property
+    def shedding(self) -> float:
+        """The probability with which XDP drops media for this core now."""
+        return self._controller.probability
+
+    @property
+    def shedding_strangers(self) -> float:
+        """The same of what strangers send."""
+        return self._strangers_controller.probability
+
+    @property
+    def keys(self) -> ClusterKeys:
+        """What ufrags are opened with now."""
+        return self._key_file.keys
+
+    def _recover(self) -> None:
+        """The kernel's map outlives workers: one that was killed knows its flows again at once."""
+        if self._store is None:
+            return
+        now = time.monotonic()
+        for address, cpu, transceiver, _ in self._store.items():
+            if cpu == self._spec.cpu and transceiver in self._uplinks:
+                self._table.put(address, transceiver, now)
+
+    def run(self) -> None:
+        """Never returns; SIGTERM raises SystemExit."""
+        # What waits in the socket since a predecessor died is worth waiting a moment for the links.
+        deadline = time.monotonic() + _LINKS_UP_S
+        for uplink in self._uplinks.values():
+            uplink.dealer.poll(max(0, round(1000 * (deadline - time.monotonic()))), zmq.POLLOUT)
+        # Collecting garbage when so many objects were made would be half of what a round costs, and rounds leave none:
+        # it is done at every sweep, over what is not there for good.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        swept = looked = time.monotonic()
+        beat = Beat(*self._spec.beat)
+        beat()
+        handled, waits = 0, False
+        while True:
+            self._wait()
+            if handled < _BUSY:
+                self._poller.poll(_WAITING_MS if waits or self.shedding else _IDLE_MS)
+            now = time.monotonic()
+            self._rounds.begin(handled, now)
+            # Each side has its limit, so that a flood of one never starves the other.
+            handled = 0
+            for batch in range(_BATCHES_A_ROUND):
+                handled += (count := self._from_clients())
+                if batch == 0:
+                    self._shed(count, now)
+                if count < BATCH:
+                    break
+            for uplink in self._uplinks.values():
+                handled += self._from_transceiver(uplink)
+            waits = self._flush()
+            if now - looked > LOOK_EVERY_S:
+                looked = now
+                beat()
+                self._key_file.refresh()
+                for uplink in self._uplinks.values():
+                    uplink.look()
+            if now - swept > _SWEEP_S:
+                swept = now
+                gc.collect()
+                for address in self._table.idle(now - _IDLE_S):
+                    self._forget(address)
+
+    def _wait(self) -> None:
+        """Until the next round may begin."""
+        wait_s = self._rounds.wait(time.monotonic())
+        if wait_s > 0 and self._rounds.interruptible:
+            self._links.poll(max(1, round(1000 * wait_s)))
+        elif wait_s > 0:
+            time.sleep(wait_s)
+
+    def _flush(self) -> bool:
+        """Passes on what waits for room; whether anything still does."""
+        waits = False
+        for way in self._ways:
+            if way.waits:
+                way.flush()
+                waits = waits or way.waits
+        return waits
+
+    def _shed(self, count: int, now: float) -> None:
+        """Has XDP drop what this core cannot do, by how old the first of the ``count`` datagrams just read was."""
+        if self._sheds is None or not self._controller.due(now):
+            return
+        delay_ns = time.time_ns() - self._socket.came_ns if count else 0
+        before = self.shedding, self.shedding_strangers
+        after = self._controller.update(delay_ns / 1e9, now), self._strangers_controller.update(delay_ns / 1e9, now)
+        if after != before:
+            self._sheds.put(self._spec.cpu, *after)
+
+    # --- clients to transceivers
+
+    def _from_clients(self) -> int:
+        """Passes on a batch; returns how many there were."""
+        count = self._socket.receive()
+        if count == 0:
+            return 0
+        lengths, first = self._socket.lengths, self._socket.data[:count, 0]
+        owners = self._table.find(self._socket.words, time.monotonic())
+        owner = int(owners[0])
+        whole = _least(lengths) > 0 and _most(lengths) <= ROOM_BYTES
+        alike = np.count_nonzero(owners == owner) == count
+        if whole and alike and owner != NOBODY and _least(first) > _STUN_LAST:
+            bodies = self._bodies(slice(count), lengths)
+            self._forward(owner, self._socket.addresses, lengths, bodies, {"forwarded_flow": count})
+        else:
+            self._sort_out(count, lengths, owners)
+        return count
+
+    def _sort_out(self, count: int, lengths: Lengths, owners: npt.NDArray[np.int32]) -> None:
+        """The same for a batch of several transceivers, or with STUN or strangers in it."""
+        data, addresses = self._socket.data[:count], self._socket.addresses
+        whole = (lengths > 0) & (lengths <= ROOM_BYTES)
+        outcomes = np.zeros(count, np.intp)
+        outcomes[lengths == 0] = _CODE["empty"]
+        outcomes[lengths > ROOM_BYTES] = _CODE["oversized"]
+        owners[~whole] = NOBODY
+        # What the arrays cannot decide is rare: STUN requests, and datagrams of flows that are not known.
+        asking = whole & ((owners == NOBODY) | (data[:, 0] <= _STUN_LAST))
+        beyond, loud = self._strangers.beyond(asking, owners, addresses, time.monotonic())
+        outcomes[beyond], outcomes[loud] = _CODE["strangers_limited"], _CODE["flow_limited"]
+        asking[beyond] = asking[loud] = False
+        owners[loud] = NOBODY
+        for i in np.flatnonzero(asking).tolist():
+            outcome, to = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
+            if to not in (NOBODY, owners[i]):
+                self._claims.passed(addresses[i].tobytes(), to)
+            outcomes[i], owners[i] = _CODE[outcome], to
+        for outcome, n in _by_outcome(outcomes[owners == NOBODY]).items():
+            self.rx[outcome] += n
+        for owner in np.unique(owners[owners != NOBODY]).tolist():
+            mine = np.flatnonzero(owners == owner)
+            bodies = self._bodies(mine, lengths[mine])
+            self._forward(owner, addresses[mine], lengths[mine], bodies, _by_outcome(outcomes[mine]))
+
+    def _route(self, datagram: bytes, owner: int) -> tuple[str, int]:
+        """Outcome and transceiver for one datagram that is STUN or of a flow that is not known."""
+        if datagram[0] <= _STUN_LAST:
+            message = stun.parse(datagram)
+            if message is not None and message.kind == stun.BINDING_REQUEST:
+                sealed = stun.server_ufrag(message)
+                route = ufrag.open_sealed(sealed, self.keys.ufrag) if sealed else None
+                if route is None:
+                    return "stun_bad_ufrag", NOBODY
+                if route.transceiver not in self._uplinks:
+                    return "unknown_transceiver", NOBODY
+                if owner == NOBODY and not self._strangers.may_name(sealed or b"", time.monotonic()):
+                    return "name_limited", NOBODY
+                return "forwarded_stun", route.transceiver
+        elif owner == NOBODY and 128 <= datagram[0] <= 191 and len(datagram) >= 12:
+            at = 4 if 192 <= datagram[1] <= 223 else 8
+            ssrc = int.from_bytes(datagram[at : at + 4], "big")
+            hinted = self._hints.transceiver(ssrc)
+            if hinted is not None:
+                if not self._strangers.may_name(ssrc, time.monotonic()):
+                    return "name_limited", NOBODY
+                return "forwarded_ssrc", hinted
+        return ("unknown_flow" if owner == NOBODY else "forwarded_flow"), owner
+
+    def _bodies(self, which: slice | npt.NDArray[np.intp], lengths: Lengths) -> bytes:
+        """The datagrams ``which``, end to end: a copy, because a message is one piece of memory and a batch is not."""
+        longest = int(_most(lengths))
+        data = self._socket.data[which, :longest]
+        if _least(lengths) == longest:
+            return data.tobytes()
+        return data[np.arange(longest) < lengths[:, None]].tobytes()
+
+    def _forward(
+        self, owner: int, addresses: npt.NDArray[np.uint8], lengths: Lengths, body: bytes, outcomes: dict[str, int]
+    ) -> None:
+        """Sends a batch to ``owner``; what it counts as is ``outcomes`` when it has left."""
+        message = frames.data(addresses.tobytes(), lengths, body, time.monotonic_ns())
+        self._uplinks[owner].send(message, outcomes, self._socket.came_ns)
+
+    # --- transceivers to clients
+
+    def _from_transceiver(self, uplink: Uplink) -> int:
+        """Does what its messages say; returns how many datagrams were in them."""
+        count, number = 0, uplink.number
+        for _ in range(_MESSAGES_A_ROUND):
+            try:
+                said = uplink.dealer.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            try:
+                message = frames.decode(said, _MOST_CONTROL_BYTES)
+                if isinstance(message, frames.Data):
+                    count += len(message)
+                    uplink.echoed(message)
+                    self._to_clients(number, message)
+                else:
+                    self._control(number, message)
+            except frames.OtherVersionError as e:
+                self.wire_errors["other_version"] += 1
+                uplink.complain(str(e))
+            except frames.WireError as e:
+                self.wire_errors["refused"] += 1
+                uplink.complain(str(e))
+        return count
+
+    def _to_clients(self, number: int, batch: frames.Data) -> None:
+        addresses = np.frombuffer(batch.addresses, np.uint8).reshape(-1, 18)
+        lengths, body = batch.lengths, batch.body
+        # What goes to a client does not keep its flow alive: only the client can do that.
+        its_own = self._table.find(words(addresses)) == number
+        if (others := int(np.count_nonzero(~its_own))) > 0:
+            self.tx["not_its_flow"] += others
+            keep = np.repeat(its_own, lengths)
+            body = np.frombuffer(body, np.uint8)[keep].tobytes()
+            addresses, lengths = addresses[its_own], lengths[its_own]
+        self._outlet.send(addresses, lengths, body)
+
+    def _control(self, number: int, message: frames.Control) -> None:
+        if message.type == "path.up":
+            up = control.read(control.PathUp, message.fields)
+            if not self._may_claim(number, up):
+                self.wire_errors["not_its_path"] += 1
+                return
+            if not up.proved and self._owner(up.address) not in (NOBODY, number):
+                # A check whose source address is invented takes nobody's call away.
+                self.lost_flows["held"] += 1
+                return
+            self._learn(up.address, number, up.ssrcs)
+            self._spares.put(up.address, up.spare_ms / 1000)
+            self._rounds.spare_s = self._spares.least(len(self._table))
+        elif message.type == "path.down":
+            address = control.read(control.PathDown, message.fields).address
+            if self._owner(address) == number:
+                self._forget(address)
+        else:
+            raise frames.WireError(f"unknown control message {message.type[:64]!r}")
+
+    def _owner(self, address: bytes) -> int:
+        return int(self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))[0])
+
+    def _may_claim(self, number: int, up: control.PathUp) -> bool:
+        """Whether a path may be ``number``'s; not, once, after a check that a predecessor of this process passed on."""
+        route = ufrag.open_sealed(up.ufrag.encode(), self.keys.ufrag)
+        if route is None or route.transceiver != number:
+            raise frames.WireError("a path whose ufrag is not of this transceiver")
+        return self._owner(up.address) == number or self._claims.taken(up.address, number)
+
+    def _learn(self, address: bytes, number: int, ssrcs: list[int]) -> None:
+        if not self._table.put(address, number, time.monotonic()):
+            self.lost_flows["table_full"] += 1
+            return
+        if self._store is not None and not self._store.put(address, self._spec.cpu, number):
+            self.lost_flows["kernel_map_full"] += 1
+        self._hints.put(address, number, ssrcs)
+
+    def _forget(self, address: bytes) -> None:
+        self._table.remove(address)
+        self._hints.forget(address)
+        self._spares.forget(address)
+        self._rounds.spare_s = self._spares.least(len(self._table))
+        # A client that used its port again for a call of another core has its flow there.
+        if self._store is not None and (self._store.holder(address) or (NOBODY, 0))[0] == self._spec.cpu:
+            self._store.remove(address)
+
+
+def _by_outcome(codes: npt.NDArray[np.intp]) -> dict[str, int]:
+    """How often each outcome is among these places in OUTCOMES."""
+    counts = enumerate(np.bincount(codes, minlength=len(OUTCOMES)).tolist())
+    return {OUTCOMES[code]: n for code, n in counts if n}
+
+
+def main() -> None:
+    """What the supervisor starts: a spare, until its Spec on standard input makes it a worker."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # they reach the whole group; the supervisor says when
+        signal.signal(number, signal.SIG_IGN)
+    call_itself(SPARE_NAME)
+    go_first()
+    drop_capabilities()
+    text = sys.stdin.buffer.read()
+    if not text:
+        return
+    spec = Spec.parse(text)
+    end_with(spec.lifeline)
+    call_itself(f"worker-{spec.index}")
+    for descriptor in spec.not_mine:
+        os.close(descriptor)
+    os.sched_setaffinity(0, {spec.cpu})
+    logs.configure(*spec.log, process="worker", worker=spec.index, cpu=spec.cpu)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with in_a_line():
+        _work(spec)
+
+
+def _work(spec: Spec) -> None:
+    worker = Worker(spec)
+    flows = metrics.Gauge("firsthop_worker_flows", "Flows known to this worker", lambda: worker.flows)
+    dropped = metrics.Outside(
+        "firsthop_rx_socket_datagrams",
+        "Datagrams from clients that found no room in the worker's socket",
+        "outcome",
+        lambda: {"buffer_full": worker.dropped},
+    )
+    shedding = metrics.Gauge(
+        "firsthop_worker_shedding", "Probability with which XDP drops media for this core", lambda: worker.shedding
+    )
+    strangers = metrics.Gauge(
+        "firsthop_worker_shedding_strangers",
+        "Probability with which XDP drops what strangers send to this core",
+        lambda: worker.shedding_strangers,
+    )
+    gauges = (flows, dropped, shedding, strangers)
+    metrics.serve("edge.metrics", *spec.metrics, *gauges, *worker.counted.all, ufrag_keys(lambda: worker.keys))
+    logs.get().info("ready", flows=worker.flows)
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,361 @@
+"""BPF maps and programs by file descriptor, for processes without BCC: the ``bpf(2)`` system call itself.
+
+BCC costs 100 MB and half a second, so one process loads the program and workers inherit descriptors. A
+worker needs no capability for that: with ``kernel.unprivileged_bpf_disabled`` set to 2, making maps and loading
+programs is for CAP_BPF, while lookups, updates, deletes and batches on a descriptor that one holds stay open to
+anyone (Linux 5.19 and later; ``tests/test_steer.py`` shows it with a process of user nobody).
+
+Every call that the kernel refuses raises OSError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from wire import address as flow_address
+
+__all__ = [
+    "XDP_DROP",
+    "XDP_PASS",
+    "XDP_REDIRECT",
+    "BpfMap",
+    "Flow",
+    "FlowStore",
+    "Shedding",
+    "attach_tracepoint",
+    "attach_xdp",
+    "facts",
+    "is_bpffs",
+    "pin",
+    "pinned",
+    "possible_cpus",
+    "prog_test_run",
+    "replace_xdp",
+]
+
+XDP_DROP: Final = 1
+XDP_PASS: Final = 2
+XDP_REDIRECT: Final = 4
+
+# The Python half of bpf/layout.h, which is compiled against these sizes.
+FLOW_KEY: Final = struct.Struct("=18sxx")  # address, two zero bytes
+# cpu, transceiver, last seen in ns of CLOCK_MONOTONIC and in jiffies; then what the flow may send: when the buckets of
+# media, of anything else and of checks are full again, in ns, and packets of media for which the clock is not asked
+FLOW: Final = struct.Struct("=IIQQQQQIxxxx")
+_FLOW_BUCKETS_AT: Final = struct.calcsize("=IIQQ")
+ROUTE_KEY: Final = struct.Struct("=16sIxxxx")  # SipHash key, live
+SSRC: Final = struct.Struct("!I")  # as on the wire
+SHED: Final = struct.Struct("=II")  # chances out of 2^32, of media and of strangers
+U32: Final = struct.Struct("=I")
+
+_LOOKUP, _UPDATE, _DELETE, _PIN, _GET, _TEST_RUN, _RAW_TRACEPOINT, _LOOKUP_BATCH = 1, 2, 3, 6, 7, 10, 17, 24
+_LINK_CREATE, _LINK_UPDATE = 28, 29
+_ATTACH_XDP = 37
+_REPLACE = 1 << 2  # BPF_F_REPLACE
+_BPFFS_MAGIC = 0xCAFE4A11
+# union bpf_attr of include/uapi/linux/bpf.h, one view a command.
+_ELEMENT = struct.Struct("=IxxxxQQQ")  # map, key, value, flags
+_BATCH = struct.Struct("=QQQQIIQQ")  # in, out, keys, values, count, map, element flags, flags
+_RUN = struct.Struct("=IIIIQQII40x")  # program, verdict, bytes in, bytes out, in, out, repeat, duration
+_LINK = struct.Struct("=IIII")  # program, interface, attach type, flags
+_LINK_TO = struct.Struct("=IIII")  # link, new program, flags, program that must be there now
+_TRACEPOINT = struct.Struct("=QIxxxx")  # name, program
+_OBJECT = struct.Struct("=QII")  # path, descriptor, flags
+
+_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}.get(platform.machine())
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+_ALWAYS = 0xFFFFFFFF
+_PER_CPU_TYPES = {"5", "6", "10", "21"}  # percpu hash, percpu array, percpu LRU hash, percpu cgroup storage
+_FIRST_BATCH = 4096
+
+
+def _bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
+    """The system call. ``attributes`` is read and, by some commands, written."""
+    if _SYSCALL is None:
+        raise OSError(errno.ENOSYS, f"the number of bpf(2) on {platform.machine()} is not known to edge/xdp/kernel.py")
+    result: int = _libc.syscall(_SYSCALL, command, ctypes.byref(attributes), len(attributes))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"bpf(2) command {command}: {os.strerror(code)}")
+    return result
+
+
+def _buffer(data: bytes | int) -> ctypes.Array[ctypes.c_char]:
+    """``data`` (or that many zero bytes) where the kernel can reach it, without a terminating zero."""
+    size = data if isinstance(data, int) else len(data)
+    buffer = (ctypes.c_char * size)()
+    if not isinstance(data, int):
+        buffer.raw = data
+    return buffer
+
+
+class BpfMap:
+    """A BPF map behind ``fd``, with keys and values as bytes. Does not own the descriptor.
+
+    A value of a per-CPU map is its copies for all possible CPUs in one, each padded to 8 bytes. Raises ValueError
+    where the kernel's sizes are others: it would write past our buffers.
+    """
+
+    def __init__(self, fd: int, key_bytes: int, value_bytes: int) -> None:
+        self.fd = fd
+        self.key_bytes = key_bytes
+        self.value_bytes = value_bytes
+        map_facts = facts(fd)
+        if "map_type" not in map_facts:
+            raise ValueError(f"file descriptor {fd} is not a BPF map")
+        value = int(map_facts["value_size"])
+        if map_facts["map_type"] in _PER_CPU_TYPES:
+            value = (value + 7) // 8 * 8 * len(possible_cpus())
+        if (int(map_facts["key_size"]), value) != (key_bytes, value_bytes):
+            raise ValueError(
+                f"BPF map at descriptor {fd} has keys of {map_facts['key_size']} and values of {value} bytes,"
+                f" not {key_bytes} and {value_bytes}: it was made by another version of firsthop, restart the edge"
+            )
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """The value, or None where there is none."""
+        value = _buffer(self.value_bytes)
+        try:
+            self._element(_LOOKUP, key, value)
+        except FileNotFoundError:
+            return None
+        return value.raw
+
+    def update(self, key: bytes, value: bytes) -> None:
+        """Make or replace an entry. OSError with E2BIG: the map is full."""
+        if len(value) != self.value_bytes:
+            raise ValueError(f"a value of this map has {self.value_bytes} bytes, not {len(value)}")
+        self._element(_UPDATE, key, _buffer(value))
+
+    def delete(self, key: bytes) -> bool:
+        """Remove an entry; False where there was none."""
+        try:
+            self._element(_DELETE, key, None)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """All entries, a batch of them a system call. What comes or goes meanwhile may be among them or not."""
+        size = _FIRST_BATCH
+        position = b""
+        while True:
+            start = _buffer(position or 1)
+            end = _buffer(max(4, self.key_bytes))
+            keys, values = _buffer(size * self.key_bytes), _buffer(size * self.value_bytes)
+            attributes = _buffer(
+                _BATCH.pack(
+                    ctypes.addressof(start) if position else 0,
+                    ctypes.addressof(end),
+                    ctypes.addressof(keys),
+                    ctypes.addressof(values),
+                    size,
+                    self.fd,
+                    0,
+                    0,
+                )
+            )
+            done = False
+            try:
+                _bpf(_LOOKUP_BATCH, attributes)
+            except FileNotFoundError:
+                done = True  # the last batch comes with ENOENT
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                size *= 2  # one hash bucket holds more than a batch
+                continue
+            count = _BATCH.unpack(attributes.raw)[4]
+            key_bytes, value_bytes = keys.raw, values.raw
+            for i in range(count):
+                yield (
+                    key_bytes[i * self.key_bytes : (i + 1) * self.key_bytes],
+                    value_bytes[i * self.value_bytes : (i + 1) * self.value_bytes],
+                )
+            if done:
+                return
+            position = end.raw
+
+    def _element(self, command: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None) -> None:
+        if len(key) != self.key_bytes:
+            raise ValueError(f"a key of this map has {self.key_bytes} bytes, not {len(key)}")
+        at = _buffer(key)
+        value_at = 0 if value is None else ctypes.addressof(value)
+        _bpf(command, _buffer(_ELEMENT.pack(self.fd, ctypes.addressof(at), value_at, 0)))
+
+
+class Flow(NamedTuple):
+    """A row of the flow table. ``address`` has 18 bytes (``wire/address.py``); ``last_seen_ns`` is CLOCK_MONOTONIC
+    and up to a second old."""
+
+    address: bytes
+    cpu: int
+    transceiver: int
+    last_seen_ns: int
+
+
+class FlowStore:
+    """What steers packets that are not STUN requests: flows by address, and sources by SSRC.
+
+    The tables live in the kernel as long as anybody holds a descriptor or the program is attached, so a worker
+    that was killed finds its flows again.
+    """
+
+    def __init__(self, flows_fd: int, ssrcs_fd: int) -> None:
+        self._flows = BpfMap(flows_fd, FLOW_KEY.size, FLOW.size)
+        self._ssrcs = BpfMap(ssrcs_fd, SSRC.size, U32.size)
+
+    def put(self, address18: bytes, cpu: int, transceiver: int) -> bool:
+        """Enter a flow as seen now. False where the table is full: the flow's packets are then dropped.
+
+        One that is there already keeps its buckets: what it may send does not grow by being proved again.
+        """
+        if len(address18) != flow_address.SIZE:
+            raise ValueError(f"a flow's address has {flow_address.SIZE} bytes, not {len(address18)}")
+        key, value = FLOW_KEY.pack(address18), FLOW.pack(cpu, transceiver, time.monotonic_ns(), 0, 0, 0, 0, 0)
+        known = self._flows.lookup(key)
+        return _put(self._flows, key, value if known is None else value[:_FLOW_BUCKETS_AT] + known[_FLOW_BUCKETS_AT:])
+
+    def holder(self, address18: bytes) -> tuple[int, int] | None:
+        """The CPU and the transceiver that have a flow, or None where it is not known."""
+        value = self._flows.lookup(FLOW_KEY.pack(address18))
+        if value is None:
+            return None
+        cpu, transceiver = FLOW.unpack(value)[:2]
+        return cpu, transceiver
+
+    def remove(self, address18: bytes) -> bool:
+        """Forget a flow; False where it was not known."""
+        return self._flows.delete(FLOW_KEY.pack(address18))
+
+    def items(self) -> Iterator[Flow]:
+        """All flows, in no order."""
+        for key, value in self._flows.items():
+            yield Flow(key[: flow_address.SIZE], *FLOW.unpack(value)[:3])
+
+    __iter__ = items
+
+    def put_ssrc(self, ssrc: int, cpu: int) -> bool:
+        """Send RTP with this SSRC from unknown addresses to ``cpu``. False where the table is full."""
+        return _put(self._ssrcs, SSRC.pack(ssrc), U32.pack(cpu))
+
+    def ssrc_holder(self, ssrc: int) -> int | None:
+        """The CPU that an SSRC's packets from unknown addresses go to, or None."""
+        value = self._ssrcs.lookup(SSRC.pack(ssrc))
+        return None if value is None else int(U32.unpack(value)[0])
+
+    def remove_ssrc(self, ssrc: int) -> bool:
+        """Forget an SSRC; False where it was not known."""
+        return self._ssrcs.delete(SSRC.pack(ssrc))
+
+
+class Shedding:
+    """How much of what comes for each core XDP drops before it gets there. It stays as it is written when the writer
+    ends."""
+
+    def __init__(self, shedding_fd: int) -> None:
+        self._chances = BpfMap(shedding_fd, U32.size, SHED.size)
+
+    def put(self, cpu: int, media: float, strangers: float = 0.0) -> None:
+        """Drop each packet for ``cpu`` that is known flows' media, or strangers', with that probability: 0 none, 1
+        all."""
+        self._chances.update(U32.pack(cpu), SHED.pack(round(media * _ALWAYS), round(strangers * _ALWAYS)))
+
+    def get(self, cpu: int) -> float:
+        """The probability that is in force for media."""
+        return self._both(cpu)[0] / _ALWAYS
+
+    def strangers(self, cpu: int) -> float:
+        """The probability that is in force for strangers."""
+        return self._both(cpu)[1] / _ALWAYS
+
+    def _both(self, cpu: int) -> tuple[int, int]:
+        media, strangers = SHED.unpack(self._chances.lookup(U32.pack(cpu)) or bytes(SHED.size))
+        return media, strangers
+
+
+def _put(table: BpfMap, key: bytes, value: bytes) -> bool:
+    try:
+        table.update(key, value)
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        return False
+    return True
+
+
+def prog_test_run(prog_fd: int, packet: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
+    """Run an XDP program on ``packet`` (at least 14 bytes) without a network.
+
+    Returns what the program returned, the packet after it, and the mean time of a run in ns over ``repeat`` runs.
+    """
+    data, out = _buffer(packet), _buffer(len(packet) + 256)
+    attributes = _buffer(
+        _RUN.pack(prog_fd, 0, len(packet), len(out), ctypes.addressof(data), ctypes.addressof(out), repeat, 0)
+    )
+    _bpf(_TEST_RUN, attributes)
+    _, verdict, _, out_bytes, _, _, _, duration_ns = _RUN.unpack(attributes.raw)
+    return verdict, out.raw[:out_bytes], duration_ns
+
+
+def attach_xdp(prog_fd: int, interface: int, flags: int) -> int:
+    """Attach to the interface of that index and return the link's descriptor (Linux 5.9).
+
+    The program is attached as long as the link is open: closing it, or dying, takes this program off and no
+    other. EBUSY or EEXIST where one is there already.
+    """
+    return _bpf(_LINK_CREATE, _buffer(_LINK.pack(prog_fd, interface, _ATTACH_XDP, flags)))
+
+
+def replace_xdp(link_fd: int, new_prog_fd: int, old_prog_fd: int) -> None:
+    """Put another program in a link, between two packets. OSError with EPERM: ``old_prog_fd`` is not the one in it."""
+    _bpf(_LINK_UPDATE, _buffer(_LINK_TO.pack(link_fd, new_prog_fd, _REPLACE, old_prog_fd)))
+
+
+def attach_tracepoint(prog_fd: int, name: str) -> int:
+    """Run a raw tracepoint program at ``name`` as long as the link is open or pinned, whose descriptor this returns."""
+    at = ctypes.create_string_buffer(name.encode())
+    return _bpf(_RAW_TRACEPOINT, _buffer(_TRACEPOINT.pack(ctypes.addressof(at), prog_fd)))
+
+
+def pin(fd: int, path: Path) -> None:
+    """Let a map, program or link live on in a BPF filesystem until ``path`` is unlinked."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    _bpf(_PIN, _buffer(_OBJECT.pack(ctypes.addressof(name), fd, 0)))
+
+
+def pinned(path: Path) -> int:
+    """A descriptor of what is pinned there. Raises FileNotFoundError where nothing is."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    return _bpf(_GET, _buffer(_OBJECT.pack(ctypes.addressof(name), 0, 0)))
+
+
+def is_bpffs(path: Path) -> bool:
+    """Whether ``path`` is in a BPF filesystem."""
+    # struct statfs begins with its type, a long; 256 bytes are more than any architecture's has.
+    result = (ctypes.c_long * 32)()
+    return bool(_libc.statfs(os.fsencode(path), result) == 0 and result[0] == _BPFFS_MAGIC)
+
+
+def possible_cpus() -> list[int]:
+    """The CPUs that the kernel keeps per-CPU values for."""
+    with open("/sys/devices/system/cpu/possible") as file:
+        ranges = [part.split("-") for part in file.read().strip().split(",")]
+    return [cpu for part in ranges for cpu in range(int(part[0]), int(part[-1]) + 1)]
+
+
+def facts(fd: int) -> dict[str, str]:
+    """What the kernel tells of a BPF descriptor, such as ``map_id``, ``prog_tag`` or a link's ``ifindex``."""
+    with open(f"/proc/self/fdinfo/{fd}") as file:
+        pairs = (line.partition(":") for line in file)
+        return {name: value.strip() for name, _, value in pairs}

@@ -1,0 +1,438 @@
+"""Loads ``bpf/steer.c``, fills and attaches it, and reads its counters.
+
+Without it firsthop works too, so whatever is missing is one ``SteeringUnavailable`` with one line to act on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from bpf.verdicts import VERDICTS
+from edge.xdp import kernel
+from edge.xdp.cpumap import bring_in_bulk
+from edge.xdp.limits import Limits
+from edge.xdp.pins import Pins, Shape
+from edge.xdp.placement import slots
+from edge.xdp.program import SteeringError, SteeringUnavailable, compile_program, require_what_bcc_needs
+from wire.ufrag import MAX_KEY_ID, SLOTS
+
+__all__ = [
+    "MAX_CPUS",
+    "Steering",
+    "SteeringError",
+    "SteeringUnavailable",
+]
+
+MAX_CPUS: Final = 128
+DEFAULT_FLOW_ENTRIES: Final = 65536
+# Buckets that are remembered, of prefixes and of ufrags and SSRCs each, at about 100 bytes.
+BUCKET_ENTRIES: Final = 65536
+# Datagrams on their way to a core. The kernel's own examples use 192 to 2048; at 400 kpps this is 5 ms.
+CPU_QUEUE: Final = 2048
+
+_NO_CPU = 0xFFFFFFFF
+_MODES: Final = {"native": 1 << 2, "generic": 1 << 1}  # XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE
+
+
+class Steering:
+    """The loaded program and its maps. Close it, or use it in a ``with`` statement.
+
+    ``flows_fd`` and ``ssrcs_fd`` are for ``kernel.FlowStore`` in the workers, which inherit them, ``shedding_fd`` for
+    their ``kernel.Shedding``; ``prog_fd`` is for ``kernel.prog_test_run``. Behind ``buckets_fd`` are 16 byte prefixes
+    and the time (u64, ns of CLOCK_MONOTONIC) at which each will have got back what it took; behind ``named_fd`` the
+    same of ufrags, by the 8 bytes of their whole tag, and of SSRCs, which four zero bytes follow.
+    """
+
+    def __init__(
+        self,
+        programs: Mapping[str, int],
+        map_fds: Mapping[str, int],
+        cpus: Sequence[int],
+        pins: Pins | None,
+        adopted: bool,
+    ) -> None:
+        """For ``load``: takes the descriptors over. ``adopted``: an earlier process filled these very maps."""
+        self.prog_fd = programs["steer"]
+        self._overflow_fd = programs["overflow"]
+        self._pins = pins
+        self._adopted = adopted
+        self.flows_fd = map_fds["flows"]
+        self.ssrcs_fd = map_fds["ssrcs"]
+        self.buckets_fd = map_fds["buckets"]
+        self.named_fd = map_fds["named"]
+        self.shedding_fd = map_fds["shedding"]
+        self.cpus = tuple(cpus)
+        self._fds = [*programs.values(), *map_fds.values()]
+        self._link_fd: int | None = None
+        self._older_flows: int | None = None
+        self._caught_up_ns = 0
+        u32 = kernel.U32.size
+        self._copies = len(kernel.possible_cpus())
+        self._keys = kernel.BpfMap(map_fds["keys"], u32, kernel.ROUTE_KEY.size)
+        self._slots = kernel.BpfMap(map_fds["slots"], u32, u32)
+        self._cpu_queues = kernel.BpfMap(map_fds["cpus"], u32, u32)
+        self._flows = kernel.BpfMap(self.flows_fd, kernel.FLOW_KEY.size, kernel.FLOW.size)
+        self._ssrcs = kernel.BpfMap(self.ssrcs_fd, kernel.SSRC.size, u32)
+        self._queue_ids = kernel.BpfMap(map_fds["queues"], u32, u32)
+        self._overflow = kernel.BpfMap(map_fds["overflow"], u32, 8 * self._copies)
+        self._counters = kernel.BpfMap(map_fds["counters"], u32, 8 * self._copies)
+
+    @classmethod
+    def load(
+        cls,
+        port: int,
+        address: bytes | None,
+        keys: Mapping[int, bytes],
+        cpus: Sequence[int],
+        *,
+        flow_entries: int = DEFAULT_FLOW_ENTRIES,
+        limits: Limits = Limits(),  # noqa: B008  # a value
+        pins: Pins | None = None,
+    ) -> Steering:
+        """Compile, load and fill the program, attached to nothing yet.
+
+        With ``pins`` the maps outlive this process, and what an earlier one pinned there is taken over: flows,
+        counters, and which cores are out. It is this object's to remove.
+
+        ``port`` is the media port; ``address`` the 16 byte destination (IPv4 as ``::ffff:a.b.c.d``), None for any;
+        ``keys`` the 16 byte ufrag keys by key id; ``cpus`` the workers' CPUs, among which
+        ``edge.xdp.placement`` spreads the slots.
+        ``flow_entries`` bounds the flow table and the SSRC table each, at about 100 bytes an entry.
+        ``limits`` are what strangers and single flows may send.
+
+        Raises SteeringUnavailable, or ValueError for arguments that cannot be.
+        """
+        if not 1 <= port <= 65535:
+            raise ValueError(f"media port {port} is not between 1 and 65535")
+        if address is not None and len(address) != 16:
+            raise ValueError(f"the media address has {len(address)} bytes, not 16")
+        if not cpus or not all(0 <= cpu < MAX_CPUS for cpu in cpus):
+            raise ValueError(f"workers need CPUs between 0 and {MAX_CPUS - 1}, not {list(cpus)}")
+        if flow_entries < 1:
+            raise ValueError(f"a flow table of {flow_entries} entries holds no flow")
+        constants = limits.constants()
+        require_what_bcc_needs()
+        shapes = _shapes(flow_entries)
+        cflags: dict[str, int | str] = {
+            **constants,
+            "MEDIA_PORT": port,
+            "FLOW_ENTRIES": flow_entries,
+            "SSRC_ENTRIES": flow_entries,
+            "BUCKET_ENTRIES": BUCKET_ENTRIES,
+            "CPU_ENTRIES": shapes["cpus"].entries,
+            "MAX_CPUS": MAX_CPUS,
+            "FLOW_KEY_BYTES": kernel.FLOW_KEY.size,
+            "FLOW_BYTES": kernel.FLOW.size,
+            "SHED_BYTES": kernel.SHED.size,
+            "ROUTE_KEY_BYTES": kernel.ROUTE_KEY.size,
+        }
+        if address is not None:
+            cflags |= {f"MEDIA_ADDRESS_{i}": word for i, word in enumerate(struct.unpack("=4I", address))}
+        fitting, outgrown = pins.fit(shapes) if pins is not None else ({}, {})
+        try:
+            programs, map_fds = compile_program(cflags, shapes, fitting)
+            try:
+                steering = cls(programs, map_fds, cpus, pins, adopted=len(fitting) == len(map_fds))
+            except BaseException:
+                for fd in (*programs.values(), *map_fds.values()):
+                    os.close(fd)
+                raise
+            try:
+                steering._fill(keys, outgrown)
+                if "flows" in outgrown:
+                    steering._older_flows = os.dup(outgrown["flows"])
+                if pins is not None:
+                    for name in map_fds.keys() - fitting.keys():
+                        pins.put(name, map_fds[name])
+            except BaseException:
+                steering.release()
+                raise
+        finally:
+            for fd in (*fitting.values(), *outgrown.values()):
+                os.close(fd)
+        return steering
+
+    def _fill(self, keys: Mapping[int, bytes], outgrown: Mapping[str, int]) -> None:
+        """What a map says already, because an earlier process pinned it, stays: flows, and which cores are out."""
+        self._caught_up_ns = time.monotonic_ns()
+        self.set_keys(keys)
+        earlier = [cpu for cpu in kernel.possible_cpus() if self._cpu_queues.lookup(kernel.U32.pack(cpu)) is not None]
+        out = set(earlier) - set(self.slots()) if earlier else set()
+        for cpu in self.cpus:
+            try:
+                self._cpu_queues.update(kernel.U32.pack(cpu), kernel.U32.pack(CPU_QUEUE))
+            except OSError as error:
+                raise SteeringUnavailable(
+                    f"CPU {cpu} cannot take packets from XDP ({error.strerror}): choose workers among"
+                    f" CPUs {kernel.possible_cpus()}"
+                ) from error
+        if out >= set(self.cpus):
+            out = set()
+        self.set_slots(slots(self.cpus, out))
+        self._queue_ids.update(kernel.U32.pack(0), kernel.U32.pack(int(kernel.facts(self._cpu_queues.fd)["map_id"])))
+        for name, table in (("flows", self._flows), ("ssrcs", self._ssrcs)):
+            if name in outgrown:
+                _copy(outgrown[name], table)
+        for cpu in set(earlier) - set(self.cpus):
+            self._cpu_queues.delete(kernel.U32.pack(cpu))
+        # Of a core without a worker now: the next check finds its slot's core.
+        for key, value in self._flows.items():
+            if kernel.FLOW.unpack(value)[0] not in self.cpus:
+                self._flows.delete(key)
+        for key, value in self._ssrcs.items():
+            if kernel.U32.unpack(value)[0] not in self.cpus:
+                self._ssrcs.delete(key)
+
+    def catch_up(self) -> None:
+        """Takes over what workers have entered in an outgrown flow table since they were last asked: they hold it until
+        they are replaced. To be called a few times then; nothing happens where all is as it was."""
+        if self._older_flows is None:
+            return
+        since_ns, self._caught_up_ns = self._caught_up_ns, time.monotonic_ns()
+        # What was there before, and is not here, has ended meanwhile.
+        _copy(self._older_flows, self._flows, lambda value: struct.unpack_from("=IIQ", value)[2] > since_ns)
+
+    def set_keys(self, keys: Mapping[int, bytes]) -> None:
+        """Accept ufrags under these keys (key id to 16 bytes) and no others: key rotation without a reload.
+
+        A key that stays is not touched, and what comes is there before what goes is gone.
+        """
+        for key_id, key in keys.items():
+            if not 0 <= key_id <= MAX_KEY_ID or len(key) != 16:
+                raise ValueError(f"ufrag key {key_id}: key ids are 0 to {MAX_KEY_ID}, keys have 16 bytes")
+        for key_id in sorted(range(MAX_KEY_ID + 1), key=lambda key_id: key_id not in keys):
+            at, value = kernel.U32.pack(key_id), kernel.ROUTE_KEY.pack(keys.get(key_id, bytes(16)), key_id in keys)
+            if self._keys.lookup(at) != value:
+                self._keys.update(at, value)
+
+    def set_slots(self, cpus: Sequence[int | None]) -> None:
+        """The CPU of each of the 256 slots; None drops what belongs there (counted as ``no_core``)."""
+        if len(cpus) != SLOTS:
+            raise ValueError(f"there are {SLOTS} slots, not {len(cpus)}")
+        for slot, cpu in enumerate(cpus):
+            self._slots.update(kernel.U32.pack(slot), kernel.U32.pack(_NO_CPU if cpu is None else cpu))
+
+    def slots(self) -> list[int]:
+        """The CPU of each of the 256 slots now."""
+        by_slot = {kernel.U32.unpack(key)[0]: kernel.U32.unpack(value)[0] for key, value in self._slots.items()}
+        return [by_slot[slot] for slot in range(SLOTS)]
+
+    def attach(self, ifname: str) -> str:
+        """Steer what arrives at the interface. Returns ``native``, or ``generic`` where the driver has no XDP.
+
+        Where an earlier process pinned its link, this program takes the place of the one in it between two packets,
+        unless it is the same. The program leaves the interface when this object detaches, or, without pins, when its
+        process dies; no other program is ever touched. Raises SteeringError where one is there already or the
+        interface does not take any.
+        """
+        if self._link_fd is not None:
+            if not self._is_mine(self._link_fd):
+                raise SteeringError(
+                    f"somebody put another program into the XDP link of {ifname}, which is left alone: stop its owner,"
+                    " and start the edge again",
+                    "other_program",
+                )
+            raise SteeringError("steering is attached already: detach it first")
+        interface = _index(ifname)
+        if not interface:
+            raise SteeringError(f"no network interface is called {ifname!r}: see 'ip -brief link'", "no_interface")
+        mode = self._take_over(interface) or self._attach(ifname, interface)
+        if self._pins is not None:
+            self._pins.put("program", self.prog_fd)
+        return mode
+
+    def steers(self, ifname: str) -> bool:
+        """Whether this program is on the interface that has that name now."""
+        return self._link_fd is not None and self._is_on(ifname) and self._is_mine(self._link_fd)
+
+    def let_go(self, ifname: str) -> None:
+        """Detach from an interface that does not have that name, or is gone; nothing happens where none is such."""
+        if self._link_fd is not None and not self._is_on(ifname):
+            self.detach()
+
+    def _is_on(self, ifname: str) -> bool:
+        assert self._link_fd is not None
+        # An interface that is gone leaves its link behind, with index 0; so does whoever detaches it.
+        index = int(kernel.facts(self._link_fd)["ifindex"])
+        return index != 0 and index == _index(ifname)
+
+    def _is_mine(self, link_fd: int) -> bool:
+        return kernel.facts(link_fd)["prog_id"] == kernel.facts(self.prog_fd)["prog_id"]
+
+    def _attach(self, ifname: str, interface: int) -> str:
+        failures = []
+        for mode, flags in _MODES.items():
+            try:
+                self._link_fd = kernel.attach_xdp(self.prog_fd, interface, flags)
+            except OSError as error:
+                if error.errno in (errno.EBUSY, errno.EEXIST):
+                    raise SteeringError(
+                        f"{ifname} has an XDP program already, which is left alone: stop its owner, or take it off"
+                        f" with 'ip link set {ifname} xdp off'",
+                        "other_program",
+                    ) from error
+                failures.append(f"{mode}: {os.strerror(error.errno or 0)}")
+            else:
+                if self._pins is not None:
+                    self._pins.put(f"link-{mode}", self._link_fd)
+                return mode
+        raise SteeringError(f"{ifname} takes no XDP program ({', '.join(failures)}): steer another interface")
+
+    def _take_over(self, interface: int) -> str | None:
+        """The mode of the link that an earlier process pinned, with this program in it now; None without one."""
+        if self._pins is None:
+            return None
+        running = self._pins.get("program")
+        try:
+            for mode in _MODES:
+                link = self._pins.get(f"link-{mode}")
+                if link is None:
+                    continue
+                about = kernel.facts(link)
+                if (
+                    running is None
+                    or int(about["ifindex"]) != interface
+                    or about["prog_id"] != kernel.facts(running)["prog_id"]
+                ):
+                    # Of another interface, or of one that is gone and came back, or left half changed.
+                    self._pins.drop(f"link-{mode}")
+                    os.close(link)
+                    continue
+                self._link_fd = link
+                # The tag is a hash of the instructions, whatever maps they use.
+                same = kernel.facts(running)["prog_tag"] == kernel.facts(self.prog_fd)["prog_tag"]
+                if not (same and self._adopted):
+                    kernel.replace_xdp(link, self.prog_fd, running)
+                    return mode
+                self._fds.remove(self.prog_fd)
+                os.close(self.prog_fd)
+                self.prog_fd, running = running, None
+                self._fds.append(self.prog_fd)
+                return mode
+            return None
+        finally:
+            if running is not None:
+                os.close(running)
+
+    def watch_queues(self) -> None:
+        """Count from now on what finds no room in its core's queue. Raises OSError where the kernel cannot tell."""
+        if self._pins is not None:
+            self._pins.drop("overflow-link")  # of an earlier process: each packet is counted once
+        link_fd = kernel.attach_tracepoint(self._overflow_fd, "xdp_cpumap_enqueue")
+        self._fds.append(link_fd)
+        if self._pins is not None:
+            self._pins.put("overflow-link", link_fd)
+
+    def bring_in_bulk(self) -> None:
+        """As ``edge.xdp.cpumap`` says. To be called after each load, which starts the queues' threads anew."""
+        bring_in_bulk(int(kernel.facts(self._cpu_queues.fd)["map_id"]), self.cpus)
+
+    def overflow(self) -> dict[int, int]:
+        """Packets that found no room in the queue of their core, by CPU, since the first ``watch_queues``."""
+        copies = struct.Struct(f"={self._copies}Q")
+        return {cpu: sum(copies.unpack(self._overflow.lookup(kernel.U32.pack(cpu)) or b"")) for cpu in self.cpus}
+
+    def detach(self) -> None:
+        """Take the program off its interface. Nothing happens where it is on none."""
+        if self._link_fd is not None:
+            if self._pins is not None:
+                for mode in _MODES:
+                    self._pins.drop(f"link-{mode}")
+            os.close(self._link_fd)
+            self._link_fd = None
+
+    def counters(self) -> dict[tuple[str, int], int]:
+        """Packets by verdict and target CPU since the load, in one read. Verdicts that are not ``of_core`` have CPU 0.
+
+        Each verdict is there, each that is ``of_core`` for each worker's CPU, zero or not.
+        """
+        totals = {(verdict.label, cpu): 0 for verdict in VERDICTS for cpu in (self.cpus if verdict.of_core else (0,))}
+        copies = struct.Struct(f"={self._copies}Q")
+        for key, value in self._counters.items():
+            total = sum(copies.unpack(value))
+            if total:
+                verdict, cpu = divmod(kernel.U32.unpack(key)[0], MAX_CPUS)
+                totals[VERDICTS[verdict].label, cpu] = total
+        return totals
+
+    def flow_count(self) -> int:
+        """Flows in the kernel's table, by reading it whole (a few ms when full)."""
+        return sum(1 for _ in self._flows.items())
+
+    def release(self) -> None:
+        """Let go of program, maps and link. What is pinned goes on, and steers if it is attached."""
+        if self._link_fd is not None:
+            os.close(self._link_fd)
+            self._link_fd = None
+        if self._older_flows is not None:
+            os.close(self._older_flows)
+            self._older_flows = None
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def close(self) -> None:
+        """Detach, unpin, and release program and maps (which live on in the workers that hold them)."""
+        self.detach()
+        self.release()
+        if self._pins is not None:
+            self._pins.remove()
+            self._pins = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _shapes(flow_entries: int) -> dict[str, Shape]:
+    """The maps of ``bpf/steer.c``."""
+    array, plain_hash, percpu_array, lru_hash, cpu_map = 2, 1, 6, 9, 16  # enum bpf_map_type
+    u32 = kernel.U32.size
+    return {
+        "keys": Shape(array, u32, kernel.ROUTE_KEY.size, MAX_KEY_ID + 1),
+        "slots": Shape(array, u32, u32, SLOTS),
+        "cpus": Shape(cpu_map, u32, u32, max(kernel.possible_cpus()) + 1),
+        "flows": Shape(plain_hash, kernel.FLOW_KEY.size, kernel.FLOW.size, flow_entries),
+        "ssrcs": Shape(plain_hash, u32, u32, flow_entries),
+        "buckets": Shape(lru_hash, 16, 8, BUCKET_ENTRIES),
+        "named": Shape(lru_hash, 8, 8, BUCKET_ENTRIES),
+        "shedding": Shape(array, u32, kernel.SHED.size, MAX_CPUS),
+        "queues": Shape(array, u32, u32, 1),
+        "overflow": Shape(percpu_array, u32, 8, MAX_CPUS),
+        "counters": Shape(percpu_array, u32, 8, len(VERDICTS) * MAX_CPUS),
+    }
+
+
+def _index(ifname: str) -> int:
+    """Of the interface that has that name now; 0 where none has."""
+    try:
+        return socket.if_nametoindex(ifname)
+    except OSError:
+        return 0
+
+
+def _copy(fd: int, table: kernel.BpfMap, wanted: Callable[[bytes], bool] = lambda value: True) -> None:
+    """Entries of an outgrown map, as far as there is room for them, that are not there and whose values are ``wanted``.
+    Values of an older layout are shorter, and zeroes
+    follow them (``bpf/layout.h``); of a newer one they are cut."""
+    about = kernel.facts(fd)
+    if int(about["key_size"]) != table.key_bytes:
+        return
+    old = kernel.BpfMap(fd, table.key_bytes, int(about["value_size"]))
+    for key, value in old.items():
+        if not wanted(value) or table.lookup(key) is not None:
+            continue
+        try:
+            table.update(key, value.ljust(table.value_bytes, b"\0")[: table.value_bytes])
+        except OSError:
+            return

@@ -1,0 +1,1 @@
+"""What both ends of a WebRTC call need: ICE, DTLS, SRTP, SCTP, SDP, RTP, codecs, voice detection and a 20 ms clock."""

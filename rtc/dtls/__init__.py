@@ -1,0 +1,1 @@
+"""DTLS and SRTP: certificates, fingerprints, flights and the transport over them."""

@@ -1,0 +1,363 @@
+"""ICE-lite on virtual paths (RFC 8445 section 2.5): no sockets, no candidates, time as an argument.
+
+A path is an edge and the client's address as that edge saw it. The client is always the controlling side and does the
+checking; this side answers what is authentic. But a source address is easily invented, and a check that was overheard
+can be sent again from anywhere. So a path gets media only when it has proved itself: when a check of our own was
+answered there, or DTLS was completed over it. The first path of a call begins without, and until it has proved itself
+it draws less than three times what came from it, as any other (``allowance.py``). Whoever has proved nothing takes no
+path from anybody.
+
+Consent (RFC 7675) is renewed by checks of the client that are new, and, where these stay away, by answers to ours.
+Nothing without a valid MESSAGE-INTEGRITY changes or is answered.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import NamedTuple
+
+from rtc.bucket import Bucket
+from rtc.ice.allowance import Allowance
+from wire import stun
+
+__all__ = ["CONSENT_S", "MAX_PATHS", "NEVER_CAME_S", "IceLite", "Path"]
+
+CONSENT_S = 30.0
+# Whoever places a call has had its permissions asked for before, and checks as soon as it has the answer; after 15 s
+# libwebrtc's own checks have failed, too.
+NEVER_CAME_S = 15.0
+MAX_PATHS = 16
+PROBE_EVERY_S = 0.05
+UNPROVED_S = 5.0
+# A client that checks several paths checks each at least this often (libwebrtc 2.5 s, aioice and libnice 5 s).
+_STALE_S = 6.0
+_CHECKS_PER_S = 100.0  # that are answered; libwebrtc sends 20 and aioice 50, over all paths
+_STRANGE_CHECKS_PER_S = 200.0  # that are refused, by paths that are not known
+_RESTARTS_PER_S, _RESTARTS_AT_ONCE = 0.2, 5.0  # a client that changes networks and back, and tries again
+_REMEMBERED = 256  # transactions: ten minutes of libwebrtc's
+
+
+class Path(NamedTuple):
+    """The edge's name and the client's 18 byte address."""
+
+    edge: bytes
+    address: bytes
+
+
+class _Known:
+    """What is known of a path."""
+
+    __slots__ = ("allowance", "consent", "heard", "moved", "probe", "probed", "proved")
+
+    def __init__(self, now: float) -> None:
+        self.allowance = Allowance()
+        self.heard = now  # the last check, answer, or media that moved
+        self.consent = now
+        self.proved = False
+        self.moved = False  # media came by it before it was proved: the client sends there, and wants to hear there
+        self.probe = b""  # the transaction of our check under way
+        self.probed = float("-inf")
+
+    def renew(self, now: float) -> None:
+        self.heard = self.consent = now
+
+
+class _Generation:
+    """The credentials of both sides, until ICE restarts."""
+
+    def __init__(self, ufrag: str, remote: tuple[str, str]) -> None:
+        self.ufrag = ufrag
+        self.password = secrets.token_urlsafe(18).replace("-", "+").replace("_", "/")
+        self.key = self.password.encode()
+        self.remote = remote
+        self.remote_username = f"{remote[0]}:{ufrag}".encode()
+        self.remote_key = remote[1].encode()
+
+
+class IceLite:
+    """The answering side of one session. ``password`` is ours, 144 random bits; ``remote`` are the client's ufrag and
+    password. ``refusal`` is why the last check got no answer, as ``counters.RX_DATAGRAMS`` has it."""
+
+    def __init__(
+        self,
+        ufrag: str,
+        now: float,
+        *,
+        remote_ufrag: str = "",
+        remote_password: str = "",
+        consent_s: float = CONSENT_S,
+    ) -> None:
+        self.selected: Path | None = None
+        self.refusal = "stun_not_authentic"
+        self._generation = _Generation(ufrag, (remote_ufrag, remote_password))
+        self._former: _Generation | None = None  # while no check of the present one has come
+        self._consent_s = consent_s
+        self._began = now
+        self._consent: float | None = None  # of any path that may have media, when last
+        self._paths: dict[Path, _Known] = {}
+        self._nominated: Path | None = None
+        self._seen: dict[bytes, Path] = {}  # transactions, and where each came by first; the newest last
+        # What is refused takes nothing from the client: who overheard the ufrag can send as much as it likes.
+        self._checks = Bucket(_CHECKS_PER_S, _CHECKS_PER_S)
+        self._strange_checks = Bucket(_STRANGE_CHECKS_PER_S, _STRANGE_CHECKS_PER_S)
+        self._restarts = Bucket(_RESTARTS_PER_S, _RESTARTS_AT_ONCE)
+        self._tie_breaker = secrets.randbits(64)
+
+    @property
+    def ufrag(self) -> str:
+        """Ours, since the last restart."""
+        return self._generation.ufrag
+
+    @property
+    def password(self) -> str:
+        """Ours, since the last restart."""
+        return self._generation.password
+
+    @property
+    def remote(self) -> tuple[str, str]:
+        """The client's ufrag and password, since the last restart."""
+        return self._generation.remote
+
+    @property
+    def ufrags(self) -> tuple[str, ...]:
+        """All that checks may name now."""
+        return tuple(g.ufrag for g in (self._former, self._generation) if g is not None)
+
+    def may_restart(self, now: float) -> bool:
+        """Whether a restart is within what a client has reason for."""
+        return self._restarts.take(now)
+
+    def restart(self, ufrag: str, remote: tuple[str, str]) -> None:
+        """New credentials (RFC 8445 section 9). The old ones hold until a check proves that the client has the new, and
+        media stays where it is until then: a restart that fails costs nothing."""
+        self._former = self._former or self._generation
+        self._generation = _Generation(ufrag, remote)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every path that something authentic came by lately."""
+        return tuple(self._paths)
+
+    @property
+    def probing(self) -> tuple[Path, ...]:
+        """Every path that a check of ours is under way to."""
+        return tuple(path for path, known in self._paths.items() if known.probe)
+
+    def knows(self, path: Path) -> bool:
+        """Whether something authentic came by ``path`` lately."""
+        return path in self._paths
+
+    def is_proved(self, path: Path) -> bool:
+        """Whether the client is there, beyond doubt."""
+        known = self._paths.get(path)
+        return known is not None and known.proved
+
+    # --- what comes
+
+    def check(self, message: stun.Message, path: Path, now: float, *, free: bool = True) -> bytes | None:
+        """The response to a binding request that arrived on ``path``, or None where it gets none.
+
+        Chromium nominates 50 ms after its first check, so the first valid one is latched at once, if the path is
+        ``free`` and not another session's. A later USE-CANDIDATE on another path moves the selection there, as soon as
+        that has proved itself.
+        """
+        budget = self._checks if path in self._paths else self._strange_checks
+        if not budget.has(now):
+            self.refusal = "overflow"
+            return None
+        response = self._checked(message, path, now, free=free)
+        if response is None and path not in self._paths:
+            self._strange_checks.take(now)
+        elif response is not None:
+            self._checks.take(now)
+        return response
+
+    def _checked(self, message: stun.Message, path: Path, now: float, *, free: bool) -> bytes | None:
+        self.refusal = "stun_not_authentic"
+        generation = self._named(message)
+        if message.kind != stun.BINDING_REQUEST or not stun.integrity_is_valid(message, generation.key):
+            return None
+        first = self._seen.get(message.transaction)
+        if first is not None and first != path and not self._waits(first):
+            # It was overheard: nobody uses a transaction on two paths. Only while the path that it came by first has
+            # proved nothing it cannot be said which of the two was the client.
+            self.refusal = "stun_replayed"
+            return None
+        known = self._enter(path, now)
+        if known is None:
+            self.refusal = "stun_many_paths"
+            return None
+        known.allowance.came(len(message.raw))
+        response = stun.binding_response(message, path.address, generation.key)
+        if not known.proved and not known.allowance.take(len(response)):
+            self.refusal = "stun_many_paths"
+            return None
+        if first == path:
+            return response  # sent again; it had its effect the first time
+        self._remember(message.transaction, path)
+        restarted = self._former is not None and generation is self._generation
+        if restarted:
+            self._former = None
+        if self.selected is None and self._consent is None and free:
+            self.selected = path
+        if restarted or stun.USE_CANDIDATE in message.attributes:
+            self._nominated = path
+        known.heard = now
+        if known.proved or path == self.selected:
+            self._consent = known.consent = now
+        if known.proved:
+            self._choose(path, now)
+        return response
+
+    def _named(self, message: stun.Message) -> _Generation:
+        """Whose credentials a check uses."""
+        former = self._former
+        return former if former and stun.server_ufrag(message) == former.ufrag.encode() else self._generation
+
+    def _waits(self, path: Path) -> bool:
+        known = self._paths.get(path)
+        return known is not None and not known.proved
+
+    def _enter(self, path: Path, now: float) -> _Known | None:
+        known = self._paths.get(path)
+        if known is None and len(self._paths) < MAX_PATHS:
+            known = self._paths[path] = _Known(now)
+        return known
+
+    def _remember(self, transaction: bytes, path: Path) -> None:
+        self._seen.pop(transaction, None)
+        self._seen[transaction] = path
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+
+    def moved(self, path: Path, size: int, now: float) -> None:
+        """Media of ``size`` bytes that authenticated came by a path that was not known: the client sends there now, and
+        is answered there when a probe has shown that it can hear there."""
+        known = self._enter(path, now)
+        if known is not None:
+            known.allowance.came(size)
+            known.heard = now
+            known.moved = True
+
+    def came(self, path: Path | None, size: int) -> None:
+        """Anything of ``size`` bytes came by ``path``, which may draw so much more."""
+        known = self._paths.get(path) if path is not None else None
+        if known is not None and not known.proved:
+            known.allowance.came(size)
+
+    def may_send(self, path: Path, size: int) -> bool:
+        """Whether a datagram of ``size`` bytes may go to ``path``; it counts as sent."""
+        known = self._paths.get(path)
+        return known is not None and (known.proved or known.allowance.take(size))
+
+    # --- proof
+
+    def probe(self, path: Path, now: float) -> bytes | None:
+        """A check of our own for a path that something authentic came by and that has not proved itself; None for
+        others, and where the last is still young.
+
+        A lite agent sends none by itself; a full one answers it like any other (RFC 8445 section 7.3).
+        """
+        known = self._paths.get(path)
+        return None if known is None or known.proved else self._probe(known, now)
+
+    def _probe(self, known: _Known, now: float) -> bytes | None:
+        if now - known.probed < PROBE_EVERY_S:
+            return None
+        transaction = known.probe or secrets.token_bytes(12)
+        generation = self._former or self._generation
+        request = stun.binding_request(
+            generation.remote_username, generation.remote_key, controlled=self._tie_breaker, transaction=transaction
+        )
+        if not known.proved and not known.allowance.take(len(request)):
+            return None
+        known.probe, known.probed = transaction, now
+        return request
+
+    def due(self, now: float) -> list[tuple[Path, bytes]]:
+        """Called about once a second: the probes to send, where one was not answered, and to the selected path where
+        nothing has renewed consent for half its time."""
+        probes = []
+        for path, known in self._paths.items():
+            old = path == self.selected and now - known.consent > self._consent_s / 2
+            if (known.probe and not known.proved) or old:
+                request = self._probe(known, now)
+                if request is not None:
+                    probes.append((path, request))
+        return probes
+
+    def proved_by(self, message: stun.Message, path: Path, now: float) -> bool:
+        """Whether ``message`` answers the probe of ``path``, which then has proved itself and holds consent.
+
+        Where media had come by it, it takes the place of the selected one, whose address the caller's NAT has
+        forgotten; should that live, the next check there says so.
+        """
+        known = self._paths.get(path)
+        if (
+            known is None
+            or message.kind != stun.BINDING_RESPONSE
+            or not known.probe
+            or message.transaction != known.probe
+            or not stun.integrity_is_valid(message, (self._former or self._generation).remote_key)
+        ):
+            return False
+        known.probe = b""
+        self._prove(known, now)
+        if known.moved:
+            known.moved = False
+            if self.selected is not None and self.selected != path:
+                del self._paths[self.selected]
+            self._nominated = path
+        self._choose(path, now)
+        return True
+
+    def secured(self, now: float) -> None:
+        """DTLS was completed, all of it over the selected path or over others that had proved themselves: what the peer
+        signed says that it got what was sent there."""
+        known = self._paths.get(self.selected) if self.selected is not None else None
+        if known is not None and not known.proved:
+            known.probe = b""
+            self._prove(known, now)
+
+    def _prove(self, known: _Known, now: float) -> None:
+        known.proved = True
+        known.renew(now)
+        self._consent = now
+
+    def _choose(self, path: Path, now: float) -> None:
+        """``path``, which has proved itself, is selected if the client wants that, or if it has left the other."""
+        selected = self._paths.get(self.selected) if self.selected is not None else None
+        if path == self._nominated or selected is None or now - selected.heard > _STALE_S:
+            self.selected = path
+
+    # --- the end
+
+    def forget(self, path: Path) -> None:
+        """The path is another's now, who proved it."""
+        self._paths.pop(path, None)
+        self._reselect()
+
+    def expire(self, now: float) -> list[Path]:
+        """Forgets and returns the paths whose consent is too old, and those that have not proved themselves 5 s after
+        the last that came by them; the selection moves to the freshest."""
+        gone = [path for path, known in self._paths.items() if self._is_over(path, known, now)]
+        for path in gone:
+            del self._paths[path]
+        self._reselect()
+        return gone
+
+    def _is_over(self, path: Path, known: _Known, now: float) -> bool:
+        if known.proved or path == self.selected:
+            return now - known.consent > self._consent_s
+        return now - known.heard > UNPROVED_S
+
+    def _reselect(self) -> None:
+        if self.selected not in self._paths:
+            proved = {path: known.consent for path, known in self._paths.items() if known.proved}
+            self.selected = max(proved, key=proved.__getitem__, default=None)
+
+    def ended(self, now: float) -> str:
+        """Why the session is over for ICE, or an empty string: call after ``expire``."""
+        if self._consent is None:
+            return "never_came" if now - self._began > NEVER_CAME_S else ""
+        return "consent_expired" if now - self._consent > self._consent_s else ""

@@ -1,0 +1,114 @@
+"""The clock of everything that is sent: each stream is called every 20 ms, on a schedule that does not drift.
+
+Streams share a few slots of the 20 ms. Every slot that is used wakes this process and those that its datagrams pass
+through, so there are not many, and one is filled before the next is begun; but not so full that its last frame is late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from runtime.histogram import Histogram
+from runtime.metrics import Tally
+
+__all__ = ["FRAME_S", "Pacer"]
+
+FRAME_S = 0.020
+_SLOTS = 5
+_SLOT_S = FRAME_S / _SLOTS
+_ROOMY = 10  # streams in a slot; each takes about 0.1 ms
+_HOPELESS_S = 0.2
+_LATE_S = 0.005  # what every receiver's jitter buffer makes up for
+
+Tick = Callable[[], None]
+
+
+class Pacer:
+    """Calls every ``tick()`` 50 times a second from the running loop; nothing runs while there is none.
+
+    ``worst_late_ms`` is how late the process itself has been. After a short stall everything due is made up for;
+    after more than 200 ms the frames are skipped, because a burst of old ones would help nobody.
+
+    ``frames`` counts those that were made within 5 ms of when they were due, later, or never; ``lag`` is how long after
+    its time a slot was done. No frame is early: an agent's speech waits for its slot.
+    """
+
+    def __init__(self) -> None:
+        self.worst_late_ms = 0.0
+        self.frames = Tally(
+            "firsthop_transceiver_schedule",
+            "Frames of all calls, by how near to their time they were made",
+            ("on_time", "late", "skipped"),
+        )
+        self.lag = Histogram("firsthop_transceiver_lag", "From when frames were due until they were made", "loop")
+        self._lag = self.lag.of("media")
+        self._slots: list[dict[Tick, None]] = [{} for _ in range(_SLOTS)]
+        self._step = 0
+        self._origin = 0.0
+        self._timer: asyncio.Handle | None = None
+
+    def add(self, tick: Tick) -> None:
+        """From now on ``tick`` is called every 20 ms."""
+        loop = asyncio.get_running_loop()
+        if self._timer is None:
+            self._origin = loop.time()
+            self._step = 0
+        slot = min(range(_SLOTS), key=self._unsuited)
+        self._slots[slot][tick] = None
+        if self._timer is None:
+            self._timer = loop.call_soon(self._run)
+
+    def _unsuited(self, slot: int) -> tuple[bool, int, int]:
+        """The least is the slot for the next stream: one in use with room in it; else the emptiest, and among equals
+        not the neighbour of the last one."""
+        streams = len(self._slots[slot])
+        roomy = 0 < streams < _ROOMY
+        return not roomy, 0 if roomy else streams, slot * 2 % _SLOTS
+
+    def remove(self, tick: Tick) -> None:
+        """``tick`` is not called again. Nothing happens when it was not there."""
+        for slot in self._slots:
+            slot.pop(tick, None)
+        if self._timer is not None and not any(self._slots):
+            self._timer.cancel()
+            self._timer = None
+
+    def _call(self, tick: Tick) -> None:
+        try:
+            tick()
+        except Exception as e:
+            # The others' clock must go on; who fails once would fail fifty times a second.
+            self.remove(tick)
+            context = {"message": "a paced stream failed and is stopped", "exception": e}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+    def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        late = now - (self._origin + self._step * _SLOT_S)
+        if late > _HOPELESS_S:
+            self.worst_late_ms = max(self.worst_late_ms, late * 1000)
+            # A whole number of frames, so that nobody's place among the slots changes.
+            skipped = int(late / FRAME_S) * _SLOTS
+            self._step += skipped
+            self.frames["skipped"] += skipped // _SLOTS * sum(map(len, self._slots))
+        due = self._origin + self._step * _SLOT_S
+        slot = self._slots[self._step % _SLOTS]
+        self._step += 1
+        if slot:
+            self.worst_late_ms = max(self.worst_late_ms, (now - due) * 1000)
+            ticks = tuple(slot)
+            for tick in ticks:
+                self._call(tick)
+            now = loop.time()
+            self.frames["on_time" if now - due <= _LATE_S else "late"] += len(ticks)
+            self._lag.add(round(1e9 * (now - due)))
+        # One slot in a turn of the loop, also when the next is due already: a process that has too much to do would
+        # otherwise never again read what comes.
+        if not any(self._slots):
+            self._timer = None
+            return
+        while not self._slots[self._step % _SLOTS]:
+            self._step += 1
+        self._timer = loop.call_at(self._origin + self._step * _SLOT_S, self._run)

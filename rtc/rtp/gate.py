@@ -1,0 +1,92 @@
+"""How much of one caller's media is looked at: a bound on what a flood costs those who share the loop. Pure.
+
+What comes with the caller's address need not come from the caller. So nothing that does not authenticate takes anything
+from what does: it has a budget of its own, and where that is spent only what could be the next packet is still tried.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rtc.bucket import Bucket
+from rtc.rtp.packet import is_rtcp, sequence_distance
+
+__all__ = ["Cipher", "Gate"]
+
+# An honest caller sends 20 to 100 packets a second, and after an outage those of a second or two at once.
+_PACKETS_PER_S, _PACKETS_AT_ONCE = 400.0, 128.0
+# RTCP costs by its length, up to 0.35 us a byte: reports are 100 bytes a second, one that asks for packets 16 to 60.
+_RTCP_BYTES_PER_S, _RTCP_BYTES_AT_ONCE = 4000.0, 4000.0
+# Data channels: a picture of 2 MB is 1,700 datagrams.
+_DTLS_PER_S, _DTLS_AT_ONCE = 1000.0, 2000.0
+_FORGED_PER_S = 500.0
+# libsrtp keeps a stream of each SSRC that ever authenticated, and looks for them one by one.
+_SSRCS_PER_S, _SSRCS_AT_ONCE, _MOST_SSRCS = 0.1, 32.0, 256
+_BEHIND, _AHEAD = 64, 512  # sequence numbers around the last
+
+
+class Cipher(Protocol):
+    """SRTP; None where a datagram is not authentic or a replay."""
+
+    def unprotect(self, srtp: bytes) -> bytes | None:
+        """RTP."""
+
+    def unprotect_rtcp(self, srtcp: bytes) -> bytes | None:
+        """RTCP."""
+
+
+class Gate:
+    """``tries`` says whether a datagram is worth the cipher, ``admits`` whether what was authentic is worth the rest;
+    ``forged`` is told of what was not authentic. Datagrams are SRTP or SRTCP as they came, of 8 bytes and more."""
+
+    def __init__(self) -> None:
+        self._packets = Bucket(_PACKETS_PER_S, _PACKETS_AT_ONCE)
+        self._rtcp_bytes = Bucket(_RTCP_BYTES_PER_S, _RTCP_BYTES_AT_ONCE)
+        self._dtls = Bucket(_DTLS_PER_S, _DTLS_AT_ONCE)
+        self._forged = Bucket(_FORGED_PER_S, _FORGED_PER_S)
+        self._new_ssrcs = Bucket(_SSRCS_PER_S, _SSRCS_AT_ONCE)
+        self._ssrcs: set[bytes] = set()
+        self._last = (b"", 0)  # SSRC and sequence number of the last packet that was admitted
+
+    def opened(self, datagram: bytes, cipher: Cipher, now: float) -> bytes | str:
+        """RTP or RTCP, or why it is none, as ``counters.RX_DATAGRAMS`` has it."""
+        if not self.tries(datagram, now):
+            return "overflow"
+        plain = cipher.unprotect_rtcp(datagram) if is_rtcp(datagram) else cipher.unprotect(datagram)
+        if plain is None:
+            self.forged(now)
+            return "srtp_not_authentic"
+        return plain if self.admits(datagram, now) else "overflow"
+
+    def tries(self, datagram: bytes, now: float) -> bool:
+        """Whether to see if it authenticates."""
+        control = is_rtcp(datagram)
+        ssrc = datagram[4:8] if control else datagram[8:12]
+        if ssrc not in self._ssrcs:
+            return len(self._ssrcs) < _MOST_SSRCS and self._new_ssrcs.has(now) and self._forged.has(now)
+        if self._forged.has(now):
+            return True
+        if control:
+            return self._rtcp_bytes.has(now, len(datagram))
+        known, sequence = self._last
+        return ssrc == known and -_BEHIND < sequence_distance(sequence, int.from_bytes(datagram[2:4], "big")) < _AHEAD
+
+    def forged(self, now: float) -> None:
+        """One that was tried was not authentic."""
+        self._forged.take(now)
+
+    def admits(self, datagram: bytes, now: float) -> bool:
+        """Whether one that was authentic is within what one caller may send."""
+        control = is_rtcp(datagram)
+        ssrc = datagram[4:8] if control else datagram[8:12]
+        if ssrc not in self._ssrcs:
+            self._ssrcs.add(ssrc)
+            self._new_ssrcs.take(now)
+        if control:
+            return self._rtcp_bytes.take(now, len(datagram))
+        self._last = ssrc, int.from_bytes(datagram[2:4], "big")
+        return self._packets.take(now)
+
+    def admits_dtls(self, now: float) -> bool:
+        """Whether a DTLS datagram is within what one caller may send; what is in it is not known yet."""
+        return self._dtls.take(now)

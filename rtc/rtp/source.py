@@ -1,0 +1,44 @@
+"""Which packets belong to the one stream that a caller sends (RFC 3550 appendix A.1). Pure.
+
+Whoever sends with two SSRCs at once, or whose numbers jump about, does not make everything begin anew with each packet:
+another stream is believed at its second packet in a row, or at once where the known one has fallen silent.
+"""
+
+from __future__ import annotations
+
+from rtc.rtp.packet import Packet, sequence_distance
+
+__all__ = ["BEGINS", "CONTINUES", "STRANGER", "Source"]
+
+STRANGER, CONTINUES, BEGINS = 0, 1, 2
+
+_MAX_DROPOUT = 3000
+_MAX_MISORDER = 100
+_SILENT_S = 0.1
+
+
+class Source:
+    """``admit`` looks at every packet; ``ssrc`` is that of the stream, None before there is one."""
+
+    def __init__(self) -> None:
+        self.ssrc: int | None = None
+        self._highest = 0
+        self._at = 0.0
+        self._expected: tuple[int, int] | None = None  # the packet that would make a stranger a stream
+
+    def admit(self, packet: Packet, now: float) -> int:
+        """STRANGER, CONTINUES, or BEGINS where another stream takes over with this packet."""
+        sequence, ssrc = packet.sequence, packet.ssrc
+        if ssrc == self.ssrc:
+            ahead = sequence_distance(self._highest, sequence)
+            if -_MAX_MISORDER < ahead < _MAX_DROPOUT:
+                if ahead > 0:
+                    self._highest = sequence
+                self._at = now
+                self._expected = None
+                return CONTINUES
+        if self.ssrc is not None and self._expected != (ssrc, sequence) and now - self._at < _SILENT_S:
+            self._expected = ssrc, (sequence + 1) & 0xFFFF
+            return STRANGER
+        self.ssrc, self._highest, self._at, self._expected = ssrc, sequence, now, None
+        return BEGINS

@@ -1,0 +1,1 @@
+"""SCTP over DTLS: chunks, reassembly and the association."""

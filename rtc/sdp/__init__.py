@@ -1,0 +1,1 @@
+"""SDP: the reader of offers, and the writer of answers."""

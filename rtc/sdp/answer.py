@@ -1,0 +1,100 @@
+"""The answer to an offer, and the fragment that answers an ICE restart.
+
+The answer is written from a template, because it is always the same: one candidate (the edge's shared port), ICE-lite
+(RFC 8445 section 2.5), one codec, and one data channel section. Sections that we do not serve are refused with port 0
+and keep their place (RFC 3264 section 6), and no group is answered that was not offered. What makes loss and delay
+bearable is answered where it is offered: RED (RFC 2198), NACK (RFC 4585), reduced-size RTCP (RFC 5506) and
+transport-wide feedback; and so are pressed keys (RFC 4733).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rtc.sdp.offer import DATA_CHANNEL, TRANSPORT_CC, Offer, OfferError, parse
+
+__all__ = ["MAX_MESSAGE_BYTES", "TRANSPORT_CC", "Offer", "OfferError", "answer", "fragment", "parse"]
+
+MAX_MESSAGE_BYTES = 4 << 20  # an event with a camera's picture as a data URL
+
+
+def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: str, port: int, ssrc: int) -> str:
+    """The SDP answer. ``host`` and ``port`` are the edge's, ``ssrc`` the one that we send with."""
+    lines = [
+        "v=0",
+        "o=- 1 1 IN IP4 0.0.0.0",
+        "s=firsthop",
+        "t=0 0",
+        "a=msid-semantic: WMS firsthop",
+        "a=ice-lite",
+    ]
+    if offer.bundle:
+        lines.append("a=group:BUNDLE " + " ".join(offer.bundle))
+    family = "IP6" if ":" in host else "IP4"
+    secured = [
+        f"a=ice-ufrag:{ufrag}",
+        f"a=ice-pwd:{password}",
+        f"a=fingerprint:sha-256 {fingerprint}",
+        f"a=setup:{'active' if offer.dtls_client else 'passive'}",
+    ]
+    transport = [f"c=IN {family} {host}", *secured, *_candidate(host, port)]
+    for section in offer.sections:
+        if section.accepted == "audio":
+            lines += [f"m=audio {port} {section.profile} {_formats(offer)}", *transport]
+            lines += [f"a={offer.direction}", "a=rtcp-mux", *_codec_lines(offer)]
+            if offer.sends:
+                lines += ["a=msid:firsthop agent", f"a=ssrc:{ssrc} cname:firsthop"]
+        elif section.accepted == "application":
+            lines += [f"m=application {port} {section.profile} {section.formats}", *transport]
+            # As it was drafted, where it is offered so (draft-ietf-mmusic-sctp-sdp-05).
+            legacy = section.formats != DATA_CHANNEL
+            lines.append(f"a=sctpmap:{section.formats} {DATA_CHANNEL} 65535" if legacy else "a=sctp-port:5000")
+            lines.append(f"a=max-message-size:{MAX_MESSAGE_BYTES}")
+        else:
+            # What is said of a refused section means nothing (RFC 3264 section 6), but webrtcbin and aiortc take no
+            # answer where one of them has not got this.
+            lines += [f"m={section.kind} 0 {section.profile} {section.formats}", "c=IN IP4 0.0.0.0", *secured]
+            lines += ["a=rtcp-mux", "a=inactive"]
+        if section.mid:
+            lines.append(f"a=mid:{section.mid}")
+    return "\r\n".join(lines) + "\r\n"
+
+
+def fragment(offer: Offer, *, ufrag: str, password: str, host: str, port: int) -> str:
+    """What answers an ICE restart: the credentials, and the same candidate (RFC 8840 section 9)."""
+    audio = next(section for section in offer.sections if section.accepted == "audio")
+    lines = ["a=ice-lite", f"m=audio 9 {audio.profile} {_formats(offer)}", f"a=mid:{audio.mid or 0}"]
+    lines += [f"a=ice-ufrag:{ufrag}", f"a=ice-pwd:{password}", *_candidate(host, port)]
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _candidate(host: str, port: int) -> tuple[str, str]:
+    return f"a=candidate:1 1 udp 2130706431 {host} {port} typ host", "a=end-of-candidates"
+
+
+def _formats(offer: Offer) -> str:
+    red = () if offer.red_payload_type is None else (offer.red_payload_type,)
+    return " ".join(map(str, (offer.payload_type, *red, *(number for number, _ in offer.keys))))
+
+
+def _codec_lines(offer: Offer) -> Iterator[str]:
+    if offer.reduced_size:
+        yield "a=rtcp-rsize"
+    if offer.transport_cc_id is not None:
+        one_way = "/recvonly" if offer.transport_cc_one_way else ""
+        yield f"a=extmap:{offer.transport_cc_id}{one_way} {TRANSPORT_CC}"
+    number, red = offer.payload_type, offer.red_payload_type
+    yield f"a=rtpmap:{number} {offer.codec}"
+    if offer.codec.startswith("opus"):
+        yield f"a=fmtp:{number} minptime=10;useinbandfec=1"
+    if offer.nack:
+        yield f"a=rtcp-fb:{number} nack"
+    if offer.transport_cc_id is not None:
+        yield f"a=rtcp-fb:{number} transport-cc"
+    if red is not None:
+        # After the codec itself, so that a client may send it and need not.
+        yield f"a=rtpmap:{red} red/48000/2"
+        yield f"a=fmtp:{red} {number}/{number}"
+    for key, rate_hz in offer.keys:
+        yield f"a=rtpmap:{key} telephone-event/{rate_hz}"
+        yield f"a=fmtp:{key} 0-15"

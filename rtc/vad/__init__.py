@@ -1,0 +1,1 @@
+"""Voice detection: where a turn begins and ends."""

@@ -1,0 +1,1 @@
+"""What each process needs: configuration, logs, metrics, supervision, and descriptors that outlive it."""

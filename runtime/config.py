@@ -1,0 +1,437 @@
+"""One TOML file per host, environment variables over it, checked before anything starts.
+
+``FIRSTHOP_EDGE__MEDIA=203.0.113.10:3478`` sets ``media`` of section ``[edge]``: two underscores go one level down.
+The defaults stand here and nowhere else; ``firsthop config`` prints the table that the README shows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from runtime.errors import ConfigError
+from wire.address import pack
+from wire.ufrag import MAX_TRANSCEIVER
+
+__all__ = [
+    "Address",
+    "Agents",
+    "Cluster",
+    "Config",
+    "Edge",
+    "IceServer",
+    "MediaAddress",
+    "Pipeline",
+    "Transceiver",
+    "Upstream",
+    "load",
+    "nth",
+    "rows",
+    "split_address",
+]
+
+PREFIX = "FIRSTHOP_"
+# Variables of the command line, which are no configuration.
+_OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_DESCRIPTORS", "FIRSTHOP_TOKEN")
+
+_MOST_PATH_BYTES = 107  # unix(7)
+
+# Ports that browsers refuse as media or page addresses (the fetch standard's list of bad ports, from 1024 up).
+BROWSER_REFUSES = frozenset(
+    [
+        1719,
+        1720,
+        1723,
+        2049,
+        3659,
+        4045,
+        4190,
+        5060,
+        5061,
+        6000,
+        6566,
+        6665,
+        6666,
+        6667,
+        6668,
+        6669,
+        6679,
+        6697,
+        10080,
+    ]
+)
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port`` or ``[v6]:port``. Raises ValueError unless the host is numeric."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        number = int(port) if colon else -1
+        pack(host, 0)
+    except (OSError, ValueError):
+        number = -1
+    if not 0 <= number <= 65535:
+        raise ValueError(f"{text!r} is not a numeric address and port such as 203.0.113.10:3478 or [2001:db8::1]:3478")
+    return host, number
+
+
+def _address(text: str) -> str:
+    if split_address(text)[1] == 0:
+        raise ValueError(f"{text!r}: port 0 is a port that nobody knows: name one")
+    return text
+
+
+def _media_address(text: str) -> str:
+    _, port = split_address(text)
+    if port < 1024 or port in BROWSER_REFUSES:
+        raise ValueError(f"browsers send no media to port {port}: choose another, such as 3478")
+    return text
+
+
+def _one_address(text: str) -> str:
+    host, _ = split_address(text)
+    if host in ("0.0.0.0", "::"):
+        raise ValueError(f"{text!r}: name one address: clients are told this one, and replies must come from it")
+    return _media_address(text)
+
+
+def _endpoint(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    if scheme == "tcp":
+        _address(rest)
+    elif scheme != "ipc" or not rest.startswith(("/", "@")):
+        raise ValueError(f"{text!r} is neither tcp://address:port nor ipc:///path")
+    elif len(os.fsencode(rest)) > _MOST_PATH_BYTES:
+        raise ValueError(f"{text!r}: a socket's path has at most {_MOST_PATH_BYTES} bytes")
+    return text
+
+
+def nth(key: str, endpoint: str, i: int) -> str:
+    """The endpoint of the process ``i`` places on from the one that has ``endpoint``: its last number is so much more.
+    Raises ConfigError, about ``key``, where it has none."""
+    if i == 0:
+        return endpoint
+    before, number, after = re.fullmatch(r"(.*?)(\d*)([^\d/]*)", endpoint, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not number:
+        raise ConfigError(f"{key} {endpoint}: there is no number in it that could count up to the next process")
+    try:
+        return _endpoint(f"{before}{int(number) + i}{after}")
+    except ValueError as e:
+        raise ConfigError(f"{key} {endpoint}: of process {i + 1} it would be {e}") from None
+
+
+def _each_process(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
+    peers = tuple(
+        peer.model_copy(update={"id": peer.id + i, "endpoint": nth("endpoint", peer.endpoint, i), "processes": 1})
+        for peer in peers
+        for i in range(peer.processes)
+    )
+    for name in ("id", "endpoint"):
+        values = [getattr(peer, name) for peer in peers]
+        if len(set(values)) != len(values):
+            raise ValueError(f"two transceivers have the same {name}")
+    if any(peer.id > MAX_TRANSCEIVER for peer in peers):
+        raise ValueError(f"ids count up to more than {MAX_TRANSCEIVER}")
+    return peers
+
+
+# What stands between quotes in a header without an escape.
+_QUOTABLE = r"^[ !#-\[\]-~]*$"
+
+Address = Annotated[str, AfterValidator(_address)]
+MediaAddress = Annotated[str, AfterValidator(_one_address)]
+Model = Annotated[str, Field(pattern=r"^[!-+\--~]{1,128}$")]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Cluster(_Section):
+    keys: Path = Field(Path("/etc/firsthop/cluster.toml"), description="the cluster's secrets: `firsthop keys new`")
+
+
+class Peer(_Section):
+    """A transceiver as the edge sees it."""
+
+    id: int = Field(ge=0, le=MAX_TRANSCEIVER, description="the id that its ufrags carry")
+    endpoint: Endpoint = Field(description="where it listens, `tcp://` or `ipc://`")
+    processes: int = Field(
+        1, ge=1, le=256, description="so many of them, ids and last number of the endpoint counting up"
+    )
+
+
+class IceServer(_Section):
+    """What WHIP clients are told of (RFC 9725 section 4.6)."""
+
+    url: str = Field(pattern=r"^(stun|stuns|turn|turns):[!-;=?-~]+$", description="such as `turn:turn.example:3478`")
+    username: str = Field("", pattern=_QUOTABLE, description="for TURN")
+    credential: str = Field("", pattern=_QUOTABLE, description="its password")
+
+
+class Edge(_Section):
+    name: str = Field("edge", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="this edge, unique in the cluster")
+    media: MediaAddress = Field("127.0.0.1:3478", description="the one shared UDP address and port")
+    advertise: MediaAddress | None = Field(None, description="what clients are told instead, behind a 1:1 NAT")
+    interface: str = Field("", description="where XDP attaches; empty: the kernel spreads flows by itself")
+    cores: tuple[int, ...] = Field((), description="one worker each; empty: all that this process may use")
+    flow_entries: int = Field(65536, ge=64, le=1 << 24, description="flows that the kernel map holds, and each worker")
+    unknown_rate: int = Field(
+        5000,
+        ge=0,
+        le=10**6,
+        description="packets a second from one IPv4 address or IPv6 /64 not yet in a call; 0: no limit",
+    )
+    unknown_burst: int = Field(5000, ge=1, le=10**6, description="as many of them may come at once")
+    flow_rate: int = Field(
+        1000,
+        ge=0,
+        le=10**6,
+        description="packets a second of media, and as many others, from one address in a call; 0: no limit",
+    )
+    run: Path = Field(
+        Path("/run/firsthop"), description="where, without systemd, sockets and workers wait for a killed supervisor"
+    )
+    pins: Path = Field(
+        Path("/sys/fs/bpf/firsthop"), description="folder of a BPF filesystem where XDP and its flows outlive this edge"
+    )
+    http: Address = Field("127.0.0.1:8080", description="signaling listens here")
+    connections: int = Field(4096, ge=16, description="HTTP connections and WebSockets at once; one more is closed")
+    connections_per_address: int = Field(
+        256, ge=0, description="of these from one IPv4 address or IPv6 /64; 0: no limit, as behind a proxy"
+    )
+    tls_certificate: Path | None = Field(None, description="PEM chain; with it signaling speaks HTTPS")
+    tls_key: Path | None = Field(None, description="PEM key of that certificate")
+    api_keys: Path = Field(Path("/etc/firsthop/api-keys"), description="bearer tokens, one a line")
+    models: tuple[Model, ...] = Field(
+        ("parrot", "offline", "echo", "loopback"),
+        description="agents that keys may name if they list none, as in `token models=parrot,offline`; `*`: every one",
+    )
+    calls_per_key: int = Field(0, ge=0, description="calls at once of one API key at this edge; 0: no limit")
+    calls_per_minute: int = Field(0, ge=0, description="new calls a minute of one API key at this edge; 0: no limit")
+    calls_per_ephemeral_key: int = Field(4, ge=0, description="the same of one ephemeral key, at once; 0: no limit")
+    ephemeral_calls_per_minute: int = Field(30, ge=0, description="and new ones a minute; 0: no limit")
+    ice_servers: tuple[IceServer, ...] = Field(
+        (), description="`[[edge.ice_servers]]` with url, username, credential: what WHIP clients are told of"
+    )
+    allowed_origins: tuple[str, ...] = Field(("*",), description="origins whose pages may place calls (CORS)")
+    metrics: Address = Field(
+        "127.0.0.1:9400",
+        description="Prometheus: supervisor here, signaling one port up, workers from two ports up",
+    )
+    transceivers: Annotated[tuple[Peer, ...], AfterValidator(_each_process)] = Field(
+        (), description="`[[edge.transceivers]]` with id, endpoint, and processes if there are several"
+    )
+
+
+class Transceiver(_Section):
+    id: int = Field(1, ge=0, le=MAX_TRANSCEIVER, description="unique in the cluster; its ufrags carry it")
+    endpoint: Endpoint = Field("ipc:///run/firsthop/transceiver-1.sock", description="edges connect here")
+    cores: tuple[int, ...] = Field(
+        (),
+        description="one process each; ids, ports and the endpoint's last number count up; empty: one, on any core",
+    )
+    agent: str = Field("parrot", description="who answers a call that names no model")
+    vad: Literal["webrtc", "silero"] = Field(
+        "webrtc", description="who tells speech from noise; silero is right more often and costs twenty times as much"
+    )
+    transcripts: Path | None = Field(
+        None, description="folder for the events of each call, as JSON Lines; empty: none are kept"
+    )
+    recordings: Path | None = Field(
+        None, description="folder for the sound of each call, as Ogg Opus; empty: none is kept; callers must be told"
+    )
+    max_sessions: int = Field(200, ge=1, description="calls beyond this are refused with 503")
+    consent_s: float = Field(
+        30.0,
+        ge=5,
+        le=3600,
+        allow_inf_nan=False,
+        description="a call ends so many seconds after its caller last sent or answered a check (RFC 7675)",
+    )
+    metrics: Address = Field("127.0.0.1:9500", description="Prometheus; with `cores` each process is a port further up")
+    run: Path = Field(
+        Path("/run/firsthop"), description="where, without systemd, processes of `cores` wait for a killed supervisor"
+    )
+
+    @property
+    def processes(self) -> tuple[Transceiver, ...]:
+        """Each process that this host runs: with ``cores`` so many, the first metrics port being their supervisor's.
+        Raises ConfigError."""
+        if not self.cores:
+            return (self,)
+        host, _, port = self.metrics.rpartition(":")
+        if int(port) + len(self.cores) > 65535:
+            raise ConfigError(f"transceiver.metrics {self.metrics}: every process needs a port above this one")
+        return tuple(
+            self.model_copy(
+                update={
+                    "id": self.id + i,
+                    "endpoint": nth("transceiver.endpoint", self.endpoint, i),
+                    "cores": (core,),
+                    "metrics": f"{host}:{int(port) + 1 + i}",
+                }
+            )
+            for i, core in enumerate(self.cores)
+        )
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(text: str) -> str:
+        try:
+            split = urlsplit(text)
+            good = split.scheme in schemes and bool(split.hostname) and split.port != 0
+        except ValueError:  # a port or an IPv6 address that is none
+            good = False
+        if not good or not text.isprintable() or " " in text:
+            raise ValueError(f"{text!r} is no URL with {' or '.join(f'{s}://' for s in schemes)}")
+        return text.rstrip("/")
+
+    return AfterValidator(check)
+
+
+class Pipeline(_Section):
+    """The agent ``pipeline``: three services that speak OpenAI's HTTP."""
+
+    transcription_url: Annotated[str, _url("http", "https")] = Field(
+        "http://127.0.0.1:8000/v1", description="base URL of speech to text"
+    )
+    transcription_model: str = Field("whisper-1", description="its model")
+    chat_url: Annotated[str, _url("http", "https")] = Field(
+        "http://127.0.0.1:8000/v1", description="base URL of the language model"
+    )
+    chat_model: str = Field("default", description="its model")
+    speech_url: Annotated[str, _url("http", "https")] = Field(
+        "http://127.0.0.1:8000/v1", description="base URL of text to speech"
+    )
+    speech_model: str = Field("tts-1", description="its model")
+    voice: str = Field("alloy", description="where the session names none")
+    key_file: Path | None = Field(None, description="file with the bearer token for all three")
+    timeout_s: float = Field(15.0, gt=0, le=600, description="seconds that one of them may be silent")
+
+
+class Upstream(_Section):
+    """The agent ``realtime``: another server of the Realtime protocol."""
+
+    url: Annotated[str, _url("ws", "wss")] = Field("wss://api.openai.com/v1/realtime", description="WebSocket upstream")
+    model: str = Field("gpt-realtime", description="the model to ask it for")
+    key_file: Path | None = Field(None, description="file with its bearer token")
+    timeout_s: float = Field(15.0, gt=0, le=600, description="seconds within which it has to say something")
+
+
+class Agents(_Section):
+    image_urls: Literal["data", "https"] = Field(
+        "data", description="pictures that callers may show: as data URLs, or also by https from public hosts"
+    )
+    pipeline: Pipeline = Pipeline()  # type: ignore[call-arg]
+    realtime: Upstream = Upstream()  # type: ignore[call-arg]
+
+
+class Log(_Section):
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe that is written")
+    format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON")
+
+
+class Config(BaseSettings):
+    """Everything a host can be told."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    cluster: Cluster = Cluster()  # type: ignore[call-arg]
+    edge: Edge = Edge()  # type: ignore[call-arg]
+    transceiver: Transceiver = Transceiver()  # type: ignore[call-arg]
+    agents: Agents = Agents()  # type: ignore[call-arg]
+    log: Log = Log()  # type: ignore[call-arg]
+
+
+def load(path: Path | None) -> Config:
+    """The configuration of this host, ``path`` below the environment. Raises ConfigError."""
+
+    class FromFile(Config):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (env_settings, TomlConfigSettingsSource(settings_cls, path)) if path else (env_settings,)
+
+    for name in os.environ:
+        if name in _OTHERS:
+            continue
+        if name.startswith(PREFIX) and name[len(PREFIX) :].partition("__")[0].lower() not in Config.model_fields:
+            raise ConfigError(
+                f"environment variable {name}: no such section (there are {', '.join(Config.model_fields)})"
+            )
+    source = str(path) if path else "environment"
+    if path is not None:
+        _openable(path)
+    try:
+        config = FromFile()
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        what = "no such key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{source}: {key}: {what}") from None
+    except ValueError as e:  # not TOML, or an environment variable that is not JSON where a list belongs
+        raise ConfigError(f"{source}: {str(e).splitlines()[0]}") from None
+    _printable(config, source)
+    return config
+
+
+def _openable(path: Path) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file (firsthop init makes one)") from None
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"{path}: {e.strerror if isinstance(e, OSError) else e}") from None
+
+
+def _printable(model: BaseModel, source: str, above: str = "") -> None:
+    """Refuses text that no file name, no JSON or no line of a log can hold. Raises ConfigError."""
+    for name, value in model:
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, BaseModel):
+                _printable(each, source, f"{above}{name}.")
+            elif isinstance(each, str | Path) and not str(each).isprintable():
+                raise ConfigError(f"{source}: {above}{name}: {str(each)!r} has characters that cannot be shown")
+
+
+def rows() -> Iterator[tuple[str, str, str]]:
+    """(key, default, meaning) of every key, in order."""
+    yield from _rows(Config, "")
+
+
+def _rows(model: type[BaseModel], above: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+            yield from _rows(field.annotation, f"{above}{name}.")
+            continue
+        default = field.get_default()
+        shown = ", ".join(map(str, default)) if isinstance(default, tuple) else "" if default is None else str(default)
+        yield f"{above}{name}", shown, field.description or ""

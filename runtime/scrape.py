@@ -1,0 +1,86 @@
+"""Answers who scrapes, beside media that must not wait for it: one at a time, each within a second, and never more than
+a small share of a core's time.
+
+A flood of scrapes waits in a short line, at whose end the kernel refuses. Values are of the moment, and not kept: what
+is asked too often is answered later.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import suppress
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from runtime import logs
+from runtime.process import step_back
+
+__all__ = ["Scrapes"]
+
+_BACKLOG = 8
+_PATIENCE_S = 1.0  # with one who asks, from the first byte to the last
+_MOST_HEAD_BYTES = 8 << 10
+_SHARE = 0.1  # of a core, at most
+
+
+class Scrapes:
+    """``/metrics`` of ``registry`` at ``host`` and ``port``, from a thread of its own. Raises OSError where the address
+    cannot be had."""
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        self._registry = registry
+        self._complained = False
+        threading.Thread(target=self._run, name="metrics", daemon=True).start()
+
+    def _run(self) -> None:
+        step_back()
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:  # it was gone before we looked, or there are no descriptors
+                time.sleep(_PATIENCE_S)
+                continue
+            began = time.thread_time()
+            with connection, suppress(OSError):
+                self._answer(connection)
+            time.sleep((time.thread_time() - began) * (1 / _SHARE - 1))
+
+    def _answer(self, connection: socket.socket) -> None:
+        """Raises OSError where that is given up."""
+        until = time.monotonic() + _PATIENCE_S
+        head = b""
+        while b"\r\n\r\n" not in head:
+            connection.settimeout(max(0.001, until - time.monotonic()))
+            piece = connection.recv(_MOST_HEAD_BYTES)
+            head += piece
+            if not piece or len(head) > _MOST_HEAD_BYTES or time.monotonic() > until:
+                return
+        method, _, rest = head.partition(b" ")
+        path = rest.partition(b" ")[0].partition(b"?")[0]
+        if method not in (b"GET", b"HEAD"):
+            status, body = "405 Method Not Allowed", b""
+        elif path not in (b"/", b"/metrics"):
+            status, body = "404 Not Found", b""
+        else:
+            status, body = self._values()
+        said = f"HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE_PLAIN_0_0_4}\r\nContent-Length: {len(body)}\r\n"
+        connection.settimeout(max(0.001, until - time.monotonic()))
+        connection.sendall(said.encode() + b"Connection: close\r\n\r\n" + (b"" if method == b"HEAD" else body))
+        # Closed with anything unread the kernel would reset it, and what was sent with it.
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(_MOST_HEAD_BYTES) and time.monotonic() < until:
+            connection.settimeout(max(0.001, until - time.monotonic()))
+
+    def _values(self) -> tuple[str, bytes]:
+        try:
+            return "200 OK", generate_latest(self._registry)
+        except Exception:
+            if not self._complained:  # the next one would say the same
+                self._complained = True
+                logs.get().exception("metrics cannot be read")
+            return "500 Internal Server Error", b""

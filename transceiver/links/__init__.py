@@ -1,0 +1,1 @@
+"""The links to the edges, and which session each datagram of them is for."""

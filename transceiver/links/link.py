@@ -1,0 +1,173 @@
+"""The transceiver's end of the links to all edges: one ROUTER socket on the event loop.
+
+The raw socket is drained without blocking when its descriptor says so; asyncio's own ZeroMQ integration costs
+twelve times as much a message. Outgoing datagrams gather per worker until the loop has run everything that was
+due, then leave as one message. Each edge process is a ``Peer``: one that is full keeps nobody else waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+import zmq
+
+from transceiver.counters import WIRE_ERRORS
+from transceiver.links.edges import Edges
+from transceiver.links.peer import Peer
+from wire import frames
+from wire.frames import Control, Data, OtherVersionError, WireError
+
+__all__ = ["Link"]
+
+_MESSAGES_A_TURN = 64
+# What comes in a flood is read a millisecond at a time, in pieces of half a millisecond: frames are due in between.
+_TURN_S = 0.001
+_DATAGRAMS_A_PIECE = 32
+_FULL_S = 0.004  # until a peer that was full is tried again
+
+
+class Link:
+    """Calls ``on_data(worker, batch)`` and ``on_control(peer, message)``."""
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        on_data: Callable[[bytes, Data], None],
+        on_control: Callable[[bytes, Control], None],
+    ) -> None:
+        self._socket = socket
+        self._on_data = on_data
+        self._on_control = on_control
+        self._outbox: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        self._peers: dict[bytes, Peer] = {}
+        self._edges = Edges(lambda name: self._peer(name).there)
+        self._stamps: dict[bytes, tuple[int, int]] = {}  # by worker: its last stamp, and when that was seen
+        self._full: dict[bytes, Peer] = {}
+        self._retry: asyncio.Handle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._again: asyncio.Handle | None = None
+        self._pieces: deque[tuple[bytes, Data]] = deque()  # of a batch that was begun
+        self._loop.add_reader(socket.fileno(), self._drain)
+        self._look_again()
+
+    def send(self, worker: bytes, address: bytes, datagram: bytes) -> None:
+        """Queues a datagram; it leaves before the loop waits again."""
+        if not self._outbox:
+            self._loop.call_soon(self._flush)
+        self._outbox.setdefault(worker, []).append((address, datagram))
+
+    def control(self, peer: bytes, type_: str, **fields: object) -> None:
+        """Sends a control message after the datagrams queued so far: a goodbye leaves before its path goes down. Only
+        where the peer is full it goes ahead of them."""
+        self._flush()
+        there = self._peer(peer)
+        there.control(frames.control(type_, **fields), time.monotonic())
+        self._sent(peer, there)
+
+    def complain(self, peer: bytes, why: str) -> None:
+        """Says once that this peer cannot be understood."""
+        self._peer(peer).complain(why)
+
+    def close(self) -> None:
+        """Sends what is queued and ends."""
+        self._flush()
+        self._loop.remove_reader(self._socket.fileno())
+        for handle in (self._again, self._retry):
+            if handle is not None:
+                handle.cancel()
+        # What was just said (goodbyes) may still be in ZeroMQ's hands.
+        self._socket.close(linger=200)
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, {}
+        for worker, batch in outbox.items():
+            peer = self._peer(worker)
+            for at in range(0, len(batch), frames.MAX_DATAGRAMS):
+                part = batch[at : at + frames.MAX_DATAGRAMS]
+                stamp_ns, seen_ns = self._stamps.pop(worker, (0, 0))
+                held_ns = time.monotonic_ns() - seen_ns if stamp_ns else 0
+                peer.media(len(part), frames.pack_batch(part, stamp_ns, held_ns), time.monotonic())
+            self._sent(worker, peer)
+
+    def _turn_away(self, peer: bytes, message: Data | Control) -> None:
+        """Tells who has another's name why nobody listens; its media says nothing that could be answered."""
+        if isinstance(message, Control) and type(request := message.fields.get("request")) is int:
+            said = {"code": "name_taken", "message": "another edge has this edge's name", "param": None}
+            self.control(peer, "session.refused", request=request, **said)
+
+    def _peer(self, name: bytes) -> Peer:
+        peer = self._peers.get(name)
+        if peer is None:
+            peer = self._peers[name] = Peer(name, self._socket)
+        return peer
+
+    def _sent(self, name: bytes, peer: Peer) -> None:
+        if peer.waits:
+            self._full[name] = peer
+            if self._retry is None:
+                self._retry = self._loop.call_later(_FULL_S, self._flush_full)
+        # Sending may swallow the edge that the descriptor shows only once.
+        self._look_again()
+
+    def _flush_full(self) -> None:
+        self._retry = None
+        full, self._full = self._full, {}
+        for name, peer in full.items():
+            peer.flush(time.monotonic())
+            self._sent(name, peer)
+
+    def _look_again(self) -> None:
+        if self._again is None and (self._pieces or int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN):
+            self._again = self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._again = None
+        until = time.monotonic() + _TURN_S
+        for _ in range(_MESSAGES_A_TURN):
+            if time.monotonic() >= until:
+                break
+            if self._pieces:
+                self._take(*self._pieces.popleft())
+                continue
+            try:
+                peer, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                if len(parts) != 1:
+                    raise WireError(f"a message of {len(parts)} parts")
+                message = frames.decode(parts[0])
+                if not self._edges.admits(peer, time.monotonic()):
+                    WIRE_ERRORS["name_taken"] += 1
+                    self._turn_away(peer, message)
+                elif isinstance(message, Data):
+                    if message.stamp_ns:
+                        self._stamps[peer] = message.stamp_ns, time.monotonic_ns()
+                    first, *others = message.parts(_DATAGRAMS_A_PIECE)
+                    self._pieces.extend((peer, part) for part in others)
+                    self._take(peer, first)
+                else:
+                    self._on_control(peer, message)
+            except OtherVersionError as e:
+                WIRE_ERRORS["other_version"] += 1
+                self._peer(peer).complain(str(e))
+            except WireError as e:
+                WIRE_ERRORS["refused"] += 1
+                self._peer(peer).complain(str(e))
+            except Exception as e:
+                # A fault of ours with one message; the descriptor would not tell again of those behind it.
+                self._failed(e)
+        self._look_again()
+
+    def _take(self, peer: bytes, batch: Data) -> None:
+        try:
+            self._on_data(peer, batch)
+        except Exception as e:
+            self._failed(e)
+
+    def _failed(self, error: Exception) -> None:
+        WIRE_ERRORS["failed"] += 1
+        self._loop.call_exception_handler({"message": "a message from an edge failed", "exception": error})

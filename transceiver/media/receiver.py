@@ -1,0 +1,150 @@
+"""The receive side of one call, from RTP that authenticated to what its agent hears, and what the sender is told of it
+between reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from rtc.jitter.buffer import Came
+from rtc.rtp import dtmf, nack, red
+from rtc.rtp import packet as rtp
+from rtc.rtp.nack import Missing
+from rtc.rtp.packet import Packet
+from rtc.rtp.reception import Reception
+from rtc.rtp.source import BEGINS, CONTINUES, STRANGER, Source
+from rtc.rtp.transport_cc import Arrivals
+from rtc.sdp.answer import Offer
+from transceiver.counters import RX_DATAGRAMS, RX_KEYS, TARGET
+from transceiver.media.hearing import Hearing
+
+__all__ = ["Receiver"]
+
+
+class Receiver:
+    """``take`` each packet, and ``tick`` every 20 ms. Packets go to ``passed`` as they come where that is given, and
+    else to ``hearing``; keys of the telephone's go to ``pressed``, once for each press."""
+
+    def __init__(
+        self,
+        offer: Offer,
+        hearing: Hearing,
+        passed: Callable[[Packet], None] | None = None,
+        pressed: Callable[[str], None] = lambda digit: None,
+    ) -> None:
+        self.reception = Reception(hearing.codec.clock_hz)
+        self._payload_type = offer.payload_type
+        self._red = offer.red_payload_type
+        self._transport_cc_id = offer.transport_cc_id
+        self._hearing = hearing
+        self._passed = passed
+        self._pressed = pressed
+        self._keys = frozenset(number for number, _ in offer.keys)
+        self._keypad = dtmf.Keypad()
+        self._source = Source()
+        self._arrivals = Arrivals()
+        # What is passed on as it comes would come too late.
+        self._missing = Missing() if offer.nack and passed is None else None
+        self._targets = TARGET.of(hearing.codec.name)
+
+    def take(self, plain: bytes, now: float) -> bool:
+        """An RTP packet that came at ``now``, in seconds; whether ``feedback`` should be given at once. What is bad is
+        dropped and counted."""
+        packet = rtp.parse(plain)
+        if packet is None:
+            RX_DATAGRAMS["rtp_malformed"] += 1
+            return False
+        if packet.payload_type in self._keys:
+            return self._key(packet, now)
+        copies: list[Packet] = []
+        if packet.payload_type != self._payload_type:
+            if packet.payload_type != self._red or self._red is None:
+                RX_DATAGRAMS["other_payload"] += 1
+                return False
+            parts = red.split(packet, self._payload_type)
+            if parts is None:
+                RX_DATAGRAMS["rtp_malformed"] += 1
+                return False
+            packet, copies = parts
+        admitted = self._source.admit(packet, now)
+        if admitted == STRANGER:
+            RX_DATAGRAMS["other_source"] += 1
+            return False
+        RX_DATAGRAMS["audio"] += 1
+        self._arrived(packet, now, anew=admitted == BEGINS)
+        if self._passed is not None:
+            self._passed(packet)
+            return False
+        self._hear(packet, copies, now, anew=admitted == BEGINS)
+        return self._missing is not None and self._missing.fresh
+
+    def _arrived(self, packet: Packet, now: float, *, anew: bool, timed: bool = True) -> None:
+        self.reception.add(packet, now, anew=anew, timed=timed)
+        if packet.extensions and self._transport_cc_id is not None:
+            number = rtp.extension(packet.extensions, self._transport_cc_id)
+            if number is not None and len(number) == 2:
+                self._arrivals.add(int.from_bytes(number, "big"), now)
+
+    def _key(self, packet: Packet, now: float) -> bool:
+        """A telephone-event. It has one of the voice's sequence numbers and takes none of its time: to everything else
+        it is a packet with nothing in it. With another SSRC it is none of the voice's."""
+        if dtmf.events(packet.payload) is None:
+            RX_DATAGRAMS["rtp_malformed"] += 1
+            return False
+        ours = packet.ssrc == self._source.ssrc
+        admitted = self._source.admit(packet, now) if ours else CONTINUES
+        if admitted == STRANGER:
+            RX_DATAGRAMS["other_source"] += 1
+            return False
+        RX_DATAGRAMS["dtmf"] += 1
+        if ours:
+            self._arrived(packet, now, anew=admitted == BEGINS, timed=False)
+        if ours and self._passed is None:
+            self._follow(packet, anew=admitted == BEGINS)
+            self._hearing.jitter.push(packet._replace(payload=b""), now)
+        refused = self._keypad.refused
+        for digit in self._keypad.take(packet, now):
+            RX_KEYS["pressed"] += 1
+            self._pressed(digit)
+        RX_KEYS["too_many"] += self._keypad.refused - refused
+        return self._missing is not None and self._missing.fresh
+
+    def _hear(self, packet: Packet, copies: list[Packet], now: float, *, anew: bool) -> None:
+        missing, hearing = self._missing, self._hearing
+        came = self._follow(packet, anew=anew)
+        hearing.push(packet, now, came)
+        for copy in copies:
+            if hearing.push(copy, now, Came.COPY) and missing is not None:
+                missing.came(copy.sequence)
+
+    def _follow(self, packet: Packet, *, anew: bool) -> int:
+        """How it came; what was held and missed of another stream is forgotten."""
+        if anew:
+            self._hearing.jitter.restart()
+            if self._missing is not None:
+                self._missing.restart()
+        return Came.AGAIN if self._missing is not None and self._missing.came(packet.sequence) else Came.FRESH
+
+    def tick(self, now: float) -> None:
+        """The next 20 ms of what is heard are due."""
+        if self._passed is None:
+            self._hearing.tick(now)
+
+    def feedback(self, now: float, sender: int, round_trip_s: float | None) -> Iterator[bytes]:
+        """RTCP packets from ``sender`` that are due: what is missing and wanted again, and when packets came."""
+        source = self.reception.ssrc
+        if source is None:
+            return
+        if self._missing is not None:
+            jitter = self._hearing.jitter
+            jitter.return_ms = round_trip_s * 1000 if round_trip_s is not None else None
+            lost = self._missing.due(now, jitter.return_ms, jitter.until_due_ms)
+            if lost:
+                yield nack.pack(sender, source, lost)
+        report = self._arrivals.report(now, sender, source)
+        if report is not None:
+            yield report
+
+    def observe(self) -> None:
+        """Called about once a second: the buffer's target goes into the process's histogram."""
+        if self._passed is None and self.reception.ssrc is not None:
+            self._targets.add(int(self._hearing.jitter.wait_ms * 1e6))

@@ -1,0 +1,95 @@
+"""What the caller hears: one outgoing RTP stream (RFC 3550, RFC 7587).
+
+Agents may hand over speech faster than real time: it waits here and leaves at 20 ms a frame. While there is none,
+silence is sent, so that the stream's clock runs on and the caller's receiver stays warm. Where the caller takes no
+media (RFC 3264 section 6.1), what is said takes its time all the same, and is not heard.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from rtc.codecs.codec import OPUS, Codec, Encoder
+from rtc.codecs.quality import Settings
+from rtc.rtp import packet as rtp
+from transceiver.counters import TX_FRAMES
+
+__all__ = ["RATE_HZ", "Voice"]
+
+RATE_HZ = 24000
+_FRAMES_HZ = 50
+_LONGEST_S = 60
+
+
+class Voice:
+    """Makes packets and hands each to ``send``, or makes none where that is None; ``tick`` is called every 20 ms.
+    ``rate_hz`` is that of what is said."""
+
+    def __init__(
+        self, payload_type: int, send: Callable[[bytes], None] | None, codec: Codec = OPUS, rate_hz: int = RATE_HZ
+    ) -> None:
+        self.settings = Settings()
+        self.ssrc = secrets.randbits(32)
+        self.packets = 0
+        self.octets = 0
+        self.timestamp = secrets.randbits(32)
+        self._send = send
+        self._payload_type = payload_type
+        self._sequence = secrets.randbits(15)  # the lower half: RFC 3711 section 3.3.1
+        self._codec = codec
+        self._rate_hz = rate_hz
+        self._frame_bytes = 2 * rate_hz // _FRAMES_HZ
+        self._frame_ticks = codec.clock_hz // _FRAMES_HZ
+        self._encoder: Encoder | None = None
+        self._waiting = bytearray()
+        self._spoke = False
+        self.said = b""  # in the last tick; nothing where it was silence
+        self._passed_offset: int | None = None
+
+    def say(self, pcm: bytes) -> None:
+        """Queues mono PCM16."""
+        if len(self._waiting) + len(pcm) > _LONGEST_S * 2 * self._rate_hz:
+            TX_FRAMES["overflow"] += len(pcm) // self._frame_bytes
+            return
+        self._waiting += pcm
+
+    def stop(self) -> None:
+        """Forgets what has not been sent."""
+        self._waiting.clear()
+
+    def tick(self) -> None:
+        """Sends the next 20 ms."""
+        if self._waiting:
+            size = self._frame_bytes
+            pcm = bytes(self._waiting[:size]).ljust(size, b"\0")
+            del self._waiting[:size]
+            if self._send is not None:
+                if self._encoder is None:
+                    self._encoder = self._codec.encoder(self._rate_hz, self.settings)
+                self._encoder = self._encoder.tuned(self.settings)
+                self._packet(self._encoder.encode(pcm), "sent", marker=not self._spoke)
+            self._spoke = True
+            self.said = pcm
+        else:
+            self._packet(self._codec.silence, "silence", marker=False)
+            self._spoke = False
+            self.said = b""
+        self.timestamp = (self.timestamp + self._frame_ticks) & 0xFFFFFFFF
+
+    def pass_on(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        """Sends a payload now, its clock kept at a constant distance from the sender's."""
+        if self._passed_offset is None:
+            self._passed_offset = self.timestamp - timestamp
+        self.timestamp = (timestamp + self._passed_offset) & 0xFFFFFFFF
+        self._packet(payload, "sent", marker=marker)
+
+    def _packet(self, payload: bytes, counted: str, *, marker: bool) -> None:
+        if self._send is None:
+            return
+        TX_FRAMES[counted] += 1
+        packet = rtp.build(self._payload_type, marker, self._sequence, self.timestamp, self.ssrc, payload)
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        self.packets += 1
+        self.octets += len(payload)
+        self._send(packet)

@@ -1,0 +1,104 @@
+"""What a call leaves behind where the configuration asks for it: a transcript, a recording, or both."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tempfile
+import time
+from pathlib import Path
+
+from runtime import logs
+from runtime.config import Transceiver
+from runtime.errors import ConfigError
+from transceiver.records.writer import File, Writer
+
+__all__ = ["Record", "Records", "check"]
+
+_OVERHEAD_BYTES = 200  # of a piece in the queue
+_MOST_EVENT_BYTES = 1 << 20  # a few longer ones would leave no room in the queue for what others say
+_TYPE = re.compile(r'"type"\s*:\s*"([a-z_.]{1,100})"')
+_SKIPPED = 10  # ticks: what a pacer makes up for is not skipped
+
+
+def check(config: Transceiver) -> None:
+    """Whether files can be made where they are to be; a folder that is missing is made. Raises ConfigError."""
+    for key, folder in (("transcripts", config.transcripts), ("recordings", config.recordings)):
+        if folder is not None:
+            try:
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+            except OSError as e:
+                raise ConfigError(f"transceiver.{key} {folder}: no files can be made there: {e.strerror}") from None
+
+
+class Records:
+    """Those of one process."""
+
+    def __init__(self, transcripts: Path | None, recordings: Path | None) -> None:
+        self._transcripts, self._recordings = transcripts, recordings
+        self._writer = Writer()
+
+    def open(self, call: str, rate_hz: int | None) -> Record | None:
+        """One call's, that begins now; its sound is PCM of ``rate_hz``, or none that could be recorded."""
+        words = File(self._transcripts / f"{call}.jsonl") if self._transcripts else None
+        sound = File(self._recordings / f"{call}.ogg", rate_hz) if self._recordings and rate_hz else None
+        return Record(call, self._writer, words, sound) if words or sound else None
+
+    def close(self) -> None:
+        """Writes what waits, if that does not take long."""
+        self._writer.close()
+
+
+class Record:
+    """One call's. Nothing here waits for a disk."""
+
+    def __init__(self, call: str, writer: Writer, words: File | None, sound: File | None) -> None:
+        self._call = call
+        self._writer = writer
+        self._words: File | None = words
+        self._sound: File | None = sound
+        self._began = time.monotonic()
+        self._tick = -1
+        self._late: set[File] = set()
+
+    def event(self, who: str, text: str | bytes) -> None:
+        """An event as "server" or "client" said it."""
+        if self._words is not None:
+            if len(text) > _MOST_EVENT_BYTES:
+                text = _named(text)
+            ms = round(1000 * (time.monotonic() - self._began))
+            self._put(self._words, (time.time(), ms, who, text), len(text))
+
+    def frame(self, heard: bytes, said: bytes, now: float) -> None:
+        """20 ms of either side, or nothing where there was silence; called in every tick, at ``now``."""
+        if self._sound is None:
+            return
+        self._tick += 1
+        # Ticks that never were are silence, or all that follows would be too early.
+        behind = int((now - self._began) * 50) - self._tick
+        if behind > _SKIPPED:
+            self._tick += behind
+        self._put(self._sound, (self._tick, heard, said), len(heard) + len(said))
+
+    def close(self) -> None:
+        """The call is over."""
+        for file in (self._words, self._sound):
+            if file is not None:
+                self._writer.finish(file)
+        self._words = self._sound = None
+
+    def _put(self, file: File, piece: object, size: int) -> None:
+        if not self._writer.put(file, piece, size + _OVERHEAD_BYTES) and file not in self._late:
+            self._late.add(file)
+            logs.get().error("the disk is too slow for all that is to be written", call=self._call, path=str(file.path))
+
+
+def _named(text: str | bytes) -> str:
+    """An event that says how long that one is, and its type where it is said at the beginning."""
+    head = text[:1000] if isinstance(text, str) else text[:1000].decode(errors="replace")
+    found = _TYPE.search(head)
+    return json.dumps({"type": found[1] if found else None, "bytes": len(text)})

@@ -1,0 +1,1 @@
+"""The agent of a session, its conversation, and the channels that lead to it."""

@@ -1,0 +1,401 @@
+"""Where an agent runs: on the media loop, or in a thread of its own.
+
+An agent that says ``runs = "thread"`` has a thread and an asyncio loop to itself, so that one which computes or waits
+delays neither media nor another call's agent; sharing a thread would only move the harm from one to the other. What
+waits on either side is bounded. A fault of the agent's is told once, by ``failed(why)``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from runtime import logs
+from runtime.process import step_back
+from transceiver.agents import Base, Item, Line, Settings
+from transceiver.realtime.response import Making
+
+__all__ = ["CrossingResponse", "Host", "LoopHost", "ThreadHost", "host"]
+
+_MOST_HEARD = 100  # frames that wait for an agent
+_MOST_CALLS = 256  # of anything else
+_MOST_TASKS = 256  # coroutines of one agent
+_MOST_SAID = 4096  # calls of an agent that wait for the media loop
+_MOST_SAID_BYTES = 16 << 20
+_SAID_AT_ONCE = 16
+_PIECE_BYTES = 48000  # of audio that cross together: a second at 24 kHz
+_HANGS_S = 30.0
+_JOIN_S = 5.0
+
+Failed = Callable[[str], None]
+
+
+class Crossing:
+    """Takes an agent's calls to the media loop: at once from there, in order from any other thread. What is too much of
+    audio goes oldest first; an agent that floods with anything else has failed. Of a long piece of
+    audio that goes out in events, a second comes in each turn of the loop, wherever it is from."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, failed: Failed) -> None:
+        self._loop = loop
+        self._home = threading.get_ident()
+        self._failed = failed
+        self._lock = threading.Lock()
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...], int]] = deque()
+        self._bytes = 0
+        self._due = False
+        self.closed = False
+
+    def __call__(self, method: Callable[..., object], *args: Any, size: int = 0, later: bool = False) -> None:
+        """Has ``method(*args)`` called, ``later`` in another turn of the loop; ``size`` is that of audio, in bytes."""
+        if threading.get_ident() == self._home and not later and not self._calls:
+            if not self.closed:
+                method(*args)
+            return
+        with self._lock:
+            if self.closed:
+                return
+            if not size and len(self._calls) >= _MOST_SAID:
+                self.closed = True
+                self._calls.clear()
+                self._loop.call_soon_threadsafe(self._failed, "it says more than can be passed on")
+                return
+            self._calls.append((method, args, size))
+            self._bytes += size
+            while self._bytes > _MOST_SAID_BYTES or len(self._calls) > _MOST_SAID:
+                self._drop_audio()
+            if not self._due:
+                self._due = True
+                self._loop.call_soon_threadsafe(self._drain)
+
+    def _drop_audio(self) -> None:
+        for i, (_, _, size) in enumerate(self._calls):
+            if size:
+                del self._calls[i]
+                self._bytes -= size
+                return
+
+    def _drain(self) -> None:
+        taken = 0
+        for _ in range(_SAID_AT_ONCE):
+            if taken >= _PIECE_BYTES:
+                break
+            with self._lock:
+                if not self._calls or self.closed:
+                    self._due = False
+                    return
+                method, args, size = self._calls.popleft()
+                self._bytes -= size
+            taken += size
+            try:
+                method(*args)
+            except Exception as e:
+                self._failed(repr(e))
+        self._loop.call_soon(self._drain)
+
+
+class CrossingLine:
+    """A Line that any thread may use."""
+
+    def __init__(self, line: Line, cross: Crossing) -> None:
+        self._line, self._cross = line, cross
+
+    def say(self, pcm: bytes) -> None:
+        self._cross(self._line.say, bytes(pcm), size=len(pcm))
+
+    def stop(self) -> None:
+        self._cross(self._line.stop)
+
+    def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        self._cross(self._line.send_opus, bytes(payload), timestamp, marker, size=len(payload))
+
+    def emit(self, event: dict[str, Any]) -> None:
+        self._cross(self._line.emit, event)
+
+    def transcribed(self, item: str, text: str) -> None:
+        self._cross(self._line.transcribed, item, text)
+
+
+class CrossingResponse:
+    """What an agent holds of a response, and may use from any thread."""
+
+    def __init__(self, making: Making, cross: Crossing) -> None:
+        self._making, self._cross = making, cross
+
+    @property
+    def id(self) -> str:
+        return self._making.id
+
+    @property
+    def items(self) -> Sequence[Item]:
+        return self._making.items
+
+    @property
+    def settings(self) -> Settings:
+        return self._making.settings
+
+    @property
+    def cancelled(self) -> bool:
+        return self._making.cancelled
+
+    @property
+    def settled(self) -> bool:
+        return self._making.settled
+
+    def audio(self, pcm: bytes) -> None:
+        # A long answer in one piece would hold up the loop for as long as it takes to make events of it.
+        for at in range(0, len(pcm), _PIECE_BYTES):
+            piece = bytes(pcm[at : at + _PIECE_BYTES])
+            self._cross(self._making.audio, piece, size=len(piece), later=at > 0 and self._making.in_events)
+
+    def transcript(self, delta: str) -> None:
+        self._cross(self._making.transcript, str(delta))
+
+    def text(self, delta: str) -> None:
+        self._cross(self._making.text, str(delta))
+
+    def call(self, name: str, arguments: str, call_id: str = "") -> None:
+        self._cross(self._making.call, str(name), str(arguments), str(call_id or ""))
+
+    def done(self, usage: dict[str, Any] | None = None) -> None:
+        self._cross(self._making.done, usage)
+
+    def fail(self, message: str, code: str = "agent_failed") -> None:
+        self._cross(self._making.fail, str(message), str(code))
+
+
+class Host:
+    """An agent as its call sees it: no method raises, and all return at once."""
+
+    def __init__(self, kind: type[Base], line: Line, failed: Failed) -> None:
+        self.responds = kind.respond is not Base.respond
+        self.wants_turns = self.responds or kind.committed is not Base.committed
+        self.listens = kind.event is not Base.event
+        self.yields_after_ms = kind.yields_after_ms
+        self._kind = kind
+        self._failed = failed
+        self._cross = Crossing(asyncio.get_running_loop(), failed)
+        self._line: Line = CrossingLine(line, self._cross)
+        self._responses: dict[str, CrossingResponse] = {}
+
+    def ask(self, method: str, *args: Any) -> None:
+        """Has the agent's method called."""
+        raise NotImplementedError
+
+    def heard_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        self.ask("heard_opus", payload, timestamp, marker)
+
+    def configured(self, settings: Settings) -> None:
+        self.ask("configured", settings)
+
+    def heard(self, pcm: bytes, speaking: bool) -> None:
+        self.ask("heard", pcm, speaking)
+
+    def speech_started(self) -> None:
+        self.ask("speech_started")
+
+    def speech_stopped(self) -> None:
+        self.ask("speech_stopped")
+
+    def committed(self, item: Item) -> None:
+        self.ask("committed", item)
+
+    def respond(self, making: Making) -> None:
+        # The agent sees the same object again when it is cancelled.
+        for id_ in [id_ for id_, known in self._responses.items() if known.cancelled or known.settled]:
+            del self._responses[id_]
+        while len(self._responses) >= _MOST_TASKS:
+            del self._responses[next(iter(self._responses))]
+        self._responses[making.id] = CrossingResponse(making, self._cross)
+        self.ask("respond", self._responses[making.id])
+
+    def cancelled(self, making: Making) -> None:
+        known = self._responses.pop(making.id, None)
+        self.ask("cancelled", known or CrossingResponse(making, self._cross))
+
+    def dtmf(self, digit: str) -> None:
+        self.ask("dtmf", digit)
+
+    def event(self, event: dict[str, Any]) -> None:
+        self.ask("event", event)
+
+    def check(self, now: float) -> None:
+        """Called about once a second; ``now`` in seconds, monotonic."""
+
+    def close(self) -> None:
+        """The call is over."""
+
+    async def joined(self) -> None:
+        """Waits until nothing of the agent runs any more, and not for long."""
+
+
+class LoopHost(Host):
+    """Calls the agent at once. Its class is made here, and may raise."""
+
+    def __init__(self, kind: type[Base], line: Line, failed: Failed) -> None:
+        super().__init__(kind, line, failed)
+        self._agent = kind(self._line)
+        self._over = False
+
+    def ask(self, method: str, *args: Any) -> None:
+        if self._over:
+            return
+        try:
+            getattr(self._agent, method)(*args)
+        except Exception as e:
+            logs.get().exception("agent raised", method=method)
+            self._failed(repr(e))
+
+    def close(self) -> None:
+        self.ask("close")
+        self._over = self._cross.closed = True
+
+
+class ThreadHost(Host):
+    """Calls the agent in a thread that is its own."""
+
+    def __init__(self, kind: type[Base], line: Line, failed: Failed, *, hangs_s: float = _HANGS_S) -> None:
+        super().__init__(kind, line, failed)
+        self._home = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._lock = threading.Lock()
+        self._calls: deque[tuple[str, tuple[Any, ...]]] = deque()
+        self._heard = 0
+        self._due = self._over = False
+        self._busy_since: float | None = time.monotonic()
+        self._hangs_s = hangs_s
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._agent: Base | None = None
+        self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
+        self._thread.start()
+
+    # --- on the media loop
+
+    def ask(self, method: str, *args: Any) -> None:
+        with self._lock:
+            if self._over:
+                return
+            if method == "heard":
+                self._heard += 1
+                if self._heard > _MOST_HEARD:
+                    self._forget_oldest()
+            elif len(self._calls) - self._heard >= _MOST_CALLS:
+                self._over = True
+                self._home.call_soon(self._failed, "it does not keep up")
+                return
+            self._calls.append((method, args))
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._due:
+            self._due = True
+            self._loop.call_soon_threadsafe(self._next)
+
+    def _forget_oldest(self) -> None:
+        at = next(i for i, (method, _) in enumerate(self._calls) if method == "heard")
+        del self._calls[at]
+        self._heard -= 1
+
+    def check(self, now: float) -> None:
+        since = self._busy_since
+        if since is not None and now - since > self._hangs_s and not self._over:
+            self._over = True
+            self._failed(f"it has not returned for {self._hangs_s:.0f} s")
+
+    def close(self) -> None:
+        self._cross.closed = True
+        with self._lock:
+            self._over = True
+            self._calls.clear()
+            self._heard = 0
+            self._calls.append(("close", ()))
+            if not self._loop.is_closed():
+                self._wake()
+
+    async def joined(self) -> None:
+        try:
+            await asyncio.wait_for(self._ended.wait(), _JOIN_S)
+        except TimeoutError:
+            logs.get().error("an agent's thread does not end", agent=self._kind.__module__)
+
+    # --- in the thread
+
+    def _run(self) -> None:
+        loop = self._loop
+        asyncio.set_event_loop(loop)
+        step_back()
+        try:
+            self._agent = self._kind(self._line)
+            self._busy_since = None
+            loop.run_forever()
+            self._finish()
+        except Exception as e:
+            self._trouble(e)
+        finally:
+            with self._lock:
+                self._over = True
+                loop.close()
+            # The media loop may be gone when the process ends.
+            if not self._home.is_closed():
+                self._home.call_soon_threadsafe(self._ended.set)
+
+    def _next(self) -> None:
+        """One call, and what else is due before the next."""
+        with self._lock:
+            if not self._calls:
+                self._due = False
+                return
+            method, args = self._calls.popleft()
+            self._heard -= method == "heard"
+        self._busy_since = time.monotonic()
+        try:
+            result = getattr(self._agent, method)(*args)
+            if asyncio.iscoroutine(result):
+                self._start(result, method)
+        except Exception as e:
+            self._trouble(e)
+        finally:
+            self._busy_since = None
+        if method == "close":
+            self._loop.call_soon(self._loop.stop)
+        else:
+            self._loop.call_soon(self._next)
+
+    def _start(self, coroutine: Coroutine[Any, Any, Any], method: str) -> None:
+        if len(self._tasks) >= _MOST_TASKS and method != "close":
+            coroutine.close()
+            if method != "heard":
+                raise RuntimeError(f"{_MOST_TASKS} of its methods are waiting")
+            return
+        task = self._loop.create_task(coroutine, name=method)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._trouble(error)
+
+    def _finish(self) -> None:
+        """Lets ``close`` come to its end, and nothing else."""
+        closing = {task for task in self._tasks if task.get_name() == "close"}
+        for task in asyncio.all_tasks(self._loop) - closing:
+            task.cancel()
+        everything = asyncio.all_tasks(self._loop)
+        if everything:
+            self._loop.run_until_complete(asyncio.wait(everything, timeout=_JOIN_S / 2))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+
+    def _trouble(self, error: BaseException) -> None:
+        logs.get().error("agent raised", agent=self._kind.__module__, error=repr(error), exc_info=error)
+        if not self._over and not self._home.is_closed():
+            self._home.call_soon_threadsafe(self._failed, repr(error))
+
+
+def host(kind: type[Base], line: Line, failed: Failed) -> Host:
+    """Makes the agent, where it wants to run."""
+    return ThreadHost(kind, line, failed) if kind.runs == "thread" else LoopHost(kind, line, failed)

@@ -1,0 +1,150 @@
+"""A call's data channels: which one is for events, and what is sent there.
+
+The first channel that the client opens is for events, or that of its ``dcid``, whatever it is called. When that one is
+closed the next takes its place. A client that replaces its channel may open the new one first, so one too many waits a
+second before it is closed: none stays open and mute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiortc import RTCDataChannel
+
+from transceiver.counters import SCTP_ABORTS
+from transceiver.talk.dialogue import Watchers
+from transceiver.talk.fitting import error, fit
+
+__all__ = ["Channels"]
+
+_WHO = "events channel"
+_MOST_BACKLOG_BYTES = 1 << 20
+_DRAINED_BYTES = 1 << 18
+# Of an event that we send: as much as browsers take. A larger one would keep the loop while SCTP cuts it up.
+_LARGEST_EVENT_BYTES = 256 << 10
+_WAITS_S = 1.0
+_MOST_EARLY = 16  # messages on a channel that waits
+
+
+class Channels:
+    """``most_bytes`` is what the client takes at once, 0 for any; ``greet()`` begins the stream of events on a new
+    channel, ``take(message)`` gets the client's, ``failed(error)`` is called where one of these raises."""
+
+    def __init__(
+        self,
+        watchers: Watchers,
+        *,
+        most_bytes: int,
+        dcid: int | None,
+        greet: Callable[[], None],
+        take: Callable[[str | bytes], None],
+        failed: Callable[[BaseException], None],
+        log: Any,
+    ) -> None:
+        self._watchers = watchers
+        self._most_bytes = min(most_bytes or _LARGEST_EVENT_BYTES, _LARGEST_EVENT_BYTES)
+        self.dcid = dcid
+        self._greet = greet
+        self._take = take
+        self._failed = failed
+        self._log = log
+        self._events: RTCDataChannel | None = None
+        self._waiting: dict[RTCDataChannel, tuple[list[str | bytes], asyncio.TimerHandle]] = {}
+        self._dropped = 0
+
+    def opened(self, channel: RTCDataChannel) -> None:
+        """A channel that the client can use from now on."""
+        channel.on("message", lambda message: self._message(channel, message))
+        channel.on("close", lambda: self._closed(channel))
+        if self.dcid is not None and channel.id != self.dcid:
+            channel.close()
+        elif self._events is None or self._events.readyState != "open":
+            self._serve(channel)
+        else:
+            refuse = asyncio.get_running_loop().call_later(_WAITS_S, self._refuse, channel)
+            self._waiting[channel] = ([], refuse)
+
+    def aborted(self, reason: str, why: str, error: Exception | None) -> None:
+        """We ended SCTP for what the client did with it."""
+        SCTP_ABORTS[reason] += 1
+        if error is None:
+            self._log.warning("data channels aborted", reason=reason, why=why)
+        else:
+            self._log.error("data channels aborted", reason=reason, why=why, exc_info=error)
+
+    def close(self) -> None:
+        """The call is over."""
+        for _, refuse in self._waiting.values():
+            refuse.cancel()
+        self._waiting.clear()
+
+    def _serve(self, channel: RTCDataChannel) -> None:
+        self._stop_serving()
+        self._events = channel
+        self._dropped = 0
+        channel.bufferedAmountLowThreshold = _DRAINED_BYTES
+        channel.on("bufferedamountlow", self._drained)
+        self._watchers.add(_WHO, self._send)
+        early, refuse = self._waiting.pop(channel, ([], None))
+        if refuse is not None:
+            refuse.cancel()
+        self._guarded(self._greet)
+        for message in early:
+            self._guarded(self._take, message)
+
+    def _stop_serving(self) -> None:
+        self._events = None
+        if _WHO in self._watchers:
+            self._watchers.remove(_WHO)
+
+    def _refuse(self, channel: RTCDataChannel) -> None:
+        if self._events is None or self._events.readyState != "open":
+            self._serve(channel)
+        else:
+            self._waiting.pop(channel, None)
+            channel.close()
+
+    def _closed(self, channel: RTCDataChannel) -> None:
+        if channel in self._waiting:
+            self._waiting.pop(channel)[1].cancel()
+        if channel is not self._events:
+            return
+        self._stop_serving()
+        if waiting := next((c for c in self._waiting if c.readyState == "open"), None):
+            self._serve(waiting)
+
+    def _message(self, channel: RTCDataChannel, message: str | bytes) -> None:
+        if channel is self._events:
+            self._guarded(self._take, message)
+        elif channel in self._waiting and len(early := self._waiting[channel][0]) < _MOST_EARLY:
+            early.append(message)
+
+    def _guarded(self, call: Callable[..., None], *args: Any) -> None:
+        try:
+            call(*args)
+        except Exception as e:
+            self._failed(e)
+
+    # --- out
+
+    def _send(self, text: str, event: dict[str, Any], asked: str | None) -> None:
+        channel = self._events
+        if channel is None or channel.readyState != "open":
+            return
+        if self._dropped or channel.bufferedAmount > _MOST_BACKLOG_BYTES:
+            self._dropped += 1
+            return
+        fitting = fit(event, text, self._most_bytes, asked)
+        for piece in fitting:
+            channel.send(piece)
+        if not fitting:
+            self._log.warning("channel closed: no event fits in its max-message-size", bytes=self._most_bytes)
+            channel.close()
+
+    def _drained(self) -> None:
+        channel, dropped = self._events, self._dropped
+        if channel is not None and channel.readyState == "open" and dropped:
+            self._dropped = 0
+            channel.send(error("events_dropped", f"{dropped} events were not sent: more waited than is kept"))
