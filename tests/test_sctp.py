@@ -20,9 +20,9 @@ from sctp_packets import DCEP, FIRST, a_open, chunk, data, packet
 from test_fuzz import mutated
 from test_session import a_call, gained, until
 
+from rtc.sctp import MAX_MESSAGE_BYTES
 from rtc.sctp.association import EARLY_BYTES, MOST_CHANNELS
 from rtc.sctp.reassembly import MOST_CHUNKS
-from rtc.sdp.answer import MAX_MESSAGE_BYTES
 from rtc.share import Share
 from transceiver.counters import SCTP_ABORTS
 
