@@ -1,4 +1,4 @@
-"""Keys that a caller presses while it talks, as telephone-events (RFC 4733). Pure."""
+"""The keys that a caller presses while it talks, as telephone-events (RFC 4733). Pure."""
 
 from __future__ import annotations
 

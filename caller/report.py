@@ -1,4 +1,4 @@
-"""What a person sees of calls: a live table while they last, a waterfall of a setup, the figures at the end."""
+"""The report of calls for a person: a live table while they last, a waterfall of one setup, the figures at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller says: a voice as 20 ms Opus frames, encoded once for all the calls of a process.
+"""A voice as 20 ms Opus frames, encoded once for all the calls of a process.
 
 A very small noise lies over everything, so that no two frames have the same payload: an agent that passes Opus
 straight back then tells by the payload alone which frame came home, and when it left.

@@ -1,4 +1,4 @@
-"""The clock of everything that is sent: each stream is called every 20 ms, on a schedule that does not drift.
+"""The clock of everything that is sent: it calls each stream every 20 ms, on a schedule that does not drift.
 
 Streams share a few slots of the 20 ms. Every slot that is used wakes this process and those that its datagrams pass
 through, so there are not many, and one is filled before the next is begun; but not so full that its last frame is late.

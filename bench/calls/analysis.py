@@ -1,4 +1,5 @@
-"""What the returned packets say: how long the voice was on its way, what is missing, how far from the 20 ms schedule.
+"""The analysis of returned packets: how long the voice was on its way, what is missing, and how far from the 20 ms
+schedule it came.
 
 The round trip is heard, for every server alike. A stretch of what came back is looked for in what was said, by
 cross-correlation of the two as they sound when decoded; that tells which moment of the voice each packet begins with.

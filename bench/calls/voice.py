@@ -1,4 +1,4 @@
-"""What the calls say: sentences spoken by espeak-ng, as PCM to judge by and as 20 ms Opus packets to send.
+"""The voice of the calls: sentences spoken by espeak-ng, as PCM to judge by and as 20 ms Opus packets to send.
 
 The packets are encoded once, as a browser would encode a microphone: libopus in VoIP mode, mono, 32 kbit/s.
 """

@@ -1,5 +1,5 @@
-"""What turn detection finds and what it costs: firsthop's by each setting of ``transceiver.vad``, and the two
-detectors in it alone.
+"""The benchmark of turn detection, its results and its cost: each setting of ``transceiver.vad``, and each of the two
+detectors alone.
 
 All of them hear the same sentences, alone and under noise at 10 dB SNR, and make turns with half a second of patience.
 """

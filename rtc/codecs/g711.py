@@ -1,4 +1,4 @@
-"""G.711, both laws (ITU-T G.711, RFC 3551 section 4.5.14): 8 kHz, a byte a sample, for callers without Opus.
+"""G.711, both laws (ITU-T G.711, RFC 3551 section 4.5.14): 8 kHz, one byte a sample, for callers without Opus.
 
 Encoding takes the nearest level. A lost frame is filled with the last pitch period over and over, fading
 (after G.711 Appendix I).

@@ -1,4 +1,4 @@
-"""How much care the encoder may take: by how late the call's clock is, and by what the caller says it has lost. Pure.
+"""The effort of an encoder, chosen by how late the call's clock is and by the loss that the caller reports. Pure.
 
 Where the 20 ms clock comes late by more than half a frame three times in half a second, the process has too much to do:
 encoding gets cheaper a step at a time, long before a whole frame is late, and dearer again after ten calm seconds.

@@ -1,4 +1,5 @@
-"""The jitter buffer of one audio stream: packets as they come in, and what to play each time the call's clock asks.
+"""The jitter buffer of one audio stream: it takes packets as they come, and says what to play at each tick of the
+call's clock.
 
 A packet is due when its timestamp is as old as the quickest packets make it, and a wait on top of that (``Delay``).
 The clock asks every 20 ms, so a packet is held for between that wait and 20 ms more. What is not there in time is

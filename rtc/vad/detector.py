@@ -1,4 +1,4 @@
-"""When the caller speaks: voice activity made into turns. Pure: 20 ms frames in, edges out.
+"""The detector of turns: voice activity of 20 ms frames becomes beginnings and ends of speech. Pure.
 
 ``Detector`` is all that others know of it, and ``detector`` makes the one that is configured: this, or that of
 ``rtc/vad/silero.py``, which is right more often in noise and costs twenty times as much.

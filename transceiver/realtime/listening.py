@@ -1,4 +1,4 @@
-"""The input audio buffer, and the turns in it: by a server's turn detection or by the client's word. Pure."""
+"""The input audio buffer and its turns, ended by the server's turn detection or by the client. Pure."""
 
 from __future__ import annotations
 

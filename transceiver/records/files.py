@@ -1,4 +1,4 @@
-"""What a call leaves behind where the configuration asks for it: a transcript, a recording, or both."""
+"""The files that a call leaves where the configuration asks for them: a transcript, a recording, or both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was heard and said in a call, as an Ogg Opus file (RFC 7845) of two channels: the caller left, the agent right.
+"""The recording of a call: an Ogg Opus file (RFC 7845) of two channels, the caller left and the agent right.
 
 Ogg is written page by page, and pages stand for themselves: a file whose end was never written can be played up to
 there. WAV would need no encoder, but fourteen times the room, and lengths in its head that are right only at the end.
