@@ -1,4 +1,4 @@
-"""What the XDP program costs, by class of packet, beside a program that does nothing.
+"""The benchmark of the XDP program, by class of packet, beside a program that does nothing.
 
 ``BPF_PROG_TEST_RUN`` repeats a program on one packet and tells the mean in nanoseconds. Each round measures the empty
 program and every class, one right after the other, so that what else the machine does falls on all of them; a

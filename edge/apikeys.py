@@ -1,4 +1,4 @@
-"""The bearer tokens that may place calls: read from a file, kept as hashes, compared in constant time.
+"""The API keys that may place calls: they are read from a file, kept as hashes, and compared in constant time.
 
 One a line, and behind it, if not those of the configuration, the models (agents) that it may use:
 ``token models=parrot,offline``. A # at the beginning of a line or after a blank begins a comment.

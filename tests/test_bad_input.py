@@ -1,5 +1,6 @@
-"""What must not stop a worker's media: peers that speak otherwise, datagrams that cannot be sent, logs that cannot be
-written."""
+"""Bad input to a worker: peers that speak otherwise, datagrams that cannot be sent, and logs that cannot be written
+stop no media.
+"""
 
 from __future__ import annotations
 

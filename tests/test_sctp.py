@@ -1,4 +1,6 @@
-"""What one caller sends over its data channels keeps the loop from nobody, is bounded, and ends no call."""
+"""SCTP from hostile callers: nothing that one sends over its channels holds up the loop, exceeds a bound or ends a
+call.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures the servers side by side under the same calls, and says whether firsthop is where it should be.
+"""The command ``python -m bench.calls``: it measures the servers side by side, and judges firsthop against its targets.
 
 Each server is freshly started for each number of calls. While others use the machine, a run waits, and one that they
 spoilt is made again: for as long as there is patience left.

@@ -1,4 +1,6 @@
-"""What a server uses, by process: nanoseconds of CPU time as the scheduler counts them, and resident memory."""
+"""The resources that a server uses, by process: nanoseconds of CPU time as the scheduler counts them, and resident
+memory.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Measures the relays side by side, and says whether firsthop's edge is where it should be.
+"""The command ``python -m bench.relay``: it measures the relays side by side, and judges firsthop's edge against its
+targets.
 
 A repeat is every relay at every point, one right after the other and each freshly started, so that what else the
 machine does falls on all of them; a figure is the median over repeats, and so is the ratio of two in one repeat. While

@@ -1,4 +1,4 @@
-"""What the samples say: medians, tables, a plot, and the targets with a pass or a fail."""
+"""The report of the samples: medians, tables, a plot, and the targets with a pass or a fail."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What turn detection finds and what it costs: firsthop's by each setting of ``transceiver.vad``, and the two
-detectors in it alone.
+"""The benchmark of turn detection, its results and its cost: each setting of ``transceiver.vad``, and each of the two
+detectors alone.
 
 All of them hear the same sentences, alone and under noise at 10 dB SNR, and make turns with half a second of patience.
 """
@@ -20,11 +20,12 @@ from bench.harness.conditions import conditions
 from bench.harness.document import results_file, save
 from bench.harness.targets import Targets, table
 from bench.vad.material import LABEL_S, NOISES, RATE_HZ, Speech, noisy, speech
+from rtc.frame import frame_samples
 from rtc.vad import detector as turns
 from rtc.vad import silero
 
 RESULTS = results_file("vad")
-FRAME = RATE_HZ // 50
+FRAME = frame_samples(RATE_HZ)
 NEAR = RATE_HZ // 10
 MOST_SHARE = 0.01
 MOST_ONSET_MS = 100.0

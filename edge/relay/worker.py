@@ -1,4 +1,4 @@
-"""One relay worker: one core, one socket on the shared port, a link to each transceiver.
+"""A relay worker: one core, one socket on the shared port, a link to each transceiver.
 
 A batch comes in by ``recvmmsg``, is looked up and grouped by transceiver as arrays, and leaves as one message per
 transceiver; what transceivers send leaves by ``sendmmsg``. A flow is entered here and in the kernel's map when its

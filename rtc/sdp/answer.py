@@ -1,4 +1,4 @@
-"""The answer to an offer, and the fragment that answers an ICE restart.
+"""The SDP answer to an offer, and the fragment that answers an ICE restart.
 
 The answer is written from a template, because it is always the same: one candidate (the edge's shared port), ICE-lite
 (RFC 8445 section 2.5), one codec, and one data channel section. Sections that we do not serve are refused with port 0
