@@ -161,7 +161,7 @@ async def callers(*all_: Caller) -> AsyncIterator[None]:
 async def connect(caller: Caller) -> None:
     caller.check()
     await caller.secure.handshake(caller.answer.fingerprints)
-    await eventually(lambda: caller.session.transport.connected)
+    await eventually(lambda: not caller.session.half_open)
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ class Call:
         assert self.check() is not None
         async with asyncio.timeout(DEADLINE_S):
             await self.secure.handshake(self.answer.fingerprints)
-        await until(lambda: self.session.transport.connected)
+        await until(lambda: not self.session.half_open)
 
     async def open_channel(self, label: str = "oai-events", **parameters: Any) -> RTCDataChannel:
         """Another one, where there is one already: ``events`` has what comes on any of them."""

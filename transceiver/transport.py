@@ -63,7 +63,7 @@ class Call(Protocol):
     """Is told how its transport fares."""
 
     def connected(self) -> None:
-        """DTLS is done: media may be sent, and comes from now on."""
+        """DTLS is done: media may be sent, and comes as soon as this returns."""
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """A data channel that the client can use from now on."""
@@ -225,10 +225,10 @@ class Transport:
             return  # hung up while the last flight was on its way
         self.ice.secured(time.monotonic())
         self._secure.on_close(self._closed_by_peer)
-        self.connected = True
         self._call.connected()
         if self._closed:
             return
+        self.connected = True
         self._out.connected(self)
         if self._sctp_port:
             await self._secure.open_sctp(
