@@ -36,7 +36,7 @@ trials: setup
 # As root: nanoseconds a packet in XDP, and its memory.
 bench-steer:
 	@scripts/setup
-	@$(PYTHON) bench/steer.py
+	@$(PYTHON) -m bench.steer
 
 # As root, about a quarter of an hour: what relaying costs, beside nginx, coturn and the least that C can do.
 bench-relay:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from rtc.frame import FRAME_S
 from runtime.histogram import Histogram
 from runtime.metrics import Tally
 
-__all__ = ["FRAME_S", "Pacer"]
+__all__ = ["Pacer"]
 
-FRAME_S = 0.020
 _SLOTS = 5
 _SLOT_S = FRAME_S / _SLOTS
 _ROOMY = 10  # streams in a slot; each takes about 0.1 ms

@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from caller.voice import generated
+from rtc.frame import frame_samples
 
-__all__ = ["FRAME_S", "FRAME_TICKS", "RATE_HZ", "Speech", "Voice", "encoded", "speech"]
+__all__ = ["FRAME_TICKS", "RATE_HZ", "Speech", "Voice", "encoded", "speech"]
 
 RATE_HZ = 48000
-FRAME_S = 0.02
-FRAME_TICKS = 960
+FRAME_TICKS = frame_samples(RATE_HZ)
 GAP_S = 0.3
 BITRATE_BPS = 32000
 # Of the Harvard sentences (IEEE Recommended Practice for Speech Quality Measurements, 1969), list 1.
