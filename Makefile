@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup lock check test demo trials bench-steer bench-relay bench-calls bench-turns bench-vad clean
+.PHONY: setup lock check test demo docs trials bench-steer bench-relay bench-calls bench-turns bench-vad clean
 
 PYTHON := .venv/bin/python
 
@@ -14,6 +14,7 @@ check: setup
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy --no-error-summary
+	@found=$$(.venv/bin/lint-imports --no-logo --no-cache) || { echo "$$found"; exit 1; }
 	@echo "check: clean"
 
 test: check
@@ -24,13 +25,18 @@ demo:
 	@scripts/setup
 	@$(PYTHON) -m firsthop demo $(if $(ONCE),--once)
 
+# The pages that are made from the code.
+docs:
+	@scripts/setup
+	@$(PYTHON) -m firsthop config --markdown > docs/configuration.md
+
 trials: setup
 	$(PYTHON) -m pytest -m trials --timeout 3600
 
 # As root: nanoseconds a packet in XDP, and its memory.
 bench-steer:
 	@scripts/setup
-	@$(PYTHON) bench/steer.py
+	@$(PYTHON) -m bench.steer
 
 # As root, about a quarter of an hour: what relaying costs, beside nginx, coturn and the least that C can do.
 bench-relay:

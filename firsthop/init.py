@@ -1,4 +1,4 @@
-"""``firsthop init``: a configuration with which this host works, secrets and all, from what the host itself tells."""
+"""The command ``firsthop init``: it writes a configuration that works on this host, with new secrets."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def text(plan: Plan) -> str:
     lines += ["", "[[edge.transceivers]]", "id = 1", endpoint]
     if len(plan.transceiver_cores) > 1:
         lines += [f"processes = {len(plan.transceiver_cores)}"]
-    lines += ["", "[transceiver]", "id = 1", endpoint, "# Who answers a call that names no model: firsthop's README."]
+    lines += ["", "[transceiver]", "id = 1", endpoint, "# Who answers a call that names no model: docs/agents.md."]
     lines += ['agent = "parrot"']
     if plan.transceiver_cores:
         lines += ["# One process on each.", f"cores = {plan.transceiver_cores}"]

@@ -1,4 +1,4 @@
-"""One relay worker: one core, one socket on the shared port, a link to each transceiver.
+"""A relay worker: one core, one socket on the shared port, a link to each transceiver.
 
 A batch comes in by ``recvmmsg``, is looked up and grouped by transceiver as arrays, and leaves as one message per
 transceiver; what transceivers send leaves by ``sendmmsg``. A flow is entered here and in the kernel's map when its
@@ -34,10 +34,11 @@ from edge.xdp.kernel import FlowStore, Shedding
 from edge.xdp.shedding import Controller, StrangersController
 from runtime import logs, metrics
 from runtime.beats import Beat
-from runtime.following import LOOK_EVERY_S, ufrag_keys
+from runtime.followed import LOOK_EVERY_S
+from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
 from wire import control, frames, stun, ufrag
-from wire.keys import ClusterKeys, KeyFile
+from wire.keys import ClusterKeys
 from wire.naming import identity
 
 __all__ = ["SPARE_NAME", "Worker", "main"]
