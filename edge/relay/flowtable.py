@@ -113,6 +113,10 @@ class FlowTable:
         places = np.flatnonzero((self._owner != NOBODY) & (self._seen < before))
         return [self._addresses[place].tobytes() for place in places]
 
+    def of(self, owner: int) -> list[bytes]:
+        """Addresses of the flows that ``owner`` has."""
+        return [self._addresses[place].tobytes() for place in np.flatnonzero(self._owner == owner)]
+
     def _prints_of(self, asked: Words) -> Prints:
         port, high, low = self._multipliers
         prints = asked[1] * high

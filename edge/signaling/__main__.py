@@ -14,6 +14,8 @@ from typing import Any, Never
 from aiohttp import web
 
 from edge.apikeys import ApiKeys
+from edge.directory import Directory, Transceiver
+from edge.directory_file import DirectoryFile
 from edge.links.events import Events
 from edge.links.transceivers import Transceivers
 from edge.signaling.app import make_app
@@ -37,6 +39,7 @@ __all__ = ["main"]
 
 _GOODBYE_S = 3.0
 _OTHER_DESCRIPTORS = 128
+_WORKERS_FIRST = 2  # looks for which a new transceiver gets no calls: until then every worker has a link to it
 
 
 async def _refresh(*files: ApiKeys | Certificate) -> Never:
@@ -44,6 +47,12 @@ async def _refresh(*files: ApiKeys | Certificate) -> Never:
         await asyncio.sleep(LOOK_EVERY_S)
         for file in files:
             file.refresh()
+
+
+async def _follow(directory_file: DirectoryFile) -> Never:
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        directory_file.refresh()
 
 
 def _descriptors() -> int:
@@ -65,10 +74,11 @@ async def _serve(spec: dict[str, Any]) -> None:
         if message.type == "session.closed":
             ledger.ended(str(message.fields.get("ufrag")))
 
-    peers = [(peer.id, peer.endpoint) for peer in edge.transceivers]
+    directory = Directory(Transceiver(number, endpoint) for number, endpoint in spec["transceivers"])
+    directory_file = DirectoryFile(spec["directory"], directory, log, patience=_WORKERS_FIRST)
     name, events_name = (identity(edge.name, spec.get("instance", ""), p) for p in ("signaling", "signaling/events"))
-    transceivers = Transceivers(peers, name, key_file.keys, unasked=unasked)
-    events = Events(peers, events_name, key_file.keys)
+    transceivers = Transceivers(directory, name, key_file.keys, unasked=unasked)
+    events = Events(directory, events_name, key_file.keys)
     responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
     held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
@@ -103,6 +113,7 @@ async def _serve(spec: dict[str, Any]) -> None:
         Beat(spec.get("beats", -1), 0).forever(),
         follow(key_file, lambda _: None),
         _refresh(api_keys, tls),
+        _follow(directory_file),
         keep_true(ledger, transceivers, events),
     )
     tasks = [asyncio.create_task(each) for each in work]
