@@ -14,6 +14,7 @@ check: setup
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy --no-error-summary
+	@found=$$(.venv/bin/lint-imports --no-logo --no-cache) || { echo "$$found"; exit 1; }
 	@echo "check: clean"
 
 test: check
@@ -30,7 +31,7 @@ trials: setup
 # As root: nanoseconds a packet in XDP, and its memory.
 bench-steer:
 	@scripts/setup
-	@$(PYTHON) bench/steer.py
+	@$(PYTHON) -m bench.steer
 
 # As root, about a quarter of an hour: what relaying costs, beside nginx, coturn and the least that C can do.
 bench-relay:

@@ -1,5 +1,5 @@
-"""How much the agent ``offline`` understands of what it can answer, said by espeak-ng's voices: by both its decoders,
-as it uses them, and by the general one alone.
+"""The benchmark of the agent ``offline``'s ears: how much of espeak-ng's phrases both decoders understand, and the
+general one alone.
 """
 
 from __future__ import annotations

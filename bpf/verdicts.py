@@ -1,4 +1,4 @@
-"""What the XDP program can decide about a packet, defined once.
+"""The verdicts of the XDP program on a packet, defined once.
 
 The C enum, the Prometheus labels and the table in ``docs/`` all come from ``VERDICTS``. Every packet gets exactly
 one verdict, and its place in the tuple is the number the kernel counts it under.

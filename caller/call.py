@@ -1,4 +1,4 @@
-"""One call from the POST to the hang-up: what happens in which order, and how long each part may take."""
+"""One call from the POST to the hang-up: the order of its steps, and the time that each may take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``firsthop call``: place calls, watch them, say how they went."""
+"""The command ``firsthop call``: it places calls, watches them, and says how they went."""
 
 from __future__ import annotations
 

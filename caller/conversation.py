@@ -1,4 +1,4 @@
-"""What a call measures of what it says: which of its frames come home, and how soon somebody answers.
+"""The measurements of one call's voice: which frames come home, and how soon somebody answers.
 
 Pure: the time of every packet is an argument, in seconds of one monotonic clock.
 """

@@ -1,4 +1,4 @@
-"""Many calls at once: placed at a steady rate, watched while they last, ended together by Ctrl-C."""
+"""Many calls at once: they are placed at a steady rate, watched while they last, and ended together by Ctrl-C."""
 
 from __future__ import annotations
 

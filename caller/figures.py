@@ -1,4 +1,4 @@
-"""From the results of calls to figures, and from figures to JSON. Pure."""
+"""The figures of a run of calls, as values and as JSON. Pure."""
 
 from __future__ import annotations
 

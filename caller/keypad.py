@@ -1,14 +1,15 @@
-"""Keys that a caller presses while it talks, as telephone-events (RFC 4733). Pure."""
+"""The keys that a caller presses while it talks, as telephone-events (RFC 4733). Pure."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from rtc.frame import frame_samples
 from rtc.rtp.dtmf import DIGITS
 
 __all__ = ["FRAME_TICKS", "Event", "Keypad"]
 
-FRAME_TICKS = 960  # 20 ms at 48,000 Hz
+FRAME_TICKS = frame_samples(48000)
 _BEFORE = 25  # frames of voice first, and between two presses
 _BETWEEN = 5
 _HELD = 5  # frames that a key is held, and packets that say so

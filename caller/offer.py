@@ -1,4 +1,5 @@
-"""The SDP offer of a caller, as a browser would write it, and what matters in the answer (RFC 8829, RFC 8839).
+"""The SDP offer of a caller, written as a browser writes it, and what a caller reads in the answer (RFC 8829, RFC
+8839).
 
 The offer has no candidates: the server learns where the caller is from its first check.
 """

@@ -1,4 +1,4 @@
-"""What a person sees of calls: a live table while they last, a waterfall of a setup, the figures at the end."""
+"""The report of calls for a person: a live table while they last, a waterfall of one setup, the figures at the end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from caller.figures import Spread, Summary, summarise
 from caller.result import PHASES, Result
+from rtc.frame import FRAME_MS, FRAMES_PER_S
 
 __all__ = ["live", "summary_table", "waterfall"]
 
@@ -33,7 +34,7 @@ _COLOURS = ("cyan", "blue", "magenta", "green", "yellow", "white")
 _BAR_WIDTH = 48
 _SHOWN_ERRORS = 8
 # Past one frame's time the caller, not the server, is what the figures show.
-_LATE_MS = 20.0
+_LATE_MS = float(FRAME_MS)
 
 
 def waterfall(phases: Sequence[tuple[str, float, float]]) -> RenderableType:
@@ -69,7 +70,7 @@ def live(results: Sequence[Result], states: Sequence[str], talk_s: float) -> Ren
     ):
         if row is not None:
             table.add_row(label, "", *_figures(row)[:2])
-    frames = max(1.0, talk_s * 50)
+    frames = max(1.0, talk_s * FRAMES_PER_S)
     over = ("ok", "failed", "interrupted")
     done = sum(
         1.0 if state in over else min(1.0, result.frames_sent / frames)

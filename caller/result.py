@@ -1,4 +1,4 @@
-"""What is known of one call when it is over, and the error that ends one."""
+"""The result of one call, and the error that ends one."""
 
 from __future__ import annotations
 

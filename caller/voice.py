@@ -1,4 +1,4 @@
-"""What a caller says: a voice as 20 ms Opus frames, encoded once for all the calls of a process.
+"""A voice as 20 ms Opus frames, encoded once for all the calls of a process.
 
 A very small noise lies over everything, so that no two frames have the same payload: an agent that passes Opus
 straight back then tells by the payload alone which frame came home, and when it left.
@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rtc.codecs.opus import Decoder, Encoder
+from rtc.frame import FRAME_MS, FRAME_S, frame_samples
 
-__all__ = ["FRAME_S", "FRAME_SAMPLES", "RATE_HZ", "Voice", "VoiceError", "generated", "recorded"]
+__all__ = ["FRAME_SAMPLES", "RATE_HZ", "Voice", "VoiceError", "generated", "recorded"]
 
 RATE_HZ = 48000
-FRAME_S = 0.02
-FRAME_SAMPLES = 960
+FRAME_SAMPLES = frame_samples(RATE_HZ)
 PAUSE_S = 1.5
 _SPEAK_S = 2.0
 _NOISE_LSB = 1.5
@@ -80,7 +80,7 @@ def recorded(path: Path, seed: int = 1) -> Voice:
         raise VoiceError(f"{path}: not a readable audio file: {e.strerror or e}") from None
     samples = np.concatenate([*chunks, np.zeros(0)])
     if len(samples) < FRAME_SAMPLES:
-        raise VoiceError(f"{path}: no audio in it, or less than {FRAME_S * 1000:.0f} ms")
+        raise VoiceError(f"{path}: no audio in it, or less than {FRAME_MS} ms")
     return _encoded(np.concatenate([samples, np.zeros(round(PAUSE_S * RATE_HZ))]), seed)
 
 

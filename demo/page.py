@@ -1,4 +1,4 @@
-"""The server behind the page where a person talks to an agent.
+"""The server behind the page on which a person talks to an agent.
 
 It serves the page, and passes its calls on to the edge's signaling with the bearer token added, so that the
 token never reaches a browser. Whoever can talk to this server can make calls: it listens on this machine only and

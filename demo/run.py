@@ -1,4 +1,4 @@
-"""``firsthop demo``: the whole appliance on one machine, a call through it, and a page to talk to it.
+"""The command ``firsthop demo``: it starts the whole appliance on one machine, places a call, and serves the page.
 
 As root it raises the lab, so that packets cross three hosts and a real XDP program; without, everything runs on
 loopback and the kernel's own hash takes the place of XDP.

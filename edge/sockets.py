@@ -1,5 +1,6 @@
-"""The sockets of an edge: taken over from an earlier supervisor where it left them in the store and they are still what
-the configuration asks for, made and kept otherwise."""
+"""The sockets of an edge. They are taken over from an earlier supervisor where the store has them and they still match
+the configuration, and are made and kept otherwise.
+"""
 
 from __future__ import annotations
 

@@ -75,10 +75,10 @@ def edge(config: Path | None, check: bool) -> None:
     Ctrl-C and SIGTERM end it and all that it started. SIGHUP lets a new program take over, with calls going on: for an
     upgrade, or a changed configuration.
     """
-    from runtime import asked
+    from runtime import signals
 
     if not check:
-        asked.hold_back()
+        signals.hold_back()
     from edge import supervisor
     from firsthop.preflight import check_edge
 
@@ -95,10 +95,10 @@ def transceiver(config: Path | None, check: bool) -> None:
     when it holds no call; one alone goes on as it is.
     """
     from firsthop.preflight import check_transceiver
-    from runtime import asked
+    from runtime import signals
 
     if not check:
-        asked.hold_back()
+        signals.hold_back()
 
     def run(config: Config) -> None:
         from importlib import import_module

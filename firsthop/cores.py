@@ -1,4 +1,4 @@
-"""``firsthop cores``: takes a core out of service and back, live.
+"""The command ``firsthop cores``: it takes a core out of service and back, live.
 
 The pinned slot table is all there is to change: it says where new calls go. Calls that are placed have flows in the
 kernel's table, which say where they go until they end.

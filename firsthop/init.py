@@ -1,4 +1,4 @@
-"""``firsthop init``: a configuration with which this host works, secrets and all, from what the host itself tells."""
+"""The command ``firsthop init``: it writes a configuration that works on this host, with new secrets."""
 
 from __future__ import annotations
 

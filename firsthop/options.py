@@ -1,4 +1,4 @@
-"""What several sub-commands take on their command line."""
+"""Command-line options that several sub-commands share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is looked at before a service starts: who can read its secrets, whether its ports are apart, and its folders."""
+"""The checks before a service starts: who can read its secrets, whether its ports are apart, and its folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""``firsthop keys rotate``: a new ufrag key for the cluster, step by step, each when all processes here took the last.
+"""The command ``firsthop keys rotate``: a new ufrag key for the cluster, one step at a time, each after all processes
+here took the last.
 
 Before a step and after it, every process of this host that answers must hold exactly the keys of the file. So nobody
 seals under a key that somebody does not open yet, nor under one that the next step drops.

@@ -1,4 +1,4 @@
-"""What a host does now, worked out of two scrapes of its processes: who is up, totals, and rates between the two.
+"""The state of a host, worked out of two scrapes of its processes: what is up, totals, and rates between the two.
 
 Pure: ``status_cli`` fetches the scrapes, ``status_view`` draws the result.
 """

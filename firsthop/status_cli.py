@@ -1,4 +1,4 @@
-"""``firsthop status``: ask every process of this host for its metrics, and say how it is."""
+"""The command ``firsthop status``: it asks every process of this host for its metrics, and says how the host is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of a host: who is down first, then cores, then what packets and calls became."""
+"""The view of a host for a person: first what is down, then cores, then what became of packets and calls."""
 
 from __future__ import annotations
 

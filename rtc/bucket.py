@@ -1,4 +1,4 @@
-"""A token bucket: so much a second, and so much at once. Pure, times in seconds."""
+"""A token bucket: it allows a steady rate and a burst. Pure; times are seconds."""
 
 from __future__ import annotations
 

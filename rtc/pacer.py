@@ -1,4 +1,4 @@
-"""The clock of everything that is sent: each stream is called every 20 ms, on a schedule that does not drift.
+"""The clock of everything that is sent: it calls each stream every 20 ms, on a schedule that does not drift.
 
 Streams share a few slots of the 20 ms. Every slot that is used wakes this process and those that its datagrams pass
 through, so there are not many, and one is filled before the next is begun; but not so full that its last frame is late.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from rtc.frame import FRAME_S
 from runtime.histogram import Histogram
 from runtime.metrics import Tally
 
-__all__ = ["FRAME_S", "Pacer"]
+__all__ = ["Pacer"]
 
-FRAME_S = 0.020
 _SLOTS = 5
 _SLOT_S = FRAME_S / _SLOTS
 _ROOMY = 10  # streams in a slot; each takes about 0.1 ms

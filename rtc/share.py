@@ -1,4 +1,6 @@
-"""What one session may take of the loop for what its peer sends over DTLS, which is the peer's to choose."""
+"""The share of the loop that one session may use for what its peer sends over DTLS, because the peer chooses how much
+that is.
+"""
 
 from __future__ import annotations
 

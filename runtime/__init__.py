@@ -1,1 +1,1 @@
-"""What each process needs: configuration, logs, metrics, supervision, and descriptors that outlive it."""
+"""The parts that every process needs: configuration, logs, metrics, supervision, and descriptors that outlive it."""

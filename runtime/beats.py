@@ -1,4 +1,5 @@
-"""How a supervisor sees that its children go on: each counts in a place of shared memory while its loop turns.
+"""The heartbeats of children: each counts in a place of shared memory while its loop turns, and its supervisor watches
+the count.
 
 The loop that matters counts by itself, and no thread beside it: one that hangs stops counting. The memory is in the
 store, so the next supervisor goes on reading it.

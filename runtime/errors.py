@@ -1,4 +1,4 @@
-"""What a person has to mend before a service can start."""
+"""Errors that a person has to mend before a service can start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long things took, as Prometheus wants it: counts in buckets that are half an octave wide.
+"""A histogram of durations for Prometheus: counts in buckets that are half an octave wide.
 
 A duration finds its bucket by the length of its number, so that adding one costs a third of a microsecond and may be
 done for every batch. Bounds are 1 and 1.5 times the powers of two from 8.2 us to 1.1 s: a percentile that is read out

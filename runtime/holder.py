@@ -1,4 +1,4 @@
-"""Keeps a supervisor's descriptors where no systemd does: a small process that outlives it and is told the same.
+"""A small process that keeps a supervisor's descriptors where there is no systemd: it outlives the supervisor.
 
 It listens on a SOCK_SEQPACKET socket. Whoever connects is given what is held, one descriptor and its name a message,
 then READY, and from then on says what sd_notify(3) would: ``FDSTORE=1`` or ``FDSTOREREMOVE=1``, and ``FDNAME=``. One

@@ -1,4 +1,4 @@
-"""What Prometheus sees: one registry and one ``/metrics`` per process.
+"""Prometheus metrics of one process: one registry and one ``/metrics``.
 
 The packet funnel. Each stage counts each packet exactly once, under the outcome that it had there, so the
 difference between two stages is what was lost between them. On the way in::

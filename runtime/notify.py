@@ -1,4 +1,4 @@
-"""Tells systemd how a service is doing, and gives it descriptors to keep, if it asked to be told (sd_notify(3))."""
+"""Messages to systemd (sd_notify(3)): the state of a service, and descriptors for it to keep."""
 
 from __future__ import annotations
 

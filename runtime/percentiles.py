@@ -1,4 +1,4 @@
-"""Percentiles out of the buckets of two scrapes of a Prometheus histogram: of what happened in between."""
+"""Percentiles of what happened between two scrapes of a Prometheus histogram."""
 
 from __future__ import annotations
 

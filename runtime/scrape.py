@@ -1,5 +1,5 @@
-"""Answers who scrapes, beside media that must not wait for it: one at a time, each within a second, and never more than
-a small share of a core's time.
+"""The answer to scrapes, beside media that must not wait for it: one at a time, each within a second, and in all a
+small share of a core's time.
 
 A flood of scrapes waits in a short line, at whose end the kernel refuses. Values are of the moment, and not kept: what
 is asked too often is answered later.

@@ -1,4 +1,4 @@
-"""A file of secrets: made or replaced whole or not at all, by one process at a time, and its owner's alone."""
+"""A file of secrets: it is made or replaced whole or not at all, by one process at a time; only its owner reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a running appliance says of itself, in the form that tests ask about."""
+"""Readers of what a running appliance says of itself, in the form that tests ask about."""
 
 from __future__ import annotations
 

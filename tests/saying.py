@@ -1,4 +1,4 @@
-"""What clients in tests say and show: espeak-ng's voice, and pictures as large as a camera's."""
+"""The words and pictures of clients in tests: espeak-ng's voice, and pictures as large as a camera's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SCTP packets as nobody means them."""
+"""SCTP packets that no honest peer sends."""
 
 from __future__ import annotations
 

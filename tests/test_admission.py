@@ -1,4 +1,4 @@
-"""What strangers and callers may send: token buckets that honest calls never trip over."""
+"""Admission: token buckets bound what strangers and callers send, and honest calls never meet the bound."""
 
 from __future__ import annotations
 

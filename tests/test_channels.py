@@ -1,4 +1,4 @@
-"""Which data channel is for events, whatever the client calls it, and what happens to events that do not fit."""
+"""Data channels: which one is for events, whatever the client calls it, and what happens to events that do not fit."""
 
 from __future__ import annotations
 

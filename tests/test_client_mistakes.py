@@ -1,4 +1,4 @@
-"""What clients get wrong is told to them in a 4xx that names it, by a real transceiver behind a real edge."""
+"""Clients' mistakes: each is a 4xx that names it, from a real transceiver behind a real edge."""
 
 from __future__ import annotations
 

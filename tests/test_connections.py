@@ -1,4 +1,4 @@
-"""What a client may leave half-done has an end and a size: headers, bodies, answers, handshakes, connections."""
+"""Bounds on what clients leave half-done: headers, bodies, answers, handshakes and connections end and have a size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a WebSocket may send in one event, and what a transceiver gets of it."""
+"""The cutting of long WebSocket events: what a client may send in one, and what a transceiver gets of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much the parser of session descriptions does for how much text, and that nothing in a text upsets it."""
+"""The parser of session descriptions: its work is proportional to the text, and no text upsets it."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from realtime_run import Scene, every_client_event
 from caller.offer import Offer
 from rtc.codecs.codec import OPUS
 from rtc.codecs.opus import Encoder
-from rtc.pacer import FRAME_S
+from rtc.frame import FRAME_S
 from rtc.rtp import nack
 from rtc.rtp import packet as rtp
 from rtc.rtp.packet import Packet

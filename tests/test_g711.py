@@ -9,6 +9,7 @@ import pytest
 
 from rtc.codecs.g711 import A_LAW, MU_LAW, Decoder, Encoder, Law
 from rtc.codecs.resample import Down, Up
+from rtc.frame import frame_bytes
 
 LAWS = pytest.mark.parametrize("law", [MU_LAW, A_LAW], ids=lambda law: law.name)
 FFMPEG = {"PCMU": "pcm_mulaw", "PCMA": "pcm_alaw"}
@@ -51,7 +52,7 @@ def test_silence_is_silent(law: Law) -> None:
 def test_a_tone_comes_through_at_every_rate(law: Law, rate_hz: int) -> None:
     encoder, decoder = Encoder(law, rate_hz), Decoder(law, rate_hz)
     pcm = tone(1000, rate_hz).astype(np.int16).tobytes()
-    size = rate_hz // 50 * 2
+    size = frame_bytes(rate_hz)
     payloads = [encoder.encode(pcm[at : at + size]) for at in range(0, len(pcm), size)]
     assert {len(payload) for payload in payloads} == {160}
     heard = b"".join(decoder.decode(payload) for payload in payloads)

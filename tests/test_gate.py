@@ -1,4 +1,6 @@
-"""How much of one caller's media is looked at, and that what is forged takes nothing from what is not."""
+"""The gate: it bounds how much of one caller's media is looked at, and forged media takes nothing from the caller's
+own.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from stoi import aligned, stoi
 from caller.voice import generated
 from rtc.codecs.codec import CODECS, OPUS, Codec
 from rtc.codecs.quality import Settings
+from rtc.frame import frame_bytes
 from rtc.jitter.buffer import Came
 from rtc.rtp.packet import Packet
 from rtc.vad.detector import Turns
@@ -161,7 +162,7 @@ def test_an_agent_hears_at_the_rate_that_it_asks_for(codec: str, rate_hz: int) -
         if i not in (20, 21):
             hearing.push(Packet(111, False, i, step * i, 1, payload), i * 0.02)
         hearing.tick(i * 0.02 + 0.01)
-    assert {len(frame) for frame in frames} == {rate_hz // 50 * 2}
+    assert {len(frame) for frame in frames} == {frame_bytes(rate_hz)}
     assert hearing.stats["concealed"] == 2
 
 

@@ -1,4 +1,4 @@
-"""Whatever one caller sends on its data channels, the others lose no frame: the whole appliance in the lab."""
+"""Hostile data channels in the lab: whatever one caller sends on its own, the others lose no frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed: pinned, by hashes, and all that pyproject.toml asks for."""
+"""Installed packages: they are pinned by hashes, and they are all that pyproject.toml asks for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of an offer is served, line by line; what is odd and harmless; and what is refused, in which words."""
+"""Offers line by line: what is served, what is odd and harmless, and what is refused in which words."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rtc.codecs.opus import SILENCE, Decoder, Encoder, OpusError
+from rtc.frame import frame_bytes
 
 
 def tone(rate_hz: int, seconds: float, amplitude: float = 8000.0) -> np.ndarray:
@@ -22,7 +23,7 @@ def energy(pcm: bytes) -> float:
 def test_a_tone_keeps_its_energy(rate_hz: int) -> None:
     encoder, decoder = Encoder(rate_hz), Decoder(rate_hz)
     pcm = tone(rate_hz, 1.0).tobytes()
-    frame = rate_hz // 50 * 2
+    frame = frame_bytes(rate_hz)
     heard = b"".join(decoder.decode(encoder.encode(pcm[at : at + frame])) for at in range(0, len(pcm), frame))
     assert len(heard) == len(pcm)
     assert energy(heard[len(heard) // 4 :]) == pytest.approx(energy(pcm), rel=0.1)
@@ -46,7 +47,7 @@ def test_every_frame_length_of_opus_is_taken(ms: float) -> None:
 
 @pytest.mark.parametrize("rate_hz", [24000, 48000])
 def test_silence_is_20_ms_of_digital_silence(rate_hz: int) -> None:
-    assert Decoder(rate_hz).decode(SILENCE) == bytes(rate_hz // 50 * 2)
+    assert Decoder(rate_hz).decode(SILENCE) == bytes(frame_bytes(rate_hz))
 
 
 def test_silence_ends_speech_within_two_frames() -> None:

@@ -1,4 +1,4 @@
-"""What waits for a way that is full: in order, bounded, and the oldest goes."""
+"""The outbox for a way that is full: it keeps order, it is bounded, and the oldest goes."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from functools import partial
 
 import pytest
 
-from rtc.pacer import FRAME_S, Pacer
+from rtc.frame import FRAME_S
+from rtc.pacer import Pacer
 
 DEADLINE_S = 30
 

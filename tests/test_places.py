@@ -1,4 +1,4 @@
-"""Who gets a place: calls that have not connected are few, and give way."""
+"""The places for calls: calls that have not connected are few, and give way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where calls go while transceivers are silent, full or away."""
+"""The placing of calls while transceivers are silent, full or away."""
 
 from __future__ import annotations
 

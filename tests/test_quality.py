@@ -1,4 +1,4 @@
-"""When encoding gets cheaper, and when packets carry copies."""
+"""The encoder's effort: when encoding gets cheaper, and when packets carry copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What limits an API key: calls at once, new calls a minute, and what is true after a process that was killed."""
+"""Limits of an API key: calls at once, new calls a minute, and the truth after a process was killed."""
 
 from __future__ import annotations
 

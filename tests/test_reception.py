@@ -1,4 +1,4 @@
-"""What a receiver knows of a stream: RFC 3550 appendix A, with the clock as an argument."""
+"""The statistics of a received stream: RFC 3550 appendix A, with the clock as an argument."""
 
 from __future__ import annotations
 

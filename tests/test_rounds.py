@@ -1,4 +1,4 @@
-"""How long datagrams wait for one another at a worker."""
+"""The rounds of a worker: how long datagrams wait for one another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose a path is: real sessions behind the real routing, and a link that writes down what it is given."""
+"""The routing of paths: real sessions behind the real routing, and a link that records what it is given."""
 
 from __future__ import annotations
 

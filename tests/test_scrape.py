@@ -1,4 +1,4 @@
-"""Who scrapes costs media nothing, however many and however rude they are."""
+"""Scrapes: they cost media nothing, however many and however rude they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What one caller sends over its data channels keeps the loop from nobody, is bounded, and ends no call."""
+"""SCTP from hostile callers: nothing that one sends over its channels holds up the loop, exceeds a bound or ends a
+call.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,9 @@ from sctp_packets import DCEP, FIRST, a_open, chunk, data, packet
 from test_fuzz import mutated
 from test_session import a_call, gained, until
 
+from rtc.sctp import MAX_MESSAGE_BYTES
 from rtc.sctp.association import EARLY_BYTES, MOST_CHANNELS
 from rtc.sctp.reassembly import MOST_CHUNKS
-from rtc.sdp.answer import MAX_MESSAGE_BYTES
 from rtc.share import Share
 from transceiver.counters import SCTP_ABORTS
 

@@ -7,14 +7,15 @@ import pytest
 from test_turns import edges, voice
 
 from caller.voice import Voice
-from rtc.vad.detector import FRAME_BYTES, detector, use
+from rtc.frame import frame_bytes
+from rtc.vad.detector import detector, use
 from rtc.vad.silero import Turns
 
 __all__ = ["voice"]  # a fixture
 
 
 def frames_at(rate_hz: int, voice: Voice) -> list[bytes]:
-    pcm, size = voice.pcm(rate_hz), rate_hz // 50 * 2
+    pcm, size = voice.pcm(rate_hz), frame_bytes(rate_hz)
     return [pcm[at : at + size] for at in range(0, len(pcm) - size + 1, size)]
 
 
@@ -41,7 +42,7 @@ def test_music_starts_no_turn() -> None:
 
 def test_music_does_not_keep_a_turn_open(voice: Voice) -> None:
     turns = Turns()
-    phrase = voice.pcm(24000)[: 90 * FRAME_BYTES]
+    phrase = voice.pcm(24000)[: 90 * frame_bytes(24000)]
     found = edges(turns, phrase + chords(4).astype(np.int16).tobytes())
     assert [edge for _, edge in found] == ["started", "stopped"]
 

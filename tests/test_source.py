@@ -1,4 +1,4 @@
-"""Which packets are the caller's one stream."""
+"""The choice of the caller's one stream."""
 
 from __future__ import annotations
 

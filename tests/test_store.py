@@ -1,4 +1,4 @@
-"""What outlives the supervisor: descriptors in systemd's store, in a holder's, or handed on by an exec."""
+"""Descriptors that outlive the supervisor: in systemd's store, in a holder's, or handed on by an exec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Whatever dies, and whenever: the next edge is whole, nothing competes with it, and it leaves nothing behind."""
+"""Storms of kills: whatever dies, and whenever, the next edge is whole, nothing competes with it, and it leaves nothing
+behind.
+"""
 
 from __future__ import annotations
 

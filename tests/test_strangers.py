@@ -1,4 +1,4 @@
-"""What a worker without XDP looks at: strangers, and known flows' checks, cost known flows' media nothing."""
+"""The strangers of a worker without XDP: their datagrams, and known flows' checks, cost known flows' media nothing."""
 
 from __future__ import annotations
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from caller.voice import Voice, generated
+from rtc.frame import frame_bytes
 from rtc.vad import silero
-from rtc.vad.detector import FRAME_BYTES, Detector, Turns
+from rtc.vad.detector import Detector, Turns
 
 Kind = Callable[..., Detector]
+FRAME_BYTES = frame_bytes(24000)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Work that media does not wait for: offers, handshakes, data channels.
+"""The queue of work that media does not wait for: offers, handshakes, data channels.
 
 A burst of new calls is a second of such work. One piece of it is done in each turn of the event loop, a millisecond
 at most, so that what is due to callers who talk comes between; and by turns among those who want it, so that who floods

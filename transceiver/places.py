@@ -1,4 +1,4 @@
-"""Who gets one of the places for calls: who has connected keeps it, and those that have not yet are bounded. Pure.
+"""The places for calls: a connected call keeps its place, and calls that have not connected yet are bounded. Pure.
 
 A call is half-open from its offer until DTLS is done; placing one costs a request, and no address that answers.
 """

@@ -1,4 +1,4 @@
-"""A session without media: its client speaks through a signaling process, audio in events and all."""
+"""A session without media: its client speaks through a signaling process, and audio travels in events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call costs: firsthop beside aiortc, FastRTC and Janus, under the same calls with the same voice.
+"""The benchmark of calls: firsthop beside aiortc, FastRTC and Janus, under the same calls with the same voice.
 
 ::
 

@@ -1,4 +1,5 @@
-"""What the returned packets say: how long the voice was on its way, what is missing, how far from the 20 ms schedule.
+"""The analysis of returned packets: how long the voice was on its way, what is missing, and how far from the 20 ms
+schedule it came.
 
 The round trip is heard, for every server alike. A stretch of what came back is looked for in what was said, by
 cross-correlation of the two as they sound when decoded; that tells which moment of the voice each packet begins with.
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from bench.calls.voice import FRAME_TICKS, Voice
 from rtc.codecs.opus import Decoder, OpusError
+from rtc.frame import FRAME_S, FRAMES_PER_S
 from rtc.rtp.packet import Packet
 
 __all__ = ["Heard", "figures", "quantiles"]
@@ -31,7 +33,7 @@ AUDIBLE = 100.0  # of 32768, root mean square
 SILENT_BYTES = 3  # what stands for silence is no frame of sound
 NEAR_S = 0.005
 PATIENCE = 25
-MOST_FRAMES = 50 * 120
+MOST_FRAMES = 120 * FRAMES_PER_S
 
 Floats = npt.NDArray[np.float64]
 
@@ -94,7 +96,7 @@ class Heard:
         transit = self.arrived - self.stamps / 48000
         soonest = [float(np.min(transit[i : i + PATIENCE])) for i in range(len(transit))]
         latest = np.maximum.accumulate(np.array(soonest)) if soonest else np.zeros(0)
-        return [int((late - latest[0]) / 0.02 + 0.25) for late in latest]
+        return [int((late - latest[0]) / FRAME_S + 0.25) for late in latest]
 
     def round_trips(self) -> Floats:
         """Seconds for each packet, nan where nothing like it was said in the two seconds before it came."""
@@ -122,7 +124,7 @@ class Heard:
                 place = low + (lag + int(self.stamps[i] - self.stamps[at]) / TICKS_A_SAMPLE) / FRAME
                 if place < len(self.said):
                     k = int(place)
-                    trips[i] = self.arrived[i] - (self.said[k] + (place - k) * 0.02)
+                    trips[i] = self.arrived[i] - (self.said[k] + (place - k) * FRAME_S)
         return trips
 
     def off_schedule(self, during: npt.NDArray[np.bool_]) -> Floats:

@@ -27,8 +27,9 @@ import numpy.typing as npt
 
 from bench.calls import analysis
 from bench.calls.client import PAYLOAD_TYPE, SO_TIMESTAMPNS, Client, Place
-from bench.calls.voice import FRAME_S, FRAME_TICKS, Voice
+from bench.calls.voice import FRAME_TICKS, Voice
 from rtc.dtls.secure import Certificate
+from rtc.frame import FRAME_S
 from rtc.ice.controlling import CONSENT_EVERY_S
 from rtc.rtp import packet as rtp
 

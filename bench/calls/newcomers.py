@@ -1,4 +1,4 @@
-"""New calls at a steady rate: how long each takes from its POST to its SRTP keys. Each hangs up when it has them.
+"""A load of new calls at a steady rate: it measures the time from POST to SRTP keys, and then each call hangs up.
 
 A plan comes on standard input, then a line when to begin; one line of figures goes to standard output.
 """

@@ -1,4 +1,4 @@
-"""How each server takes an offer: who is asked where, in whose words. All give an SDP answer."""
+"""The offer to each server, in the form that it takes; all of them give an SDP answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How speech sounds that went through a server: STOI and PESQ of each sentence against what espeak-ng said.
+"""The quality of speech that went through a server: STOI and PESQ of each sentence against what espeak-ng said.
 
 Conditions are tried side by side, one call each, with the same losses for every server. What comes back is decoded
 with all the patience there is, so that only what the server made of the voice is judged, and not a receiver's buffer.

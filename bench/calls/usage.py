@@ -1,4 +1,6 @@
-"""What a server uses, by process: nanoseconds of CPU time as the scheduler counts them, and resident memory."""
+"""The resources that a server uses, by process: nanoseconds of CPU time as the scheduler counts them, and resident
+memory.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.relay.cpu import TICK, tree
+from bench.harness.cpu import TICK, tree
 
 __all__ = ["ServerWatch", "core_busy", "processes", "resident"]
 

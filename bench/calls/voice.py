@@ -1,4 +1,4 @@
-"""What the calls say: sentences spoken by espeak-ng, as PCM to judge by and as 20 ms Opus packets to send.
+"""The voice of the calls: sentences spoken by espeak-ng, as PCM to judge by and as 20 ms Opus packets to send.
 
 The packets are encoded once, as a browser would encode a microphone: libopus in VoIP mode, mono, 32 kbit/s.
 """
@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from caller.voice import generated
+from rtc.frame import frame_samples
 
-__all__ = ["FRAME_S", "FRAME_TICKS", "RATE_HZ", "Speech", "Voice", "encoded", "speech"]
+__all__ = ["FRAME_TICKS", "RATE_HZ", "Speech", "Voice", "encoded", "speech"]
 
 RATE_HZ = 48000
-FRAME_S = 0.02
-FRAME_TICKS = 960
+FRAME_TICKS = frame_samples(RATE_HZ)
 GAP_S = 0.3
 BITRATE_BPS = 32000
 # Of the Harvard sentences (IEEE Recommended Practice for Speech Quality Measurements, 1969), list 1.

@@ -1,4 +1,4 @@
-"""What a relay costs: firsthop's edge beside nginx, coturn and the least that C can do, under the same load.
+"""The benchmark of relaying: firsthop's edge beside nginx, coturn and the least that C can do, under the same load.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Stands in for a transceiver: lets in whoever brings a sealed ufrag, and sends every datagram of the load back.
+"""A stand-in for a transceiver: it accepts every sealed ufrag, and sends every datagram of the load back.
 
 It does what ``echo.c`` does for the other relays, over the link that firsthop's workers speak, a message at a time.
 """

@@ -1,1 +1,1 @@
-"""How soon an answer begins, and how soon it stops when it is spoken over."""
+"""The benchmark of turn-taking: how soon an answer begins, and how soon it stops when it is spoken over."""

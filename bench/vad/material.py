@@ -1,4 +1,4 @@
-"""What the detectors hear: sentences by espeak-ng's voices with pauses between, alone and under generated noise.
+"""The audio for the detectors: sentences by espeak-ng's voices with pauses between, alone and under generated noise.
 
 Speech is labelled before noise is added: 50 ms are speech where they are less than 30 dB below a sentence's loudness.
 """

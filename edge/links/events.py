@@ -1,5 +1,5 @@
-"""The events of sessions, between WebSockets and transceivers, on links of their own: what floods them stays away from
-the links that place calls.
+"""The links for events of sessions, between WebSockets and transceivers: they are apart from the links that place
+calls, so a flood of events delays no call.
 
 Whoever listens to a session has a ``Feed``. A link's reader never waits for one of them.
 """

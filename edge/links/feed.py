@@ -1,4 +1,4 @@
-"""What is on its way to one WebSocket: bounded, in order, and with an end that comes after it or cuts it off."""
+"""The queue to one WebSocket: bounded and in order; its end comes after what waits, or cuts it off."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Signaling's conversation with transceivers, over a DEALER each: requests that have one reply, and what either side
-says unasked."""
+"""Signaling's links to transceivers, one DEALER each: requests that have one reply, and messages that need none."""
 
 from __future__ import annotations
 

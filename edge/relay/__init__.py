@@ -1,1 +1,1 @@
-"""The worker of one core: from the media socket to the transceivers and back."""
+"""The relay worker of one core: datagrams from the media socket to the transceivers, and back."""

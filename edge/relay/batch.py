@@ -1,4 +1,4 @@
-"""Datagrams by the batch: recvmmsg(2) and sendmmsg(2) on preallocated NumPy arrays.
+"""Batches of datagrams: recvmmsg(2) and sendmmsg(2) on preallocated NumPy arrays.
 
 The kernel's structures (``struct mmsghdr``, ``iovec``, ``sockaddr_in6``) are laid out in arrays once, so that a
 batch is described by array operations and costs one call. Sockets are IPv6 and dual-stack; an address is 18 bytes

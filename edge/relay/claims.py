@@ -1,4 +1,4 @@
-"""Which transceivers may say that a client is theirs. Pure.
+"""The rule for which transceiver may claim a client's address. Pure.
 
 A worker passes checks on by the transceiver that their sealed ufrag names, and media from unknown addresses by an SSRC
 that a transceiver knows. Only who was passed something from an address can know whether the client there is authentic;

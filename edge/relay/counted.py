@@ -1,4 +1,4 @@
-"""What a worker counts: each datagram once, by what became of it, and how long things took."""
+"""The counters of a worker: each datagram is counted once, by what became of it, and durations are in histograms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which transceiver a flow belongs to: a hash table in NumPy arrays, looked up a batch at a time.
+"""The flow table of a worker, from a client's address to its transceiver: a hash table in NumPy arrays, looked up by
+the batch.
 
 A flow's 18 byte address is three numbers, which secret odd multipliers make into one, its print (multiply, shift and
 add, as in Lemire and Kaser, "Strongly universal string hashing is fast", 2014). No two IPv4 addresses have one print:

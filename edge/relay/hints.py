@@ -1,4 +1,4 @@
-"""Which transceiver media from an unknown address may be for, by its SSRC: a hint, believed by nobody."""
+"""Hints for media from an unknown address: the SSRC suggests a transceiver, and nothing is believed because of it."""
 
 from __future__ import annotations
 

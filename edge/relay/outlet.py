@@ -1,4 +1,4 @@
-"""The way out to clients: one socket for all of them, and what waits a moment while it is full."""
+"""The way out to clients: one socket for all of them, and a short queue for when the socket is full."""
 
 from __future__ import annotations
 

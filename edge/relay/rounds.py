@@ -1,4 +1,4 @@
-"""When a worker's next round begins: how long datagrams wait for one another. Pure.
+"""The schedule of a worker's rounds: how long datagrams may wait for one another. Pure.
 
 A round costs some dozens of microseconds before it touches the first datagram, so what it handles decides what each
 datagram costs. No two rounds begin within a time that bounds what a datagram waits; what comes alone waits for nothing.

@@ -1,4 +1,4 @@
-"""A worker's orders."""
+"""The orders that a worker gets from its supervisor."""
 
 from __future__ import annotations
 

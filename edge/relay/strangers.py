@@ -1,4 +1,4 @@
-"""How much a worker looks at of what costs it more than media does: strangers, and checks.
+"""Limits on what costs a worker more than media does: datagrams of strangers, and checks.
 
 XDP limits the same before any socket (``edge/xdp/limits.py``); this is for when it is not there. The datagram has been
 received already then, and what is saved is a Python call for it, and all that its transceiver would do. Pure.

@@ -1,4 +1,5 @@
-"""A worker's end of the link to one transceiver: what it passes on, and what waits where the link is full.
+"""A worker's end of the link to one transceiver: it passes batches on, and keeps a bounded queue for when the link is
+full.
 
 A datagram is counted when its fate is known: its outcome when ZeroMQ took its batch, ``link_down`` where no transceiver
 is there, ``link_full`` when one is there but so far behind that the batch got too old (``wire.outbox``). So a

@@ -1,4 +1,4 @@
-"""One relay worker: one core, one socket on the shared port, a link to each transceiver.
+"""A relay worker: one core, one socket on the shared port, a link to each transceiver.
 
 A batch comes in by ``recvmmsg``, is looked up and grouped by transceiver as arrays, and leaves as one message per
 transceiver; what transceivers send leaves by ``sendmmsg``. A flow is entered here and in the kernel's map when its
@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import zmq
 
 from edge.directory import Directory, Transceiver
-from edge.directory_file import DirectoryFile
+from edge.directory_file import followed
 from edge.relay.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.relay.claims import Claims
 from edge.relay.counted import OUTCOMES, Counted
@@ -37,10 +38,11 @@ from edge.xdp.kernel import FlowStore, Shedding
 from edge.xdp.shedding import Controller, StrangersController
 from runtime import logs, metrics
 from runtime.beats import Beat
-from runtime.following import LOOK_EVERY_S, ufrag_keys
+from runtime.followed import LOOK_EVERY_S
+from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
 from wire import control, frames, stun, ufrag
-from wire.keys import ClusterKeys, KeyFile
+from wire.keys import ClusterKeys
 from wire.naming import identity
 
 __all__ = ["SPARE_NAME", "Worker", "main"]
@@ -93,10 +95,11 @@ class Worker:
         context = zmq.Context[zmq.Socket[bytes]]()
         name = identity(spec.edge, spec.instance, f"worker-{spec.index}")
         counts = Counts(counted.rx, counted.age, counted.round_trip)
-        directory = Directory(Transceiver(number, endpoint) for number, endpoint in spec.transceivers)
-        self._directory_file = DirectoryFile(spec.directory, directory, logs.get())
+        self._listing = followed(spec.directory, starmap(Transceiver, spec.transceivers), logs.get())
+        self._directory = Directory()
+        self._listing.value.fill(self._directory)
         self._links = Uplinks(
-            directory,
+            self._directory,
             lambda to: Uplink(context, to.id, to.endpoint, name, spec.keys, counts),
             (self._poller, self._said),
         )
@@ -200,7 +203,8 @@ class Worker:
 
     def _look_at_links(self, now: float) -> None:
         """Links come and move as the directory says; those of who left it end when nobody needs them."""
-        self._directory_file.refresh()
+        if self._listing.refresh():
+            self._listing.value.fill(self._directory)
         for number in self._links.look(now, lambda number: bool(self._table.of(number))):
             for address in self._table.of(number):
                 self._forget(address)

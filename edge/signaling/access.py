@@ -1,4 +1,4 @@
-"""Who asks: the holder of an API key, or of an ephemeral key that one of them had made."""
+"""The identity of a request: the holder of an API key, or of an ephemeral key that was made with one."""
 
 from __future__ import annotations
 

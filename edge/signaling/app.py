@@ -1,4 +1,4 @@
-"""The application without a socket: which path is whose, what pages may do (CORS), and errors in one shape."""
+"""The HTTP application without a socket: its routes, what pages may do (CORS), and errors in one shape."""
 
 from __future__ import annotations
 

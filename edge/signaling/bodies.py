@@ -1,5 +1,6 @@
-"""What clients send: an SDP offer alone, or with a session as ``multipart/form-data``, or JSON. Bounded, and refused in
-the words of the field at fault."""
+"""The readers of request bodies: an SDP offer alone, or with a session as ``multipart/form-data``, or JSON. Bodies are
+bounded, and a refusal names the field at fault.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls over WebRTC: an offer is answered, a call is ended."""
+"""Calls over WebRTC: an offer is answered, and a call is ended."""
 
 from __future__ import annotations
 

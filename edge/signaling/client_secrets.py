@@ -1,4 +1,4 @@
-"""``POST /v1/realtime/client_secrets``: an ephemeral key for a browser, made with an API key."""
+"""The endpoint ``POST /v1/realtime/client_secrets``: it makes an ephemeral key for a browser with an API key."""
 
 from __future__ import annotations
 

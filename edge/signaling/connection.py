@@ -1,4 +1,4 @@
-"""One HTTP connection: aiohttp's, with an end to what a client may leave half-done.
+"""One HTTP connection: aiohttp's, with bounds on what a client may leave half-done.
 
 aiohttp bounds a header and not all of them together, and waits for ever for who does not read; and what is no HTTP it
 refuses in plain text, with a traceback in the log. Private names of its that are leaned on: ``_request_count``,

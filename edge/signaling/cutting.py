@@ -1,4 +1,4 @@
-"""Events of WebSockets as transceivers take them. Pure.
+"""The cutting of long WebSocket events into events that a transceiver takes. Pure.
 
 A transceiver reads an event between two frames of its callers' media, so it takes none that is longer than 4 MiB. Audio
 may be appended by up to 16 MiB at once (OpenAI documents 15 MiB of it): that goes on as several events, which means the

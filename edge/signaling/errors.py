@@ -1,4 +1,4 @@
-"""How a request is refused: every error has the status, the headers and the one JSON shape that clients know."""
+"""Errors of requests: each has a status, headers and the one JSON shape that clients know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether this process runs, whether calls would find a transceiver, and whether the ledger is true."""
+"""Health checks: whether this process runs, whether a call would find a transceiver, and whether the ledger is true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ledger holds, on disk, for the signaling process that comes after this one.
+"""The ledger on disk, for the signaling process that comes after this one.
 
 A line a call that begins or ends; written again from the start once most of it is history. Where it cannot be written,
 limits begin anew with each process, and a line in the log says so.
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge.signaling.ledger import Held
-from wire.keys import Log
+from runtime.logs import Log
 
 __all__ = ["Journal"]
 

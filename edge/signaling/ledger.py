@@ -1,4 +1,4 @@
-"""Which calls stand, on whose account: what limits API keys and ephemeral ones, and says who may end which.
+"""The ledger of calls that stand, by account: it limits API keys and ephemeral keys, and says who may end which call.
 
 A call stands from the answer until its transceiver says that it closed. Where that word is lost, because this process
 or the link was away, the transceiver's number of sessions tells: it never has fewer than stand here, so what is too

@@ -1,4 +1,5 @@
-"""Where connections come in: so many in all and so many of one address, each with the certificate of the moment.
+"""The listener for connections: it bounds how many there are in all and by address, and gives each the present
+certificate.
 
 asyncio's server would begin TLS before it could be asked whether there is room, and with one certificate for its whole
 life; and where descriptors run out it writes a traceback a second.

@@ -1,4 +1,4 @@
-"""How fast one WebSocket may send: who sends faster is read more slowly, and TCP tells the client."""
+"""The pace of one WebSocket: a client that sends too fast is read more slowly, and TCP tells it so."""
 
 from __future__ import annotations
 

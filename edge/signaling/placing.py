@@ -1,4 +1,4 @@
-"""Where a new session goes: to the transceivers in turn, past those that are full, away or silent."""
+"""The placing of new sessions: transceivers take turns, and those that are full, away or silent are passed over."""
 
 from __future__ import annotations
 

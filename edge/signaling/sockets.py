@@ -1,5 +1,6 @@
 """WebSockets at ``/v1/realtime``: a session over one (``?model=``), or a call's events beside its caller
-(``?call_id=``, the sideband). Text goes both ways as it is; what it means is the transceiver's to know."""
+(``?call_id=``, the sideband). Text goes both ways unchanged; only the transceiver knows what it means.
+"""
 
 from __future__ import annotations
 

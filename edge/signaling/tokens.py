@@ -1,4 +1,4 @@
-"""Ephemeral keys: what a server gives to a browser in place of its API key.
+"""Ephemeral keys: a server gives one to a browser in place of its API key.
 
 ``ek_`` and a Fernet token (AES-128-CBC, HMAC-SHA256; compared in constant time), in URL characters without padding,
 because a WebSocket carries it in a subprotocol's name. It holds all that it allows, so no edge keeps a list of

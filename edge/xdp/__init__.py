@@ -1,1 +1,1 @@
-"""Steering in the kernel: the XDP program, its maps and pins, and what it lets through."""
+"""Steering in the kernel: the XDP program, its maps and pins, and its limits."""

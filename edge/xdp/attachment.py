@@ -1,4 +1,4 @@
-"""Keeps XDP on its interface: a cable, a driver or a person takes it off, and it comes back by itself.
+"""The attachment of XDP to its interface: when a cable, a driver or a person takes it off, it comes back by itself.
 
 The filter that gives a datagram to the socket of its core goes with it: without XDP the receiving core says nothing
 about the flow, and the kernel's own hash spreads flows (``edge/xdp/cpufilter.py``).

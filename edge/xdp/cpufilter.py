@@ -1,4 +1,4 @@
-"""The classic BPF filter that hands a datagram to the socket of the core that it arrived on."""
+"""The classic BPF filter that gives a datagram to the socket of the core on which it arrived."""
 
 from __future__ import annotations
 

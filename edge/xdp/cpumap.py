@@ -1,4 +1,6 @@
-"""The kernel's threads that take datagrams out of a CPUMAP's queues and bring them to the sockets of their cores."""
+"""The kernel's threads behind a CPUMAP: they take datagrams from its queues and bring them to the sockets of their
+cores.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What XDP lets strangers and single flows send: the rates behind ``bpf/admit.h``."""
+"""The rates that XDP allows to strangers and to single flows: the numbers behind ``bpf/admit.h``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of an edge lives on in a BPF filesystem when every process of it is gone: maps, program and XDP link."""
+"""The pins of an edge in a BPF filesystem: maps, program and XDP link, which outlive every process of it."""
 
 from __future__ import annotations
 

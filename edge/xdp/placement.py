@@ -1,4 +1,4 @@
-"""Which core each slot of the ufrag's hash goes to, so that a core that leaves or returns moves its own share alone."""
+"""The map from slots of the ufrag's hash to cores: a core that leaves or returns moves only its own share."""
 
 from __future__ import annotations
 

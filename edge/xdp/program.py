@@ -1,4 +1,4 @@
-"""Compiles ``bpf/steer.c`` and ``bpf/overflow.c`` and loads them. The only module that knows BCC."""
+"""The compiler and loader of ``bpf/steer.c`` and ``bpf/overflow.c``. Only this module knows BCC."""
 
 from __future__ import annotations
 

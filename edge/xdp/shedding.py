@@ -1,4 +1,5 @@
-"""How much a worker has XDP drop before its core, so that the core does what it can and what it does is in time.
+"""The controller of early drop: it sets how much XDP drops before an overloaded core, so that what the core handles is
+in time.
 
 A core that is offered more than its worker can read does worse than it could: the kernel goes on bringing datagrams,
 3 to 5 us each, into a socket that is full, and takes that time from the worker (Mogul and Ramakrishnan, "Eliminating

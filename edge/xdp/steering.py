@@ -1,4 +1,4 @@
-"""Loads ``bpf/steer.c``, fills and attaches it, and reads its counters.
+"""The XDP steering of an edge: it loads ``bpf/steer.c``, fills and attaches it, and reads its counters.
 
 Without it firsthop works too, so whatever is missing is one ``SteeringUnavailable`` with one line to act on.
 """

@@ -1,1 +1,1 @@
-"""Opus and G.711, resampling, and how much care an encoder may take."""
+"""Opus and G.711, resampling, and the choice of an encoder's effort."""

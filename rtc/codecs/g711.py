@@ -1,4 +1,4 @@
-"""G.711, both laws (ITU-T G.711, RFC 3551 section 4.5.14): 8 kHz, a byte a sample, for callers without Opus.
+"""G.711, both laws (ITU-T G.711, RFC 3551 section 4.5.14): 8 kHz, one byte a sample, for callers without Opus.
 
 Encoding takes the nearest level. A lost frame is filled with the last pitch period over and over, fading
 (after G.711 Appendix I).
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rtc.codecs.quality import Settings
 from rtc.codecs.resample import Down, Samples, Up
+from rtc.frame import frame_samples
 
 __all__ = ["A_LAW", "MU_LAW", "Decoder", "Encoder", "Law"]
 
@@ -35,7 +36,7 @@ class Law:
         samples = np.arange(1 << 16, dtype=np.uint16).view(np.int16)
         # By the bits of the sample.
         self.codes = order[np.searchsorted(between, samples.astype(np.float32))].astype(np.uint8)
-        self.silence = bytes([int(self.codes[0])]) * (_RATE_HZ // 50)
+        self.silence = bytes([int(self.codes[0])]) * frame_samples(_RATE_HZ)
 
 
 def _levels_of_mu_law() -> Linear:

@@ -1,4 +1,4 @@
-"""How much care the encoder may take: by how late the call's clock is, and by what the caller says it has lost. Pure.
+"""The effort of an encoder, chosen by how late the call's clock is and by the loss that the caller reports. Pure.
 
 Where the 20 ms clock comes late by more than half a frame three times in half a second, the process has too much to do:
 encoding gets cheaper a step at a time, long before a whole frame is late, and dearer again after ten calm seconds.
@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from rtc.frame import FRAME_S
+
 __all__ = ["Quality", "Settings"]
 
-_FRAME_S = 0.020
 _LATE_S, _CALM_S = 0.010, 0.005
 _LATE_TICKS, _OF_TICKS = 3, 25
 _UP_AFTER_TICKS = 500
@@ -53,7 +54,7 @@ class Quality:
 
     def tick(self, now: float) -> None:
         """The clock came at ``now``, in seconds."""
-        offset = now - self._frames * _FRAME_S
+        offset = now - self._frames * FRAME_S
         self._frames += 1
         self._least = min(self._least, offset)
         late = offset - min(self._least, self._least_before)

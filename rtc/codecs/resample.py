@@ -1,4 +1,5 @@
-"""Between 8 kHz and its multiples: a polyphase filter (Crochiere and Rabiner, 1983), windowed by Kaiser. Pure.
+"""A resampler between 8 kHz and its multiples: a polyphase filter (Crochiere and Rabiner, 1983) with a Kaiser window.
+Pure.
 
 Flat to 3.4 kHz, 60 dB down from 4.4 kHz on, 1.5 ms late: the telephone band as G.711 wants it (G.712).
 """

@@ -1,4 +1,4 @@
-"""Fingerprints of certificates (RFC 8122): as SDP writes them, and whether a certificate is one that they promise."""
+"""Fingerprints of certificates (RFC 8122): how SDP writes them, and whether a certificate matches one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""What a peer's certificate may cost. A signature by an odd key takes OpenSSL tens of milliseconds to check, in which
-nobody else is served: those that no client has are refused before they are used."""
+"""Bounds on the keys in a peer's certificate. OpenSSL needs tens of milliseconds to check a signature by an odd key,
+and nobody else is served in that time; so keys that no client has are refused before they are used.
+"""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ from rtc.dtls import fingerprints as prints
 from rtc.dtls import flights
 from rtc.dtls.peer_keys import may_be_checked
 from rtc.dtls.transport import DtlsTransport
+from rtc.sctp import MAX_MESSAGE_BYTES
 from rtc.sctp.association import Sctp
-from rtc.sdp.answer import MAX_MESSAGE_BYTES
 
 __all__ = ["MAX_RTP_BYTES", "Certificate", "DtlsError", "SecureTransport", "check_aiortc"]
 

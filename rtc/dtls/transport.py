@@ -1,4 +1,5 @@
-"""aiortc's DTLS transport, for peers that mean harm: it reads all that a datagram has, and no more than its share.
+"""aiortc's DTLS transport, hardened against hostile peers: it reads every record of a datagram, within the session's
+share.
 
 aiortc reads one record of each datagram. What follows it stays in OpenSSL's buffer, which grows for as long as the call
 does. And it reads for as long as there are datagrams, which may be longer than others can wait. Its flights are of one

@@ -1,5 +1,6 @@
-"""What an address may draw before it has proved that it is there: less than three times the bytes that came from it
-(RFC 9000 section 8.1). A source address is easily invented, and whoever it belongs to did not ask. Pure."""
+"""The bytes that may be sent to an address before it has proved itself: less than three times what came from it (RFC
+9000 section 8.1). A source address is easily invented, and its owner did not ask for our packets. Pure.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The jitter buffer, and how long it waits."""
+"""The jitter buffer, and the length of its wait."""

@@ -1,4 +1,5 @@
-"""The jitter buffer of one audio stream: packets as they come in, and what to play each time the call's clock asks.
+"""The jitter buffer of one audio stream: it takes packets as they come, and says what to play at each tick of the
+call's clock.
 
 A packet is due when its timestamp is as old as the quickest packets make it, and a wait on top of that (``Delay``).
 The clock asks every 20 ms, so a packet is held for between that wait and 20 ms more. What is not there in time is
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rtc.frame import FRAME_MS, frame_samples
 from rtc.jitter.delay import LONGEST_MS, Delay
 from rtc.rtp.packet import Packet
 
@@ -29,7 +31,6 @@ CONCEAL = 4  # invent ``ticks``
 EXPAND = 5  # the same, to make the delay longer while nobody speaks
 COMFORT = 6  # ``ticks`` of silence, or of the noise that stands for it
 
-_FRAME_MS = 20.0
 _SLACK_MS = 6.0  # the delay may be off by this much before anything is done about it
 _URGENT_MS = 40.0
 _BETWEEN_URGENT = 5
@@ -58,13 +59,13 @@ class JitterBuffer:
 
     def __init__(self, clock_hz: int, ticks_of: Callable[[bytes], int], recovers: Callable[[bytes], bool]) -> None:
         self.payload = b""
-        self.ticks = clock_hz // 50
+        self.ticks = frame_samples(clock_hz)
         self.came = Came.FRESH
         self.urgent = False
         self.dropped = 0
         self.return_ms: float | None = None
         self._per_ms = clock_hz / 1000
-        self._frame_ticks = self._step = clock_hz // 50
+        self._frame_ticks = self._step = frame_samples(clock_hz)
         self._most_ticks = _MOST_MS * clock_hz // 1000
         self._ticks_of = ticks_of
         self._recovers = recovers
@@ -90,11 +91,11 @@ class JitterBuffer:
         wait = self._delay.wait_ms
         if self._lossy:
             # What is lost is missed when the next packet comes, and asked for then.
-            again = self.return_ms + _FRAME_MS + _SLACK_MS if self.return_ms is not None else _LONGEST_RETURN_MS + 1
+            again = self.return_ms + FRAME_MS + _SLACK_MS if self.return_ms is not None else _LONGEST_RETURN_MS + 1
             if again <= _LONGEST_RETURN_MS:
                 wait += again
             elif self._copies:
-                wait += _FRAME_MS
+                wait += FRAME_MS
         return wait if wait < LONGEST_MS else float(LONGEST_MS)
 
     @property
@@ -119,7 +120,7 @@ class JitterBuffer:
         if ahead < 0:
             return -1.0
         asked_ms = self._asked_ms or now * 1000
-        return asked_ms + _FRAME_MS + ahead * self._step / self._per_ms - now * 1000
+        return asked_ms + FRAME_MS + ahead * self._step / self._per_ms - now * 1000
 
     def push(self, packet: Packet, now: float, came: int = Came.FRESH) -> str:
         """A packet that came at ``now``: "" where it is taken, else "late", "duplicate" or "padding": a packet with
@@ -240,7 +241,7 @@ class JitterBuffer:
             self._next = (self._next + passed) & 0xFFFF
             self._lose(passed)
             lost -= passed
-        if gap <= 0 or early < -(_FRAME_MS + _SLACK_MS):
+        if gap <= 0 or early < -(FRAME_MS + _SLACK_MS):
             self._lose(lost)
             return NOTHING
         self._lose(1)
@@ -274,7 +275,7 @@ class JitterBuffer:
             if came == Came.COPY:
                 self._copies = _COPIES_FOR
         self.payload, self.came = payload, came
-        over = -early - max(_FRAME_MS, length / self._per_ms)
+        over = -early - max(FRAME_MS, length / self._per_ms)
         if over <= _SLACK_MS:
             return PLAY
         self.urgent = over > _URGENT_MS and self._since_urgent > _BETWEEN_URGENT

@@ -1,4 +1,4 @@
-"""How much later than the quickest packets the late ones arrive: what a jitter buffer has to wait for.
+"""The delay estimate of a jitter buffer: how much later than the quickest packets the late ones arrive.
 
 NetEQ's way (libwebrtc, ``delay_manager`` and ``underrun_optimizer``): the delay of a packet relative to the quickest of
 the last seconds, of each fifth of a second the worst, in a histogram that forgets; the answer is a quantile of it.

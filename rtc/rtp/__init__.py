@@ -1,1 +1,1 @@
-"""RTP and RTCP: packets, sequence numbers, feedback, redundancy and what a flood may cost."""
+"""RTP and RTCP: packets, sequence numbers, feedback, redundancy and bounds on a flood."""

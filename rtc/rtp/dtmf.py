@@ -1,4 +1,4 @@
-"""Keys that a caller presses: telephone-events (RFC 4733) made into one digit a press. Pure.
+"""The reader of pressed keys: telephone-events (RFC 4733) become one digit a press. Pure.
 
 A press is a series of packets that all carry the timestamp at which it began, while their duration grows, and the last
 is sent three times. So any one of them tells of it, and the first that comes does: whether the others are lost, late or

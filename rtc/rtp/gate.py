@@ -1,4 +1,5 @@
-"""How much of one caller's media is looked at: a bound on what a flood costs those who share the loop. Pure.
+"""Bounds on how much of one caller's media is looked at, so that a flood costs little to those who share the loop.
+Pure.
 
 What comes with the caller's address need not come from the caller. So nothing that does not authenticate takes anything
 from what does: it has a budget of its own, and where that is spent only what could be the next packet is still tried.

@@ -1,4 +1,4 @@
-"""What was sent last, to be sent again: to a caller that asks for it (RFC 4585), or that has moved. Pure.
+"""The datagrams that were sent last, kept to be sent again: to a caller that asks (RFC 4585) or has moved. Pure.
 
 The same protected datagram goes out: a receiver that has it already drops it as a replay (RFC 3711 section 3.3.2).
 """

@@ -1,4 +1,4 @@
-"""Asking for what is missing: generic NACK (RFC 4585 section 6.2.1). Pure, times in seconds.
+"""The requests for missing packets: generic NACK (RFC 4585 section 6.2.1). Pure; times are seconds.
 
 A gap is asked for as soon as it is seen, if the packet can still be here before it is to be played, and again a round
 trip later, three times at most. What merely changed places is asked for in vain and costs a packet.

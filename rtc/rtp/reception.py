@@ -1,4 +1,4 @@
-"""What a receiver knows of one RTP stream: RFC 3550 sections 6.4.1, A.1, A.3 and A.8.
+"""The statistics of one received RTP stream: RFC 3550 sections 6.4.1, A.1, A.3 and A.8.
 
 Pure: the time of every packet is an argument, in seconds of one monotonic clock.
 """

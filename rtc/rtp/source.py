@@ -1,4 +1,4 @@
-"""Which packets belong to the one stream that a caller sends (RFC 3550 appendix A.1). Pure.
+"""The choice of the one stream that a caller sends (RFC 3550 appendix A.1). Pure.
 
 Whoever sends with two SSRCs at once, or whose numbers jump about, does not make everything begin anew with each packet:
 another stream is believed at its second packet in a row, or at once where the known one has fallen silent.

@@ -1,4 +1,4 @@
-"""Transport-wide feedback: when each packet came, told to the caller's bandwidth estimator. Pure, times in seconds.
+"""Transport-wide feedback: it tells the caller's bandwidth estimator when each packet came. Pure; times are seconds.
 
 draft-holmer-rmcat-transport-wide-cc-extensions-01: senders number their packets in a header extension, and get a list
 of arrival times back about ten times a second.

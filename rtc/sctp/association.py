@@ -1,4 +1,4 @@
-"""aiortc's SCTP association, for peers that mean harm: what one sends costs no more than it is worth.
+"""aiortc's SCTP association, hardened against hostile peers: the cost of what a peer sends is bounded.
 
 Packets are read by ``rtc.sctp.chunks`` and messages put together by ``rtc.sctp.reassembly``, in linear time and
 within bounds. A chunk that does not belong to the association's state is passed over (RFC 9260 section 8.5). What

@@ -1,4 +1,4 @@
-"""SCTP packets as aiortc's chunks, read so that no byte of them can hurt (RFC 9260 section 3).
+"""The reader of SCTP packets: it makes aiortc's chunks, and bounds the work for each byte (RFC 9260 section 3).
 
 aiortc reads what it trusts: a parameter of length 0 keeps it for ever, a body that is cut off raises. Here a packet is
 read whole or not at all, in one pass.

@@ -1,4 +1,4 @@
-"""SCTP's DATA chunks become messages (RFC 9260 sections 6.5 to 6.9, RFC 3758). Pure.
+"""The reassembly of SCTP messages from DATA chunks (RFC 9260 sections 6.5 to 6.9, RFC 3758). Pure.
 
 aiortc sorts all that is missing for every chunk, and walks through all fragments of a stream: what a peer sends out of
 order costs it the square. Here a chunk costs the same whatever is held: TSNs that came early are a sorted list of

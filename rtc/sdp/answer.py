@@ -1,4 +1,4 @@
-"""The answer to an offer, and the fragment that answers an ICE restart.
+"""The SDP answer to an offer, and the fragment that answers an ICE restart.
 
 The answer is written from a template, because it is always the same: one candidate (the edge's shared port), ICE-lite
 (RFC 8445 section 2.5), one codec, and one data channel section. Sections that we do not serve are refused with port 0
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rtc.sctp import MAX_MESSAGE_BYTES
 from rtc.sdp.offer import DATA_CHANNEL, TRANSPORT_CC, Offer, OfferError, parse
 
-__all__ = ["MAX_MESSAGE_BYTES", "TRANSPORT_CC", "Offer", "OfferError", "answer", "fragment", "parse"]
-
-MAX_MESSAGE_BYTES = 4 << 20  # an event with a camera's picture as a data URL
+__all__ = ["TRANSPORT_CC", "Offer", "OfferError", "answer", "fragment", "parse"]
 
 
 def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: str, port: int, ssrc: int) -> str:

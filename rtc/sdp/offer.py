@@ -1,4 +1,4 @@
-"""What a client offers, as far as it concerns a call: one audio section, and a data channel on the same transport.
+"""A client's offer, as far as it concerns a call: one audio section, and a data channel on the same transport.
 
 There is one transport: the edge's shared port, and RTP, RTCP and SCTP on it. So of several audio sections one is
 served, and data channels are where the client bundles them with it (RFC 9143). The transport's own attributes are those

@@ -1,5 +1,6 @@
-"""What a section of RTP says of its payload types: rtpmap and fmtp (RFC 8866 sections 6.6 and 6.15), rtcp-fb (RFC 4585
-section 4.2) and header extensions (RFC 8285 section 5)."""
+"""The payload types of an RTP section: rtpmap and fmtp (RFC 8866 sections 6.6 and 6.15), rtcp-fb (RFC 4585 section 4.2)
+and header extensions (RFC 8285 section 5).
+"""
 
 from __future__ import annotations
 

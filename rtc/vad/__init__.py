@@ -1,1 +1,1 @@
-"""Voice detection: where a turn begins and ends."""
+"""Voice detection: where a turn begins and where it ends."""

@@ -1,4 +1,4 @@
-"""When the caller speaks: voice activity made into turns. Pure: 20 ms frames in, edges out.
+"""The detector of turns: voice activity of 20 ms frames becomes beginnings and ends of speech. Pure.
 
 ``Detector`` is all that others know of it, and ``detector`` makes the one that is configured: this, or that of
 ``rtc/vad/silero.py``, which is right more often in noise and costs twenty times as much.
@@ -15,13 +15,13 @@ from typing import Protocol
 import numpy as np
 import webrtcvad
 
-__all__ = ["FRAME_BYTES", "ONSET_MS", "Detector", "Turns", "detector", "use"]
+from rtc.frame import FRAME_MS
 
-FRAME_BYTES = 960
-_FRAME_MS = 20
+__all__ = ["ONSET_MS", "Detector", "Turns", "detector", "use"]
+
 _QUIET_RMS = 64  # of 32768: -54 dBFS
 _ONSET = (3, 4)  # this many voiced frames out of the last so many begin speech
-ONSET_MS = _ONSET[1] * _FRAME_MS  # as far back speech may reach when it is noticed
+ONSET_MS = _ONSET[1] * FRAME_MS  # as far back speech may reach when it is noticed
 
 
 _vad = "webrtc"
@@ -96,7 +96,7 @@ class Turns:
             self._silent_frames = 0
             return "started"
         self._silent_frames = 0 if voiced else self._silent_frames + 1
-        if self._silent_frames * _FRAME_MS < self.silence_ms:
+        if self._silent_frames * FRAME_MS < self.silence_ms:
             return ""
         self.speaking = False
         self._recent.clear()

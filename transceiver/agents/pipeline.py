@@ -1,4 +1,5 @@
-"""Hears, thinks and speaks by three services with OpenAI's HTTP API: transcription, chat and speech.
+"""The agent ``pipeline``: it hears, thinks and speaks by three services with OpenAI's HTTP API: transcription, chat and
+speech.
 
 They are those of ``[agents.pipeline]``. Each sentence is spoken as soon as it is written, while the next is still
 being thought of.

@@ -1,4 +1,5 @@
-"""Relays the call to another server of the Realtime protocol, over a WebSocket (``[agents.realtime]``).
+"""The agent ``realtime``: it relays the call to another server of the Realtime protocol, over a WebSocket
+(``[agents.realtime]``).
 
 Turn detection there is off: ours decides, as it alone knows what the caller has really been told. So every turn is sent
 whole when an answer is wanted (``input_audio_buffer.append`` and ``commit``), a response is asked for, and what comes

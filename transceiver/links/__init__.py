@@ -1,1 +1,1 @@
-"""The links to the edges, and which session each datagram of them is for."""
+"""The links to the edges, and the routing of their datagrams to sessions."""

@@ -1,4 +1,4 @@
-"""Which edges may speak to this transceiver: of two with one name the first, as long as it lives.
+"""The edges that may speak to this transceiver: of two with one name, the first is accepted for as long as it lives.
 
 Both would be told what is for either, and calls of both would be lost. An edge lives while one of its processes is
 connected: one that was killed and started elsewhere takes its name over at once.

@@ -1,4 +1,4 @@
-"""One process of an edge, as the transceiver's link sees it: what is for it, and what waits while it is full.
+"""One process of an edge, as the transceiver's link sees it: its messages, and what waits for it while it is full.
 
 Media waits a moment and then the oldest goes (``wire.outbox``). Control messages are kept and go first: a path that
 the worker knows a little early does no harm, one that it never hears of costs a call.

@@ -1,4 +1,4 @@
-"""Which session gets which datagram, and over which worker its answers go.
+"""The routing of datagrams to sessions, and of their answers to workers.
 
 STUN requests are addressed by ufrag. Everything else belongs to the session that holds the path it came by. A path
 that is held stays its holder's until another session has a check of its own answered there. A caller whose NAT gave it

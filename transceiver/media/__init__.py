@@ -1,1 +1,1 @@
-"""The media of one session: what comes, what is heard of it, what is said, and the reports about both."""
+"""The media of one session: what is received, what is heard of it, what is said, and the reports about both."""

@@ -1,4 +1,4 @@
-"""What the agent hears: one incoming RTP stream in time, decoded and cut into 20 ms frames.
+"""The audio that the agent hears: one incoming RTP stream in time, decoded and cut into 20 ms frames.
 
 Packets come when they come; ``tick`` is called by the call's 20 ms clock and makes one frame of what is due.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from rtc.codecs.codec import Codec
 from rtc.codecs.opus import OpusError
+from rtc.frame import frame_bytes
 from rtc.jitter.buffer import COMFORT, CONCEAL, EXPAND, NOTHING, RECOVER, SHORTEN, Came, JitterBuffer
 from rtc.rtp.packet import Packet
 from transceiver.counters import RX_FRAMES
@@ -35,7 +36,7 @@ class Hearing:
         self._heard = heard
         self._decoder = codec.decoder(rate_hz)
         self._voiced = False
-        self._frame_bytes = rate_hz // 50 * 2
+        self._frame_bytes = frame_bytes(rate_hz)
         self._rate_hz, self._clock_hz = rate_hz, codec.clock_hz
         self._piece_samples = rate_hz // 400
         self._rest = b""
@@ -94,7 +95,7 @@ class Hearing:
             pcm = decoder.decode(jitter.payload)
         except OpusError:
             self._count("malformed")
-            return decoder.conceal(self._rate_hz // 50)
+            return decoder.conceal(self._frame_bytes // 2)
         self._count(_HEARD[jitter.came])
         if action == SHORTEN and (jitter.urgent or (not self._voiced and _rms(pcm) < _QUIET_RMS)):
             self._count("accelerated")

@@ -1,5 +1,6 @@
-"""The receive side of one call, from RTP that authenticated to what its agent hears, and what the sender is told of it
-between reports."""
+"""The receive side of one call: authenticated RTP in, the agent's audio out, and feedback to the sender between
+reports.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""RTCP of one session, packets by aiortc: sender and receiver reports once a second (RFC 3550 section 6.4), the round
-trip that they tell, and feedback in between, without them where the peer takes that (RFC 5506)."""
+"""RTCP of one session, with aiortc's packets: sender and receiver reports once a second (RFC 3550 section 6.4), the
+round trip that they tell, and feedback in between, which goes without reports where the peer allows it (RFC 5506).
+"""
 
 from __future__ import annotations
 

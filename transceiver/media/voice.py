@@ -1,4 +1,4 @@
-"""What the caller hears: one outgoing RTP stream (RFC 3550, RFC 7587).
+"""The audio that the caller hears: one outgoing RTP stream (RFC 3550, RFC 7587).
 
 Agents may hand over speech faster than real time: it waits here and leaves at 20 ms a frame. While there is none,
 silence is sent, so that the stream's clock runs on and the caller's receiver stays warm. Where the caller takes no
@@ -12,13 +12,13 @@ from collections.abc import Callable
 
 from rtc.codecs.codec import OPUS, Codec, Encoder
 from rtc.codecs.quality import Settings
+from rtc.frame import frame_bytes, frame_samples
 from rtc.rtp import packet as rtp
 from transceiver.counters import TX_FRAMES
 
 __all__ = ["RATE_HZ", "Voice"]
 
 RATE_HZ = 24000
-_FRAMES_HZ = 50
 _LONGEST_S = 60
 
 
@@ -39,8 +39,8 @@ class Voice:
         self._sequence = secrets.randbits(15)  # the lower half: RFC 3711 section 3.3.1
         self._codec = codec
         self._rate_hz = rate_hz
-        self._frame_bytes = 2 * rate_hz // _FRAMES_HZ
-        self._frame_ticks = codec.clock_hz // _FRAMES_HZ
+        self._frame_bytes = frame_bytes(rate_hz)
+        self._frame_ticks = frame_samples(codec.clock_hz)
         self._encoder: Encoder | None = None
         self._waiting = bytearray()
         self._spoke = False

@@ -1,5 +1,6 @@
-"""A session's configuration: what ``session.update`` may say, what it means together with what was said before, and
-what an agent is told of it."""
+"""A session's configuration: what ``session.update`` may say, how it joins what was said before, and what an agent is
+told of it.
+"""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from rtc.frame import frame_bytes
 from transceiver.agents import Item, Settings
 from transceiver.realtime import shapes
 from transceiver.realtime.config import Config, Refused, ServerVad
@@ -83,7 +84,7 @@ class Conversation:
         self._partner = partner
         self._around = around
         self._rate_hz = rate_hz
-        self._frame_bytes = rate_hz // 50 * 2
+        self._frame_bytes = frame_bytes(rate_hz)
         self._media = media
         self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns)
         self._items = Items(rate_hz, self._samples, partial(check, schemes=pictures))
@@ -102,20 +103,6 @@ class Conversation:
         self._over_agent = False  # the turn began while the agent spoke, and has not taken the floor
         self._unheard = bytearray()  # less than 20 ms, unless they wait for their tick
         self._inbox = Inbox(self._handle, self._error, lambda: around.sent_bytes)
-        self._handlers: dict[str, Callable[..., Steps | None]] = {
-            "session.update": self._update,
-            "input_audio_buffer.append": self._append,
-            "input_audio_buffer.commit": self._commit_asked,
-            "input_audio_buffer.clear": self._clear_input,
-            "output_audio_buffer.clear": self._clear_output,
-            "conversation.item.create": self._create_item,
-            "conversation.item.retrieve": self._retrieve,
-            "conversation.item.truncate": self._truncate,
-            "conversation.item.delete": self._delete,
-            "response.create": self._create_response,
-            "response.cancel": self._cancel,
-            "firsthop.media.retrieve": self._tell_media,
-        }
 
     # --- what drives it
 
@@ -197,9 +184,9 @@ class Conversation:
     # --- events of the client's
 
     def _handle(self, event: dict[str, Any]) -> Steps | None:
-        known = shapes.parse(event)
-        if known is not None:
-            return self._handlers[known.type](known)
+        handler = _HANDLERS.get(event["type"])
+        if handler is not None:
+            return handler(self, event)
         if not self._partner.listens:
             raise Refused(f"There is no event type '{event['type'][:64]}'.", "invalid_value", "type")
         self._partner.event(event)
@@ -413,3 +400,28 @@ class Conversation:
                     f"An item has at most {_LONGEST_ITEM_S} s of audio.", "invalid_value", "item.content.audio"
                 )
             yield pcm, reader.cost_us(data)
+
+
+_Event = TypeVar("_Event", bound=shapes.ClientEvent)
+_Handler = Callable[[Conversation, dict[str, Any]], Steps | None]
+
+
+def _handler(shape: type[_Event], handle: Callable[[Conversation, _Event], Steps | None]) -> _Handler:
+    return lambda conversation, event: handle(conversation, shapes.parse(event, shape))
+
+
+# What the protocol has clients say, by type: how an event must look, and what is done about it.
+_HANDLERS: dict[str, _Handler] = {
+    "session.update": _handler(shapes.SessionUpdate, Conversation._update),
+    "input_audio_buffer.append": _handler(shapes.Append, Conversation._append),
+    "input_audio_buffer.commit": _handler(shapes.ClientEvent, Conversation._commit_asked),
+    "input_audio_buffer.clear": _handler(shapes.ClientEvent, Conversation._clear_input),
+    "output_audio_buffer.clear": _handler(shapes.ClientEvent, Conversation._clear_output),
+    "conversation.item.create": _handler(shapes.ItemCreate, Conversation._create_item),
+    "conversation.item.retrieve": _handler(shapes.ItemNamed, Conversation._retrieve),
+    "conversation.item.truncate": _handler(shapes.Truncate, Conversation._truncate),
+    "conversation.item.delete": _handler(shapes.ItemNamed, Conversation._delete),
+    "response.create": _handler(shapes.ResponseCreate, Conversation._create_response),
+    "response.cancel": _handler(shapes.ResponseCancel, Conversation._cancel),
+    "firsthop.media.retrieve": _handler(shapes.ClientEvent, Conversation._tell_media),
+}

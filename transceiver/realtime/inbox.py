@@ -1,4 +1,6 @@
-"""A client's events: they wait here and are handled in order, within the session's share of the media loop. Pure."""
+"""The queue of a client's events: they wait here and are handled in order, within the session's share of the media
+loop. Pure.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The items of a conversation in their order: as clients see them, and as agents do."""
+"""The items of a conversation in order, in the forms that clients and agents see."""
 
 from __future__ import annotations
 

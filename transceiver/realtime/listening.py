@@ -1,4 +1,4 @@
-"""The input audio buffer, and the turns in it: by a server's turn detection or by the client's word. Pure."""
+"""The input audio buffer and its turns, ended by the server's turn detection or by the client. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from itertools import islice
 
 import numpy as np
 
+from rtc.frame import FRAME_MS
 from rtc.vad.detector import ONSET_MS, Detector, detector
 from transceiver.realtime.config import SemanticVad, ServerVad, TurnDetection
 
 __all__ = ["Listening"]
 
-FRAME_MS = 20
 _LONGEST_MS = 60_000  # of a turn; of a longer one the end is kept
 # What semantic_vad waits for: at least, where the speech sounds finished, and at most.
 _WAITS_MS = {"high": (400, 2000), "medium": (600, 4000), "auto": (600, 4000), "low": (900, 8000)}

@@ -1,4 +1,5 @@
-"""What is being said over a path that the server paces, and how much of it the caller really got.
+"""The playback of a response over a path that the server paces: it knows how much of the response the caller really
+got.
 
 Agents speak faster than real time. What they said waits here and leaves in frames of 20 ms, so that at any moment it is
 known which item is heard and where in it: an interruption drops the rest, and truncates the item there.

@@ -1,4 +1,4 @@
-"""Events as JSON text, read within bounds and written. Pure.
+"""The reader and writer of events as JSON text, within bounds. Pure.
 
 What a text can cost is known before anything is made of it: how long it is, how many values it holds and how deep they
 lie. A megabyte of ``[],[],`` would be 90 ms of the media loop; the largest event that is read takes 2 (RFC 8259 section

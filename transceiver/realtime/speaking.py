@@ -1,4 +1,4 @@
-"""The agent's side of a conversation: its responses, which of them is being made, and which is still being heard."""
+"""The agent's side of a conversation: its responses, the one that is being made, and the one that is still heard."""
 
 from __future__ import annotations
 

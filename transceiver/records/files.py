@@ -1,4 +1,4 @@
-"""What a call leaves behind where the configuration asks for it: a transcript, a recording, or both."""
+"""The files that a call leaves where the configuration asks for them: a transcript, a recording, or both."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from rtc.frame import FRAMES_PER_S
 from runtime import logs
 from runtime.config import Transceiver
 from runtime.errors import ConfigError
@@ -79,7 +80,7 @@ class Record:
             return
         self._tick += 1
         # Ticks that never were are silence, or all that follows would be too early.
-        behind = int((now - self._began) * 50) - self._tick
+        behind = int((now - self._began) * FRAMES_PER_S) - self._tick
         if behind > _SKIPPED:
             self._tick += behind
         self._put(self._sound, (self._tick, heard, said), len(heard) + len(said))

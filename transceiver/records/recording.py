@@ -1,4 +1,4 @@
-"""What was heard and said in a call, as an Ogg Opus file (RFC 7845) of two channels: the caller left, the agent right.
+"""The recording of a call: an Ogg Opus file (RFC 7845) of two channels, the caller left and the agent right.
 
 Ogg is written page by page, and pages stand for themselves: a file whose end was never written can be played up to
 there. WAV would need no encoder, but fourteen times the room, and lengths in its head that are right only at the end.
@@ -13,11 +13,11 @@ from typing import Any
 import av
 import numpy as np
 
+from rtc.frame import FRAMES_PER_S, frame_bytes
 from transceiver.records.sink import create
 
 __all__ = ["Recording"]
 
-_FRAMES_HZ = 50
 _BITRATE = 64000  # both voices together; less, and each would be heard in the other's channel
 _PAGE_US = 200_000
 # Low delay without effort: 1.7 ms of CPU for a second of both voices, where Opus's voice mode takes 6.5 at the least.
@@ -34,7 +34,7 @@ class Recording:
     def __init__(self, path: Path, rate_hz: int) -> None:
         self.path = path
         self._rate_hz = rate_hz
-        self._silence = bytes(2 * rate_hz // _FRAMES_HZ)
+        self._silence = bytes(frame_bytes(rate_hz))
         self._next = 0  # index
         self._samples = 0
         self._file: _File | None = None
@@ -51,7 +51,7 @@ class Recording:
                 left += self._silence
                 right += self._silence
                 self._next += 1
-                if len(left) >= _FRAMES_HZ * len(self._silence):
+                if len(left) >= FRAMES_PER_S * len(self._silence):
                     self._encode(left, right)
             left += heard or self._silence
             right += said or self._silence

@@ -1,4 +1,4 @@
-"""What a file of a call's is to the process that writes it."""
+"""The interface of a call's file to the process that writes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was said in events in a call, as a file of JSON Lines: one event a line, in the order in which they came.
+"""The transcript of a call: a file of JSON Lines, one event a line, in the order in which they came.
 
 A line is ``{"at", "ms", "from", "event"}``: the time of day in UTC (ISO 8601), milliseconds since the call's media was
 up, "server" or "client", and the event, with sizes where audio and pictures were. What a client sent that is no JSON is

@@ -1,4 +1,4 @@
-"""The way to files that are written beside the media: nobody waits here for a disk.
+"""The way from the media loop to the files: nothing here waits for a disk.
 
 What is to be written waits in a queue of bounded size, from which a thread passes it on to a process of its own
 (``transceiver/records/scribe.py``). A disk that is slow or full costs what does not fit, which is counted and said once

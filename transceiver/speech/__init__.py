@@ -1,1 +1,1 @@
-"""What agents that speak have in common."""
+"""The parts that agents which speak have in common."""

@@ -1,4 +1,4 @@
-"""What the agent ``offline`` answers: a few rules for English, enough to try a whole conversation with. Pure."""
+"""The rules of the agent ``offline``: a few for English, enough to try a whole conversation. Pure."""
 
 from __future__ import annotations
 

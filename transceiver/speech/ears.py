@@ -1,4 +1,5 @@
-"""English speech to text without network: pocketsphinx, in a process of its own, which ends with its standard input.
+"""Speech recognition for English without network: pocketsphinx, in a process of its own that ends with its standard
+input.
 
 Recognition takes a good part of a core for seconds and keeps Python's lock: beside the process that sends every
 caller's media it has no place. Asked by 4 bytes of length (little endian) and 24 kHz mono PCM16; the answer is a line

@@ -1,4 +1,4 @@
-"""Text that comes in pieces made into sentences, so that the first is spoken before the last is written. Pure."""
+"""The splitter of streamed text into sentences: the first is spoken before the last is written. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three services of OpenAI's HTTP API, as any compatible server has them: transcription, chat and speech.
+"""Clients for three services of OpenAI's HTTP API, as any compatible server has them: transcription, chat and speech.
 
 Whatever goes wrong there is a Failure with a line for the client: refused, silent for too long, broken off, or
 nonsense. Nothing that they send is believed to have an end: all of it is bounded.

@@ -1,4 +1,4 @@
-"""The responses that an agent is making: one task each, in the agent's own loop, which can be ended at once."""
+"""The responses that an agent is making: one task each, in the agent's own loop; each can be ended at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A server event that is larger than the client takes (RFC 8841 section 6): in pieces, or an error in its place."""
+"""The fitting of a server event that is larger than the client takes (RFC 8841 section 6): it goes in pieces, or an
+error goes in its place.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who used the processor: the relay, the backend, the load, and everything else that the machine did meanwhile.
+"""The use of the processor by the relay, the backend, the load, and everything else on the machine.
 
 A process is charged for the interrupts that come while it runs, and nobody for those that come while none does; the
 threads behind a CPUMAP are the kernel's own. So a relay's process time alone can hide what it costs. The machine's
