@@ -325,7 +325,8 @@ class Supervisor:
             self._steering.close()
         for sock in (*self._media, self._http):
             sock.close()
-        _directory_path(self._config.edge).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            _directory_path(self._config.edge).unlink()
         self._store.end()
         self._log.info("stopped")
 

@@ -58,6 +58,7 @@ class Edge:
         self.transceivers = Directory()
         self.runner: web.AppRunner | None = None
         self.events: Events | None = None
+        self.links: Transceivers
         self.api_keys: ApiKeys
         self.address: tuple[str, int]
         self.certificate: Certificate
@@ -121,7 +122,7 @@ async def an_edge(
                 edge.ledger.ended(str(message.fields["ufrag"]))
 
         edge.transceivers = Directory(Transceiver(n, f"ipc://{directory}/{n}") for n in numbers)
-        transceivers = Transceivers(edge.transceivers, b"edge/signaling", KEYS, unasked=unasked)
+        transceivers = edge.links = Transceivers(edge.transceivers, b"edge/signaling", KEYS, unasked=unasked)
         events = edge.events = Events(edge.transceivers, b"edge/signaling/events", KEYS)
         responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
         api_keys = edge.api_keys = ApiKeys(directory / "api-keys", logs.get())

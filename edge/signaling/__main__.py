@@ -63,7 +63,7 @@ async def _serve(spec: dict[str, Any]) -> None:
         if message.type == "session.closed":
             ledger.ended(str(message.fields.get("ufrag")))
 
-    listing = followed(spec["directory"], starmap(Transceiver, spec["transceivers"]), log)
+    listing = followed(spec.get("directory", ""), starmap(Transceiver, spec.get("transceivers", ())), log)
     directory = Directory()
     listing.value.fill(directory)
     name, events_name = (identity(edge.name, spec.get("instance", ""), p) for p in ("signaling", "signaling/events"))
