@@ -165,15 +165,14 @@ def keys_rotate(config: Path | None, file: Path | None, step: bool, force: bool,
 
 
 @main.command()
-@click.option("--markdown", is_flag=True, help="As the table in the README.")
+@click.option("--markdown", is_flag=True, help="As the page docs/configuration.md.")
 def config(markdown: bool) -> None:
     """Print every configuration key with its default."""
+    from firsthop.reference import page
     from runtime.config import rows
 
     if markdown:
-        click.echo("| key | default | meaning |\n|---|---|---|")
+        click.echo(page(), nl=False)
+        return
     for key, default, meaning in rows():
-        if markdown:
-            click.echo(f"| `{key}` | {f'`{default}`' if default else ''} | {meaning} |")
-        else:
-            click.echo(f"{key:24} {default:40} {meaning}")
+        click.echo(f"{key:24} {default:40} {meaning}")
