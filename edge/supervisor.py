@@ -17,11 +17,14 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from edge import apikeys
+from edge.directory import Transceiver
+from edge.directory_file import announce
 from edge.relay.spec import Spec
 from edge.relay.worker import SPARE_NAME
 from edge.sockets import http_socket, listening, media_sockets
@@ -32,18 +35,19 @@ from edge.xdp.cpufilter import detach_cpu_filter
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError
-from runtime import asked, logs, metrics
+from runtime import logs, metrics, signals
 from runtime.beats import Beats
 from runtime.children import Child, Children, identity
-from runtime.config import Config, split_address
+from runtime.config import Config, Edge, split_address
 from runtime.errors import ConfigError
-from runtime.following import follow, ufrag_keys
+from runtime.followed import follow
+from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.notify import notify
 from runtime.process import cpus, instance
 from runtime.store import Store, lifeline, open_store
 from wire import keys
 from wire.address import pack
-from wire.keys import ClusterKeys, KeyFile
+from wire.keys import ClusterKeys
 
 __all__ = ["check", "run"]
 
@@ -131,6 +135,8 @@ class Supervisor:
         if self._steering is not None:
             self._attachment = Attachment(self._steering, edge.interface, self._media[0], self._log)
             self._attachment.look()
+        self._transceivers = [Transceiver(peer.id, peer.endpoint) for peer in edge.transceivers]
+        self._directory = announce(_directory_path(edge), self._transceivers, self._log)
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self._children = Children(
             [*workers, self._signaling()], "edge.relay.worker", SPARE_NAME, store, self._beats, "firsthop_edge"
@@ -212,7 +218,8 @@ class Supervisor:
             shedding=maps[2] if maps else -1,
             metrics=self._metrics_address(2 + index),
             log=(log.level, log.format),
-            transceivers=tuple((peer.id, peer.endpoint) for peer in edge.transceivers),
+            transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
+            directory=self._directory,
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
             beat=(self._beats.fd, 1 + index),
@@ -229,20 +236,25 @@ class Supervisor:
             shedding=0,
             beat=(0, 0),
             keys=self._lasting_keys(),
+            transceivers=() if spec.directory else spec.transceivers,
         ).dump()
         same = _identity(orders, sockets[index], *maps)
         return Child(f"worker-{index}", "edge.relay.worker", spec.dump(), descriptors, same, 1 + index)
 
     def _signaling(self) -> Child:
+        listed = tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers)
+        edge = self._config.edge.model_copy(update={"transceivers": ()})  # signaling hears of them as workers do
         orders = {
-            "config": self._config.model_dump_json(),
+            "config": self._config.model_copy(update={"edge": edge}).model_dump_json(),
             "media": split_address(self._config.edge.advertise or self._config.edge.media),
             "metrics": self._metrics_address(1),
             "instance": self._instance,
+            "directory": self._directory,
         }
+        lasting = {**orders, "keys": self._lasting_keys().dump(), "transceivers": () if self._directory else listed}
         descriptors = {"socket": self._http.fileno(), "lifeline": self._lifeline[0], "beats": self._beats.fd}
-        same = _identity(json.dumps({**orders, "keys": self._lasting_keys().dump()}).encode(), self._http.fileno())
-        spec = json.dumps({**orders, "keys": self._keys.dump(), **descriptors}).encode()
+        same = _identity(json.dumps(lasting).encode(), self._http.fileno())
+        spec = json.dumps({**orders, "keys": self._keys.dump(), "transceivers": listed, **descriptors}).encode()
         return Child("signaling", "edge.signaling", spec, tuple(descriptors.values()), same, 0)
 
     def _use(self, keys: ClusterKeys) -> None:
@@ -261,14 +273,14 @@ class Supervisor:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        anew = asyncio.create_task(asked.to_start_anew())
+        anew = asyncio.create_task(signals.to_start_anew())
         await asyncio.sleep(0)  # it listens before the signal that waits is heard
         edge = _EdgeCollector(self._cpus, self._config.edge.interface, self._steering, self._attachment)
         held = ufrag_keys(lambda: self._keys)
         metrics.serve(
             "edge.metrics", *self._metrics_address(0), self._children.restarts, self._children.hung, edge, held
         )
-        asked.hear()
+        signals.let_through()
         work = (
             self._children.run(),
             follow(self._key_file, self._use),
@@ -292,7 +304,7 @@ class Supervisor:
             notify("STOPPING=1")
             await self._children.end()
         # The loop's handlers go with the loop, and what is left to do is not for a second Ctrl-C to cut short.
-        asked.hold_back()
+        signals.hold_back()
         return not stop.is_set()
 
     async def _mend(self) -> None:
@@ -313,6 +325,8 @@ class Supervisor:
             self._steering.close()
         for sock in (*self._media, self._http):
             sock.close()
+        with contextlib.suppress(OSError):
+            _directory_path(self._config.edge).unlink()
         self._store.end()
         self._log.info("stopped")
 
@@ -333,6 +347,10 @@ def check(config: Config) -> None:
         listening(f"edge.{key}", split_address(getattr(edge, key))[0], 0).close()
 
 
+def _directory_path(edge: Edge) -> Path:
+    return edge.run / f"{edge.name}.transceivers"
+
+
 def _identity(orders: bytes, *descriptors: int) -> str:
     """The same for children that would do the same with the same sockets and maps."""
     about = [kernel.facts(fd).get("map_id") or str(os.fstat(fd).st_ino) for fd in descriptors]
@@ -340,14 +358,15 @@ def _identity(orders: bytes, *descriptors: int) -> str:
 
 
 def run(config: Config) -> None:
-    """Runs until SIGTERM, which ``asked.hold_back`` keeps until then. Raises ConfigError or KeyFileError with one line.
+    """Runs until SIGTERM; one that came since ``signals.hold_back`` counts. Raises ConfigError or KeyFileError with one
+    line.
 
     Killed, it leaves calls, sockets and XDP to the next one. So it does when it fails, unless nothing ran yet.
     """
     logs.configure(config.log.level, config.log.format, process="edge", edge=config.edge.name)
     check(config)
     edge = config.edge
-    store = open_store("edge.name", edge.run / f"{edge.name}.holder", [folder_of(edge)])
+    store = open_store("edge.name", edge.run / f"{edge.name}.holder", [folder_of(edge), _directory_path(edge)])
     first = not store.names
     try:
         supervisor = Supervisor(config, store)
@@ -358,7 +377,7 @@ def run(config: Config) -> None:
     try:
         if asyncio.run(supervisor.run()):
             store.pass_on()
-            asked.become_anew()
+            signals.start_anew()
     except ConfigError:
         supervisor.close()
         raise
