@@ -17,8 +17,17 @@ from msgspec import Struct
 from rtc.dtls.replay import ReplayWindow
 
 __all__ = [
-    *("ALERT", "APPLICATION_DATA", "HANDSHAKE", "HEADER_BYTES", "MOST_CONTENT"),
-    *("Header", "Keys", "RecordLayer", "RecordState", "derived", "headers"),
+    "ALERT",
+    "APPLICATION_DATA",
+    "HANDSHAKE",
+    "HEADER_BYTES",
+    "MOST_CONTENT",
+    "Header",
+    "Keys",
+    "RecordLayer",
+    "RecordState",
+    "derived",
+    "headers",
 ]
 
 ALERT, HANDSHAKE, APPLICATION_DATA = 21, 22, 23  # content types
