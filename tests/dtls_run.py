@@ -63,3 +63,6 @@ async def happens(event: asyncio.Event) -> None:
 
 def audio(sequence: int = 1, payload: bytes = b"twenty milliseconds") -> bytes:
     return rtp.build(111, False, sequence, 960, 0x1234, payload)
+
+
+RECEIVER_REPORT = bytes.fromhex("80c9000100001234")
