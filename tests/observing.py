@@ -51,7 +51,7 @@ def core_of(appliance: Appliance, call_id: str) -> int:
 
 
 def sessions_of(appliance: Appliance, process: str) -> int | None:
-    """How many calls a transceiver process has; None where it does not say so yet."""
+    """The number of calls of a transceiver process; None where it does not tell yet."""
     with suppress(OSError):
         return int(appliance.metrics(process)[("firsthop_transceiver_sessions",)])
     return None
