@@ -14,9 +14,10 @@ from aiortc.rtcdatachannel import RTCDataChannelParameters
 from OpenSSL import SSL
 from test_session import until
 
-from rtc.dtls import fingerprints
+from rtc.dtls import fingerprints, pipe
 from rtc.dtls import secure as dtls
-from rtc.dtls.secure import Certificate, DtlsError, Pipe, SecureTransport, check_aiortc
+from rtc.dtls.pipe import Pipe
+from rtc.dtls.secure import Certificate, DtlsError, SecureTransport, check_aiortc
 from rtc.dtls.transport import DtlsTransport
 from rtc.rtp import packet as rtp
 
@@ -38,7 +39,7 @@ class Pair:
     def _pass(self, sender: int, datagram: bytes) -> None:
         self.sent.append((sender, datagram))
         if self.carries(sender, datagram):
-            asyncio.get_running_loop().call_soon(self.ends[1 - sender].feed, datagram)
+            asyncio.get_running_loop().call_soon(lambda: self.ends[1 - sender].feed(datagram))
 
     def fingerprint_of(self, end: int) -> list[tuple[str, str]]:
         return [("sha-256", self.certificates[end].fingerprint)]
@@ -230,7 +231,7 @@ async def test_a_peer_faster_than_dtls_reads_is_dropped_and_counted() -> None:
     async with pair(connected=False) as two:
         for _ in range(200):
             two.ends[0].feed(b"\x16" * 20)
-        assert two.ends[0].overflowed == 200 - dtls._QUEUE
+        assert two.ends[0].overflowed == 200 - pipe._QUEUE
 
 
 async def test_nothing_waits_to_be_sent_again_once_the_handshake_is_done() -> None:

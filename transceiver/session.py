@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from aiortc import RTCDataChannel
@@ -154,6 +154,12 @@ class Session:
     def channels_aborted(self, reason: str, why: str, error: Exception | None) -> None:
         """SCTP was ended for what the client did with it."""
         self._channels.aborted(reason, why, error)
+
+    def adopt(self, transport: Transport, channels: Iterable[RTCDataChannel]) -> None:
+        """The call goes on over ``transport``, which has taken up what was exported of the former one."""
+        self.transport = transport
+        self.stream.start(transport)
+        self._channels.adopt(channels)
 
     def gone(self) -> None:
         """The client has been told of the end."""

@@ -8,7 +8,7 @@ second before it is closed: none stays open and mute.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiortc import RTCDataChannel
@@ -56,15 +56,27 @@ class Channels:
 
     def opened(self, channel: RTCDataChannel) -> None:
         """A channel that the client can use from now on."""
-        channel.on("message", lambda message: self._message(channel, message))
-        channel.on("close", lambda: self._closed(channel))
+        self._listen(channel)
         if self.dcid is not None and channel.id != self.dcid:
             channel.close()
         elif self._events is None or self._events.readyState != "open":
             self._serve(channel)
         else:
-            refuse = asyncio.get_running_loop().call_later(_WAITS_S, self._refuse, channel)
-            self._waiting[channel] = ([], refuse)
+            self._wait(channel, [])
+
+    def adopt(self, channels: Iterable[RTCDataChannel]) -> None:
+        """Another transport has taken the call up: these stand in for those of the same streams, and nobody is greeted
+        again."""
+        events, waiting = self._events, self._waiting
+        self._events, self._waiting = None, {}
+        for _, refuse in waiting.values():
+            refuse.cancel()
+        for channel in channels:
+            self._listen(channel)
+            if events is not None and channel.id == events.id:
+                self._use(channel)
+            else:
+                self._wait(channel, next((early for old, (early, _) in waiting.items() if old.id == channel.id), []))
 
     def aborted(self, reason: str, why: str, error: Exception | None) -> None:
         """We ended SCTP for what the client did with it."""
@@ -80,12 +92,22 @@ class Channels:
             refuse.cancel()
         self._waiting.clear()
 
-    def _serve(self, channel: RTCDataChannel) -> None:
-        self._stop_serving()
+    def _listen(self, channel: RTCDataChannel) -> None:
+        channel.on("message", lambda message: self._message(channel, message))
+        channel.on("close", lambda: self._closed(channel))
+
+    def _wait(self, channel: RTCDataChannel, early: list[str | bytes]) -> None:
+        self._waiting[channel] = (early, asyncio.get_running_loop().call_later(_WAITS_S, self._refuse, channel))
+
+    def _use(self, channel: RTCDataChannel) -> None:
         self._events = channel
-        self._dropped = 0
         channel.bufferedAmountLowThreshold = _DRAINED_BYTES
         channel.on("bufferedamountlow", self._drained)
+
+    def _serve(self, channel: RTCDataChannel) -> None:
+        self._stop_serving()
+        self._use(channel)
+        self._dropped = 0
         self._watchers.add(_WHO, self._send)
         early, refuse = self._waiting.pop(channel, ([], None))
         if refuse is not None:
