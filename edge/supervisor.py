@@ -15,12 +15,15 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from edge import apikeys
+from edge.directory import Transceiver
+from edge.directory_file import announce
 from edge.relay.spec import Spec
 from edge.relay.worker import SPARE_NAME
 from edge.sockets import http_socket, listening, media_sockets
@@ -33,7 +36,7 @@ from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError
 from runtime import logs
 from runtime.children import Child, Children
-from runtime.config import Config, split_address
+from runtime.config import Config, Edge, split_address
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
@@ -129,6 +132,8 @@ class EdgeSupervisor(Supervisor):
         if self._steering is not None:
             self._attachment = Attachment(self._steering, edge.interface, self._media[0], self._log)
             self._attachment.look()
+        self._transceivers = [Transceiver(peer.id, peer.endpoint) for peer in edge.transceivers]
+        self._directory = announce(_directory_path(edge), self._transceivers, self._log)
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self.children = Children(
             [*workers, self._signaling()],
@@ -215,12 +220,22 @@ class EdgeSupervisor(Supervisor):
             ssrcs=maps[1] if maps else -1,
             shedding=maps[2] if maps else -1,
             metrics=self._metrics_address(2 + index),
-            transceivers=tuple((peer.id, peer.endpoint) for peer in edge.transceivers),
+            transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
+            directory=self._directory,
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
             instance=self._instance,
         )
-        lasting = replace(spec, socket=0, not_mine=(), flows=0, ssrcs=0, shedding=0, keys=self._lasting_keys()).dump()
+        lasting = replace(
+            spec,
+            socket=0,
+            not_mine=(),
+            flows=0,
+            ssrcs=0,
+            shedding=0,
+            keys=self._lasting_keys(),
+            transceivers=() if spec.directory else spec.transceivers,
+        ).dump()
         return self._child(
             "edge.relay.worker",
             f"worker-{index}",
@@ -234,19 +249,23 @@ class EdgeSupervisor(Supervisor):
         )
 
     def _signaling(self) -> Child:
+        listed = tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers)
+        edge = self._config.edge.model_copy(update={"transceivers": ()})  # signaling hears of them as workers do
         orders = {
-            "config": self._config.model_dump_json(),
+            "config": self._config.model_copy(update={"edge": edge}).model_dump_json(),
             "metrics": self._metrics_address(1),
             "instance": self._instance,
+            "directory": self._directory,
         }
         http = self._http.fileno()
+        lasting = {**orders, "keys": self._lasting_keys().dump(), "transceivers": () if self._directory else listed}
         return self._child(
             "edge.signaling",
             "signaling",
             0,
-            {**orders, "keys": self._keys.dump(), "socket": http},
+            {**orders, "keys": self._keys.dump(), "transceivers": listed, "socket": http},
             fds=(http,),
-            lasting={**orders, "keys": self._lasting_keys().dump(), "same": _identities(http)},
+            lasting={**lasting, "same": _identities(http)},
             process="signaling",
         )
 
@@ -286,6 +305,8 @@ class EdgeSupervisor(Supervisor):
             self._steering.close()
         for sock in (*self._media, self._http):
             sock.close()
+        with contextlib.suppress(OSError):
+            _directory_path(self._config.edge).unlink()
         super().close()
 
 
@@ -305,6 +326,10 @@ def check(config: Config) -> None:
         listening(f"edge.{key}", split_address(getattr(edge, key))[0], 0).close()
 
 
+def _directory_path(edge: Edge) -> Path:
+    return edge.run / f"{edge.name}.transceivers"
+
+
 def _identities(*descriptors: int) -> list[str]:
     """The same for the same sockets and maps, whatever their descriptors are."""
     return [kernel.facts(fd).get("map_id") or str(os.fstat(fd).st_ino) for fd in descriptors]
@@ -316,5 +341,5 @@ def run(config: Config) -> None:
     logs.configure(config.log.level, config.log.format, process="edge", edge=config.edge.name)
     check(config)
     edge = config.edge
-    store = open_store("edge.name", edge.run / f"{edge.name}.holder", [folder_of(edge)])
+    store = open_store("edge.name", edge.run / f"{edge.name}.holder", [folder_of(edge), _directory_path(edge)])
     supervise(store, lambda: EdgeSupervisor(config, store))

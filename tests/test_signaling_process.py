@@ -35,9 +35,9 @@ class Process:
                 "run": directory,
                 "api_keys": directory / "api-keys",
                 "calls_per_key": 2,
-                "transceivers": [{"id": 1, "endpoint": f"ipc://{directory}/1"}],
             },
         )
+        self.transceivers = [(1, f"ipc://{directory}/1")]
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
         self.lifeline = os.pipe()
@@ -46,7 +46,7 @@ class Process:
     def start(self) -> None:
         socket, lifeline = self.listening.fileno(), self.lifeline[0]
         own = {"config": self.config.model_dump_json(), "metrics": ["127.0.0.1", 0], "instance": ""}
-        own |= {"keys": KEYS.dump(), "socket": socket}
+        own |= {"keys": KEYS.dump(), "socket": socket, "transceivers": self.transceivers, "directory": ""}
         self.child = subprocess.Popen(
             [sys.executable, "-m", "edge.signaling"], stdin=subprocess.PIPE, pass_fds=(socket, lifeline)
         )

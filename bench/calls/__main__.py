@@ -7,11 +7,8 @@ spoilt is made again: for as long as there is patience left.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,13 +18,12 @@ from bench.calls import report, voice
 from bench.calls.measure import measure, setups, setups_beside
 from bench.calls.quality import quality
 from bench.calls.servers import FASTRTC, SERVERS, ServerError, Site
-from bench.harness.conditions import conditions, debian_version, say, take_load_cpu
-from bench.harness.document import results_file, save
+from bench.harness.comparison import compare
+from bench.harness.conditions import conditions, debian_version, say
 from bench.harness.options import base_parser, numbers
 from bench.harness.undisturbed import Undisturbed
-from lab.network import Lab, LabError
+from lab.network import Lab
 
-RESULTS = results_file("calls")
 CALLS = (1, 10, 20, 50, 100)
 NEW_RATES = (10, 30, 100)
 TALKING = 50
@@ -39,32 +35,11 @@ Sample = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    if options.again:
-        finish(json.loads(RESULTS.read_text()), RESULTS)
-        return
-    take_load_cpu("calls")
-    began = time.monotonic()
-    try:
-        with Lab() as lab, tempfile.TemporaryDirectory(prefix="bench-calls-") as directory:
-            result = Bench(Site(lab, Path(directory)), options).run()
-    except (LabError, ServerError) as error:
-        raise SystemExit(f"calls: {error}") from None
-    say(f"took {time.monotonic() - began:.0f} s")
-    finish(result, options.json or (RESULTS if options.whole else None))
 
+    def run(lab: Lab, directory: Path) -> dict[str, Any]:
+        return Bench(Site(lab, directory), options).run()
 
-def finish(result: dict[str, Any], out: Path | None) -> None:
-    """Judges the samples, prints what comes of them and writes it to ``out``, and to the documents where these are
-    the results. The samples are safe first: they took a while."""
-    if out:
-        save(result, out)
-    result["points"] = report.medians(result["samples"])
-    result["targets"] = report.targets(result)
-    if out:
-        save(result, out)
-    if out == RESULTS:
-        report.into_documents(result)
-    print(report.markdown(result))
+    compare("calls", options, report, run, ServerError)
 
 
 class Bench:

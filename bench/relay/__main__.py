@@ -9,24 +9,20 @@ others use the machine, a run waits, and one that they spoilt is made again: for
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.harness.conditions import conditions, debian_version, say, take_load_cpu
-from bench.harness.document import results_file, save
+from bench.harness.comparison import compare
+from bench.harness.conditions import conditions, debian_version, say
 from bench.harness.options import base_parser, numbers
 from bench.harness.undisturbed import Undisturbed
 from bench.relay import report
 from bench.relay.measure import Point, measure, saturation, worker_memory
 from bench.relay.relays import RELAYS, RelayError, Site
-from lab.network import Lab, LabError
+from lab.network import Lab
 
-RESULTS = results_file("relay")
 RATES = (10_000, 20_000, 50_000, 100_000, 200_000)
 FLOWS = (100, 1, 1000, 5000)
 SWEPT_AT = 20_000
@@ -37,28 +33,11 @@ PATIENCE_S = 120.0
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    if options.again:
-        finish(json.loads(RESULTS.read_text()), None)
-        return
-    take_load_cpu("relay")
-    began = time.monotonic()
-    try:
-        with Lab() as lab, tempfile.TemporaryDirectory(prefix="bench-relay-") as directory:
-            result = Bench(Site(lab, Path(directory)), options).run()
-    except (LabError, RelayError) as error:
-        raise SystemExit(f"relay: {error}") from None
-    say(f"took {time.monotonic() - began:.0f} s")
-    finish(result, options.json)
 
+    def run(lab: Lab, directory: Path) -> dict[str, Any]:
+        return Bench(Site(lab, directory), options).run()
 
-def finish(result: dict[str, Any], elsewhere: Path | None) -> None:
-    """Judges the samples, and writes and prints what comes of them."""
-    result["points"] = report.medians(result["samples"])
-    result["targets"] = report.targets(result)
-    save(result, elsewhere or RESULTS)
-    if elsewhere is None:
-        report.into_documents(result)
-    print(report.markdown(result))
+    compare("relay", options, report, run, RelayError)
 
 
 class Bench:
@@ -136,7 +115,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rates", type=numbers, default=list(RATES), help="datagrams a second, with commas between")
     parser.add_argument("--flows", type=numbers, default=list(FLOWS), help="the first at all rates, the others at one")
     parser.add_argument("--skip", action="append", default=[], choices=("saturation", "memory"), help="leave this out")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    whole = (list(RELAYS), list(RATES), list(FLOWS), list[str]())
+    options.whole = (options.only, options.rates, options.flows, options.skip) == whole
+    return options
 
 
 if __name__ == "__main__":

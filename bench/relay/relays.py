@@ -29,7 +29,7 @@ __all__ = ["PORT", "RELAYS", "RelayError", "Running", "Site"]
 PORT, BACKEND_PORT = 3478, 7000
 ROUND_US = 1000
 PROGRAMS = ("load", "echo", "floor")
-READY_S = 30.0
+READY_S = 90.0
 QUIET_S = 0.2
 
 TURN_ALLOCATE, TURN_CHANNEL_BIND, SUCCESS = 0x0003, 0x0009, 0x0100
@@ -230,7 +230,7 @@ def _processes() -> Iterator[Started]:
 
 
 def _quiet(process: subprocess.Popen[Any]) -> subprocess.Popen[Any]:
-    if not await_quiet(process, quiet_s=QUIET_S, within_s=READY_S):
+    if not await_quiet(process, quiet_s=QUIET_S, within_s=READY_S, idle_s=0.02):
         raise RelayError(f"{process.args!r} did not come up")
     return process
 

@@ -14,8 +14,9 @@ __all__ = ["Spec"]
 class Spec:
     """What a worker alone is told. ``socket`` is its own, ``not_mine`` are the other workers', which it inherits as
     well; it may know ``flow_entries`` flows; ``flows``, ``ssrcs`` and ``shedding`` are map descriptors, -1 without XDP;
-    ``keys`` are those to begin with, ``key_file`` is where others come; ``instance`` tells this edge from another of
-    its name (``wire.naming``)."""
+    ``keys`` are those to begin with, ``key_file`` is where others come; so are ``transceivers`` (id and endpoint) and
+    the file ``directory``, empty where there is none to follow; ``instance`` tells this edge from another of its name
+    (``wire.naming``)."""
 
     edge: str
     index: int
@@ -30,6 +31,7 @@ class Spec:
     transceivers: tuple[tuple[int, str], ...]
     keys: ClusterKeys
     key_file: str
+    directory: str = ""
     instance: str = ""
 
     def dump(self) -> dict[str, Any]:
