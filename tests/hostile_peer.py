@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sctp_packets import packet
-from test_session import Call, until
+from session_run import Call, until
 
 from rtc.dtls.records import APPLICATION_DATA
 
