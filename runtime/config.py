@@ -230,6 +230,7 @@ class Edge(_Section):
         (), description="`[[edge.ice_servers]]` with url, username, credential: what WHIP clients are told of"
     )
     allowed_origins: tuple[str, ...] = Field(("*",), description="origins whose pages may place calls (CORS)")
+    memory_mib: int = Field(0, ge=0, description="MiB that a worker or signaling may hold; more: replaced; 0: no limit")
     metrics: Address = Field(
         "127.0.0.1:9400",
         description="Prometheus: supervisor here, signaling one port up, workers from two ports up",
@@ -264,6 +265,7 @@ class Transceiver(_Section):
         allow_inf_nan=False,
         description="a call ends so many seconds after its caller last sent or answered a check (RFC 7675)",
     )
+    memory_mib: int = Field(0, ge=0, description="MiB that each of `cores` may hold; more: replaced; 0: no limit")
     metrics: Address = Field("127.0.0.1:9500", description="Prometheus; with `cores` each process is a port further up")
     run: Path = Field(
         Path("/run/firsthop"), description="where, without systemd, processes of `cores` wait for a killed supervisor"

@@ -20,6 +20,7 @@ from waiting import until
 
 from edge.relay.spec import Spec
 from rtc.rtp import packet as rtp
+from runtime.child import ChildSpec
 from wire import address, frames, link, stun, ufrag
 from wire.frames import Data
 from wire.keys import ClusterKeys
@@ -180,7 +181,6 @@ def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1) -> 
         edge="edge",
         index=0,
         cpu=min(os.sched_getaffinity(0)),
-        lifeline=lifeline,
         socket=sock.fileno(),
         not_mine=(),
         flow_entries=65536,
@@ -188,20 +188,20 @@ def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1) -> 
         ssrcs=-1,
         shedding=shedding,
         metrics=("127.0.0.1", metrics_port),
-        log=("warning", "json"),
         transceivers=tuple((number, f"ipc://{directory}/{number}") for number in (MINE, OTHER)),
         keys=KEYS,
         key_file=str(directory / "cluster.toml"),
     )
     argv = [sys.executable, "-m", "edge.relay.worker"]
-    given = (spec.lifeline, spec.socket, *([shedding] if shedding >= 0 else []))
+    child = ChildSpec("worker-0", spec.dump(), {"level": "warning", "form": "json"}, lifeline, cpu=spec.cpu)
+    given = (lifeline, spec.socket, *([shedding] if shedding >= 0 else []))
     with (directory / "worker.log").open("wb") as log:
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=given, stderr=stderr or log)
     context = zmq.Context[zmq.Socket[bytes]]()
     bench = Bench(context, directory, sock.getsockname()[1], process, metrics_port, other_end)
     try:
         assert process.stdin is not None
-        process.stdin.write(spec.dump())
+        process.stdin.write(child.dump())
         process.stdin.close()
         for number in (MINE, OTHER):
             bench.transceivers[number] = Transceiver(context, bench.endpoint(number))

@@ -38,9 +38,10 @@ from edge.xdp.kernel import FlowStore, Shedding
 from edge.xdp.shedding import Controller, StrangersController
 from runtime import logs, metrics
 from runtime.beats import Beat
+from runtime.child import become_child, in_a_line
 from runtime.followed import LOOK_EVERY_S
 from runtime.keyfile import KeyFile, ufrag_keys
-from runtime.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
+from runtime.process import FIRST
 from wire import control, frames, stun, ufrag
 from wire.keys import ClusterKeys
 from wire.naming import identity
@@ -70,8 +71,8 @@ _CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 class Worker:
     """Relays until it is told to stop."""
 
-    def __init__(self, spec: Spec) -> None:
-        self._spec = spec
+    def __init__(self, spec: Spec, beat: Beat) -> None:
+        self._spec, self._beat = spec, beat
         self._key_file = KeyFile(Path(spec.key_file), logs.get(), spec.keys)
         self._socket = BatchSocket(socket.socket(fileno=spec.socket))
         self._table = FlowTable(2 * spec.flow_entries)
@@ -152,8 +153,7 @@ class Worker:
         gc.freeze()
         gc.disable()
         swept = looked = time.monotonic()
-        beat = Beat(*self._spec.beat)
-        beat()
+        self._beat()
         handled, waits = 0, False
         while True:
             self._wait()
@@ -174,7 +174,7 @@ class Worker:
             waits = self._flush()
             if now - looked > LOOK_EVERY_S:
                 looked = now
-                beat()
+                self._beat()
                 self._key_file.refresh()
                 self._look_at_links(now)
             if now - swept > _SWEEP_S:
@@ -397,29 +397,20 @@ def _by_outcome(codes: npt.NDArray[np.intp]) -> dict[str, int]:
 
 
 def main() -> None:
-    """What the supervisor starts: a spare, until its Spec on standard input makes it a worker."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # they reach the whole group; the supervisor says when
-        signal.signal(number, signal.SIG_IGN)
-    call_itself(SPARE_NAME)
-    go_first()
-    drop_capabilities()
-    text = sys.stdin.buffer.read()
-    if not text:
+    """A spare, until its Spec on standard input makes it a worker."""
+    told = become_child(SPARE_NAME, FIRST)
+    if told is None:
         return
-    spec = Spec.parse(text)
-    end_with(spec.lifeline)
-    call_itself(f"worker-{spec.index}")
+    spec, beat = Spec.parse(told[0]), told[1]
     for descriptor in spec.not_mine:
         os.close(descriptor)
-    os.sched_setaffinity(0, {spec.cpu})
-    logs.configure(*spec.log, process="worker", worker=spec.index, cpu=spec.cpu)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with in_a_line():
-        _work(spec)
+        _work(spec, beat)
 
 
-def _work(spec: Spec) -> None:
-    worker = Worker(spec)
+def _work(spec: Spec, beat: Beat) -> None:
+    worker = Worker(spec, beat)
     flows = metrics.Gauge("firsthop_worker_flows", "Flows known to this worker", lambda: worker.flows)
     dropped = metrics.Outside(
         "firsthop_rx_socket_datagrams",
