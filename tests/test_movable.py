@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from aiortc import RTCDataChannel
 from aiortc.rtcdatachannel import RTCDataChannelParameters
-from test_dtls import DEADLINE_S, RECEIVER_REPORT, Pair, audio, pair
-from test_dtls_records import SUITES, OneSuite, of_openssl
-from test_session import a_call, until, voice
+from dtls_run import DEADLINE_S, RECEIVER_REPORT, Pair, audio, pair
+from openssl_peer import SUITES, OneSuite, of_openssl
+from session_run import a_call, until, voice
 
 from rtc import state
 from rtc.dtls.records import headers
