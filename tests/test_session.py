@@ -25,10 +25,14 @@ from rtc.ice.lite import CONSENT_S, NEVER_CAME_S, Path
 from rtc.pacer import Pacer
 from rtc.rtp import packet as rtp
 from rtc.sdp import answer as sdp
+from runtime.config import Agents
 from transceiver.agents import Base, Line, echo, parrot
 from transceiver.backlog import Backlog
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS, TX_FRAMES
+from transceiver.realtime.protocol import Realtime
+from transceiver.records.files import Records
 from transceiver.session import Session
+from transceiver.talk.talk import Talk
 from transceiver.transport import Transport
 from wire import address, stun, ufrag
 
@@ -73,10 +77,21 @@ class OpusRecorder(Recorder):
         self.happened.append(payload)
 
 
+def a_talk(agent: type[Base], sealed: str, records: Records | None = None) -> Talk:
+    call = ufrag.call_id(sealed)
+    return Talk(call, ("agent", agent), Realtime(call, "agent"), config=Agents(), records=records)
+
+
 class Call:
     """The session under test, as its ``Outbound``, and the caller at the other end."""
 
-    def __init__(self, agent: type[Base], amend: Callable[[str], str] = str, dcid: int | None = None) -> None:
+    def __init__(
+        self,
+        agent: type[Base],
+        amend: Callable[[str], str] = str,
+        dcid: int | None = None,
+        records: Records | None = None,
+    ) -> None:
         self.log: list[tuple[str, Path]] = []
         self.rtp: list[rtp.Packet] = []
         self.reports = 0
@@ -87,10 +102,11 @@ class Call:
         self.sequence = 0
         server_certificate, certificate = Certificate.generateCertificate(), Certificate.generateCertificate()
         self.offer = Offer(certificate.fingerprint)
+        sealed = ufrag.seal(1, 1, bytes(16))
         self.session = Session(
             sdp.parse(amend(self.offer.sdp())),
-            ufrag.seal(1, 1, bytes(16)),
-            ("agent", agent),
+            sealed,
+            a_talk(agent, sealed, records),
             outbound=self,
             pacer=Pacer(),
             backlog=Backlog(),
@@ -211,8 +227,9 @@ async def a_call(
     connected: bool = True,
     amend: Callable[[str], str] = str,
     dcid: int | None = None,
+    records: Records | None = None,
 ) -> AsyncIterator[Call]:
-    call = Call(agent, amend, dcid)
+    call = Call(agent, amend, dcid, records)
     try:
         if connected:
             await call.connect()
@@ -770,10 +787,11 @@ async def test_a_hang_up_at_the_end_of_the_handshake_leaves_no_stream_behind(mon
         def connected(self, transport: Transport) -> None:
             pass
 
+    sealed = ufrag.seal(1, 1, bytes(16))
     session = Session(
         sdp.parse(Offer(":".join(["AB"] * 32)).sdp()),
-        ufrag.seal(1, 1, bytes(16)),
-        ("echo", echo.Agent),
+        sealed,
+        a_talk(echo.Agent, sealed),
         outbound=Nowhere(),
         pacer=pacer,
         backlog=Backlog(),
@@ -857,8 +875,8 @@ async def test_a_picture_fits_through_the_data_channel() -> None:
 async def test_who_watches_sees_and_says_what_the_client_does() -> None:
     async with a_call(parrot.Agent, connected=False) as call:
         seen: list[dict[str, Any]] = []
-        call.session.watchers.add(b"signaling", lambda text, *_: seen.append(json.loads(text)))
-        call.session.client_event('{"type": "session.update", "session": {"instructions": "sing"}}')
+        call.session.talk.watchers.add(b"signaling", lambda text, *_: seen.append(json.loads(text)))
+        call.session.talk.client_event('{"type": "session.update", "session": {"instructions": "sing"}}')
         await call.connect()
         await until(lambda: seen)
         assert seen[0]["session"]["instructions"] == "sing"
