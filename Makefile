@@ -18,7 +18,7 @@ check: setup
 	@echo "check: clean"
 
 test: check
-	$(PYTHON) -m pytest
+	@scripts/test
 
 # make demo ONCE=1 ends after the synthetic call.
 demo:

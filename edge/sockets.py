@@ -62,7 +62,7 @@ def media_sockets(media: str, count: int, store: Store) -> list[socket.socket]:
 
 
 def http_socket(http: str, store: Store) -> socket.socket:
-    """Where signaling listens. Raises ConfigError."""
+    """The socket on which signaling listens. Raises ConfigError."""
     host, port = split_address(http)
     kept = _kept_socket(store, "http", (host, port))
     if kept is None:

@@ -17,11 +17,14 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from edge import apikeys
+from edge.directory import Transceiver
+from edge.directory_file import announce
 from edge.relay.spec import Spec
 from edge.relay.worker import SPARE_NAME
 from edge.sockets import http_socket, listening, media_sockets
@@ -35,7 +38,7 @@ from edge.xdp.steering import Steering, SteeringError
 from runtime import logs, metrics, signals
 from runtime.beats import Beats
 from runtime.children import Child, Children, identity
-from runtime.config import Config, split_address
+from runtime.config import Config, Edge, split_address
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
@@ -132,6 +135,8 @@ class Supervisor:
         if self._steering is not None:
             self._attachment = Attachment(self._steering, edge.interface, self._media[0], self._log)
             self._attachment.look()
+        self._transceivers = [Transceiver(peer.id, peer.endpoint) for peer in edge.transceivers]
+        self._directory = announce(_directory_path(edge), self._transceivers, self._log)
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self._children = Children(
             [*workers, self._signaling()], "edge.relay.worker", SPARE_NAME, store, self._beats, "firsthop_edge"
@@ -213,7 +218,8 @@ class Supervisor:
             shedding=maps[2] if maps else -1,
             metrics=self._metrics_address(2 + index),
             log=(log.level, log.format),
-            transceivers=tuple((peer.id, peer.endpoint) for peer in edge.transceivers),
+            transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
+            directory=self._directory,
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
             beat=(self._beats.fd, 1 + index),
@@ -230,20 +236,25 @@ class Supervisor:
             shedding=0,
             beat=(0, 0),
             keys=self._lasting_keys(),
+            transceivers=() if spec.directory else spec.transceivers,
         ).dump()
         same = _identity(orders, sockets[index], *maps)
         return Child(f"worker-{index}", "edge.relay.worker", spec.dump(), descriptors, same, 1 + index)
 
     def _signaling(self) -> Child:
+        listed = tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers)
+        edge = self._config.edge.model_copy(update={"transceivers": ()})  # signaling hears of them as workers do
         orders = {
-            "config": self._config.model_dump_json(),
+            "config": self._config.model_copy(update={"edge": edge}).model_dump_json(),
             "media": split_address(self._config.edge.advertise or self._config.edge.media),
             "metrics": self._metrics_address(1),
             "instance": self._instance,
+            "directory": self._directory,
         }
+        lasting = {**orders, "keys": self._lasting_keys().dump(), "transceivers": () if self._directory else listed}
         descriptors = {"socket": self._http.fileno(), "lifeline": self._lifeline[0], "beats": self._beats.fd}
-        same = _identity(json.dumps({**orders, "keys": self._lasting_keys().dump()}).encode(), self._http.fileno())
-        spec = json.dumps({**orders, "keys": self._keys.dump(), **descriptors}).encode()
+        same = _identity(json.dumps(lasting).encode(), self._http.fileno())
+        spec = json.dumps({**orders, "keys": self._keys.dump(), "transceivers": listed, **descriptors}).encode()
         return Child("signaling", "edge.signaling", spec, tuple(descriptors.values()), same, 0)
 
     def _use(self, keys: ClusterKeys) -> None:
@@ -314,6 +325,8 @@ class Supervisor:
             self._steering.close()
         for sock in (*self._media, self._http):
             sock.close()
+        with contextlib.suppress(OSError):
+            _directory_path(self._config.edge).unlink()
         self._store.end()
         self._log.info("stopped")
 
@@ -334,6 +347,10 @@ def check(config: Config) -> None:
         listening(f"edge.{key}", split_address(getattr(edge, key))[0], 0).close()
 
 
+def _directory_path(edge: Edge) -> Path:
+    return edge.run / f"{edge.name}.transceivers"
+
+
 def _identity(orders: bytes, *descriptors: int) -> str:
     """The same for children that would do the same with the same sockets and maps."""
     about = [kernel.facts(fd).get("map_id") or str(os.fstat(fd).st_ino) for fd in descriptors]
@@ -349,7 +366,7 @@ def run(config: Config) -> None:
     logs.configure(config.log.level, config.log.format, process="edge", edge=config.edge.name)
     check(config)
     edge = config.edge
-    store = open_store("edge.name", edge.run / f"{edge.name}.holder", [folder_of(edge)])
+    store = open_store("edge.name", edge.run / f"{edge.name}.holder", [folder_of(edge), _directory_path(edge)])
     first = not store.names
     try:
         supervisor = Supervisor(config, store)

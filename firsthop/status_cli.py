@@ -64,7 +64,7 @@ class Host:
                 self.unasked.append(f"transceiver-{number}")
 
     def look(self) -> tuple[dict[str, Scrape], dict[str, str]]:
-        """What each process that answers says now, and the addresses of those that should answer."""
+        """The metrics of each process that answers, and the addresses of those that should answer."""
         host, port = self._edge
         supervisor = _scrape([self._edge])
         edge = {"signaling": (host, port + 1)}
@@ -151,7 +151,7 @@ def _watch(host: Host, interval_s: float, as_json: bool) -> None:
 
 
 def _scrape(places: list[tuple[str, int]]) -> Scrape | None:
-    """What the first of ``places`` that is one of ours says; None where none is."""
+    """The metrics of the first of ``places`` that is a process of firsthop; None where none is."""
     for place in places:
         with suppress(OSError, HTTPException, ValueError):
             with _opener.open(f"http://{_shown(*place)}/metrics", timeout=_PATIENCE_S) as response:
@@ -161,7 +161,7 @@ def _scrape(places: list[tuple[str, int]]) -> Scrape | None:
 
 
 def _is_here(endpoint: str) -> bool:
-    """Whether what listens on ``endpoint`` is on this host: an address that can be bound here."""
+    """Whether what listens on ``endpoint`` is on this host, which is so where the address can be bound here."""
     scheme, _, rest = endpoint.partition("://")
     if scheme == "ipc":
         return True

@@ -57,11 +57,15 @@ class Histogram(Collector):
         """Those under ``value``, which stand at 0 from now on."""
         return self._durations.setdefault(value, Durations())
 
+    def forget(self, value: str) -> None:
+        """Nothing stands under ``value`` any more."""
+        self._durations.pop(value, None)
+
     def collect(self) -> Iterator[Metric]:
         name, what, label = self._family
         times = HistogramMetricFamily(f"{name}_seconds", what, labels=[label])
         left_out = CounterMetricFamily(f"{name}_left_out", f"{what}: not possible, not counted there", labels=[label])
-        for value, durations in self._durations.items():
+        for value, durations in list(self._durations.items()):  # another thread makes and forgets them
             # Another thread goes on adding: one copy of the counts agrees with itself.
             counts, sum_ns = list(durations.counts), durations.sum_ns
             buckets, so_far = [], 0

@@ -12,6 +12,8 @@ from typing import Any
 from sctp_packets import packet
 from test_session import Call, until
 
+from rtc.dtls.records import APPLICATION_DATA
+
 
 class Hostile:
     """On top of a call with a channel. What it sends is sealed first and then given to the session, so that what is
@@ -42,10 +44,9 @@ class Hostile:
 
     def sealed(self, chunks: tuple[bytes, ...]) -> bytes:
         """A packet of these as a DTLS record."""
-        ssl = self.call.secure._dtls._ssl
-        assert ssl is not None
-        ssl.send(packet(self.tag, *chunks))
-        return ssl.bio_read(2000)
+        records = self.call.secure._dtls._records
+        assert records is not None
+        return records.seal(APPLICATION_DATA, packet(self.tag, *chunks))
 
     async def send(self, *packets: tuple[bytes, ...]) -> None:
         """Each is the chunks of a packet. Returns when the session has read them."""

@@ -20,6 +20,7 @@ from aiohttp import web
 from waiting import eventually
 
 from edge.apikeys import ApiKeys
+from edge.directory import Directory, Transceiver
 from edge.links.events import Events
 from edge.links.transceivers import Transceivers
 from edge.signaling.app import make_app
@@ -54,8 +55,10 @@ class Edge:
         self.directory = directory
         self.context = zmq.Context[zmq.Socket[bytes]]()
         self.ledger = Ledger()
+        self.transceivers = Directory()
         self.runner: web.AppRunner | None = None
         self.events: Events | None = None
+        self.links: Transceivers
         self.api_keys: ApiKeys
         self.address: tuple[str, int]
         self.certificate: Certificate
@@ -118,9 +121,9 @@ async def an_edge(
             if message.type == "session.closed":
                 edge.ledger.ended(str(message.fields["ufrag"]))
 
-        peers = [(n, f"ipc://{directory}/{n}") for n in numbers]
-        transceivers = Transceivers(peers, b"edge/signaling", KEYS, unasked=unasked)
-        events = edge.events = Events(peers, b"edge/signaling/events", KEYS)
+        edge.transceivers = Directory(Transceiver(n, f"ipc://{directory}/{n}") for n in numbers)
+        transceivers = edge.links = Transceivers(edge.transceivers, b"edge/signaling", KEYS, unasked=unasked)
+        events = edge.events = Events(edge.transceivers, b"edge/signaling/events", KEYS)
         responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
         api_keys = edge.api_keys = ApiKeys(directory / "api-keys", logs.get())
         app = make_app(config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses)

@@ -17,6 +17,7 @@ from test_session import until
 from rtc.dtls import fingerprints
 from rtc.dtls import secure as dtls
 from rtc.dtls.secure import Certificate, DtlsError, Pipe, SecureTransport, check_aiortc
+from rtc.dtls.transport import DtlsTransport
 from rtc.rtp import packet as rtp
 
 DEADLINE_S = 30
@@ -400,8 +401,15 @@ def test_an_aiortc_whose_instances_lack_a_private_name_is_refused_as_well(monkey
         check_aiortc()
 
 
+class AskingAgain(DtlsTransport):
+    """A peer that begins handshakes anew, its records OpenSSL's."""
+
+    def _setup_srtp(self) -> None:
+        pass
+
+
 class Renegotiates(Certificate):
-    """Of a peer that begins handshakes anew."""
+    """Of such a peer."""
 
     def _create_ssl_context(self, *args: Any, **kwargs: Any) -> SSL.Context:
         context = RTCCertificate._create_ssl_context(self, *args, **kwargs)
@@ -413,8 +421,9 @@ async def test_a_handshake_that_is_asked_for_again_is_refused() -> None:
     async with pair(connected=False) as two:
         two.certificates[1] = Renegotiates.generateCertificate()
         two.ends[1] = SecureTransport(lambda d: two._pass(1, d), two.certificates[1], client=False)
+        asking = two.ends[1]._dtls = AskingAgain(two.ends[1]._pipe, [two.certificates[1]])
+        asking._set_role("server")
         await two.connect()
-        asking = two.ends[1]._dtls
         assert asking._ssl is not None
         asking._ssl.renegotiate()
         two.sent.clear()

@@ -11,6 +11,7 @@ import zmq
 from test_socket_session import Signaling
 from waiting import eventually
 
+from edge.directory import Directory, Transceiver
 from edge.links.transceivers import Refused, Transceivers
 from runtime import logs
 from runtime.process import instance
@@ -125,7 +126,9 @@ async def test_the_refused_edge_says_so_and_counts_it(
     logs.configure("info", "json")
     first = house.an_edge(tmp_path, "1")
     assert (await asked(first)).type == "health"
-    second = Transceivers([(1, f"ipc://{tmp_path}/1")], identity("berlin", "2", "signaling"), KEYS)
+    second = Transceivers(
+        Directory([Transceiver(1, f"ipc://{tmp_path}/1")]), identity("berlin", "2", "signaling"), KEYS
+    )
     try:
         for _ in range(2):
             while True:

@@ -16,6 +16,7 @@ from test_socket_session import Signaling
 from waiting import eventually, until
 from working import KEYS, MINE, OTHER, Bench, a_worker, audio, check, gained, of, path_up
 
+from edge.directory import Directory, Transceiver
 from edge.links.transceivers import Transceivers, Unavailable
 from edge.relay.claims import Claims
 from runtime import logs
@@ -129,7 +130,11 @@ class Rogues:
         self.routers = {number: link.router(self.context, endpoint, KEYS) for number, endpoint in peers}
         self.heard: list[tuple[int, frames.Control]] = []
         self.links = Transceivers(
-            peers, b"edge/signaling", KEYS, unasked=lambda *told: self.heard.append(told), late=self._late
+            Directory(Transceiver(*peer) for peer in peers),
+            b"edge/signaling",
+            KEYS,
+            unasked=lambda *told: self.heard.append(told),
+            late=self._late,
         )
         self.late: list[frames.Control] = []
 

@@ -35,9 +35,9 @@ class Process:
                 "run": directory,
                 "api_keys": directory / "api-keys",
                 "calls_per_key": 2,
-                "transceivers": [{"id": 1, "endpoint": f"ipc://{directory}/1"}],
             },
         )
+        self.transceivers = [(1, f"ipc://{directory}/1")]
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
         self.lifeline = os.pipe()
@@ -50,7 +50,9 @@ class Process:
             [sys.executable, "-m", "edge.signaling"], stdin=subprocess.PIPE, pass_fds=tuple(descriptors.values())
         )
         assert self.child.stdin is not None
-        self.child.stdin.write(json.dumps({**orders, "keys": KEYS.dump(), **descriptors}).encode())
+        self.child.stdin.write(
+            json.dumps({**orders, "transceivers": self.transceivers, "keys": KEYS.dump(), **descriptors}).encode()
+        )
         self.child.stdin.close()
 
     async def end(self, number: signal.Signals) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
 
+from edge.directory import Directory
 from edge.links.feed import Ending, Feed
 from edge.links.transceivers import Refused, Transceivers, Unavailable
 from wire import frames, link
@@ -27,11 +28,11 @@ _GONE = Ending(1011, "the transceiver that had this session is gone")
 class Events:
     """Sessions by ufrag, and who listens to each. ``name`` is the ZeroMQ identity."""
 
-    def __init__(self, peers: Iterable[tuple[int, str]], name: bytes, keys: ClusterKeys) -> None:
+    def __init__(self, directory: Directory, name: bytes, keys: ClusterKeys) -> None:
         self._feeds: dict[str, list[Feed]] = {}
         self._at: dict[str, int] = {}
         self._links = Transceivers(
-            peers, name, keys, dealer=link.event_dealer, unasked=self._unasked, late=self._late, gone=self.lost
+            directory, name, keys, dealer=link.event_dealer, unasked=self._unasked, late=self._late, gone=self.lost
         )
         self._ends: set[asyncio.Task[None]] = set()
 
@@ -88,6 +89,14 @@ class Events:
         for ufrag in [ufrag for ufrag, at in self._at.items() if at == transceiver]:
             for feed in self._feeds[ufrag]:
                 feed.end(_GONE)
+
+    def reach(self, numbers: Iterable[int]) -> None:
+        """Makes links to those transceivers that left the directory before this process began."""
+        self._links.reach(numbers)
+
+    def let_go(self) -> None:
+        """Ends the links to transceivers that left the directory, where nobody listens to a session of theirs."""
+        self._links.let_go(set(self._at.values()))
 
     def end_all(self, ending: Ending) -> None:
         """Cuts every feed off."""

@@ -16,7 +16,8 @@ class Spec:
     """What the supervisor tells a worker. ``lifeline`` is the pipe of ``runtime.process.end_with``; ``socket`` is its
     own, ``not_mine`` are the other workers', which it inherits as well; it may know ``flow_entries`` flows; ``flows``,
     ``ssrcs`` and ``shedding`` are map descriptors, -1 without XDP; ``keys`` are those to begin with, ``key_file`` is
-    where others come; ``beat`` is descriptor and place of ``runtime.beats.Beat``; ``instance``
+    where others come; so are ``transceivers`` (id and endpoint) and the file ``directory``, empty where there is none
+    to follow; ``beat`` is descriptor and place of ``runtime.beats.Beat``; ``instance``
     tells this edge from another of its name (``wire.naming``)."""
 
     edge: str
@@ -34,6 +35,7 @@ class Spec:
     transceivers: tuple[tuple[int, str], ...]
     keys: ClusterKeys
     key_file: str
+    directory: str = ""
     beat: tuple[int, int] = (-1, 0)
     instance: str = ""
 

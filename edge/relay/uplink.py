@@ -50,10 +50,11 @@ class Uplink:
     def __init__(
         self, context: zmq.Context[Any], number: int, endpoint: str, identity: bytes, keys: ClusterKeys, counts: Counts
     ) -> None:
-        self.number = number
+        self.number, self.endpoint = number, endpoint
         self.dealer, self._there = link.media_dealer(context, endpoint, identity, keys)
         self._complained = False
         self._tally = counts.outcomes
+        self._counts = counts
         self._age, self._round_trip = counts.age.of(str(number)), counts.round_trip.of(str(number))
         self._outbox = Outbox[_Batch](lambda batch: self._lose(batch, "link_full"))
 
@@ -61,6 +62,11 @@ class Uplink:
     def waits(self) -> bool:
         """Whether anything waits for room."""
         return len(self._outbox) > 0
+
+    @property
+    def there(self) -> bool:
+        """Whether the other end is connected. To be asked about once a second: what happened is kept until then."""
+        return bool(self._there)
 
     def send(self, message: bytes, outcomes: dict[str, int], came_ns: int) -> None:
         """Passes a data message on, whose datagrams count as ``outcomes`` says (outcome to number); ``came_ns`` is when
@@ -89,9 +95,17 @@ class Uplink:
             self._complained = True
             logs.get().error("a transceiver's messages cannot be used", transceiver=self.number, why=why)
 
-    def look(self) -> None:
-        """To be called about once a second: takes note of who came and went."""
-        bool(self._there)
+    def close(self) -> None:
+        """Ends the link. What waits is lost, and counted."""
+        for batch in self._outbox.clear():
+            self._lose(batch, "link_down")
+        self._there.close()
+        self.dealer.close(linger=0)
+
+    def forget(self) -> None:
+        """Takes what was measured of this transceiver from the metrics."""
+        for histogram in (self._counts.age, self._counts.round_trip):
+            histogram.forget(str(self.number))
 
     def _give(self, batch: _Batch) -> _Batch | None:
         message, outcomes, came_ns = batch

@@ -14,12 +14,15 @@ import signal
 import socket
 import sys
 import time
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import zmq
 
+from edge.directory import Directory, Transceiver
+from edge.directory_file import followed
 from edge.relay.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.relay.claims import Claims
 from edge.relay.counted import OUTCOMES, Counted
@@ -30,6 +33,7 @@ from edge.relay.rounds import Rounds, Spares
 from edge.relay.spec import Spec
 from edge.relay.strangers import Strangers
 from edge.relay.uplink import Counts, Uplink
+from edge.relay.uplinks import Uplinks
 from edge.xdp.kernel import FlowStore, Shedding
 from edge.xdp.shedding import Controller, StrangersController
 from runtime import logs, metrics
@@ -86,18 +90,20 @@ class Worker:
         self.rx, self.tx = counted.rx, counted.tx
         self.wire_errors, self.lost_flows = counted.wire_errors, counted.lost_flows
         self._outlet = Outlet(self._socket, self.tx)
+        self._poller, self._said = zmq.Poller(), zmq.Poller()
+        self._poller.register(self._socket.fileno(), zmq.POLLIN)
         context = zmq.Context[zmq.Socket[bytes]]()
         name = identity(spec.edge, spec.instance, f"worker-{spec.index}")
         counts = Counts(counted.rx, counted.age, counted.round_trip)
-        self._uplinks = {
-            number: Uplink(context, number, endpoint, name, spec.keys, counts) for number, endpoint in spec.transceivers
-        }
-        self._ways: tuple[Outlet | Uplink, ...] = (self._outlet, *self._uplinks.values())
-        self._poller, self._links = zmq.Poller(), zmq.Poller()
-        self._poller.register(self._socket.fileno(), zmq.POLLIN)
-        for uplink in self._uplinks.values():
-            self._poller.register(uplink.dealer, zmq.POLLIN)
-            self._links.register(uplink.dealer, zmq.POLLIN)
+        self._listing = followed(spec.directory, starmap(Transceiver, spec.transceivers), logs.get())
+        self._directory = Directory()
+        self._listing.value.fill(self._directory)
+        self._links = Uplinks(
+            self._directory,
+            lambda to: Uplink(context, to.id, to.endpoint, name, spec.keys, counts),
+            (self._poller, self._said),
+        )
+        self._uplinks = self._links.by_id
         self._recover()
 
     @property
@@ -130,9 +136,9 @@ class Worker:
         if self._store is None:
             return
         now = time.monotonic()
-        for address, cpu, transceiver, _ in self._store.items():
-            if cpu == self._spec.cpu and transceiver in self._uplinks:
-                self._table.put(address, transceiver, now)
+        for address, cpu, number, _ in self._store.items():
+            if cpu == self._spec.cpu and self._links.reach(number):
+                self._table.put(address, number, now)
 
     def run(self) -> None:
         """Never returns; SIGTERM raises SystemExit."""
@@ -170,8 +176,7 @@ class Worker:
                 looked = now
                 beat()
                 self._key_file.refresh()
-                for uplink in self._uplinks.values():
-                    uplink.look()
+                self._look_at_links(now)
             if now - swept > _SWEEP_S:
                 swept = now
                 gc.collect()
@@ -182,18 +187,28 @@ class Worker:
         """Until the next round may begin."""
         wait_s = self._rounds.wait(time.monotonic())
         if wait_s > 0 and self._rounds.interruptible:
-            self._links.poll(max(1, round(1000 * wait_s)))
+            self._said.poll(max(1, round(1000 * wait_s)))
         elif wait_s > 0:
             time.sleep(wait_s)
 
     def _flush(self) -> bool:
         """Passes on what waits for room; whether anything still does."""
         waits = False
-        for way in self._ways:
+        ways: tuple[Outlet | Uplink, ...] = (self._outlet, *self._uplinks.values())
+        for way in ways:
             if way.waits:
                 way.flush()
                 waits = waits or way.waits
         return waits
+
+    def _look_at_links(self, now: float) -> None:
+        """Links come and move as the directory says; those of who left it end when nobody needs them."""
+        if self._listing.refresh():
+            self._listing.value.fill(self._directory)
+        for number in self._links.look(now, lambda number: bool(self._table.of(number))):
+            for address in self._table.of(number):
+                self._forget(address)
+            self._links.end(number)
 
     def _shed(self, count: int, now: float) -> None:
         """Has XDP drop what this core cannot do, by how old the first of the ``count`` datagrams just read was."""

@@ -9,11 +9,14 @@ import signal
 import socket
 import sys
 from functools import partial
+from itertools import starmap
 from typing import Any
 
 from aiohttp import web
 
 from edge.apikeys import ApiKeys
+from edge.directory import Directory, Transceiver
+from edge.directory_file import followed
 from edge.links.events import Events
 from edge.links.transceivers import Transceivers
 from edge.signaling.app import make_app
@@ -38,6 +41,7 @@ __all__ = ["main"]
 
 _GOODBYE_S = 3.0
 _OTHER_DESCRIPTORS = 128
+_WORKERS_FIRST_S = 2.0  # a new transceiver gets no calls before each worker has had time to make a link to it
 
 
 def _descriptors() -> int:
@@ -59,10 +63,12 @@ async def _serve(spec: dict[str, Any]) -> None:
         if message.type == "session.closed":
             ledger.ended(str(message.fields.get("ufrag")))
 
-    peers = [(peer.id, peer.endpoint) for peer in edge.transceivers]
+    listing = followed(spec.get("directory", ""), starmap(Transceiver, spec.get("transceivers", ())), log)
+    directory = Directory()
+    listing.value.fill(directory)
     name, events_name = (identity(edge.name, spec.get("instance", ""), p) for p in ("signaling", "signaling/events"))
-    transceivers = Transceivers(peers, name, key_file.keys, unasked=unasked)
-    events = Events(peers, events_name, key_file.keys)
+    transceivers = Transceivers(directory, name, key_file.keys, unasked=unasked)
+    events = Events(directory, events_name, key_file.keys)
     responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
     held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
@@ -92,12 +98,14 @@ async def _serve(spec: dict[str, Any]) -> None:
     )
     log.info("ready", http=edge.http)
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
     work = (
         Beat(spec.get("beats", -1), 0).forever(),
         follow(key_file),
         follow(api_keys),
         follow(tls),
+        follow(listing, lambda now: loop.call_later(_WORKERS_FIRST_S, now.fill, directory)),
         keep_true(ledger, transceivers, events),
     )
     tasks = [asyncio.create_task(each) for each in work]

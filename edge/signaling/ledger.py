@@ -139,6 +139,11 @@ class Ledger:
             self._release(held.key, held.token)
             self._note(ufrag, None)
 
+    @property
+    def transceivers(self) -> set[int]:
+        """The ids of those that have calls."""
+        return {held.transceiver for held in self._held.values()}
+
     def of(self, transceiver: int) -> list[str]:
         """The calls that one transceiver has, the oldest first."""
         return [ufrag for ufrag, held in self._held.items() if held.transceiver == transceiver]

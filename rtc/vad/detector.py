@@ -27,8 +27,8 @@ Vad = Literal["webrtc", "silero"]
 
 
 class Detector(Protocol):
-    """Turns of one caller. ``voiced`` is what the last frame was; ``silence_ms`` of silence end a turn, and may be set
-    at any time, also while it lasts."""
+    """The turns of one caller. ``voiced`` says whether the last frame was voice. ``silence_ms`` of silence end a turn,
+    and may be set at any time, also while the silence lasts."""
 
     speaking: bool
     voiced: bool
@@ -56,7 +56,8 @@ def detector(rate_hz: int, vad: Vad = "webrtc", *, silence_ms: int = 500, thresh
 
 
 class Turns:
-    """One caller's turns, from mono PCM16 of 8, 16, 24 or 48 kHz. ``voiced`` is what the last frame was."""
+    """The turns of one caller, from mono PCM16 of 8, 16, 24 or 48 kHz. ``voiced`` says whether the last frame was
+    voice."""
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
 """The process that writes transcripts and recordings, one beside each transceiver process.
 
-Opus takes a processor, and Python's lock between two frames: in the process that sends every caller's media, that
+Encoding Opus takes CPU time and Python's lock between two frames; in the process that sends every caller's media, media
 would wait for it (docs/media.md says what it costs). Batches come on standard input and are answered on standard
-output; when there are no more, because the transceiver has ended or was killed, every file gets its end, and so does
-this.
+output. When there are no more, because the transceiver has ended or was killed, every file gets its end, and the
+process ends too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NICER = 10
 
 
 def send(stream: IO[bytes], message: Any) -> None:
-    """Raises OSError."""
+    """Sends a message. Raises OSError."""
     data = msgpack.packb(message, unicode_errors="surrogatepass")
     stream.write(_LENGTH.pack(len(data)) + data)
     stream.flush()
@@ -54,7 +54,7 @@ class Scribe:
 
     def take(self, batch: Any) -> tuple[dict[str, int], dict[int, str]]:
         """Writes a batch of (number, path, rate in Hz, pieces, whether it ends): the rate is that of a recording, 0 is
-        a transcript. Counts as ``counters.RECORDED`` has them, and why files failed that did just now."""
+        a transcript. Returns counts as ``counters.RECORDED`` names them, and why files failed just now."""
         counts: Counter[str] = Counter()
         troubles: dict[int, str] = {}
         for number, path, rate_hz, pieces, ends in batch:
@@ -74,7 +74,7 @@ class Scribe:
         return counts, troubles
 
     def close(self) -> None:
-        """Every file gets its end."""
+        """Gives every file its end."""
         for number in tuple(self._sinks):
             self._end(number, {})
 

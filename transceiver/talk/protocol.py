@@ -28,7 +28,7 @@ class Making(Response, Protocol):
 
 
 class Partner(Protocol):
-    """The agent, as a conversation sees it. No method raises, and all return at once."""
+    """The agent as a conversation sees it. No method raises, and all return at once."""
 
     responds: bool  # whether it makes responses
     wants_turns: bool  # whether it cares for what was said in a turn, once that is over
@@ -47,18 +47,18 @@ class Partner(Protocol):
 
 
 class Surroundings(Protocol):
-    """The place of a conversation."""
+    """The place of a conversation: what it needs from its session."""
 
     sent_bytes: int  # by ``emit`` so far
 
     def emit(self, event: Event) -> None:
-        """A server event, for the client and for all who watch."""
+        """Sends a server event to the client and to all who watch."""
 
     def play(self, pcm: bytes) -> None:
-        """20 ms for the caller, now."""
+        """Sends 20 ms to the caller, now."""
 
     def media_so_far(self) -> dict[str, Any]:
-        """How the call's media has come and gone so far; asked only where there is media."""
+        """The figures of the call's media so far; asked only where there is media."""
 
 
 class Conversation(Protocol):
