@@ -15,7 +15,7 @@ from transceiver.agents import Base
 from transceiver.counters import ENDS
 from transceiver.media.voice import Voice
 from transceiver.records.files import Record, Records
-from transceiver.talk.host import Host, host
+from transceiver.talk.agent_host import Host, host
 from transceiver.talk.protocol import Conversation, EventProtocol
 from transceiver.talk.watchers import Watchers
 

@@ -20,8 +20,8 @@ from transceiver.realtime.formats import Writer
 from transceiver.realtime.items import Items
 from transceiver.realtime.playback import Playback
 from transceiver.realtime.response import Making, Stage
+from transceiver.talk.agent_host import Host, ThreadHost, host
 from transceiver.talk.crossing import CrossingResponse
-from transceiver.talk.host import Host, ThreadHost, host
 
 PCM = bytes(960)
 
