@@ -54,8 +54,8 @@ def lossy(share: float, seed: int = 1, jitter_ms: float = 0) -> Callable[[int], 
 
 
 class Played:
-    """What came of ``arrivals``: ``actions`` of each 20 ms, ``waited_ms`` of each packet played from its sending on (by
-    sequence number), ``counts`` of actions, of what ``push`` refused, and of frames left out."""
+    """The outcome of ``arrivals``: ``actions`` of each 20 ms, ``waited_ms`` of each packet played from its sending on
+    (by sequence number), ``counts`` of actions, of what ``push`` refused, and of frames left out."""
 
     def __init__(
         self,

@@ -34,7 +34,8 @@ SDP = "application/sdp"
 
 
 class Hostile:
-    """What the attacks share: HTTP with the ephemeral key, ``until`` when they go on, and what they ``saw``."""
+    """The parts that the attacks share: HTTP with the ephemeral key, ``until`` when they go on, and what they
+    ``saw``."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str, key: str, seconds: float) -> None:
         self.http, self.url, self.key = http, url, key

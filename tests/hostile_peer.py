@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from sctp_packets import packet
-from test_session import Call, until
+from session_run import Call, until
 
 from rtc.dtls.records import APPLICATION_DATA
 
 
 class Hostile:
-    """On top of a call with a channel. What it sends is sealed first and then given to the session, so that what is
-    measured is the session's."""
+    """A peer on top of a call with a channel. What it sends is sealed first and then given to the session, so that only
+    the session's work is measured."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -69,7 +69,7 @@ class Hostile:
 
 @contextmanager
 def turns() -> Iterator[Callable[[], float]]:
-    """While it lasts, the longest that anything kept the loop, in seconds of CPU."""
+    """Measures, while it lasts, the longest time that anything kept the loop, in seconds of CPU."""
     longest = 0.0
     run = asyncio.Handle._run
 

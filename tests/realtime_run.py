@@ -111,7 +111,7 @@ class Scene:
         self.conversation.client_event(json.dumps({"type": type_, **fields}), self.now)
 
     def hear(self, ms: int, frame: bytes | None = None) -> None:
-        """So much audio of the caller's, in time; a voice unless a frame is given."""
+        """Feeds so much audio of the caller's, in time; a voice unless a frame is given."""
         for i in range(ms // 20):
             self.now += 0.02
             if self.media:
@@ -119,7 +119,7 @@ class Scene:
             self.conversation.tick(self.now)
 
     def turn(self) -> None:
-        """The caller says something, and falls silent."""
+        """Has the caller say something, and fall silent."""
         self.hear(600)
         self.hear(700, QUIET)
 

@@ -179,7 +179,7 @@ class FakeTransceiver:
         return len(self.placed_by)
 
     async def tell(self, ufrag: str, type_: str, **fields: Any) -> None:
-        """Unasked, to who opened or watches the session, or else to who placed it."""
+        """Sends something unasked, to those who opened or watch the session, or else to those who placed it."""
         peer = self.peers.get(ufrag) or self.placed_by[ufrag]
         await self._send(peer, frames.control(type_, ufrag=ufrag, **fields))
 
@@ -220,7 +220,7 @@ class FakeTransceiver:
             await self.answer(peer, decoded.type, fields)
 
     async def answer(self, peer: bytes, type_: str, fields: dict[str, Any]) -> None:
-        """What was asked, now."""
+        """Answers, now, what was asked."""
         for reply in self._replies(peer, type_, fields):
             await self._send(peer, frames.control(**reply))
 
@@ -297,7 +297,7 @@ async def two_fakes(directory: Path, **settings: Any) -> AsyncIterator[tuple[Edg
 
 
 async def until_connected(edge: Edge, fake: FakeTransceiver) -> None:
-    """The links of events too, which ``/readyz`` does not ask."""
+    """Waits for the links of events too, which ``/readyz`` does not ask."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             if await edge.refused_socket("", headers=TOKEN) == 101:

@@ -86,17 +86,17 @@ def name_of(ufrag_or_ssrc: bytes | int) -> bytes:
 
 
 def exhaust(steering: Steering, host: str) -> None:
-    """Whoever sends from the prefix of ``host`` has used it up for an hour."""
+    """Uses up, for an hour, the bucket of the prefix of ``host``."""
     buckets(steering).update(prefix(host), _in_an_hour().to_bytes(8, "little"))
 
 
 def exhaust_name(steering: Steering, ufrag_or_ssrc: bytes | int) -> None:
-    """The same for strangers who name that."""
+    """Uses up the bucket of all strangers who name that."""
     named(steering).update(name_of(ufrag_or_ssrc), _in_an_hour().to_bytes(8, "little"))
 
 
 def exhaust_flow(steering: Steering, address18: bytes, *kinds: str) -> None:
-    """The same for a known flow's ``media``, ``checks`` or ``other``."""
+    """Uses up the bucket of a known flow's ``media``, ``checks`` or ``other``."""
     table = kernel.BpfMap(steering.flows_fd, kernel.FLOW_KEY.size, kernel.FLOW.size)
     key = kernel.FLOW_KEY.pack(address18)
     fields = list(kernel.FLOW.unpack(table.lookup(key) or b""))

@@ -14,11 +14,11 @@ from typing import Any
 
 import packets as p
 import pytest
+from calling import finish, flow_gone, start_call
 from conftest import InNamespace
 from observing import moved, xdp
 from steer_run import loaded
 from structlog.testing import capture_logs
-from test_calls import finish, flow_gone, start_call
 from waiting import until
 
 from edge.xdp import kernel

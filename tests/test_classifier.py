@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import packets as p
 import pytest
-import test_steer as fixtures
+import steer_cases as fixtures
 from steer_run import (
     CPUS,
     GOLDEN,

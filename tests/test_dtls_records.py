@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from aiortc import RTCDtlsTransport
+from dtls_run import RECEIVER_REPORT, Pair, audio, pair
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from pylibsrtp import Policy, Session
-from test_dtls import RECEIVER_REPORT, Pair, audio, pair
-from test_session import until
+from session_run import until
 
 from rtc.dtls import records
 from rtc.dtls.records import ALERT, APPLICATION_DATA, HANDSHAKE, HEADER_BYTES, Keys, RecordLayer, headers

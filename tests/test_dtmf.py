@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from test_receiver import OFFER, Ear
+from listening import OFFER, Ear
 
 from caller.keypad import FRAME_TICKS
 from caller.keypad import Keypad as Presser

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import zmq
-from test_socket_session import Signaling
+from signaling_run import Signaling
 from waiting import eventually
 
 from edge.directory import Directory, Transceiver

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import packets as p
 import pytest
+from calling import finish, flow_gone, start_call
 from observing import moved, xdp
 from pyroute2 import IPRoute
-from test_calls import finish, flow_gone, start_call
 from waiting import until
 
 from edge.xdp.limits import MEDIA_AT_ONCE, Limits

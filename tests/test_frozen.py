@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import zmq
-from test_calls import finish, start_call
+from calling import finish, start_call
 from waiting import until
 
 from lab.appliance import Appliance

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_socket_session import Signaling
+from signaling_run import Signaling
 from waiting import eventually
 
 from caller.offer import Offer

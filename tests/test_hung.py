@@ -14,9 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from observing import received, sessions_of
-from test_calls import finish, start_call
-from test_recovery import at_work
+from calling import finish, start_call
+from observing import at_work, received, sessions_of
 from waiting import eventually, until
 
 from lab.appliance import Appliance

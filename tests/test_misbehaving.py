@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import zmq
 import zmq.asyncio
-from test_socket_session import Signaling
+from signaling_run import Signaling
 from waiting import eventually, until
 from working import KEYS, MINE, OTHER, Bench, a_worker, audio, check, gained, of, path_up
 

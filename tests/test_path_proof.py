@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_ice import ELSEWHERE, HOME, OTHER_EDGE, answered, check, prove, request
+from ice_run import ELSEWHERE, HOME, OTHER_EDGE, answered, check, prove, request
 
 from rtc.ice.lite import CONSENT_S, MAX_PATHS, UNPROVED_S, IceLite, Path
 from wire import address, stun

@@ -16,8 +16,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from dtls_run import DEADLINE_S, Pair, audio, pair
 from OpenSSL import SSL, crypto
-from test_dtls import DEADLINE_S, Pair, audio, pair
 
 from rtc.dtls import flights
 from rtc.dtls import secure as dtls

@@ -20,9 +20,9 @@ import numpy.typing as npt
 import psutil
 import pytest
 import structlog
+from calling import finish, start_call
+from session_run import OpusRecorder, Recorder, a_call, gained, of_type, until
 from structlog.testing import capture_logs
-from test_calls import finish, start_call
-from test_session import OpusRecorder, Recorder, a_call, gained, of_type, until
 from waiting import until as until_now
 
 from caller.voice import generated

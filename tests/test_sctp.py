@@ -15,10 +15,10 @@ from struct import pack
 
 import pytest
 from aiortc.rtcsctptransport import RTCSctpTransport as Transport
+from fuzzing import mutated
 from hostile_peer import Hostile, turns
 from sctp_packets import DCEP, FIRST, a_open, chunk, data, packet
-from test_fuzz import mutated
-from test_session import a_call, gained, until
+from session_run import a_call, gained, until
 
 from rtc.sctp import MAX_MESSAGE_BYTES
 from rtc.sctp.association import EARLY_BYTES, MOST_CHANNELS

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_calls import finish, flow_gone, start_call
+from calling import finish, flow_gone, start_call
 from waiting import until
 
 from lab.appliance import Appliance

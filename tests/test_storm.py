@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_calls import finish, start_call
-from test_recovery import holders, pins
+from calling import finish, start_call
+from observing import holders, pins
 from waiting import until
 
 from lab.appliance import Appliance, Loopback, Place

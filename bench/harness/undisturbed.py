@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Undisturbed:
-    """Makes a run again that others spoilt, at most ``tries`` times, and waits before each until they are done.
+    """Runs that are made again where others disturbed them, at most ``tries`` times; each waits until others are done.
     ``patience_s`` is what all of that may take; when it is used up, each run is made once."""
 
     def __init__(self, patience_s: float, tries: int) -> None:

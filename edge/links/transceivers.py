@@ -26,15 +26,17 @@ Listener = Callable[[int, frames.Control], None]
 
 
 class Unavailable(Exception):
-    """The transceiver is away or silent, or what it says cannot be used."""
+    """The error that a transceiver is away or silent, or that its answer cannot be used."""
 
 
 class Silent(Unavailable):
-    """It was asked and has not answered in time: it may be at work on the request, or stand still because of it."""
+    """The error that a transceiver was asked and has not answered in time: it may be at work on the request, or stand
+    still because of it."""
 
 
 class Refused(Exception):
-    """It said no: ``code`` for programs, the text for people, ``param`` the part of the request at fault."""
+    """The error that a transceiver refused: ``code`` is for programs, the text for people, ``param`` is the part of the
+    request at fault."""
 
     def __init__(self, code: str, message: str, param: str | None) -> None:
         super().__init__(message)
@@ -97,12 +99,12 @@ class Transceivers:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """Of all to which new sessions may go, up or not."""
+        """The ids of all to which new sessions may go, up or not."""
         return tuple(self._directory.present)
 
     @property
     def linked(self) -> tuple[int, ...]:
-        """Those, and the ones that left and have a link still."""
+        """Those ids, and the ids of the ones that left and still have a link."""
         return tuple(self._links)
 
     def came(self, transceiver: Transceiver) -> None:
@@ -147,8 +149,9 @@ class Transceivers:
         patience_s: float | None = None,
         **fields: Any,
     ) -> dict[str, Any]:
-        """The reply's fields. ``at_once(reply)`` is called before any later message is read. Raises Unavailable, Silent
-        where it was sent and not answered within ``patience_s``, or Refused."""
+        """Asks a transceiver, and returns the fields of its reply. ``at_once(reply)`` is called before any later
+        message is read. Raises Unavailable, Silent where it was sent and not answered within ``patience_s``, or
+        Refused."""
         request = next(self._requests)
         reply: asyncio.Future[frames.Control] = asyncio.get_running_loop().create_future()
         self._waiting[request] = _Asked(transceiver, type_, reply, at_once)
@@ -165,7 +168,7 @@ class Transceivers:
         return answer
 
     async def tell(self, transceiver: int, type_: str, **fields: Any) -> None:
-        """Sends a message. Raises Unavailable where the transceiver is away or takes no more now."""
+        """Sends a message that has no reply. Raises Unavailable where the transceiver is away or takes no more now."""
         standing = self._links.get(transceiver)
         if standing is None:
             raise Unavailable(f"transceiver {transceiver} is not in this edge's directory")
@@ -213,7 +216,7 @@ class Transceivers:
                 logs.get().exception("a transceiver's message failed", transceiver=transceiver)
 
     def _take(self, transceiver: int, message: frames.Control) -> None:
-        """Raises WireError for what it may not say."""
+        """Takes a message. Raises WireError where a transceiver may not say it."""
         request = message.fields.pop("request", None)
         named = message.fields.get("ufrag")
         if isinstance(named, str) and ufrag.transceiver_of(named.encode()) != transceiver:

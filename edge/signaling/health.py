@@ -35,8 +35,8 @@ class Health:
         return web.Response(text="ok\n")
 
     async def ready(self, _: web.Request) -> web.Response:
-        """``/readyz``: a call placed now would find a transceiver. Anybody may ask, so not each one has all of them
-        asked."""
+        """``/readyz``: a call placed now would find a transceiver. Anybody may ask, so an answer serves for a moment
+        and not every request asks all transceivers."""
         now = time.monotonic()
         if self._asking is None or (self._asking.done() and now - self._asked_at > _READY_FOR_S):
             self._asking, self._asked_at = asyncio.ensure_future(self._up()), now
@@ -86,7 +86,7 @@ async def keep_true(
 
 
 def _let_go(ledger: Ledger, transceivers: Transceivers, events: Events) -> None:
-    """Ends what has to do with transceivers that are in no directory any more."""
+    """Ends what belongs to transceivers that are in no directory any more."""
     for i in ledger.transceivers.difference(transceivers.linked):
         ledger.reconcile(ledger.of(i), 0)  # nobody is left who could say that these calls are over
     transceivers.let_go(ledger.transceivers)

@@ -1,7 +1,7 @@
 """The DTLS 1.2 record layer after the handshake (RFC 6347 section 4.1): AEAD records of epoch 1, both ways. Pure.
 
-OpenSSL shakes hands and is let go then. Its sequence numbers cannot be taken out of it or put into another, and a
-session that moves needs just that: the keys, the next number of ours, and which of the peer's have come.
+OpenSSL does the handshake and is then let go. Its sequence numbers cannot be read or set, and a session that moves
+needs just that: the keys, the next number of ours, and the numbers of the peer's that have come.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NUMBER_BYTES = 8  # epoch and sequence number
 
 
 class Header(NamedTuple):
-    """Of a record, and where it stands in its datagram: from ``start`` to ``end``."""
+    """The header of a record, and the record's place in its datagram, from ``start`` to ``end``."""
 
     kind: int
     epoch: int
@@ -51,7 +51,7 @@ class Header(NamedTuple):
 
 
 def headers(datagram: bytes) -> Iterator[Header]:
-    """Each record's; what is cut off, or of another version than 1.2, ends them."""
+    """The header of each record in a datagram; a record that is cut off, or of another version than 1.2, ends them."""
     at = 0
     while len(datagram) - at >= HEADER_BYTES and datagram[at + 1 : at + 3] == _VERSION:
         end = at + HEADER_BYTES + (datagram[at + 11] << 8 | datagram[at + 12])
@@ -63,7 +63,8 @@ def headers(datagram: bytes) -> Iterator[Header]:
 
 
 class Keys(Struct, frozen=True, array_like=True):
-    """Of one direction: a write key and its implicit nonce, of 4 bytes for AES-GCM and 12 for ChaCha20-Poly1305."""
+    """The keys of one direction: a write key and its implicit nonce, of 4 bytes for AES-GCM and 12 for
+    ChaCha20-Poly1305."""
 
     key: bytes
     iv: bytes
@@ -102,7 +103,7 @@ def derived(suite: str, master_secret: bytes, client_random: bytes, server_rando
 
 
 def _expanded(secret: bytes, seed: bytes, size: int, digest: str) -> bytes:
-    """P_hash (RFC 5246 section 5)."""
+    """The function P_hash (RFC 5246 section 5)."""
     made, a = b"", seed
     while len(made) < size:
         a = hmac.digest(secret, a, digest)
@@ -111,8 +112,9 @@ def _expanded(secret: bytes, seed: bytes, size: int, digest: str) -> bytes:
 
 
 class RecordLayer:
-    """Seals and opens records. ``sequence`` is of the next that is sealed: the handshake has used some. ``nonce`` is
-    its explicit nonce for AES-GCM: OpenSSL begins anywhere and counts on from there, and so no two are the same."""
+    """A record layer that seals and opens records. ``sequence`` is that of the next record that is sealed; the
+    handshake has used some. ``nonce`` is its explicit nonce for AES-GCM: OpenSSL begins anywhere and counts on from
+    there, so no two are the same."""
 
     __slots__ = (
         "_explicit",
@@ -137,7 +139,7 @@ class RecordLayer:
         self._window = ReplayWindow(_WINDOW)
 
     def seal(self, kind: int, content: bytes) -> bytes:
-        """A record."""
+        """A sealed record."""
         number = (_EPOCH << 48 | self._sequence).to_bytes(_NUMBER_BYTES, "big")
         self._sequence += 1
         start = b"%c%b%b" % (kind, _VERSION, number)
@@ -176,13 +178,13 @@ class RecordLayer:
         return content
 
     def export(self) -> RecordState:
-        """All of it. Whoever takes it up seals on, and this one must not."""
+        """The whole state. Whoever takes it up goes on sealing, and this object must not."""
         ours, theirs = self._keys
         return RecordState(ours, theirs, self._sequence, self._nonce, self._window.top, self._window.seen)
 
     @classmethod
     def take_up(cls, state: RecordState) -> RecordLayer:
-        """Goes on where ``export`` left off."""
+        """A record layer that goes on where ``export`` left off."""
         layer = cls(state.ours, state.theirs, sequence=state.sequence, nonce=state.nonce)
         layer._window = ReplayWindow(_WINDOW, state.top, state.seen)
         return layer

@@ -119,12 +119,14 @@ class Certificate(RTCCertificate):
 
 
 def _take(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, verified: int) -> bool:
-    """Called for each certificate before its key is used: whatever is wrong with it, unless checking costs too much."""
+    """Accepts any certificate, except one whose key costs too much to check. OpenSSL asks for each before it uses the
+    key."""
     return may_be_checked(certificate, depth)
 
 
 class Pipe:
-    """What aiortc takes for an ICE transport. ``send`` is called with each datagram that it wants sent."""
+    """The object that aiortc takes for an ICE transport. ``send`` is called with each datagram that aiortc wants to
+    send."""
 
     def __init__(self, send: Callable[[bytes], None], controlling: bool) -> None:
         self.role = "controlling" if controlling else "controlled"
@@ -136,7 +138,7 @@ class Pipe:
         self.overflowed = 0
 
     def feed(self, datagram: bytes) -> None:
-        """A DTLS datagram from the peer. Past the bound it is dropped and counted, as a network would."""
+        """Takes a DTLS datagram from the peer. Past the bound it is dropped and counted, as a network would drop it."""
         if self._flight is not None and not flights.is_bearable(datagram):
             self.overflowed += 1
             return
@@ -147,7 +149,7 @@ class Pipe:
             self.overflowed += 1
 
     def settle(self) -> None:
-        """The handshake is done: stop remembering flights."""
+        """Stops remembering flights, because the handshake is done."""
         self._forget_flight()
         self._flight = None
 
@@ -188,7 +190,7 @@ class Pipe:
 
 
 class SecureTransport:
-    """DTLS, the SRTP contexts that come of it, and SCTP with its data channels above it."""
+    """DTLS, the SRTP that is keyed by it, and SCTP with its data channels above it."""
 
     def __init__(self, send: Callable[[bytes], None], certificate: Certificate, *, client: bool) -> None:
         self._pipe = Pipe(send, controlling=not client)
@@ -204,11 +206,11 @@ class SecureTransport:
 
     @property
     def overflowed(self) -> int:
-        """Datagrams dropped because the peer sent faster than DTLS read."""
+        """The number of datagrams that were dropped because the peer sent faster than DTLS read."""
         return self._pipe.overflowed
 
     def feed(self, datagram: bytes) -> None:
-        """A datagram whose first byte is 20 to 63 (RFC 7983)."""
+        """Takes a datagram whose first byte is 20 to 63 (RFC 7983)."""
         self._pipe.feed(datagram)
 
     async def handshake(self, fingerprints: Sequence[tuple[str, str]]) -> None:
@@ -224,7 +226,7 @@ class SecureTransport:
         self._pipe.settle()
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """``callback()`` once, when the peer closes DTLS (close_notify) or the transport ends."""
+        """Has ``callback()`` called once, when the peer closes DTLS (close_notify) or the transport ends."""
 
         def changed() -> None:
             if self._dtls._state in (DtlsState.CLOSED, DtlsState.FAILED):
@@ -252,7 +254,7 @@ class SecureTransport:
 
     @property
     def sctp(self) -> Sctp | None:
-        """For those who open data channels themselves."""
+        """The association, for those who open data channels themselves."""
         return self._sctp
 
     def protect(self, rtp: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """SRTCP as it is sent (RFC 3711 section 3.4, RFC 7714 section 9). Pure.
 
-libsrtp counts its packets from 0 and cannot be told otherwise: a session that moved would use each index, and with it
-each keystream, twice. So the index is ours, and as a packet a second is all there is of it, so is the rest.
+libsrtp counts its SRTCP packets from 0, and nothing can set that count: a session that moved would use each index, and
+with it each keystream, twice. So the index is ours; and since there is only a packet a second, so is the rest.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class _Gcm:
 
 
 def _derived(key: bytes, salt: bytes, label: int, size: int) -> bytes:
-    """RFC 3711 section 4.3.1, with a key derivation rate of 0; a salt of 12 bytes is filled up (RFC 7714 section
-    11)."""
+    """A session key (RFC 3711 section 4.3.1), with a key derivation rate of 0; a salt of 12 bytes is filled up (RFC
+    7714 section 11)."""
     x = int.from_bytes(salt.ljust(_SALT_BYTES, b"\0"), "big") ^ label << 48
     return _Keystream(key)(x << 16, size)
 

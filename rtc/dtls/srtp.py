@@ -28,7 +28,7 @@ _LIBRARY = ctypes.CDLL(_binding.__file__)
 
 
 def missing() -> list[str]:
-    """The names used here that this pylibsrtp does not have."""
+    """The names used here that this version of pylibsrtp lacks."""
     used = ("srtp_protect", "srtp_unprotect", "srtp_unprotect_rtcp")
     names = [f"pylibsrtp {name}" for name in used if not hasattr(lib, name)]
     names += [
@@ -71,7 +71,7 @@ class SrtpState(Struct, frozen=True):
 
 
 def master_keys(profile: Profile, exported: bytes) -> tuple[bytes, bytes]:
-    """The client's and the server's master key with its salt, of what the exporter gave (RFC 5764 section 4.2)."""
+    """The client's and the server's master key with its salt, out of what the exporter gave (RFC 5764 section 4.2)."""
     key, salt, salts = profile.key, profile.salt, 2 * profile.key
     return (
         exported[:key] + exported[salts : salts + salt],
@@ -132,8 +132,8 @@ class Srtp:
         return rtcp if window.take(index) else None
 
     def export(self) -> SrtpState:
-        """All of it. Whoever takes it up protects on, and this one must not: it would use an index twice (RFC 3711
-        section 9.1)."""
+        """The whole state. Whoever takes it up goes on protecting, and this object must not: it would use an index
+        twice (RFC 3711 section 9.1)."""
         return SrtpState(
             self._profile,
             self._ours,
@@ -146,7 +146,7 @@ class Srtp:
 
     @classmethod
     def take_up(cls, state: SrtpState) -> Srtp:
-        """Goes on where ``export`` left off."""
+        """A session that goes on where ``export`` left off."""
         srtp = cls(state.profile, state.ours, state.theirs)
         form = PROFILES[state.profile]
         for ssrc, index in state.sent.items():
@@ -186,7 +186,7 @@ class _Direction:
         self._length = ffi.new("int *")
 
     def run(self, function: Any, packet: bytes) -> bytes | None:
-        """What ``function`` makes of the packet; None where it refuses."""
+        """The result of ``function`` on the packet; None where libsrtp refuses it."""
         size = len(packet)
         if size > _BUFFER_BYTES:
             return None
@@ -199,7 +199,7 @@ class _Direction:
         return made
 
     def roc(self, ssrc: bytes) -> int:
-        """The roll-over counter of an SSRC that packets have been of."""
+        """The roll-over counter of an SSRC that has sent packets."""
         counter = ctypes.c_uint32()
         number = ctypes.c_uint32(int.from_bytes(ssrc, "big"))
         _LIBRARY.srtp_get_stream_roc(self._address, number, ctypes.byref(counter))

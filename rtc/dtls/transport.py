@@ -131,7 +131,7 @@ class DtlsTransport(RTCDtlsTransport):
             await self.share.rest()
 
     async def _answer(self, layer: RecordLayer, message: int) -> None:
-        """What a handshake message gets after the handshake."""
+        """Answers a handshake message that comes after the handshake."""
         if message == _FINISHED:
             # Sent again, as our last flight was lost: the same datagrams, as if the network had had them twice.
             answer = self._last_flight
@@ -192,7 +192,7 @@ class DtlsTransport(RTCDtlsTransport):
             self._set_state(State.FAILED)
 
     def _setup_srtp(self) -> None:
-        """Called by aiortc when hands are shaken: takes the keys, and lets OpenSSL go."""
+        """Called by aiortc when the handshake is done: takes the keys, and lets OpenSSL go."""
         ssl = self._ssl
         assert ssl is not None
         name = ssl.get_selected_srtp_profile()
@@ -214,8 +214,8 @@ class DtlsTransport(RTCDtlsTransport):
     # --- as a value
 
     def export(self) -> DtlsState:
-        """All of it, once it is connected and nothing is being read. Whoever takes it up goes on, and this one must
-        not: it would use sequence numbers twice."""
+        """The whole state, once it is connected and nothing is being read. Whoever takes it up goes on, and this object
+        must not: it would use sequence numbers twice."""
         assert self._records is not None
         assert self.srtp is not None
         return DtlsState(self._role, self._records.export(), self.srtp.export(), self._last_flight, self._answers)
