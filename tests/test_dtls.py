@@ -54,7 +54,7 @@ async def test_a_certificate_that_the_sdp_did_not_promise_is_refused(liar: int) 
 
 
 async def refused_by_the_server(fingerprints: Sequence[tuple[str, str]], two: Pair) -> None:
-    """A handshake in which the server goes by these fingerprints, and refuses."""
+    """Makes a handshake in which the server goes by these fingerprints, and refuses."""
     async with asyncio.timeout(DEADLINE_S):
         trusting = asyncio.ensure_future(two.ends[0].handshake(two.fingerprint_of(1)))
         with pytest.raises(DtlsError):

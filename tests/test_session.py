@@ -600,7 +600,7 @@ async def test_a_hang_up_at_the_end_of_the_handshake_leaves_no_stream_behind(mon
 
 
 def phrase(seconds: float) -> list[bytes]:
-    """Opus packets of somebody who speaks, then falls silent for a second."""
+    """Opus packets of somebody who speaks, and then is silent for a second."""
     encoder, pcm = Encoder(24000), generated(seconds + 4, seed=3).pcm(24000)
     spoken = pcm[: round(seconds * 48000) // 960 * 960] + bytes(48000)
     return [encoder.encode(spoken[at : at + 960]) for at in range(0, len(spoken), 960)]

@@ -1,4 +1,4 @@
-"""Runs beside which nobody else used the machine, as far as there is patience for it."""
+"""Runs during which nobody else used the machine, as far as there is patience to wait for that."""
 
 from __future__ import annotations
 
