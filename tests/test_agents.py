@@ -9,11 +9,14 @@ from typing import Any, Literal
 
 import pytest
 
+from runtime.config import Agents
 from transceiver import agents
 from transceiver.agents import Base, Item, Settings, echo, parrot
 
 
 class Line:
+    config = Agents()
+
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
 

@@ -18,7 +18,7 @@ from session_run import a_call, until, voice
 
 from rtc import state
 from rtc.dtls.records import headers
-from rtc.dtls.secure import SecureState, SecureTransport
+from rtc.dtls.secure import DtlsError, SecureState, SecureTransport
 from rtc.ice.lite import IceLite, Path
 from rtc.ice.state import IceState
 from rtc.rtp.gate import Gate
@@ -155,6 +155,20 @@ async def test_the_former_is_silent_and_nobody_is_told_of_its_end() -> None:
         assert [d for s, d in two.sent[sent:] if s == 1] == []
         with pytest.raises(ConnectionError):
             await former._dtls._send_data(b"x")
+
+
+async def test_only_what_is_connected_and_held_is_exported() -> None:
+    async with pair() as two:
+        with pytest.raises(DtlsError, match="connected and held"):
+            two.ends[0].export()
+        await two.ends[1].close()
+        await until(lambda: not two.ends[0].connected)
+        holding = asyncio.ensure_future(two.ends[0].hold())
+        await two.ends[0].close()
+        async with asyncio.timeout(DEADLINE_S):
+            await holding  # does not wait for what will never be read
+        with pytest.raises(DtlsError, match="connected and held"):
+            two.ends[0].export()
 
 
 # --- aiortc's own client and server ---

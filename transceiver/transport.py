@@ -137,9 +137,10 @@ class Transport:
 
     def export(self) -> TransportState:
         """All of it, when it is held: budgets alone begin anew. It sends and takes nothing from then on, and tells the
-        call nothing: whoever takes the state up goes on, on the same paths."""
+        call nothing: whoever takes the state up goes on, on the same paths. Raises DtlsError where DTLS is closed."""
         for feed in self._backlog.take(self):
             feed()
+        secure = self._secure.export()
         self._closed, self.connected = True, False
         return TransportState(
             ufrag=self.ufrag,
@@ -148,7 +149,7 @@ class Transport:
             ssrcs=self.ssrcs,
             spare_ms=self.spare_ms,
             ice=self.ice.export(time.monotonic()),
-            secure=self._secure.export(),
+            secure=secure,
             authentic_ssrcs=self._gate.ssrcs,
         )
 

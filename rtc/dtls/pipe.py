@@ -53,6 +53,7 @@ class Pipe:
         """Ends whoever waits in ``_recv``."""
         self.settle()
         self.state = "closed"
+        self._waits.set()
         while self._queue.full():
             self._queue.get_nowait()
         self._queue.put_nowait(None)
@@ -66,9 +67,9 @@ class Pipe:
         await self._waits.wait()
 
     @property
-    def held(self) -> tuple[bytes, ...]:
-        """What came since ``hold``, and what waited then."""
-        return tuple(self._held or ())
+    def held(self) -> tuple[bytes, ...] | None:
+        """What waited when it was asked to hold, and what has come since; None where it was not."""
+        return None if self._held is None else tuple(self._held)
 
     async def _recv(self) -> bytes:
         self._waits.set()

@@ -57,7 +57,7 @@ def _nobody_asks(reason: str, why: str, error: Exception | None) -> None:
 
 
 class DtlsError(Exception):
-    """A handshake that did not complete; the text says why."""
+    """A handshake that did not complete, or a transport that is not connected; the text says why."""
 
 
 _DTLS_ATTRIBUTES = ("_data_receiver", "_role", "_ssl", "_state", "_task", "_transport")
@@ -227,9 +227,12 @@ class SecureTransport:
         await self._pipe.hold()
 
     def export(self) -> SecureState:
-        """All of it, while it is connected and held. It is silent and deaf from then on, and ``on_close`` is not
-        called: whoever takes it up goes on."""
-        state = SecureState(self._dtls.export(), None if self._sctp is None else self._sctp.export(), self._pipe.held)
+        """All of it. It is silent and deaf from then on, and ``on_close`` is not called: whoever takes it up goes on.
+        Raises DtlsError unless it is connected and held."""
+        held = self._pipe.held
+        if held is None or not self.connected:
+            raise DtlsError("only what is connected and held can be taken up by another")
+        state = SecureState(self._dtls.export(), None if self._sctp is None else self._sctp.export(), held)
         self._sctp = None
         self._dtls.remove_all_listeners()
         self._pipe.close()

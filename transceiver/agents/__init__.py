@@ -20,7 +20,7 @@ before others of the same name::
     [project.entry-points."firsthop.agents"]
     oracle = "oracle.firsthop:Agent"
 
-What the host's configuration says about agents is ``Base.config``, which the transceiver sets before there are any.
+What the host's configuration says about agents is ``config``, an agent's own and its line's.
 """
 
 from __future__ import annotations
@@ -111,7 +111,11 @@ class Response(Protocol):
 
 
 class Line(Protocol):
-    """The agent's end of the call."""
+    """The agent's end of the call. Any thread may use it."""
+
+    @property
+    def config(self) -> Agents:
+        """Section ``[agents]`` of the host's configuration."""
 
     def say(self, pcm: bytes) -> None:
         """Queues speech, mono PCM16 at the agent's rate, any length; it is paced at 20 ms a frame. Past 60 s it is
@@ -146,7 +150,7 @@ class Base:
     ``yields_after_ms`` is how long the caller must have spoken before the agent that is speaking falls silent: 0 is at
     once. With 300, say, a cough or an "mm-hm" interrupts nothing, and is no turn either.
 
-    ``rate_hz`` is that of the PCM, heard and said: 8000, 16000, 24000 or 48000. ``config`` is section ``[agents]``.
+    ``rate_hz`` is that of the PCM, heard and said: 8000, 16000, 24000 or 48000.
     """
 
     hears: ClassVar[Literal["pcm", "opus"]] = "pcm"
@@ -154,10 +158,13 @@ class Base:
     rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 24000
     yields_after_ms: ClassVar[int] = 0
 
-    config: ClassVar[Agents] = Agents()  # type: ignore[call-arg]
-
     def __init__(self, line: Line) -> None:
         self.line = line
+
+    @property
+    def config(self) -> Agents:
+        """Section ``[agents]`` of the host's configuration."""
+        return self.line.config
 
     def heard(self, pcm: bytes, speaking: bool) -> None:
         """20 ms of the caller's voice (960 bytes at 24 kHz); ``speaking`` is what turn detection thinks."""
