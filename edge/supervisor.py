@@ -32,10 +32,10 @@ from edge.xdp.cpufilter import detach_cpu_filter
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError
-from runtime import asked, logs, metrics
+from runtime import asked, logs, metrics, ports
 from runtime.beats import Beats
 from runtime.children import Child, Children, identity
-from runtime.config import Config, split_address
+from runtime.config import Config
 from runtime.errors import ConfigError
 from runtime.following import follow, ufrag_keys
 from runtime.notify import notify
@@ -115,12 +115,11 @@ class Supervisor:
         self._key_file = KeyFile(config.cluster.keys, self._log)
         self._keys = self._key_file.keys
         self._cpus = cpus("edge.cores", edge.cores)
-        if self._metrics_address(1 + len(self._cpus))[1] > 65535:
-            raise ConfigError(f"edge.metrics {edge.metrics}: signaling and every worker need a port above this one")
+        of_children = [ports.signaling(edge.metrics), *(ports.worker(edge.metrics, i) for i in range(len(self._cpus)))]
         children_run = any(name.startswith("child-") for name in store.names)
-        for offset in range(1 if children_run else 2 + len(self._cpus)):
+        for address in [edge.metrics, *([] if children_run else of_children)]:
             # Opened later, and by children; but a port that is taken is better said now than by one that keeps dying.
-            listening("edge.metrics", *self._metrics_address(offset)).close()
+            listening("edge.metrics", *address.pair).close()
         self._lifeline = lifeline(store)
         self._beats = Beats(store)
         self._instance = instance(edge.run)
@@ -142,15 +141,14 @@ class Supervisor:
         if not edge.interface:
             self._log.warning("no XDP: edge.interface is empty, the kernel's own hash spreads flows over workers")
             return None
-        host, port = split_address(edge.media)
         pins = self._pins()
         try:
             # Compiling takes a core for half a second, and calls may be going on. Linux makes the thread alone nice.
             with ThreadPoolExecutor(1, initializer=lambda: os.nice(19)) as yielding:
                 steering = yielding.submit(
                     Steering.load,
-                    port,
-                    pack(host, port)[:16],
+                    edge.media.port,
+                    pack(*edge.media.pair)[:16],
                     self._keys.ufrag,
                     self._cpus,
                     flow_entries=edge.flow_entries,
@@ -191,10 +189,6 @@ class Supervisor:
             self._log.warning("XDP will end with this process, and its flows with the workers", why=str(e))
             return None
 
-    def _metrics_address(self, offset: int) -> tuple[str, int]:
-        host, port = split_address(self._config.edge.metrics)
-        return host, port + offset
-
     def _worker(self, index: int) -> Child:
         steering, edge, log = self._steering, self._config.edge, self._config.log
         maps = (steering.flows_fd, steering.ssrcs_fd, steering.shedding_fd) if steering else ()
@@ -210,7 +204,7 @@ class Supervisor:
             flows=maps[0] if maps else -1,
             ssrcs=maps[1] if maps else -1,
             shedding=maps[2] if maps else -1,
-            metrics=self._metrics_address(2 + index),
+            metrics=ports.worker(edge.metrics, index).pair,
             log=(log.level, log.format),
             transceivers=tuple((peer.id, peer.endpoint) for peer in edge.transceivers),
             keys=self._keys,
@@ -234,10 +228,11 @@ class Supervisor:
         return Child(f"worker-{index}", "edge.relay.worker", spec.dump(), descriptors, same, 1 + index)
 
     def _signaling(self) -> Child:
+        edge = self._config.edge
         orders = {
             "config": self._config.model_dump_json(),
-            "media": split_address(self._config.edge.advertise or self._config.edge.media),
-            "metrics": self._metrics_address(1),
+            "media": (edge.advertise or edge.media).pair,
+            "metrics": ports.signaling(edge.metrics).pair,
             "instance": self._instance,
         }
         descriptors = {"socket": self._http.fileno(), "lifeline": self._lifeline[0], "beats": self._beats.fd}
@@ -266,7 +261,7 @@ class Supervisor:
         edge = _EdgeCollector(self._cpus, self._config.edge.interface, self._steering, self._attachment)
         held = ufrag_keys(lambda: self._keys)
         metrics.serve(
-            "edge.metrics", *self._metrics_address(0), self._children.restarts, self._children.hung, edge, held
+            "edge.metrics", *self._config.edge.metrics.pair, self._children.restarts, self._children.hung, edge, held
         )
         asked.hear()
         work = (
@@ -330,7 +325,7 @@ def check(config: Config) -> None:
         raise ConfigError(f"edge.interface: this host has no interface {edge.interface!r}")
     for key in ("media", "http", "metrics"):
         # Whether a port is taken cannot be told while an edge runs that may have it.
-        listening(f"edge.{key}", split_address(getattr(edge, key))[0], 0).close()
+        listening(f"edge.{key}", getattr(edge, key).host, 0).close()
 
 
 def _identity(orders: bytes, *descriptors: int) -> str:

@@ -24,7 +24,8 @@ from edge import supervisor as edge_supervisor
 from firsthop.cli import main
 from firsthop.preflight import check_edge, check_transceiver
 from firsthop.status_cli import Host
-from runtime.config import BROWSER_REFUSES, Config, load, rows, split_address
+from runtime.address import Address
+from runtime.config import BROWSER_REFUSES, Config, load, rows
 from runtime.errors import ConfigError
 from transceiver import supervisor as transceiver_supervisor
 from wire.keys import KeyFileError, new_file_text
@@ -181,7 +182,7 @@ def test_other_media_ports_are_taken(tmp_path: Path, port: int) -> None:
     [("192.0.2.1:0", ("192.0.2.1", 0)), ("[2001:db8::1]:3478", ("2001:db8::1", 3478)), ("[::]:65535", ("::", 65535))],
 )
 def test_an_address_is_split(text: str, expected: tuple[str, int]) -> None:
-    assert split_address(text) == expected
+    assert Address(text).pair == expected
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,7 @@ def test_an_address_is_split(text: str, expected: tuple[str, int]) -> None:
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a numeric address and port"):
-        split_address(text)
+        Address(text)
 
 
 # --- the command ---

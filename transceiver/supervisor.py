@@ -15,7 +15,7 @@ import signal
 from runtime import asked, logs, metrics
 from runtime.beats import Beats
 from runtime.children import Child, Children, identity
-from runtime.config import Config, Transceiver, split_address
+from runtime.config import Config, Transceiver
 from runtime.errors import ConfigError
 from runtime.notify import notify
 from runtime.process import cpus
@@ -40,8 +40,6 @@ def check(config: Config) -> None:
     cpus("transceiver.cores", ours.cores)
     if ours.processes[-1].id > MAX_TRANSCEIVER:
         raise ConfigError(f"transceiver.id: {len(ours.cores)} of them from {ours.id} on are more than there are")
-    if split_address(ours.metrics)[1] + len(ours.cores) > 65535:
-        raise ConfigError(f"transceiver.metrics {ours.metrics}: every process needs a port above this one")
 
 
 class Supervisor:
@@ -71,8 +69,9 @@ class Supervisor:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        address = split_address(self._config.transceiver.metrics)
-        metrics.serve("transceiver.metrics", *address, self._children.restarts, self._children.hung)
+        metrics.serve(
+            "transceiver.metrics", *self._config.transceiver.metrics.pair, self._children.restarts, self._children.hung
+        )
         anew = asyncio.create_task(asked.to_start_anew())
         await asyncio.sleep(0)  # it listens before the signal that waits is heard
         asked.hear()
