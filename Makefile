@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup lock check test demo trials bench-steer bench-relay bench-calls bench-turns bench-vad clean
+.PHONY: setup lock check test demo docs trials bench-steer bench-relay bench-calls bench-turns bench-vad clean
 
 PYTHON := .venv/bin/python
 
@@ -18,12 +18,17 @@ check: setup
 	@echo "check: clean"
 
 test: check
-	$(PYTHON) -m pytest
+	@scripts/test
 
 # make demo ONCE=1 ends after the synthetic call.
 demo:
 	@scripts/setup
 	@$(PYTHON) -m firsthop demo $(if $(ONCE),--once)
+
+# The pages that are made from the code.
+docs:
+	@scripts/setup
+	@$(PYTHON) -m firsthop config --markdown > docs/configuration.md
 
 trials: setup
 	$(PYTHON) -m pytest -m trials --timeout 3600
@@ -31,7 +36,7 @@ trials: setup
 # As root: nanoseconds a packet in XDP, and its memory.
 bench-steer:
 	@scripts/setup
-	@$(PYTHON) bench/steer.py
+	@$(PYTHON) -m bench.steer
 
 # As root, about a quarter of an hour: what relaying costs, beside nginx, coturn and the least that C can do.
 bench-relay:

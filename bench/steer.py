@@ -9,9 +9,7 @@ What a driver and the CPUMAP add is not in them. Tables and packet are in the ca
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import socket
 import statistics
 import struct
@@ -22,13 +20,15 @@ from typing import Any
 from bcc import BPF
 from siphash24 import siphash24
 
+from bench.harness.conditions import conditions
+from bench.harness.document import results_file, save
 from edge.xdp import kernel
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.steering import Steering, SteeringError
 from wire import address, stun
 from wire import ufrag as sealed_ufrag
 
-RESULTS = Path(__file__).parent / "results" / "steer.json"
+RESULTS = results_file("steer")
 
 PORT, KEY_ID, KEY, TRANSCEIVER = 3478, 1, bytes(range(16)), 5
 CLIENT, LIMITED, EDGE = "198.18.0.2", "198.18.0.3", "198.18.0.1"
@@ -160,11 +160,6 @@ def memlock(fd: int) -> int | None:
         return None
 
 
-def cpu_model() -> str:
-    with open("/proc/cpuinfo") as file:
-        return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=51, help="at least 2")
@@ -181,13 +176,7 @@ def main() -> None:
 
     empty_ns = statistics.median(empty)
     result = {
-        "run": {
-            "kernel": platform.release(),
-            "cpu": cpu_model(),
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "rounds": options.rounds,
-            "repeats": options.repeats,
-        },
+        "run": conditions(rounds=options.rounds, repeats=options.repeats),
         "empty_ns": empty_ns,
         "classes": {
             name: {
@@ -202,8 +191,7 @@ def main() -> None:
         },
         "memory": {"flows": MEMORY_FLOWS, "bytes": bytes_of, "total_bytes": sum(bytes_of.values())},
     }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(result, indent=1) + "\n")
+    save(result, options.json)
     print(table(result))
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from runtime.errors import ConfigError
-from wire.exposure import exposure
-from wire.keys import Log, file_state
+from runtime.followed import Followed
+from runtime.logs import Log
 
 __all__ = ["ANY_MODEL", "ApiKeys", "load", "match"]
 
@@ -60,27 +60,19 @@ def match(token: str, keys: Iterable[bytes]) -> bytes | None:
     return found[0] if found else None
 
 
-class ApiKeys:
-    """The file at ``path``, followed while a process runs. Begins with what it says, which must be good (ConfigError);
-    later a file that is missing or empty is one line to ``log``, and the old tokens stay. One that others can read now
-    is a line too, and is used: a token that was taken out of it must not stay good.
+class ApiKeys(Followed[dict[bytes, Models]]):
+    """The bearer tokens in the file at ``path``, which must be good at first (ConfigError), and their models.
 
     A token's id tells it from others and gives nothing of it away: part of a hash of its hash.
     """
 
     def __init__(self, path: Path, log: Log) -> None:
-        self._path = path
-        self._log = log
-        self._seen = file_state(path)
-        self._use(load(path))
-
-    def _use(self, keys: dict[bytes, Models]) -> None:
-        self._keys = keys
-        self._models = {_id(key): models for key, models in keys.items()}
+        super().__init__("API keys", load, path, log=log, secret=True)
+        self._index()
 
     def find(self, token: str) -> str | None:
         """The id of ``token``, or None where it is not in the file."""
-        key = match(token, self._keys)
+        key = match(token, self.value)
         return None if key is None else _id(key)
 
     def has(self, key_id: str) -> bool:
@@ -92,23 +84,15 @@ class ApiKeys:
         return self._models.get(key_id, ())
 
     def refresh(self) -> bool:
-        """Looks at the file, and reads it where it is not as it was at the last look. True when the tokens changed."""
-        seen = file_state(self._path)
-        if seen == self._seen:
+        """See Followed."""
+        if not super().refresh():
             return False
-        self._seen = seen
-        try:
-            keys = load(self._path)
-        except ConfigError as e:
-            self._log.warning("API keys not taken, the old ones stay", why=str(e))
-            return False
-        if why := exposure(self._path):
-            self._log.warning("the next start will refuse the API keys", why=f"{self._path}: {why}")
-        if keys == self._keys:
-            return False
-        self._use(keys)
-        self._log.info("API keys changed", count=len(keys))
+        self._index()
+        self._log.info("API keys changed", count=len(self.value))
         return True
+
+    def _index(self) -> None:
+        self._models = {_id(key): models for key, models in self.value.items()}
 
 
 def _id(key: bytes) -> str:

@@ -32,18 +32,19 @@ from edge.xdp.cpufilter import detach_cpu_filter
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError
-from runtime import asked, logs, metrics, ports
+from runtime import logs, metrics, ports, signals
 from runtime.beats import Beats
 from runtime.children import Child, Children, identity
 from runtime.config import Config
 from runtime.errors import ConfigError
-from runtime.following import follow, ufrag_keys
+from runtime.followed import follow
+from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.notify import notify
 from runtime.process import cpus, instance
 from runtime.store import Store, lifeline, open_store
 from wire import keys
 from wire.address import pack
-from wire.keys import ClusterKeys, KeyFile
+from wire.keys import ClusterKeys
 
 __all__ = ["check", "run"]
 
@@ -256,14 +257,14 @@ class Supervisor:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        anew = asyncio.create_task(asked.to_start_anew())
+        anew = asyncio.create_task(signals.to_start_anew())
         await asyncio.sleep(0)  # it listens before the signal that waits is heard
         edge = _EdgeCollector(self._cpus, self._config.edge.interface, self._steering, self._attachment)
         held = ufrag_keys(lambda: self._keys)
         metrics.serve(
             "edge.metrics", *self._config.edge.metrics.pair, self._children.restarts, self._children.hung, edge, held
         )
-        asked.hear()
+        signals.let_through()
         work = (
             self._children.run(),
             follow(self._key_file, self._use),
@@ -287,7 +288,7 @@ class Supervisor:
             notify("STOPPING=1")
             await self._children.end()
         # The loop's handlers go with the loop, and what is left to do is not for a second Ctrl-C to cut short.
-        asked.hold_back()
+        signals.hold_back()
         return not stop.is_set()
 
     async def _mend(self) -> None:
@@ -335,7 +336,8 @@ def _identity(orders: bytes, *descriptors: int) -> str:
 
 
 def run(config: Config) -> None:
-    """Runs until SIGTERM, which ``asked.hold_back`` keeps until then. Raises ConfigError or KeyFileError with one line.
+    """Runs until SIGTERM; one that came since ``signals.hold_back`` counts. Raises ConfigError or KeyFileError with one
+    line.
 
     Killed, it leaves calls, sockets and XDP to the next one. So it does when it fails, unless nothing ran yet.
     """
@@ -353,7 +355,7 @@ def run(config: Config) -> None:
     try:
         if asyncio.run(supervisor.run()):
             store.pass_on()
-            asked.become_anew()
+            signals.start_anew()
     except ConfigError:
         supervisor.close()
         raise

@@ -6,7 +6,8 @@ import ssl
 from pathlib import Path
 
 from runtime.errors import ConfigError
-from wire.keys import Log
+from runtime.followed import Followed
+from runtime.logs import Log
 
 __all__ = ["Certificate", "server_context"]
 
@@ -26,35 +27,20 @@ def server_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext
     return context
 
 
-class Certificate:
-    """The PEM files, followed while a process runs by what is in them. Begins with what they say, which must be good
-    (ConfigError); later what is not is one line to ``log``, and the old certificate stays."""
+class Certificate(Followed[ssl.SSLContext | None]):
+    """The PEM files, which must be good at first (ConfigError)."""
 
     def __init__(self, certificate: Path | None, key: Path | None, log: Log) -> None:
-        self._certificate, self._key, self._log = certificate, key, log
-        self._seen = self._content()
-        self.context = server_context(certificate, key)
+        super().__init__("TLS certificate", server_context, certificate, key, log=log)
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """What the next connection is to have; None for plain HTTP."""
+        return self.value
 
     def refresh(self) -> bool:
-        """Looks at the files. True where the next connections get another certificate than the last."""
-        seen = self._content()
-        if seen == self._seen:
-            return False
-        self._seen = seen
-        try:
-            self.context = server_context(self._certificate, self._key)
-        except ConfigError as e:
-            self._log.warning("TLS certificate not taken, the old one stays", why=str(e))
+        """See Followed."""
+        if not super().refresh():
             return False
         self._log.info("TLS certificate changed")
         return True
-
-    def _content(self) -> tuple[bytes | None, ...]:
-        return tuple(_read(path) for path in (self._certificate, self._key) if path is not None)
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None

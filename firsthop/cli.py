@@ -75,10 +75,10 @@ def edge(config: Path | None, check: bool) -> None:
     Ctrl-C and SIGTERM end it and all that it started. SIGHUP lets a new program take over, with calls going on: for an
     upgrade, or a changed configuration.
     """
-    from runtime import asked
+    from runtime import signals
 
     if not check:
-        asked.hold_back()
+        signals.hold_back()
     from edge import supervisor
     from firsthop.preflight import check_edge
 
@@ -95,10 +95,10 @@ def transceiver(config: Path | None, check: bool) -> None:
     when it holds no call; one alone goes on as it is.
     """
     from firsthop.preflight import check_transceiver
-    from runtime import asked
+    from runtime import signals
 
     if not check:
-        asked.hold_back()
+        signals.hold_back()
 
     def run(config: Config) -> None:
         from importlib import import_module
@@ -165,15 +165,14 @@ def keys_rotate(config: Path | None, file: Path | None, step: bool, force: bool,
 
 
 @main.command()
-@click.option("--markdown", is_flag=True, help="As the table in the README.")
+@click.option("--markdown", is_flag=True, help="As the page docs/configuration.md.")
 def config(markdown: bool) -> None:
     """Print every configuration key with its default."""
+    from firsthop.reference import page
     from runtime.config import rows
 
     if markdown:
-        click.echo("| key | default | meaning |\n|---|---|---|")
+        click.echo(page(), nl=False)
+        return
     for key, default, meaning in rows():
-        if markdown:
-            click.echo(f"| `{key}` | {f'`{default}`' if default else ''} | {meaning} |")
-        else:
-            click.echo(f"{key:24} {default:40} {meaning}")
+        click.echo(f"{key:24} {default:40} {meaning}")

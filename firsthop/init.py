@@ -132,7 +132,7 @@ def text(plan: Plan) -> str:
     lines += ["", "[[edge.transceivers]]", "id = 1", endpoint]
     if len(plan.transceiver_cores) > 1:
         lines += [f"processes = {len(plan.transceiver_cores)}"]
-    lines += ["", "[transceiver]", "id = 1", endpoint, "# Who answers a call that names no model: firsthop's README."]
+    lines += ["", "[transceiver]", "id = 1", endpoint, "# Who answers a call that names no model: docs/agents.md."]
     lines += ['agent = "parrot"']
     if plan.transceiver_cores:
         lines += ["# One process on each.", f"cores = {plan.transceiver_cores}"]

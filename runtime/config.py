@@ -1,7 +1,8 @@
-"""One TOML file per host, environment variables over it, checked before anything starts.
+"""The configuration of a host: one TOML file, environment variables over it, checked before anything starts.
 
 ``FIRSTHOP_EDGE__MEDIA=203.0.113.10:3478`` sets ``media`` of section ``[edge]``: two underscores go one level down.
-The defaults stand here and nowhere else; ``firsthop config`` prints the table that the README shows.
+The defaults stand here and nowhere else; ``firsthop config`` prints them, and
+``docs/configuration.md`` is made from them.
 """
 
 from __future__ import annotations

@@ -9,17 +9,25 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Hashable, MutableMapping
-from typing import Any, TextIO, cast
+from typing import Any, Protocol, TextIO, cast
 
 import structlog
 
-from runtime.unfailing import Unfailing
+from runtime.stderr import LossyStream
 
-__all__ = ["Limit", "configure", "get"]
+__all__ = ["Limit", "Log", "configure", "get"]
 
 _BURST = 200
 _RATE = 20.0  # a second: of the largest lines, some kilobytes
 _MOST_EVENTS = 1024
+
+
+class Log(Protocol):
+    """A logger, as far as most of us need one."""
+
+    def info(self, event: str, **fields: Any) -> Any: ...
+
+    def warning(self, event: str, **fields: Any) -> Any: ...
 
 
 class Limit:
@@ -64,7 +72,7 @@ def configure(level: str, form: str, **context: Any) -> None:
     """Sets up this process; ``context`` (process, edge, worker, ...) is on every line."""
     # Without a descriptor 2 Python has no sys.stderr.
     text = form == "text" or (form == "auto" and sys.stderr is not None and sys.stderr.isatty())
-    stream = cast(TextIO, Unfailing(sys.stderr))
+    stream = cast(TextIO, LossyStream(sys.stderr))
     renderer: Any = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[

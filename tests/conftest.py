@@ -27,8 +27,35 @@ def cannot_run(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+CLONE_NEWNET = 0x40000000
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs_root: loads kernel programs or makes network namespaces")
+    if hasattr(config, "workerinput"):  # one of several processes that pytest-xdist started
+        be_a_host()
+
+
+def be_a_host() -> None:
+    """Puts this process on a network of its own, so that the ports of tests side by side are different ones."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) < 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes a core, because most tests wait for a call to go on. Without root none can have a network of its
+    own, so all tests run in one process."""
+    return 2 * len(os.sched_getaffinity(0)) if os.geteuid() == 0 else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests in the lab go first: processes that share the rest out are then done at about the same time."""
+    long = {item.path for item in items if item.get_closest_marker("needs_root") or _in_lab(item)}
+    items.sort(key=lambda item: item.path not in long)
+
+
+def _in_lab(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and not {"lab", "appliance"}.isdisjoint(item.fixturenames)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -68,7 +95,7 @@ def in_namespace() -> Iterator[InNamespace]:
             try:
                 with open(f"/run/netns/{name}") as file:
                     libc = ctypes.CDLL(None, use_errno=True)
-                    if libc.setns(file.fileno(), 0x40000000) < 0:  # CLONE_NEWNET
+                    if libc.setns(file.fileno(), CLONE_NEWNET) < 0:
                         raise OSError(ctypes.get_errno(), "setns")
                 function()
             except BaseException as failure:

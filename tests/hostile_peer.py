@@ -19,7 +19,7 @@ class Hostile:
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        sctp, mine = call.session._secure.sctp, call.secure.sctp
+        sctp, mine = call.session.transport._secure.sctp, call.secure.sctp
         assert sctp is not None
         assert mine is not None
         self.sctp = sctp
@@ -50,14 +50,14 @@ class Hostile:
     async def send(self, *packets: tuple[bytes, ...]) -> None:
         """Each is the chunks of a packet. Returns when the session has read them."""
         for datagram in [self.sealed(chunks) for chunks in packets]:
-            self.call.session.dtls(datagram)
+            self.call.session.transport.dtls(datagram)
             if self._waiting > 30:
                 await self.read()
         await self.read()
 
     @property
     def _waiting(self) -> int:
-        return len(self.call.session._backlog) + self.call.session._secure._pipe._queue.qsize()
+        return len(self.call.session.transport._backlog) + self.call.session.transport._secure._pipe._queue.qsize()
 
     async def read(self) -> None:
         """Returns when the session waits for more."""

@@ -19,7 +19,7 @@ import pytest
 from waiting import until
 from working import MINE, OTHER, RX, TX, Bench, a_worker, check, gained, of
 
-from runtime.unfailing import Unfailing
+from runtime.stderr import LossyStream
 from wire import frames
 
 WIRE_ERRORS = "firsthop_worker_wire_errors_total"
@@ -151,17 +151,17 @@ def test_without_any_standard_error_nothing_is_written_anywhere(tmp_path: Path) 
 def test_what_can_be_written_is_written_whole(tmp_path: Path) -> None:
     text = "ä" * 50_000 + "\udc80\n"
     with (tmp_path / "log").open("w") as file:
-        assert Unfailing(file).write(text) == len(text)
+        assert LossyStream(file).write(text) == len(text)
     assert (tmp_path / "log").read_bytes() == text.encode(errors="backslashreplace")
     memory = io.StringIO()
-    Unfailing(memory).write("no descriptor")
+    LossyStream(memory).write("no descriptor")
     assert memory.getvalue() == "no descriptor"
-    Unfailing(None).write("nowhere")
+    LossyStream(None).write("nowhere")
 
 
 def test_a_number_that_is_somebody_elses_by_now_is_not_written_to(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as file:
-        log, number = Unfailing(file), file.fileno()
+        log, number = LossyStream(file), file.fileno()
     with (tmp_path / "other").open("w") as other:
         assert other.fileno() == number
         log.write("lost")

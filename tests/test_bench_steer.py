@@ -20,8 +20,8 @@ def test_the_benchmark_measures_every_class_beside_an_empty_program(tmp_path: Pa
     with loaded():
         pass  # Skips where no program can be loaded.
     out = tmp_path / "steer.json"
-    command = [sys.executable, str(ROOT / "bench/steer.py"), "--rounds", "2", "--repeats", "10", "--json", str(out)]
-    table = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    command = [sys.executable, "-m", "bench.steer", "--rounds", "2", "--repeats", "10", "--json", str(out)]
+    table = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     result = json.loads(out.read_text())
     assert set(result["run"]) == {"kernel", "cpu", "date", "rounds", "repeats"}
     kinds = {v.label: v.kind for v in VERDICTS}

@@ -1,4 +1,4 @@
-"""The README's own steps, from nothing to the first call: what it says is what runs."""
+"""The documents' own steps, from nothing to the first call and to services: what they say is what runs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from waiting import until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
 
 
-def blocks() -> list[list[list[str]]]:
-    """The commands of each block for a shell under "Running it"."""
-    (chapter,) = re.findall(r"^## Running it\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
-    found = re.findall(r"^```sh\n(.*?)^```", chapter, re.MULTILINE | re.DOTALL)
-    return [[shlex.split(line, comments=True) for line in block.splitlines()] for block in found]
+def steps(document: str, title: str) -> list[list[str]]:
+    """The commands of the block for a shell in that chapter."""
+    (block,) = re.findall(rf"^## {title}\n(?:(?!^## ).)*?^```sh\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    return [shlex.split(line, comments=True) for line in block.splitlines()]
 
 
 def test_the_readmes_steps_lead_to_a_call_on_a_host_where_nothing_is(tmp_path: Path) -> None:
     """With another folder and other ports than this machine's own, and on loopback; else as it stands there."""
-    setup, init, *services, call = blocks()[0]
+    setup, init, *services, call = steps(README, "From a bare host to a first call")
     assert setup == ["scripts/setup"]
     assert (ROOT / setup[0]).stat().st_mode & 0o111
     (media,), (http,) = ports(1, socket.SOCK_DGRAM), ports(1)
@@ -62,7 +62,7 @@ def test_the_readmes_steps_lead_to_a_call_on_a_host_where_nothing_is(tmp_path: P
 
 
 def test_the_units_and_the_steps_that_install_them_agree() -> None:
-    commands = [shlex.join(argv) for argv in blocks()[1]]
+    commands = [shlex.join(argv) for argv in steps(OPERATIONS, "Services")]
     units = {path.name: path.read_text() for path in (ROOT / "systemd").glob("*.service")}
     assert set(units) == {"firsthop-edge.service", "firsthop-transceiver@.service"}
     for text in units.values():
@@ -75,8 +75,10 @@ def test_the_units_and_the_steps_that_install_them_agree() -> None:
     assert {f"{name.partition('@')[0]}" for name in enabled.split()[3:]} == {"firsthop-transceiver", "firsthop-edge"}
 
 
-@pytest.mark.parametrize("line", [line for line in README.splitlines() if re.match(r"(\S*/)?firsthop [a-z]", line)])
-def test_a_command_in_the_readme_has_options_that_there_are(line: str) -> None:
+@pytest.mark.parametrize(
+    "line", [line for line in (README + OPERATIONS).splitlines() if re.match(r"(\S*/)?firsthop [a-z]", line)]
+)
+def test_a_command_in_the_documents_has_options_that_there_are(line: str) -> None:
     argv = shlex.split(line, comments=True)
     names = [word for word in argv[1:3] if re.fullmatch(r"[a-z]+", word)]
     groups = {"keys", "cores"}

@@ -2,32 +2,85 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 from click.testing import CliRunner
+from responding import Line, Response, living, said
 
 from bpf.verdicts import markdown_table
 from firsthop.cli import main
 
 HOUSE = Path(__file__).parent.parent
+DOCUMENTS = sorted([*HOUSE.glob("*.md"), *HOUSE.glob("docs/*.md"), *HOUSE.glob("bench/*.md")])
+_LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
+_FILE = re.compile(r"(?:[\w.-]+/)+[\w.-]*(?:\.(?:py|c|h|json|service|md|toml)|/)")
+_OURS = {path.name for path in HOUSE.iterdir() if path.is_dir()}
 
 
-def test_readme_has_the_table_of_configuration_keys() -> None:
-    table = CliRunner().invoke(main, ["config", "--markdown"], catch_exceptions=False).output
-    assert table in (HOUSE / "README.md").read_text()
+def named(path: Path) -> str:
+    return str(path.relative_to(HOUSE))
 
 
-def test_architecture_has_the_table_of_verdicts() -> None:
-    assert markdown_table() in (HOUSE / "docs" / "architecture.md").read_text()
+def anchors(document: Path) -> set[str]:
+    """What GitHub makes of its headings."""
+    titles = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_files_that_the_readme_names_exist() -> None:
-    text = (HOUSE / "README.md").read_text()
-    named = [part for part in text.split("`")[1::2] if "/" in part and part.endswith((".py", ".c", ".service"))]
-    assert len(named) > 20
-    assert not [name for name in named if not (HOUSE / name).exists()]
+def test_the_page_of_configuration_keys_is_what_the_code_has() -> None:
+    page = CliRunner().invoke(main, ["config", "--markdown"], catch_exceptions=False).output
+    assert page == (HOUSE / "docs/configuration.md").read_text(), "make docs writes it"
+
+
+def test_the_page_on_steering_has_the_table_of_verdicts() -> None:
+    assert markdown_table() in (HOUSE / "docs/steering.md").read_text()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_a_document_links_to_what_there_is(document: Path) -> None:
+    for link in _LINK.findall(document.read_text()):
+        if "://" in link:
+            continue
+        file, _, anchor = link.partition("#")
+        target = document.parent / file if file else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_files_that_the_documents_name_exist() -> None:
+    found = 0
+    for document in DOCUMENTS:
+        for quoted in re.findall(r"`([^`\n]+)`", document.read_text()):
+            if _FILE.fullmatch(quoted) and quoted.partition("/")[0] in _OURS:
+                assert (HOUSE / quoted).exists(), (named(document), quoted)
+                found += 1
+    assert found > 150
+
+
+def test_every_page_is_on_the_map() -> None:
+    text = (HOUSE / "docs/architecture.md").read_text()
+    pages = {path.name for path in HOUSE.glob("docs/*.md")} - {"architecture.md"}
+    assert pages <= set(_LINK.findall(text))
+
+
+async def test_the_readmes_first_agent_answers() -> None:
+    (source,) = re.findall(r"^```python\n(.*?)^```", (HOUSE / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(source, names)
+    agent = names["Agent"](Line())
+    response = Response([said("Hello?")])
+    async with living(agent):
+        answering = agent.respond(response)
+        assert inspect.isawaitable(answering)
+        await answering
+    assert response.ended == "done"
+    assert len(response.pcm) > 24000
+    assert response.said
 
 
 def test_readme_has_the_versions_of_the_clients_that_tests_run() -> None:

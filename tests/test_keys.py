@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import zmq
 
-from wire.keys import ClusterKeys, KeyFile, KeyFileError, load, new_file_text
+from runtime.keyfile import KeyFile
+from wire.keys import ClusterKeys, KeyFileError, load, new_file_text
 
 LINK = "ab" * 32
 KEY = "cd" * 16

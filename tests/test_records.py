@@ -414,7 +414,7 @@ async def test_a_call_leaves_both_voices_and_its_events(tmp_path: Path) -> None:
             count = len(call.rtp)
             await until(lambda count=count: len(call.rtp) > count)
         await until(lambda: of_type(call, "its.own"))
-        await until(lambda: call.session._voice.said == b"" and call.session._voice.packets > 60)
+        await until(lambda: call.session.stream.voice.said == b"" and call.session.stream.voice.packets > 60)
         name = call_id(call.session.ufrag)
     all_of_them.close()
     heard, said = played(tmp_path / f"{name}.ogg")

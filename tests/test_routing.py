@@ -26,6 +26,7 @@ from transceiver.counters import RX_DATAGRAMS
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
 from transceiver.session import Session
+from transceiver.transport import Transport
 from wire import address, stun, ufrag
 from wire.frames import Data
 
@@ -86,10 +87,10 @@ class Caller:
             pacer=house.pacer,
             backlog=house.backlog,
             certificate=house.certificate,
-            on_end=house.routing.remove,
+            on_end=lambda session: house.routing.remove(session.transport),
         )
         self.answer: Answer = parse_answer(self.session.answer(house.certificate, "192.0.2.100", 3478))
-        house.routing.add(self.session)
+        house.routing.add(self.session.transport)
         self.ice = Controlling(self.offer.ufrag, self.offer.password, self.answer.ufrag, self.answer.password)
         self.secure = SecureTransport(
             lambda datagram: house.deliver(self.where, datagram),
@@ -160,7 +161,7 @@ async def callers(*all_: Caller) -> AsyncIterator[None]:
 async def connect(caller: Caller) -> None:
     caller.check()
     await caller.secure.handshake(caller.answer.fingerprints)
-    await eventually(lambda: caller.session._dialogue is not None)
+    await eventually(lambda: not caller.session.half_open)
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ async def test_a_call_is_set_up_with_nothing_more_to_wait_for(house: House, setu
     async with callers(caller):
         await connect(caller)
         await caller.echoed()
-        assert caller.session.ice.is_proved(Path(b"edge", HOME))
+        assert caller.session.transport.ice.is_proved(Path(b"edge", HOME))
 
 
 @pytest.mark.parametrize("setup", ["actpass", "active"])
@@ -194,8 +195,8 @@ async def test_anothers_check_from_a_callers_address_takes_neither_its_voice_nor
             thief.check(HOME)
             await caller.echoed()
         # As long as nothing is answered there with its password.
-        assert thief.session.ice.selected is None
-        assert caller.session.ice.selected == Path(b"edge", HOME)
+        assert thief.session.transport.ice.selected is None
+        assert caller.session.transport.ice.selected == Path(b"edge", HOME)
         thief.session.end("shutdown")
         await thief.session.closed()
         assert ("path.down", HOME) not in house.link.told
@@ -223,7 +224,7 @@ async def test_a_port_that_is_used_again_while_the_first_call_stands_is_the_othe
     async with callers(second):
         await connect(second)
         await second.echoed()
-        assert first.session.ice.paths == ()
+        assert first.session.transport.ice.paths == ()
         first.session.end("hangup")
         await first.session.closed()
         await second.echoed()
@@ -277,11 +278,11 @@ async def test_a_caller_whose_address_changed_is_followed_by_its_media_and_by_it
         await connect(caller)
         caller.moves(ELSEWHERE)
         await caller.echoed()
-        assert caller.session.ice.paths == (Path(b"edge", ELSEWHERE),)
+        assert caller.session.transport.ice.paths == (Path(b"edge", ELSEWHERE),)
         assert ("path.down", HOME) in house.link.told
         caller.moves(HOME)
         caller.check()
-        await eventually(lambda: caller.session.ice.selected == Path(b"edge", HOME))
+        await eventually(lambda: caller.session.transport.ice.selected == Path(b"edge", HOME))
         await caller.echoed()
 
 
@@ -312,14 +313,14 @@ async def test_many_calls_with_one_ssrc_do_not_multiply_the_work_and_the_first_i
         caller.speak()
         namesakes = [Caller(house, ELSEWHERE, ssrc=caller.ssrc) for _ in range(60)]
         tried = 0
-        before = Session.media_if_authentic
+        before = Transport.media_if_authentic
 
-        def counting(session: Session, datagram: bytes) -> bool:
+        def counting(transport: Transport, datagram: bytes) -> bool:
             nonlocal tried
             tried += 1
-            return before(session, datagram)
+            return before(transport, datagram)
 
-        monkeypatch.setattr(Session, "media_if_authentic", counting)
+        monkeypatch.setattr(Transport, "media_if_authentic", counting)
         for i in range(100):
             house.deliver(VICTIM, rtp.build(111, False, i, 960 * i, caller.ssrc, bytes(60)))
         assert tried <= 4 * 100

@@ -107,7 +107,7 @@ async def hostile() -> AsyncIterator[Hostile]:
     async with a_call() as call:
         await call.open_channel()
         # What is in front of SCTP lets fewer datagrams through, and is tried elsewhere (tests/test_gate.py).
-        call.session._gate.admits_dtls = lambda now: True  # type: ignore[method-assign]
+        call.session.transport._gate.admits_dtls = lambda now: True  # type: ignore[method-assign]
         yield Hostile(call)
 
 
@@ -146,7 +146,7 @@ async def test_what_comes_before_the_association_is_passed_over(chunks: tuple[by
     async with a_call() as call:
         assert call.answer.sctp_port is not None
         await call.secure.open_sctp(call.answer.sctp_port, 65536, lambda channel: None)
-        await until(lambda: call.session._secure.sctp)
+        await until(lambda: call.session.transport._secure.sctp)
         h = Hostile(call)
         before = Counter(SCTP_ABORTS)
         await h.send(chunks)
@@ -163,8 +163,8 @@ async def test_channels_are_bounded() -> None:
 async def test_what_follows_a_record_in_its_datagram_is_read_as_well() -> None:
     async with hostile() as h:
         several = [h.sealed((data(h.tsn + i, h.stream, h.sequence + i, b'{"type": "its.own"}'),)) for i in range(20)]
-        h.call.session.dtls(b"".join(several[:10]))
-        h.call.session.dtls(b"".join(several[10:]))
+        h.call.session.transport.dtls(b"".join(several[:10]))
+        h.call.session.transport.dtls(b"".join(several[10:]))
         await h.read()
         assert h.sctp._last_received_tsn == (h.tsn + 19) % (1 << 32)
 

@@ -29,6 +29,7 @@ from transceiver.agents import Base, Line, echo, parrot
 from transceiver.backlog import Backlog
 from transceiver.counters import ENDS, RX_DATAGRAMS, TX_DATAGRAMS, TX_FRAMES
 from transceiver.session import Session
+from transceiver.transport import Transport
 from wire import address, stun, ufrag
 
 DEADLINE_S = 30
@@ -108,17 +109,17 @@ class Call:
 
     # What the session asks of the link.
 
-    def send(self, session: Session, path: Path, datagram: bytes) -> None:
+    def send(self, transport: Transport, path: Path, datagram: bytes) -> None:
         self.log.append(("send", path))
         asyncio.get_running_loop().call_soon(self._received, datagram)
 
-    def speaks(self, session: Session) -> None:
+    def speaks(self, transport: Transport) -> None:
         pass
 
-    def connected(self, session: Session) -> None:
+    def connected(self, transport: Transport) -> None:
         pass
 
-    def path_down(self, session: Session, path: Path) -> None:
+    def path_down(self, transport: Transport, path: Path) -> None:
         self.log.append(("down", path))
 
     # The caller.
@@ -146,7 +147,7 @@ class Call:
             self.rtp.append(packet)
 
     def to_session(self, datagram: bytes) -> None:
-        take = self.session.media if rtp.is_rtp_or_rtcp(datagram) else self.session.dtls
+        take = self.session.transport.media if rtp.is_rtp_or_rtcp(datagram) else self.session.transport.dtls
         asyncio.get_running_loop().call_soon(take, datagram)
 
     def check(self, path: Path | None = None, *, nominate: bool = True, password: str | None = None) -> bytes | None:
@@ -159,30 +160,30 @@ class Call:
         )
         message = stun.parse(request)
         assert message is not None
-        response = self.session.check(message, path or self.path)
+        response = self.session.transport.check(message, path or self.path)
         if response is not None:
-            self.session.connect()
+            self.session.transport.connect()
         return response
 
     def answer_probe(self, path: Path) -> None:
         """The session checks ``path``, and is answered."""
-        probe = stun.parse(self.session.ice.probe(path, time.monotonic()) or b"")
+        probe = stun.parse(self.session.transport.ice.probe(path, time.monotonic()) or b"")
         assert probe is not None
         response = stun.parse(stun.binding_response(probe, path.address, self.offer.password.encode()))
         assert response is not None
-        assert self.session.ice.proved_by(response, path, time.monotonic())
+        assert self.session.transport.ice.proved_by(response, path, time.monotonic())
 
     def speak(self, payload: bytes, payload_type: int | None = None) -> None:
         pt = self.answer.payload_type if payload_type is None else payload_type
         packet = rtp.build(pt, False, self.sequence, 960 * self.sequence, self.offer.ssrc, payload)
         self.sequence += 1
-        self.session.media(self.secure.protect(packet))
+        self.session.transport.media(self.secure.protect(packet))
 
     async def connect(self) -> None:
         assert self.check() is not None
         async with asyncio.timeout(DEADLINE_S):
             await self.secure.handshake(self.answer.fingerprints)
-        await until(lambda: self.session._dialogue is not None)
+        await until(lambda: not self.session.half_open)
 
     async def open_channel(self, label: str = "oai-events", **parameters: Any) -> RTCDataChannel:
         """Another one, where there is one already: ``events`` has what comes on any of them."""
@@ -239,8 +240,8 @@ async def test_a_check_without_our_password_gets_no_answer_and_changes_nothing()
         assert call.check(password="x" * 24) is None
         bare = stun.parse(bytes.fromhex("000100002112a442") + bytes(12))
         assert bare is not None
-        assert call.session.check(bare, HOME) is None
-        assert call.session.ice.paths == ()
+        assert call.session.transport.check(bare, HOME) is None
+        assert call.session.transport.ice.paths == ()
         assert call.log == []
 
 
@@ -264,7 +265,7 @@ async def test_media_goes_where_the_caller_nominates() -> None:
 async def test_what_has_no_path_is_not_sent() -> None:
     async with a_call(connected=False) as call:
         before = Counter(TX_DATAGRAMS)
-        call.session.connect()
+        call.session.transport.connect()
         await until(lambda: gained(before, TX_DATAGRAMS))
         assert set(gained(before, TX_DATAGRAMS)) == {"no_path"}
         assert call.log == []
@@ -315,7 +316,7 @@ async def test_the_agent_hears_20_ms_at_a_time_whatever_the_caller_sends() -> No
             call.speak(encoder.encode(bytes(2 * samples)))
         await until(lambda: len(Recorder.last.happened) >= 10)
         assert set(Recorder.last.happened) == {("heard", 960)}
-        assert call.session._hearing.stats["malformed"] == 0
+        assert call.session.stream.hearing.stats["malformed"] == 0
 
 
 async def test_the_wrong_payload_type_is_not_heard() -> None:
@@ -332,7 +333,7 @@ async def test_malformed_opus_is_concealed() -> None:
         call.speak(b"\xff\xff\xff")
         call.speak(b"")
         call.speak(SILENCE)
-        stats = call.session._hearing.stats
+        stats = call.session.stream.hearing.stats
         await until(lambda: stats["heard"] == 2)
         assert (stats["malformed"], stats["padding"]) == (1, 1)
         assert set(Recorder.last.happened) == {("heard", 960)}
@@ -373,7 +374,7 @@ async def test_a_lost_packet_is_asked_for_and_heard_when_it_comes_again() -> Non
         # The clock of this test cannot promise that it is in time; it is either.
         call.speak(spoken[2])
         call.sequence = later
-        stats = call.session._hearing.stats
+        stats = call.session.stream.hearing.stats
         await until(lambda: stats["heard"] == 4)
         assert stats["nack"] + stats["concealed"] + stats["fec"] >= 1
 
@@ -394,7 +395,7 @@ async def test_what_the_caller_asks_for_is_sent_again_as_it_was() -> None:
         nack_packet = RtcpRtpfbPacket(fmt=1, ssrc=1, media_ssrc=wanted.ssrc, lost=[wanted.sequence])
         before = list(call.datagrams)
         for _ in range(10):
-            call.session.media(call.secure.protect_rtcp(bytes(nack_packet)))
+            call.session.transport.media(call.secure.protect_rtcp(bytes(nack_packet)))
         await until(lambda: len(call.datagrams) >= len(before) + 3)
         assert call.datagrams.count(before[2]) == 1 + 3
 
@@ -402,7 +403,9 @@ async def test_what_the_caller_asks_for_is_sent_again_as_it_was() -> None:
 @pytest.mark.parametrize("fmt", [1, 4, 15])
 async def test_other_feedback_is_passed_over(fmt: int) -> None:
     async with a_call() as call:
-        call.session.media(call.secure.protect_rtcp(bytes(RtcpPsfbPacket(fmt=fmt, ssrc=1, media_ssrc=2, fci=bytes(8)))))
+        call.session.transport.media(
+            call.secure.protect_rtcp(bytes(RtcpPsfbPacket(fmt=fmt, ssrc=1, media_ssrc=2, fci=bytes(8))))
+        )
         await until(lambda: len(call.rtp) > 2)
         assert not call.session.ended
 
@@ -413,7 +416,7 @@ async def test_when_packets_came_is_told_to_who_numbers_them() -> None:
             head = bytearray(rtp.build(111, False, number, 960 * number, call.offer.ssrc, b""))
             head[0] |= 0x10
             extension = bytes.fromhex("bede000131") + number.to_bytes(2, "big") + b"\0"
-            call.session.media(call.secure.protect(bytes(head) + extension + payload))
+            call.session.transport.media(call.secure.protect(bytes(head) + extension + payload))
         await until(lambda: any(isinstance(p, RtcpRtpfbPacket) and p.fmt == 15 for p in call.rtcp))
 
 
@@ -424,7 +427,7 @@ async def test_red_is_heard_and_fills_gaps() -> None:
         call.sequence += 1
         head = bytes([0x80 | 111]) + (960 << 10 | len(spoken[1])).to_bytes(3, "big") + bytes([111])
         call.speak(head + spoken[1] + spoken[2], payload_type=63)
-        stats = call.session._hearing.stats
+        stats = call.session.stream.hearing.stats
         await until(lambda: stats["heard"] == 2)
         assert stats["red"] == 1
         assert asked_for(call) == []
@@ -446,7 +449,7 @@ async def test_who_takes_no_media_is_sent_reports_and_no_rtp(direction: str) -> 
         assert call.rtp == []
         assert not any(isinstance(p, RtcpSrPacket) for p in call.rtcp)  # it would say that something was sent
         assert gained(before, TX_FRAMES) == {}
-        assert call.session._voice._waiting == b""  # said, in its time
+        assert call.session.stream.voice._waiting == b""  # said, in its time
         assert not call.session.ended
 
 
@@ -496,7 +499,7 @@ class Narrow(Recorder):
 async def test_a_caller_with_g711_alone_is_heard_and_hears() -> None:
     async with a_call(Narrow, amend=g711) as call:
         for _ in range(5):
-            call.session.media(
+            call.session.transport.media(
                 call.secure.protect(
                     rtp.build(0, False, call.sequence, 160 * call.sequence, call.offer.ssrc, bytes(160))
                 )
@@ -515,15 +518,15 @@ async def test_two_ssrcs_at_once_are_one_call() -> None:
         for payload in voice(4):
             call.speak(payload)
             packet = rtp.build(111, False, 7 * call.sequence, 1, call.offer.ssrc ^ 1, payload)
-            call.session.media(call.secure.protect(packet))
+            call.session.transport.media(call.secure.protect(packet))
         assert gained(before, RX_DATAGRAMS) == {"audio": 4, "other_source": 4}
-        assert call.session.ssrcs == (call.offer.ssrc,)
+        assert call.session.transport.ssrcs == (call.offer.ssrc,)
 
 
 async def test_media_before_the_handshake_is_too_early() -> None:
     async with a_call(connected=False) as call:
         before = Counter(RX_DATAGRAMS)
-        call.session.media(rtp.build(111, False, 1, 1, 1, b"too early") + bytes(10))
+        call.session.transport.media(rtp.build(111, False, 1, 1, 1, b"too early") + bytes(10))
         assert gained(before, RX_DATAGRAMS) == {"too_early": 1}
 
 
@@ -532,7 +535,7 @@ async def test_forged_media_is_dropped_and_counted_and_never_an_end() -> None:
         rng = random.Random(9)
         before = Counter(RX_DATAGRAMS)
         for _ in range(500):
-            call.session.media(bytes([rng.randrange(128, 192)]) + rng.randbytes(rng.randrange(7, 1400)))
+            call.session.transport.media(bytes([rng.randrange(128, 192)]) + rng.randbytes(rng.randrange(7, 1400)))
         assert gained(before, RX_DATAGRAMS) == {"srtp_not_authentic": 500}
         assert OpusRecorder.last.happened == []
         call.speak(b"still here")
@@ -673,7 +676,7 @@ async def test_an_ended_session_answers_and_sends_no_more() -> None:
         sent = sum(1 for what, _ in call.log if what == "send")
         assert call.check() is None
         call.speak(SILENCE)
-        call.session.dtls(b"\x16" + bytes(20))
+        call.session.transport.dtls(b"\x16" + bytes(20))
         call.session.sweep(time.monotonic() + 1000)
         await asyncio.sleep(0)
         assert sum(1 for what, _ in call.log if what == "send") == sent
@@ -733,8 +736,8 @@ async def test_the_handshake_begins_once_however_many_checks_come() -> None:
 async def test_oversized_media_is_dropped_and_counted(size: int) -> None:
     async with a_call(OpusRecorder) as call:
         before = Counter(RX_DATAGRAMS)
-        call.session.media(b"\x80\x6f" + bytes(size - 2))
-        call.session.media(b"\x80\xc8" + bytes(size - 2))
+        call.session.transport.media(b"\x80\x6f" + bytes(size - 2))
+        call.session.transport.media(b"\x80\xc8" + bytes(size - 2))
         assert gained(before, RX_DATAGRAMS) == {"srtp_not_authentic": 2}
         assert not call.session.ended
 
@@ -743,7 +746,7 @@ async def test_echo_of_a_packet_too_long_to_send_is_no_end() -> None:
     async with a_call(echo.Agent) as call:
         before = Counter(TX_DATAGRAMS)
         packet = rtp.build(call.answer.payload_type, False, 1, 960, call.offer.ssrc, b"\xf8" + bytes(1320))
-        call.session.media(call.secure.protect(packet))
+        call.session.transport.media(call.secure.protect(packet))
         assert gained(before, TX_DATAGRAMS) == {"too_long": 1}
         assert not call.session.ended
 
@@ -755,16 +758,16 @@ async def test_a_hang_up_at_the_end_of_the_handshake_leaves_no_stream_behind(mon
     ended: list[Session] = []
 
     class Nowhere:
-        def send(self, session: Session, path: Path, datagram: bytes) -> None:
+        def send(self, transport: Transport, path: Path, datagram: bytes) -> None:
             pass
 
-        def path_down(self, session: Session, path: Path) -> None:
+        def path_down(self, transport: Transport, path: Path) -> None:
             pass
 
-        def speaks(self, session: Session) -> None:
+        def speaks(self, transport: Transport) -> None:
             pass
 
-        def connected(self, session: Session) -> None:
+        def connected(self, transport: Transport) -> None:
             pass
 
     session = Session(
@@ -781,8 +784,8 @@ async def test_a_hang_up_at_the_end_of_the_handshake_leaves_no_stream_behind(mon
     async def handshake(fingerprints: object) -> None:
         session.end("hangup")
 
-    monkeypatch.setattr(session._secure, "handshake", handshake)
-    session.connect()
+    monkeypatch.setattr(session.transport._secure, "handshake", handshake)
+    session.transport.connect()
     await until(lambda: session.ended)
     await session.closed()
     assert ended == [session]

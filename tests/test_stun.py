@@ -205,7 +205,9 @@ def test_a_fingerprint_that_is_not_last_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [RFC_REQUEST, RFC_RESPONSE_V4, stun.binding_request(USERNAME, PASSWORD, tie_breaker=1)]
+    "message",
+    [RFC_REQUEST, RFC_RESPONSE_V4, stun.binding_request(USERNAME, PASSWORD, tie_breaker=1)],
+    ids=["request", "response", "ours"],
 )
 def test_no_truncation_parses(message: bytes) -> None:
     for length in range(len(message)):

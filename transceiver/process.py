@@ -13,17 +13,18 @@ import zmq
 
 from rtc.dtls.secure import check_aiortc
 from rtc.vad import detector as turns
-from runtime import asked, logs, metrics
+from runtime import logs, metrics, signals
 from runtime.beats import Beat
 from runtime.config import Config
 from runtime.errors import ConfigError
-from runtime.following import follow, ufrag_keys
+from runtime.followed import follow
+from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.notify import notify
 from runtime.process import drop_capabilities, go_first
 from transceiver import agents, counters
 from transceiver.server import Transceiver
 from transceiver.supervisor import check
-from wire import keys, link
+from wire import link
 
 __all__ = ["run"]
 
@@ -36,7 +37,7 @@ async def _serve(config: Config, beat: Beat) -> None:
     turns.use(config.transceiver.vad)
     agents.Base.config = config.agents
     _load_agents(log)
-    key_file = keys.KeyFile(config.cluster.keys, log)
+    key_file = KeyFile(config.cluster.keys, log)
     cluster = key_file.keys
     context = zmq.Context[zmq.Socket[bytes]]()
     try:
@@ -48,7 +49,7 @@ async def _serve(config: Config, beat: Beat) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     transceiver = Transceiver(config, cluster, socket)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, transceiver.leave)
-    asked.hear()
+    signals.let_through()
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
     by_key = metrics.Gauges(
         "firsthop_transceiver_key_sessions",

@@ -61,6 +61,7 @@ class Transceiver:
             "health": self._health,
         }
         self._handlers = {type_: (handler, control.handled_by(handler)) for type_, handler in handlers.items()}
+        self._calls: dict[bytes, Session] = {}
         self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
         self._records = Records(*folders) if any(folders) else None
@@ -72,13 +73,13 @@ class Transceiver:
     @property
     def sessions(self) -> int:
         """How many calls there are."""
-        return len(self._routing.sessions) + len(self._sockets)
+        return len(self._calls) + len(self._sockets)
 
     @property
     def sessions_by_key(self) -> dict[tuple[str, ...], float]:
         """The same by the key that sealed their ufrags: (id,) to count, also for a key that has none."""
         # list() takes them at once: another thread asks.
-        live = Counter(ufrag.key_id(sealed) for sealed in [*self._routing.sessions, *self._sockets])
+        live = Counter(ufrag.key_id(sealed) for sealed in [*self._calls, *self._sockets])
         return {(str(i),): live[i] for i in sorted({*live, *self._cluster.ufrag})}
 
     @property
@@ -176,7 +177,7 @@ class Transceiver:
 
     def _make_room(self, owner: str, holder: str, *, half_open: bool) -> None:
         """Ends a call that has had time to connect where a new one needs its place. Raises Refused."""
-        calls = self._routing.sessions.values()
+        calls = self._calls.values()
         most, now = self._config.max_sessions, time.monotonic()
         try:
             gives_way = room_for(owner, holder, calls, now, taken=self.sessions, most=most, half_open=half_open)
@@ -223,7 +224,8 @@ class Transceiver:
             records=self._records,
         )
         answer = call.answer(self._certificate, host, port)
-        self._routing.add(call)
+        self._calls[sealed.encode()] = call
+        self._routing.add(call.transport)
         self._link.control(peer, "session.answer", request=request, ufrag=sealed, sdp=answer)
         self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
         return None
@@ -261,12 +263,12 @@ class Transceiver:
         return None
 
     def _all(self) -> list[Session | SocketSession]:
-        return [*self._routing.sessions.values(), *self._sockets.values()]
+        return [*self._calls.values(), *self._sockets.values()]
 
     def _live(self, ufrag: str, owner: str = "") -> Session | SocketSession | None:
         """The session, where it is ``owner``'s: on whose account it is, or nobody's for what an edge itself says."""
         sealed = ufrag.encode()
-        session = self._routing.sessions.get(sealed) or self._sockets.get(sealed)
+        session = self._calls.get(sealed) or self._sockets.get(sealed)
         if session is None or session.ended or owner not in ("", session.owner):
             return None
         return session
@@ -298,7 +300,8 @@ class Transceiver:
                 self._link.control(who, "session.closed", ufrag=session.ufrag, reason=session.ended)
 
     def _ended(self, session: Session) -> None:
-        self._routing.remove(session)
+        self._calls.pop(session.ufrag.encode(), None)
+        self._routing.remove(session.transport)
         self._tell_closed(session)
         self._litter += 1
 
@@ -329,15 +332,16 @@ class Transceiver:
         session = self._live(ufrag, owner)
         if not isinstance(session, Session):
             return self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
-        if match not in ("*", session.ice.ufrag):
+        ice = session.transport.ice
+        if match not in ("*", ice.ufrag):
             return self._refuse(peer, request, "precondition_failed", "ICE has restarted meanwhile", "If-Match")
         fragment = ""
-        if remote is not None and remote != session.ice.remote:
-            if not session.ice.may_restart(time.monotonic()):
+        if remote is not None and remote != ice.remote:
+            if not ice.may_restart(time.monotonic()):
                 return self._refuse(peer, request, "rate_limit_exceeded", "ICE restarts too often")
             fragment = session.restart_ice(self._seal(like=ufrag), remote, *media)
-            self._routing.rename(session)
-        self._link.control(peer, "session.ice", request=request, ufrag=session.ice.ufrag, fragment=fragment)
+            self._routing.rename(session.transport)
+        self._link.control(peer, "session.ice", request=request, ufrag=ice.ufrag, fragment=fragment)
         return None
 
     def _seal(self, like: str = "") -> str:

@@ -12,7 +12,7 @@ import contextlib
 import json
 import signal
 
-from runtime import asked, logs, metrics
+from runtime import logs, metrics, signals
 from runtime.beats import Beats
 from runtime.children import Child, Children, identity
 from runtime.config import Config, Transceiver
@@ -72,9 +72,9 @@ class Supervisor:
         metrics.serve(
             "transceiver.metrics", *self._config.transceiver.metrics.pair, self._children.restarts, self._children.hung
         )
-        anew = asyncio.create_task(asked.to_start_anew())
+        anew = asyncio.create_task(signals.to_start_anew())
         await asyncio.sleep(0)  # it listens before the signal that waits is heard
-        asked.hear()
+        signals.let_through()
         tasks = [anew, *(asyncio.create_task(each) for each in (self._children.run(), self._mend(), stop.wait()))]
         notify("READY=1")
         cores = self._config.transceiver.cores
@@ -89,7 +89,7 @@ class Supervisor:
             notify("STOPPING=1")
             await self._children.end()
         # The loop's handlers go with the loop, and what is left to do is not for a second Ctrl-C to cut short.
-        asked.hold_back()
+        signals.hold_back()
         return not stop.is_set()
 
     async def _mend(self) -> None:
@@ -115,6 +115,6 @@ def run(config: Config) -> None:
         raise
     if anew:
         store.pass_on()
-        asked.become_anew()
+        signals.start_anew()
     store.end()
     logs.get().info("stopped")

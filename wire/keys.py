@@ -9,7 +9,7 @@ of a ZeroMQ link take their CURVE keys. A TOML file, made by ``firsthop keys new
     key = "32 hex digits"
     made = 2026-01-31T12:00:00Z
 
-Every process follows the file (``KeyFile``); ``wire/rotation.py`` is how its keys change.
+Every process follows the file (``runtime/keyfile.py``); ``wire/rotation.py`` is how its keys change.
 """
 
 from __future__ import annotations
@@ -19,25 +19,21 @@ import os
 import secrets
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import zmq
 import zmq.utils.z85
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from wire.exposure import exposure
 from wire.ufrag import MAX_KEY_ID
 
 __all__ = [
     "ClusterKeys",
-    "KeyFile",
     "KeyFileError",
-    "Log",
-    "file_state",
     "file_text",
     "load",
     "new_file_text",
@@ -81,66 +77,6 @@ class ClusterKeys:
     def client_secrets(self) -> bytes:
         """32 bytes that seal ephemeral API keys (HKDF, RFC 5869): the same at every edge, while ufrag keys rotate."""
         return HKDF(SHA256(), length=32, salt=None, info=b"firsthop client secrets 1").derive(self.link)
-
-
-class Log(Protocol):
-    """What a KeyFile says, and to whom: a logger."""
-
-    def info(self, event: str, **fields: Any) -> Any: ...
-
-    def warning(self, event: str, **fields: Any) -> Any: ...
-
-
-class KeyFile:
-    """The file at ``path``, followed while a process runs: ``keys`` is what it last said.
-
-    Begins with ``start``, or, without, with the file, which must then be good (KeyFileError). Later a file that is
-    missing, broken or half written is one line to ``log``, and the old keys stay. So does the link secret always:
-    links that stand were made with it. A file that others can read now is a line too, and is used: calls depend on it.
-    """
-
-    def __init__(self, path: Path, log: Log, start: ClusterKeys | None = None) -> None:
-        self._path = path
-        self._log = log
-        if start is None:
-            self._seen = file_state(path)
-            self.keys = load(path)
-        else:
-            self._seen = ()
-            self.keys = start
-            self.refresh()
-
-    def refresh(self) -> bool:
-        """Looks at the file, and reads it where it is not as it was at the last look. True when ``keys`` changed."""
-        seen = file_state(self._path)
-        if seen == self._seen:
-            return False
-        self._seen = seen
-        try:
-            keys = load(self._path)
-        except KeyFileError as e:
-            self._log.warning("key file not taken, the old keys stay", why=str(e))
-            return False
-        if why := exposure(self._path):
-            self._log.warning("the next start will refuse the key file", why=f"{self._path}: {why}")
-        if keys.link != self.keys.link:
-            self._log.warning("the link secret stays as it was: restart to change link", file=str(self._path))
-            keys = replace(keys, link=self.keys.link)
-        if keys == self.keys:
-            return False
-        self.keys = keys
-        self._log.info("ufrag keys changed", sealing=keys.sealing, accepted=sorted(keys.ufrag))
-        return True
-
-
-def file_state(path: Path) -> tuple[int, ...] | None:
-    """Differs whenever the file does; None where there is none."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    # The time of change instead of modification: nobody can set it, and it moves when only permissions do.
-    return stat.st_ctime_ns, stat.st_ino, stat.st_size
 
 
 def file_text(link: bytes, ufrag: Iterable[tuple[int, bytes, datetime | None]]) -> str:

@@ -7,25 +7,23 @@ spoilt is made again: for as long as there is patience left.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.calls import report, voice
 from bench.calls.measure import measure, setups, setups_beside
 from bench.calls.quality import quality
-from bench.calls.servers import FASTRTC, LOAD_CPU, SERVER_CPU, SERVERS, ServerError, Site
-from bench.relay.cpu import others
-from lab.network import Lab, LabError
+from bench.calls.servers import FASTRTC, SERVERS, ServerError, Site
+from bench.harness.comparison import compare
+from bench.harness.conditions import conditions, debian_version, say
+from bench.harness.options import base_parser, numbers
+from bench.harness.undisturbed import Undisturbed
+from lab.network import Lab
 
-RESULTS = Path(__file__).parent.parent / "results" / "calls.json"
 CALLS = (1, 10, 20, 50, 100)
 NEW_RATES = (10, 30, 100)
 TALKING = 50
@@ -37,35 +35,11 @@ Sample = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    if options.again:
-        finish(json.loads(RESULTS.read_text()), RESULTS)
-        return
-    if missing := {LOAD_CPU, SERVER_CPU} - os.sched_getaffinity(0):
-        raise SystemExit(f"calls: load and server need a core each, and there is no core {missing}")
-    os.sched_setaffinity(0, {LOAD_CPU})
-    began = time.monotonic()
-    try:
-        with Lab() as lab, tempfile.TemporaryDirectory(prefix="bench-calls-") as directory:
-            result = Bench(Site(lab, Path(directory)), options).run()
-    except (LabError, ServerError) as error:
-        raise SystemExit(f"calls: {error}") from None
-    say(f"took {time.monotonic() - began:.0f} s")
-    finish(result, options.json or (RESULTS if options.whole else None))
 
+    def run(lab: Lab, directory: Path) -> dict[str, Any]:
+        return Bench(Site(lab, directory), options).run()
 
-def finish(result: dict[str, Any], out: Path | None) -> None:
-    """Judges the samples, prints what comes of them and writes it to ``out``, and to the documents where these are
-    the results. The samples are safe first: they took a while."""
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n")
-    result["points"] = report.medians(result["samples"])
-    result["targets"] = report.targets(result)
-    if out:
-        out.write_text(json.dumps(result, indent=1) + "\n")
-    if out == RESULTS:
-        report.into_documents(result)
-    print(report.markdown(result))
+    compare("calls", options, report, run, ServerError)
 
 
 class Bench:
@@ -74,7 +48,7 @@ class Bench:
     def __init__(self, site: Site, options: argparse.Namespace) -> None:
         self._site = site
         self._options = options
-        self._patience = float(options.patience)
+        self._undisturbed = Undisturbed(float(options.patience), TRIES)
         self._speech = voice.speech()
         self._voice = site.directory / "voice.json"
         voice.encoded(self._speech).save(self._voice)
@@ -123,50 +97,29 @@ class Bench:
                 for server in options.only:
                     if server in over:
                         continue
-                    one = self._undisturbed(repeat, server, calls)
+                    one = self._undisturbed(partial(self._sample, repeat, server, calls), report.disturbed)
                     samples.append(one)
                     if not report.bears(one):
                         over.add(server)
         return samples
 
-    def _undisturbed(self, repeat: int, server: str, calls: int) -> Sample:
-        """The least disturbed of a few runs; the first that nobody disturbed ends the trying."""
-        runs: list[Sample] = []
-        for _ in range(TRIES):
-            began = time.monotonic()
-            while self._patience > time.monotonic() - began and others() > report.DISTURBED:
-                pass
-            self._patience -= time.monotonic() - began
-            began = time.monotonic()
-            one: Sample = {"repeat": repeat, "server": server, "calls": calls}
-            try:
-                one |= measure(self._site, server, self._voice, calls, self._options.seconds)
-            except ServerError as error:
-                one["failed"] = str(error)
-            say(f"{repeat + 1} {server:13} {calls:4} calls: {report.line(one)}")
-            runs.append(one)
-            if report.disturbed(one) <= report.DISTURBED or self._patience <= 0:
-                break
-            self._patience -= time.monotonic() - began
-        return min(runs, key=report.disturbed)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    def _sample(self, repeat: int, server: str, calls: int) -> Sample:
+        one: Sample = {"repeat": repeat, "server": server, "calls": calls}
+        try:
+            one |= measure(self._site, server, self._voice, calls, self._options.seconds)
+        except ServerError as error:
+            one["failed"] = str(error)
+        say(f"{repeat + 1} {server:13} {calls:4} calls: {report.line(one)}")
+        return one
 
 
 def _conditions(options: argparse.Namespace, speaker: str) -> dict[str, Any]:
-    with open("/proc/cpuinfo") as file:
-        cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
-    return {
-        "kernel": platform.release(),
-        "cpu": cpu,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "versions": {name: version for name in options.only if (version := _version(name))},
-        "speaker": speaker,
-        "seconds": options.seconds,
-        "repeats": options.repeats,
-    }
+    return conditions(
+        versions={name: version for name in options.only if (version := _version(name))},
+        speaker=speaker,
+        seconds=options.seconds,
+        repeats=options.repeats,
+    )
 
 
 def _version(server: str) -> str:
@@ -174,8 +127,9 @@ def _version(server: str) -> str:
     commands = {
         "aiortc": [sys.executable, "-c", ask, "aiortc"],
         "fastrtc": [str(FASTRTC), "-c", ask, "fastrtc"],
-        "janus": ["dpkg-query", "-W", "-f", "${Version}", "janus"],
     }
+    if server == "janus":
+        return debian_version("janus")
     if (command := commands.get(server)) is None:
         return ""
     try:
@@ -185,24 +139,10 @@ def _version(server: str) -> str:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    def numbers(text: str) -> list[int]:
-        return [int(part) for part in text.split(",")]
-
-    def names(text: str) -> list[str]:
-        if unknown := set(text.split(",")) - set(SERVERS):
-            raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}: choose from {', '.join(SERVERS)}")
-        return text.split(",")
-
-    parser = argparse.ArgumentParser(prog="bench.calls", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", type=names, default=list(SERVERS), help=f"some of {','.join(SERVERS)}")
+    parser = base_parser("calls", __doc__ or "", SERVERS, seconds=5.0, repeats=1)
     parser.add_argument("--calls", type=numbers, default=list(CALLS), help="numbers of calls, with commas between")
     skips = ("quality", "setup")
     parser.add_argument("--skip", type=lambda text: text.split(","), default=[], help=f"some of {','.join(skips)}")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of talk for each figure")
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--patience", type=float, help="seconds for waiting while others use the machine")
-    parser.add_argument("--again", action="store_true", help="measure nothing, judge and write the last figures again")
-    parser.add_argument("--json", type=Path, help="where the figures go instead; no document is changed then")
     options = parser.parse_args(arguments)
     # A part is for a look: nobody waits for it, and it is in no document.
     options.whole = (options.only, options.calls, options.skip) == (list(SERVERS), list(CALLS), [])

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.calls.servers import LOAD_CPU, SERVER_CPU, SERVERS, Running, ServerError, Site
+from bench.calls.servers import SERVERS, Running, ServerError, Site
 from bench.calls.usage import ServerWatch
-from bench.relay.cpu import Watch
-from bench.relay.relays import pin
+from bench.harness.conditions import LOAD_CPU, SERVER_CPU, pin
+from bench.harness.cpu import Watch
 
 __all__ = ["Saying", "load", "measure", "setups", "setups_beside"]
 

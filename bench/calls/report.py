@@ -8,9 +8,11 @@ from typing import Any
 
 from bench.calls.analysis import quantiles
 from bench.calls.servers import PASSING
+from bench.harness import document
+from bench.harness.targets import Targets, table
+from bench.harness.undisturbed import DISTURBED
 
 __all__ = [
-    "DISTURBED",
     "JUDGED_RATE",
     "bears",
     "disturbed",
@@ -26,17 +28,13 @@ __all__ = [
 Sample = dict[str, Any]
 # A server that loses more than this is asked to hold no more calls.
 OVER = 0.05
-# So much of a core for other processes spoils a run.
-DISTURBED = 0.05
 # Beyond this share of its core a server is not asked to keep to its schedule.
 BUSY = 0.8
 # New calls a second.
 JUDGED_RATE = 30
 JUDGED_LOSS = 0.1
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "performance.md"
-PLOT = DOCUMENT.with_name("calls.png")
-BEGIN, END = "<!-- made by make bench-calls -->\n", "<!-- end of calls -->\n"
+PLOT = document.DOCUMENT.with_name("calls.png")
 
 
 def loss(sample: Sample) -> float:
@@ -144,14 +142,8 @@ def rss_per_call(points: list[dict[str, Any]], row: dict[str, Any]) -> float | N
 def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     """What firsthop is judged by, each with its figure; those that were not measured are left out."""
     points = result["points"]
-    judged: list[dict[str, Any]] = []
-
-    def judge(name: str, figure: float | None, limit: float, *, at_least: bool = False) -> None:
-        if figure is not None:
-            passed = figure >= limit if at_least else figure <= limit
-            sign = "at least" if at_least else "at most"
-            figure = float(f"{figure:.4g}")
-            judged.append({"target": name, "wanted": f"{sign} {limit:g}", "figure": figure, "pass": passed})
+    judged = Targets()
+    judge = judged.judge
 
     def ratio(mine: dict[str, Any], theirs: dict[str, Any]) -> float | None:
         return mine["cpu_ms"] / theirs["cpu_ms"] if mine and theirs else None
@@ -186,7 +178,7 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
         if row["server"] == "firsthop" and row["loss"] == JUDGED_LOSS and (row["asked_for"] or not row["nack"]):
             how = ", NACK answered" if row["nack"] else ""
             judge(f"STOI at {_condition(row)}{how}", row["stoi"], 0.9, at_least=True)
-    return judged
+    return judged.rows
 
 
 def _condition(row: dict[str, Any]) -> str:
@@ -196,14 +188,7 @@ def _condition(row: dict[str, Any]) -> str:
 def markdown(result: dict[str, Any]) -> str:
     """Targets and figures as tables."""
     points = result["points"]
-    lines: list[str] = []
-    if result["targets"]:
-        lines += ["| target | wanted | measured | |", "|---|---|---|---|"]
-        lines += [
-            f"| {row['target']} | {row['wanted']} | {row['figure']:g} | {'pass' if row['pass'] else '**fail**'} |"
-            for row in result["targets"]
-        ]
-        lines.append("")
+    lines = table(result["targets"])
     for title, wanted in (("transcoded", False), ("passed on", True)):
         rows = [row for row in points if (row["server"] in PASSING) == wanted]
         if rows:
@@ -292,13 +277,9 @@ def into_documents(result: dict[str, Any]) -> None:
         " in peace too, and have a star where it was not: they are later and dearer"
         " than the server alone would be."
     )
-    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SystemExit(f"calls: {DOCUMENT.name} has lost its marks: {BEGIN.strip()} and {END.strip()}")
     plot(result, PLOT)
     picture = f"![CPU time and round trip of the servers by number of calls]({PLOT.name})"
-    DOCUMENT.write_text(f"{before}{BEGIN}{how}\n\n{picture}\n\n{markdown(result)}\n{END}{after}")
+    document.write("calls", f"{how}\n\n{picture}\n\n{markdown(result)}")
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

@@ -11,24 +11,20 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from bench.calls.usage import processes
-from bench.relay.cpu import seconds_of, tree
-from bench.relay.relays import LOAD_CPU, RELAY_CPU, pin
+from bench.harness.conditions import SERVER_CPU, pin
+from bench.harness.document import ROOT
+from bench.harness.processes import await_quiet, started_processes, write_secrets
 from lab.network import Lab
-from wire import keys
 
-__all__ = ["LOAD_CPU", "PASSING", "SERVERS", "SERVER_CPU", "Running", "ServerError", "Site"]
+__all__ = ["PASSING", "SERVERS", "Running", "ServerError", "Site"]
 
-SERVER_CPU = RELAY_CPU
-ROOT = Path(__file__).parent.parent.parent
 FASTRTC = ROOT / ".venv-fastrtc" / "bin" / "python"
 HTTP_PORT, MEDIA_PORT = 8080, 3478
 READY_S = 90.0
@@ -83,15 +79,12 @@ Start = Callable[[Site], AbstractContextManager[Running]]
 def firsthop(site: Site, agent: str) -> Iterator[Running]:
     """Edge with XDP, one worker, signaling; one transceiver on the same host, over ipc."""
     lab, here = site.lab, site.directory
-    key_file, config, endpoint = here / "cluster.toml", here / "firsthop.toml", f"ipc://{here}/transceiver.sock"
+    config, endpoint = here / "firsthop.toml", f"ipc://{here}/transceiver.sock"
     token = secrets.token_urlsafe(24)
-    key_file.write_text(keys.new_file_text())
-    (here / "token").write_text(token + "\n")
-    for path in (key_file, here / "token"):
-        path.chmod(0o600)
+    secret = write_secrets(here, token)
     config.write_text(
         f"""
-        cluster.keys = "{key_file}"
+        cluster.keys = "{secret["keys"]}"
         [edge]
         media = "{lab.edge.address}:{MEDIA_PORT}"
         interface = "{lab.edge_interface}"
@@ -112,12 +105,12 @@ def firsthop(site: Site, agent: str) -> Iterator[Running]:
     command = (sys.executable, "-m", "firsthop")
     mark = ("FIRSTHOP_CONFIG_FILE", str(config))
     site = Site(lab, here, dict([mark]))
-    with _started() as started:
+    with started_processes() as started:
         transceiver = started(site.start("transceiver", *command, "transceiver"))
         edge = started(site.start("edge", *command, "edge"))
         where = _where(site, token=token, agent=agent)
         _await_answer(site, f"{where['url']}/readyz", edge, transceiver)
-        _await_quiet(edge)
+        await_quiet(edge, quiet_s=QUIET_S, within_s=READY_S, idle_s=0.02)
         yield Running(
             "firsthop",
             where,
@@ -128,7 +121,7 @@ def firsthop(site: Site, agent: str) -> Iterator[Running]:
 @contextmanager
 def aiortc(site: Site) -> Iterator[Running]:
     """``aiortc_server.py``."""
-    with _started() as started:
+    with started_processes() as started:
         where = _where(site)
         server = started(
             site.start(
@@ -143,11 +136,11 @@ def aiortc(site: Site) -> Iterator[Running]:
 def fastrtc(site: Site) -> Iterator[Running]:
     """``fastrtc_server.py``, which wants a data channel before it sends."""
     script = Path(__file__).with_name("fastrtc_server.py")
-    with _started() as started:
+    with started_processes() as started:
         where = _where(site)
         server = started(site.start("fastrtc", FASTRTC, script, site.lab.edge.address, str(HTTP_PORT)))
         _await_answer(site, f"{where['url']}/openapi.json", server)
-        _await_quiet(server)
+        await_quiet(server, quiet_s=QUIET_S, within_s=READY_S, idle_s=0.02)
         yield Running("fastrtc", where, partial(processes, {server.pid: "fastrtc"}), channel=True)
 
 
@@ -183,11 +176,11 @@ def janus(site: Site) -> Iterator[Running]:
         general: {{ base_path = "/janus" http = true port = {HTTP_PORT} ip = "{host}" https = false }}
         """
     )
-    with _started() as started:
+    with started_processes() as started:
         where = _where(site)
         server = started(site.start("janus", "janus", "--config", here / "janus.jcfg", "--configs-folder", here))
         _await_answer(site, f"{where['url']}/janus/info", server)
-        _await_quiet(server)
+        await_quiet(server, quiet_s=QUIET_S, within_s=READY_S, idle_s=0.02)
         yield Running("janus", where, partial(processes, {server.pid: "janus"}))
 
 
@@ -207,27 +200,6 @@ def _where(site: Site, **more: str) -> dict[str, str]:
     return {"host": host, "url": f"http://{host}:{HTTP_PORT}", **more}
 
 
-@contextmanager
-def _started() -> Iterator[Callable[[subprocess.Popen[Any]], subprocess.Popen[Any]]]:
-    """Takes processes as they are started, and ends them in the opposite order."""
-    running: list[subprocess.Popen[Any]] = []
-
-    def started(process: subprocess.Popen[Any]) -> subprocess.Popen[Any]:
-        running.append(process)
-        return process
-
-    try:
-        yield started
-    finally:
-        for process in reversed(running):
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
 def _await_answer(site: Site, url: str, *servers: subprocess.Popen[Any]) -> None:
     """Until ``url`` is served."""
 
@@ -244,14 +216,3 @@ def _await_answer(site: Site, url: str, *servers: subprocess.Popen[Any]) -> None
             logs = "".join(f"{path.name}:\n{path.read_text()[-2000:]}" for path in site.directory.glob("*.log"))
             raise ServerError(f"{servers[0].args!r} did not come up:\n{logs}")
         time.sleep(0.05)
-
-
-def _await_quiet(process: subprocess.Popen[Any]) -> None:
-    """Until it has started: it and its children have used hardly any CPU time for a while."""
-    deadline = time.monotonic() + READY_S
-    used, since = -1.0, time.monotonic()
-    while (now := time.monotonic()) - since < QUIET_S and now < deadline:
-        with suppress(psutil.NoSuchProcess):
-            if (seconds := seconds_of(tree(process.pid))) > used + 0.02:
-                used, since = seconds, now
-        time.sleep(0.02)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.relay.cpu import TICK, tree
+from bench.harness.cpu import TICK, tree
 
 __all__ = ["ServerWatch", "core_busy", "processes", "resident"]
 

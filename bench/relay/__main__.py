@@ -9,61 +9,35 @@ others use the machine, a run waits, and one that they spoilt is made again: for
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.harness.comparison import compare
+from bench.harness.conditions import conditions, debian_version, say
+from bench.harness.options import base_parser, numbers
+from bench.harness.undisturbed import Undisturbed
 from bench.relay import report
-from bench.relay.cpu import others
 from bench.relay.measure import Point, measure, saturation, worker_memory
-from bench.relay.relays import LOAD_CPU, RELAY_CPU, RELAYS, RelayError, Site
-from lab.network import Lab, LabError
+from bench.relay.relays import RELAYS, RelayError, Site
+from lab.network import Lab
 
-RESULTS = Path(__file__).parent.parent / "results" / "relay.json"
 RATES = (10_000, 20_000, 50_000, 100_000, 200_000)
 FLOWS = (100, 1, 1000, 5000)
 SWEPT_AT = 20_000
 MEMORY_FLOWS = 10_000
 TRIES = 4
-Sample = dict[str, Any]
+PATIENCE_S = 120.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    if options.again:
-        finish(json.loads(RESULTS.read_text()), None)
-        return
-    if missing := {LOAD_CPU, RELAY_CPU} - os.sched_getaffinity(0):
-        raise SystemExit(f"relay: load and relay need a core each, and there is no core {missing}")
-    os.sched_setaffinity(0, {LOAD_CPU})
-    began = time.monotonic()
-    try:
-        with Lab() as lab, tempfile.TemporaryDirectory(prefix="bench-relay-") as directory:
-            result = Bench(Site(lab, Path(directory)), options).run()
-    except (LabError, RelayError) as error:
-        raise SystemExit(f"relay: {error}") from None
-    say(f"took {time.monotonic() - began:.0f} s")
-    finish(result, options.json)
 
+    def run(lab: Lab, directory: Path) -> dict[str, Any]:
+        return Bench(Site(lab, directory), options).run()
 
-def finish(result: dict[str, Any], elsewhere: Path | None) -> None:
-    """Judges the samples, and writes and prints what comes of them."""
-    result["points"] = report.medians(result["samples"])
-    result["targets"] = report.targets(result)
-    out = elsewhere or RESULTS
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    if elsewhere is None:
-        report.into_documents(result)
-    print(report.markdown(result))
+    compare("relay", options, report, run, RelayError)
 
 
 class Bench:
@@ -72,7 +46,7 @@ class Bench:
     def __init__(self, site: Site, options: argparse.Namespace) -> None:
         self._site = site
         self._options = options
-        self._patience = float(options.patience)
+        self._undisturbed = Undisturbed(PATIENCE_S if options.patience is None else options.patience, TRIES)
 
     def run(self) -> dict[str, Any]:
         options = self._options
@@ -122,25 +96,6 @@ class Bench:
         one = self._undisturbed(once, lambda one: report.figures(one)["others"])
         return {"relay": relay, "rate": point.rate, "flows": point.flows, **one}
 
-    def _undisturbed(self, run: Callable[[], Sample], disturbed: Callable[[Sample], float]) -> Sample:
-        """The least disturbed of a few runs; the first that nobody disturbed ends the trying."""
-        runs = []
-        for _ in range(TRIES):
-            began = time.monotonic()
-            while self._patience > time.monotonic() - began and others() > report.DISTURBED:
-                pass
-            self._patience -= time.monotonic() - began
-            began = time.monotonic()
-            runs.append(run())
-            if disturbed(runs[-1]) <= report.DISTURBED or self._patience <= 0:
-                break
-            self._patience -= time.monotonic() - began
-        return min(runs, key=disturbed)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
 
 def _rotated(relays: list[str], by: int) -> list[str]:
     """Nobody is always the first after a pause."""
@@ -148,45 +103,22 @@ def _rotated(relays: list[str], by: int) -> list[str]:
 
 
 def _conditions(options: argparse.Namespace) -> dict[str, Any]:
-    with open("/proc/cpuinfo") as file:
-        cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
-    return {
-        "kernel": platform.release(),
-        "cpu": cpu,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "versions": {name: version for name in ("nginx", "coturn") if (version := _version(name))},
-        "seconds": options.seconds,
-        "repeats": options.repeats,
-    }
-
-
-def _version(package: str) -> str:
-    command = ["dpkg-query", "-W", "-f", "${Version}", package]
-    return subprocess.run(command, capture_output=True, text=True).stdout  # noqa: S603
+    return conditions(
+        versions={name: version for name in ("nginx", "coturn") if (version := debian_version(name))},
+        seconds=options.seconds,
+        repeats=options.repeats,
+    )
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    def numbers(text: str) -> list[int]:
-        return [int(part) for part in text.split(",")]
-
-    def names(text: str) -> list[str]:
-        if unknown := set(text.split(",")) - set(RELAYS):
-            raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}: choose from {', '.join(RELAYS)}")
-        return text.split(",")
-
-    parser = argparse.ArgumentParser(prog="bench.relay", description=(__doc__ or "").splitlines()[0])
+    parser = base_parser("relay", __doc__ or "", RELAYS, seconds=2.5, repeats=3)
     parser.add_argument("--rates", type=numbers, default=list(RATES), help="datagrams a second, with commas between")
     parser.add_argument("--flows", type=numbers, default=list(FLOWS), help="the first at all rates, the others at one")
-    parser.add_argument("--only", type=names, default=list(RELAYS), help=f"some of {','.join(RELAYS)}")
     parser.add_argument("--skip", action="append", default=[], choices=("saturation", "memory"), help="leave this out")
-    parser.add_argument("--seconds", type=float, default=2.5, help="of load for each figure")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--patience", type=float, default=120.0, help="seconds for waiting while others use the machine"
-    )
-    parser.add_argument("--again", action="store_true", help="measure nothing, judge and write the last figures again")
-    parser.add_argument("--json", type=Path, help="where the figures go instead; no document is changed then")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    whole = (list(RELAYS), list(RATES), list(FLOWS), list[str]())
+    options.whole = (options.only, options.rates, options.flows, options.skip) == whole
+    return options
 
 
 if __name__ == "__main__":

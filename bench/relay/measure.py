@@ -9,8 +9,9 @@ from typing import Any
 
 import psutil
 
-from bench.relay.cpu import Watch, tree
-from bench.relay.relays import LOAD_CPU, PORT, RELAYS, RelayError, Running, Site, pin
+from bench.harness.conditions import LOAD_CPU, pin
+from bench.harness.cpu import Watch, tree
+from bench.relay.relays import PORT, RELAYS, RelayError, Running, Site
 
 __all__ = ["Point", "measure", "saturation", "worker_memory"]
 

@@ -17,18 +17,19 @@ from typing import Any
 import psutil
 from pyroute2 import IPRoute
 
-from bench.relay.cpu import seconds_of, tree
+from bench.harness.conditions import LOAD_CPU, pin
+from bench.harness.conditions import SERVER_CPU as RELAY_CPU
+from bench.harness.document import ROOT
+from bench.harness.processes import Started, await_quiet, started_processes, write_secrets
 from lab.network import Lab
 from wire import address, keys, stun, ufrag
 
-__all__ = ["LOAD_CPU", "PORT", "RELAYS", "RelayError", "Running", "Site", "pin"]
+__all__ = ["PORT", "RELAYS", "RelayError", "Running", "Site"]
 
-RELAY_CPU, LOAD_CPU = 1, 0
 PORT, BACKEND_PORT = 3478, 7000
 ROUND_US = 1000
-ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = ("load", "echo", "floor")
-READY_S = 30.0
+READY_S = 90.0
 QUIET_S = 0.2
 
 TURN_ALLOCATE, TURN_CHANNEL_BIND, SUCCESS = 0x0003, 0x0009, 0x0100
@@ -99,11 +100,6 @@ class Running:
 
 
 Start = Callable[[Site], AbstractContextManager[Running]]
-
-
-def pin(argv: list[str], cpu: int) -> list[str]:
-    """The argv that runs ``argv`` on one core."""
-    return ["taskset", "--cpu-list", str(cpu), *argv]
 
 
 @contextmanager
@@ -183,14 +179,11 @@ def coturn(site: Site) -> Iterator[Running]:
 def firsthop(site: Site) -> Iterator[Running]:
     """The edge as ``firsthop edge`` starts it: supervisor with XDP, one worker and its spare, signaling."""
     lab, here = site.lab, site.directory
-    key_file, config, endpoint = here / "cluster.toml", here / "firsthop.toml", f"ipc://{here}/transceiver.sock"
-    key_file.write_text(keys.new_file_text())
-    (here / "token").write_text("a token that nobody uses\n")
-    for path in (key_file, here / "token"):
-        path.chmod(0o600)
+    config, endpoint = here / "firsthop.toml", f"ipc://{here}/transceiver.sock"
+    secret = write_secrets(here, "a token that nobody uses")
     config.write_text(
         f"""
-        cluster.keys = "{key_file}"
+        cluster.keys = "{secret["keys"]}"
         [edge]
         media = "{lab.edge.address}:{PORT}"
         interface = "{lab.edge_interface}"
@@ -204,11 +197,11 @@ def firsthop(site: Site) -> Iterator[Running]:
         endpoint = "{endpoint}"
         """
     )
-    cluster = keys.load(key_file)
+    cluster = keys.load(secret["keys"])
     with _processes() as started:
         python = (sys.executable, "-m")
         transceiver = started(
-            site.start("transceiver", LOAD_CPU, *python, "bench.relay.transceiver", endpoint, key_file)
+            site.start("transceiver", LOAD_CPU, *python, "bench.relay.transceiver", endpoint, secret["keys"])
         )
         relay = started(site.start("edge", RELAY_CPU, *python, "firsthop", "edge", "--config", config))
         _await_children(relay, {"worker-0", "worker-spare", "signaling"})
@@ -226,38 +219,20 @@ RELAYS: dict[str, Start] = {
 
 
 @contextmanager
-def _processes() -> Iterator[Callable[[subprocess.Popen[Any]], subprocess.Popen[Any]]]:
-    """Takes processes as they are started, and ends them in the opposite order."""
-    processes: list[subprocess.Popen[Any]] = []
+def _processes() -> Iterator[Started]:
+    """Takes processes as they are started, and waits until each is up."""
+    with started_processes() as started:
 
-    def started(process: subprocess.Popen[Any]) -> subprocess.Popen[Any]:
-        processes.append(process)
-        _await_quiet(process)
-        return process
+        def and_quiet(process: subprocess.Popen[Any]) -> subprocess.Popen[Any]:
+            return _quiet(started(process))
 
-    try:
-        yield started
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        yield and_quiet
 
 
-def _await_quiet(process: subprocess.Popen[Any]) -> None:
-    """Until it has started: it and its children have used no CPU time for a while."""
-    deadline = time.monotonic() + READY_S
-    used, since = -1.0, time.monotonic()
-    while (now := time.monotonic()) - since < QUIET_S:
-        if process.poll() is not None or now > deadline:
-            raise RelayError(f"{process.args!r} did not come up")
-        with suppress(psutil.NoSuchProcess):
-            if (seconds := seconds_of(tree(process.pid))) != used:
-                used, since = seconds, now
-        time.sleep(0.02)
+def _quiet(process: subprocess.Popen[Any]) -> subprocess.Popen[Any]:
+    if not await_quiet(process, quiet_s=QUIET_S, within_s=READY_S, idle_s=0.02):
+        raise RelayError(f"{process.args!r} did not come up")
+    return process
 
 
 def _await_children(process: subprocess.Popen[Any], names: set[str]) -> None:
@@ -265,7 +240,7 @@ def _await_children(process: subprocess.Popen[Any], names: set[str]) -> None:
     while True:
         with suppress(psutil.NoSuchProcess):
             if names <= {child.name() for child in psutil.Process(process.pid).children()}:
-                _await_quiet(process)
+                _quiet(process)
                 return
         if process.poll() is not None or time.monotonic() > deadline:
             raise RelayError(f"{process.args!r} did not come up")

@@ -8,18 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.harness import document
+from bench.harness.targets import Targets, table
+from bench.harness.undisturbed import DISTURBED
+
 __all__ = ["SHARES", "into_documents", "line", "markdown", "medians", "targets"]
 
 Sample = dict[str, Any]
 # Of its own saturation, each relay is also measured at these.
 BELOW, BEYOND = 0.7, 1.5
 SHARES = (BELOW, BEYOND)
-# So much of a core for other processes spoils a run.
-DISTURBED = 0.05
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "performance.md"
-PLOT = DOCUMENT.with_name("relay.png")
-BEGIN, END = "<!-- made by make bench-relay -->\n", "<!-- end -->\n"
+PLOT = document.DOCUMENT.with_name("relay.png")
 PEERS = ("nginx", "coturn", "floor")
 
 
@@ -112,17 +112,8 @@ def _rounded(value: float) -> float:
 def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     """What firsthop is judged by, each with its figure; those that were not measured are left out."""
     rows = result["points"]
-    judged: list[dict[str, Any]] = []
-
-    def judge(name: str, figure: float | None, limit: float, *, at_least: bool = False, lost: float = 0.0) -> None:
-        if figure is not None:
-            passed = figure >= limit if at_least else figure <= limit
-            sign = "at least" if at_least else "at most"
-            # What drops most of its work may well be cheap.
-            note = f"but {100 * lost:.0f} % was lost" if lost >= 0.01 else ""
-            judged.append(
-                {"target": name, "wanted": f"{sign} {limit:g}", "figure": figure, "pass": passed, "note": note}
-            )
+    judged = Targets()
+    judge = judged.judge
 
     at = {(row["rate"], row["share"]): row for row in reversed(rows) if row["relay"] == "firsthop"}
     for rate, peer, limit in (
@@ -134,7 +125,10 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     ):
         row = at.get((rate, None), {})
         name = f"CPU a datagram at {rate // 1000} kpps, of {peer}'s"
-        judge(name, row.get(f"of_{peer}"), round(limit, 2), lost=row.get("loss", 0.0))
+        # What drops most of its work may well be cheap.
+        lost = row.get("loss", 0.0)
+        note = f"but {100 * lost:.0f} % was lost" if lost >= 0.01 else ""
+        judge(name, row.get(f"of_{peer}"), round(limit, 2), note=note)
     row = at.get((20_000, None), {})
     judge("added one way at 20 kpps, p99, ms", row.get("added_p99_ms"), 1.0)
     judge("added one way at 20 kpps, p99.9, ms", row.get("added_p99.9_ms"), 3.0)
@@ -149,18 +143,12 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     if memory := result.get("memory"):
         name = f"memory of a worker with {memory['flows']:,} flows, MB"
         judge(name, round(memory["worker_rss_bytes"] / 1e6, 1), 120)
-    return judged
+    return judged.rows
 
 
 def markdown(result: dict[str, Any]) -> str:
     """Targets and figures as tables."""
-    lines: list[str] = []
-    if result["targets"]:
-        lines += ["| target | wanted | measured | |", "|---|---|---|---|"]
-        for row in result["targets"]:
-            verdict = ", ".join(filter(None, ("pass" if row["pass"] else "**fail**", row["note"])))
-            lines.append(f"| {row['target']} | {row['wanted']} | {row['figure']:g} | {verdict} |")
-        lines.append("")
+    lines = table(result["targets"])
     lines += [
         "| datagrams/s | flows | relay | CPU µs | of nginx | of floor | machine µs | up p50 / p99 / p99.9 ms"
         " | down p50 / p99 / p99.9 ms | back/s | lost |",
@@ -193,13 +181,9 @@ def into_documents(result: dict[str, Any]) -> None:
         f" (a virtual machine with two cores), Linux {run['kernel']}; {versions}. Other processes spoilt {spoilt} of"
         f" {len(result['samples'])} runs; these are left out where the same was measured in peace too."
     )
-    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SystemExit(f"relay: {DOCUMENT.name} has lost its marks: {BEGIN.strip()} and {END.strip()}")
     plot(result, PLOT)
     picture = f"![CPU time and latency of the relays by rate]({PLOT.name})"
-    DOCUMENT.write_text(f"{before}{BEGIN}{how}\n\n{picture}\n\n{markdown(result)}\n{END}{after}")
+    document.write("relay", f"{how}\n\n{picture}\n\n{markdown(result)}")
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

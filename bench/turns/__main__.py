@@ -6,35 +6,36 @@ nearly every turn is answered, and nearly every answer is spoken over.
 
 from __future__ import annotations
 
+import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
-import time
 import wave
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.harness import document
+from bench.harness.conditions import LOAD_CPU, SERVER_CPU, conditions, pin
+from bench.harness.document import results_file, save
+from bench.harness.targets import Targets, table
 from bench.vad.material import RATE_HZ, noisy, speech
 from lab.appliance import Appliance
 from lab.network import Lab
 
-RESULTS = Path(__file__).parent.parent / "results" / "turns.json"
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- made by make bench-turns -->\n", "<!-- end of turns -->\n"
+RESULTS = results_file("turns")
 CALLS = (1, 20, 50)
 SECONDS = 45.0
 SILENCE_MS = 500.0  # that ends a turn, by default
 MOST_BEYOND_MS = 40.0
 MOST_BARGE_IN_MS = 100.0
-LOAD_CPU, SERVER_CPU = 0, 1
 Row = dict[str, Any]
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="bench.turns", description=(__doc__ or "").splitlines()[0]).parse_args()
     rows = []
     with Lab() as lab, tempfile.TemporaryDirectory(prefix="bench-turns-") as name:
         directory = Path(name)
@@ -48,17 +49,15 @@ def main() -> None:
             for calls in CALLS:
                 rows.append(run(lab, appliance, calls, wav))
                 print(_line(rows[-1]), flush=True)
-    result = {"date": time.strftime("%Y-%m-%d"), "kernel": platform.release(), "seconds": SECONDS, "rows": rows}
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    DOCUMENT.write_text(before + BEGIN + markdown(result) + END + after)
+    result = conditions(seconds=SECONDS, rows=rows)
+    save(result, RESULTS)
+    document.write("turns", markdown(result))
 
 
 def run(lab: Lab, appliance: Appliance, calls: int, wav: Path) -> Row:
     argv = [appliance.url, str(appliance.token_file), str(calls), str(SECONDS), str(wav)]
     client = lab.client.popen(
-        ["taskset", "-c", str(LOAD_CPU), sys.executable, "-m", "bench.turns.client", *argv], stdout=subprocess.PIPE
+        pin([sys.executable, "-m", "bench.turns.client", *argv], LOAD_CPU), stdout=subprocess.PIPE
     )
     said, _ = client.communicate(timeout=SECONDS + 120)
     if client.returncode:
@@ -84,18 +83,15 @@ def markdown(result: Row) -> str:
     rows = result["rows"]
     beyond = max(row["beyond_ms"]["p50"] for row in rows)
     barge_in = max(row["barge_in_ms"]["p95"] for row in rows)
-    verdict = {True: "pass", False: "**fail**"}
+    targets = Targets()
+    name = "end of speech to first sound, beyond the silence that is waited for, worst median, ms"
+    targets.judge(name, beyond, MOST_BEYOND_MS)
+    targets.judge("onset of speech to the agent's last sound, worst p95, ms", barge_in, MOST_BARGE_IN_MS)
     return "\n".join(
         [
             f"{result['seconds']:.0f} s a call; {result['date']}, Linux {result['kernel']}.",
             "",
-            "| target | wanted | measured | |",
-            "|---|---|---|---|",
-            f"| end of speech to first sound, beyond the silence that is waited for, worst median, ms "
-            f"| at most {MOST_BEYOND_MS:.0f} | {beyond:.0f} | {verdict[beyond <= MOST_BEYOND_MS]} |",
-            f"| onset of speech to the agent's last sound, worst p95, ms | at most {MOST_BARGE_IN_MS:.0f} "
-            f"| {barge_in:.0f} | {verdict[barge_in <= MOST_BARGE_IN_MS]} |",
-            "",
+            *table(targets.rows),
             "| calls | turns answered | beyond the silence p5 / p50 / p95 ms | answers spoken over "
             "| barge-in p50 / p95 / p99 ms | frames lost |",
             "|---|---|---|---|---|---|",

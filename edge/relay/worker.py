@@ -34,10 +34,11 @@ from edge.xdp.kernel import FlowStore, Shedding
 from edge.xdp.shedding import Controller, StrangersController
 from runtime import logs, metrics
 from runtime.beats import Beat
-from runtime.following import LOOK_EVERY_S, ufrag_keys
+from runtime.followed import LOOK_EVERY_S
+from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
 from wire import control, frames, stun, ufrag
-from wire.keys import ClusterKeys, KeyFile
+from wire.keys import ClusterKeys
 from wire.naming import identity
 
 __all__ = ["SPARE_NAME", "Worker", "main"]

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from functools import partial
-from typing import Any, Never
+from typing import Any
 
 from aiohttp import web
 
@@ -26,24 +26,18 @@ from edge.tls import Certificate
 from runtime import logs, metrics
 from runtime.beats import Beat
 from runtime.config import Config
-from runtime.following import LOOK_EVERY_S, follow, ufrag_keys
+from runtime.followed import follow
+from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.metrics import Tally
 from runtime.process import call_itself, drop_capabilities, end_with, in_a_line
 from wire import frames
-from wire.keys import ClusterKeys, KeyFile
+from wire.keys import ClusterKeys
 from wire.naming import identity
 
 __all__ = ["main"]
 
 _GOODBYE_S = 3.0
 _OTHER_DESCRIPTORS = 128
-
-
-async def _refresh(*files: ApiKeys | Certificate) -> Never:
-    while True:
-        await asyncio.sleep(LOOK_EVERY_S)
-        for file in files:
-            file.refresh()
 
 
 def _descriptors() -> int:
@@ -101,8 +95,9 @@ async def _serve(spec: dict[str, Any]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     work = (
         Beat(spec.get("beats", -1), 0).forever(),
-        follow(key_file, lambda _: None),
-        _refresh(api_keys, tls),
+        follow(key_file),
+        follow(api_keys),
+        follow(tls),
         keep_true(ledger, transceivers, events),
     )
     tasks = [asyncio.create_task(each) for each in work]

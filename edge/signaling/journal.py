@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge.signaling.ledger import Held
-from wire.keys import Log
+from runtime.logs import Log
 
 __all__ = ["Journal"]
 

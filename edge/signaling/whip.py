@@ -2,7 +2,7 @@
 
 WHIP is for publishing, and its answers are receive-only; here the answer is of a call that speaks both ways. The ICE
 agent is lite and in the answer whole, so candidates of a client are acknowledged and not needed. What holds of the RFC
-is listed in docs/architecture.md.
+is listed in docs/realtime.md.
 """
 
 from __future__ import annotations

@@ -1,60 +1,99 @@
-"""The routing of datagrams to sessions, and of their answers to workers.
+"""The routing of datagrams to the transports of sessions, and of their answers to workers.
 
-STUN requests are addressed by ufrag. Everything else belongs to the session that holds the path it came by. A path
-that is held stays its holder's until another session has a check of its own answered there. A caller whose NAT gave it
-a new address is found by its SSRC, which the edge took for a hint: its media is believed when it authenticates, the
-edge is asked to steer the new address, and the session sends a check of its own there. Media goes to a new address only
-when that is answered.
+STUN requests are addressed by ufrag. Everything else belongs to the transport that holds the path it came by. A path
+that is held stays its holder's until another transport has a check of its own answered there. A caller whose NAT gave
+it a new address is found by its SSRC, which the edge took for a hint: its media is believed when it authenticates, the
+edge is asked to steer the new address, and the transport sends a check of its own there. Media goes to a new address
+only when that is answered.
 """
 
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
-from rtc.ice.lite import Path
+from rtc.ice.lite import IceLite, Path
 from rtc.rtp import packet as rtp
 from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
-from transceiver.links.link import Link
-from transceiver.session import Session
 from wire import frames, stun
 from wire.naming import edge_of
 
-__all__ = ["Routing"]
+__all__ = ["Carrier", "Routing", "Transport"]
 
 _MOST_NAMESAKES = 4  # sessions with one SSRC that a packet from an unknown address is tried on, the oldest first
 _TOLD_AGAIN_S = 1.0  # libwebrtc checks a path that is in use every 2.5 s
 
 
-class Routing:
-    """The sessions of a process by all the names that datagrams know them by. ``link`` is set before any arrives."""
+class Carrier(Protocol):
+    """Carries datagrams to clients, and tells the workers that they pass through what they need to know."""
 
-    link: Link
+    def send(self, worker: bytes, address: bytes, datagram: bytes) -> None:
+        """Queues a datagram for the client at ``address``, 18 bytes as ``wire.address`` packs them."""
+
+    def control(self, peer: bytes, type_: str, **fields: object) -> None:
+        """Queues a control message, behind the datagrams queued so far."""
+
+
+class Transport(Protocol):
+    """The transport of one session, as far as routing is concerned (``transceiver.transport``)."""
+
+    ufrag: str
+    ice: IceLite
+    opens_dtls: bool
+    ssrcs: tuple[int, ...]
+    spare_ms: float
+
+    def check(self, message: stun.Message, path: Path, *, free: bool = True) -> bytes | None:
+        """The response to a STUN request, or None where it gets none and ``ice.refusal`` says why."""
+
+    def connect(self) -> None:
+        """The selected path is proven and its worker knows it."""
+
+    def dtls(self, datagram: bytes, path: Path) -> None:
+        """A datagram whose first byte is 20 to 63 (RFC 7983)."""
+
+    def media(self, datagram: bytes) -> None:
+        """An SRTP or SRTCP datagram by a path of the transport's."""
+
+    def media_if_authentic(self, datagram: bytes) -> bool:
+        """Takes media that came by a path that is nobody's; False unless it is the transport's."""
+
+    def moved(self) -> None:
+        """Another path is selected, because the client answered there."""
+
+    def fail(self, error: BaseException) -> None:
+        """A datagram of the transport's met a fault of ours."""
+
+
+class Routing:
+    """The transports of a process by all the names that datagrams know them by. ``link`` is set before any arrives."""
 
     def __init__(self) -> None:
-        self.sessions: dict[bytes, Session] = {}
-        self._renamed: dict[bytes, Session] = {}  # by the ufrags of ICE restarts
-        self._by_path: dict[Path, Session] = {}
-        self._claimed: dict[Path, Session] = {}  # by who does not hold it, and a check of ours is under way
+        self.link: Carrier
+        self.transports: dict[bytes, Transport] = {}
+        self._renamed: dict[bytes, Transport] = {}  # by the ufrags of ICE restarts
+        self._by_path: dict[Path, Transport] = {}
+        self._claimed: dict[Path, Transport] = {}  # by who does not hold it, and a check of ours is under way
         self._worker_of: dict[Path, bytes] = {}
         self._told_at: dict[Path, float] = {}  # when the edge was last told who has it
-        self._by_ssrc: dict[int, list[Session]] = {}
-        self._ssrcs_of: dict[Session, tuple[int, ...]] = {}
+        self._by_ssrc: dict[int, list[Transport]] = {}
+        self._ssrcs_of: dict[Transport, tuple[int, ...]] = {}
 
-    def add(self, session: Session) -> None:
-        """A new session, reachable by its ufrag from now on."""
-        self.sessions[session.ufrag.encode()] = session
-        self.speaks(session)
+    def add(self, transport: Transport) -> None:
+        """A new transport, reachable by its ufrag from now on."""
+        self.transports[transport.ufrag.encode()] = transport
+        self.speaks(transport)
 
-    def remove(self, session: Session) -> None:
-        """A session that has ended and given its paths up."""
-        self.sessions.pop(session.ufrag.encode(), None)
-        self._forget_names(session)
-        self._forget_ssrcs(session)
+    def remove(self, transport: Transport) -> None:
+        """A transport that has ended and given its paths up."""
+        self.transports.pop(transport.ufrag.encode(), None)
+        self._forget_names(transport)
+        self._forget_ssrcs(transport)
 
-    def rename(self, session: Session) -> None:
+    def rename(self, transport: Transport) -> None:
         """Its ICE was restarted: it is reachable by other ufrags, and its call keeps the first as its name."""
-        self._forget_names(session)
-        self._renamed.update(dict.fromkeys((ufrag.encode() for ufrag in session.ice.ufrags), session))
+        self._forget_names(transport)
+        self._renamed.update(dict.fromkeys((ufrag.encode() for ufrag in transport.ice.ufrags), transport))
 
     # --- from the edge
 
@@ -66,20 +105,20 @@ class Routing:
             if datagram and datagram[0] <= 3:
                 self._on_stun(worker, path, datagram)
                 continue
-            session = self._by_path.get(path)
-            if session is None:
+            transport = self._by_path.get(path)
+            if transport is None:
                 self._on_moved_media(worker, path, datagram)
                 continue
             try:
                 if rtp.is_rtp_or_rtcp(datagram):
-                    session.media(datagram)
+                    transport.media(datagram)
                 elif datagram and 20 <= datagram[0] <= 63:
-                    session.dtls(datagram, path)
+                    transport.dtls(datagram, path)
                 else:
                     RX_DATAGRAMS["other"] += 1
             except Exception as e:
                 # Ours to mend, and no reason for its neighbours in the batch to be lost.
-                session.fail(e)
+                transport.fail(e)
 
     def _on_stun(self, worker: bytes, path: Path, datagram: bytes) -> None:
         message = stun.parse(datagram)
@@ -95,149 +134,149 @@ class Routing:
 
     def _on_request(self, worker: bytes, path: Path, message: stun.Message) -> None:
         named = stun.server_ufrag(message) or b""
-        session = self.sessions.get(named) or self._renamed.get(named)
-        if session is None:
+        transport = self.transports.get(named) or self._renamed.get(named)
+        if transport is None:
             RX_DATAGRAMS["stun_unknown_session"] += 1
             return
         holder = self._by_path.get(path)
-        free = holder is None or holder is session
-        response = session.check(message, path, free=free)
+        free = holder is None or holder is transport
+        response = transport.check(message, path, free=free)
         if response is None:
-            RX_DATAGRAMS[session.ice.refusal] += 1
+            RX_DATAGRAMS[transport.ice.refusal] += 1
             return
         RX_DATAGRAMS["stun_answered"] += 1
         if free:
             self._claimed.pop(path, None)
-            self._by_path[path] = session
+            self._by_path[path] = transport
         else:
-            self._claim(session, path)
+            self._claim(transport, path)
         # The edge must know the flow before the client hears back and DTLS begins. It is told again at checks, so
         # that an edge that forgot everything knows again.
-        self._path_up(session, path, worker)
+        self._path_up(transport, path, worker)
         # First, so that who is there has proved itself before it sends more.
-        self._probe(session, path, worker)
+        self._probe(transport, path, worker)
         self.link.send(worker, path.address, response)
-        if session.ice.selected == path:
-            session.connect()
+        if transport.ice.selected == path:
+            transport.connect()
 
-    def _probe(self, session: Session, path: Path, worker: bytes) -> bool:
+    def _probe(self, transport: Transport, path: Path, worker: bytes) -> bool:
         """Sends a check of ours where one is wanted. On the first path DTLS takes its place, if we begin with that."""
-        if path == session.ice.selected and session.opens_dtls:
+        if path == transport.ice.selected and transport.opens_dtls:
             return False
-        probe = session.ice.probe(path, time.monotonic())
+        probe = transport.ice.probe(path, time.monotonic())
         if probe is None:
             return False
         self.link.send(worker, path.address, probe)
         return True
 
-    def _claim(self, session: Session, path: Path) -> None:
+    def _claim(self, transport: Transport, path: Path) -> None:
         other = self._claimed.get(path)
-        if other is not None and other is not session:
+        if other is not None and other is not transport:
             other.ice.forget(path)
-        self._claimed[path] = session
+        self._claimed[path] = transport
 
     def _on_moved_media(self, worker: bytes, path: Path, datagram: bytes) -> None:
         """Media by a path that nobody holds: it is its caller's if it authenticates."""
         ssrc = rtp.ssrc_of(datagram)
-        for session in self._by_ssrc.get(ssrc, ())[:_MOST_NAMESAKES] if ssrc is not None else ():
+        for transport in self._by_ssrc.get(ssrc, ())[:_MOST_NAMESAKES] if ssrc is not None else ():
             try:
-                if not session.media_if_authentic(datagram):
+                if not transport.media_if_authentic(datagram):
                     continue
             except Exception as e:
-                session.fail(e)
+                transport.fail(e)
                 return
-            session.ice.moved(path, len(datagram), time.monotonic())
-            probe = session.ice.probe(path, time.monotonic())
+            transport.ice.moved(path, len(datagram), time.monotonic())
+            probe = transport.ice.probe(path, time.monotonic())
             if probe is not None:
-                self._claim(session, path)
-                self._path_up(session, path, worker)
+                self._claim(transport, path)
+                self._path_up(transport, path, worker)
                 self.link.send(worker, path.address, probe)
             return
         RX_DATAGRAMS["unknown_path"] += 1
 
     def _on_response(self, worker: bytes, path: Path, message: stun.Message) -> None:
         holder, now = self._by_path.get(path), time.monotonic()
-        for session in (self._claimed.get(path), holder):
-            left = session.ice.selected if session is not None else None
-            if session is None or not session.ice.proved_by(message, path, now):
+        for transport in (self._claimed.get(path), holder):
+            left = transport.ice.selected if transport is not None else None
+            if transport is None or not transport.ice.proved_by(message, path, now):
                 continue
             RX_DATAGRAMS["stun_response"] += 1
             self._claimed.pop(path, None)
-            self._by_path[path] = session
-            if holder is not None and holder is not session:
+            self._by_path[path] = transport
+            if holder is not None and holder is not transport:
                 holder.ice.forget(path)
-            if holder is not session:
-                self._path_up(session, path, worker, anew=True)
-            if left is not None and not session.ice.knows(left):
-                self.path_down(session, left)
-            if session.ice.selected == path:
-                session.connect()
+            if holder is not transport:
+                self._path_up(transport, path, worker, anew=True)
+            if left is not None and not transport.ice.knows(left):
+                self.path_down(transport, left)
+            if transport.ice.selected == path:
+                transport.connect()
                 if left != path:
-                    session.moved()
+                    transport.moved()
             return
         RX_DATAGRAMS["stun_not_authentic"] += 1
 
     # --- from sessions
 
-    def send(self, session: Session, path: Path, datagram: bytes) -> None:
+    def send(self, transport: Transport, path: Path, datagram: bytes) -> None:
         """Queues a datagram for the client at ``path``."""
         # A client that used its port again for another call, and answered there, has given the path away.
-        if self._by_path.get(path) is session:
+        if self._by_path.get(path) is transport:
             self.link.send(self._worker_of[path], path.address, datagram)
         else:
             TX_DATAGRAMS["no_path"] += 1
 
-    def path_down(self, session: Session, path: Path) -> None:
-        """The path is the session's no more, and the edge need not know it where it is nobody's."""
-        mine = [table for table in (self._by_path, self._claimed) if table.get(path) is session]
+    def path_down(self, transport: Transport, path: Path) -> None:
+        """The path is the transport's no more, and the edge need not know it where it is nobody's."""
+        mine = [table for table in (self._by_path, self._claimed) if table.get(path) is transport]
         for table in mine:
             del table[path]
         if mine and path not in self._by_path and path not in self._claimed:
             self._told_at.pop(path, None)
             self.link.control(self._worker_of.pop(path), "path.down", address=path.address)
 
-    def speaks(self, session: Session) -> None:
-        """The session's SSRCs are known, or others than before."""
-        self._forget_ssrcs(session)
-        self._ssrcs_of[session] = session.ssrcs
-        for ssrc in session.ssrcs:
-            self._by_ssrc.setdefault(ssrc, []).append(session)
+    def speaks(self, transport: Transport) -> None:
+        """The transport's SSRCs are known, or others than before."""
+        self._forget_ssrcs(transport)
+        self._ssrcs_of[transport] = transport.ssrcs
+        for ssrc in transport.ssrcs:
+            self._by_ssrc.setdefault(ssrc, []).append(transport)
 
-    def connected(self, session: Session) -> None:
-        """What the edge was told of the session's path is no longer true."""
-        path = session.ice.selected
-        if path is not None and self._by_path.get(path) is session:
-            self._path_up(session, path, self._worker_of[path], anew=True)
+    def connected(self, transport: Transport) -> None:
+        """What the edge was told of the transport's path is no longer true."""
+        path = transport.ice.selected
+        if path is not None and self._by_path.get(path) is transport:
+            self._path_up(transport, path, self._worker_of[path], anew=True)
 
-    def _forget_names(self, session: Session) -> None:
-        for ufrag in [ufrag for ufrag, named in self._renamed.items() if named is session]:
+    def _forget_names(self, transport: Transport) -> None:
+        for ufrag in [ufrag for ufrag, named in self._renamed.items() if named is transport]:
             del self._renamed[ufrag]
 
-    def _forget_ssrcs(self, session: Session) -> None:
-        for ssrc in self._ssrcs_of.pop(session, ()):
+    def _forget_ssrcs(self, transport: Transport) -> None:
+        for ssrc in self._ssrcs_of.pop(transport, ()):
             others = self._by_ssrc[ssrc]
-            others.remove(session)
+            others.remove(transport)
             if not others:
                 del self._by_ssrc[ssrc]
 
-    def _path_up(self, session: Session, path: Path, worker: bytes, *, anew: bool = False) -> None:
+    def _path_up(self, transport: Transport, path: Path, worker: bytes, *, anew: bool = False) -> None:
         """Tells the worker whose the path is. What it was told a moment ago it still knows, unless that is ``anew``; of
         one that is held it is told when that has changed hands."""
         now, holder = time.monotonic(), self._by_path.get(path)
-        if holder is not None and holder is not session:
+        if holder is not None and holder is not transport:
             return
         known = self._worker_of.get(path) == worker and now - self._told_at.get(path, -_TOLD_AGAIN_S) < _TOLD_AGAIN_S
         if known and not anew:
             return
         self._worker_of[path] = worker
         self._told_at[path] = now
-        ssrcs = list(session.ssrcs)
+        ssrcs = list(transport.ssrcs)
         self.link.control(
             worker,
             "path.up",
             address=path.address,
-            ufrag=session.ice.ufrag,  # under the newest key that checks of this call come with
+            ufrag=transport.ice.ufrag,  # under the newest key that checks of this call come with
             ssrcs=ssrcs,
-            spare_ms=session.spare_ms,
-            proved=session.ice.is_proved(path),
+            spare_ms=transport.spare_ms,
+            proved=transport.ice.is_proved(path),
         )

@@ -14,6 +14,7 @@ from rtc.codecs.codec import OPUS, Codec, Encoder
 from rtc.codecs.quality import Settings
 from rtc.frame import frame_bytes, frame_samples
 from rtc.rtp import packet as rtp
+from rtc.rtp.history import History
 from transceiver.counters import TX_FRAMES
 
 __all__ = ["RATE_HZ", "Voice"]
@@ -21,20 +22,24 @@ __all__ = ["RATE_HZ", "Voice"]
 RATE_HZ = 24000
 _LONGEST_S = 60
 
+Send = Callable[[bytes], bytes | None]
+
 
 class Voice:
     """Makes packets and hands each to ``send``, or makes none where that is None; ``tick`` is called every 20 ms.
-    ``rate_hz`` is that of what is said."""
+    ``send(packet)`` returns the datagram that it went in, which is kept in ``history``, if there is one. ``rate_hz`` is
+    that of what is said."""
 
     def __init__(
-        self, payload_type: int, send: Callable[[bytes], None] | None, codec: Codec = OPUS, rate_hz: int = RATE_HZ
+        self, payload_type: int, send: Send | None = None, codec: Codec = OPUS, rate_hz: int = RATE_HZ
     ) -> None:
+        self.send = send
+        self.history = History()
         self.settings = Settings()
         self.ssrc = secrets.randbits(32)
         self.packets = 0
         self.octets = 0
         self.timestamp = secrets.randbits(32)
-        self._send = send
         self._payload_type = payload_type
         self._sequence = secrets.randbits(15)  # the lower half: RFC 3711 section 3.3.1
         self._codec = codec
@@ -64,7 +69,7 @@ class Voice:
             size = self._frame_bytes
             pcm = bytes(self._waiting[:size]).ljust(size, b"\0")
             del self._waiting[:size]
-            if self._send is not None:
+            if self.send is not None:
                 if self._encoder is None:
                     self._encoder = self._codec.encoder(self._rate_hz, self.settings)
                 self._encoder = self._encoder.tuned(self.settings)
@@ -85,11 +90,13 @@ class Voice:
         self._packet(payload, "sent", marker=marker)
 
     def _packet(self, payload: bytes, counted: str, *, marker: bool) -> None:
-        if self._send is None:
+        send, sequence = self.send, self._sequence
+        if send is None:
             return
         TX_FRAMES[counted] += 1
-        packet = rtp.build(self._payload_type, marker, self._sequence, self.timestamp, self.ssrc, payload)
-        self._sequence = (self._sequence + 1) & 0xFFFF
+        packet = rtp.build(self._payload_type, marker, sequence, self.timestamp, self.ssrc, payload)
+        self._sequence = (sequence + 1) & 0xFFFF
         self.packets += 1
         self.octets += len(payload)
-        self._send(packet)
+        if datagram := send(packet):
+            self.history.put(sequence, datagram)

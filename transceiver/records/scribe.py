@@ -1,7 +1,7 @@
 """The process that writes transcripts and recordings, one beside each transceiver process.
 
 Opus takes a processor, and Python's lock between two frames: in the process that sends every caller's media, that
-would wait for it (docs/architecture.md says what it costs). Batches come on standard input and are answered on standard
+would wait for it (docs/media.md says what it costs). Batches come on standard input and are answered on standard
 output; when there are no more, because the transceiver has ended or was killed, every file gets its end, and so does
 this.
 """

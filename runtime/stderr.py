@@ -12,12 +12,12 @@ from contextlib import suppress
 from io import UnsupportedOperation
 from typing import TextIO
 
-__all__ = ["Unfailing"]
+__all__ = ["LossyStream"]
 
 _PIECE_BYTES = 4096  # PIPE_BUF: a pipe that can be written to has room for as much
 
 
-class Unfailing:
+class LossyStream:
     """Writes to the descriptor under ``stream`` (None: nowhere), and neither raises nor waits."""
 
     def __init__(self, stream: TextIO | None) -> None:

@@ -1,0 +1,40 @@
+"""Runs beside which nobody else used the machine, as far as there is patience for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from bench.harness.cpu import others
+
+__all__ = ["DISTURBED", "Undisturbed"]
+
+# So much of a core for other processes spoils a run.
+DISTURBED = 0.05
+T = TypeVar("T")
+
+
+class Undisturbed:
+    """Makes a run again that others spoilt, at most ``tries`` times, and waits before each until they are done.
+    ``patience_s`` is what all of that may take; when it is used up, each run is made once."""
+
+    def __init__(self, patience_s: float, tries: int) -> None:
+        self._patience_s = patience_s
+        self._tries = tries
+
+    def __call__(self, run: Callable[[], T], disturbed: Callable[[T], float]) -> T:
+        """The least disturbed of a few runs; the first that nobody disturbed ends the trying. ``disturbed`` is the
+        share of a core that others took in one."""
+        runs: list[T] = []
+        for _ in range(self._tries):
+            began = time.monotonic()
+            while self._patience_s > time.monotonic() - began and others() > DISTURBED:
+                pass
+            self._patience_s -= time.monotonic() - began
+            began = time.monotonic()
+            runs.append(run())
+            if disturbed(runs[-1]) <= DISTURBED or self._patience_s <= 0:
+                break
+            self._patience_s -= time.monotonic() - began
+        return min(runs, key=disturbed)

@@ -1,0 +1,45 @@
+"""The signals that end a supervisor or start it anew. They wait until it can follow them in order: neither half-way up
+nor half-way down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from runtime import logs
+
+__all__ = ["hold_back", "let_through", "start_anew", "to_start_anew"]
+
+_HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def hold_back() -> None:
+    """Signals wait, through an exec too. To be called before any thread is started that is not to hear them, and numpy
+    starts some when it is imported."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+
+
+def let_through() -> None:
+    """The signals that waited come now, and later ones at once."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+
+
+async def to_start_anew() -> None:
+    """Returns once SIGHUP has asked for it, and a trial of what would be started (``--check``) says that it can run."""
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
+    while True:
+        await told.wait()
+        told.clear()
+        trial = await asyncio.create_subprocess_exec(sys.executable, *sys.orig_argv[1:], "--check")
+        if await trial.wait() == 0:
+            return
+        logs.get().error("not started anew: see the line before; everything goes on as it is")
+
+
+def start_anew() -> NoReturn:
+    """Replaces the program of this process by what is installed now. Raises OSError."""
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606

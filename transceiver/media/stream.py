@@ -1,0 +1,196 @@
+"""The media of one call: RTP both ways for one source, with its RTCP, on a clock of 20 ms.
+
+It knows neither how packets travel nor what hears them: packets come by ``rtp`` and ``rtcp`` and leave through a
+``Sender``, and the sound is for a ``Listener``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from rtc.codecs.codec import CODECS
+from rtc.codecs.quality import Quality
+from rtc.frame import FRAME_MS
+from rtc.rtp.packet import Packet
+from rtc.sdp.answer import Offer
+from transceiver.counters import RX_DATAGRAMS, TX_FRAMES
+from transceiver.media.hearing import Hearing
+from transceiver.media.receiver import Receiver
+from transceiver.media.reports import Reports
+from transceiver.media.voice import Voice
+
+__all__ = ["Listener", "MediaStream", "Sender", "Tape"]
+
+_REPORT_EVERY_TICKS = 50
+# Packets of audio for a caller that moved: a round trip of 40 ms, and the 20 ms in which it said nothing.
+_SENT_AGAIN = 3
+
+TakePacket = Callable[[bytes, int, bool], None]
+
+
+class Sender(Protocol):
+    """Carries the stream's packets to the caller."""
+
+    def send_rtp(self, packet: bytes) -> bytes:
+        """Sends an RTP packet. Returns the datagram that it went in, or nothing where it was not sent."""
+
+    def send_rtcp(self, compound: bytes) -> None:
+        """Sends an RTCP compound."""
+
+    def send(self, datagram: bytes) -> None:
+        """Sends a datagram of ``send_rtp``'s once more."""
+
+    def speaks(self, ssrc: int) -> None:
+        """The caller sends with another SSRC than was known."""
+
+
+class Listener(Protocol):
+    """Is who the caller speaks with; ``now`` in seconds, monotonic."""
+
+    def hear(self, pcm: bytes, now: float) -> bool:
+        """20 ms of the caller, mono PCM16; whether they are voice."""
+
+    def tick(self, now: float) -> None:
+        """The next 20 ms are due, after ``hear`` and before what is said is sent."""
+
+    def pressed(self, digit: str, received_at: int) -> None:
+        """The caller pressed a key of the telephone's, at ``received_at`` in Unix seconds."""
+
+
+class Tape(Protocol):
+    """Records both sides of a call."""
+
+    def frame(self, heard: bytes, said: bytes, now: float) -> None:
+        """20 ms of each, as mono PCM16, or nothing where there was silence."""
+
+
+class MediaStream:
+    """Is asked to ``tick`` every 20 ms, once ``start`` and ``deliver_to`` have been called. PCM has ``rate_hz``. With
+    ``packets``, nothing is decoded or paced: payloads are taken and sent as they are."""
+
+    _sender: Sender
+    _listener: Listener
+    _take_packet: TakePacket
+
+    def __init__(self, offer: Offer, *, rate_hz: int, packets: bool = False) -> None:
+        codec = CODECS[offer.codec]
+        self.voice = Voice(offer.payload_type, None, codec, rate_hz)
+        self.hearing = Hearing(codec, rate_hz, self._heard)
+        self.heard_ms = 0
+        self._packets = packets
+        self._sends, self._receives = offer.sends, offer.receives
+        self._receiver = Receiver(offer, self.hearing, self._pass_on if packets else None, self._pressed)
+        self._quality = Quality(copies=offer.copies)
+        self._reports = Reports(self.voice.ssrc, reduced_size=offer.reduced_size)
+        self._tape: Tape | None = None
+        self._heard_now = b""
+        self._ticks = 0
+        self._closed = False
+
+    def start(self, sender: Sender) -> None:
+        """Media may be sent from now on."""
+        self._sender = sender
+        if self._sends:
+            self.voice.send = sender.send_rtp
+
+    def deliver_to(
+        self,
+        listener: Listener,
+        *,
+        take_packet: TakePacket = lambda payload, timestamp, marker: None,
+        tape: Tape | None = None,
+    ) -> None:
+        """What comes is for ``listener`` from now on, and ``tick`` may be called. ``take_packet(payload, timestamp,
+        marker)`` is for a stream of packets, ``tape`` for one that is recorded."""
+        self._listener, self._take_packet, self._tape = listener, take_packet, tape
+
+    def close(self) -> None:
+        """Nothing is sent or heard any more."""
+        self._closed = True
+
+    def so_far(self) -> dict[str, Any]:
+        """As JSON: the caller's frames by how they came, as ``counters.RX_FRAMES`` has them, and packets lost on the
+        way up; ours by whether they were made in time, and the share that the caller last said was lost. ``wait_ms``
+        is how long the jitter buffer waits, ``round_trip_ms`` is by RTCP, or None."""
+        reception, round_trip_s = self._receiver.reception, self._reports.round_trip_s
+        return {
+            "heard": dict(self.hearing.stats),
+            "lost": reception.lost,
+            "jitter_ms": round(reception.jitter_ms, 2),
+            "wait_ms": round(self.hearing.jitter.wait_ms, 1),
+            "made": {"on_time": self._quality.on_time, "late": self._quality.late},
+            "lost_share": self._reports.fraction_lost,
+            "round_trip_ms": None if round_trip_s is None else round(1000 * round_trip_s, 1),
+        }
+
+    # --- what comes
+
+    def rtp(self, packet: bytes, now: float) -> None:
+        """An RTP packet of the caller's, at ``now`` in seconds, monotonic. What is bad is dropped and counted."""
+        if not self._receives:
+            RX_DATAGRAMS["not_received"] += 1
+            return
+        receiver = self._receiver
+        known = receiver.reception.ssrc
+        if receiver.take(packet, now):
+            self._give_feedback(now)
+        ssrc = receiver.reception.ssrc
+        if ssrc != known and ssrc is not None:
+            self._sender.speaks(ssrc)
+
+    def rtcp(self, compound: bytes, now: float) -> None:
+        """RTCP of the caller's. What it asks for is sent again."""
+        for datagram in self.voice.history.again(self._reports.received(compound, now)):
+            TX_FRAMES["again"] += 1
+            self._sender.send(datagram)
+
+    def moved(self) -> None:
+        """The caller has another address. What went to the old one meanwhile is lost: it is sent once more, and a
+        receiver that has it already drops it (RFC 3711 section 3.3.2)."""
+        for datagram in self.voice.history.last(_SENT_AGAIN):
+            self._sender.send(datagram)
+
+    def _heard(self, pcm: bytes) -> bool:
+        self.heard_ms += FRAME_MS
+        self._heard_now = pcm
+        return self._listener.hear(pcm, time.monotonic())
+
+    def _pass_on(self, packet: Packet) -> None:
+        self._take_packet(packet.payload, packet.timestamp, packet.marker)
+
+    def _pressed(self, digit: str) -> None:
+        if not self._closed:
+            self._listener.pressed(digit, int(time.time()))
+
+    # --- what goes
+
+    def tick(self, now: float) -> None:
+        """The next 20 ms are due, both ways."""
+        # First what is heard: an agent that answers at once is heard in the same tick.
+        self._receiver.tick(now)
+        if self._closed:
+            return
+        self._listener.tick(now)
+        if self._closed:
+            return
+        self._quality.tick(now)
+        if not self._packets:
+            self.voice.settings = self._quality.settings
+            self.voice.tick()
+            if self._tape is not None:
+                self._tape.frame(self._heard_now, self.voice.said, now)
+                self._heard_now = b""
+        self._give_feedback(now)
+        self._ticks += 1
+        # One that passes packets on sends when it is sent to; reports are due all the same.
+        if self._ticks % _REPORT_EVERY_TICKS == 0:
+            self._receiver.observe()
+            self._quality.reported(self._reports.fraction_lost)
+            reports = self._reports.compound(self.voice, self._receiver.reception, now, time.time())
+            self._sender.send_rtcp(reports)
+
+    def _give_feedback(self, now: float) -> None:
+        for packet in self._receiver.feedback(now, self.voice.ssrc, self._reports.round_trip_s):
+            self._sender.send_rtcp(self._reports.feedback(packet))

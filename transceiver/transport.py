@@ -1,0 +1,276 @@
+"""The WebRTC transport of one call: ICE, DTLS, SRTP and SCTP, from the first check to the goodbye.
+
+Datagrams come in by ``check``, ``dtls`` and ``media``. RTP and RTCP leave it in the clear for the call's media, and
+what the media sends goes out protected, on the selected path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, Protocol
+
+from aiortc import RTCDataChannel
+
+from rtc.dtls.secure import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
+from rtc.ice.lite import CONSENT_S, IceLite, Path
+from rtc.rtp import packet as rtp
+from rtc.rtp.gate import Gate
+from rtc.sdp.answer import Offer
+from runtime import logs
+from transceiver.backlog import Backlog
+from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
+from wire import stun
+from wire.ufrag import call_id
+
+__all__ = ["Call", "Media", "Outbound", "Transport"]
+
+_HANDSHAKE_S = 15  # flights lost in a row are sent again after 0.1, 0.2, 0.4, 1, 2, 4 s
+
+
+class Outbound(Protocol):
+    """Carries a transport's datagrams to its client."""
+
+    def send(self, transport: Transport, path: Path, datagram: bytes) -> None:
+        """Queues a datagram for the client at ``path``."""
+
+    def path_down(self, transport: Transport, path: Path) -> None:
+        """Tells the edge that the path holds consent no more."""
+
+    def speaks(self, transport: Transport) -> None:
+        """The client sends with another SSRC than was known."""
+
+    def connected(self, transport: Transport) -> None:
+        """Its media is up: how long that can wait is another than before."""
+
+
+class Media(Protocol):
+    """Receives what the client sends, in the clear; ``now`` in seconds, monotonic."""
+
+    def rtp(self, packet: bytes, now: float) -> None:
+        """An RTP packet that authenticated."""
+
+    def rtcp(self, compound: bytes, now: float) -> None:
+        """An RTCP compound that authenticated."""
+
+    def moved(self) -> None:
+        """The client has another address, and what went to the old one lately is lost."""
+
+
+class Call(Protocol):
+    """Is told how its transport fares."""
+
+    def connected(self) -> None:
+        """DTLS is done: media may be sent, and comes as soon as this returns."""
+
+    def channel_opened(self, channel: RTCDataChannel) -> None:
+        """A data channel that the client can use from now on."""
+
+    def channels_aborted(self, reason: str, why: str, error: Exception | None) -> None:
+        """SCTP was ended for what the client did with it."""
+
+    def end(self, reason: str) -> None:
+        """The transport is of no more use; ``reason`` is one of ``counters.ENDS``."""
+
+    def fail(self, error: BaseException) -> None:
+        """It is of no more use because of a fault of ours."""
+
+    def gone(self) -> None:
+        """Called once after ``close``: the goodbye is said and the paths are given up."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Has ``work`` run beside everything else, and a failure of it told."""
+
+
+class Transport:
+    """``ufrag`` is the first one of ours, which names the call; ``dcid`` the stream of a data channel that the client
+    has negotiated, if any. ``ssrcs`` are what the client sends with, as far as is known, ``spare_ms`` how long its
+    media may wait on its way."""
+
+    def __init__(
+        self,
+        offer: Offer,
+        ufrag: str,
+        certificate: Certificate,
+        *,
+        call: Call,
+        media: Media,
+        outbound: Outbound,
+        backlog: Backlog,
+        consent_s: float = CONSENT_S,
+        dcid: int | None = None,
+    ) -> None:
+        self.ufrag = ufrag
+        self.ice = IceLite(
+            ufrag,
+            time.monotonic(),
+            remote_ufrag=offer.ice_ufrag,
+            remote_password=offer.ice_password,
+            consent_s=consent_s,
+        )
+        self.opens_dtls = offer.dtls_client
+        self.ssrcs = offer.ssrcs
+        self.spare_ms = 0.0
+        self.connected = False  # from the end of the handshake until DTLS is closed
+        self._closed = False
+        self._connecting = False
+        self._fingerprints = offer.fingerprints
+        self._sctp_port, self._max_message_bytes, self._dcid = offer.sctp_port, offer.max_message_bytes, dcid
+        self._call = call
+        self._media = media
+        self._out = outbound
+        self._backlog = backlog
+        self._secure = SecureTransport(self.send, certificate, client=offer.dtls_client)
+        self._gate = Gate()
+        self._last_path: Path | None = None  # for what is said after the last path's consent
+        self._lost_paths: list[Path] = []
+        self._log = logs.get().bind(call=call_id(ufrag))
+
+    # --- datagrams in
+
+    def check(self, message: stun.Message, path: Path, *, free: bool = True) -> bytes | None:
+        """The response to a STUN request addressed to this transport, or None where it gets none: ``ice.refusal`` is
+        why. ``free`` where no other transport holds the path."""
+        return None if self._closed else self.ice.check(message, path, time.monotonic(), free=free)
+
+    def dtls(self, datagram: bytes, path: Path | None = None) -> None:
+        """A DTLS datagram from a path that something authentic came by; None is the selected one."""
+        self.ice.came(path or self.ice.selected, len(datagram))
+        feed = partial(self._secure.feed, datagram)
+        taken = self._gate.admits_dtls(time.monotonic()) and self._backlog.put(self, feed)
+        RX_DATAGRAMS["dtls" if taken else "overflow"] += 1
+
+    def media(self, datagram: bytes) -> None:
+        """An SRTP or SRTCP datagram from a path of the transport's. What is bad is dropped, never an end."""
+        now = time.monotonic()
+        plain = self._opened(datagram, now)
+        if isinstance(plain, str):
+            RX_DATAGRAMS[plain] += 1
+        elif rtp.is_rtcp(datagram):
+            RX_DATAGRAMS["rtcp"] += 1
+            self._media.rtcp(plain, now)
+        else:
+            self._media.rtp(plain, now)
+
+    def media_if_authentic(self, datagram: bytes) -> bool:
+        """Takes an SRTP datagram from whatever path; False, and neither counted nor looked at, unless it is ours."""
+        now = time.monotonic()
+        plain = self._opened(datagram, now)
+        if isinstance(plain, str):
+            return False
+        self._media.rtp(plain, now)
+        return True
+
+    def _opened(self, datagram: bytes, now: float) -> bytes | str:
+        """RTP or RTCP, or why it is none, as ``RX_DATAGRAMS`` has it."""
+        return self._gate.opened(datagram, self._secure, now) if self.connected else "too_early"
+
+    def moved(self) -> None:
+        """The client has another address, and answered there."""
+        self._log.info("path moved")
+        self._media.moved()
+
+    # --- what the media sends
+
+    def send_rtp(self, packet: bytes) -> bytes:
+        """Sends an RTP packet. Returns the datagram that it went in, for ``send``, or nothing where it is too long."""
+        if len(packet) > MAX_RTP_BYTES:
+            TX_DATAGRAMS["too_long"] += 1
+            return b""
+        datagram = self._secure.protect(packet)
+        self.send(datagram)
+        return datagram
+
+    def send_rtcp(self, compound: bytes) -> None:
+        """Sends an RTCP compound."""
+        self.send(self._secure.protect_rtcp(compound))
+
+    def send(self, datagram: bytes) -> None:
+        """Sends a datagram of this transport's, perhaps once more, on the selected path."""
+        path = self.ice.selected or self._last_path
+        if path is None:
+            TX_DATAGRAMS["no_path"] += 1
+        elif path == self._last_path or self.ice.may_send(path, len(datagram)):
+            self._out.send(self, path, datagram)
+        else:
+            TX_DATAGRAMS["unproved"] += 1
+            if probe := self.ice.probe(path, time.monotonic()):
+                self._out.send(self, path, probe)
+
+    def speaks(self, ssrc: int) -> None:
+        """The client's media has another SSRC than was known."""
+        self.ssrcs = (ssrc,)
+        self._out.speaks(self)
+
+    # --- life
+
+    def connect(self) -> None:
+        """A path is proven and the edge knows it: begins DTLS, once."""
+        if not self._connecting:
+            self._connecting = True
+            self._backlog.put(self, lambda: self._call.spawn(self._connect()))
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(_HANDSHAKE_S):
+                await self._secure.handshake(self._fingerprints)
+        except (DtlsError, TimeoutError) as e:
+            if not self._closed:
+                self._log.warning("dtls failed", why=str(e) or f"no answer in {_HANDSHAKE_S} s")
+            self._call.end("dtls_failed")
+            return
+        if self._closed:
+            return  # hung up while the last flight was on its way
+        self.ice.secured(time.monotonic())
+        self._secure.on_close(self._closed_by_peer)
+        self._call.connected()
+        if self._closed:
+            return
+        self.connected = True
+        self._out.connected(self)
+        if self._sctp_port:
+            await self._secure.open_sctp(
+                self._sctp_port,
+                self._max_message_bytes,
+                self._call.channel_opened,
+                negotiated=self._dcid,
+                aborted=self._call.channels_aborted,
+            )
+
+    def _closed_by_peer(self) -> None:
+        self.connected = False
+        self._call.end("closed_by_peer")
+
+    def sweep(self, now: float) -> None:
+        """Called about once a second: gives up paths, and ends the call when consent is gone (RFC 7675)."""
+        last = self.ice.selected
+        lost = self.ice.expire(now)
+        if reason := self.ice.ended(now):
+            # The edge forgets the path when the client has been told.
+            self._last_path, self._lost_paths = last, lost
+            self._call.end(reason)
+            return
+        for path in lost:
+            self._out.path_down(self, path)
+        for path, probe in self.ice.due(now):
+            self._out.send(self, path, probe)
+
+    def fail(self, error: BaseException) -> None:
+        """A datagram met a fault of ours: the call is over."""
+        self._call.fail(error)
+
+    def close(self) -> None:
+        """Says goodbye and gives the paths up, in its time: then the call is told that it is ``gone``."""
+        self._closed = True
+        self._backlog.forget(self)
+        self._call.spawn(self._goodbye())
+
+    async def _goodbye(self) -> None:
+        try:
+            await self._secure.close()
+        finally:
+            for path in (*self.ice.paths, *self._lost_paths):
+                self._out.path_down(self, path)
+            self._call.gone()
