@@ -27,8 +27,9 @@ _DRAIN_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What the calls of one process share. ``url`` is complete (``signaling.calls_url``), ``bind`` the local
-    address for media or None, ``timeout_s`` the longest that each phase may take, ``keys`` what is pressed."""
+    """The settings that all calls of a process share. ``url`` is complete (``signaling.calls_url``), ``bind`` is the
+    local address for media or None, ``timeout_s`` the longest that each phase may take, ``keys`` the keys that are
+    pressed."""
 
     http: aiohttp.ClientSession
     url: str
@@ -41,7 +42,8 @@ class Line:
 
 
 class Call:
-    """``run`` does it all. ``state`` is ``waiting``, the phase it is in, ``talk``, ``hangup`` or an Outcome."""
+    """One call; ``run`` does all of it. ``state`` is ``waiting``, the phase that it is in, ``talk``, ``hangup`` or an
+    Outcome."""
 
     def __init__(self, line: Line, number: int = 1) -> None:
         self._line = line
@@ -58,7 +60,7 @@ class Call:
         self.media: Media | None = None
 
     async def run(self, talk_s: float) -> Result:
-        """Sets up, talks for ``talk_s`` seconds from the first audio on, hangs up. Never raises for a call that
+        """Sets up, talks for ``talk_s`` seconds from the first audio on, and hangs up. It never raises for a call that
         fails: the result says so."""
         try:
             await self.set_up()
@@ -75,7 +77,7 @@ class Call:
         return self.result()
 
     def stop(self) -> None:
-        """Ends ``run`` early: a call that talks hangs up, one that is being set up is given up."""
+        """Ends ``run`` early: a call that talks hangs up, and one that is being set up is given up."""
         if self._stopped:
             return
         self._stopped = True
@@ -85,7 +87,7 @@ class Call:
             self.media.ended.set()
 
     async def set_up(self) -> None:
-        """From the POST to the first audio. Raises CallError."""
+        """Does everything from the POST to the first audio. Raises CallError."""
         loop = asyncio.get_running_loop()
         line = self._line
         self._setting_up = asyncio.current_task()
@@ -165,7 +167,7 @@ class Call:
             self.state = self._outcome()
 
     def result(self) -> Result:
-        """What is known so far."""
+        """The result as far as it is known."""
         head = Result(
             number=self.number,
             outcome=self._outcome(),

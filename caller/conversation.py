@@ -13,7 +13,7 @@ __all__ = ["Conversation"]
 
 
 class Conversation:
-    """Which sent frames came home, and how soon somebody answers.
+    """The record of which sent frames came home, and how soon somebody answers.
 
     A received payload that is one of ours, sent less than ``RECENT_S`` ago, is an echo: a round-trip sample. An
     agent that speaks for itself is measured by its response time, from the end of our speech to its first sound
@@ -46,7 +46,7 @@ class Conversation:
         return 0 if self._first_echoed is None else self.sent - self._first_echoed
 
     def sent_frame(self, index: int, now: float) -> None:
-        """Frame ``index`` of the voice leaves."""
+        """Notes that frame ``index`` of the voice leaves."""
         self._sent_at[index] = now
         self._ordinal[index] = self.sent
         self.sent += 1
@@ -57,7 +57,7 @@ class Conversation:
             self._turn_ended_at = None if self._speaks(now) else now
 
     def received_payload(self, payload: bytes, now: float) -> None:
-        """A payload that came for the first time."""
+        """Takes a payload that came for the first time."""
         index = self._voice.frame_of.get(payload)
         if index is not None and self._sent_at[index] >= 0 and now - self._sent_at[index] < self.RECENT_S:
             self.round_trip_ms.append((now - self._sent_at[index]) * 1000)

@@ -25,8 +25,8 @@ Watch = Callable[[Sequence[Result], Sequence[str]], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``calls`` calls to the complete ``url``, ``rate`` new ones a second, each talking for ``talk_s`` seconds and
-    pressing ``keys``."""
+    """The calls to place: ``calls`` calls to the complete ``url``, ``rate`` new ones a second, each talking for
+    ``talk_s`` seconds and pressing ``keys``."""
 
     url: str
     voice: Voice
@@ -42,7 +42,7 @@ class Plan:
 async def dial(
     plan: Plan, watch: Watch | None = None, *, stop: asyncio.Event | None = None
 ) -> tuple[list[Result], float]:
-    """Every call's result, in order, and how late the caller itself has been at worst, in ms.
+    """Places all calls. Returns every call's result, in order, and how late the caller itself was at worst, in ms.
 
     ``watch(results, states)`` is called four times a second with what is known so far. When ``stop`` is set the
     calls hang up and those that were not up yet are ``interrupted``; without one, Ctrl-C and SIGTERM do that.

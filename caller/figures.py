@@ -53,13 +53,13 @@ class Summary:
 
     @property
     def loss_percent(self) -> float | None:
-        """Of the packets that the server sent, those that never came."""
+        """The share of the packets that the server sent and that never came."""
         expected = self.packets_received + self.packets_lost
         return 100 * self.packets_lost / expected if expected else None
 
 
 def spread(samples: Iterable[float]) -> Spread | None:
-    """None where there are no samples."""
+    """The percentiles of ``samples``; None where there are none."""
     values = np.fromiter(samples, np.float64)
     if not len(values):
         return None
@@ -68,7 +68,7 @@ def spread(samples: Iterable[float]) -> Spread | None:
 
 
 def summarise(results: Sequence[Result], caller_late_ms: float = 0.0, *, recent: int = 0) -> Summary:
-    """The figures of all calls; with ``recent``, audio samples from each call's last so many only."""
+    """The figures of all calls. With ``recent``, only the last so many audio samples of each call count."""
     outcomes = Counter(result.outcome for result in results)
     lasting = {name: [p.end_ms - p.start_ms for r in results for p in r.phases if p.name == name] for name in PHASES}
     return Summary(
@@ -102,7 +102,7 @@ def summarise(results: Sequence[Result], caller_late_ms: float = 0.0, *, recent:
 
 
 def as_json(url: str, summary: Summary, results: Sequence[Result]) -> dict[str, Any]:
-    """What ``--json`` prints: milliseconds rounded to microseconds, null where nothing was measured."""
+    """The JSON that ``--json`` prints: milliseconds rounded to microseconds, null where nothing was measured."""
     return {
         "url": url,
         "calls": {

@@ -26,7 +26,7 @@ class Event(NamedTuple):
 
 
 class Keypad:
-    """Presses ``keys``, digits of ``rtc.rtp.dtmf``, one after the other."""
+    """The keys of one caller: ``keys``, digits of ``rtc.rtp.dtmf``, are pressed one after the other."""
 
     def __init__(self, keys: str) -> None:
         self._keys = list(keys.upper())
@@ -34,7 +34,7 @@ class Keypad:
         self._began = 0
 
     def next(self, timestamp: int) -> Event | None:
-        """What to send in place of the 20 ms of voice at ``timestamp``; None where that is due itself."""
+        """The packet to send in place of the 20 ms of voice at ``timestamp``; None where the voice itself is due."""
         if not self._keys:
             return None
         frame = self._frame

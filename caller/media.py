@@ -29,7 +29,8 @@ _PATIENCE_S = 1.0
 
 
 class Media:
-    """Opened after the answer; ``connected``, ``heard`` and ``ended`` are set as ICE, audio and the peer have it.
+    """The media of one call, opened after the answer; ``connected``, ``heard`` and ``ended`` are set when ICE is up,
+    audio comes, and the peer ends it.
 
     ``ended_why`` says in words why the peer is gone; ``events`` are the last thousand that came. ``keys`` are pressed
     when the data channel is open, where there is one; ``keys_told`` are those that the server told of.
@@ -68,16 +69,16 @@ class Media:
 
     @property
     def ssrc(self) -> int:
-        """What the voice is sent with."""
+        """The SSRC of the voice that we send."""
         return self._offer.ssrc
 
     @property
     def server(self) -> tuple[str, int]:
-        """Where media goes."""
+        """The address to which media goes."""
         return self._answer.address
 
     async def open(self, bind: str | None) -> None:
-        """Binds a port of its own and begins to check. Raises OSError where there is no such local address."""
+        """Binds a port and begins to check. Raises OSError where there is no such local address."""
         self._socket, _ = await self._loop.create_datagram_endpoint(
             lambda: _Port(self),
             local_addr=(bind, 0) if bind else None,
@@ -86,8 +87,8 @@ class Media:
         self._check()
 
     async def rebind(self) -> None:
-        """Goes on from another local port, as a caller does whose NAT forgot it; nothing else changes, and no check
-        is sent for it."""
+        """Goes on from another local port, as a caller does whose NAT forgot it; nothing else changes, and no check is
+        sent for it."""
         old = self._socket
         assert old is not None
         host = old.get_extra_info("sockname")[0]
@@ -97,7 +98,7 @@ class Media:
         old.close()
 
     async def secure(self) -> None:
-        """Completes when SRTP is keyed, with the data channel on its way. Raises DtlsError."""
+        """Completes when SRTP is keyed and the data channel is under way. Raises DtlsError."""
         await self._secure.handshake(self._answer.fingerprints)
         self._secure.on_close(lambda: self._end("the server ended the call"))
         if self._answer.sctp_port is not None:
@@ -108,7 +109,7 @@ class Media:
             self._channel.on("message", self._event)
 
     def send_frame(self) -> None:
-        """The next 20 ms of the voice, or of a key in its place."""
+        """Sends the next 20 ms of the voice, or of a key in its place."""
         ready = self._channel is None or self.channel_open_at is not None
         event = self._keypad.next(self._timestamp) if ready else None
         if event is not None:
@@ -128,12 +129,13 @@ class Media:
         self._send(self._secure.protect(packet))
 
     def send_event(self, event: dict[str, Any]) -> None:
-        """A client event on the data channel, which must be open."""
+        """Sends a client event on the data channel, which must be open."""
         assert self._channel is not None, "the server takes no data channel"
         self._channel.send(json.dumps(event))
 
     async def ask(self) -> None:
-        """Asks the server how it saw the call's media: ``told``, where it is one that answers that within a second."""
+        """Asks the server how it saw the call's media. The answer is in ``told``, if the server gives one within a
+        second."""
         if self._channel is None or self._channel.readyState != "open" or self.ended.is_set():
             return
         self._answered.clear()
@@ -153,7 +155,7 @@ class Media:
         await asyncio.sleep(0)
 
     def received(self, datagram: bytes) -> None:
-        """A datagram from the server, told apart by its first byte (RFC 7983)."""
+        """Takes a datagram from the server, told apart by its first byte (RFC 7983)."""
         first = datagram[0] if datagram else 255
         if 128 <= first <= 191:
             self._received_rtp(datagram)

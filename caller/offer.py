@@ -71,8 +71,8 @@ def _secret(random_bytes: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One call's side: ``fingerprint`` is the SHA-256 of its certificate; 48 random bits of ufrag, 144 of
-    password. ``keys`` says that some may be pressed."""
+    """One call's side: ``fingerprint`` is the SHA-256 of its certificate; ufrag and password have 48 and 144 random
+    bits. ``keys`` says that some may be pressed."""
 
     fingerprint: str
     ufrag: str = field(default_factory=lambda: _secret(6))
@@ -121,7 +121,7 @@ class Answer:
 
 
 def parse_answer(sdp: str, *, ipv6: bool | None = None) -> Answer:
-    """The answer in ``sdp``; with ``ipv6`` only candidates of that family count. Raises AnswerError."""
+    """The content of the answer ``sdp``; with ``ipv6`` only candidates of that family count. Raises AnswerError."""
     try:
         media = SessionDescription.parse(sdp).media
     except Exception as e:  # aiortc asserts and indexes its way through bad SDP: half a dozen types

@@ -82,7 +82,7 @@ def live(results: Sequence[Result], states: Sequence[str], talk_s: float) -> Ren
 
 
 def summary_table(summary: Summary, results: Sequence[Result]) -> RenderableType:
-    """What is printed at the end."""
+    """The table that is printed at the end."""
     parts: list[RenderableType] = []
     if len(results) == 1 and results[0].phases:
         only = results[0]

@@ -15,7 +15,7 @@ Outcome = Literal["ok", "failed", "interrupted"]
 
 
 class CallError(Exception):
-    """Why a call failed: the ``phase`` that it was in (one of PHASES, ``talk`` or ``hangup``) and one plain
+    """The error that ended a call: the ``phase`` that it was in (one of PHASES, ``talk`` or ``hangup``) and one plain
     sentence."""
 
     def __init__(self, phase: str, sentence: str) -> None:
@@ -33,10 +33,11 @@ class Phase(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Times in milliseconds; ``channel_open_ms`` and ``session_created_ms`` since the POST began, None where it
-    did not happen; ``keys_told`` are the pressed keys that the server told of. Samples of ``round_trip_ms`` are frames
-    that came back, of ``response_ms`` turns answered, of ``barge_in_ms`` turns in which the agent was spoken over and
-    fell silent. ``told`` is how the server saw its media, as its event ``firsthop.media`` has it."""
+    """The result of a call. Times are in milliseconds; ``channel_open_ms`` and ``session_created_ms`` count from the
+    beginning of the POST, None where it did not happen; ``keys_told`` are the pressed keys that the server told of.
+    Samples of ``round_trip_ms`` are frames that came back, of ``response_ms`` turns answered, of ``barge_in_ms`` turns
+    in which the agent was spoken over and fell silent. ``told`` is how the server saw its media, as its event
+    ``firsthop.media`` has it."""
 
     number: int
     outcome: Outcome
@@ -65,5 +66,5 @@ class Result:
 
     @property
     def setup_ms(self) -> float | None:
-        """From the POST to the first audio, or None for a call that never got so far."""
+        """The time from the POST to the first audio, or None for a call that never got so far."""
         return next((p.end_ms for p in self.phases if p.name == PHASES[-1]), None)

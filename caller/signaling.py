@@ -18,7 +18,7 @@ CALLS_PATH = "/v1/realtime/calls"
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer token and where it came from, so that an error can name the place to look."""
+    """A bearer token and its source, so that an error can name the place to look."""
 
     value: str
     source: str
@@ -96,7 +96,7 @@ def _refusal(response: aiohttp.ClientResponse, body: str, token: Token | None) -
 
 
 def _message(body: str) -> str:
-    """The server's own words, from the API's error object or as they are, on one line."""
+    """The server's own words on one line, from the API's error object or as they are."""
     try:
         text = str(json.loads(body)["error"]["message"])
     except (ValueError, TypeError, KeyError):

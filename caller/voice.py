@@ -66,14 +66,14 @@ class Voice:
         return len(self.frames) * FRAME_S
 
     def pcm(self, rate_hz: int) -> bytes:
-        """What a listener hears of one loop, as 16 bit samples: 8000, 12000, 16000, 24000 or 48000 a second."""
+        """The sound of one loop as a listener hears it: 16 bit samples, 8000, 12000, 16000, 24000 or 48000 a second."""
         decoder = Decoder(rate_hz)
         return b"".join(decoder.decode(frame) for frame in self.frames)
 
 
 def recorded(path: Path, seed: int = 1) -> Voice:
-    """The voice in an audio file of any format that FFmpeg reads, with a pause after it so that the other side
-    gets its turn. Raises VoiceError."""
+    """The voice in an audio file of any format that FFmpeg reads, with a pause after it so that the other side gets its
+    turn. Raises VoiceError."""
     try:
         chunks = list(_decoded(path))
     except (OSError, av.FFmpegError) as e:
@@ -85,7 +85,8 @@ def recorded(path: Path, seed: int = 1) -> Voice:
 
 
 def generated(seconds: float = 21.0, seed: int = 1) -> Voice:
-    """A made-up speaker: two seconds of syllables, a second and a half of pause, again until ``seconds``."""
+    """The voice of a made-up speaker: two seconds of syllables, a second and a half of pause, again until
+    ``seconds``."""
     rng = np.random.default_rng(seed)
     samples = np.zeros(max(round(seconds * RATE_HZ), FRAME_SAMPLES))
     start, turn = 0, round((_SPEAK_S + PAUSE_S) * RATE_HZ)
@@ -109,7 +110,7 @@ def _decoded(path: Path) -> Iterator[Samples]:
 
 
 def _encoded(samples: Samples, seed: int) -> Voice:
-    """The loop of ``samples`` (full scale 32,768; the last frame is filled up with silence)."""
+    """The frames of ``samples`` (full scale 32,768); the last frame is filled up with silence."""
     frames = np.pad(samples, (0, -len(samples) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
     loudness = np.sqrt((frames**2).mean(axis=1))
     # 26 dB under the loud frames: far over the background of a usable recording, far under any vowel.
@@ -127,7 +128,7 @@ def _encoded(samples: Samples, seed: int) -> Voice:
 
 
 def _turns(speech: npt.NDArray[np.bool_]) -> tuple[frozenset[int], frozenset[int]]:
-    """The last frames of turns, and the first."""
+    """The frames with which turns end, and those with which they begin."""
     spoken = np.flatnonzero(speech)
     if not len(spoken):
         return frozenset(), frozenset()

@@ -106,7 +106,7 @@ def application(edge: str, token: str, agents: Sequence[str], *, names: Sequence
 
 
 async def serve(edge: str, token: str, agents: Sequence[str], *, host: str = "127.0.0.1", port: int = 8080) -> None:
-    """Serves the page until cancelled. Raises OSError where ``host`` and ``port`` cannot be listened on."""
+    """Serves the page until it is cancelled. Raises OSError where ``host`` and ``port`` cannot be listened on."""
     runner = web.AppRunner(application(edge, token, agents, names=[host]), access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:

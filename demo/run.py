@@ -86,7 +86,7 @@ def _appliance(directory: Path, lab: Lab | None, port: int) -> Appliance:
 
 
 def _place_call(console: Console, appliance: Appliance, lab: Lab | None) -> bool:
-    """One call by ``firsthop call`` from the client's host; draws where its milliseconds went."""
+    """Places one call by ``firsthop call`` from the client's host, and draws where its milliseconds went."""
     argv = [sys.executable, "-m", "firsthop", "call", appliance.url, "--model", AGENT, "--json", "--quiet"]
     argv += ["--duration", str(CALL_S), "--token-file", str(appliance.token_file)]
     client = lab.client if lab is not None else appliance.edge
@@ -116,7 +116,7 @@ def _place_call(console: Console, appliance: Appliance, lab: Lab | None) -> bool
 
 
 def _show_cores(console: Console, appliance: Appliance) -> None:
-    """What each core got: from XDP where it steers, from the workers in any case."""
+    """Shows what each core got: by XDP where it steers, and by the workers in any case."""
     host = Host(load(appliance.config_file))
     status = appliance.edge.inside(host.totals)
     console.print("\n[bold]What XDP and the workers counted, by core[/]")
@@ -146,7 +146,7 @@ async def _serve_page(console: Console, appliance: Appliance, port: int) -> None
 
 @contextlib.contextmanager
 def _terminated_by_exception() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does, so that everything it raised is taken down."""
+    """Makes SIGTERM end the demo as Ctrl-C does, so that everything it raised is taken down."""
 
     def terminated(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

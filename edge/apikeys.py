@@ -28,7 +28,7 @@ Models = tuple[str, ...]
 
 
 def load(path: Path) -> dict[bytes, Models]:
-    """SHA-256 of each bearer token in ``path``, with the models that stand behind it, () where none do. Raises
+    """SHA-256 of each bearer token in ``path``, with the models listed behind it, () where none are. Raises
     ConfigError."""
     try:
         lines = path.read_text().splitlines()
@@ -54,14 +54,15 @@ def load(path: Path) -> dict[bytes, Models]:
 
 
 def match(token: str, keys: Iterable[bytes]) -> bytes | None:
-    """The one of ``keys`` that ``token`` is. All are compared, so that time does not tell which one was near."""
+    """The entry of ``keys`` that matches ``token``. All are compared, so that the time it takes says nothing about
+    which came near."""
     given = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
     found = [key for key in keys if hmac.compare_digest(given, key)]
     return found[0] if found else None
 
 
 class ApiKeys(Followed[dict[bytes, Models]]):
-    """The bearer tokens in the file at ``path``, which must be good at first (ConfigError), and their models.
+    """The bearer tokens in the file at ``path`` and their models. The file must be good at first (ConfigError).
 
     A token's id tells it from others and gives nothing of it away: part of a hash of its hash.
     """
@@ -80,7 +81,7 @@ class ApiKeys(Followed[dict[bytes, Models]]):
         return key_id in self._models
 
     def models(self, key_id: str) -> Models:
-        """Those that the file lists for the token with this id; () where it lists none."""
+        """The models that the file lists for the token with this id; () where it lists none."""
         return self._models.get(key_id, ())
 
     def refresh(self) -> bool:

@@ -61,7 +61,7 @@ def media_sockets(media: Address, count: int, store: Store) -> list[socket.socke
 
 
 def http_socket(http: Address, store: Store) -> socket.socket:
-    """Where signaling listens. Raises ConfigError."""
+    """The socket on which signaling listens. Raises ConfigError."""
     kept = _kept_socket(store, "http", http.pair)
     if kept is None:
         kept = listening("edge.http", *http.pair)

@@ -35,7 +35,7 @@ class Certificate(Followed[ssl.SSLContext | None]):
 
     @property
     def context(self) -> ssl.SSLContext | None:
-        """What the next connection is to have; None for plain HTTP."""
+        """The TLS context for the next connection; None for plain HTTP."""
         return self.value
 
     def refresh(self) -> bool:

@@ -18,7 +18,8 @@ __all__ = ["main"]
 
 
 class _Lazy(click.Group):
-    """Finds ``call``, ``demo``, ``init`` and ``status`` only when they are asked for: they import much."""
+    """A group that finds ``call``, ``demo``, ``init`` and ``status`` only when they are asked for, because they import
+    much."""
 
     _elsewhere: ClassVar = {
         "call": "caller.cli:call",
@@ -48,8 +49,8 @@ def main() -> None:
 
 
 def _start(check: Callable[[Config], None], run: Callable[[Config], object], path: Path | None) -> None:
-    """Runs a service if ``check`` lets it; what a person must mend is one line and exit code 2, or 1 where calls go on
-    meanwhile."""
+    """Runs a service if ``check`` lets it. A fault that a person must mend is one line and exit code 2, or 1 where
+    calls go on meanwhile."""
     from runtime.config import load
 
     # What systemd keeps, it keeps for as long as it means to start the edge again (systemd/firsthop-edge.service).

@@ -1,7 +1,7 @@
 """The command ``firsthop cores``: it takes a core out of service and back, live.
 
-The pinned slot table is all there is to change: it says where new calls go. Calls that are placed have flows in the
-kernel's table, which say where they go until they end.
+The pinned slot table is all that changes: it says where new calls go. Calls that are placed have flows in the kernel's
+table, which say where they go until they end.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = ["Cores", "cores"]
 
 
 class Cores:
-    """The cores of a running edge, by what XDP has pinned in ``folder``. Raises FileNotFoundError where no edge
-    steers, and PermissionError where that is not for us to see. Close it."""
+    """The cores of a running edge, read from what XDP has pinned in ``folder``. Raises FileNotFoundError where no edge
+    steers, and PermissionError where we may not see that. Close it."""
 
     def __init__(self, folder: Path) -> None:
         u32 = U32.size
@@ -52,17 +52,17 @@ class Cores:
         self.cpus = tuple(cpus)
 
     def shares(self) -> dict[int, int]:
-        """How many of the 256 slots of new calls go to each core; 0: it is out."""
+        """The number of the 256 slots of new calls that go to each core; 0 where it is out."""
         placed = Counter(U32.unpack(value)[0] for _, value in self._slots.items())
         return {cpu: placed[cpu] for cpu in self.cpus}
 
     def flows(self) -> dict[int, int]:
-        """How many flows each core has now."""
+        """The number of flows that each core has now."""
         found = Counter(FLOW.unpack(value)[0] for _, value in self._flows.items())
         return {cpu: found[cpu] for cpu in self.cpus}
 
     def move(self, cpu: int, *, out: bool) -> None:
-        """Takes ``cpu`` out, or back in. Raises ValueError with one line where that cannot be."""
+        """Takes ``cpu`` out, or back in. Raises ValueError with one line where that is impossible."""
         if cpu not in self.cpus:
             raise ValueError(f"no worker runs on core {cpu}, but on {', '.join(map(str, self.cpus))}")
         are_out = {other for other, share in self.shares().items() if share == 0} - {cpu} | ({cpu} if out else set())

@@ -42,9 +42,9 @@ _LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What this host is: the ``address`` of its default route, loopback where it has none; the interface of each of its
-    addresses; which interfaces are devices, a virtual machine's too; the CPUs that this process may use; and whether it
-    is root's, who may attach XDP."""
+    """The facts of this host: the ``address`` of its default route, loopback where it has none; the interface of each
+    of its addresses; which interfaces are devices, a virtual machine's too; the CPUs that this process may use; and
+    whether it is root's, who may attach XDP."""
 
     address: str
     interfaces: dict[str, str]
@@ -54,7 +54,7 @@ class Host:
 
     @classmethod
     def found(cls) -> Host:
-        """This one."""
+        """The facts of the host that this runs on."""
         interfaces = {
             each.address.partition("%")[0]: name
             for name, addresses in psutil.net_if_addrs().items()
@@ -75,7 +75,7 @@ def _own_address() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be written, to files in ``directory``; ``run`` is None for the folder that services have anyway."""
+    """The files to write in ``directory``; ``run`` is None for the folder that services have anyway."""
 
     directory: Path
     media: Address
@@ -102,7 +102,7 @@ class Plan:
 
 
 def text(plan: Plan) -> str:
-    """The configuration file: what differs from the defaults, and what is often changed next."""
+    """The configuration file: the values that differ from the defaults, and those that are often changed next."""
     quoted = json.dumps  # a TOML string
     run = plan.run or Path("/run/firsthop")
     endpoint = f"endpoint = {quoted(f'ipc://{run}/transceiver-1.sock')}"
@@ -146,12 +146,12 @@ _TLS = (("tls_certificate", "tls.pem"), ("tls_key", "tls.key"))
 
 
 class Refused(Exception):
-    """Nothing is written, for a reason that one line tells."""
+    """The error that nothing is written, for a reason that one line tells."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What was done. ``next`` are three commands, ``cautions`` what may stand in somebody's way."""
+    """The outcome. ``next`` are three commands, ``cautions`` what may stand in somebody's way."""
 
     config: str
     wrote: list[str] = field(default_factory=list)
@@ -161,7 +161,7 @@ class Report:
 
 
 def plan_for(host: Host, directory: Path, **wished: Any) -> Plan:
-    """The plan for ``host``, with what was ``wished`` in place of what it tells: media, http, interface, advertise,
+    """The plan for ``host``. Values in ``wished`` replace what the host tells: media, http, interface, advertise,
     certificate, key; None is no wish."""
     media = wished["media"] or Address.of(host.address, _MEDIA_PORT)
     address = media.host
@@ -227,7 +227,7 @@ def write(plan: Plan, report: Report, *, keep: bool, owner: tuple[int, int] | No
 
 
 def _prove(plan: Plan) -> None:
-    """What is there now can be read again. Raises ConfigError, KeyFileError or OSError."""
+    """Reads what is there now again. Raises ConfigError, KeyFileError or OSError where it cannot be used."""
     load(plan.config)
     load_keys(plan.keys)
     for path in (plan.keys, plan.api_keys):

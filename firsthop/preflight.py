@@ -21,7 +21,7 @@ _ANY = ("0.0.0.0", "::")
 
 
 def check_edge(config: Config) -> None:
-    """Raises ConfigError."""
+    """Checks the edge's part of a configuration. Raises ConfigError."""
     edge = config.edge
     _private("cluster.keys", config.cluster.keys)
     _private("edge.api_keys", edge.api_keys)
@@ -34,7 +34,7 @@ def check_edge(config: Config) -> None:
 
 
 def check_transceiver(config: Config) -> None:
-    """Raises ConfigError."""
+    """Checks the transceiver's part of a configuration. Raises ConfigError."""
     ours = config.transceiver
     _private("cluster.keys", config.cluster.keys)
     for name in ("pipeline", "realtime"):
@@ -72,7 +72,7 @@ def _private(key: str, path: Path) -> None:
 
 
 def _folder(key: str, path: Path) -> None:
-    """A folder for sockets is made: /run is emptied at boot, and without systemd nobody else makes it."""
+    """Makes a folder for sockets: /run is emptied at boot, and without systemd nobody else makes it."""
     try:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)

@@ -2,7 +2,7 @@
 here took the last.
 
 Before a step and after it, every process of this host that answers must hold exactly the keys of the file. So nobody
-seals under a key that somebody does not open yet, nor under one that the next step drops.
+seals under a key that another does not open yet, nor under one that the next step drops.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ _LOOK_EVERY_S = 0.2
 
 
 class Refused(Exception):
-    """The rotation does not go on, for a reason that one line tells."""
+    """The error that the rotation does not go on, for a reason that one line tells."""
 
 
 @dataclass(slots=True)
 class Step:
-    """``name`` is prepare or promote, ``key`` the id that it is about; ``cut_off`` calls were under ``dropped`` ids."""
+    """One step. ``name`` is prepare or promote, ``key`` the id that it is about; ``cut_off`` calls were under
+    ``dropped`` ids."""
 
     name: str
     key: int
@@ -49,7 +50,7 @@ class Step:
 
 @dataclass(slots=True)
 class Report:
-    """What was done, also where it was not all. ``asked`` are the processes that answered here, ``unasked``
+    """The steps that were done, also where not all were. ``asked`` are the processes that answered here, ``unasked``
     those that cannot be asked from here."""
 
     file: str
@@ -62,15 +63,15 @@ class Report:
     error: str | None = None
 
     def knows(self, ring: KeyRing) -> None:
-        """The file holds these keys now."""
+        """Takes note that the file holds these keys now."""
         self.sealing, self.accepted = ring.sealing, [*ring.accepted]
 
     def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The report for ``--json``."""
         return {"ok": self.error is None, **asdict(self)}
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The report for people."""
         said = []
         for step in self.steps:
             if step.name == "prepare":
@@ -143,7 +144,8 @@ def _rotate(report: Report, path: Path, host: Host, *, step: bool, force: bool) 
 
 
 def _taken(host: Host, ring: KeyRing, known: Iterable[str] = ()) -> tuple[dict[str, Scrape], str]:
-    """Who answers here, when all of them and all the ``known`` hold the keys of ``ring``; and who still does not."""
+    """Waits, within limits, until all processes that answer here, and all the ``known``, hold the keys of ``ring``.
+    Returns the processes that answer, and the names of those that do not hold these keys."""
     deadline = time.monotonic() + _PATIENCE_S
     behind = set(known)
     while True:
@@ -161,7 +163,7 @@ def _holds(scrape: Scrape, ring: KeyRing) -> bool:
 
 
 def _live(found: Mapping[str, Scrape], keys: Iterable[int]) -> int:
-    """How many calls the transceivers here hold under these keys."""
+    """The number of calls that the transceivers here hold under these keys."""
     names = [("firsthop_transceiver_key_sessions", str(key)) for key in keys]
     return sum(int(scrape.samples.get(name, 0)) for scrape in found.values() for name in names)
 
@@ -175,7 +177,7 @@ def _keys(ids: list[int]) -> str:
 
 
 def command(config: Path | None, file: Path | None, *, step: bool, force: bool, as_json: bool) -> int:
-    """Does it and tells. The exit code is 0, 1 where it was refused or stopped half-way, 2 for a wrong file."""
+    """Rotates and reports. The exit code is 0, or 1 where it was refused or stopped half-way, or 2 for a wrong file."""
     try:
         configured = load(config)
         host = Host(configured)

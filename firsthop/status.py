@@ -59,8 +59,8 @@ ALARMS = {
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """One ``/metrics``, read at ``at_s`` of a monotonic clock: (name, label values in the order of the labels' names)
-    to value."""
+    """The content of one ``/metrics``, read at ``at_s`` of a monotonic clock: (name, label values in the order of the
+    labels' names) to value."""
 
     at_s: float
     samples: Mapping[tuple[str, ...], float]
@@ -101,7 +101,8 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Xdp:
-    """``mode`` is native, generic or off; ``flows`` are those in the kernel's table; ``packets`` by verdict."""
+    """The state of XDP. ``mode`` is native, generic or off; ``flows`` are those in the kernel's table; ``packets`` are
+    by verdict."""
 
     mode: str
     flows: int
@@ -110,11 +111,11 @@ class Xdp:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """``steered`` is what XDP sent to its core, by verdict; ``received`` and ``sent`` are by outcome; ``slots`` is its
-    core's share of new calls in 1/256, 0: it is out; None without XDP. ``shedding`` is the part of its media that XDP
-    drops now because it is behind. ``dropped`` is what of both was lost, what XDP shed, and what its socket had no room
-    for. By transceiver: ``held`` is for how long datagrams were in the worker, ``links`` the round trips of its links;
-    of the interval, and only where there were any."""
+    """The state of a worker. ``steered`` is what XDP sent to its core, by verdict; ``received`` and ``sent`` are by
+    outcome; ``slots`` is its core's share of new calls in 1/256: 0 where it is out, None without XDP. ``shedding`` is
+    the share of its media that XDP drops now because it is behind. ``dropped`` is what of both was lost, what XDP shed,
+    and what its socket had no room for. By transceiver, ``held`` is how long datagrams were in the worker and ``links``
+    the round trips of its links, both of the interval, and only where there were any."""
 
     worker: int
     cpu: int
@@ -134,7 +135,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Signaling:
-    """``responses`` are by HTTP status."""
+    """The state of signaling. ``responses`` are by HTTP status."""
 
     up: bool
     restarts: int
@@ -143,7 +144,7 @@ class Signaling:
 
 @dataclass(frozen=True, slots=True)
 class Transceiver:
-    """Datagrams and frames are by outcome, ``ended`` by reason."""
+    """The state of a transceiver. Datagrams and frames are by outcome, ``ended`` by reason."""
 
     id: int
     up: bool
@@ -171,11 +172,11 @@ class Status:
 
     @property
     def exit_code(self) -> int:
-        """0 all is well, 1 nothing runs at all, 3 something is down."""
+        """0 where all is well, 1 where nothing runs at all, 3 where something is down."""
         return 1 if self.nothing else 3 if self.down else 0
 
     def as_json(self) -> dict[str, Any]:
-        """For ``--json``; rates are per second."""
+        """The status for ``--json``; rates are per second."""
         fields = asdict(self)
         del fields["nothing"]
         return {"ok": self.exit_code == 0, **fields}
@@ -194,7 +195,7 @@ def read(text: str) -> dict[tuple[str, ...], float]:
 
 
 def worker_cpus(supervisor: Scrape | None) -> dict[int, int]:
-    """The CPU of each worker, as the supervisor tells; nothing where it does not answer."""
+    """The CPU of each worker, as the supervisor tells; empty where it does not answer."""
     if supervisor is None:
         return {}
     name = "firsthop_edge_worker_cpu"
@@ -202,14 +203,15 @@ def worker_cpus(supervisor: Scrape | None) -> dict[int, int]:
 
 
 def total(counts: Iterable[Count]) -> Count:
-    """Their sum."""
+    """The sum of counters."""
     counts = list(counts)
     return Count(sum(count.total for count in counts), sum(count.per_s for count in counts))
 
 
 def compare(before: Mapping[str, Scrape], after: Mapping[str, Scrape], expected: Mapping[str, str]) -> Status:
-    """What happened between two looks at the processes (``supervisor``, ``signaling``, ``worker-<n>`` and
-    ``transceiver-<id>``), each there if it answered. ``expected`` are the addresses of those that must."""
+    """The status between two looks at the processes (``supervisor``, ``signaling``, ``worker-<n>`` and
+    ``transceiver-<id>``), each of which is there if it answered. ``expected`` are the addresses of those that must
+    answer."""
     look = _Look(before, after)
     down = [
         Down(name, address, _what_to_do(name), f"nothing answers on {address}")
@@ -258,7 +260,7 @@ class _Look:
         return self.after[process].at_s - earlier.at_s if earlier else 0.0
 
     def family(self, process: str, name: str) -> dict[tuple[str, ...], Count]:
-        """The counters ``name`` by label values; none where the process does not answer."""
+        """The counters ``name`` by label values; empty where the process does not answer."""
         if process not in self.after:
             return {}
         earlier = self._before[process].samples if process in self._before else {}
@@ -273,15 +275,15 @@ class _Look:
         return counts
 
     def counts(self, process: str, name: str) -> Counts:
-        """The same for a family with one label."""
+        """The counters ``name`` by their one label."""
         return {key[0]: count for key, count in self.family(process, name).items()}
 
     def gauge(self, process: str, name: str) -> int:
-        """A value without labels; 0 where it is not known."""
+        """The value of a gauge without labels; 0 where it is not known."""
         return int(self.fraction(process, name))
 
     def fraction(self, process: str, name: str) -> float:
-        """The same for one that is no whole number."""
+        """The same for a value that is no whole number."""
         return self.after[process].samples.get((name,), 0.0) if process in self.after else 0.0
 
     def labelled(self, process: str, name: str) -> dict[str, int]:
@@ -291,7 +293,7 @@ class _Look:
         return {key[1]: int(value) for key, value in self.after[process].samples.items() if key[0] == name}
 
     def latencies(self, process: str, name: str) -> dict[str, Latency]:
-        """What a histogram with one label, that sorts after ``le``, says of the time between the scrapes."""
+        """The percentiles of the time between the scrapes, from a histogram with one label that sorts after ``le``."""
         sides: list[dict[str, dict[str, float]]] = [{}, {}]
         for side, scrapes in zip(sides, (self._before, self.after), strict=True):
             for key, value in scrapes[process].samples.items() if process in scrapes else ():
@@ -302,7 +304,7 @@ class _Look:
         return {label: latency for label, latency in found.items() if latency is not None}
 
     def restarts(self, child: str) -> Count:
-        """How often the supervisor had to start it again."""
+        """The number of times that the supervisor had to start a process again."""
         return self.counts("supervisor", "firsthop_edge_restarts_total").get(child, Count())
 
 

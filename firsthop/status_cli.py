@@ -64,7 +64,7 @@ class Host:
                 self.unasked.append(f"transceiver-{number}")
 
     def look(self) -> tuple[dict[str, Scrape], dict[str, str]]:
-        """What each process that answers says now, and the addresses of those that should answer."""
+        """The metrics of each process that answers, and the addresses of those that should answer."""
         supervisor = _scrape([self._edge])
         edge = {"signaling": self._signaling}
         edge |= {f"worker-{index}": ports.worker(self._edge, index) for index in worker_cpus(supervisor)}
@@ -150,7 +150,7 @@ def _watch(host: Host, interval_s: float, as_json: bool) -> None:
 
 
 def _scrape(places: list[Address]) -> Scrape | None:
-    """What the first of ``places`` that is one of ours says; None where none is."""
+    """The metrics of the first of ``places`` that is a process of firsthop; None where none is."""
     for place in places:
         with suppress(OSError, HTTPException, ValueError):
             with _opener.open(f"http://{place}/metrics", timeout=_PATIENCE_S) as response:
@@ -160,7 +160,7 @@ def _scrape(places: list[Address]) -> Scrape | None:
 
 
 def _is_here(host: str) -> bool:
-    """Whether what listens on ``host`` is on this host: an address that can be bound here."""
+    """Whether what listens on ``host`` is on this host, which is so where the address can be bound here."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             probe.bind((host, 0))

@@ -20,7 +20,7 @@ _KINDS = {verdict.label: verdict.kind for verdict in VERDICTS}
 
 
 def per_second(count: Count) -> str:
-    """Its rate, in at most six characters: 0, 0.3, 50, 12.3k."""
+    """A counter's rate, in at most six characters: 0, 0.3, 50, 12.3k."""
     rate = count.per_s
     for unit in ("", "k", "M"):
         if rate < (1000 if unit else 10_000):
@@ -30,12 +30,12 @@ def per_second(count: Count) -> str:
 
 
 def since_start(count: Count) -> str:
-    """Its total."""
+    """A counter's total."""
     return f"{count.total:,}"
 
 
 def view(status: Status) -> RenderableType:
-    """Everything, in at most 80 columns where that is possible."""
+    """The whole view, in at most 80 columns where that is possible."""
     parts: list[RenderableType] = []
     for down in status.down:
         head = Text.assemble((f"{down.process} is down", "bold red"), f": {down.what_is_seen}")
@@ -108,7 +108,7 @@ def _shedding(status: Status) -> list[RenderableType]:
 
 
 def _section(title: str, counts: Mapping[str, Count]) -> RenderableType | None:
-    """What has ever been counted there; None where nothing was."""
+    """The counters of one stage; None where nothing was ever counted there."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column(title, min_width=21, no_wrap=True)
     table.add_column(Text("per s", style="dim"), justify="right", min_width=6, no_wrap=True)
@@ -137,7 +137,7 @@ def _transceiver(transceiver: Transceiver) -> list[RenderableType]:
 
 
 def _times(status: Status) -> RenderableType | None:
-    """How long datagrams were in each worker, and its links take; None where nothing passed."""
+    """The time that datagrams were in each worker, and on its links; None where nothing passed."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for heading in ("core", "transceiver", "in worker\np50 ms", "\np99 ms", "link and back\np50 ms", "\np99 ms"):
         table.add_column(Text(heading, justify="right"), justify="right", no_wrap=True, vertical="bottom")
@@ -150,7 +150,7 @@ def _times(status: Status) -> RenderableType | None:
 
 
 def _alarms(status: Status) -> Table:
-    """Red while it happens, yellow where it once did."""
+    """The alarms: red while the cause goes on, yellow where it once did."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for alarm in status.alarms:
         style = "bold red" if alarm.count.per_s else "yellow"
@@ -170,6 +170,6 @@ def _merged(*families: Counts) -> Counts:
 
 
 def _flowing(sections: list[RenderableType | None]) -> list[RenderableType]:
-    """Side by side where the terminal is wide enough."""
+    """Blocks side by side, where the terminal is wide enough."""
     there = [section for section in sections if section is not None]
     return [Columns(there, padding=(0, 2), equal=True)] if there else []

@@ -33,15 +33,15 @@ GOODBYE_S = 10.0
 
 
 class ApplianceError(RuntimeError):
-    """It did not come up; the text ends with what the processes logged."""
+    """The error that the appliance did not come up; the text ends with what the processes logged."""
 
 
 class Place(Protocol):
-    """Where processes run: a host of the lab, or this machine."""
+    """A place where processes run: a host of the lab, or this machine."""
 
     @property
     def address(self) -> str:
-        """Its IPv4 address."""
+        """The place's IPv4 address."""
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Starts a program there."""
@@ -60,7 +60,7 @@ class Loopback:
         return subprocess.Popen(argv, **options)  # noqa: S603
 
     def inside(self, work: Callable[[], T]) -> T:
-        """Calls it."""
+        """Calls ``work``."""
         return work()
 
 
@@ -149,11 +149,11 @@ class Appliance:
             )
 
     def log_file(self, process: str) -> Path:
-        """What a process logged, as JSON lines."""
+        """The file of what a process logged, as JSON lines."""
         return self._directory / f"{process}.log"
 
     def wait_ready(self) -> None:
-        """Until supervisor and workers run and a call would be answered. Raises ApplianceError."""
+        """Waits until supervisor and workers run and a call would be answered. Raises ApplianceError."""
         deadline = time.monotonic() + READY_S
         while not self._ready():
             dead = [name for name, p in self.processes.items() if p.poll() is not None]
@@ -163,7 +163,8 @@ class Appliance:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Ends the edge, then the transceiver, and waits for them. What was killed is ended by its next."""
+        """Ends the edge, then the transceiver, and waits for them. Processes that a killed supervisor left are ended by
+        its successor."""
         killed = [name for name, process in self.processes.items() if process.poll() not in (None, 0)]
         if killed and self.children():
             for name in killed:
@@ -193,8 +194,8 @@ class Appliance:
         return found
 
     def metrics(self, process: str) -> dict[tuple[str, ...], float]:
-        """What ``edge``, ``signaling``, ``worker-<n>``, ``transceiver`` or ``media-<id>`` counts: (name, label, ...) to
-        value."""
+        """The counters of ``edge``, ``signaling``, ``worker-<n>``, ``transceiver`` or ``media-<id>``: (name, label,
+        ...) to value."""
         of_edge = process in ("edge", "signaling") or process.startswith("worker-")
         place, port = (self.edge, 9400) if of_edge else (self.transceiver, 9500)
         port += _offset(process)

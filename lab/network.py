@@ -77,8 +77,8 @@ class Host:
         return child
 
     def inside(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns, called in a thread that is on this host. Sockets it opens stay on this host and
-        can be used from anywhere."""
+        """Calls ``work`` in a thread that is on this host, and returns its result. Sockets that it opens stay on this
+        host and can be used from anywhere."""
 
         def entered() -> T:
             with _entered(self.netns):
@@ -88,7 +88,8 @@ class Host:
 
 
 class Lab:
-    """The three hosts, from ``with`` to its end. Needs root: raises LabError on entry where they cannot be made.
+    """The three hosts, which exist from ``with`` to its end. It needs root: it raises LabError on entry where they
+    cannot be made.
 
     ``with_person`` joins this machine to the client host, so that a browser here reaches the edge through the
     interface that XDP is on. ``person_address`` is then this machine's address on that link, else None.
@@ -175,7 +176,7 @@ class Lab:
         _in_thread(unplug)
 
     def plug(self) -> None:
-        """Makes it again."""
+        """Makes the link between client and edge again."""
 
         def plug() -> None:
             self._join_client()
@@ -274,7 +275,7 @@ def _in_thread(work: Callable[[], T]) -> T:
 
 @contextmanager
 def _home() -> Iterator[None]:
-    """Brings the calling thread back to the namespace it is in now."""
+    """Returns the calling thread, at the end, to the namespace that it was in at the beginning."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
         yield
@@ -292,7 +293,8 @@ def _entered(path: str) -> Iterator[None]:
 
 @contextmanager
 def _lock() -> Iterator[None]:
-    """One lab at a time picks its number. The directory itself is locked: no file to leave behind."""
+    """Holds a lock, so that one lab at a time picks its number. The directory itself is locked, so no file is left
+    behind."""
     directory = os.open("/run", os.O_RDONLY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
@@ -318,7 +320,7 @@ def _new_namespace(name: str) -> None:
 
 
 def _join(a: tuple[str, str], b: tuple[str, str], *, index: int) -> None:
-    """A veth between two (namespace, interface); the first end gets ``index``."""
+    """Makes a veth pair between two (namespace, interface); the first end gets ``index``."""
     # Ends of equal index look like one physical device to the kernel, which then takes up to a second to notice
     # that its link is up, and drops what is sent meanwhile.
     with IPRoute() as ip:
@@ -327,7 +329,7 @@ def _join(a: tuple[str, str], b: tuple[str, str], *, index: int) -> None:
 
 
 def _await_links(ip: IPRoute) -> None:
-    """Until every link that is switched on also carries packets."""
+    """Waits until every link that is switched on also carries packets."""
     deadline = time.monotonic() + LINK_S
     while any(link["flags"] & IFF_UP and link.get("operstate") == "DOWN" for link in ip.get_links()):
         if time.monotonic() > deadline:

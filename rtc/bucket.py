@@ -6,7 +6,7 @@ __all__ = ["Bucket"]
 
 
 class Bucket:
-    """``per_s`` a second, at most ``burst`` of them at once; full to begin with."""
+    """A bucket of tokens: it gains ``per_s`` a second, holds at most ``burst``, and is full to begin with."""
 
     def __init__(self, per_s: float, burst: float) -> None:
         self._per_s = per_s
@@ -15,7 +15,7 @@ class Bucket:
         self._at = float("-inf")
 
     def has(self, now: float, cost: float = 1.0) -> bool:
-        """Whether ``cost`` may be taken now."""
+        """Whether ``cost`` tokens are there now."""
         # A clock that goes back gives nothing and takes nothing.
         if now > self._at:
             self._left = min(self._burst, self._left + (now - self._at) * self._per_s)
@@ -23,7 +23,7 @@ class Bucket:
         return self._left >= cost
 
     def take(self, now: float, cost: float = 1.0) -> bool:
-        """Takes ``cost``, or nothing where there is not so much."""
+        """Takes ``cost`` tokens, or takes none and returns False where there are fewer."""
         if not self.has(now, cost):
             return False
         self._left -= cost

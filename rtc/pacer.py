@@ -49,7 +49,7 @@ class Pacer:
         self._timer: asyncio.Handle | None = None
 
     def add(self, tick: Tick) -> None:
-        """From now on ``tick`` is called every 20 ms."""
+        """Has ``tick`` called every 20 ms from now on."""
         loop = asyncio.get_running_loop()
         if self._timer is None:
             self._origin = loop.time()
@@ -60,14 +60,14 @@ class Pacer:
             self._timer = loop.call_soon(self._run)
 
     def _unsuited(self, slot: int) -> tuple[bool, int, int]:
-        """The least is the slot for the next stream: one in use with room in it; else the emptiest, and among equals
-        not the neighbour of the last one."""
+        """The sort key of a slot for the next stream; the least is best. A slot in use that has room goes first, then
+        the emptiest; among equals, one that is not the neighbour of the last."""
         streams = len(self._slots[slot])
         roomy = 0 < streams < _ROOMY
         return not roomy, 0 if roomy else streams, slot * 2 % _SLOTS
 
     def remove(self, tick: Tick) -> None:
-        """``tick`` is not called again. Nothing happens when it was not there."""
+        """Has ``tick`` called no more. Nothing happens when it was not there."""
         for slot in self._slots:
             slot.pop(tick, None)
         if self._timer is not None and not any(self._slots):

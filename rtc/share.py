@@ -15,7 +15,7 @@ _BURST_S = 0.1  # a handshake is 2 ms of it, a megabyte's message 60 ms
 
 
 class Share:
-    """A leaky bucket of CPU seconds. ``begin`` when there is something to do; ``rest`` between its parts, and after it,
+    """A leaky bucket of CPU seconds. Call ``begin`` when there is work, and ``rest`` between its parts and after it: it
     lets the loop go where a slice is used up, for as long as it takes until the session is back within its rate."""
 
     def __init__(self) -> None:
@@ -24,11 +24,12 @@ class Share:
         self._began = 0.0
 
     def begin(self) -> None:
-        """Work goes on from here."""
+        """Starts the clock: work goes on from here."""
         self._began = time.thread_time()
 
     async def rest(self, *, done: bool = False) -> None:
-        """``done``: nothing follows at once, so that less than a slice goes on the account too."""
+        """Charges the work so far, and waits if the session is over its rate. ``done`` says that nothing follows at
+        once, so that less than a slice is charged too."""
         spent = time.thread_time() - self._began
         if spent < _SLICE_S and not done:
             return

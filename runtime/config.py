@@ -130,7 +130,7 @@ class Peer(_Section):
 
 
 class IceServer(_Section):
-    """What WHIP clients are told of (RFC 9725 section 4.6)."""
+    """A server that WHIP clients are told of (RFC 9725 section 4.6)."""
 
     url: str = Field(pattern=r"^(stun|stuns|turn|turns):[!-;=?-~]+$", description="such as `turn:turn.example:3478`")
     username: str = Field("", pattern=_QUOTABLE, description="for TURN")
@@ -183,6 +183,7 @@ class Edge(_Section):
         (), description="`[[edge.ice_servers]]` with url, username, credential: what WHIP clients are told of"
     )
     allowed_origins: tuple[str, ...] = Field(("*",), description="origins whose pages may place calls (CORS)")
+    memory_mib: int = Field(0, ge=0, description="MiB that a worker or signaling may hold; more: replaced; 0: no limit")
     metrics: TcpAddress = Field(
         Address("127.0.0.1:9400"),
         description="Prometheus: supervisor here, signaling one port up, workers from two ports up",
@@ -217,6 +218,7 @@ class Transceiver(_Section):
         allow_inf_nan=False,
         description="a call ends so many seconds after its caller last sent or answered a check (RFC 7675)",
     )
+    memory_mib: int = Field(0, ge=0, description="MiB that each of `cores` may hold; more: replaced; 0: no limit")
     metrics: TcpAddress = Field(
         Address("127.0.0.1:9500"), description="Prometheus; with `cores` each process is a port further up"
     )
@@ -300,7 +302,7 @@ class Log(_Section):
 
 
 class Config(BaseSettings):
-    """Everything a host can be told."""
+    """The whole configuration of a host."""
 
     model_config = SettingsConfigDict(
         extra="forbid",
@@ -318,7 +320,7 @@ class Config(BaseSettings):
 
 
 def load(path: Path | None) -> Config:
-    """The configuration of this host, ``path`` below the environment. Raises ConfigError."""
+    """The configuration of this host: the file ``path``, with the environment over it. Raises ConfigError."""
 
     class FromFile(Config):
         @classmethod

@@ -1,4 +1,4 @@
-"""Who of a host's processes has which port: each its own, counted up from the first, which the configuration names.
+"""The ports of a host's processes: each has its own, counted up from the first, which the configuration names.
 
 An edge's supervisor tells its metrics at ``edge.metrics``, signaling one port up, workers from two ports up. With
 ``transceiver.cores`` the supervisor tells its own at ``transceiver.metrics``, and each process is a port further up.
@@ -25,17 +25,17 @@ INSTANCES = range(10)
 
 
 def signaling(edge_metrics: Address) -> Address:
-    """Where signaling's metrics are. Raises ConfigError past the last port."""
+    """The address of signaling's metrics. Raises ConfigError past the last port."""
     return _of_edge(edge_metrics, 1)
 
 
 def worker(edge_metrics: Address, index: int) -> Address:
-    """Where a worker's metrics are. Raises ConfigError past the last port."""
+    """The address of a worker's metrics. Raises ConfigError past the last port."""
     return _of_edge(edge_metrics, 2 + index)
 
 
 def process(transceiver_metrics: Address, index: int) -> Address:
-    """Where the metrics of a process with a supervisor are. Raises ConfigError past the last port."""
+    """The address of the metrics of a process that has a supervisor. Raises ConfigError past the last port."""
     try:
         return transceiver_metrics.up(1 + index)
     except ValueError:
@@ -44,7 +44,7 @@ def process(transceiver_metrics: Address, index: int) -> Address:
 
 
 def of_instance(number: int) -> Address:
-    """Where the metrics of one of ``INSTANCES`` are, as its unit says."""
+    """The address of the metrics of one of ``INSTANCES``, as its unit says."""
     return Address(f"127.0.0.1:950{number}")
 
 

@@ -20,6 +20,7 @@ from aiohttp import web
 from waiting import eventually
 
 from edge.apikeys import ApiKeys
+from edge.directory import Directory, Transceiver
 from edge.links.events import Events
 from edge.links.transceivers import Transceivers
 from edge.signaling.app import make_app
@@ -54,8 +55,10 @@ class Edge:
         self.directory = directory
         self.context = zmq.Context[zmq.Socket[bytes]]()
         self.ledger = Ledger()
+        self.transceivers = Directory()
         self.runner: web.AppRunner | None = None
         self.events: Events | None = None
+        self.links: Transceivers
         self.api_keys: ApiKeys
         self.address: tuple[str, int]
         self.certificate: Certificate
@@ -73,12 +76,12 @@ class Edge:
                 await asyncio.sleep(0.02)
 
     async def place(self, sdp: Any, *, query: str = "", **headers: str) -> tuple[int, Any, str]:
-        """Status, headers and body of a POST."""
+        """Posts an offer. Returns status, headers and body."""
         async with self.http.post(self.url + CALLS + query, data=sdp, headers={**SDP, **headers}) as response:
             return response.status, response.headers, await response.text()
 
     async def secret(self, **wish: Any) -> dict[str, Any]:
-        """What an ephemeral key's maker gets."""
+        """The answer to whoever makes an ephemeral key."""
         async with self.http.post(self.url + SECRETS, json=wish, headers=TOKEN) as response:
             assert response.status == 200, await response.text()
             made: dict[str, Any] = await response.json()
@@ -118,9 +121,9 @@ async def an_edge(
             if message.type == "session.closed":
                 edge.ledger.ended(str(message.fields["ufrag"]))
 
-        peers = [(n, f"ipc://{directory}/{n}") for n in numbers]
-        transceivers = Transceivers(peers, b"edge/signaling", KEYS, unasked=unasked)
-        events = edge.events = Events(peers, b"edge/signaling/events", KEYS)
+        edge.transceivers = Directory(Transceiver(n, f"ipc://{directory}/{n}") for n in numbers)
+        transceivers = edge.links = Transceivers(edge.transceivers, b"edge/signaling", KEYS, unasked=unasked)
+        events = edge.events = Events(edge.transceivers, b"edge/signaling/events", KEYS)
         responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
         api_keys = edge.api_keys = ApiKeys(directory / "api-keys", logs.get())
         app = make_app(config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses)
@@ -176,7 +179,7 @@ class FakeTransceiver:
         return len(self.placed_by)
 
     async def tell(self, ufrag: str, type_: str, **fields: Any) -> None:
-        """Unasked, to who opened or watches the session, or else to who placed it."""
+        """Sends something unasked, to those who opened or watch the session, or else to those who placed it."""
         peer = self.peers.get(ufrag) or self.placed_by[ufrag]
         await self._send(peer, frames.control(type_, ufrag=ufrag, **fields))
 
@@ -217,7 +220,7 @@ class FakeTransceiver:
             await self.answer(peer, decoded.type, fields)
 
     async def answer(self, peer: bytes, type_: str, fields: dict[str, Any]) -> None:
-        """What was asked, now."""
+        """Answers, now, what was asked."""
         for reply in self._replies(peer, type_, fields):
             await self._send(peer, frames.control(**reply))
 
@@ -294,7 +297,7 @@ async def two_fakes(directory: Path, **settings: Any) -> AsyncIterator[tuple[Edg
 
 
 async def until_connected(edge: Edge, fake: FakeTransceiver) -> None:
-    """The links of events too, which ``/readyz`` does not ask."""
+    """Waits for the links of events too, which ``/readyz`` does not ask."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             if await edge.refused_socket("", headers=TOKEN) == 101:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_fuzz import mutated
-from test_socket_session import Signaling
+from fuzzing import mutated
+from signaling_run import Signaling
 
+from edge.directory import Directory
 from edge.links.events import Events
 from edge.links.feed import Feed
 from edge.links.transceivers import Transceivers
@@ -108,8 +109,10 @@ class Edge:
     """Signaling's ends without links: what it is told is given to it by hand."""
 
     def __init__(self) -> None:
-        self.events = Events([], b"edge/signaling/events", KEYS)
-        self.links = Transceivers([], b"edge/signaling", KEYS, unasked=self.events._unasked, late=lambda *_: None)
+        self.events = Events(Directory(), b"edge/signaling/events", KEYS)
+        self.links = Transceivers(
+            Directory(), b"edge/signaling", KEYS, unasked=self.events._unasked, late=lambda *_: None
+        )
 
     def take(self, message: bytes) -> None:
         self.events._listen(SEALED, 1, Feed())

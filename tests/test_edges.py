@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import zmq
-from test_socket_session import Signaling
+from signaling_run import Signaling
 from waiting import eventually
 
+from edge.directory import Directory, Transceiver
 from edge.links.transceivers import Refused, Transceivers
 from runtime import logs
 from runtime.process import instance
@@ -77,7 +78,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 
 async def asked(edge: Any) -> frames.Control:
-    """What it is told when it asks how the transceiver does."""
+    """The answer when it asks how the transceiver does."""
     await eventually(lambda: edge.poll(0, zmq.POLLOUT))
     edge.send(frames.control("health", request=1))
     while True:
@@ -125,7 +126,9 @@ async def test_the_refused_edge_says_so_and_counts_it(
     logs.configure("info", "json")
     first = house.an_edge(tmp_path, "1")
     assert (await asked(first)).type == "health"
-    second = Transceivers([(1, f"ipc://{tmp_path}/1")], identity("berlin", "2", "signaling"), KEYS)
+    second = Transceivers(
+        Directory([Transceiver(1, f"ipc://{tmp_path}/1")]), identity("berlin", "2", "signaling"), KEYS
+    )
     try:
         for _ in range(2):
             while True:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import zmq
 import zmq.asyncio
-from test_socket_session import Signaling
+from signaling_run import Signaling
 from waiting import eventually, until
 from working import KEYS, MINE, OTHER, Bench, a_worker, audio, check, gained, of, path_up
 
+from edge.directory import Directory, Transceiver
 from edge.links.transceivers import Transceivers, Unavailable
 from edge.relay.claims import Claims
 from runtime import logs
@@ -36,7 +37,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 def refused(bench: Bench, *said: bytes, by: int = MINE, as_: str = "refused") -> None:
-    """Each of these is, and the worker goes on."""
+    """Checks that each of these is refused, and that the worker goes on."""
     before = bench.funnel(REFUSED)
     for message in said:
         bench.transceivers[by].send(message)
@@ -129,7 +130,11 @@ class Rogues:
         self.routers = {number: link.router(self.context, endpoint, KEYS) for number, endpoint in peers}
         self.heard: list[tuple[int, frames.Control]] = []
         self.links = Transceivers(
-            peers, b"edge/signaling", KEYS, unasked=lambda *told: self.heard.append(told), late=self._late
+            Directory(Transceiver(*peer) for peer in peers),
+            b"edge/signaling",
+            KEYS,
+            unasked=lambda *told: self.heard.append(told),
+            late=self._late,
         )
         self.late: list[frames.Control] = []
 
@@ -139,7 +144,7 @@ class Rogues:
             raise RuntimeError("a fault of our own")
 
     async def asked(self, type_: str, **fields: Any) -> tuple[asyncio.Task[dict[str, Any]], bytes, int]:
-        """A question to the first, on its way; who asks, and its number."""
+        """Puts a question to the first transceiver. Returns who asks, and its number."""
 
         async def ask() -> dict[str, Any]:
             while True:  # until the link is there

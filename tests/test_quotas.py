@@ -10,6 +10,7 @@ import pytest
 from signaling_edge import CALLS, DEADLINE_S, KEYS, OTHER_TOKEN, SDP, TOKEN, a_fake, until_connected
 from waiting import eventually
 
+from edge.directory import Directory, Transceiver
 from edge.links.transceivers import Transceivers
 from edge.signaling.health import keep_true
 from edge.signaling.journal import Journal
@@ -258,7 +259,7 @@ async def test_an_audit_finds_what_ended_unheard_and_ends_what_lost_its_socket(t
         ledger = Ledger(held={call: Held("a", "", 1), orphan: Held("a", "", 1, socket=True)})
         if lost:
             del fake.placed_by[call]
-        links = Transceivers([(1, f"ipc://{tmp_path}/1")], b"edge/signaling/next", KEYS)
+        links = Transceivers(Directory([Transceiver(1, f"ipc://{tmp_path}/1")]), b"edge/signaling/next", KEYS)
         assert edge.events is not None
         audit = asyncio.create_task(keep_true(ledger, links, edge.events, every_s=0.02))
         try:
@@ -274,7 +275,7 @@ async def test_who_listens_to_a_transceiver_that_hangs_is_told(tmp_path: Path, m
     monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 0.1)
     async with a_fake(tmp_path) as (edge, fake):
         await until_connected(edge, fake)
-        links = Transceivers([(1, f"ipc://{tmp_path}/1")], b"edge/signaling/audit", KEYS)
+        links = Transceivers(Directory([Transceiver(1, f"ipc://{tmp_path}/1")]), b"edge/signaling/audit", KEYS)
         assert edge.events is not None
         audit = asyncio.create_task(keep_true(edge.ledger, links, edge.events, every_s=0.02))
         try:

@@ -1,9 +1,9 @@
 """The queue of work that media does not wait for: offers, handshakes, data channels.
 
-A burst of new calls is a second of such work. One piece of it is done in each turn of the event loop, a millisecond
-at most, so that what is due to callers who talk comes between; and by turns among those who want it, so that who floods
-the transceiver with DTLS delays nobody but himself. All stays on the one loop that owns the sessions: threads would
-only take turns at the interpreter's lock, and pass it on less often.
+A burst of new calls is a second of such work. One piece of it is done in each turn of the event loop, a millisecond at
+most, so that what is due to callers who talk comes between. Owners take turns, so a caller that floods the transceiver
+with DTLS delays only itself. All work stays on the one loop that owns the sessions: threads would only take turns at
+the interpreter's lock, and pass it on less often.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class Backlog:
         self._next: asyncio.Handle | None = None
 
     def __len__(self) -> int:
-        """How many jobs wait."""
+        """The number of jobs that wait."""
         return sum(map(len, self._waiting.values()))
 
     def put(self, owner: Hashable, job: Job, *, most: int = _MOST) -> bool:
-        """Has ``job()`` called soon; False, and nothing else, where ``most`` of the owner's wait already."""
+        """Has ``job()`` called soon. Returns False, and does nothing else, where ``most`` of the owner's jobs wait
+        already."""
         jobs = self._waiting.setdefault(owner, deque())
         if len(jobs) >= most:
             return False
@@ -41,7 +42,7 @@ class Backlog:
         return True
 
     def forget(self, owner: Hashable) -> None:
-        """Nothing of the owner's is done any more."""
+        """Drops all jobs of the owner."""
         self._waiting.pop(owner, None)
 
     def _run(self) -> None:

@@ -17,7 +17,7 @@ GRACE_S = 3.0  # a call is set up in a fraction of a second; with losses in two
 
 
 class Full(Exception):
-    """No place: ``code`` is that of ``session.refused``."""
+    """The error that there is no place: ``code`` is that of ``session.refused``."""
 
     def __init__(self, code: str, why: str) -> None:
         super().__init__(why)
@@ -25,7 +25,7 @@ class Full(Exception):
 
 
 class Place(Protocol):
-    """A call, as far as this is concerned; times in seconds."""
+    """A call as far as places are concerned; times are in seconds."""
 
     began: float
     owner: str
@@ -43,8 +43,8 @@ def room_for(
     owner: str, holder: str, calls: Iterable[P], now: float, *, taken: int, most: int, half_open: bool = True
 ) -> P | None:
     """The half-open call that has to give its place to a new one of ``owner`` (an API key) and ``holder`` (an ephemeral
-    key, or empty), or None where there is room without. ``taken`` of ``most`` places are; a new one that is
-    connected at once is not ``half_open``.
+    key, or empty), or None where there is room without that. ``taken`` of ``most`` places are in use; a new call that
+    is connected at once is not ``half_open``.
 
     Half-open calls of one owner take half of the places at most, and those of all three quarters. The oldest gives way,
     but each has 3 s. Raises Full.

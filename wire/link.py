@@ -97,6 +97,7 @@ class Presence:
     what has happened is kept until then."""
 
     def __init__(self, dealer: Any) -> None:
+        self._dealer = dealer
         self._events = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._there = False
 
@@ -107,6 +108,11 @@ class Presence:
             except zmq.Again:
                 return self._there
             self._there = int.from_bytes(event[:2], sys.byteorder) == zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+    def close(self) -> None:
+        """To be called before the dealer is closed; then nobody may ask any more."""
+        self._dealer.disable_monitor()
+        self._events.close(linger=0)
 
 
 def _dealer(context: zmq.Context[Any], high_water: int, identity: bytes, most_bytes: int = _MAX_MESSAGE_BYTES) -> Any:

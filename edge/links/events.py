@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
 
+from edge.directory import Directory
 from edge.links.feed import Ending, Feed
 from edge.links.transceivers import Refused, Transceivers, Unavailable
 from wire import frames, link
@@ -25,24 +26,24 @@ _GONE = Ending(1011, "the transceiver that had this session is gone")
 
 
 class Events:
-    """Sessions by ufrag, and who listens to each. ``name`` is the ZeroMQ identity."""
+    """Sessions by ufrag, and the feeds of each. ``name`` is the ZeroMQ identity."""
 
-    def __init__(self, peers: Iterable[tuple[int, str]], name: bytes, keys: ClusterKeys) -> None:
+    def __init__(self, directory: Directory, name: bytes, keys: ClusterKeys) -> None:
         self._feeds: dict[str, list[Feed]] = {}
         self._at: dict[str, int] = {}
         self._links = Transceivers(
-            peers, name, keys, dealer=link.event_dealer, unasked=self._unasked, late=self._late, gone=self.lost
+            directory, name, keys, dealer=link.event_dealer, unasked=self._unasked, late=self._late, gone=self.lost
         )
         self._ends: set[asyncio.Task[None]] = set()
 
     @property
     def listeners(self) -> int:
-        """Feeds, of all sessions."""
+        """The number of feeds of all sessions."""
         return sum(len(feeds) for feeds in self._feeds.values())
 
     async def open(self, transceiver: int, feed: Feed, **fields: Any) -> dict[str, Any]:
-        """Begins a session whose events ``feed`` gets from the first on; the reply, with ``ufrag``. Raises Unavailable
-        or Refused."""
+        """Begins a session whose events ``feed`` gets from the first on. Returns the reply, with ``ufrag``. Raises
+        Unavailable or Refused."""
 
         def listen(reply: frames.Control) -> None:
             if reply.type == "session.opened":
@@ -51,7 +52,7 @@ class Events:
         return await self._links.ask(transceiver, "session.open", listen, **fields)
 
     async def watch(self, transceiver: int, ufrag: str, feed: Feed, owner: str) -> None:
-        """Has ``feed`` get the events of a session that is there, and ``owner``'s. Raises Unavailable or Refused."""
+        """Has ``feed`` get the events of a session that exists and is ``owner``'s. Raises Unavailable or Refused."""
         if len(self._feeds.get(ufrag, ())) >= MAX_WATCHERS:
             raise Refused("full", f"{MAX_WATCHERS} connections watch this call already", "call_id")
         self._listen(ufrag, transceiver, feed)
@@ -62,7 +63,7 @@ class Events:
             raise
 
     async def send(self, ufrag: str, event: str) -> None:
-        """A client's event, as JSON text. Waits while the link is full. Raises Unavailable."""
+        """Sends a client's event, as JSON text. It waits while the link is full. Raises Unavailable."""
         for _ in range(round(_PATIENCE_S / _RETRY_S)):
             try:
                 return await self._links.tell(self._at[ufrag], "session.event", ufrag=ufrag, event=event)
@@ -73,7 +74,8 @@ class Events:
         raise Unavailable("the transceiver takes no events")
 
     async def leave(self, ufrag: str, feed: Feed, *, end: bool) -> None:
-        """Nothing more to ``feed``; with ``end`` its session is over, which nobody needs to have heard."""
+        """Sends nothing more to ``feed``. With ``end`` its session is ended, and nobody waits for the transceiver to
+        confirm that."""
         transceiver = self._at.get(ufrag)
         self._forget(ufrag, feed)
         if transceiver is None:
@@ -84,10 +86,18 @@ class Events:
             await _quietly(self._links.tell(transceiver, "session.unwatch", ufrag=ufrag))
 
     def lost(self, transceiver: int) -> None:
-        """That transceiver is gone, or hangs: whoever listens to a session of its is told."""
+        """Tells all who listen to a session of that transceiver that it is gone, or hangs."""
         for ufrag in [ufrag for ufrag, at in self._at.items() if at == transceiver]:
             for feed in self._feeds[ufrag]:
                 feed.end(_GONE)
+
+    def reach(self, numbers: Iterable[int]) -> None:
+        """Makes links to those transceivers that left the directory before this process began."""
+        self._links.reach(numbers)
+
+    def let_go(self) -> None:
+        """Ends the links to transceivers that left the directory, where nobody listens to a session of theirs."""
+        self._links.let_go(set(self._at.values()))
 
     def end_all(self, ending: Ending) -> None:
         """Cuts every feed off."""

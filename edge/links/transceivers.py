@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import zmq
 import zmq.asyncio
 
+from edge.directory import Directory, Transceiver
 from runtime import logs
 from runtime.metrics import Tally
 from wire import control, frames, link, ufrag
@@ -25,15 +26,17 @@ Listener = Callable[[int, frames.Control], None]
 
 
 class Unavailable(Exception):
-    """The transceiver is away or silent, or what it says cannot be used."""
+    """The error that a transceiver is away or silent, or that its answer cannot be used."""
 
 
 class Silent(Unavailable):
-    """It was asked and has not answered in time: it may be at work on the request, or stand still because of it."""
+    """The error that a transceiver was asked and has not answered in time: it may be at work on the request, or stand
+    still because of it."""
 
 
 class Refused(Exception):
-    """It said no: ``code`` for programs, the text for people, ``param`` the part of the request at fault."""
+    """The error that a transceiver refused: ``code`` is for programs, the text for people, ``param`` is the part of the
+    request at fault."""
 
     def __init__(self, code: str, message: str, param: str | None) -> None:
         super().__init__(message)
@@ -53,16 +56,25 @@ def _nothing(transceiver: int, message: frames.Control) -> None:
     pass
 
 
+@dataclass(frozen=True, slots=True)
+class _Link:
+    endpoint: str
+    socket: Any
+    tasks: tuple[asyncio.Task[None], ...]
+
+
 class Transceivers:
-    """Every transceiver of the configuration, by id. Links come up and come back by themselves.
+    """A link to every transceiver of ``directory``, by id, and to those that left it until ``let_go``: their calls go
+    on. Links come up and come back by themselves.
 
     ``unasked(transceiver, message)`` has what no request asked for, ``late(transceiver, reply)`` the replies that came
-    when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks. None of them may wait.
+    when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks or
+    moves. None of them may wait.
     """
 
     def __init__(
         self,
-        peers: Iterable[tuple[int, str]],
+        directory: Directory,
         name: bytes,
         keys: ClusterKeys,
         *,
@@ -72,22 +84,61 @@ class Transceivers:
         gone: Callable[[int], None] | None = None,
     ) -> None:
         self._context = zmq.asyncio.Context()
-        self._sockets: dict[int, Any] = {i: dealer(self._context, endpoint, name, keys) for i, endpoint in peers}
+        self._connect: Callable[[str], Any] = lambda endpoint: dealer(self._context, endpoint, name, keys)
         self._requests = itertools.count(1)
         self.refusals = Tally(
             "firsthop_signaling_refusals", "Requests that a transceiver refused for what this edge is", ("name_taken",)
         )
         self._waiting: dict[int, _Asked] = {}
         self._complained: set[int] = set()
-        self._unasked, self._late = unasked, late
-        self._tasks = [asyncio.create_task(self._read(i, socket)) for i, socket in self._sockets.items()]
-        if gone is not None:
-            self._tasks += [asyncio.create_task(_watch(i, socket, gone)) for i, socket in self._sockets.items()]
+        self._unasked, self._late, self._gone = unasked, late, gone
+        self._links: dict[int, _Link] = {}
+        self._ended: set[asyncio.Task[None]] = set()
+        self._directory = directory
+        directory.subscribe(self)
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """Of all of them, up or not."""
-        return tuple(self._sockets)
+        """The ids of all to which new sessions may go, up or not."""
+        return tuple(self._directory.present)
+
+    @property
+    def linked(self) -> tuple[int, ...]:
+        """Those ids, and the ids of the ones that left and still have a link."""
+        return tuple(self._links)
+
+    def came(self, transceiver: Transceiver) -> None:
+        """Makes the link, or goes on with the one that stands."""
+        standing = self._links.get(transceiver.id)
+        if standing is None:
+            self._links[transceiver.id] = self._link(transceiver)
+        elif standing.endpoint != transceiver.endpoint:
+            self._end(transceiver.id)
+            self._links[transceiver.id] = self._link(transceiver)
+            if self._gone is not None:
+                self._gone(transceiver.id)
+
+    def changed(self, transceiver: Transceiver) -> None:
+        """Moves the link where the endpoint is another one."""
+        self.came(transceiver)
+
+    def went(self, transceiver: Transceiver) -> None:
+        """Keeps the link for what goes on there; see ``let_go``."""
+
+    def reach(self, numbers: Iterable[int]) -> None:
+        """Makes links to those of ``numbers`` that left before this process began."""
+        departed = self._directory.departed
+        for number in numbers:
+            if number not in self._links and number in departed:
+                self._links[number] = self._link(departed[number])
+
+    def let_go(self, needed: Container[int]) -> None:
+        """Ends the links to those that left, but for the ones ``needed`` and those that are being asked."""
+        asked = {waiting.transceiver for waiting in self._waiting.values()}
+        for number in self.linked:
+            if number not in self._directory.present and number not in needed and number not in asked:
+                self._end(number)
+                self._complained.discard(number)
 
     async def ask(
         self,
@@ -98,8 +149,9 @@ class Transceivers:
         patience_s: float | None = None,
         **fields: Any,
     ) -> dict[str, Any]:
-        """The reply's fields. ``at_once(reply)`` is called before any later message is read. Raises Unavailable, Silent
-        where it was sent and not answered within ``patience_s``, or Refused."""
+        """Asks a transceiver, and returns the fields of its reply. ``at_once(reply)`` is called before any later
+        message is read. Raises Unavailable, Silent where it was sent and not answered within ``patience_s``, or
+        Refused."""
         request = next(self._requests)
         reply: asyncio.Future[frames.Control] = asyncio.get_running_loop().create_future()
         self._waiting[request] = _Asked(transceiver, type_, reply, at_once)
@@ -116,21 +168,37 @@ class Transceivers:
         return answer
 
     async def tell(self, transceiver: int, type_: str, **fields: Any) -> None:
-        """Sends a message. Raises Unavailable where the transceiver is away or takes no more now."""
-        socket = self._sockets.get(transceiver)
-        if socket is None:
-            raise Unavailable(f"transceiver {transceiver} is not in this edge's configuration")
+        """Sends a message that has no reply. Raises Unavailable where the transceiver is away or takes no more now."""
+        standing = self._links.get(transceiver)
+        if standing is None:
+            raise Unavailable(f"transceiver {transceiver} is not in this edge's directory")
         try:
-            await socket.send(frames.control(type_, **fields), zmq.NOBLOCK)
+            await standing.socket.send(frames.control(type_, **fields), zmq.NOBLOCK)
         except zmq.Again:
             raise Unavailable(f"transceiver {transceiver} does not answer") from None
 
     async def close(self) -> None:
         """Ends all links."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for number in self.linked:
+            self._end(number)
+        await asyncio.gather(*self._ended, return_exceptions=True)
         self._context.destroy(linger=0)
+
+    def _link(self, transceiver: Transceiver) -> _Link:
+        socket = self._connect(transceiver.endpoint)
+        work = [self._read(transceiver.id, socket)]
+        if self._gone is not None:
+            work.append(_watch(transceiver.id, socket, self._gone))
+        return _Link(transceiver.endpoint, socket, tuple(asyncio.create_task(each) for each in work))
+
+    def _end(self, number: int) -> None:
+        ending = self._links.pop(number)
+        for task in ending.tasks:
+            task.cancel()
+            self._ended.add(task)
+            task.add_done_callback(self._ended.discard)
+        ending.socket.disable_monitor()
+        ending.socket.close(linger=0)
 
     async def _read(self, transceiver: int, socket: Any) -> None:
         for i in itertools.count(1):
@@ -148,7 +216,7 @@ class Transceivers:
                 logs.get().exception("a transceiver's message failed", transceiver=transceiver)
 
     def _take(self, transceiver: int, message: frames.Control) -> None:
-        """Raises WireError for what it may not say."""
+        """Takes a message. Raises WireError where a transceiver may not say it."""
         request = message.fields.pop("request", None)
         named = message.fields.get("ufrag")
         if isinstance(named, str) and ufrag.transceiver_of(named.encode()) != transceiver:
@@ -182,6 +250,9 @@ class Transceivers:
 
 async def _watch(transceiver: int, socket: Any, gone: Callable[[int], None]) -> None:
     monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-    while True:
-        await monitor.recv_multipart()
-        gone(transceiver)
+    try:
+        while True:
+            await monitor.recv_multipart()
+            gone(transceiver)
+    finally:
+        monitor.close(linger=0)

@@ -83,13 +83,13 @@ class BatchSocket:
 
     @property
     def dropped(self) -> int:
-        """How many datagrams the kernel has dropped for want of room in this socket's buffer since there is one: longer
-        than any process that reads it. May be asked by another thread."""
+        """The number of datagrams that the kernel has dropped because this socket's buffer was full. It counts from the
+        socket's beginning, which is before any process that reads it. Another thread may ask."""
         said = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_BYTES)
         return int.from_bytes(said[-4:], sys.byteorder)
 
     def receive(self) -> int:
-        """How many datagrams came, at most BATCH; 0 when there are none."""
+        """Receives a batch. Returns the number of datagrams, at most BATCH; 0 when there are none."""
         self._time_length.value = _TIME_BYTES
         count: int = _libc.recvmmsg(self._fd, self._in.pointer, BATCH, socket.MSG_DONTWAIT, None)
         if count < 0:
@@ -109,18 +109,18 @@ class BatchSocket:
 
     @property
     def lengths(self) -> npt.NDArray[np.uint16]:
-        """(n,) uint16. One of more than ROOM_BYTES is ROOM_BYTES + 1 long here, and not whole."""
+        """(n,) uint16. A datagram of more than ROOM_BYTES has the length ROOM_BYTES + 1 here, and is cut."""
         return self._in.lengths[: self._count].astype(np.uint16)
 
     @property
     def words(self) -> Words:
-        """Who sent them, as ``edge.relay.flowtable`` asks."""
+        """The senders, in the form that ``edge.relay.flowtable`` looks up."""
         family_and_port, high, low = self._in.words
         return family_and_port[: self._count], high[: self._count], low[: self._count]
 
     @property
     def addresses(self) -> Bytes:
-        """(n, 18) uint8: who sent them. One array for all batches."""
+        """(n, 18) uint8: the senders. One array serves all batches."""
         addresses, names = self._addresses[: self._count], self._in.names[: self._count]
         addresses[:, :16] = names[:, 8:24]
         addresses[:, 16:] = names[:, 2:4]
@@ -128,7 +128,8 @@ class BatchSocket:
 
     def send(self, addresses: Bytes, lengths: npt.NDArray[np.uint16], body: bytes) -> tuple[int, int]:
         """Sends (n, 18) ``addresses`` their datagrams, which stand end to end in ``body``. Returns how many the kernel
-        took, and how many are done with: others among those cannot be sent at all. From there on the socket is full."""
+        took, and how many are done with; the difference are datagrams that cannot be sent at all. For the rest the
+        socket was full."""
         total, sent = len(lengths), 0
         ends = np.cumsum(lengths, dtype=np.uint64)
         starts = ends - lengths

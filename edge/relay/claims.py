@@ -1,8 +1,8 @@
 """The rule for which transceiver may claim a client's address. Pure.
 
 A worker passes checks on by the transceiver that their sealed ufrag names, and media from unknown addresses by an SSRC
-that a transceiver knows. Only who was passed something from an address can know whether the client there is authentic;
-who claims it without that is wrong or lies.
+that a transceiver knows. Only a transceiver that was passed something from an address can know whether the client there
+is authentic; one that claims the address without that is wrong or lies.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ _MOST = 1 << 15
 
 
 class Claims:
-    """The last ``most`` addresses that something was passed on from, each with the transceiver that had it last."""
+    """The last ``most`` addresses from which something was passed on, each with the transceiver that had it last."""
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
         self._passed: dict[bytes, int] = {}
 
     def passed(self, address: bytes, transceiver: int) -> None:
-        """A datagram from ``address``, which was not a flow of ``transceiver``'s, was passed on to it."""
+        """Notes that a datagram from ``address``, which was no flow of ``transceiver``, was passed on to it."""
         self._passed.pop(address, None)
         self._passed[address] = transceiver
         if len(self._passed) > self._most:
             del self._passed[next(iter(self._passed))]
 
     def taken(self, address: bytes, transceiver: int) -> bool:
-        """Whether ``transceiver`` may have the flow; it can be had once."""
+        """Whether ``transceiver`` may have the flow; it can have it once."""
         if self._passed.get(address) != transceiver:
             return False
         del self._passed[address]

@@ -35,7 +35,7 @@ _VERSION_1 = ord("I")
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What the kernel's maps and constants hold.
+    """The content of the kernel's maps and constants.
 
     ``address`` is the media address in 16 bytes or None for any, ``keys`` the ufrag keys by key id, ``slots`` the
     CPU of each slot (None: nobody's), ``cpus`` those that have a queue. ``flows`` has the CPU by 18 byte address,
@@ -69,7 +69,8 @@ class _Datagram(NamedTuple):
 
 
 def classify(frame: bytes, tables: Tables) -> tuple[str, int]:
-    """The verdict's label (``bpf/verdicts.py``) and the CPU it is counted under, 0 unless it is ``of_core``."""
+    """(verdict, CPU): the verdict's label (``bpf/verdicts.py``) and the CPU under which it is counted, 0 unless it is
+    ``of_core``."""
     parsed = _parse_frame(frame, tables)
     if isinstance(parsed, str):
         return parsed, 0
@@ -101,7 +102,7 @@ def _by_flow(source: bytes, kind: str, tables: Tables) -> tuple[str, int]:
 
 
 def _stranger(source: bytes, name: bytes | int, label: str, cpu: int | None, tables: Tables) -> tuple[str, int]:
-    """``name`` is what it says that it is about: a ufrag or an SSRC."""
+    """The verdict on a stranger's packet. ``name`` is the ufrag or SSRC that the packet names."""
     if _prefix(source, tables) in tables.limited:
         return "rate_limited", 0
     if name in tables.named:
@@ -236,7 +237,8 @@ def _parse_ipv6(packet: bytes, tables: Tables) -> _Datagram | str:
 
 
 def _parse_udp(segment: bytes, host: bytes, room: int, unwanted: str | None, tables: Tables) -> _Datagram | str:
-    """``room`` is what the IP header leaves for UDP, ``unwanted`` the verdict on how it came if it is for us."""
+    """The datagram, or a verdict. ``room`` is what the IP header leaves for UDP, ``unwanted`` the verdict to give if
+    the packet is for us."""
     if len(segment) < _UDP_BYTES:
         return "malformed"
     if _u16(segment, 2) != tables.port:

@@ -26,7 +26,7 @@ OUTCOMES = (
 
 
 class Counted:
-    """All of it; ``all`` is for Prometheus."""
+    """All counters of a worker; ``all`` is for Prometheus."""
 
     def __init__(self) -> None:
         self.rx = Tally("firsthop_rx_worker_datagrams", "Datagrams from clients, by what became of them", OUTCOMES)

@@ -29,7 +29,7 @@ to 64 bits, and the two halves of the IPv6 address."""
 
 
 def words(addresses: npt.NDArray[np.uint8]) -> Words:
-    """From (n, 18) ``addresses``."""
+    """The three numbers of each of (n, 18) ``addresses``."""
     names = np.empty((len(addresses), 24), np.uint8)
     numbers = names.view(np.uint64)
     numbers[:, 0] = socket.AF_INET6
@@ -39,7 +39,7 @@ def words(addresses: npt.NDArray[np.uint8]) -> Words:
 
 
 def _word(value: int) -> Prints:
-    """An array of one: combined with another array in half of the time that a NumPy scalar takes."""
+    """An array of one number: combining it with another array takes half of the time that a NumPy scalar takes."""
     return np.array([value], np.uint64)
 
 
@@ -47,7 +47,7 @@ _HALF = _word(32)
 
 
 class FlowTable:
-    """Up to half of ``capacity`` flows; each has an owner (int32) and the time it was last seen (seconds)."""
+    """Up to half of ``capacity`` flows; each has an owner (int32) and the time at which it was last seen (seconds)."""
 
     def __init__(self, capacity: int = 1 << 17) -> None:
         bits = max(1, (capacity - 1).bit_length())
@@ -65,7 +65,8 @@ class FlowTable:
         return self._count
 
     def find(self, asked: Words, seen: float | None = None) -> npt.NDArray[np.int32]:
-        """Owners of the addresses, NOBODY where there is none. Those found were ``seen`` then, if that is given."""
+        """The owners of the addresses, NOBODY where there is none. With ``seen``, flows that are found are marked as
+        seen then."""
         prints = self._prints_of(asked)
         places = self._places(prints)
         owners: npt.NDArray[np.int32]
@@ -82,7 +83,7 @@ class FlowTable:
         return np.where(found, self._owner[at], np.int32(NOBODY))
 
     def put(self, address: bytes, owner: int, now: float) -> bool:
-        """Enters or changes a flow. False when there is no room: the caller counts it."""
+        """Enters or changes a flow. Returns False when there is no room; the caller counts that."""
         prints = self._prints_of(_one(address))
         place = int(self._probe(prints)[0])
         if place < 0:
@@ -99,7 +100,7 @@ class FlowTable:
         return True
 
     def remove(self, address: bytes) -> bool:
-        """Forgets a flow; False if it was not there."""
+        """Forgets a flow. Returns False if it was not there."""
         place = int(self._probe(self._prints_of(_one(address)))[0])
         if place < 0:
             return False
@@ -110,9 +111,13 @@ class FlowTable:
         return True
 
     def idle(self, before: float) -> list[bytes]:
-        """Addresses not seen since ``before``."""
+        """The addresses that were not seen since ``before``."""
         places = np.flatnonzero((self._owner != NOBODY) & (self._seen < before))
         return [self._addresses[place].tobytes() for place in places]
+
+    def of(self, owner: int) -> list[bytes]:
+        """Addresses of the flows that ``owner`` has."""
+        return [self._addresses[place].tobytes() for place in np.flatnonzero(self._owner == owner)]
 
     def _prints_of(self, asked: Words) -> Prints:
         port, high, low = self._multipliers
@@ -124,14 +129,15 @@ class FlowTable:
         return prints
 
     def _places(self, prints: Prints) -> npt.NDArray[np.int64]:
-        """Where each is looked for first. Signed, because NumPy looks that up as it is and converts everything else."""
+        """The place where each is looked for first. It is signed, because NumPy uses signed indices as they are and
+        converts all others."""
         return (prints >> self._shift).view(np.int64)
 
     def _candidates(self, prints: Prints) -> npt.NDArray[np.int64]:
         return (self._places(prints)[:, None] + np.arange(PROBES)) & self._last
 
     def _probe(self, prints: Prints) -> npt.NDArray[np.int64]:
-        """Where each print stands, -1 for those that are not here."""
+        """The place of each print, -1 for those that are not here."""
         candidates = self._candidates(prints)
         match = (self._prints[candidates] == prints[:, None]) & (self._owner[candidates] != NOBODY)
         at = candidates[np.arange(len(prints)), match.argmax(axis=1)]

@@ -8,7 +8,7 @@ __all__ = ["Hints"]
 
 
 class Hints:
-    """The SSRCs of flows by address. ``store`` is the kernel's, which sends their packets to the core ``cpu``."""
+    """The SSRCs of flows by address. ``store`` is the kernel's map, which sends their packets to the core ``cpu``."""
 
     def __init__(self, store: FlowStore | None, cpu: int) -> None:
         self._store = store
@@ -17,12 +17,12 @@ class Hints:
         self._of: dict[bytes, list[int]] = {}
 
     def transceiver(self, ssrc: int) -> int | None:
-        """The transceiver that has a flow with it."""
+        """The transceiver that has a flow with that SSRC."""
         held = self._held.get(ssrc)
         return held[0] if held is not None else None
 
     def put(self, address: bytes, transceiver: int, ssrcs: list[int]) -> None:
-        """The flow has these; another transceiver's caller keeps an SSRC that it had first."""
+        """Notes the flow's SSRCs. An SSRC stays with another transceiver's caller that had it first."""
         self.forget(address)
         ssrcs = [ssrc for ssrc in ssrcs if self.transceiver(ssrc) in (None, transceiver)]
         self._of[address] = ssrcs
@@ -32,7 +32,7 @@ class Hints:
                 self._store.put_ssrc(ssrc, self._cpu)
 
     def forget(self, address: bytes) -> None:
-        """There is no such flow any more."""
+        """Forgets the SSRCs of a flow that has ended."""
         for ssrc in self._of.pop(address, ()):
             if self._held.get(ssrc, (-1, b""))[1] != address:
                 continue  # the caller moved: its new flow holds it now, or held it

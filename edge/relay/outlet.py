@@ -19,7 +19,7 @@ _Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], bytes]
 
 
 class Outlet:
-    """Sends batches by ``socket`` and counts each datagram in ``tally``: ``sent``, ``unsendable``, or ``socket_full``
+    """The way out by ``socket``. It counts each datagram in ``tally``: ``sent``, ``unsendable``, or ``socket_full``
     when it waited too long for room."""
 
     def __init__(self, socket: BatchSocket, tally: Tally) -> None:

@@ -1,9 +1,9 @@
 """The schedule of a worker's rounds: how long datagrams may wait for one another. Pure.
 
-A round costs some dozens of microseconds before it touches the first datagram, so what it handles decides what each
-datagram costs. No two rounds begin within a time that bounds what a datagram waits; what comes alone waits for nothing.
-Where all media is for agents that hear by the 20 ms clock of their call, it would wait there anyway: transceivers say
-so, and then it waits here (``spare_s``), but what they send by that clock does not.
+A round costs some dozens of microseconds before it touches the first datagram, so the size of a round decides what each
+datagram costs. No two rounds begin within a time that bounds the wait of a datagram; one that comes alone waits for
+nothing. Where all media is for agents that hear by the 20 ms clock of their call, it would wait there anyway:
+transceivers say so, and then it waits here (``spare_s``). What transceivers send by that clock does not wait.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _WINDOW_S = 0.02
 
 
 class Rounds:
-    """Times are in seconds of one monotonic clock. Where ``interruptible``, the wait is over when a transceiver says
-    something."""
+    """The schedule. Times are in seconds of one monotonic clock. Where ``interruptible``, the wait is over when a
+    transceiver says something."""
 
     __slots__ = ("_began", "_counted", "_least_s", "_since", "interruptible", "spare_s")
 
@@ -36,7 +36,7 @@ class Rounds:
         self._least_s = 0.0
 
     def begin(self, handled: int, now: float) -> None:
-        """A round begins, after one that handled so many datagrams."""
+        """Begins a round, after one that handled ``handled`` datagrams."""
         self._began = now
         self._counted += handled
         elapsed_s = now - self._since
@@ -45,7 +45,7 @@ class Rounds:
             self._since, self._counted = now, 0
 
     def wait(self, now: float) -> float:
-        """How long the next one waits; not at all where that is not positive."""
+        """How long the next round waits; not at all where that is not positive."""
         return self._began + self._least_s - now
 
     def _decide(self, rate_hz: float) -> None:
@@ -59,20 +59,20 @@ class Rounds:
 
 
 class Spares:
-    """How long the media of each flow can wait, as transceivers say."""
+    """How long the media of each flow can wait, as transceivers tell."""
 
     def __init__(self) -> None:
         self._of: dict[bytes, float] = {}
         self._flows: Counter[float] = Counter()
 
     def put(self, address: bytes, spare_s: float) -> None:
-        """The flow's can wait ``spare_s``."""
+        """Notes that the flow's media can wait ``spare_s``."""
         self.forget(address)
         self._of[address] = spare_s = min(max(0.0, spare_s), LONGEST_S)
         self._flows[spare_s] += 1
 
     def forget(self, address: bytes) -> None:
-        """There is no such flow any more."""
+        """Forgets a flow that has ended."""
         spare_s = self._of.pop(address, None)
         if spare_s is not None:
             self._flows[spare_s] -= 1
@@ -80,6 +80,6 @@ class Spares:
                 del self._flows[spare_s]
 
     def least(self, flows: int) -> float:
-        """What the media of all ``flows`` flows can wait. Of those that a worker found, because its predecessor died,
-        nobody has said it yet."""
+        """The time that the media of all ``flows`` flows can wait. It is 0 while nobody has told it of some, such as
+        those that a worker found because its predecessor died."""
         return min(self._flows) if flows and flows == len(self._of) else 0.0

@@ -1,7 +1,7 @@
 """Limits on what costs a worker more than media does: datagrams of strangers, and checks.
 
-XDP limits the same before any socket (``edge/xdp/limits.py``); this is for when it is not there. The datagram has been
-received already then, and what is saved is a Python call for it, and all that its transceiver would do. Pure.
+XDP applies the same limits before any socket (``edge/xdp/limits.py``); these serve when XDP is not there. The datagram
+has been received already then, so they save a Python call for it, and all the work of its transceiver. Pure.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _MOST_NAMES = 4096
 
 
 class Buckets:
-    """A token bucket for each name, the latest ``entries`` of them; ``now`` is in seconds of a clock that never jumps.
-    Each is kept as in ``bpf/admit.h``."""
+    """A token bucket for each name, for the latest ``entries`` names; ``now`` is in seconds of a clock that never
+    jumps. Buckets work as in ``bpf/admit.h``."""
 
     def __init__(self, rate: Rate, entries: int = _MOST_NAMES) -> None:
         self._interval_s = 1 / rate.per_s
@@ -32,7 +32,7 @@ class Buckets:
         self._due: dict[bytes | int, float] = {}
 
     def take(self, name: bytes | int, now: float, wanted: int = 1) -> int:
-        """How many of ``wanted`` it may have."""
+        """How many of ``wanted`` tokens that name gets."""
         due = max(now, self._due.pop(name, now))
         granted = min(wanted, self._burst - int((due - now) / self._interval_s + 0.5))
         self._due[name] = due + granted * self._interval_s
@@ -42,7 +42,7 @@ class Buckets:
 
 
 class Strangers:
-    """Whose datagrams a worker looks at; ``all_of_them`` says that strangers have a limit together as well."""
+    """The limits of a worker on strangers; ``all_of_them`` says that strangers have a limit together as well."""
 
     def __init__(self, *, all_of_them: bool = True) -> None:
         self._all = Buckets(LOOKED_AT) if all_of_them else None
@@ -52,8 +52,9 @@ class Strangers:
     def beyond(
         self, asking: npt.NDArray[np.bool_], owners: npt.NDArray[np.int32], addresses: npt.NDArray[np.uint8], now: float
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Of those of a batch that are ``asking`` to be looked at, the places of those that are not: strangers, and
-        STUN messages of known flows. ``owners`` is NOBODY for strangers, ``addresses`` are (n, 18)."""
+        """The places in a batch of datagrams that exceed the limits, out of those that are ``asking`` to be looked at:
+        first datagrams of strangers, then STUN messages of known flows. ``owners`` is NOBODY for strangers,
+        ``addresses`` are (n, 18)."""
         strangers = np.flatnonzero(asking & (owners == NOBODY))
         looked_at = len(strangers) if self._all is None else self._all.take(0, now, len(strangers))
         checks = np.flatnonzero(asking & (owners != NOBODY)).tolist()
@@ -61,5 +62,5 @@ class Strangers:
         return strangers[looked_at:], np.array(loud, np.intp)
 
     def may_name(self, name: bytes | int, now: float) -> bool:
-        """Whether a stranger may go on with a good ufrag, or an SSRC."""
+        """Whether a stranger's datagram may go on that names a good ufrag, or an SSRC."""
         return bool(self._named.take(name, now))

@@ -36,8 +36,8 @@ _Batch = tuple[bytes, dict[str, int], int]
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the links of a worker count: datagrams by outcome; how old batches are by the transceiver that they are for,
-    and its link's round trips."""
+    """The counters of a worker's links: datagrams by outcome; by transceiver, the age of batches and the link's round
+    trips."""
 
     outcomes: Tally
     age: Histogram
@@ -50,10 +50,11 @@ class Uplink:
     def __init__(
         self, context: zmq.Context[Any], number: int, endpoint: str, identity: bytes, keys: ClusterKeys, counts: Counts
     ) -> None:
-        self.number = number
+        self.number, self.endpoint = number, endpoint
         self.dealer, self._there = link.media_dealer(context, endpoint, identity, keys)
         self._complained = False
         self._tally = counts.outcomes
+        self._counts = counts
         self._age, self._round_trip = counts.age.of(str(number)), counts.round_trip.of(str(number))
         self._outbox = Outbox[_Batch](lambda batch: self._lose(batch, "link_full"))
 
@@ -61,6 +62,11 @@ class Uplink:
     def waits(self) -> bool:
         """Whether anything waits for room."""
         return len(self._outbox) > 0
+
+    @property
+    def there(self) -> bool:
+        """Whether the other end is connected. Ask about once a second: what happened is kept until then."""
+        return bool(self._there)
 
     def send(self, message: bytes, outcomes: dict[str, int], came_ns: int) -> None:
         """Passes a data message on, whose datagrams count as ``outcomes`` says (outcome to number); ``came_ns`` is when
@@ -84,14 +90,22 @@ class Uplink:
             self._round_trip.add(time.monotonic_ns() - message.stamp_ns - message.held_ns)
 
     def complain(self, why: str) -> None:
-        """Says once that this transceiver cannot be understood, or says what it may not; that is counted each time."""
+        """Logs once that this transceiver cannot be understood, or says what it may not; each case is counted."""
         if not self._complained:
             self._complained = True
             logs.get().error("a transceiver's messages cannot be used", transceiver=self.number, why=why)
 
-    def look(self) -> None:
-        """To be called about once a second: takes note of who came and went."""
-        bool(self._there)
+    def close(self) -> None:
+        """Ends the link. What waits is lost, and counted."""
+        for batch in self._outbox.clear():
+            self._lose(batch, "link_down")
+        self._there.close()
+        self.dealer.close(linger=0)
+
+    def forget(self) -> None:
+        """Removes this transceiver's measurements from the metrics."""
+        for histogram in (self._counts.age, self._counts.round_trip):
+            histogram.forget(str(self.number))
 
     def _give(self, batch: _Batch) -> _Batch | None:
         message, outcomes, came_ns = batch

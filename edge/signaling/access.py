@@ -22,8 +22,9 @@ KEY_PROTOCOL = "openai-insecure-api-key."
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """``key`` is the id of the API key that answers for it, ``models`` are those that it may use, ``default`` is the
-    one where none is named ("" for the transceiver's own), ``token`` the ephemeral key that was shown, if one was."""
+    """The one who asks. ``key`` is the id of the API key that answers for it, ``models`` are those that it may use,
+    ``default`` is the one where none is named ("" for the transceiver's own), ``token`` is the ephemeral key, if one
+    was shown."""
 
     key: str
     models: Sequence[str]
@@ -32,7 +33,7 @@ class Caller:
 
     @property
     def token_id(self) -> str:
-        """Of the ephemeral key; "" for an API key."""
+        """The id of the ephemeral key; "" for an API key."""
         return self.token.id if self.token else ""
 
     @property
@@ -43,7 +44,8 @@ class Caller:
         return {"holder": self.token.id, **({"locked": list(self.token.locked)} if self.token.locked else {})}
 
     def model(self, asked: str) -> str:
-        """The model that it gets. Raises Refusal where it may not have that, or its ephemeral key is for another."""
+        """The model that the caller gets. Raises Refusal where it may not have that one, or its ephemeral key is for
+        another."""
         if self.token is not None and self.token.model:
             if asked and asked != self.token.model:
                 message = f"This ephemeral key is for the model {self.token.model} and does not have access to {asked}."
@@ -57,8 +59,8 @@ class Caller:
         return asked
 
     def session(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """The session that it gets: what its ephemeral key says stands. Raises Refusal where it asks for a locked
-        part."""
+        """The session that the caller gets: what its ephemeral key says stands. Raises Refusal where it asks for a
+        locked part."""
         if self.token is None:
             return asked
         for name in self.token.locked:
@@ -69,8 +71,8 @@ class Caller:
 
 
 class Access:
-    """Knows the API keys, and opens ephemeral ones. ``models`` are for the keys that have no list of their own;
-    ``clock`` gives seconds since 1970."""
+    """The check of who asks: it knows the API keys and opens ephemeral ones. ``models`` are for the keys that have no
+    list of their own; ``clock`` gives seconds since 1970."""
 
     def __init__(
         self, api_keys: ApiKeys, tokens: Tokens, models: Sequence[str], clock: Callable[[], float] = time.time
@@ -81,7 +83,7 @@ class Access:
         self.clock = clock
 
     def caller(self, request: web.Request) -> Caller:
-        """By the request's Authorization or subprotocol. Raises Refusal, 401."""
+        """The caller that the request's Authorization or subprotocol names. Raises Refusal, 401."""
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
         shown = shown.strip() if scheme.lower() == "bearer" else ""
         if not shown:
@@ -111,7 +113,7 @@ class Access:
         return Caller(key, own, "" if own[0] == ANY_MODEL else own[0], token)
 
     def holder(self, request: web.Request) -> Caller:
-        """The same where ephemeral keys are not enough. Raises Refusal."""
+        """The same for requests that need an API key. Raises Refusal."""
         caller = self.caller(request)
         if caller.token is not None:
             raise unauthorized("An ephemeral key cannot do this: use an API key.")

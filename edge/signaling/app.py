@@ -94,7 +94,7 @@ def make_app(
     keys: Callable[[], ClusterKeys],
     responses: Tally,
 ) -> web.Application:
-    """``keys`` gives the cluster's keys of the moment; ``responses`` counts by status."""
+    """The application. ``keys`` gives the cluster's present keys; ``responses`` counts by status."""
     access = Access(api_keys, Tokens(keys().client_secrets()), edge.models)
     placing = Placing(transceivers, ledger)
     on_calls = Calls(transceivers, access, placing, ledger, keys, (edge.advertise or edge.media).pair)

@@ -111,7 +111,7 @@ async def _whole(request: web.Request, reading: Callable[[], Awaitable[_T]]) -> 
 
 
 def query(request: web.Request, name: str) -> str | None:
-    """One field of the query, or None without it. Raises Refusal where it is there twice."""
+    """The value of one field of the query, or None without it. Raises Refusal where it is there twice."""
     values = request.query.getall(name, ())
     if len(values) > 1:
         raise _twice(name)
@@ -119,7 +119,7 @@ def query(request: web.Request, name: str) -> str | None:
 
 
 def check_intent(request: web.Request) -> None:
-    """Raises Refusal where another kind of session is asked for than those that are served."""
+    """Raises Refusal where the request asks for a kind of session that is not served."""
     intent = query(request, "intent") or ""
     if intent == "transcription":
         raise _no_transcription("intent")
@@ -128,7 +128,7 @@ def check_intent(request: web.Request) -> None:
 
 
 def session_of(session: object) -> dict[str, Any]:
-    """A session configuration that can be passed on; what it says is the transceiver's to judge. Raises Refusal."""
+    """A session configuration that can be passed on; only the transceiver judges its content. Raises Refusal."""
     if not isinstance(session, dict):
         raise _wrong("session", "an object")
     if session.get("type", "realtime") == "transcription":
@@ -146,7 +146,7 @@ def session_of(session: object) -> dict[str, Any]:
 
 
 def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """A session of both, in which what ``over`` names stands."""
+    """A session made of both; where both name a field, ``over`` wins."""
     out = {**under, **over}
     for piece in _PIECES:
         if isinstance(under.get(piece), dict) and isinstance(over.get(piece), dict):
@@ -155,7 +155,7 @@ def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_name(value: object, param: str = "model") -> str:
-    """``value`` where it can be a model's name. Raises Refusal."""
+    """``value``, if it can be a model's name. Raises Refusal otherwise."""
     if not isinstance(value, str) or not _MODEL.fullmatch(value):
         raise _wrong(param, "a name of at most 128 ASCII characters")
     return value

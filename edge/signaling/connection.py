@@ -1,8 +1,8 @@
 """One HTTP connection: aiohttp's, with bounds on what a client may leave half-done.
 
-aiohttp bounds a header and not all of them together, and waits for ever for who does not read; and what is no HTTP it
-refuses in plain text, with a traceback in the log. Private names of its that are leaned on: ``_request_count``,
-``_messages``, ``_max_msg_queue_size``, ``_upgraded`` and ``_ErrInfo``.
+aiohttp bounds each header and not all of them together, and waits for ever for a client that does not read; and it
+refuses what is not HTTP in plain text, with a traceback in the log. This class uses these private names of aiohttp:
+``_request_count``, ``_messages``, ``_max_msg_queue_size``, ``_upgraded`` and ``_ErrInfo``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TOO_LARGE = LineTooLong(b"", MAX_HEAD_BYTES)
 
 
 class Connection(web.RequestHandler):
-    """``lost()`` is called once it is over."""
+    """The protocol of one connection. ``lost()`` is called once it is over."""
 
     __slots__ = ("_body", "_head_bytes", "_lost", "_refused", "_stall", "_whole_transport")
 
@@ -59,14 +59,14 @@ class Connection(web.RequestHandler):
         self._whole_transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio's."""
+        """Called by asyncio."""
         assert isinstance(transport, asyncio.Transport)
         self._whole_transport = transport
         transport.set_write_buffer_limits(0)  # so that any byte that is not read is known of
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """asyncio's."""
+        """Called by asyncio."""
         if self._stall is not None:
             self._stall.cancel()
         self._whole_transport = None
@@ -74,7 +74,8 @@ class Connection(web.RequestHandler):
         self._lost()
 
     def data_received(self, data: bytes) -> None:
-        """asyncio's. Ends a connection whose headers have no end, or were too large when they came at once."""
+        """Called by asyncio. It ends a connection whose headers have no end, or were too large when they came
+        at once."""
         if self._refused:
             return
         in_head = not self._upgraded and self._body.is_eof()
@@ -95,13 +96,13 @@ class Connection(web.RequestHandler):
                 asyncio.get_running_loop().call_later(_LINGER_S, self.force_close)
 
     def pause_writing(self) -> None:
-        """asyncio's: the client does not read."""
+        """Called by asyncio: the client does not read."""
         super().pause_writing()
         if self._whole_transport is not None:
             self._stall = asyncio.get_running_loop().call_later(_STALL_S, self._whole_transport.abort)
 
     def resume_writing(self) -> None:
-        """asyncio's."""
+        """Called by asyncio."""
         if self._stall is not None:
             self._stall.cancel()
         super().resume_writing()
@@ -109,7 +110,8 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """aiohttp's. It refuses an unknown Expect (RFC 9110 section 10.1.1) before the application is asked."""
+        """Called by aiohttp, which refuses an unknown Expect (RFC 9110 section 10.1.1) before the application
+        is asked."""
         if isinstance(resp, web.HTTPExpectationFailed):
             resp = Refusal(417, "Expect has 100-continue or nothing", param="expect").response()
         return await super().finish_response(request, resp, start_time)
@@ -121,7 +123,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What is no request gets an error like any other, and no line in the log."""
+        """Answers what is not a request with an error like any other, and writes no line in the log."""
         if isinstance(exc, ConnectionError):
             raise exc  # it hung up, and aiohttp knows what to do
         if status >= 500:

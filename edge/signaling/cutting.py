@@ -25,7 +25,7 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 class TooLargeError(ValueError):
-    """What no transceiver takes; the text is for the client."""
+    """An event that no transceiver takes; the text is for the client."""
 
     def __init__(self, message: str, event_id: str | None) -> None:
         super().__init__(message)
@@ -42,7 +42,7 @@ class _Append(_Event, omit_defaults=True):
 
 
 def parts(event: str) -> Iterator[str]:
-    """The events that go on in place of one, JSON text each. Raises TooLargeError."""
+    """The events that go on in place of one, as JSON text. Raises TooLargeError."""
     if len(event) <= _WHOLE:
         yield event
         return

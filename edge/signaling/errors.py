@@ -28,7 +28,7 @@ _MISTAKES = ("invalid_", "missing_", "unknown_", "unsupported_", "string_", "int
 
 
 class Refusal(Exception):
-    """Ends a request with ``status`` and ``{"error": {message, type, code, param}}``."""
+    """An exception that ends a request with ``status`` and ``{"error": {message, type, code, param}}``."""
 
     def __init__(
         self,
@@ -50,13 +50,13 @@ class Refusal(Exception):
 
     @property
     def body(self) -> dict[str, object]:
-        """What the client gets, as JSON."""
+        """The error as JSON, as the client gets it."""
         kind = "server_error" if self.status >= 500 else "requests" if self.status == 429 else "invalid_request_error"
         error = {"message": str(self), "type": kind, "code": self.code, "param": self.param}
         return {"error": error}
 
     def response(self) -> web.Response:
-        """The same with its status and headers."""
+        """The error as a response with its status and headers."""
         response = web.json_response(self.body, status=self.status, headers=self.headers)
         if self.status in _LAST:
             response.force_close()
@@ -64,17 +64,17 @@ class Refusal(Exception):
 
 
 def unauthorized(message: str, code: str = "invalid_api_key") -> Refusal:
-    """401."""
+    """The refusal of a request without a good key: 401."""
     return Refusal(401, message, code=code, headers={"WWW-Authenticate": "Bearer"})
 
 
 def refused(e: Refused) -> Refusal:
-    """A transceiver said no."""
+    """The refusal that passes on a transceiver's own."""
     status = _STATUS.get(e.code, 400 if e.code.startswith(_MISTAKES) else 502)
     retry = _RETRY_AFTER_S if status in (429, 503) else None
     return Refusal(status, str(e), code=e.code, param=e.param, retry_after_s=retry)
 
 
 def unavailable(e: Unavailable) -> Refusal:
-    """A transceiver said nothing."""
+    """The refusal where a transceiver did not answer."""
     return Refusal(503, f"{e}: try again", code="transceiver_away", retry_after_s=_RETRY_AFTER_S)

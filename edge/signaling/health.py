@@ -19,6 +19,7 @@ __all__ = ["Health", "keep_true"]
 _AUDIT_EVERY_S = 5.0
 _READY_FOR_S = 0.1
 _SILENT = 3  # audits in a row: some twenty seconds
+_GONE = 12  # the same where it left the directory as well: its calls are over
 
 
 class Health:
@@ -34,8 +35,8 @@ class Health:
         return web.Response(text="ok\n")
 
     async def ready(self, _: web.Request) -> web.Response:
-        """``/readyz``: a call placed now would find a transceiver. Anybody may ask, so not each one has all of them
-        asked."""
+        """``/readyz``: a call placed now would find a transceiver. Anybody may ask, so an answer serves for a moment
+        and not every request asks all transceivers."""
         now = time.monotonic()
         if self._asking is None or (self._asking.done() and now - self._asked_at > _READY_FOR_S):
             self._asking, self._asked_at = asyncio.ensure_future(self._up()), now
@@ -44,25 +45,28 @@ class Health:
         return web.json_response(body, status=200 if up else 503, headers=None if up else {"Retry-After": "2"})
 
     async def _up(self) -> list[int]:
-        asked = (self._transceivers.ask(i, "health") for i in self._transceivers.ids)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        return [i for i, a in zip(self._transceivers.ids, answers, strict=True) if not isinstance(a, BaseException)]
+        ids = self._transceivers.ids  # others may come and go meanwhile
+        answers = await asyncio.gather(*(self._transceivers.ask(i, "health") for i in ids), return_exceptions=True)
+        return [i for i, a in zip(ids, answers, strict=True) if not isinstance(a, BaseException)]
 
 
 async def keep_true(
     ledger: Ledger, transceivers: Transceivers, events: Events, every_s: float = _AUDIT_EVERY_S
 ) -> Never:
     """Asks every few seconds how many sessions there are, ends those that a process before this one left without their
-    sockets, and tells who listens to a transceiver that hangs: its link would go on for ever."""
+    sockets, and tells who listens to a transceiver that hangs: its link would go on for ever. Links to transceivers
+    that left the directory end here when their calls are over."""
     silent: Counter[int] = Counter()
-    orphans = {i: [u for u in ledger.of(i) if (held := ledger.get(u)) and held.socket] for i in transceivers.ids}
+    orphans = {i: [u for u in ledger.of(i) if (held := ledger.get(u)) and held.socket] for i in ledger.transceivers}
+    transceivers.reach(ledger.transceivers)
+    events.reach(ledger.transceivers)
     while True:
-        for i in transceivers.ids:
+        for i in transceivers.linked:
             stood = ledger.of(i)
             if not stood:
                 continue
             try:
-                while orphans[i]:
+                while orphans.get(i):
                     await _end(transceivers, i, orphans[i][-1])
                     ledger.ended(orphans[i].pop())
                 sessions = (await transceivers.ask(i, "health")).get("sessions")
@@ -70,11 +74,23 @@ async def keep_true(
                 silent[i] += 1
                 if silent[i] >= _SILENT:
                     events.lost(i)
+                if silent[i] >= _GONE and i not in transceivers.ids:
+                    ledger.reconcile(stood, 0)
                 continue
             silent[i] = 0
             if isinstance(sessions, int):
                 ledger.reconcile(stood, sessions)
+        _let_go(ledger, transceivers, events)
+        silent = Counter({i: silent[i] for i in transceivers.linked})
         await asyncio.sleep(every_s)
+
+
+def _let_go(ledger: Ledger, transceivers: Transceivers, events: Events) -> None:
+    """Ends what belongs to transceivers that are in no directory any more."""
+    for i in ledger.transceivers.difference(transceivers.linked):
+        ledger.reconcile(ledger.of(i), 0)  # nobody is left who could say that these calls are over
+    transceivers.let_go(ledger.transceivers)
+    events.let_go()
 
 
 async def _end(transceivers: Transceivers, transceiver: int, ufrag: str) -> None:

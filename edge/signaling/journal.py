@@ -1,7 +1,7 @@
 """The ledger on disk, for the signaling process that comes after this one.
 
-A line a call that begins or ends; written again from the start once most of it is history. Where it cannot be written,
-limits begin anew with each process, and a line in the log says so.
+The file has a line for each call that begins or ends, and is written again from the start once most of it is history.
+Where it cannot be written, limits begin anew with each process, and a line in the log says so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SPARE_LINES = 10_000
 
 
 class Journal:
-    """The file at ``path``; ``held`` is what it says at the start."""
+    """The file at ``path``; ``held`` is what it said at the start."""
 
     def __init__(self, path: Path, log: Log) -> None:
         self._path = path
@@ -31,7 +31,7 @@ class Journal:
         self._begin(self.held)
 
     def note(self, ufrag: str, held: Held | None) -> None:
-        """A call that begins, or, with None, ends."""
+        """Notes a call that begins, or, with None, one that ends."""
         if held is None:
             self.held.pop(ufrag, None)
         else:
@@ -48,7 +48,7 @@ class Journal:
             self._give_up(e)
 
     def close(self) -> None:
-        """The file stays for the next process."""
+        """Closes the file, which stays for the next process."""
         if self._fd != -1:
             os.close(self._fd)
             self._fd = -1

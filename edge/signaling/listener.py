@@ -1,8 +1,8 @@
 """The listener for connections: it bounds how many there are in all and by address, and gives each the present
 certificate.
 
-asyncio's server would begin TLS before it could be asked whether there is room, and with one certificate for its whole
-life; and where descriptors run out it writes a traceback a second.
+asyncio's own server would begin TLS before it could be asked whether there is room, and would keep one certificate for
+its whole life; and when descriptors run out it writes a traceback each second.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ Factory = Callable[[Callable[[], None]], asyncio.BaseProtocol]
 
 
 class Listener:
-    """Takes connections from ``sock``, which listens, as ``connection(lost)`` makes them: ``lost`` is to be called when
-    one is over. ``most`` in all, ``most_of_one`` from an IPv4 address or IPv6 /64 (0: no limit); one more is closed at
-    once. ``tls()`` is the context for the next, or None. ``counts`` has what became of each."""
+    """Takes connections from the listening ``sock``. ``connection(lost)`` makes each one, and ``lost`` is to be called
+    when it is over. There are at most ``most`` in all, and ``most_of_one`` from an IPv4 address or IPv6 /64 (0: no
+    limit); one more is closed at once. ``tls()`` is the context for the next, or None. ``counts`` counts what became of
+    each."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Listener:
         return self._from.total()
 
     async def close(self) -> None:
-        """Takes no more; those that are there go on."""
+        """Takes no more connections; those that are there go on."""
         self._loop.remove_reader(self._sock)
         if self._again is not None:
             self._again.cancel()
@@ -128,7 +129,7 @@ class Listener:
 
 
 def connections_tally() -> Tally:
-    """What became of connections."""
+    """The counter of what became of connections."""
     outcomes = ("taken", "full", "address_full", "broken")
     return Tally(
         "firsthop_signaling_connections", "HTTP connections, by what became of them", outcomes, label="outcome"

@@ -36,7 +36,7 @@ _WHY = {
 
 
 def _answers(*codes: int, **good: dict[str, Any]) -> dict[str, Any]:
-    """Responses: ``_200=...`` for those that succeed, and the errors, all of one shape."""
+    """The responses of an operation: ``_200=...`` for success, and the errors, all of one shape."""
     answers = {name.removeprefix("_"): response for name, response in good.items()}
     for code in sorted({*codes, 400, 431, 500}):
         answers[str(code)] = {"description": _WHY[code], "content": {"application/json": {"schema": _ERROR}}}
@@ -267,7 +267,7 @@ _SCHEMAS: dict[str, Any] = {
 
 
 def document() -> dict[str, Any]:
-    """The whole of it."""
+    """The whole document."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "firsthop", "version": "1", "description": "The OpenAI Realtime API, self-hosted."},
@@ -281,5 +281,5 @@ def document() -> dict[str, Any]:
 
 
 async def serve(_: web.Request) -> web.Response:
-    """The handler."""
+    """Serves the document."""
     return web.json_response(document())

@@ -18,7 +18,8 @@ class Pace:
         self._at: float | None = None
 
     def wait_s(self, size: int, now: float) -> float:
-        """Takes an event of ``size`` bytes at ``now`` (seconds), and says how long to wait before the next is read."""
+        """Charges an event of ``size`` bytes at ``now`` (seconds), and returns how long to wait before the next is
+        read."""
         if self._at is not None:
             self._left = min(float(self._burst), self._left + (now - self._at) * self._rate)
         self._at = now

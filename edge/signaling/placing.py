@@ -19,7 +19,7 @@ Ask = Callable[[int], Awaitable[dict[str, object]]]
 
 
 class Placing:
-    """Places sessions on the ``transceivers``, and in the ledger.
+    """The placing of sessions on ``transceivers``, entered in the ledger.
 
     What a caller sent goes to one transceiver. That one is asked first whether it lives, so what is silent afterwards
     is silent because of the request, and it would silence the next transceiver too.
@@ -32,7 +32,7 @@ class Placing:
         self._silent_until: dict[int, float] = {}
 
     async def place(self, caller: Caller, ask: Ask, *, socket: bool = False) -> tuple[int, dict[str, object]]:
-        """The transceiver that took it, and its reply, with ``ufrag``. Raises Refusal."""
+        """Places a session. Returns the transceiver that took it and its reply, with ``ufrag``. Raises Refusal."""
         wait = self._ledger.admit(caller.key, time.monotonic(), caller.token_id)
         if wait is not None:
             message = f"Rate limit reached: {wait.whose} has as many calls, or new calls this minute, as it may."
@@ -46,7 +46,8 @@ class Placing:
             self._ledger.settle(caller.key, caller.token_id, ufrag, held)
 
     async def anywhere(self, ask: Ask) -> tuple[int, dict[str, object]]:
-        """The first transceiver that neither is full nor away, and its reply. Raises Refusal."""
+        """Asks one transceiver after the other, until one is neither full nor away. Returns it and its reply. Raises
+        Refusal."""
         trouble = Refusal(503, "no transceiver is configured", code="no_transceiver", retry_after_s=2)
         for chosen in self._order():
             try:
@@ -65,7 +66,7 @@ class Placing:
         raise trouble
 
     def _order(self) -> list[int]:
-        """All of them, whose turn it is first, but last those that were silent just now."""
+        """The ids of all, beginning with the one whose turn it is; those that were silent just now come last."""
         ids, now = self._transceivers.ids, time.monotonic()
         self._turn = (self._turn + 1) % max(1, len(ids))
         return sorted(ids[self._turn :] + ids[: self._turn], key=lambda i: self._silent_until.get(i, 0.0) > now)

@@ -1,8 +1,8 @@
 """Ephemeral keys: a server gives one to a browser in place of its API key.
 
-``ek_`` and a Fernet token (AES-128-CBC, HMAC-SHA256; compared in constant time), in URL characters without padding,
-because a WebSocket carries it in a subprotocol's name. It holds all that it allows, so no edge keeps a list of
-them, and nobody but the edges can read the session in it: instructions are not for those who talk to the agent.
+A key is ``ek_`` and a Fernet token (AES-128-CBC, HMAC-SHA256; compared in constant time), in URL characters without
+padding, because a WebSocket carries it in a subprotocol's name. It holds all that it allows, so no edge keeps a list of
+keys, and only edges can read the session in it: its instructions stay hidden from those who talk to the agent.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _SHAPE = re.compile(r"ek_[A-Za-z0-9_-]+")
 
 
 class ForgedError(ValueError):
-    """Not made by an edge of this cluster, or not whole."""
+    """A key that no edge of this cluster made, or that is not whole."""
 
 
 class ExpiredError(ValueError):
-    """It was good once."""
+    """A key that has expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Token:
 
 
 class Tokens:
-    """Makes and opens them, with 32 secret bytes."""
+    """The maker and reader of ephemeral keys, with 32 secret bytes."""
 
     def __init__(self, secret: bytes) -> None:
         self._fernet = Fernet(base64.urlsafe_b64encode(secret))
@@ -62,7 +62,7 @@ class Tokens:
         return PREFIX + self._fernet.encrypt(zlib.compress(_json(fields), 9)).decode().rstrip("=")
 
     def open(self, text: str, now: float) -> Token:
-        """What ``text`` allows at ``now`` (seconds since 1970). Raises ForgedError or ExpiredError."""
+        """The content of ``text`` at ``now`` (seconds since 1970). Raises ForgedError or ExpiredError."""
         # Base64 decoders pass over what they do not know, and one key would have many spellings.
         if len(text) > MAX_TOKEN_BYTES or not _SHAPE.fullmatch(text):
             raise ForgedError("not an ephemeral key")

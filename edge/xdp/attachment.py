@@ -1,7 +1,7 @@
 """The attachment of XDP to its interface: when a cable, a driver or a person takes it off, it comes back by itself.
 
-The filter that gives a datagram to the socket of its core goes with it: without XDP the receiving core says nothing
-about the flow, and the kernel's own hash spreads flows (``edge/xdp/cpufilter.py``).
+The filter that gives a datagram to the socket of its core comes and goes with XDP. Without XDP the receiving core says
+nothing about the flow, and the kernel's own hash spreads flows (``edge/xdp/cpufilter.py``).
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ class Attachment:
         self.missing = ""
 
     def look(self) -> None:
-        """Attaches it where it is not; each change is one line in the log. To be called every ``LOOK_EVERY_S``: asking
-        the kernel costs two system calls, while news of links can be lost, and does not tell of every way."""
+        """Attaches the program where it is not; each change is one line in the log. Call this every ``LOOK_EVERY_S``:
+        asking the kernel costs two system calls, while news of links can be lost, and does not tell of every way to
+        lose a program."""
         if self._steering.steers(self._interface):
             if self.mode == "off":
                 self._steers(self._held)

@@ -27,7 +27,7 @@ def cpu_filter(cpus: Sequence[int]) -> bytes:
 
 
 def attach_cpu_filter(sock: socket.socket, cpus: Sequence[int]) -> None:
-    """Let the SO_REUSEPORT group of ``sock`` deliver to the n-th socket bound what arrives on ``cpus[n]``.
+    """Has the SO_REUSEPORT group of ``sock`` deliver what arrives on ``cpus[n]`` to the n-th socket bound.
 
     Only while XDP steers: without it, the receiving core says nothing about the flow. Raises OSError.
     """
@@ -39,5 +39,5 @@ def attach_cpu_filter(sock: socket.socket, cpus: Sequence[int]) -> None:
 
 
 def detach_cpu_filter(sock: socket.socket) -> None:
-    """Back to the kernel's own hash for the group of ``sock``. Raises OSError where no filter is attached."""
+    """Returns the group of ``sock`` to the kernel's own hash. Raises OSError where no filter is attached."""
     sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 0)

@@ -13,7 +13,8 @@ __all__ = ["bring_in_bulk"]
 
 
 def bring_in_bulk(map_id: int, cpus: Collection[int]) -> None:
-    """Has the threads of the map leave their core to who runs there, until that sleeps or its time is up (SCHED_BATCH).
+    """Has the threads of the map leave their core to its present process until that sleeps or its time is up
+    (SCHED_BATCH).
 
     As they are made they interrupt the worker for every few datagrams, and two changes of process cost more than those.
     A core that has nothing else to do runs them at once, as before. Raises OSError where that is not allowed

@@ -42,8 +42,8 @@ CHECKS: Final = Rate(100, 100)
 @dataclass(frozen=True, slots=True)
 class Limits:
     """``unknown`` is for the unknown addresses of one prefix, whose length in bits ``prefixes`` gives for IPv4 and
-    IPv6; ``named`` for all unknown addresses that name one ufrag, or one SSRC. A known flow may send ``checks``, and of
-    media and of anything else ``flow`` each: of media in steps of ``MEDIA_AT_ONCE``."""
+    IPv6; ``named`` is for all unknown addresses that name one ufrag, or one SSRC. A known flow may send ``checks``, and
+    ``flow`` packets each of media and of anything else; media is charged in steps of ``MEDIA_AT_ONCE``."""
 
     unknown: Rate = UNKNOWN
     prefixes: tuple[int, int] = (32, 64)

@@ -18,16 +18,16 @@ _NEXT = "next"
 
 
 def folder_of(edge: Edge) -> Path:
-    """Where an edge pins. Names in a BPF filesystem have no dots."""
+    """The folder in which an edge pins. Names in a BPF filesystem have no dots."""
     return edge.pins / edge.name.replace(".", "_")
 
 
 class PinsInUse(OSError):
-    """Another edge that lives holds this folder."""
+    """The error that another living edge holds this folder."""
 
 
 class Pins:
-    """A folder of one edge, made if it is not there. Held by a lock until this is closed or the process ends.
+    """The folder of one edge, made if it is not there. A lock holds it until this is closed or the process ends.
 
     Raises PinsInUse where another process holds it, and OSError with one line where it cannot be: not in a BPF
     filesystem, or nothing may be written there.
@@ -47,25 +47,25 @@ class Pins:
             raise PinsInUse(f"{folder} is held by another edge of this name") from None
 
     def get(self, name: str) -> int | None:
-        """A descriptor of what is pinned under that name, the caller's to close."""
+        """A descriptor of what is pinned under that name; the caller closes it."""
         try:
             return kernel.pinned(self.folder / name)
         except FileNotFoundError:
             return None
 
     def put(self, name: str, fd: int) -> None:
-        """Pins what is behind ``fd``, in the place of what has that name; at every moment one of them is there."""
+        """Pins what is behind ``fd`` in the place of what has that name; at every moment one of them is there."""
         self.drop(_NEXT)
         kernel.pin(fd, self.folder / _NEXT)
         (self.folder / _NEXT).rename(self.folder / name)
 
     def drop(self, name: str) -> None:
-        """Unpins; nothing happens where nothing is."""
+        """Unpins what has that name, if anything has."""
         (self.folder / name).unlink(missing_ok=True)
 
     def fit(self, maps: Mapping[str, Map]) -> tuple[dict[str, int], dict[str, int]]:
-        """The pinned maps by name, as descriptors that are the caller's to close: those that have the shape of the one
-        in ``maps``, and those that have outgrown it."""
+        """Two mappings of pinned maps by name, as descriptors that the caller closes: those that have the shape of the
+        one in ``maps``, and those that have outgrown it."""
         fitting: dict[str, int] = {}
         outgrown: dict[str, int] = {}
         for name, wanted in maps.items():
@@ -88,7 +88,7 @@ class Pins:
         self.close()
 
     def close(self) -> None:
-        """Leaves everything where it is, for whoever takes over."""
+        """Closes the folder, and leaves everything in it for the next process."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -104,7 +104,7 @@ def compile_program(
 
 @contextlib.contextmanager
 def _stderr_kept() -> Iterator[Callable[[], str]]:
-    """Keeps what C code writes to descriptor 2; the function it gives returns that so far."""
+    """Captures what C code writes to descriptor 2; the function that it gives returns the text so far."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as file:

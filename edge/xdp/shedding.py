@@ -51,7 +51,7 @@ _ALL_KEPT = 0.999  # from here on the rest is not worth a random number
 
 
 class Controller:
-    """``probability`` is what of its media the core should not get now."""
+    """The controller of media. ``probability`` is the share of its media that the core should not get now."""
 
     def __init__(self) -> None:
         self.probability = 0.0
@@ -98,7 +98,7 @@ _STRANGERS_FALL_HZ, _STRANGERS_RISE_HZ = 50.0, 1 / 0.3
 
 
 class StrangersController:
-    """``probability`` is what of strangers' packets the core should not get now."""
+    """The controller of strangers. ``probability`` is the share of their packets that the core should not get now."""
 
     def __init__(self) -> None:
         self._kept = 1.0
@@ -110,7 +110,7 @@ class StrangersController:
         return 1.0 - self._kept
 
     def update(self, delay_s: float, now: float) -> float:
-        """As ``Controller.update``, and to be called with it."""
+        """Works as ``Controller.update``; call it together with that."""
         if not 0.0 <= delay_s < ABSURD_S:
             return self.probability
         pause_s = min(now - self._updated, ABSURD_S)

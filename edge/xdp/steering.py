@@ -145,7 +145,7 @@ class Steering:
         return steering
 
     def _fill(self, keys: Mapping[int, bytes], outgrown: Mapping[str, int]) -> None:
-        """What a map says already, because an earlier process pinned it, stays: flows, and which cores are out."""
+        """Fills the maps. Content that an earlier process pinned stays: flows, and which cores are out."""
         self._caught_up_ns = time.monotonic_ns()
         self.set_keys(keys)
         earlier = [cpu for cpu in kernel.possible_cpus() if self._cpu_queues.lookup(U32.pack(cpu)) is not None]
@@ -176,8 +176,8 @@ class Steering:
                 self._ssrcs.delete(key)
 
     def catch_up(self) -> None:
-        """Takes over what workers have entered in an outgrown flow table since they were last asked: they hold it until
-        they are replaced. To be called a few times then; nothing happens where all is as it was."""
+        """Takes over what workers have entered in an outgrown flow table since the last call; they hold that table
+        until they are replaced. Call it a few times then; nothing happens where all is as it was."""
         if self._older_flows is None:
             return
         since_ns, self._caught_up_ns = self._caught_up_ns, time.monotonic_ns()
@@ -271,7 +271,8 @@ class Steering:
         raise SteeringError(f"{ifname} takes no XDP program ({', '.join(failures)}): steer another interface")
 
     def _take_over(self, interface: int) -> str | None:
-        """The mode of the link that an earlier process pinned, with this program in it now; None without one."""
+        """Takes over the link that an earlier process pinned, so that this program is in it. Returns its mode; None
+        without one."""
         if self._pins is None:
             return None
         running = self._pins.get("program")
@@ -307,7 +308,7 @@ class Steering:
                 os.close(running)
 
     def watch_queues(self) -> None:
-        """Count from now on what finds no room in its core's queue. Raises OSError where the kernel cannot tell."""
+        """Begins to count what finds no room in its core's queue. Raises OSError where the kernel cannot tell."""
         if self._pins is not None:
             self._pins.drop("overflow-link")  # of an earlier process: each packet is counted once
         link_fd = kernel.attach_tracepoint(self._overflow_fd, "xdp_cpumap_enqueue")
@@ -316,7 +317,7 @@ class Steering:
             self._pins.put("overflow-link", link_fd)
 
     def bring_in_bulk(self) -> None:
-        """As ``edge.xdp.cpumap`` says. To be called after each load, which starts the queues' threads anew."""
+        """Does what ``edge.xdp.cpumap`` says. Call it after each load, which starts the queues' threads anew."""
         bring_in_bulk(int(kernel.facts(self._cpu_queues.fd)["map_id"]), self.cpus)
 
     def overflow(self) -> dict[int, int]:
@@ -350,7 +351,7 @@ class Steering:
         return sum(1 for _ in self._flows.items())
 
     def release(self) -> None:
-        """Let go of program, maps and link. What is pinned goes on, and steers if it is attached."""
+        """Lets go of program, maps and link. What is pinned goes on, and steers if it is attached."""
         if self._link_fd is not None:
             os.close(self._link_fd)
             self._link_fd = None
@@ -378,7 +379,7 @@ class Steering:
 
 
 def _index(ifname: str) -> int:
-    """Of the interface that has that name now; 0 where none has."""
+    """The index of the interface that has that name now; 0 where none has."""
     try:
         return socket.if_nametoindex(ifname)
     except OSError:

@@ -11,40 +11,40 @@ __all__ = ["CODECS", "OPUS", "Codec", "Decoder", "Encoder"]
 
 
 class Decoder(Protocol):
-    """From payloads to mono PCM16. Raises OpusError for a malformed payload."""
+    """A decoder from payloads to mono PCM16. It raises OpusError for a malformed payload."""
 
     def decode(self, packet: bytes) -> bytes:
         """The samples of one payload."""
 
     def recover(self, packet: bytes, samples: int) -> bytes:
-        """The last ``samples`` samples before ``packet``, from the copy in it."""
+        """The last ``samples`` samples before ``packet``, decoded from the copy in it."""
 
     def conceal(self, samples: int) -> bytes:
-        """What stands in for so many samples that are lost."""
+        """Samples that stand in for ``samples`` lost ones."""
 
 
 class Encoder(Protocol):
-    """From mono PCM16 to payloads."""
+    """An encoder from mono PCM16 to payloads."""
 
     def encode(self, pcm: bytes) -> bytes:
         """The payload for 20 ms."""
 
     def tuned(self, settings: Settings) -> Encoder:
-        """The encoder to go on with under these settings."""
+        """The encoder to use under these settings: this one, or a new one."""
 
 
 class Codec(Protocol):
-    """What a stream of one codec looks like. ``silence`` is the payload for 20 ms of it."""
+    """The properties of a stream of one codec. ``silence`` is the payload for 20 ms of silence."""
 
     name: str
     clock_hz: int
     silence: bytes
 
     def ticks_of(self, payload: bytes) -> int:
-        """How long it is, in units of the RTP clock; 0 where that cannot be."""
+        """The length of a payload in units of the RTP clock; 0 where it cannot be one."""
 
     def has_copy(self, payload: bytes) -> bool:
-        """Whether it carries the packet before it too."""
+        """Whether a payload carries the packet before it too."""
 
     def decoder(self, rate_hz: int) -> Decoder:
         """A decoder to ``rate_hz``."""

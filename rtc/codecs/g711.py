@@ -26,7 +26,7 @@ Linear = npt.NDArray[np.int16]
 
 
 class Law:
-    """A companding law by the ``levels`` of its 256 codes."""
+    """A companding law, given by the ``levels`` of its 256 codes."""
 
     def __init__(self, name: str, levels: Linear) -> None:
         self.name = name
@@ -59,14 +59,14 @@ A_LAW = Law("PCMA", _levels_of_a_law())
 
 
 class Encoder:
-    """Mono PCM16 of ``rate_hz`` (8000 or a multiple) to one byte for each sample at 8 kHz."""
+    """An encoder from mono PCM16 of ``rate_hz`` (8000 or a multiple) to one byte for each sample at 8 kHz."""
 
     def __init__(self, law: Law, rate_hz: int) -> None:
         self._law = law
         self._down = Down(rate_hz // _RATE_HZ) if rate_hz != _RATE_HZ else None
 
     def tuned(self, settings: Settings) -> Encoder:
-        """There is nothing to tune."""
+        """Returns itself: G.711 has nothing to tune."""
         return self
 
     def encode(self, pcm: bytes) -> bytes:
@@ -78,7 +78,7 @@ class Encoder:
 
 
 class Decoder:
-    """From payloads to mono PCM16 of ``rate_hz``; no payload is malformed."""
+    """A decoder from payloads to mono PCM16 of ``rate_hz``; no payload is malformed."""
 
     def __init__(self, law: Law, rate_hz: int) -> None:
         self._levels = law.levels
@@ -101,11 +101,11 @@ class Decoder:
         return self._out(samples)
 
     def recover(self, packet: bytes, samples: int) -> bytes:
-        """There are no copies in G.711."""
+        """Returns nothing: G.711 carries no copies."""
         return self.conceal(samples)
 
     def conceal(self, samples: int) -> bytes:
-        """What stands in for so many lost samples."""
+        """Samples that stand in for ``samples`` lost ones."""
         return self._out(self._invent(samples // self._factor))
 
     def _invent(self, count: int) -> Samples:
@@ -123,7 +123,7 @@ class Decoder:
 
 
 def _pitch(past: Samples) -> int:
-    """The lag at which the last 10 ms look most like what was before them."""
+    """The lag at which the last 10 ms resemble most what was before them."""
     shortest, longest = _LAGS
     recent = past[-80:]
     before = np.lib.stride_tricks.sliding_window_view(past[-80 - longest : -shortest], 80)

@@ -40,7 +40,7 @@ _LONGEST_TICKS = _MAX_FRAME_MS * CLOCK_HZ // 1000
 
 
 class OpusError(ValueError):
-    """What libopus refused, in its own words."""
+    """A refusal by libopus, in its own words."""
 
 
 def _load() -> ctypes.CDLL:
@@ -71,7 +71,7 @@ def _check(result: int) -> int:
 
 
 def ticks_of(packet: bytes) -> int:
-    """How long ``packet`` is, in units of 1/48000 s (RFC 6716 section 3.1 and 3.2); 0 where that cannot be."""
+    """The length of ``packet`` in units of 1/48000 s (RFC 6716 sections 3.1 and 3.2); 0 where it cannot be a packet."""
     if not packet:
         return 0
     frames = (1, 2, 2, packet[1] & 63 if len(packet) > 1 else 0)[packet[0] & 3]
@@ -80,7 +80,7 @@ def ticks_of(packet: bytes) -> int:
 
 
 def has_copy(packet: bytes) -> bool:
-    """Whether ``packet`` carries the one before it too, at a lower rate (RFC 6716 section 4.2.4).
+    """Whether ``packet`` also carries the one before it, at a lower rate (RFC 6716 section 4.2.4).
 
     Only packets of one frame are looked at, as everybody sends them.
     """
@@ -108,8 +108,8 @@ class Encoder:
         self._out = ctypes.create_string_buffer(_MAX_PACKET_BYTES)
 
     def tuned(self, settings: Settings) -> Encoder:
-        """An encoder with these settings: this one, or another where the mode changes, which libopus cannot do on the
-        way."""
+        """An encoder with these settings: this one, or a new one where the mode changes, because libopus cannot change
+        it under way."""
         if settings != self._settings:
             if bool(settings.loss_percent) != bool(self._settings.loss_percent):
                 return Encoder(self._rate_hz, settings)
@@ -153,11 +153,11 @@ class Decoder:
         return self._decode(packet, self._room, 0)
 
     def recover(self, packet: bytes, samples: int) -> bytes:
-        """The last ``samples`` samples before ``packet``, from the copy that it carries. Raises OpusError."""
+        """The last ``samples`` samples before ``packet``, decoded from the copy that it carries. Raises OpusError."""
         return self._decode(packet, samples, 1)
 
     def conceal(self, samples: int) -> bytes:
-        """What stands in for a lost packet of ``samples`` samples."""
+        """Samples that stand in for a lost packet of ``samples`` samples."""
         return self._decode(None, samples, 0)
 
     def _decode(self, packet: bytes | None, room: int, copy: int) -> bytes:

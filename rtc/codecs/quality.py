@@ -29,7 +29,8 @@ _STEPS = ((32000, 1), (28000, 0), (24000, 0))
 
 
 class Settings(NamedTuple):
-    """What an encoder is told. ``loss_percent`` is what it should expect to be lost; 0 means no copies."""
+    """The settings of an encoder. ``loss_percent`` is the loss that it should expect; 0 means that it writes no
+    copies."""
 
     bitrate_bps: int = 32000
     complexity: int = 0
@@ -37,8 +38,9 @@ class Settings(NamedTuple):
 
 
 class Quality:
-    """``settings`` after each ``tick`` of the call's clock and each ``reported`` loss. ``copies`` says whether the
-    caller can use them; ``late`` are the ticks that came more than 5 ms late, ``on_time`` the others."""
+    """The choice of ``settings``, after each ``tick`` of the call's clock and each ``reported`` loss. ``copies`` says
+    whether the caller can use copies; ``late`` counts the ticks that came more than 5 ms late, ``on_time`` the others.
+    """
 
     def __init__(self, *, copies: bool) -> None:
         self.settings = Settings()
@@ -53,7 +55,7 @@ class Quality:
         self._resilient = False
 
     def tick(self, now: float) -> None:
-        """The clock came at ``now``, in seconds."""
+        """Tells that the clock came at ``now``, in seconds."""
         offset = now - self._frames * FRAME_S
         self._frames += 1
         self._least = min(self._least, offset)
@@ -80,7 +82,7 @@ class Quality:
             self._ticks = self._late = 0
 
     def reported(self, fraction_lost: float) -> None:
-        """The caller's last word on what it has lost, 0 to 1, about once a second."""
+        """Tells the loss that the caller reported last, 0 to 1; it comes about once a second."""
         self._loss = max(fraction_lost, self._loss + (fraction_lost - self._loss) / 8)
         if self._copies:
             self._resilient = self._loss > (_CLEAN if self._resilient else _LOSSY)

@@ -31,7 +31,7 @@ def _filter(factor: int) -> Samples:
 
 
 class Up:
-    """From 8 kHz to ``factor`` times that, block after block."""
+    """A resampler from 8 kHz to ``factor`` times that, block after block."""
 
     def __init__(self, factor: int) -> None:
         # One column a phase, newest sample last.
@@ -47,7 +47,8 @@ class Up:
 
 
 class Down:
-    """From ``factor`` times 8 kHz to 8 kHz, block after block; blocks are multiples of ``factor``."""
+    """A resampler from ``factor`` times 8 kHz to 8 kHz, block after block; a block's length is a multiple of
+    ``factor``."""
 
     def __init__(self, factor: int) -> None:
         self._factor = factor
@@ -55,7 +56,7 @@ class Down:
         self._past = np.zeros((_TAPS - 1) * factor, np.float32)
 
     def push(self, block: Samples) -> Samples:
-        """One sample for ``factor`` of ``block``."""
+        """One sample for each ``factor`` of ``block``."""
         line = np.concatenate((self._past, block))
         self._past = line[-len(self._past) :]
         windows = np.lib.stride_tricks.sliding_window_view(line, len(self._taps))[:: self._factor]

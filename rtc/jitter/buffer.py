@@ -45,7 +45,7 @@ _PAUSE_BYTES = 2  # an Opus packet of no more is the encoder's word that it send
 
 
 class Came:
-    """How a packet came."""
+    """The way in which a packet came."""
 
     FRESH, COPY, AGAIN = 0, 1, 2
 
@@ -87,7 +87,7 @@ class JitterBuffer:
 
     @property
     def wait_ms(self) -> float:
-        """How long after the quickest packets one is played: at least this, and at most 20 ms more."""
+        """The least time that a packet waits after the quickest ones; it waits at most 20 ms more."""
         wait = self._delay.wait_ms
         if self._lossy:
             # What is lost is missed when the next packet comes, and asked for then.
@@ -104,7 +104,7 @@ class JitterBuffer:
         return self._lossy
 
     def restart(self) -> None:
-        """Another stream begins with the next packet: what is held of the old one goes."""
+        """Tells that another stream begins with the next packet, so that what is held of the old one is dropped."""
         self._held.clear()
         self._empty.clear()
         self._next = None
@@ -113,7 +113,7 @@ class JitterBuffer:
         self._idle = True
 
     def until_due_ms(self, sequence: int, now: float) -> float:
-        """About how long until that packet is played; negative where it is too late for it."""
+        """About how long until that packet is played; negative where it is too late."""
         if self._next is None:
             return -1.0
         ahead = ((sequence - self._next + 0x8000) & 0xFFFF) - 0x8000
@@ -123,8 +123,8 @@ class JitterBuffer:
         return asked_ms + FRAME_MS + ahead * self._step / self._per_ms - now * 1000
 
     def push(self, packet: Packet, now: float, came: int = Came.FRESH) -> str:
-        """A packet that came at ``now``: "" where it is taken, else "late", "duplicate" or "padding": a packet with
-        nothing in it, which bandwidth estimators send, has a number and takes no time."""
+        """Takes a packet that came at ``now``. Returns "" where it is taken, else "late", "duplicate" or "padding".
+        Padding is a packet with nothing in it, which bandwidth estimators send; it has a number and takes no time."""
         sequence, timestamp = packet.sequence, packet.timestamp
         if not packet.payload:
             if len(self._empty) >= _MOST_PACKETS:
@@ -170,7 +170,7 @@ class JitterBuffer:
         return min(self._held, key=lambda sequence: (sequence - start) & 0xFFFF)
 
     def pop(self, now: float, quiet: bool) -> int:
-        """What to play next; ``quiet`` where nobody speaks in what was played last."""
+        """The payload to play next. ``quiet`` says that nobody speaks in what was played last."""
         self._asked_ms = now * 1000
         if self._next is None:
             return NOTHING
@@ -224,7 +224,7 @@ class JitterBuffer:
         return CONCEAL
 
     def _fill(self, sequence: int, timestamp: int, payload: bytes, early: float) -> int:
-        """What stands in for a packet before ``sequence``; NOTHING where the time of all of them has passed."""
+        """The substitute for a packet before ``sequence``; NOTHING where the time of all of them has passed."""
         assert self._next is not None
         gap, lost = timestamp - self._position, (sequence - self._next) & 0xFFFF
         lost -= sum((number - self._next) & 0xFFFF < lost for number in self._empty)

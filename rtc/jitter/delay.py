@@ -22,7 +22,8 @@ _HEAVY = 1e12
 
 
 class Delay:
-    """``quickest_ms`` is the least of arrival less sending time; ``wait_ms`` how long after it a packet is played."""
+    """The estimate. ``quickest_ms`` is the least difference of arrival and sending time; ``wait_ms`` is how long after
+    that a packet is played."""
 
     def __init__(self) -> None:
         self.quickest_ms = 0.0
@@ -36,7 +37,7 @@ class Delay:
         self._total = 0.0
 
     def add(self, sent_ms: float, arrived_ms: float) -> None:
-        """A packet that came for the first time, sent at ``sent_ms`` by its timestamp."""
+        """Takes in a packet that came for the first time, sent at ``sent_ms`` by its timestamp."""
         transit = arrived_ms - sent_ms
         if arrived_ms - self._window_at > _WINDOW_MS:
             # After a pause the old clock says nothing any more.

@@ -1,9 +1,9 @@
 """The reader of pressed keys: telephone-events (RFC 4733) become one digit a press. Pure.
 
-A press is a series of packets that all carry the timestamp at which it began, while their duration grows, and the last
-is sent three times. So any one of them tells of it, and the first that comes does: whether the others are lost, late or
-come twice is all the same. Two presses differ by their timestamps. There are gateways that give one timestamp to all
-that is dialled: those differ by their keys, and of one key by a beginning that was sent after an end.
+A press is a series of packets that all carry the timestamp at which it began. Their duration grows, and the last is
+sent three times. Any one of them tells of the press, and the first that comes is taken, whether the others are lost,
+late or repeated. Two presses differ by their timestamps. Some gateways give one timestamp to all that is dialled: those
+presses differ by their keys, and presses of one key by a beginning that was sent after an end.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _PER_S, _AT_ONCE = 20.0, 16.0  # presses: a key and the pause after it take 80 m
 
 
 def events(payload: bytes) -> list[tuple[int, bool, int]] | None:
-    """The (code, whether it has ended, duration in RTP clock units) in a payload, or None where it is malformed. There
-    may be several, one right after the other (RFC 4733 section 2.5.1.5)."""
+    """(code, whether it has ended, duration in RTP clock units) of each event in a payload, or None where the payload
+    is malformed. There may be several, one right after the other (RFC 4733 section 2.5.1.5)."""
     count, rest = divmod(len(payload), _EVENT_BYTES)
     if rest or not 1 <= count <= _MOST_EVENTS:
         return None
@@ -37,7 +37,7 @@ def events(payload: bytes) -> list[tuple[int, bool, int]] | None:
 
 
 class Keypad:
-    """One caller's. ``refused`` counts presses that came faster than anybody can press."""
+    """The keys of one caller. ``refused`` counts presses that came faster than anybody can press."""
 
     def __init__(self) -> None:
         self.refused = 0
@@ -47,7 +47,7 @@ class Keypad:
         self._at = 0.0
 
     def take(self, packet: Packet, now: float) -> Iterator[str]:
-        """The digits that ``packet``, which came at ``now`` in seconds, is the first to tell of; none where it is
+        """The digits that ``packet``, which came at ``now`` in seconds, is the first to report; none where it is
         malformed."""
         timestamp, marker = packet.timestamp, packet.marker
         for code, ended, duration in events(packet.payload) or ():

@@ -1,8 +1,9 @@
 """Bounds on how much of one caller's media is looked at, so that a flood costs little to those who share the loop.
 Pure.
 
-What comes with the caller's address need not come from the caller. So nothing that does not authenticate takes anything
-from what does: it has a budget of its own, and where that is spent only what could be the next packet is still tried.
+Packets with the caller's address need not come from the caller. So packets that do not authenticate have a budget of
+their own and take nothing from those that do; where that budget is spent, only what could be the next packet is still
+tried.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _BEHIND, _AHEAD = 64, 512  # sequence numbers around the last
 
 
 class Cipher(Protocol):
-    """SRTP; None where a datagram is not authentic or a replay."""
+    """SRTP. Both methods return None where a datagram is not authentic or a replay."""
 
     def unprotect(self, srtp: bytes) -> bytes | None:
         """RTP."""
@@ -37,8 +38,9 @@ class Cipher(Protocol):
 
 
 class Gate:
-    """``tries`` says whether a datagram is worth the cipher, ``admits`` whether what was authentic is worth the rest;
-    ``forged`` is told of what was not authentic. Datagrams are SRTP or SRTCP as they came, of 8 bytes and more."""
+    """The gate of one caller. ``tries`` says whether a datagram is worth decrypting, ``admits`` whether an authentic
+    one is worth the rest; ``forged`` is told of those that were not authentic. Datagrams are SRTP or SRTCP as they
+    came, of 8 bytes and more."""
 
     def __init__(self) -> None:
         self._packets = Bucket(_PACKETS_PER_S, _PACKETS_AT_ONCE)
@@ -50,7 +52,7 @@ class Gate:
         self._last = (b"", 0)  # SSRC and sequence number of the last packet that was admitted
 
     def opened(self, datagram: bytes, cipher: Cipher, now: float) -> bytes | str:
-        """RTP or RTCP, or why it is none, as ``counters.RX_DATAGRAMS`` has it."""
+        """RTP or RTCP, or the reason why it is none, as ``counters.RX_DATAGRAMS`` names it."""
         if not self.tries(datagram, now):
             return "overflow"
         plain = cipher.unprotect_rtcp(datagram) if is_rtcp(datagram) else cipher.unprotect(datagram)
@@ -60,7 +62,7 @@ class Gate:
         return plain if self.admits(datagram, now) else "overflow"
 
     def tries(self, datagram: bytes, now: float) -> bool:
-        """Whether to see if it authenticates."""
+        """Whether to try to authenticate it."""
         control = is_rtcp(datagram)
         ssrc = datagram[4:8] if control else datagram[8:12]
         if ssrc not in self._ssrcs:
@@ -73,11 +75,11 @@ class Gate:
         return ssrc == known and -_BEHIND < sequence_distance(sequence, int.from_bytes(datagram[2:4], "big")) < _AHEAD
 
     def forged(self, now: float) -> None:
-        """One that was tried was not authentic."""
+        """Tells that one that was tried was not authentic."""
         self._forged.take(now)
 
     def admits(self, datagram: bytes, now: float) -> bool:
-        """Whether one that was authentic is within what one caller may send."""
+        """Whether an authentic one is within what a caller may send."""
         control = is_rtcp(datagram)
         ssrc = datagram[4:8] if control else datagram[8:12]
         if ssrc not in self._ssrcs:
@@ -89,5 +91,5 @@ class Gate:
         return self._packets.take(now)
 
     def admits_dtls(self, now: float) -> bool:
-        """Whether a DTLS datagram is within what one caller may send; what is in it is not known yet."""
+        """Whether a DTLS datagram is within what a caller may send; its content is not known yet."""
         return self._dtls.take(now)

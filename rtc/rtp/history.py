@@ -22,14 +22,14 @@ class History:
         self._newest = 0
 
     def put(self, sequence: int, datagram: bytes) -> None:
-        """A packet that is sent for the first time."""
+        """Keeps a packet that is sent for the first time."""
         place = sequence % _KEPT
         self._kept[place] = sequence, datagram
         self._times[place] = 0
         self._newest = sequence
 
     def again(self, sequences: Iterable[int]) -> Iterator[bytes]:
-        """Those of ``sequences`` that are here and may go once more."""
+        """Those of ``sequences`` that are kept and may be sent once more."""
         for sequence in sequences:
             place = sequence % _KEPT
             kept = self._kept[place]

@@ -1,7 +1,7 @@
 """The requests for missing packets: generic NACK (RFC 4585 section 6.2.1). Pure; times are seconds.
 
 A gap is asked for as soon as it is seen, if the packet can still be here before it is to be played, and again a round
-trip later, three times at most. What merely changed places is asked for in vain and costs a packet.
+trip later, three times at most. A packet that merely changed places is asked for in vain; that costs one packet.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Missing:
         self._wanted: dict[int, tuple[int, float]] = {}  # how often it was asked for, and when last
 
     def restart(self) -> None:
-        """Another stream begins."""
+        """Tells that another stream begins."""
         self._highest = None
         self._wanted.clear()
 
     def came(self, sequence: int) -> bool:
-        """A packet that came, in whatever way; whether it had been asked for."""
+        """Tells of a packet that came, in whatever way. Returns whether it had been asked for."""
         if self._highest is None:
             self._highest = sequence
             return False
@@ -67,8 +67,8 @@ class Missing:
         return False
 
     def due(self, now: float, return_ms: float | None, until_due_ms: Callable[[int, float], float]) -> list[int]:
-        """What to ask for now. ``return_ms`` is how long an answer takes, None where that is not known;
-        ``until_due_ms(sequence, now)`` how long a packet may take."""
+        """The sequence numbers to ask for now. ``return_ms`` is how long an answer takes, None where that is not known;
+        ``until_due_ms(sequence, now)`` says how long a packet may take."""
         self.fresh = False
         if not self._wanted:
             return []

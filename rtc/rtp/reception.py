@@ -16,7 +16,8 @@ _WINDOW_MASK = (1 << _WINDOW) - 1
 
 
 class Reception:
-    """Loss over extended sequence numbers, jitter, duplicates, order and gaps; ``clock_hz`` is the RTP clock.
+    """Loss over extended sequence numbers, jitter, duplicates, order and gaps of a stream; ``clock_hz`` is the RTP
+    clock.
 
     A stream that starts anew (another SSRC, a jump in sequence numbers) keeps what was counted before.
     """
@@ -41,7 +42,7 @@ class Reception:
 
     @property
     def lost(self) -> int:
-        """Packets that the sequence numbers speak of and that never came; duplicates do not make up for them."""
+        """The packets that the sequence numbers imply and that never came; duplicates do not make up for them."""
         current = self._highest - self._base + 1 - self._unique if self.ssrc is not None else 0
         return self._lost_before + current
 
@@ -61,15 +62,15 @@ class Reception:
         return self._jitter * 1000 / self._clock_hz
 
     def fraction_lost(self) -> int:
-        """Lost since the last call, in 1/256 of what was expected since."""
+        """The loss since the last call, in 1/256 of what was expected since."""
         received, lost = self.received - self._reported[0], self.lost - self._reported[1]
         self._reported = (self.received, self.lost)
         expected = received + lost
         return max(0, min(255, lost * 256 // expected)) if expected > 0 else 0
 
     def add(self, packet: Packet, now: float, *, anew: bool = False, timed: bool = True) -> bool:
-        """A packet that authenticated; False where it was a duplicate, or too late to tell. ``anew`` where it is known
-        to begin another stream; not ``timed`` where its timestamp does not say when it was sent."""
+        """Counts a packet that authenticated. Returns False where it was a duplicate, or too late to tell. ``anew``
+        says that it begins another stream; ``timed`` is False where its timestamp does not say when it was sent."""
         if self._last_at is None:
             self.first_at = now
         else:
@@ -103,7 +104,7 @@ class Reception:
         return True
 
     def finish(self, now: float) -> None:
-        """Nothing more is waited for: silence at the end is a gap like any other."""
+        """Ends the count: nothing more is waited for, so silence at the end is a gap like any other."""
         if self._last_at is not None:
             self.longest_gap_ms = max(self.longest_gap_ms, (now - self._last_at) * 1000)
 

@@ -1,7 +1,7 @@
 """The choice of the one stream that a caller sends (RFC 3550 appendix A.1). Pure.
 
-Whoever sends with two SSRCs at once, or whose numbers jump about, does not make everything begin anew with each packet:
-another stream is believed at its second packet in a row, or at once where the known one has fallen silent.
+A sender that uses two SSRCs at once, or whose numbers jump about, must not make everything begin anew with each packet.
+Another stream is believed at its second packet in a row, or at once where the known one has fallen silent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _SILENT_S = 0.1
 
 
 class Source:
-    """``admit`` looks at every packet; ``ssrc`` is that of the stream, None before there is one."""
+    """The one stream of a caller. ``admit`` looks at every packet; ``ssrc`` is the stream's, None before there
+    is one."""
 
     def __init__(self) -> None:
         self.ssrc: int | None = None

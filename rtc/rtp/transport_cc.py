@@ -20,7 +20,8 @@ _IN_VECTOR = 7
 
 
 class Arrivals:
-    """``add`` each packet's transport-wide number, and send what ``report`` returns."""
+    """The arrival times of one stream's packets. ``add`` each packet's transport-wide number, and send what ``report``
+    returns."""
 
     def __init__(self) -> None:
         self._came: dict[int, float] = {}
@@ -29,7 +30,7 @@ class Arrivals:
         self._count = 0
 
     def add(self, number: int, now: float) -> None:
-        """The 16 bit ``number`` of a packet that came now."""
+        """Tells that the packet with the 16 bit ``number`` came now."""
         if self._next is None:
             self._next = number
         if (number - self._next) & 0xFFFF < 0x8000 and len(self._came) < _MOST:
@@ -72,7 +73,8 @@ class Arrivals:
 
 
 def _chunks(symbols: list[int]) -> bytes:
-    """Runs of seven and more by their length, the others seven at a time (section 3.1.3 and 3.1.4)."""
+    """The packet status chunks: runs of seven and more by their length, the others seven at a time (sections 3.1.3 and
+    3.1.4)."""
     out, at = b"", 0
     while at < len(symbols):
         symbol, run = symbols[at], 1

@@ -18,7 +18,7 @@ __all__ = ["TRANSPORT_CC", "Offer", "OfferError", "answer", "fragment", "parse"]
 
 
 def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: str, port: int, ssrc: int) -> str:
-    """The SDP answer. ``host`` and ``port`` are the edge's, ``ssrc`` the one that we send with."""
+    """The SDP answer. ``host`` and ``port`` are the edge's; ``ssrc`` is the one that we send with."""
     lines = [
         "v=0",
         "o=- 1 1 IN IP4 0.0.0.0",
@@ -60,7 +60,7 @@ def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: s
 
 
 def fragment(offer: Offer, *, ufrag: str, password: str, host: str, port: int) -> str:
-    """What answers an ICE restart: the credentials, and the same candidate (RFC 8840 section 9)."""
+    """The SDP fragment that answers an ICE restart: the credentials, and the same candidate (RFC 8840 section 9)."""
     audio = next(section for section in offer.sections if section.accepted == "audio")
     lines = ["a=ice-lite", f"m=audio 9 {audio.profile} {_formats(offer)}", f"a=mid:{audio.mid or 0}"]
     lines += [f"a=ice-ufrag:{ufrag}", f"a=ice-pwd:{password}", *_candidate(host, port)]

@@ -1,8 +1,8 @@
 """A session description as text (RFC 8866): the session's own attributes, and its media sections with theirs.
 
-Nothing is known here of what an attribute means. A line that is odd is passed over, because most of what clients send
-concerns somebody else; only an m= line has to be right, because the answer repeats each. What is read is bounded before
-it is read, and takes time in proportion to its length.
+Nothing here knows what an attribute means. A line that is odd is passed over, because most of what clients send
+concerns somebody else; only an m= line has to be right, because the answer repeats each. Text is bounded before it is
+read, and reading takes time in proportion to its length.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DIRECTIONS = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
 
 
 class Malformed(ValueError):
-    """Text that is no session description; which line, and why, for who wrote it."""
+    """Text that is no session description. The message names the line and the reason, for its author."""
 
 
 class Attributes:
@@ -38,7 +38,7 @@ class Attributes:
         self._values: dict[str, list[str]] = {}
 
     def add(self, line: str) -> None:
-        """What follows "a=" in a line."""
+        """Adds what follows "a=" in a line."""
         name, _, value = line.partition(":")
         if name in _DIRECTIONS:
             name, value = "direction", name
@@ -66,7 +66,7 @@ class Attributes:
 
 
 class Media(Attributes):
-    """A section: the fields of its m= line, and its attributes. Ports of a count (``9/2``) are the first."""
+    """A media section: the fields of its m= line, and its attributes. Of several ports (``9/2``) the first is kept."""
 
     __slots__ = ("formats", "kind", "line", "port", "protocol")
 
@@ -122,7 +122,7 @@ def parse(text: str) -> Description:
 
 
 def number(text: str, below: int) -> int | None:
-    """The decimal number that ``text`` is, where it is one and less than ``below``."""
+    """The decimal number in ``text``, or None unless it is one and less than ``below``."""
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
         return None
     value = int(text)
@@ -130,6 +130,6 @@ def number(text: str, below: int) -> int | None:
 
 
 def quoted(line: str) -> str:
-    """``line`` as an error can repeat it: on one line, and not too long."""
+    """``line`` in the form that an error can repeat: on one line, and not too long."""
     shown = line if len(line) <= _MOST_QUOTED else line[:_MOST_QUOTED] + "..."
     return "".join(c if c.isprintable() else "?" for c in shown)

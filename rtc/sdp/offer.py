@@ -61,11 +61,11 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a session needs of the client's SDP. ``fingerprints`` are (algorithm, value); ``codec`` is as in rtpmap,
-    ``copies`` says whether the client uses in-band FEC; ``red_payload_type`` and ``transport_cc_id`` (of the header
-    extension, which the client only sends where it is ``one_way``) are None where not offered; ``keys`` are payload
-    types of telephone-events with their clock rates in Hz. ``direction`` is the answer's, ``bundle`` the mids of its
-    group."""
+    """The parts of the client's SDP that a session needs. ``fingerprints`` are (algorithm, value); ``codec`` is as in
+    rtpmap; ``copies`` says whether the client uses in-band FEC; ``red_payload_type`` and ``transport_cc_id`` (of the
+    header extension, which the client only sends where it is ``one_way``) are None where not offered; ``keys`` are
+    payload types of telephone-events with their clock rates in Hz. ``direction`` is the answer's, ``bundle`` the mids
+    of its group."""
 
     sections: tuple[Section, ...]
     bundle: tuple[str, ...]
@@ -145,7 +145,7 @@ def parse(text: str) -> Offer:
 
 
 class _Bundle:
-    """The BUNDLE groups of an offer, and who is in which (RFC 9143 section 7.1)."""
+    """The BUNDLE groups of an offer and their members (RFC 9143 section 7.1)."""
 
     def __init__(self, offered: Description) -> None:
         by_mid: dict[str, Media] = {}
@@ -166,19 +166,20 @@ class _Bundle:
             self._groups.append(group)
 
     def group_of(self, media: Media) -> Sequence[Media]:
-        """The sections of the group that ``media`` is in, those that their offerer has not given up, tagged one first;
-        nothing where it is in none."""
+        """The sections of the group that ``media`` is in, without those that the client gave up, the tagged one first;
+        empty where it is in none."""
         index = self._of.get(media)
         return () if index is None else [each for each in self._groups[index] if self.is_open(each)]
 
     def is_open(self, media: Media) -> bool:
-        """Whether it may be accepted: port 0 has given it up, unless it stands for the port of its group
-        (RFC 9143 section 6)."""
+        """Whether a section may be accepted: port 0 gives it up, unless it stands for the port of its group (RFC 9143
+        section 6)."""
         return media.port != 0 or ("bundle-only" in media and media in self._of)
 
 
 def _audio(offered: Description, bundle: _Bundle) -> tuple[Media, tuple[Format, ...]]:
-    """The audio section to serve, and its formats: the first of those that send most of the time."""
+    """The audio section to serve, and its formats. One that sends and receives is preferred to one that only sends, and
+    that to one that only receives; among equals the first is taken. Raises OfferError."""
     sections = [media for media in offered.media if media.kind == "audio"]
     if not sections:
         raise OfferError("there is no audio section (m=audio)")
@@ -203,7 +204,7 @@ def _direction(offered: Description, media: Media) -> str:
 
 
 def _is_data(media: Media) -> bool:
-    """Whether it is of data channels: RFC 8841, or as it was drafted, with a port for a format."""
+    """Whether a section is of data channels: by RFC 8841, or by its drafts, with a port for a format."""
     if media.kind != "application" or not _DATA.fullmatch(media.protocol):
         return False
     return _sctp_port(media) != 0 if DATA_CHANNEL in media.formats else _legacy_port(media) is not None
@@ -227,7 +228,7 @@ def _section(media: Media, audio: Media, data: Media | None) -> Section:
 
 
 def _mid(media: Media) -> str:
-    """Its name, where the answer can repeat it and a group can name it."""
+    """The section's name, where the answer can repeat it and a group can name it."""
     mid = media.first("mid") or ""
     return mid if mid.isprintable() and " " not in mid else ""
 
@@ -242,8 +243,8 @@ def _named(media: Media) -> str:
 
 class _Transport:
     """The attributes of the one transport. They are those of the first section of the group that is accepted and has a
-    port of its own (RFC 9143 section 7.3.1); then of whoever else in the group can stand for it, since sections that
-    are bundle-only have none; then of the session."""
+    port of its own (RFC 9143 section 7.3.1); then of any other in the group, since sections that are bundle-only have
+    no port; then of the session."""
 
     def __init__(self, offered: Description, audio: Media, data: Media | None, group: Sequence[Media]) -> None:
         accepted = [media for media in group or [audio] if media is audio or media is data]
@@ -252,7 +253,7 @@ class _Transport:
         self._levels: tuple[Attributes, ...] = (tagged, audio, offered.session)
 
     def has(self, *names: str) -> bool:
-        """Whether one of the flags is there."""
+        """Whether one of the flags is set."""
         return any(name in level for level in self._levels for name in names)
 
     def _first(self, name: str) -> str:
@@ -271,15 +272,16 @@ class _Transport:
         return value
 
     def we_are_dtls_client(self) -> bool:
-        """setup:active in the offer leaves us the passive side; otherwise being the client saves a round trip."""
+        """Whether we begin the handshake: setup:active in the offer leaves us the passive side; otherwise being the
+        client saves a round trip."""
         setup = self._first("setup")
         if setup.lower() not in ("active", "passive", "actpass"):
             raise OfferError(f"a=setup:{quoted(setup)} is not active, passive or actpass (RFC 8842 section 5.1)")
         return setup.lower() != "active"
 
     def fingerprints(self) -> tuple[tuple[str, str], ...]:
-        """(algorithm, value) of those that can be checked: a section's stand in place of the session's
-        (RFC 8122 section 5)."""
+        """(algorithm, value) of those that can be checked. A section's fingerprints replace the session's (RFC 8122
+        section 5)."""
         level = next((level for level in self._levels if level.first("fingerprint")), None)
         if level is None:
             raise OfferError(f"{_named(self._audio)} has no a=fingerprint")
@@ -295,7 +297,7 @@ class _Transport:
 
 
 def _red(codecs: Sequence[Format], codec: Format, fmtp: dict[int | None, list[str]]) -> int | None:
-    """RED that carries ``codec``, which only Opus is worth."""
+    """The payload type of RED that carries ``codec``; only Opus is worth it."""
     for red in codecs:
         if red.encoding == _RED:
             carried = [part.strip() for value in fmtp.get(red.payload_type, ())[:1] for part in value.split("/")]

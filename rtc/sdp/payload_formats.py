@@ -13,7 +13,8 @@ __all__ = ["Format", "feedback", "formats", "header_extension", "parameters", "s
 
 
 class Format(NamedTuple):
-    """A payload type and what it carries: the name in lower case, ``clock_hz``, and one channel where none is said."""
+    """A payload type and its encoding: the name in lower case, ``clock_hz``, and the number of channels, one by
+    default."""
 
     payload_type: int
     name: str
@@ -22,7 +23,7 @@ class Format(NamedTuple):
 
     @property
     def encoding(self) -> tuple[str, int, int]:
-        """What it carries."""
+        """The name, clock rate in Hz and channels of the encoding."""
         return self[1:]
 
 
@@ -31,13 +32,13 @@ _STATIC = {"0": Format(0, "pcmu", 8000, 1), "8": Format(8, "pcma", 8000, 1)}
 
 
 def formats(media: Media) -> tuple[Format, ...]:
-    """The section's formats as its m= line prefers them, each payload type once."""
+    """The section's formats in the order of preference of its m= line, each payload type once."""
     mapped = {**_STATIC, **_mapped(media)}
     return tuple(mapped[text] for text in dict.fromkeys(media.formats) if text in mapped)
 
 
 def _mapped(media: Media) -> dict[str, Format]:
-    """By the first good line of each payload type."""
+    """The encoding of each payload type, by its first good line."""
     mapped: dict[str, Format] = {}
     for line in media.every("rtpmap"):
         words = line.split(None, 1)
@@ -58,7 +59,8 @@ def _mapped(media: Media) -> dict[str, Format]:
 
 
 def said_of(media: Media, attribute: str) -> dict[int | None, list[str]]:
-    """What the lines of ``attribute`` say of each payload type; of all of them (``*``) under None."""
+    """The values that the lines of ``attribute`` give for each payload type; those for all of them (``*``) are under
+    None."""
     said: dict[int | None, list[str]] = {}
     for line in media.every(attribute):
         words = line.split(None, 1)
@@ -80,7 +82,8 @@ def parameters(said: Iterable[str]) -> dict[str, str]:
 
 
 def feedback(said: Mapping[int | None, Sequence[str]], payload_type: int) -> set[str]:
-    """RTCP feedback that may be sent about a payload type, such as "nack" or "nack pli", of all that rtcp-fb says."""
+    """The RTCP feedback that may be sent about a payload type, such as "nack" or "nack pli", out of all rtcp-fb
+    lines."""
     values = (*said.get(payload_type, ()), *said.get(None, ()))
     return {" ".join(value.lower().split()) for value in values}
 

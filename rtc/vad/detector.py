@@ -28,8 +28,8 @@ _vad = "webrtc"
 
 
 class Detector(Protocol):
-    """Turns of one caller. ``voiced`` is what the last frame was; ``silence_ms`` of silence end a turn, and may be set
-    at any time, also while it lasts."""
+    """The turns of one caller. ``voiced`` says whether the last frame was voice. ``silence_ms`` of silence end a turn,
+    and may be set at any time, also while the silence lasts."""
 
     speaking: bool
     voiced: bool
@@ -47,8 +47,8 @@ def use(vad: str) -> None:
 
 
 def detector(rate_hz: int, *, silence_ms: int = 500, threshold: float = 0.5) -> Detector:
-    """The detector in use. ``threshold`` is from 0 to 1: above 0.5 speech must be louder too, below it may be less
-    certain."""
+    """A detector of the kind in use. ``threshold`` is from 0 to 1: above 0.5 speech must be louder too, below it may be
+    less certain."""
     if _vad == "silero":
         from rtc.vad import silero  # its weights are for those who use it
 
@@ -59,7 +59,8 @@ def detector(rate_hz: int, *, silence_ms: int = 500, threshold: float = 0.5) -> 
 
 
 class Turns:
-    """One caller's turns, from mono PCM16 of 8, 16, 24 or 48 kHz. ``voiced`` is what the last frame was."""
+    """The turns of one caller, from mono PCM16 of 8, 16, 24 or 48 kHz. ``voiced`` says whether the last frame was
+    voice."""
 
     def __init__(
         self,

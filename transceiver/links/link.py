@@ -30,7 +30,7 @@ _FULL_S = 0.004  # until a peer that was full is tried again
 
 
 class Link:
-    """Calls ``on_data(worker, batch)`` and ``on_control(peer, message)``."""
+    """The links. It calls ``on_data(worker, batch)`` and ``on_control(peer, message)``."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Link:
         self._sent(peer, there)
 
     def complain(self, peer: bytes, why: str) -> None:
-        """Says once that this peer cannot be understood."""
+        """Logs once that this peer cannot be understood."""
         self._peer(peer).complain(why)
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class Link:
             self._sent(worker, peer)
 
     def _turn_away(self, peer: bytes, message: Data | Control) -> None:
-        """Tells who has another's name why nobody listens; its media says nothing that could be answered."""
+        """Tells the second edge of a name why nobody listens to it; a message of media gets no answer."""
         if isinstance(message, Control) and type(request := message.fields.get("request")) is int:
             said = {"code": "name_taken", "message": "another edge has this edge's name", "param": None}
             self.control(peer, "session.refused", request=request, **said)

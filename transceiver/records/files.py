@@ -24,7 +24,7 @@ _SKIPPED = 10  # ticks: what a pacer makes up for is not skipped
 
 
 def check(config: Transceiver) -> None:
-    """Whether files can be made where they are to be; a folder that is missing is made. Raises ConfigError."""
+    """Checks that files can be made in the configured folders; a folder that is missing is made. Raises ConfigError."""
     for key, folder in (("transcripts", config.transcripts), ("recordings", config.recordings)):
         if folder is not None:
             try:
@@ -37,14 +37,14 @@ def check(config: Transceiver) -> None:
 
 
 class Records:
-    """Those of one process."""
+    """The transcripts and recordings of one process."""
 
     def __init__(self, transcripts: Path | None, recordings: Path | None) -> None:
         self._transcripts, self._recordings = transcripts, recordings
         self._writer = Writer()
 
     def open(self, call: str, rate_hz: int | None) -> Record | None:
-        """One call's, that begins now; its sound is PCM of ``rate_hz``, or none that could be recorded."""
+        """Begins the record of one call; its sound is PCM of ``rate_hz``, or none that could be recorded."""
         words = File(self._transcripts / f"{call}.jsonl") if self._transcripts else None
         sound = File(self._recordings / f"{call}.ogg", rate_hz) if self._recordings and rate_hz else None
         return Record(call, self._writer, words, sound) if words or sound else None
@@ -55,7 +55,7 @@ class Records:
 
 
 class Record:
-    """One call's. Nothing here waits for a disk."""
+    """The record of one call. Nothing here waits for a disk."""
 
     def __init__(self, call: str, writer: Writer, words: File | None, sound: File | None) -> None:
         self._call = call
@@ -67,7 +67,7 @@ class Record:
         self._late: set[File] = set()
 
     def event(self, who: str, text: str | bytes) -> None:
-        """An event as "server" or "client" said it."""
+        """Takes an event as "server" or "client" said it."""
         if self._words is not None:
             if len(text) > _MOST_EVENT_BYTES:
                 text = _named(text)
@@ -75,7 +75,7 @@ class Record:
             self._put(self._words, (time.time(), ms, who, text), len(text))
 
     def frame(self, heard: bytes, said: bytes, now: float) -> None:
-        """20 ms of either side, or nothing where there was silence; called in every tick, at ``now``."""
+        """Takes 20 ms of either side, or nothing where there was silence; it is called in every tick, at ``now``."""
         if self._sound is None:
             return
         self._tick += 1
@@ -86,7 +86,7 @@ class Record:
         self._put(self._sound, (self._tick, heard, said), len(heard) + len(said))
 
     def close(self) -> None:
-        """The call is over."""
+        """Ends the record: the call is over."""
         for file in (self._words, self._sound):
             if file is not None:
                 self._writer.finish(file)
@@ -99,7 +99,7 @@ class Record:
 
 
 def _named(text: str | bytes) -> str:
-    """An event that says how long that one is, and its type where it is said at the beginning."""
+    """An event in place of one that is too long: it has the length, and the type where that stands at the beginning."""
     head = text[:1000] if isinstance(text, str) else text[:1000].decode(errors="replace")
     found = _TYPE.search(head)
     return json.dumps({"type": found[1] if found else None, "bytes": len(text)})

@@ -42,7 +42,7 @@ class Recording:
         self._stream: Any = None
 
     def write(self, pieces: list[tuple[int, bytes, bytes]]) -> None:
-        """Raises OSError, or what FFmpeg makes of it."""
+        """Appends pieces. Raises OSError, or what FFmpeg makes of it."""
         if self._container is None:
             self._open()
         left, right = bytearray(), bytearray()
@@ -59,7 +59,7 @@ class Recording:
         self._encode(left, right)
 
     def close(self) -> None:
-        """Raises as ``write`` does."""
+        """Ends the file. Raises as ``write`` does."""
         try:
             if self._container is not None:
                 self._mux(None)
@@ -76,7 +76,7 @@ class Recording:
         self._stream.bit_rate = _BITRATE
 
     def _encode(self, left: bytearray, right: bytearray) -> None:
-        """Both of one length, and empty afterwards."""
+        """Encodes both channels, which have one length, and empties them."""
         both = np.empty((1, len(left)), np.int16)
         both[0, 0::2] = np.frombuffer(bytes(left), np.int16)
         both[0, 1::2] = np.frombuffer(bytes(right), np.int16)
@@ -94,7 +94,7 @@ class Recording:
 
 
 class _File:
-    """What PyAV writes to. It is not to seek: there is nothing to go back for."""
+    """The file object that PyAV writes to. It cannot seek: there is nothing to go back for."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

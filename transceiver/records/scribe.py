@@ -1,15 +1,14 @@
 """The process that writes transcripts and recordings, one beside each transceiver process.
 
-Opus takes a processor, and Python's lock between two frames: in the process that sends every caller's media, that
+Encoding Opus takes CPU time and Python's lock between two frames; in the process that sends every caller's media, media
 would wait for it (docs/media.md says what it costs). Batches come on standard input and are answered on standard
-output; when there are no more, because the transceiver has ended or was killed, every file gets its end, and so does
-this.
+output. When there are no more, because the transceiver has ended or was killed, every file gets its end, and the
+process ends too.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import struct
 import sys
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import IO, Any
 
 import msgpack
 
-from runtime.process import call_itself
+from runtime.child import step_down
 from transceiver.records.recording import Recording
 from transceiver.records.sink import Sink
 from transceiver.records.transcript import Transcript
@@ -30,7 +29,7 @@ _NICER = 10
 
 
 def send(stream: IO[bytes], message: Any) -> None:
-    """Raises OSError."""
+    """Sends a message. Raises OSError."""
     data = msgpack.packb(message, unicode_errors="surrogatepass")
     stream.write(_LENGTH.pack(len(data)) + data)
     stream.flush()
@@ -54,7 +53,7 @@ class Scribe:
 
     def take(self, batch: Any) -> tuple[dict[str, int], dict[int, str]]:
         """Writes a batch of (number, path, rate in Hz, pieces, whether it ends): the rate is that of a recording, 0 is
-        a transcript. Counts as ``counters.RECORDED`` has them, and why files failed that did just now."""
+        a transcript. Returns counts as ``counters.RECORDED`` names them, and why files failed just now."""
         counts: Counter[str] = Counter()
         troubles: dict[int, str] = {}
         for number, path, rate_hz, pieces, ends in batch:
@@ -74,7 +73,7 @@ class Scribe:
         return counts, troubles
 
     def close(self) -> None:
-        """Every file gets its end."""
+        """Gives every file its end."""
         for number in tuple(self._sinks):
             self._end(number, {})
 
@@ -93,9 +92,7 @@ def _why(error: Exception) -> str:
 
 def main() -> None:
     """Returns when standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the transceiver says when
-    call_itself("scribe")
-    os.nice(_NICER)
+    step_down("scribe", os.getpriority(os.PRIO_PROCESS, 0) + _NICER)
     scribe = Scribe()
     try:
         while True:

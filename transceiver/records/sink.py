@@ -15,10 +15,10 @@ class Sink(Protocol):
     what: str
 
     def write(self, pieces: list[Any]) -> None:
-        """Appends them. Raises whatever keeps it from that; it is not asked again."""
+        """Appends pieces. It raises whatever keeps it from that, and is then not asked again."""
 
     def close(self) -> None:
-        """Nothing more comes; also called after an error, and may raise."""
+        """Ends the file. It is also called after an error, and may raise."""
 
 
 def create(path: Path) -> int:

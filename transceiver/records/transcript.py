@@ -1,8 +1,8 @@
 """The transcript of a call: a file of JSON Lines, one event a line, in the order in which they came.
 
 A line is ``{"at", "ms", "from", "event"}``: the time of day in UTC (ISO 8601), milliseconds since the call's media was
-up, "server" or "client", and the event, with sizes where audio and pictures were. What a client sent that is no JSON is
-``{"bytes"}``, its length; of what is longer than a megabyte there is its type as well.
+up, "server" or "client", and the event, with sizes in place of audio and pictures. A client's text that is not JSON is
+``{"bytes"}``, its length; one that is longer than a megabyte has its type as well.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Transcript:
         self._written = 0
 
     def write(self, pieces: list[tuple[float, int, str, str | bytes]]) -> None:
-        """Raises OSError."""
+        """Appends events. Raises OSError."""
         if self._descriptor is None:
             self._descriptor = create(self.path)
         lines = "".join(_line(*piece) for piece in pieces).encode("utf-8", "backslashreplace")
@@ -44,7 +44,7 @@ class Transcript:
             rest = rest[os.write(self._descriptor, rest) :]
 
     def close(self) -> None:
-        """Raises OSError."""
+        """Ends the file. Raises OSError."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -61,7 +61,7 @@ def _line(at: float, ms: int, who: str, text: str | bytes) -> str:
 
 
 def slim(event: Any) -> Any:
-    """The same with ``{"bytes"}`` in place of audio in base64 and of pictures in data URLs."""
+    """The event with ``{"bytes"}`` in place of audio in base64 and of pictures in data URLs."""
     if isinstance(event, list):
         return [slim(each) for each in event]
     if not isinstance(event, dict):

@@ -30,7 +30,8 @@ _GOODBYE_S = 5.0
 
 @dataclass(frozen=True, eq=False, slots=True)
 class File:
-    """A recording of ``rate_hz``, or with 0 a transcript; what its pieces are is in their own files."""
+    """A file to be written: a recording of ``rate_hz``, or a transcript where that is 0. The modules of each say what
+    its pieces are."""
 
     path: Path
     rate_hz: int = 0
@@ -41,7 +42,7 @@ class File:
 
 
 class Writer:
-    """One for all files of a process. ``put`` and ``finish`` belong to one thread, and return at once."""
+    """The writer of all files of a process. ``put`` and ``finish`` belong to one thread, and return at once."""
 
     def __init__(self) -> None:
         self._queue: deque[tuple[File, Any, int]] = deque()  # a piece of None is the end
@@ -57,7 +58,7 @@ class Writer:
         self._thread.start()
 
     def put(self, file: File, piece: Any, size: int) -> bool:
-        """Has ``piece``, of so many bytes, written; False where too much waits."""
+        """Has ``piece``, of ``size`` bytes, written. Returns False where too much waits."""
         if self._given - self._taken > _MOST_BYTES:
             RECORDED[file.what + "_late"] += 1
             return False
@@ -66,7 +67,7 @@ class Writer:
         return True
 
     def finish(self, file: File) -> None:
-        """Nothing more comes for it."""
+        """Ends the file: nothing more comes for it."""
         self._queue.append((file, None, 0))
 
     def close(self) -> None:
@@ -138,7 +139,7 @@ class Writer:
                 self._log.error("a file is not written any further", path=str(files[number].path), why=why)
 
     def _replace(self, pieces: dict[File, list[Any]]) -> None:
-        """The process died, and with it what it had open: those files stay as they are."""
+        """Starts another process after one that died. The files that it had open stay as they are."""
         for file in pieces.keys() - self._lost:
             RECORDED[file.what + "_failed"] += len(pieces[file])
         self._lost.update(self._numbers)

@@ -69,7 +69,7 @@ def answer(text: str, now: datetime) -> str:
 
 
 def seen(images: Sequence[str]) -> str:
-    """What can be said of pictures, given as data URLs, without eyes: how large each is."""
+    """A sentence about pictures, given as data URLs, from an agent without eyes: how large each is."""
     sizes = (round(len(image.partition(",")[2]) * 3 / 4 / 1000) for image in images)
     return " ".join(f"I see a picture of {size} kilobytes." for size in sizes)
 
@@ -89,7 +89,7 @@ def tool_call(text: str, tools: Sequence[dict[str, Any]]) -> tuple[str, str] | N
 
 
 def _arguments(text: str, schema: Any) -> dict[str, Any]:
-    """Something for each required argument: the numbers of ``text``, what stands after a preposition, or all of it."""
+    """A value for each required argument: the numbers of ``text``, what stands after a preposition, or all of it."""
     schema = schema if isinstance(schema, dict) else {}
     properties, required = schema.get("properties"), schema.get("required")
     properties = properties if isinstance(properties, dict) else {}

@@ -1,8 +1,8 @@
 """Speech recognition for English without network: pocketsphinx, in a process of its own that ends with its standard
 input.
 
-Recognition takes a good part of a core for seconds and keeps Python's lock: beside the process that sends every
-caller's media it has no place. Asked by 4 bytes of length (little endian) and 24 kHz mono PCM16; the answer is a line
+Recognition takes a good part of a core for seconds and keeps Python's lock, so it has no place beside the process that
+sends every caller's media. A question is 4 bytes of length (little endian) and 24 kHz mono PCM16; the answer is a line
 of JSON.
 """
 
@@ -40,7 +40,7 @@ class Ears:
         self._one_at_a_time = asyncio.Lock()
 
     async def transcribe(self, pcm: bytes) -> str:
-        """What 24 kHz mono PCM16 says, in lower case; nothing where nothing was understood. Raises Failure."""
+        """The words in 24 kHz mono PCM16, in lower case; empty where nothing was understood. Raises Failure."""
         pcm = pcm[-_LONGEST:]
         async with self._one_at_a_time:
             try:
@@ -58,7 +58,7 @@ class Ears:
         await self._end()
 
     async def start(self) -> None:
-        """Starts the process, which takes a second or two to know English."""
+        """Starts the process, which takes a second or two to load its model of English."""
         async with self._one_at_a_time:
             with contextlib.suppress(OSError):  # who asks is told
                 await self._begin()
@@ -99,8 +99,8 @@ class Hearing:
         self._any = Decoder(samprate=_RATE_HZ, loglevel="FATAL")
 
     def text(self, pcm: bytes) -> str:
-        """What 24 kHz mono PCM16 says. The phrases' decoder makes one of anything: it is believed where the other heard
-        something that sounds alike."""
+        """The words in 24 kHz mono PCM16. The phrases' decoder makes a phrase of anything, so it is believed where the
+        other heard something that sounds alike."""
         narrow = _narrow(pcm)
         known, said = _heard(self._known, narrow), _heard(self._any, narrow)
         return known if _alikeness(self._phones(known), self._phones(said)) >= _ALIKE else said
@@ -114,7 +114,8 @@ class Hearing:
 
 
 def _narrow(pcm: bytes) -> bytes:
-    """24 kHz to 16 kHz, in a quiet room: a machine's voice has none around it, and the recogniser knows only rooms."""
+    """The sound at 16 kHz, with the noise of a quiet room: a machine's voice has none around it, and the recogniser
+    knows only rooms."""
     if len(pcm) < 2:
         return b""
     said = np.pad(np.frombuffer(pcm[: len(pcm) & ~1], np.int16).astype(np.float64), _ROOM_SAMPLES)
@@ -136,7 +137,8 @@ def _heard(decoder: Any, pcm: bytes) -> str:
 
 
 def _alikeness(one: list[str], other: list[str]) -> float:
-    """1 where both are the same, 0 where nothing is: one less their edit distance (Levenshtein) to the longer."""
+    """1 where both are the same, 0 where nothing is: one less their edit distance (Levenshtein), relative to the
+    longer."""
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
         before, row = row, [i]

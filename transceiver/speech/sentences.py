@@ -12,7 +12,8 @@ _LONGEST = 400
 
 
 class Sentences:
-    """``push`` returns what is whole, ``rest`` what is left at the end. Nothing is lost: joined, they are the text."""
+    """The splitter. ``push`` returns what is whole, ``rest`` what is left at the end. Nothing is lost: joined, they are
+    the text."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -35,6 +36,6 @@ class Sentences:
         return found
 
     def rest(self) -> str:
-        """What has no end yet."""
+        """The text that has no end yet."""
         text, self._text = self._text, ""
         return text

@@ -1,7 +1,7 @@
 """Clients for three services of OpenAI's HTTP API, as any compatible server has them: transcription, chat and speech.
 
-Whatever goes wrong there is a Failure with a line for the client: refused, silent for too long, broken off, or
-nonsense. Nothing that they send is believed to have an end: all of it is bounded.
+Every fault there becomes a Failure with a line for the client: refused, silent for too long, broken off, or nonsense.
+All that they send is bounded.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ class ToolCall:
 
 @dataclass(slots=True)
 class Words:
-    """What a chat leaves behind beside its text."""
+    """The outcome of a chat beside its text."""
 
     calls: dict[int, ToolCall] = field(default_factory=dict)
     usage: dict[str, Any] | None = None
 
 
 class Services:
-    """One client of them, for one call. Made in the loop that uses it. Raises OSError where there is no key file."""
+    """One client of the services, for one call, made in the loop that uses it. Raises OSError where there is no key
+    file."""
 
     def __init__(self, config: Pipeline) -> None:
         self._config = config
@@ -56,7 +57,7 @@ class Services:
         await self._http.close()
 
     async def transcribe(self, pcm: bytes) -> str:
-        """What 24 kHz mono PCM16 says. Raises Failure."""
+        """The words in 24 kHz mono PCM16. Raises Failure."""
         spoken = io.BytesIO()
         with wave.open(spoken, "wb") as wav:
             wav.setnchannels(1)

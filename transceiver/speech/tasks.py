@@ -11,23 +11,24 @@ __all__ = ["Failure", "Tasks"]
 
 
 class Failure(Exception):
-    """Why a response cannot be finished, in words for the client."""
+    """The reason why a response cannot be finished, in words for the client."""
 
 
 class Tasks:
-    """Whatever ends a response's task ends in ``done``, ``fail`` or a cancel; it never goes on in silence."""
+    """The responses being made. Whatever ends a response's task, the response gets ``done``, ``fail`` or a cancel; it
+    never goes on in silence."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, response: Response, make: Callable[[Response], Coroutine[None, None, None]]) -> None:
-        """``make`` streams into ``response``; it raises Failure with what the client shall read."""
+        """Runs ``make``, which streams into ``response``; it raises Failure with what the client shall read."""
         task = asyncio.get_running_loop().create_task(self._run(response, make))
         self._tasks[response.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(response.id, None))
 
     def cancel(self, response: Response) -> None:
-        """Stops making it."""
+        """Stops making that response."""
         if task := self._tasks.get(response.id):
             task.cancel()
 

@@ -1,0 +1,99 @@
+"""A worker's links to all transceivers, as these come to the directory, move and leave it.
+
+The link to a transceiver that left carries the media of its calls for as long as they go on. It ends when no flow of it
+is left, but not before a call that was answered just before could make itself known; or when its other end has been
+away for so long that no call can be left (RFC 7675: consent is lost after 30 s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import zmq
+
+from edge.directory import Directory, Transceiver
+from edge.relay.uplink import Uplink
+
+__all__ = ["GONE_AFTER_S", "LINGER_S", "Uplinks"]
+
+LINGER_S = 15.0
+GONE_AFTER_S = 60.0
+
+
+@dataclass(slots=True)
+class _Leaving:
+    since: float
+    seen: float  # when its other end was there last
+
+
+class Uplinks:
+    """The links to all transceivers of ``directory`` and to those that left it and have calls, in ``by_id``. ``make``
+    makes a link; ``pollers`` wait for what links bring."""
+
+    def __init__(
+        self, directory: Directory, make: Callable[[Transceiver], Uplink], pollers: Iterable[zmq.Poller]
+    ) -> None:
+        self.by_id: dict[int, Uplink] = {}
+        self._directory = directory
+        self._make = make
+        self._pollers = tuple(pollers)
+        self._leaving: dict[int, _Leaving | None] = {}  # None until the first look
+        directory.subscribe(self)
+
+    def came(self, transceiver: Transceiver) -> None:
+        """Makes the link, or goes on with the one that stands."""
+        self._leaving.pop(transceiver.id, None)
+        standing = self.by_id.get(transceiver.id)
+        if standing is not None and standing.endpoint == transceiver.endpoint:
+            return
+        if standing is not None:
+            self._close(standing)
+        uplink = self.by_id[transceiver.id] = self._make(transceiver)
+        for poller in self._pollers:
+            poller.register(uplink.dealer, zmq.POLLIN)
+
+    def changed(self, transceiver: Transceiver) -> None:
+        """Moves the link where the endpoint is another one. Its flows stay, because it is the same transceiver."""
+        self.came(transceiver)
+
+    def went(self, transceiver: Transceiver) -> None:
+        """Keeps the link until its calls are over."""
+        self._leaving[transceiver.id] = None
+
+    def reach(self, number: int) -> bool:
+        """Whether there is a link to ``number``. One is made to a transceiver that left the directory before this
+        worker began and whose calls its predecessor had."""
+        departed = self._directory.departed.get(number)
+        if number not in self.by_id and departed is not None:
+            self.came(departed)
+            self.went(departed)
+        return number in self.by_id
+
+    def look(self, now: float, has_flows: Callable[[int], bool]) -> list[int]:
+        """The transceivers whose link may ``end``. Call it about once a second, because links then take note of who
+        came and went."""
+        over = []
+        for number, uplink in self.by_id.items():
+            there = uplink.there
+            if number not in self._leaving:
+                continue
+            leaving = self._leaving[number] = self._leaving[number] or _Leaving(now, now)
+            if there:
+                leaving.seen = now
+            gone = now - leaving.seen >= GONE_AFTER_S
+            if gone or (now - leaving.since >= LINGER_S and not has_flows(number)):
+                over.append(number)
+        return over
+
+    def end(self, number: int) -> None:
+        """Ends the link to a transceiver that left, and forgets its measurements. It may have no flow any more."""
+        del self._leaving[number]
+        uplink = self.by_id.pop(number)
+        self._close(uplink)
+        uplink.forget()
+
+    def _close(self, uplink: Uplink) -> None:
+        for poller in self._pollers:
+            poller.unregister(uplink.dealer)
+        uplink.close()
