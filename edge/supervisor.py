@@ -131,7 +131,7 @@ class EdgeSupervisor(Supervisor):
         if self._steering is not None:
             self._attachment = Attachment(self._steering, edge.interface, self._media[0], self._log)
             self._attachment.look()
-        self._transceivers = [Transceiver(peer.id, peer.endpoint) for peer in edge.transceivers]
+        self._transceivers = [Transceiver(peer.id, str(peer.endpoint)) for peer in edge.transceivers]
         self._directory = announce(_directory_path(edge), self._transceivers, self._log)
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self.children = Children(
