@@ -2,7 +2,7 @@
 
 The sockets stay open here, so a worker that dies leaves its socket's queue and its flows to the next one. What must
 outlive this process too is in a store (sockets and children, ``runtime/store.py``) or pinned (XDP,
-``edge/xdp/pins.py``), and the next one takes it over. It is also the only process with privileges.
+``edge/xdp/pins.py``), and the next supervisor takes it over. This is also the only process with privileges.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = ["check", "run"]
 
 
 class _EdgeCollector(Collector):
-    """Who works where, and the first stage of the funnel, read from the kernel when Prometheus asks."""
+    """Metrics of the workers' cores and of the first stage of the funnel, read from the kernel when Prometheus asks."""
 
     def __init__(
         self, cpus: list[int], interface: str, steering: Steering | None, attachment: Attachment | None
@@ -105,8 +105,8 @@ class _EdgeCollector(Collector):
 
 
 class EdgeSupervisor(Supervisor):
-    """Everything that must outlive a worker; ``store`` keeps what must outlive this as well. Raises ConfigError or
-    KeyFileError for a configuration that cannot run."""
+    """The parent of an edge: it owns everything that must outlive a worker; ``store`` keeps what must outlive this as
+    well. Raises ConfigError or KeyFileError for a configuration that cannot run."""
 
     metrics_key = "edge.metrics"
     packages = ("edge", "bpf", "runtime", "wire")
@@ -147,7 +147,7 @@ class EdgeSupervisor(Supervisor):
         self.metrics_at = self._metrics_address(0)
 
     def _steer(self) -> Steering | None:
-        """XDP, loaded and not attached yet; None where it cannot be had."""
+        """The XDP program, loaded and not attached yet; None where it cannot be had."""
         edge = self._config.edge
         if not edge.interface:
             self._log.warning("no XDP: edge.interface is empty, the kernel's own hash spreads flows over workers")
@@ -275,7 +275,7 @@ class EdgeSupervisor(Supervisor):
         self._keys = keys  # and Prometheus hears of it, now that it is true
 
     def _lasting_keys(self) -> ClusterKeys:
-        """What of the keys a child cannot take from the file while it runs."""
+        """The part of the keys that a child cannot take from the file while it runs."""
         return replace(self._keys, ufrag={}, sealing=0)
 
     def collectors(self) -> tuple[Collector, ...]:
@@ -331,7 +331,7 @@ def _directory_path(edge: Edge) -> Path:
 
 
 def _identities(*descriptors: int) -> list[str]:
-    """The same for the same sockets and maps, whatever their descriptors are."""
+    """Values that are equal for the same sockets and maps, whatever their descriptors are."""
     return [kernel.facts(fd).get("map_id") or str(os.fstat(fd).st_ino) for fd in descriptors]
 
 

@@ -46,7 +46,8 @@ class ChildSpec:
 
 
 def become_child(name: str, nice: int | None = None) -> tuple[dict[str, Any], Beat] | None:
-    """Makes of this process the child that its standard input asks for: what its program alone knows, and its beat.
+    """Makes this process the child that its standard input asks for. Returns what its program alone knows, and its
+    beat.
 
     It is called ``name`` until it is told, and has the priority ``nice``. Nothing is read before its capabilities are
     gone. None means that it is not wanted: whoever started it has ended or closed its standard input.
@@ -78,7 +79,7 @@ def step_down(name: str, nice: int | None = None) -> None:
 
 @contextmanager
 def in_a_line() -> Iterator[None]:
-    """Makes of an error that a person must mend one line of the child's log, and an exit code that says so."""
+    """Turns an error that a person must mend into one line of the child's log, and an exit code that says so."""
     try:
         yield
     except (ConfigError, KeyFileError) as e:
@@ -87,8 +88,8 @@ def in_a_line() -> Iterator[None]:
 
 
 def _end_with(lifeline: int) -> None:
-    """The end of this process, at once, when nobody is left who holds the write end of the pipe ``lifeline``: neither
-    a supervisor, nor what keeps descriptors for the next one. No child outlives both."""
+    """Ends this process, at once, when nobody is left who holds the write end of the pipe ``lifeline``: neither a
+    supervisor, nor whatever keeps descriptors for the next one. No child outlives both."""
     # Who gets the signal is a property of the open file, and the inherited one is shared with all children.
     own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK)
     os.close(lifeline)

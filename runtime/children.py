@@ -1,19 +1,19 @@
 """The children of a supervisor, kept alive: one that dies or hangs is started again, after growing delays where it dies
 repeatedly.
 
-Importing what a child needs takes a quarter of a second or more, which callers would hear. So one process more than
-there are has done that already and waits for its spec: when one dies it takes the place in a few milliseconds, and
-another becomes the spare.
+Importing what a child needs takes a quarter of a second or more, which callers would hear. So there is one process more
+than needed, which has imported everything already and waits for its spec. When a child dies, the spare takes its place
+in a few milliseconds, and another process becomes the spare.
 
 Children outlive the supervisor. Its successor finds them in the store and goes on watching; those that serve another
 spec than it would give (another configuration, other code) are replaced one after the other.
 
-One hangs when its count (``runtime.beats``) stands still while this process looked at it several times, a second
-apart. Looks are counted and not seconds: where the whole machine stood still there was none meanwhile.
+A child hangs when its count (``runtime.beats``) stands still while this process looked at it several times, a second
+apart. Looks are counted and not seconds: where the whole machine stood still, there were no looks meanwhile.
 
-One that holds more memory than it may is ended in order, and started again. Its memory is looked at from here, because
-no limit of the kernel's says that: RLIMIT_AS counts what is mapped and never touched, of which libraries reserve much,
-RLIMIT_DATA does too, and a memory cgroup of each child would take a host that delegates them.
+A child that holds more memory than it may is ended in order, and started again. Its memory is looked at from here,
+because no limit of the kernel's means that: RLIMIT_AS and RLIMIT_DATA count what is mapped and never touched, of which
+libraries reserve much, and a memory cgroup for each child would need a host that delegates them.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _MEMORY_EVERY = 5  # of these looks the memory is looked at
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """``module`` is run with ``spec`` on standard input and the descriptors ``fds`` inherited. Two with the same
-    ``identity`` do the same. It counts at ``place``, which is its own."""
+    """The spec of one child. ``module`` is run with ``spec`` on standard input and the descriptors ``fds`` inherited.
+    Two children with the same ``identity`` do the same. It counts at ``place``, which is its own."""
 
     name: str
     module: str
@@ -61,12 +61,12 @@ class Child:
 
     @property
     def kept_as(self) -> str:
-        """What the store calls its pidfd."""
+        """The name of its pidfd in the store."""
         return f"{_KEPT}{self.name}@{self.identity}"
 
 
 def identity(spec: bytes, *packages: str) -> str:
-    """The same for children that would do the same: same spec, and same code in these packages."""
+    """A value that is the same for children that would do the same: same spec, and same code in these packages."""
     digest = hashlib.blake2b(spec, digest_size=8)
     for package in packages:
         for file in sorted((Path(__file__).parent.parent / package).rglob("*.py")):
@@ -75,10 +75,10 @@ def identity(spec: bytes, *packages: str) -> str:
 
 
 class Children:
-    """Runs ``children``. Those of ``spare_module`` have a spare, which calls itself ``spare_name`` when it is ready; it
-    inherits the descriptors of all of them, and closes those that turn out not to be its own. Names of metrics begin
-    with ``prefix``. Where ``patient``, those whose spec has changed end when they want to: SIGUSR1 tells them. None may
-    hold more than ``most_bytes`` of memory, if that is not 0."""
+    """The running ``children``. Those of ``spare_module`` have a spare, which calls itself ``spare_name`` when it is
+    ready; it inherits the descriptors of all of them, and closes those that turn out not to be its own. Names of
+    metrics begin with ``prefix``. Where ``patient``, those whose spec has changed end when they want to: SIGUSR1 tells
+    them. None may hold more than ``most_bytes`` of memory, if that is not 0."""
 
     def __init__(
         self,
@@ -123,8 +123,9 @@ class Children:
         return any(name.startswith(_KEPT) for name in store.names)
 
     async def run(self) -> None:
-        """Never returns; it raises what keeps this host from starting processes, such as ConfigError where the first
-        child finds that its configuration cannot be. Cancelled, it leaves them running, but for the spare."""
+        """Keeps the children alive and never returns. It raises what keeps this host from starting processes, such as
+        ConfigError where the first child finds that its configuration cannot be. Cancelled, it leaves them running, but
+        for the spare."""
         wanted = {child.kept_as for child in self._children}
         found = {name: self._adopt(name) for name in self._store.names if name.startswith(_KEPT)}
         self._any_began = bool(found)
@@ -150,7 +151,7 @@ class Children:
         raise next(result for result in results if isinstance(result, Exception))
 
     async def end(self) -> None:
-        """Ends them all. To be called when ``run`` has ended."""
+        """Ends all children. Call it when ``run`` has ended."""
         await asyncio.gather(*(process.end() for process in self._running.values()))
 
     def _adopt(self, kept_as: str) -> Process:
@@ -192,8 +193,8 @@ class Children:
             await asyncio.sleep(wait)
 
     async def _watch(self, child: Child, process: Process, looks: int) -> None:
-        """Returns when it has ended; one that hangs is killed, one that is too large ended. So many ``looks`` may find
-        its count as it is now."""
+        """Returns when the child has ended; one that hangs is killed, and one that is too large is ended. So many
+        ``looks`` may find its count as it is now."""
         last, still, looked = self._beats.count(child.place), 0, 0
         while not process.gone.is_set():
             with contextlib.suppress(TimeoutError):
@@ -212,7 +213,8 @@ class Children:
                 process.signal(signal.SIGKILL)
 
     async def _bound(self, child: Child, process: Process) -> None:
-        """Ends it where it holds too much; not while another is replaced, and not before another can take over."""
+        """Ends the child where it holds too much memory; but not while another is replaced, and not before another can
+        take over."""
         if process.memory_bytes <= self._most_bytes:
             return
         async with self._replacing:

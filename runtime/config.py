@@ -121,8 +121,8 @@ def _endpoint(text: str) -> str:
 
 
 def nth(key: str, endpoint: str, i: int) -> str:
-    """The endpoint of the process ``i`` places on from the one that has ``endpoint``: its last number is so much more.
-    Raises ConfigError, about ``key``, where it has none."""
+    """The endpoint of the process ``i`` places on from the one that has ``endpoint``: the last number in it is ``i``
+    more. Raises ConfigError, about ``key``, where it has none."""
     if i == 0:
         return endpoint
     before, number, after = re.fullmatch(r"(.*?)(\d*)([^\d/]*)", endpoint, re.DOTALL).groups()  # type: ignore[union-attr]
@@ -177,7 +177,7 @@ class Peer(_Section):
 
 
 class IceServer(_Section):
-    """What WHIP clients are told of (RFC 9725 section 4.6)."""
+    """A server that WHIP clients are told of (RFC 9725 section 4.6)."""
 
     url: str = Field(pattern=r"^(stun|stuns|turn|turns):[!-;=?-~]+$", description="such as `turn:turn.example:3478`")
     username: str = Field("", pattern=_QUOTABLE, description="for TURN")
@@ -350,7 +350,7 @@ class Log(_Section):
 
 
 class Config(BaseSettings):
-    """Everything a host can be told."""
+    """The whole configuration of a host."""
 
     model_config = SettingsConfigDict(
         extra="forbid",
@@ -368,7 +368,7 @@ class Config(BaseSettings):
 
 
 def load(path: Path | None) -> Config:
-    """The configuration of this host, ``path`` below the environment. Raises ConfigError."""
+    """The configuration of this host: the file ``path``, with the environment over it. Raises ConfigError."""
 
     class FromFile(Config):
         @classmethod

@@ -28,7 +28,7 @@ class Process:
 
     @classmethod
     def start(cls, module: str, fds: tuple[int, ...]) -> Process:
-        """Runs ``module``, which inherits ``fds`` and waits for its spec. Raises OSError."""
+        """Starts ``module``, which inherits ``fds`` and waits for its spec. Raises OSError."""
         started = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, pass_fds=fds)  # noqa: S603
         return cls(os.pidfd_open(started.pid), started)
 
@@ -45,7 +45,7 @@ class Process:
         return sum(int(fields.get(name, "0").split()[0]) << 10 for name in ("RssAnon", "VmSwap"))
 
     def tell(self, spec: bytes) -> None:
-        """Gives it the spec that it waits for on its standard input."""
+        """Writes the spec to its standard input, where it waits for it."""
         assert self._started is not None
         assert self._started.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it is dead already, which will show
@@ -53,7 +53,7 @@ class Process:
             self._started.stdin.close()
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends it a signal, where it still lives."""
+        """Sends it a signal, if it still lives."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
@@ -67,13 +67,13 @@ class Process:
             await self.gone.wait()
 
     def close(self) -> None:
-        """Lets go of it; not before the store has."""
+        """Closes the pidfd; not before the store has let go of it."""
         if self._started is not None and self._started.stdin is not None:
             self._started.stdin.close()
         os.close(self.pidfd)
 
     def _read(self, file: str) -> str:
-        """A file of its in /proc, empty where it has ended."""
+        """One of its files in /proc, empty where it has ended."""
         with contextlib.suppress(OSError):
             about = Path(f"/proc/self/fdinfo/{self.pidfd}").read_text()
             pid = next((line.split()[1] for line in about.splitlines() if line.startswith("Pid:")), "")

@@ -1,6 +1,6 @@
-"""What a child of a supervisor does about itself: its name, its end, and the capabilities that it gives up.
+"""Properties of the running process: its name, its priority, its CPUs, and its capabilities.
 
-Those that face the network need no capability at all.
+Processes that face the network need no capability at all.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def drop_capabilities() -> None:
 
 
 def call_itself(name: str) -> None:
-    """The name that ps and top show, at most 15 bytes of it (PR_SET_NAME)."""
+    """Sets the name that ps and top show, at most 15 bytes of it (PR_SET_NAME)."""
     _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
@@ -65,8 +65,8 @@ def step_back() -> None:
 
 
 def instance(folder: Path) -> str:
-    """The same for every start with ``folder`` on this host since it booted; another on another host or in another
-    container."""
+    """A name that is the same for every start with ``folder`` on this host since it booted, and differs on another host
+    or in another container."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     place = [(s.st_dev, s.st_ino) for s in (os.stat(there), os.stat("/proc/self/ns/net"))]
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()

@@ -1,8 +1,9 @@
-"""The parent of a service's processes, as far as the edge's and the transceivers' are the same.
+"""The base of both supervisors: the parent of a service's processes, as far as the edge's and the transceivers' are
+alike.
 
-It starts its children and starts them again when they die, hang or hold too much memory (``runtime/children.py``).
-Killed itself, it leaves them at work, and the next one takes them over (``runtime/store.py``). On SIGHUP it becomes the
-next one: the program that is installed now, with the configuration as it is now.
+It starts its children, and starts them again when they die, hang or hold too much memory (``runtime/children.py``).
+When it is killed, it leaves them at work, and the next supervisor takes them over (``runtime/store.py``). On SIGHUP it
+becomes the next one: the program that is installed now, with the configuration as it is now.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ __all__ = ["Supervisor", "supervise"]
 
 
 class Supervisor:
-    """``children`` is for a subclass to make in its ``__init__``, of what ``_child`` gives. Metrics are served at the
-    host and port ``metrics_at``, which the configuration key ``metrics_key`` gives. ``packages`` are those whose code
-    the children run."""
+    """The base of both supervisors. A subclass makes ``children`` in its ``__init__``, of what ``_child`` gives.
+    Metrics are served at the host and port ``metrics_at``, which the configuration key ``metrics_key`` gives.
+    ``packages`` are those whose code the children run."""
 
     metrics_key: str
     packages: tuple[str, ...]
@@ -50,15 +51,15 @@ class Supervisor:
         return ()
 
     def work(self) -> Sequence[Coroutine[Any, Any, object]]:
-        """More that goes on until this ends. None of it returns; what it raises ends the supervisor."""
+        """Further work that goes on until this ends. None of it returns; what it raises ends the supervisor."""
         return ()
 
     def facts(self) -> dict[str, Any]:
-        """What the log line says that tells that this is ready."""
+        """The facts in the log line that tells that this is ready."""
         return {}
 
     def close(self) -> None:
-        """Ends for good: nothing is left for a next supervisor."""
+        """Ends for good, and leaves nothing for a next supervisor."""
         self._store.end()
         self._log.info("stopped")
 
@@ -74,9 +75,9 @@ class Supervisor:
         cpu: int | None = None,
         **log: Any,
     ) -> Child:
-        """One that runs ``module``. ``own`` is what its program is told, with the descriptors ``fds`` that it inherits;
-        ``lasting`` stands for it where two are compared: without numbers of descriptors, and without what a child
-        follows by itself. ``log`` is on each of its lines."""
+        """A child that runs ``module``. ``own`` is what its program is told, with the descriptors ``fds`` that it
+        inherits. ``lasting`` stands for ``own`` where two children are compared: it leaves out numbers of descriptors,
+        and what a child follows by itself. ``log`` is on each of its lines."""
         log = {"level": self._config.log.level, "form": self._config.log.format, **log}
         spec = ChildSpec(name, own, log, self._lifeline, (self._beats.fd, place), cpu)
         same = json.dumps([own if lasting is None else lasting, log, cpu]).encode()
@@ -84,8 +85,9 @@ class Supervisor:
         return Child(name, module, spec.dump(), fds, identity(same, *self.packages), place)
 
     async def run(self) -> bool:
-        """Until SIGTERM or SIGINT, when everything ends; or until SIGHUP: True, and everything goes on without this
-        process, for one that takes over. Raises what keeps this host from running it, such as ConfigError."""
+        """Runs until SIGTERM or SIGINT, when everything ends, or until SIGHUP. Then it returns True, and everything
+        goes on without this process, for one that takes over. Raises what keeps this host from running it, such as
+        ConfigError."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -120,8 +122,8 @@ class Supervisor:
 
 
 def supervise(store: Store, make: Callable[[], Supervisor]) -> None:
-    """Runs what ``make`` makes with ``store``, until SIGTERM. Raises ConfigError or KeyFileError with one line for what
-    stands in the way.
+    """Runs the supervisor that ``make`` makes with ``store``, until SIGTERM. Raises ConfigError or KeyFileError with
+    one line for what stands in the way.
 
     Killed, it leaves everything to the next one. So it does when it fails, unless nothing ran yet.
     """

@@ -42,7 +42,7 @@ def loaded(port: int = p.MEDIA_PORT, where: bytes | None = None, **options: Any)
 
 
 def run(steering: Steering, packet: bytes) -> tuple[int, str, int]:
-    """What XDP returned, and the label and CPU of the one counter that moved."""
+    """The result of XDP, and the label and CPU of the one counter that moved."""
     before = steering.counters()
     verdict, out, _ = kernel.prog_test_run(steering.prog_fd, packet)
     after = steering.counters()
@@ -64,7 +64,7 @@ def buckets(steering: Steering) -> kernel.BpfMap:
 
 
 def older_flows(flows: list[kernel.Flow], entries: int = 65536) -> int:
-    """A flow table as edges had it before flows had buckets, with these in it; the caller's to close."""
+    """A flow table in the layout from before flows had buckets, with these flows in it; the caller closes it."""
     older = struct.Struct("=IIQQ")
     attributes = struct.pack("=IIIII", 1, kernel.FLOW_KEY.size, older.size, entries, 0)  # BPF_MAP_TYPE_HASH
     fd = kernel._bpf(0, kernel._buffer(attributes))  # BPF_MAP_CREATE

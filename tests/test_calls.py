@@ -134,7 +134,7 @@ def test_a_spare_that_is_killed_is_replaced_and_nobody_notices(lab: Lab, applian
 
 
 def odd_call(lab: Lab, appliance: Appliance, what: str, times: int) -> tuple[dict[str, Any], dict[str, int]]:
-    """What ``odd_caller.py`` said, and what became of its datagrams at the transceiver."""
+    """The words of ``odd_caller.py``, and what became of its datagrams at the transceiver."""
     until(lambda: flow_gone(appliance))
     before = received(appliance, "transceiver", "firsthop_rx_transceiver_datagrams_total")
     script = Path(__file__).parent / "odd_caller.py"
@@ -225,7 +225,8 @@ def test_random_bytes_get_no_answer_and_wake_no_worker(lab: Lab, appliance: Appl
 
 
 def lost_on_the_link(lab: Lab) -> int:
-    """Packets from the client that the link to the edge had no room for, so that no program ever saw them."""
+    """The number of packets from the client that the link to the edge had no room for, so that no program ever saw
+    them."""
 
     def dropped() -> int:
         with IPRoute() as ip:

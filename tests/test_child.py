@@ -1,4 +1,4 @@
-"""What every child of a supervisor does about itself before it begins."""
+"""The beginning of a supervisor's child: what it does about itself before it begins its work."""
 
 from __future__ import annotations
 

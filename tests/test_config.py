@@ -198,7 +198,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 
 def firsthop(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of the command; one that runs for ever is a failed test."""
+    """The exit code, output and errors of the command; one that runs for ever is a failed test."""
     argv = [sys.executable, "-m", "firsthop", *arguments]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
     return done.returncode, done.stdout, done.stderr

@@ -36,7 +36,7 @@ def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
 
 
 def hang(house: Appliance, name: str) -> None:
-    """Returns when another has its place."""
+    """Makes a child hang. Returns when another has its place."""
     before = house.children()[name]
     before.send_signal(signal.SIGSTOP)
     until(lambda: house.children().get(name, before).pid != before.pid)

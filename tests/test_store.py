@@ -421,7 +421,7 @@ def kept_by(path: Path, *names: str) -> HolderStore:
 
 
 def died(store: HolderStore) -> None:
-    """As if its supervisor had been killed."""
+    """Acts as if its supervisor had been killed."""
     store._connection.close()
     for fd in store._kept.values():
         os.close(fd)

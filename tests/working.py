@@ -48,7 +48,7 @@ def check_under(key_id: int, key: bytes, transceiver: int) -> bytes:
 
 
 def path_up(client: bytes, *ssrcs: int, by: int = MINE) -> bytes:
-    """What a transceiver says of a client whose check it found authentic."""
+    """The message of a transceiver about a client whose check it found authentic."""
     return frames.control("path.up", address=client, ufrag=ufrag.seal(by, 1, KEYS.ufrag[1]), ssrcs=list(ssrcs))
 
 
@@ -86,7 +86,7 @@ class Transceiver:
         return all(datagram in have for datagram in datagrams)
 
     def send(self, *parts: bytes) -> None:
-        """To the worker, as soon as it is there."""
+        """Sends to the worker, as soon as it is there."""
 
         def sent() -> bool:
             try:
@@ -121,7 +121,7 @@ class Bench:
     sent: int = 0
 
     def let_go(self) -> None:
-        """As when supervisor and holder die at once; returns when the worker has ended, even as one that hangs."""
+        """Lets go as when supervisor and holder die at once. Returns when the worker has ended, even one that hangs."""
         self.process.send_signal(signal.SIGSTOP)
         os.close(self.lifeline)
         self.lifeline = -1
@@ -138,7 +138,7 @@ class Bench:
         return sock
 
     def to_worker(self, client: socket.socket, *datagrams: bytes) -> None:
-        """Sends and waits until all of them are counted, so that no buffer overflows behind our back."""
+        """Sends, and waits until all of them are counted, so that no buffer overflows unnoticed."""
         for datagram in datagrams:
             client.sendto(datagram, ("127.0.0.1", self.port))
         self.sent += len(datagrams)
@@ -151,7 +151,7 @@ class Bench:
         return Counter({next(iter(s.labels.values()), ""): int(s.value) for s in samples if s.value})
 
     def proven(self, client: socket.socket, *ssrcs: int, by: int = MINE) -> None:
-        """The client's check came to the transceiver ``by``, which says that it proved itself, and the worker knows."""
+        """Proves a client: its check came to the transceiver ``by``, which says so, and the worker knows."""
         self.to_worker(client, check(by))
         before = self.funnel(RX)["forwarded_flow"]
         self.transceivers[by].path_up(of(client), *ssrcs)
@@ -170,7 +170,8 @@ def of(client: socket.socket) -> bytes:
 
 @contextmanager
 def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1) -> Iterator[Bench]:
-    """One whose log goes to the descriptor ``stderr``, or to ``worker.log`` in ``directory``; ``shedding`` is a map."""
+    """A worker whose log goes to the descriptor ``stderr``, or to ``worker.log`` in ``directory``; ``shedding`` is a
+    map."""
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
@@ -238,7 +239,7 @@ def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1) -> 
 
 
 def gained(bench: Bench, client: socket.socket, *datagrams: bytes) -> Counter[str]:
-    """What the funnel counts for these."""
+    """The counts of the funnel for these."""
     before = bench.funnel(RX)
     bench.to_worker(client, *datagrams)
     return bench.funnel(RX) - before

@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Returns when SIGTERM ended it in order."""
+    """Runs a transceiver, and returns when SIGTERM ended it in order."""
     told = become_child(SPARE_NAME, FIRST)
     if told is None:
         return

@@ -34,8 +34,7 @@ _NOT_ANEW = "SIGHUP changes nothing: keys are followed by themselves, and anythi
 async def _serve(config: Config, beat: Beat) -> None:
     log = logs.get()
     check(config)
-    turns.use(config.transceiver.vad)
-    agents.Base.config = config.agents
+    turns.load(config.transceiver.vad)
     _load_agents(log)
     key_file = KeyFile(config.cluster.keys, log)
     cluster = key_file.keys
@@ -80,7 +79,7 @@ async def _serve(config: Config, beat: Beat) -> None:
 
 
 def _load_agents(log: Any) -> None:
-    """All of them, before there are calls: a package may take seconds to import, and media would wait."""
+    """Imports all agents before there are calls: a package may take seconds to import, and media would wait."""
     for name in agents.names():
         try:
             agents.find(name)
@@ -99,7 +98,7 @@ def serve(config: Config, beat: Beat) -> None:
 
 
 def run(config: Config) -> None:
-    """The same for a process without a supervisor."""
+    """Runs a transceiver that has no supervisor, as ``serve`` does."""
     logs.configure(config.log.level, config.log.format, process="transceiver", id=config.transceiver.id)
     signal.signal(signal.SIGHUP, lambda *_: logs.get().warning(_NOT_ANEW))
     set_nice(FIRST)

@@ -1,4 +1,4 @@
-"""What a transceiver does for edges: it answers offers, and owns every session that comes of them."""
+"""The transceiver as edges see it: it answers offers, and owns every session that comes of them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from transceiver.backlog import Backlog
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
 from transceiver.places import Full, room_for
-from transceiver.realtime.config import Config as Asked
-from transceiver.realtime.config import Refused
-from transceiver.realtime.reading import check_depth
+from transceiver.realtime.protocol import Realtime, Refused
 from transceiver.records.files import Records
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
+from transceiver.talk.talk import Talk
 from wire import control, frames, keys, ufrag
 
 __all__ = ["Transceiver"]
@@ -43,6 +42,7 @@ class Transceiver:
 
     def __init__(self, config: Config, cluster: keys.ClusterKeys, socket: zmq.Socket[bytes]) -> None:
         self._config = config.transceiver
+        self._agents = config.agents
         self._cluster = cluster
         self._certificate: Certificate = Certificate.generateCertificate()
         self._pacer = Pacer()
@@ -152,13 +152,18 @@ class Transceiver:
         holder: str = "",
         *,
         half_open: bool = False,
-    ) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
-        """Ufrag, agent and configuration of a new session. Raises Refused."""
+    ) -> tuple[str, Talk]:
+        """Ufrag and talk of a new session. Raises Refused."""
         found = self._find(agent)
         sealed = self._seal()
-        asked = _asked(ufrag.call_id(sealed), found[0], session, locked)
+        call = ufrag.call_id(sealed)
+        protocol = self._protocol(call, found[0], session, locked)
         self._make_room(owner, holder, half_open=half_open)
-        return sealed, found, asked
+        return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
+
+    def _protocol(self, call: str, agent: str, session: object, locked: list[str] | None) -> Realtime:
+        """What a session's clients and its agent speak, configured. Raises Refused."""
+        return Realtime(call, agent, session, locked, pictures=self._agents.image_urls, vad=self._config.vad)
 
     def _check(
         self,
@@ -170,7 +175,7 @@ class Transceiver:
     ) -> None:
         """Whether a session of an ephemeral key that is being made would be taken."""
         try:
-            _asked("", self._find(agent)[0], session, locked)
+            self._protocol("", self._find(agent)[0], session, locked)
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         return self._link.control(peer, "session.checked", request=request)
@@ -202,7 +207,7 @@ class Transceiver:
         host, port = media
         try:
             parsed = sdp.parse(offer)
-            sealed, found, asked = self._place(agent, session, locked, owner, holder, half_open=True)
+            sealed, talk = self._place(agent, session, locked, owner, holder, half_open=True)
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         except sdp.OfferError as e:
@@ -210,24 +215,22 @@ class Transceiver:
         call = Session(
             parsed,
             sealed,
-            found,
+            talk,
             outbound=self._routing,
             pacer=self._pacer,
             backlog=self._backlog,
             certificate=self._certificate,
             on_end=self._ended,
-            config=asked,
             owner=owner,
             dcid=dcid,
             holder=holder,
             consent_s=self._config.consent_s,
-            records=self._records,
         )
         answer = call.answer(self._certificate, host, port)
         self._calls[sealed.encode()] = call
         self._routing.add(call.transport)
         self._link.control(peer, "session.answer", request=request, ufrag=sealed, sdp=answer)
-        self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
+        self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
         return None
 
     def _open(
@@ -241,24 +244,23 @@ class Transceiver:
         locked: list[control.Text] | None = None,
     ) -> None:
         try:
-            sealed, found, asked = self._place(agent, session, locked, owner)
-            if found[1].respond is agents.Base.respond:
-                raise Refused(f"{found[0]} answers calls, and makes no responses in events", "model_not_found", "model")
+            sealed, talk = self._place(agent, session, locked, owner)
+            if talk.agent_type.respond is agents.Base.respond:
+                why = f"{talk.agent_name} answers calls, and makes no responses in events"
+                raise Refused(why, "model_not_found", "model")
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         opened = SocketSession(
             sealed,
-            found,
+            talk,
             pacer=self._pacer,
-            config=asked,
             on_end=self._socket_ended,
             owner=owner,
-            records=self._records,
         )
         self._sockets[sealed.encode()] = opened
-        opened.watchers.add(peer, partial(self._pass_on, peer, sealed))
+        talk.watchers.add(peer, partial(self._pass_on, peer, sealed))
         self._link.control(peer, "session.opened", request=request, ufrag=sealed)
-        self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
+        self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
         opened.open()
         return None
 
@@ -278,24 +280,24 @@ class Transceiver:
         if session is None:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
             return
-        session.watchers.add(peer, partial(self._pass_on, peer, ufrag))
-        self._link.control(peer, "session.watching", request=request, session=session.config.event)
+        session.talk.watchers.add(peer, partial(self._pass_on, peer, ufrag))
+        self._link.control(peer, "session.watching", request=request, session=session.talk.protocol.session)
 
     def _unwatch(self, peer: bytes, ufrag: control.Ufrag) -> None:
         session = self._live(ufrag)
-        if session is not None and peer in session.watchers:
-            session.watchers.remove(peer)
+        if session is not None and peer in session.talk.watchers:
+            session.talk.watchers.remove(peer)
 
     def _event(self, peer: bytes, ufrag: control.Ufrag, event: str) -> None:
         session = self._live(ufrag)
-        if session is not None and peer in session.watchers:
-            session.client_event(event)
+        if session is not None and peer in session.talk.watchers:
+            session.talk.client_event(event)
 
     def _pass_on(self, peer: bytes, ufrag: str, event: str, *_: object) -> None:
         self._link.control(peer, "session.event", ufrag=ufrag, event=event)
 
     def _tell_closed(self, session: Session | SocketSession) -> None:
-        for who in session.watchers:
+        for who in session.talk.watchers:
             if isinstance(who, bytes):
                 self._link.control(who, "session.closed", ufrag=session.ufrag, reason=session.ended)
 
@@ -378,13 +380,3 @@ class Transceiver:
         self._link.close()
         if self._records is not None:
             self._records.close()
-
-
-def _asked(call: str, agent: str, session: object, locked: list[str] | None) -> Asked:
-    """The configuration of a session. Raises Refused."""
-    asked = Asked(call, agent)
-    if isinstance(session, dict):
-        check_depth(session)
-    asked.update(session or {})
-    asked.lock(locked or ())
-    return asked

@@ -44,7 +44,7 @@ _WORKERS_FIRST_S = 2.0  # a new transceiver gets no calls before each worker has
 
 
 def _descriptors() -> int:
-    """As many as this process may have, from now on."""
+    """Raises the limit of open descriptors as far as this process may. Returns it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most if most > 0 else sys.maxsize  # RLIM_INFINITY is -1
@@ -120,7 +120,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
 
 
 def main() -> None:
-    """Runs until SIGTERM."""
+    """Runs signaling until SIGTERM."""
     told = become_child("signaling")
     if told is None:
         return

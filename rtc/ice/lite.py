@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from rtc.bucket import Bucket
 from rtc.ice.allowance import Allowance
+from rtc.ice.state import GenerationState, IceState, PathState
 from wire import stun
 
 __all__ = ["CONSENT_S", "MAX_PATHS", "NEVER_CAME_S", "IceLite", "Path"]
@@ -61,17 +62,47 @@ class _Known:
     def renew(self, now: float) -> None:
         self.heard = self.consent = now
 
+    def export(self, path: Path, now: float) -> PathState:
+        return PathState(
+            edge=path.edge,
+            address=path.address,
+            received=self.allowance.received,
+            sent=self.allowance.sent,
+            heard_s=now - self.heard,
+            consent_s=now - self.consent,
+            proved=self.proved,
+            moved=self.moved,
+            probe=self.probe,
+            probed_s=None if self.probed == float("-inf") else now - self.probed,
+        )
+
+    @classmethod
+    def take_up(cls, state: PathState, now: float) -> _Known:
+        known = cls(now)
+        known.allowance.received, known.allowance.sent = state.received, state.sent
+        known.heard, known.consent = now - state.heard_s, now - state.consent_s
+        known.proved, known.moved, known.probe = state.proved, state.moved, state.probe
+        known.probed = float("-inf") if state.probed_s is None else now - state.probed_s
+        return known
+
 
 class _Generation:
     """The credentials of both sides, until ICE restarts."""
 
-    def __init__(self, ufrag: str, remote: tuple[str, str]) -> None:
+    def __init__(self, ufrag: str, remote: tuple[str, str], password: str = "") -> None:
         self.ufrag = ufrag
-        self.password = secrets.token_urlsafe(18).replace("-", "+").replace("_", "/")
+        self.password = password or secrets.token_urlsafe(18).replace("-", "+").replace("_", "/")
         self.key = self.password.encode()
         self.remote = remote
         self.remote_username = f"{remote[0]}:{ufrag}".encode()
         self.remote_key = remote[1].encode()
+
+    def export(self) -> GenerationState:
+        return GenerationState(self.ufrag, self.password, self.remote)
+
+    @classmethod
+    def take_up(cls, state: GenerationState) -> _Generation:
+        return cls(state.ufrag, state.remote, state.password)
 
 
 class IceLite:
@@ -361,3 +392,36 @@ class IceLite:
         if self._consent is None:
             return "never_came" if now - self._began > NEVER_CAME_S else ""
         return "consent_expired" if now - self._consent > self._consent_s else ""
+
+    # --- as a value
+
+    def export(self, now: float) -> IceState:
+        """All but the budgets, which begin anew."""
+        paths = list(self._paths)
+        return IceState(
+            generation=self._generation.export(),
+            former=None if self._former is None else self._former.export(),
+            paths=[known.export(path, now) for path, known in self._paths.items()],
+            selected=paths.index(self.selected) if self.selected in self._paths else None,
+            nominated=paths.index(self._nominated) if self._nominated in self._paths else None,
+            seen=[(transaction, *path) for transaction, path in self._seen.items()],
+            consent_limit_s=self._consent_s,
+            began_s=now - self._began,
+            consent_s=None if self._consent is None else now - self._consent,
+            tie_breaker=self._tie_breaker,
+        )
+
+    @classmethod
+    def take_up(cls, state: IceState, now: float) -> IceLite:
+        """Goes on where ``export`` left off."""
+        ice = cls(state.generation.ufrag, now - state.began_s, consent_s=state.consent_limit_s)
+        ice._generation = _Generation.take_up(state.generation)
+        ice._former = None if state.former is None else _Generation.take_up(state.former)
+        ice._paths = {Path(path.edge, path.address): _Known.take_up(path, now) for path in state.paths}
+        paths = list(ice._paths)
+        ice.selected = None if state.selected is None else paths[state.selected]
+        ice._nominated = None if state.nominated is None else paths[state.nominated]
+        ice._seen = {transaction: Path(edge, address) for transaction, edge, address in state.seen}
+        ice._consent = None if state.consent_s is None else now - state.consent_s
+        ice._tie_breaker = state.tie_breaker
+        return ice

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from struct import pack, unpack_from
-from typing import Any
+from typing import Any, cast
 
 from aiortc import RTCDataChannel, RTCDtlsTransport, RTCSctpTransport
 from aiortc.rtcdatachannel import RTCDataChannelParameters
@@ -38,13 +38,16 @@ from aiortc.rtcsctptransport import (
     InitChunk,
     ReconfigChunk,
     SackChunk,
+    ShutdownAckChunk,
     ShutdownChunk,
     ShutdownCompleteChunk,
+    StreamResetOutgoingParam,
 )
 from OpenSSL import SSL
 
 from rtc.sctp.chunks import Malformed, parse
 from rtc.sctp.reassembly import Reassembly, Violation
+from rtc.sctp.state import PLAIN, SETS, AssociationState, ChannelState, ChunkState, control_chunk
 from rtc.share import Share
 
 __all__ = ["EARLY_BYTES", "MOST_CHANNELS", "Sctp"]
@@ -286,6 +289,102 @@ class Sctp(RTCSctpTransport):
         await self._data_channel_flush()
         if new:
             self.emit("datachannel", channel)
+
+    # --- as a value
+
+    def export(self) -> AssociationState | None:
+        """All of it, between two packets; None where there is no association any more. It is silent from then on, and
+        its channels with it."""
+        state = self._association_state
+        if state == _State.CLOSED:
+            return None
+        channels = list(dict.fromkeys([*self._data_channels.values(), *(item[0] for item in self._data_channel_queue)]))
+        exported = AssociationState(
+            state=state.name,
+            plain={name: getattr(self, name) for name in PLAIN},
+            sets={name: sorted(getattr(self, name)) for name in SETS},
+            threshold=getattr(self, "_ssthresh", None),
+            sent=[ChunkState.of(chunk) for chunk in self._sent_queue],
+            unsent=[ChunkState.of(chunk) for chunk in self._outbound_queue],
+            channels=[_exported(channel) for channel in channels],
+            queue=[(channels.index(channel), protocol, data) for channel, protocol, data in self._data_channel_queue],
+            t1=bytes(self._t1_chunk or b""),
+            t2=bytes(self._t2_chunk or b""),
+            reset=bytes(self._reconfig_request or b""),
+            deferred=bytes(self._reconfig_deferred or b""),
+            refused_channels=self._refused_channels,
+            inbound=None if self._inbound is None else self._inbound.export(),
+        )
+        for cancel in (self._t1_cancel, self._t2_cancel, self._t3_cancel, self._reconfig_timer_cancel):
+            cancel()
+        self._association_state = _State.CLOSED
+        self.transport._unregister_data_receiver(self)
+        return exported
+
+    def take_up(self, state: AssociationState) -> list[RTCDataChannel]:
+        """Goes on where ``export`` left off, instead of ``start``. Returns the channels that are not closed."""
+        for name, value in state.plain.items():
+            setattr(self, name, value)
+        for name, members in state.sets.items():
+            setattr(self, name, set(members))
+        if state.threshold is not None:
+            self._ssthresh = state.threshold
+        self._refused_channels = state.refused_channels
+        if state.inbound is not None:
+            self._inbound = Reassembly.take_up(state.inbound, most_bytes=self._most_bytes, early_bytes=EARLY_BYTES)
+        channels = [self._taken_up(channel) for channel in state.channels]
+        self._data_channel_queue.extend((channels[at], protocol, data) for at, protocol, data in state.queue)
+        for sent in state.sent:
+            self._sent_queue.append(chunk := sent.chunk())
+            if sent.in_flight:
+                self._flight_size_increase(chunk)
+        self._outbound_queue.extend(unsent.chunk() for unsent in state.unsent)
+        if state.deferred:
+            self._reconfig_deferred = StreamResetOutgoingParam.parse(state.deferred)
+        self.transport._register_data_receiver(self)
+        if state.t1:
+            self._t1_start(control_chunk(state.t1))
+        if state.t2:
+            self._t2_start(cast("ShutdownAckChunk", control_chunk(state.t2)))
+        if state.sent:
+            self._t3_start()
+        if state.reset:
+            self._reconfig_request = StreamResetOutgoingParam.parse(state.reset)
+            self._reconfig_timer_start()
+        self._association_state = getattr(_State, state.state)
+        self._set_state(self._association_state)
+        return channels
+
+    def _taken_up(self, state: ChannelState) -> RTCDataChannel:
+        parameters = RTCDataChannelParameters(
+            label=state.label,
+            maxPacketLifeTime=state.max_packet_life_ms,
+            maxRetransmits=state.max_retransmits,
+            ordered=state.ordered,
+            protocol=state.protocol,
+            negotiated=state.negotiated,
+            id=state.stream,
+        )
+        channel = RTCDataChannel(self, parameters, send_open=False)
+        if state.stream is not None:
+            self._data_channels[state.stream] = channel
+        channel._setReadyState(state.state)
+        channel._addBufferedAmount(state.buffered_bytes)
+        return channel
+
+
+def _exported(channel: RTCDataChannel) -> ChannelState:
+    return ChannelState(
+        stream=channel.id,
+        label=channel.label,
+        protocol=channel.protocol,
+        ordered=channel.ordered,
+        max_packet_life_ms=channel.maxPacketLifeTime,
+        max_retransmits=channel.maxRetransmits,
+        negotiated=channel.negotiated,
+        state=channel.readyState,
+        buffered_bytes=channel.bufferedAmount,
+    )
 
 
 def _text(data: bytes) -> str | bytes:

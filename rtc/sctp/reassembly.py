@@ -19,8 +19,18 @@ from aiortc.rtcsctptransport import (
     SCTP_DATA_UNORDERED,
     DataChunk,
 )
+from msgspec import Struct
 
-__all__ = ["MOST_BLOCKS", "MOST_CHUNKS", "MOST_STREAMS", "MOST_WAITING", "Message", "Reassembly", "Violation"]
+__all__ = [
+    "MOST_BLOCKS",
+    "MOST_CHUNKS",
+    "MOST_STREAMS",
+    "MOST_WAITING",
+    "Message",
+    "Reassembly",
+    "ReassemblyState",
+    "Violation",
+]
 
 MOST_BLOCKS = 250  # of TSNs behind a missing one: that many fit in one SACK of 1,200 bytes
 MOST_CHUNKS = 8192  # held, early or of messages that are not whole: 8 MB of them in full chunks
@@ -47,19 +57,43 @@ class Message(NamedTuple):
     data: bytes
 
 
+class ReassemblyState(Struct, frozen=True):
+    """A reassembly as a value. TSNs are extended past 32 bits as in there. ``blocks`` are of early TSNs: first, last
+    and bytes. ``runs`` are fragments side by side: TSN of the first, whether the message's first and last are among
+    them, stream, number, whether unordered, payload protocol, and the fragments. ``streams`` have the number that is
+    next, and by its number each message that waits: payload protocol and data."""
+
+    initial_tsn: int
+    last: int
+    skipped: int
+    refused: int
+    duplicates: list[int]
+    blocks: list[tuple[int, int, int]]
+    runs: list[tuple[int, bool, bool, int, int, int, int, list[bytes]]]
+    streams: dict[int, tuple[int, dict[int, tuple[int, bytes]]]]
+
+
 class _Run:
     """Fragments of one message with consecutive TSNs, from ``start`` to ``end``."""
 
     __slots__ = ("bytes", "end", "first", "key", "last", "parts", "protocol", "start")
 
-    def __init__(self, tsn: int, chunk: DataChunk) -> None:
-        self.start = self.end = tsn
-        self.first = bool(chunk.flags & SCTP_DATA_FIRST_FRAG)
-        self.last = bool(chunk.flags & SCTP_DATA_LAST_FRAG)
-        self.key = (chunk.stream_id, chunk.stream_seq, chunk.flags & SCTP_DATA_UNORDERED)
-        self.protocol = chunk.protocol
-        self.parts = deque([chunk.user_data])
-        self.bytes = len(chunk.user_data)
+    def __init__(
+        self, tsn: int, first: bool, last: bool, key: tuple[int, int, int], protocol: int, parts: Iterable[bytes]
+    ) -> None:
+        self.start = tsn
+        self.first, self.last, self.key, self.protocol = first, last, key, protocol
+        self.parts = deque(parts)
+        self.end = tsn + len(self.parts) - 1
+        self.bytes = sum(map(len, self.parts))
+
+    @classmethod
+    def of(cls, tsn: int, chunk: DataChunk) -> _Run:
+        """One chunk."""
+        flags = chunk.flags
+        key = (chunk.stream_id, chunk.stream_seq, flags & SCTP_DATA_UNORDERED)
+        first, last = bool(flags & SCTP_DATA_FIRST_FRAG), bool(flags & SCTP_DATA_LAST_FRAG)
+        return cls(tsn, first, last, key, chunk.protocol, (chunk.user_data,))
 
     def join(self, after: _Run) -> _Run:
         """Both as one; costs what the smaller has."""
@@ -242,7 +276,7 @@ class Reassembly:
         before, after = self._by_end.get(tsn - 1), self._by_start.get(tsn + 1)
         before = before if before is not None and not before.last else None
         after = after if after is not None and not after.first else None
-        run = _Run(tsn, chunk)
+        run = _Run.of(tsn, chunk)
         if not run.first and before is None and tsn - 1 <= self._skipped:
             self._skipped = max(self._skipped, tsn)
             if after is not None and not run.last:
@@ -320,3 +354,46 @@ class Reassembly:
         self._held_bytes -= len(message.data)
         self._held -= 1
         return message
+
+    # --- as a value
+
+    def export(self) -> ReassemblyState:
+        """All that came and is not delivered, and what is missing."""
+        return ReassemblyState(
+            self.initial_tsn,
+            self._last,
+            self._skipped,
+            self._refused,
+            self._duplicates,
+            list(zip(self._starts, self._ends, self._sizes, strict=True)),
+            [(r.start, r.first, r.last, *r.key, r.protocol, list(r.parts)) for r in self._by_start.values()],
+            {
+                number: (stream.next, {n: (m.protocol, m.data) for n, m in stream.waiting.items()})
+                for number, stream in self._streams.items()
+            },
+        )
+
+    @classmethod
+    def take_up(cls, state: ReassemblyState, *, most_bytes: int, early_bytes: int) -> Reassembly:
+        """Goes on where ``export`` left off."""
+        made = cls((state.initial_tsn - 1) % _SPACE, most_bytes=most_bytes, early_bytes=early_bytes)
+        made._last, made._skipped, made._refused = state.last, state.skipped, state.refused
+        made._duplicates = list(state.duplicates)
+        for start, end, size in state.blocks:
+            made._starts.append(start)
+            made._ends.append(end)
+            made._sizes.append(size)
+        made._early = sum(made._sizes)
+        for start, first, last, number, sequence, unordered, protocol, parts in state.runs:
+            run = _Run(start, first, last, (number, sequence, unordered), protocol, parts)
+            made._by_start[run.start] = made._by_end[run.end] = run
+            made._held_bytes += run.bytes
+            made._held += len(run.parts)
+        for number, (following, waiting) in state.streams.items():
+            stream = made._streams[number] = _Stream()
+            stream.next = following
+            stream.waiting = {n: Message(number, protocol, data) for n, (protocol, data) in waiting.items()}
+            made._waiting += len(waiting)
+            made._held += len(waiting)
+            made._held_bytes += sum(len(message.data) for message in stream.waiting.values())
+        return made
