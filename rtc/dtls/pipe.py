@@ -59,7 +59,7 @@ class Pipe:
         self._queue.put_nowait(None)
 
     async def hold(self) -> None:
-        """Hands out nothing from now on, and returns when what was handed out has been read."""
+        """Gives nothing out from now on, and returns when what was given out has been read."""
         self._held = deque(maxlen=_QUEUE)
         while not self._queue.empty():
             if (datagram := self._queue.get_nowait()) is not None:
@@ -68,7 +68,8 @@ class Pipe:
 
     @property
     def held(self) -> tuple[bytes, ...] | None:
-        """What waited when it was asked to hold, and what has come since; None where it was not."""
+        """The datagrams that waited when it was asked to hold, and those that have come since; None where it was not
+        asked."""
         return None if self._held is None else tuple(self._held)
 
     async def _recv(self) -> bytes:

@@ -16,8 +16,8 @@ class GenerationState(Struct, frozen=True):
 
 
 class PathState(Struct, frozen=True):
-    """A path and what is known of it: bytes that came by it and went there, whether it has proved itself, and the
-    transaction of a check of ours that is under way."""
+    """A path and its state: the bytes that came by it and went there, whether it has proved itself, and the transaction
+    of a check of ours that is under way."""
 
     edge: bytes
     address: bytes
@@ -32,8 +32,8 @@ class PathState(Struct, frozen=True):
 
 
 class IceState(Struct, frozen=True):
-    """``selected`` and ``nominated`` are indices of ``paths``; ``seen`` has transactions and where each came by first,
-    as edge and address, the newest last."""
+    """The state of the agent. ``selected`` and ``nominated`` are indices of ``paths``; ``seen`` has transactions and
+    where each came by first, as edge and address, the newest last."""
 
     generation: GenerationState
     former: GenerationState | None

@@ -4,8 +4,8 @@ Packets are read by ``rtc.sctp.chunks`` and messages put together by ``rtc.sctp.
 within bounds. A chunk that does not belong to the association's state is passed over (RFC 9260 section 8.5). What
 breaks the rules, or a bound, aborts the association, and only that: the call's media goes on.
 
-Ours is sent reliably, whatever a channel's other side asks for: an event that is given up is an event dropped in
-silence, and aiortc looks through all that is in flight for each chunk that it gives up.
+Our messages are sent reliably, whatever a channel's other side asks for: an event that is given up would be an event
+dropped in silence, and aiortc looks through all that is in flight for each chunk that it gives up.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class Sctp(RTCSctpTransport):
     called where we end it for what the peer did, with ``error`` where the fault may be ours.
 
     ``negotiated`` is the stream of the channel that both sides know of without an OPEN (RFC 8831 section 6.4): it is
-    emitted as any other when the association is up, and again when the peer closed it and speaks on it anew."""
+    emitted as any other when the association is up, and again when the peer closed it and speaks on it anew.
+    """
 
     def __init__(
         self,
@@ -109,11 +110,11 @@ class Sctp(RTCSctpTransport):
 
     @property
     def open_channels(self) -> int:
-        """How many there are, those that close among them."""
+        """The number of channels, including those that close."""
         return len(self._data_channels)
 
     async def drained(self) -> None:
-        """Returns when all that was to be sent has been acknowledged, or will not be."""
+        """Returns when all that was to be sent has been acknowledged, or never will be."""
         while self.transport.state == "connected" and (  # noqa: ASYNC110 - aiortc has no event for it
             self._data_channel_queue or self._outbound_queue or self._sent_queue
         ):
@@ -260,7 +261,7 @@ class Sctp(RTCSctpTransport):
         channel.emit("message", _text(content) if pp_id in _STRINGS else content)
 
     async def _opened(self, stream: int, data: bytes) -> None:
-        """DATA_CHANNEL_OPEN (RFC 8832 section 5.1)."""
+        """Takes a DATA_CHANNEL_OPEN (RFC 8832 section 5.1)."""
         if len(data) < 12 or stream == 0xFFFF:
             raise Violation("malformed", "an OPEN that is cut off, or of no stream")
         channel = self._data_channels.get(stream)
@@ -293,8 +294,8 @@ class Sctp(RTCSctpTransport):
     # --- as a value
 
     def export(self) -> AssociationState | None:
-        """All of it, between two packets; None where there is no association any more. It is silent from then on, and
-        its channels with it."""
+        """The whole state, between two packets; None where there is no association any more. The association is silent
+        from then on, and its channels with it."""
         state = self._association_state
         if state == _State.CLOSED:
             return None
@@ -388,7 +389,7 @@ def _exported(channel: RTCDataChannel) -> ChannelState:
 
 
 def _text(data: bytes) -> str | bytes:
-    """As text, where it is some, and little."""
+    """The bytes as text, where they are some, and few."""
     if len(data) > _DECODED_BYTES:
         return data
     try:

@@ -1,8 +1,8 @@
 """The reassembly of SCTP messages from DATA chunks (RFC 9260 sections 6.5 to 6.9, RFC 3758). Pure.
 
-aiortc sorts all that is missing for every chunk, and walks through all fragments of a stream: what a peer sends out of
-order costs it the square. Here a chunk costs the same whatever is held: TSNs that came early are a sorted list of
-blocks, fragments are runs that are found by their ends. What is held is bounded by count and bytes. A chunk past a
+aiortc sorts all that is missing for every chunk, and walks through all fragments of a stream, so what a peer sends out
+of order costs the square of it. Here a chunk costs the same whatever is held: TSNs that came early are a sorted list of
+blocks, and fragments are runs that are found by their ends. What is held is bounded by count and bytes. A chunk past a
 bound is not taken and not acknowledged, as if the network had lost it.
 """
 
@@ -42,7 +42,8 @@ _SPACE = 1 << 32
 
 
 class Violation(Exception):
-    """The peer does what it may not: the association is to be aborted. ``reason`` is a label, the text is for a log."""
+    """The error that the peer did what it may not: the association is to be aborted. ``reason`` is a label, the text is
+    for a log."""
 
     def __init__(self, reason: str, why: str) -> None:
         super().__init__(why)
@@ -50,7 +51,7 @@ class Violation(Exception):
 
 
 class Message(NamedTuple):
-    """A whole one, with its stream and payload protocol."""
+    """A whole message, with its stream and payload protocol."""
 
     stream: int
     protocol: int
@@ -58,10 +59,10 @@ class Message(NamedTuple):
 
 
 class ReassemblyState(Struct, frozen=True):
-    """A reassembly as a value. TSNs are extended past 32 bits as in there. ``blocks`` are of early TSNs: first, last
-    and bytes. ``runs`` are fragments side by side: TSN of the first, whether the message's first and last are among
-    them, stream, number, whether unordered, payload protocol, and the fragments. ``streams`` have the number that is
-    next, and by its number each message that waits: payload protocol and data."""
+    """A reassembly as a value. TSNs are extended past 32 bits as in ``Reassembly``. ``blocks`` are of early TSNs:
+    first, last and bytes. ``runs`` are fragments side by side: TSN of the first, whether the message's first and last
+    are among them, stream, number, whether unordered, payload protocol, and the fragments. ``streams`` have the number
+    that is next, and by its number each message that waits: payload protocol and data."""
 
     initial_tsn: int
     last: int
@@ -89,14 +90,14 @@ class _Run:
 
     @classmethod
     def of(cls, tsn: int, chunk: DataChunk) -> _Run:
-        """One chunk."""
+        """A run of one chunk."""
         flags = chunk.flags
         key = (chunk.stream_id, chunk.stream_seq, flags & SCTP_DATA_UNORDERED)
         first, last = bool(flags & SCTP_DATA_FIRST_FRAG), bool(flags & SCTP_DATA_LAST_FRAG)
         return cls(tsn, first, last, key, chunk.protocol, (chunk.user_data,))
 
     def join(self, after: _Run) -> _Run:
-        """Both as one; costs what the smaller has."""
+        """Both runs as one; it costs what the smaller has."""
         one, other = (self, after) if len(self.parts) >= len(after.parts) else (after, self)
         if one is self:
             self.parts.extend(after.parts)
@@ -117,8 +118,9 @@ class _Stream:
 
 
 class Reassembly:
-    """What came of one association. ``last_tsn`` is the peer's initial TSN less one. Messages of more than
-    ``most_bytes`` are a violation, and ``early_bytes`` may come before what is missing: the sum is all that is held."""
+    """The incoming data of one association. ``last_tsn`` is the peer's initial TSN less one. Messages of more than
+    ``most_bytes`` are a violation, and ``early_bytes`` may come before what is missing; together they bound all that is
+    held."""
 
     def __init__(self, last_tsn: int, *, most_bytes: int, early_bytes: int) -> None:
         self.initial_tsn = (last_tsn + 1) % _SPACE
@@ -141,22 +143,22 @@ class Reassembly:
 
     @property
     def last_tsn(self) -> int:
-        """The last of which none before it is missing (Cumulative TSN)."""
+        """The last TSN before which none is missing (Cumulative TSN)."""
         return self._last % _SPACE
 
     @property
     def held_bytes(self) -> int:
-        """In messages that are not whole, or wait for others."""
+        """The bytes in messages that are not whole, or wait for others."""
         return self._held_bytes
 
     @property
     def held(self) -> int:
-        """How many chunks that is, at most."""
+        """The number of chunks that are held, at most."""
         return self._held
 
     @property
     def window_bytes(self) -> int:
-        """What the peer may send now, as a SACK says it."""
+        """The number of bytes that the peer may send now, as a SACK says it."""
         return max(0, self._most_bytes + self._early_bytes - self._held_bytes)
 
     def gaps(self) -> list[tuple[int, int]]:
@@ -164,7 +166,7 @@ class Reassembly:
         return [(start - self._last, end - self._last) for start, end in zip(self._starts, self._ends, strict=True)]
 
     def duplicates(self) -> list[int]:
-        """TSNs that came again since this was asked last; the first of them."""
+        """The first of the TSNs that came again since the last call."""
         said, self._duplicates = self._duplicates, []
         return said
 
@@ -219,7 +221,7 @@ class Reassembly:
         return messages
 
     def reset(self, stream: int) -> None:
-        """The peer closed its side of the stream: it begins anew, or not at all (RFC 6525)."""
+        """Resets a stream whose side the peer closed: it begins anew, or not at all (RFC 6525)."""
         if (gone := self._streams.pop(stream, None)) is not None:
             for sequence in tuple(gone.waiting):
                 self._taken(gone, sequence)
@@ -358,7 +360,7 @@ class Reassembly:
     # --- as a value
 
     def export(self) -> ReassemblyState:
-        """All that came and is not delivered, and what is missing."""
+        """The data that came and is not delivered, and the TSNs that are missing."""
         return ReassemblyState(
             self.initial_tsn,
             self._last,
@@ -375,7 +377,7 @@ class Reassembly:
 
     @classmethod
     def take_up(cls, state: ReassemblyState, *, most_bytes: int, early_bytes: int) -> Reassembly:
-        """Goes on where ``export`` left off."""
+        """A reassembly that goes on where ``export`` left off."""
         made = cls((state.initial_tsn - 1) % _SPACE, most_bytes=most_bytes, early_bytes=early_bytes)
         made._last, made._skipped, made._refused = state.last, state.skipped, state.refused
         made._duplicates = list(state.duplicates)

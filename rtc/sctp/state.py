@@ -1,7 +1,7 @@
 """An SCTP association and its data channels as a value. Pure.
 
-What is a plain number, flag or list with aiortc goes along by its name there; chunks and channels have forms of their
-own. Nothing of it is a time: what is in flight across the move measures no round trip (Karn's rule).
+A plain number, flag or list of aiortc's has the name here that it has there; chunks and channels have forms of their
+own. Nothing here is a time, so what is in flight across the move measures no round trip (Karn's rule).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class ChunkState(Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, chunk: DataChunk) -> ChunkState:
-        """aiortc's as a value."""
+        """The value of aiortc's chunk."""
         return cls(
             *(chunk.flags, chunk.tsn, chunk.stream_id, chunk.stream_seq, chunk.protocol, chunk.user_data),
             *(chunk._sent_count, chunk._misses, chunk._acked, chunk._retransmit, chunk._in_flight),
         )
 
     def chunk(self) -> DataChunk:
-        """aiortc's, not counted as in flight yet."""
+        """aiortc's chunk, not counted as in flight yet."""
         made = DataChunk(self.flags)
         made.tsn, made.stream_id, made.stream_seq = self.tsn, self.stream, self.sequence
         made.protocol, made.user_data = self.protocol, self.data
@@ -80,10 +80,10 @@ class ChannelState(Struct, frozen=True):
 
 
 class AssociationState(Struct, frozen=True):
-    """``state`` is the name of aiortc's. ``queue`` has messages that are no chunks yet: index of their channel, payload
-    protocol and data. ``t1`` and ``t2`` are chunks that are sent again until they are answered; ``reset`` is our
-    request that awaits its answer, and ``deferred`` the peer's that awaits its data (RFC 6525), each as it is on the
-    wire."""
+    """An association. ``state`` is the name of aiortc's. ``queue`` has messages that are no chunks yet: index of their
+    channel, payload protocol and data. ``t1`` and ``t2`` are chunks that are sent again until they are answered;
+    ``reset`` is our request that awaits its answer, and ``deferred`` is the peer's that awaits its data (RFC 6525),
+    each as it is on the wire."""
 
     state: str
     plain: dict[str, Any]

@@ -28,7 +28,9 @@ _MOST_EARLY = 16  # messages on a channel that waits
 
 
 class Channels:
-    """``most_bytes`` is what the client takes at once, 0 for any; ``failed(error)`` is called where the talk raises."""
+    """The data channels of one call. ``most_bytes`` is what the client takes at once, 0 for any; ``greet()`` begins the
+    stream of events on a new channel, ``take(message)`` gets the client's, ``failed(error)`` is called where one of
+    these raises."""
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class Channels:
         self._dropped = 0
 
     def opened(self, channel: RTCDataChannel) -> None:
-        """A channel that the client can use from now on."""
+        """Takes a channel that the client can use from now on."""
         self._listen(channel)
         if self.dcid is not None and channel.id != self.dcid:
             channel.close()
@@ -59,8 +61,8 @@ class Channels:
             self._wait(channel, [])
 
     def adopt(self, channels: Iterable[RTCDataChannel]) -> None:
-        """Another transport has taken the call up: these stand in for those of the same streams, and nobody is greeted
-        again."""
+        """Puts these channels in the place of those of the same streams, because another transport has taken the call
+        up; nobody is greeted again."""
         events, waiting = self._events, self._waiting
         self._events, self._waiting = None, {}
         for _, refuse in waiting.values():
@@ -73,7 +75,7 @@ class Channels:
                 self._wait(channel, next((early for old, (early, _) in waiting.items() if old.id == channel.id), []))
 
     def aborted(self, reason: str, why: str, error: Exception | None) -> None:
-        """We ended SCTP for what the client did with it."""
+        """Takes note that we ended SCTP for what the client did with it."""
         SCTP_ABORTS[reason] += 1
         if error is None:
             self._log.warning("data channels aborted", reason=reason, why=why)
@@ -81,7 +83,7 @@ class Channels:
             self._log.error("data channels aborted", reason=reason, why=why, exc_info=error)
 
     def close(self) -> None:
-        """The call is over."""
+        """Closes the channels: the call is over."""
         for _, refuse in self._waiting.values():
             refuse.cancel()
         self._waiting.clear()
