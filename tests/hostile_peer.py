@@ -43,13 +43,13 @@ class Hostile:
         return self.sctp._inbound.held if self.sctp._inbound is not None else 0
 
     def sealed(self, chunks: tuple[bytes, ...]) -> bytes:
-        """A packet of these as a DTLS record."""
+        """These chunks as a DTLS record."""
         records = self.call.secure._dtls._records
         assert records is not None
         return records.seal(APPLICATION_DATA, packet(self.tag, *chunks))
 
     async def send(self, *packets: tuple[bytes, ...]) -> None:
-        """Each is the chunks of a packet. Returns when the session has read them."""
+        """Sends packets, each the chunks of one. Returns when the session has read them."""
         for datagram in [self.sealed(chunks) for chunks in packets]:
             self.call.session.transport.dtls(datagram)
             if self._waiting > 30:

@@ -42,12 +42,20 @@ def cores() -> list[int]:
 
 
 def core_of(appliance: Appliance, call_id: str) -> int:
+    return cores()[_route_of(appliance, call_id).slot % len(cores())]
+
+
+def transceiver_of(appliance: Appliance, call_id: str) -> int:
+    return _route_of(appliance, call_id).transceiver
+
+
+def _route_of(appliance: Appliance, call_id: str) -> ufrag.Route:
     sealed = ufrag.ufrag_of_call(call_id)
     assert sealed is not None
     cluster = keys.load(appliance.config_file.parent / "cluster.toml")
     route = ufrag.open_sealed(sealed, cluster.ufrag)
     assert route is not None
-    return cores()[route.slot % len(cores())]
+    return route
 
 
 def sessions_of(appliance: Appliance, process: str) -> int | None:

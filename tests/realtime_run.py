@@ -14,20 +14,21 @@ from transceiver.realtime.conversation import Conversation
 from transceiver.realtime.pictures import Schemes
 from transceiver.realtime.reading import write
 from transceiver.realtime.response import Making
+from transceiver.talk import protocol
 
 RATE_HZ = 24000
 QUIET = bytes(960)
 
 
 def loud(seed: int = 1) -> bytes:
-    """20 ms of what the detector takes for a voice."""
+    """20 ms that the detector takes for a voice."""
     t = np.arange(480) + 480 * seed
     tone = sum(np.sin(2 * np.pi * 140 * k * t / RATE_HZ) / k for k in range(1, 20))
     return (tone * 6000).astype(np.int16).tobytes()
 
 
 class Partner:
-    """Writes down what it is told, and answers when the test says so."""
+    """An agent that writes down what it is told, and answers when the test says so."""
 
     responds = True
     wants_turns = True
@@ -57,11 +58,12 @@ class Partner:
         self.items.append(item)
         self.told.append("committed")
 
-    def respond(self, making: Making) -> None:
+    def respond(self, making: protocol.Making) -> None:
+        assert isinstance(making, Making)
         self.makings.append(making)
         self.told.append("respond")
 
-    def cancelled(self, making: Making) -> None:
+    def cancelled(self, making: protocol.Making) -> None:
         self.told.append(("cancelled", making.id))
 
     def dtmf(self, digit: str) -> None:
@@ -72,7 +74,7 @@ class Partner:
 
 
 class Scene:
-    """``media`` as over WebRTC, else as over a WebSocket."""
+    """A conversation and its surroundings: with ``media`` as over WebRTC, else as over a WebSocket."""
 
     def __init__(
         self,
@@ -135,7 +137,7 @@ class Scene:
         return [event["type"] for event in self.take()]
 
     def error(self) -> dict[str, Any]:
-        """The one event there is, an error."""
+        """The only event there is, which is an error."""
         (event,) = self.take()
         assert event["type"] == "error", event
         error: dict[str, Any] = event["error"]
@@ -143,7 +145,7 @@ class Scene:
 
 
 def every_client_event() -> list[dict[str, Any]]:
-    """One of each type, in an order in which each makes sense."""
+    """One event of each type, in an order in which each makes sense."""
     user = {"id": "u1", "type": "message", "role": "user"}
     text, picture = {"type": "input_text", "text": "hello"}, "data:image/png;base64,AA=="
     return [

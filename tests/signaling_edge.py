@@ -76,12 +76,12 @@ class Edge:
                 await asyncio.sleep(0.02)
 
     async def place(self, sdp: Any, *, query: str = "", **headers: str) -> tuple[int, Any, str]:
-        """Status, headers and body of a POST."""
+        """Posts an offer. Returns status, headers and body."""
         async with self.http.post(self.url + CALLS + query, data=sdp, headers={**SDP, **headers}) as response:
             return response.status, response.headers, await response.text()
 
     async def secret(self, **wish: Any) -> dict[str, Any]:
-        """What an ephemeral key's maker gets."""
+        """The answer to whoever makes an ephemeral key."""
         async with self.http.post(self.url + SECRETS, json=wish, headers=TOKEN) as response:
             assert response.status == 200, await response.text()
             made: dict[str, Any] = await response.json()

@@ -130,7 +130,7 @@ def test_a_spare_that_is_killed_is_replaced_and_nobody_notices(lab: Lab, applian
 
 
 def odd_call(lab: Lab, appliance: Appliance, what: str, times: int) -> tuple[dict[str, Any], dict[str, int]]:
-    """What ``odd_caller.py`` said, and what became of its datagrams at the transceiver."""
+    """The words of ``odd_caller.py``, and what became of its datagrams at the transceiver."""
     until(lambda: flow_gone(appliance))
     before = received(appliance, "transceiver", "firsthop_rx_transceiver_datagrams_total")
     script = Path(__file__).parent / "odd_caller.py"

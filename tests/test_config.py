@@ -24,7 +24,10 @@ from edge import supervisor as edge_supervisor
 from firsthop.cli import main
 from firsthop.preflight import check_edge, check_transceiver
 from firsthop.status_cli import Host
-from runtime.config import BROWSER_REFUSES, Config, load, rows, split_address
+from runtime import ports
+from runtime.address import Address
+from runtime.child import ChildSpec
+from runtime.config import BROWSER_REFUSES, Config, load, rows
 from runtime.errors import ConfigError
 from transceiver import supervisor as transceiver_supervisor
 from wire.keys import KeyFileError, new_file_text
@@ -181,7 +184,7 @@ def test_other_media_ports_are_taken(tmp_path: Path, port: int) -> None:
     [("192.0.2.1:0", ("192.0.2.1", 0)), ("[2001:db8::1]:3478", ("2001:db8::1", 3478)), ("[::]:65535", ("::", 65535))],
 )
 def test_an_address_is_split(text: str, expected: tuple[str, int]) -> None:
-    assert split_address(text) == expected
+    assert Address(text).pair == expected
 
 
 @pytest.mark.parametrize(
@@ -190,14 +193,14 @@ def test_an_address_is_split(text: str, expected: tuple[str, int]) -> None:
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a numeric address and port"):
-        split_address(text)
+        Address(text)
 
 
 # --- the command ---
 
 
 def firsthop(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of the command; one that runs for ever is a failed test."""
+    """The exit code, output and errors of the command; one that runs for ever is a failed test."""
     argv = [sys.executable, "-m", "firsthop", *arguments]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
     return done.returncode, done.stdout, done.stderr
@@ -403,6 +406,18 @@ def test_a_port_that_nobody_would_find_is_refused(tmp_path: Path, key: str, text
     assert "port 0" in complaint(tmp_path, text)
 
 
+def test_each_process_has_a_port_of_its_own() -> None:
+    first = Address("[2001:db8::1]:9400")
+    edge = [first, ports.signaling(first), *(ports.worker(first, i) for i in range(3))]
+    assert [each.port for each in edge] == list(ports.of_edge(first, 3)) == [9400, 9401, 9402, 9403, 9404]
+    assert edge[4] == "[2001:db8::1]:9404"
+    last = Address("127.0.0.1:65534")
+    assert ports.process(last, 0).port == ports.of_transceiver(last, 1)[-1] == 65535
+    for past_the_last in (lambda: ports.process(last, 1), lambda: ports.worker(last, 0)):
+        with pytest.raises(ConfigError, match=r"metrics 127\.0\.0\.1:65534: .* need"):
+            past_the_last()
+
+
 HERE = "[[edge.transceivers]]\nid = 1\nendpoint = 'ipc:///run/firsthop/transceiver-1.sock'\n"
 EDGE = "[edge]\ncores = [0, 1]\nmetrics = '127.0.0.1:9400'\n"
 
@@ -472,11 +487,13 @@ def test_a_child_whose_file_went_away_says_so_in_one_line(tmp_path: Path) -> Non
     config = Config(edge={"api_keys": tmp_path / "gone", "run": tmp_path}, log={"format": "json"})
     keys = {"ufrag": {"1": "00" * 16}, "sealing": 1, "link": "00" * 32}
     ours, theirs = os.pipe()
-    orders = {"config": config.model_dump_json(), "media": ["192.0.2.1", 3478], "metrics": ["127.0.0.1", 0]}
+    own = {"config": config.model_dump_json(), "metrics": ["127.0.0.1", 0], "instance": "", "keys": keys}
+    own |= {"transceivers": [], "directory": ""}
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        own["socket"] = listening.fileno()
         done = subprocess.run(
             [sys.executable, "-m", "edge.signaling"],
-            input=json.dumps({**orders, "keys": keys, "socket": listening.fileno(), "lifeline": ours}),
+            input=ChildSpec("signaling", own, {"level": "info", "form": "json"}, ours).dump().decode(),
             pass_fds=(listening.fileno(), ours),
             capture_output=True,
             text=True,

@@ -78,7 +78,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 
 async def asked(edge: Any) -> frames.Control:
-    """What it is told when it asks how the transceiver does."""
+    """The answer when it asks how the transceiver does."""
     await eventually(lambda: edge.poll(0, zmq.POLLOUT))
     edge.send(frames.control("health", request=1))
     while True:

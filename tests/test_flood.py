@@ -22,6 +22,7 @@ from observing import STEERED, cores, moved, received, xdp
 from pyroute2 import IPRoute
 from waiting import until
 
+from bpf import layout
 from edge.xdp import kernel
 from edge.xdp.limits import MEDIA_AT_ONCE, Limits
 from edge.xdp.pins import folder_of
@@ -39,7 +40,7 @@ USERNAME = re.compile(rb"\x21\x12\xa4\x42.{12}.*?\x00\x06\x00.([A-Za-z0-9+/]{24}
 
 
 class Overheard(NamedTuple):
-    """Of one call: its ufrag, and where its client sends from."""
+    """The knowledge of one who overheard a call: its ufrag, and where its client sends from."""
 
     ufrag: bytes
     port: int
@@ -47,7 +48,7 @@ class Overheard(NamedTuple):
 
 @contextmanager
 def listening(lab: Lab) -> Iterator[socket.socket]:
-    """All that crosses the link between client and edge."""
+    """A socket that receives all that crosses the link between client and edge."""
 
     def opened() -> socket.socket:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL
@@ -60,7 +61,7 @@ def listening(lab: Lab) -> Iterator[socket.socket]:
 
 
 def overhear(sock: socket.socket) -> Overheard:
-    """The next check of a call."""
+    """Waits for the next check of a call."""
     while True:
         frame = sock.recv(4096)
         found = USERNAME.search(frame, 42)
@@ -69,7 +70,7 @@ def overhear(sock: socket.socket) -> Overheard:
 
 
 def macs(lab: Lab) -> bytes:
-    """Destination and source of a frame from client to edge."""
+    """The destination and the source of a frame from client to edge."""
 
     def of(interface: str) -> bytes:
         with IPRoute() as ip:
@@ -101,7 +102,7 @@ class Flood:
         self._calls = calls
 
     def run(self, payload: bytes, sources: list[tuple[str, int]], may_lose: float) -> Counter[str]:
-        """What XDP counted while it lasted."""
+        """Runs the flood. Returns what XDP counted while it lasted."""
         addresses = macs(self._lab)
         frames = json.dumps([frame(self._lab, addresses, payload, *source) for source in sources]).encode()
         before = xdp(self._appliance)
@@ -180,7 +181,8 @@ def test_ten_seconds_of_a_caller_s_flood_cost_twenty_others_nothing(lab: Lab, ap
 
 
 def lost_on_the_link(lab: Lab) -> int:
-    """Packets from the client that the link to the edge had no room for, so that no program ever saw them."""
+    """The number of packets from the client that the link to the edge had no room for, so that no program ever saw
+    them."""
 
     def dropped() -> int:
         with IPRoute() as ip:
@@ -194,8 +196,8 @@ def live_ssrcs(appliance: Appliance) -> list[str]:
     """The SSRCs of all calls, as XDP knows them."""
     fd = kernel.pinned(folder_of(load(appliance.config_file).edge) / "ssrcs")
     try:
-        table = kernel.BpfMap(fd, kernel.SSRC.size, kernel.U32.size)
-        return [str(kernel.SSRC.unpack(key)[0]) for key, _ in table.items()]
+        table = kernel.BpfMap(fd, layout.SSRC.size, layout.U32.size)
+        return [str(layout.SSRC.unpack(key)[0]) for key, _ in table.items()]
     finally:
         os.close(fd)
 

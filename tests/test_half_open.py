@@ -28,7 +28,7 @@ async def signaling(tmp_path: Path) -> AsyncIterator[Signaling]:
 
 
 async def place(signaling: Signaling, **fields: Any) -> frames.Control:
-    """The answer to an offer, or the refusal."""
+    """Places a call. Returns the answer to the offer, or the refusal."""
     offer = Offer(Certificate.generateCertificate().fingerprint).sdp()
     media = ["192.0.2.1", 3478]
     await signaling.send("session.offer", request=1, offer=offer, agent="echo", media=media, **fields)

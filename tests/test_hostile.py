@@ -52,9 +52,8 @@ def silenced(heard: dict[str, Any]) -> dict[str, float]:
     """What these calls felt of it: the share of frames that were made too late, those of the callers' that found no
     room because nobody read them, packets that never came, and the longest silence in seconds."""
     made = heard["server"]["made"]
-    late = made.get("late", 0)
     return {
-        "late": late / (late + made["on_time"]),
+        "late": made["late"] / (made["late"] + made["on_time"]),
         "overflow": heard["server"]["heard"].get("overflow", 0),
         "lost": heard["audio"]["packets"]["lost"],
         "longest_s": heard["audio"]["longest_gap_ms"]["max"] / 1000,

@@ -37,7 +37,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 def refused(bench: Bench, *said: bytes, by: int = MINE, as_: str = "refused") -> None:
-    """Each of these is, and the worker goes on."""
+    """Checks that each of these is refused, and that the worker goes on."""
     before = bench.funnel(REFUSED)
     for message in said:
         bench.transceivers[by].send(message)
@@ -144,7 +144,7 @@ class Rogues:
             raise RuntimeError("a fault of our own")
 
     async def asked(self, type_: str, **fields: Any) -> tuple[asyncio.Task[dict[str, Any]], bytes, int]:
-        """A question to the first, on its way; who asks, and its number."""
+        """Puts a question to the first transceiver. Returns who asks, and its number."""
 
         async def ask() -> dict[str, Any]:
             while True:  # until the link is there

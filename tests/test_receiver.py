@@ -20,8 +20,8 @@ PAUSE = SILENCE[:1]
 
 
 def conversation(round_trip_ms: float, *, loss: float, seconds: int = 60, seed: int = 1) -> tuple[Ear, int, int, float]:
-    """What came of a stream whose sender resends; packets lost at first, resends, and the longest that a packet took to
-    be played in the last half, beyond the way."""
+    """The outcome of a stream whose sender resends: packets lost at first, resends, and the longest time that a packet
+    took to be played in the last half, beyond the way."""
     ear, rng = Ear(), random.Random(seed)
     there, back = round_trip_ms / 2000, round_trip_ms / 2000
     queue: list[tuple[float, int]] = []

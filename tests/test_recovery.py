@@ -46,7 +46,7 @@ def program(appliance: Appliance) -> str:
 
 
 def kill_it_in_mid_call(lab: Lab, appliance: Appliance) -> dict[str, Any]:
-    """What the caller said of a call during which the supervisor was killed and started again."""
+    """The words of the caller of a call during which the supervisor was killed and started again."""
     until(lambda: flow_gone(appliance) and "worker-spare" in appliance.children())
     before, serving, steering = xdp(appliance), at_work(appliance), program(appliance)
     call = start_call(lab.client, appliance, "--model", "echo", "--duration", "6")

@@ -20,12 +20,15 @@ from rtc.ice.lite import Path
 from rtc.pacer import Pacer
 from rtc.rtp import packet as rtp
 from rtc.sdp import answer as sdp
+from runtime.config import Agents
 from transceiver.agents import echo
 from transceiver.backlog import Backlog
 from transceiver.counters import RX_DATAGRAMS
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
+from transceiver.realtime.protocol import Realtime
 from transceiver.session import Session
+from transceiver.talk.talk import Talk
 from transceiver.transport import Transport
 from wire import address, stun, ufrag
 from wire.frames import Data
@@ -37,7 +40,7 @@ VICTIM = address.pack("203.0.113.9", 9)
 
 
 class Written:
-    """The link: ``sent`` to each address, and the control messages."""
+    """A link that writes down: ``sent`` to each address, and the control messages."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[bytes, bytes]] = []
@@ -82,7 +85,7 @@ class Caller:
         self.session = Session(
             sdp.parse(text.replace(str(self.offer.ssrc), str(self.ssrc))),
             ufrag.seal(1, 1, bytes(16)),
-            ("echo", echo.Agent),
+            Talk("rtc_1", ("echo", echo.Agent), Realtime("rtc_1", "echo"), config=Agents()),
             outbound=house.routing,
             pacer=house.pacer,
             backlog=house.backlog,
@@ -114,7 +117,7 @@ class Caller:
         self.house.deliver(self.where, self.secure.protect(packet))
 
     async def read(self) -> None:
-        """Takes what came to where it is, again and again."""
+        """Takes, again and again, what came to its present address."""
         while True:
             for datagram in self.house.link.to(self.where)[self._read :]:
                 self._read += 1
@@ -133,7 +136,7 @@ class Caller:
             await asyncio.sleep(0.002)
 
     async def echoed(self) -> None:
-        """What it says now comes back."""
+        """Waits until what it says comes back."""
         heard = len(self.heard)
         self.speak()
         await eventually(lambda: len(self.heard) > heard)
@@ -144,7 +147,7 @@ class Caller:
 
 @asynccontextmanager
 async def callers(*all_: Caller) -> AsyncIterator[None]:
-    """They read, and in the end they are gone."""
+    """Callers that read, and that are gone in the end."""
     reading = [asyncio.create_task(each.read()) for each in all_]
     try:
         yield

@@ -213,7 +213,8 @@ def seeds(h: Hostile) -> list[bytes]:
 
 
 async def fuzz(seconds: float, seed: int) -> tuple[int, Counter[str]]:
-    """How many packets, and which associations were aborted of it. Below DTLS, which would take most of the time."""
+    """Sends mutated packets below DTLS, which would take most of the time. Returns their number and the reasons for
+    which associations were aborted."""
     rng = random.Random(seed)
     end, tried = time.monotonic() + seconds, 0
     before = Counter(SCTP_ABORTS)

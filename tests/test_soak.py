@@ -24,7 +24,7 @@ GROWTH = 1.05
 
 
 class Watched:
-    """What a process holds."""
+    """The resources that a process holds."""
 
     def __init__(self, process: psutil.Process) -> None:
         self.process = process

@@ -79,7 +79,7 @@ async def test_a_session_that_is_too_much_or_not_served_is_refused(signaling: Si
 
 
 def bombs() -> list[str]:
-    """What held the loop for seconds, and its relatives."""
+    """Events that once held the loop for seconds, and their relatives."""
     picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * (3 << 20)}
     sound = {"type": "input_audio", "audio": "A" * (3 << 20)}
     text = {"type": "input_text", "text": "x" * (120 << 10)}
@@ -113,7 +113,7 @@ async def test_nothing_that_is_said_in_events_holds_the_loop_or_stays_in_memory(
     held = [0.0]
 
     async def watch() -> None:
-        """The most CPU time that one turn of the loop has taken."""
+        """Measures the most CPU time that one turn of the loop takes."""
         while True:
             began = time.thread_time()
             await asyncio.sleep(0)
@@ -127,8 +127,7 @@ async def test_nothing_that_is_said_in_events_holds_the_loop_or_stays_in_memory(
         held[0] = 0.0
         await asyncio.to_thread(send_all, signaling.sockets[ONE], messages)
         session = signaling.transceiver._sockets[sealed.encode()]
-        assert session._dialogue is not None
-        inbox = session._dialogue.conversation._inbox
+        inbox = session.talk.conversation._inbox
         await eventually(lambda inbox=inbox: not inbox.busy)  # type: ignore[misc]
         worst.append(held[0])
     watching.cancel()

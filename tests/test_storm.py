@@ -59,7 +59,7 @@ class House:
         self.appliance.start("edge")
 
     def check(self) -> None:
-        """The edge that was started last is whole, and alone."""
+        """Checks that the edge that was started last is whole, and alone."""
         self.appliance.wait_ready()
         until(lambda: "worker-spare" in self.appliance.children())
         cores = len(os.sched_getaffinity(0))
@@ -73,7 +73,7 @@ class House:
         assert said["audio"]["packets"]["lost"] == 0
 
     def stop(self) -> None:
-        """In order; nothing may be left."""
+        """Stops it in order; nothing may be left."""
         edge = self.appliance.processes.pop("edge")
         edge.terminate()
         assert edge.wait(30) == 0

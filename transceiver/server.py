@@ -1,4 +1,4 @@
-"""What a transceiver does for edges: it answers offers, and owns every session that comes of them."""
+"""The transceiver as edges see it: it answers offers, and owns every session that comes of them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from transceiver.backlog import Backlog
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
 from transceiver.places import Full, room_for
-from transceiver.realtime.config import Config as Asked
-from transceiver.realtime.config import Refused
-from transceiver.realtime.reading import check_depth
+from transceiver.realtime.protocol import Realtime, Refused
 from transceiver.records.files import Records
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
+from transceiver.talk.talk import Talk
 from wire import control, frames, keys, ufrag
 
 __all__ = ["Transceiver"]
@@ -39,10 +38,11 @@ _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 
 
 class Transceiver:
-    """Owns every session that its ufrags name."""
+    """The transceiver: it owns every session that its ufrags name."""
 
     def __init__(self, config: Config, cluster: keys.ClusterKeys, socket: zmq.Socket[bytes]) -> None:
         self._config = config.transceiver
+        self._agents = config.agents
         self._cluster = cluster
         self._certificate: Certificate = Certificate.generateCertificate()
         self._pacer = Pacer()
@@ -72,27 +72,28 @@ class Transceiver:
 
     @property
     def sessions(self) -> int:
-        """How many calls there are."""
+        """The number of calls."""
         return len(self._calls) + len(self._sockets)
 
     @property
     def sessions_by_key(self) -> dict[tuple[str, ...], float]:
-        """The same by the key that sealed their ufrags: (id,) to count, also for a key that has none."""
+        """The number of calls by the key that sealed their ufrags: (id,) to count, also for a key that has none."""
         # list() takes them at once: another thread asks.
         live = Counter(ufrag.key_id(sealed) for sealed in [*self._calls, *self._sockets])
         return {(str(i),): live[i] for i in sorted({*live, *self._cluster.ufrag})}
 
     @property
     def schedule(self) -> tuple[Collector, ...]:
-        """Whether frames are made in time."""
+        """The counts of frames by whether they were made in time."""
         return self._pacer.frames, self._pacer.lag
 
     def leave(self) -> None:
-        """``idle`` is set as soon as there is no call: another is to take this one's place."""
+        """Prepares to leave: ``idle`` is set as soon as there is no call, because another process is to take this one's
+        place."""
         self._leaves = True
 
     def use(self, cluster: keys.ClusterKeys) -> None:
-        """Seals with these keys from now on; sessions that are there keep the ufrag they have."""
+        """Seals with these keys from now on; sessions that exist keep the ufrag that they have."""
         self._cluster = cluster
 
     # --- control
@@ -105,7 +106,7 @@ class Transceiver:
             self._refuse(peer, request, "full", f"{_MOST_OFFERS} offers wait already")
 
     def _handle(self, peer: bytes, message: frames.Control) -> None:
-        """Has a message do what it says. Whoever waits for a reply gets one, whatever happens."""
+        """Does what a message says. Whoever waits for a reply gets one, whatever happens."""
         request = message.fields.get("request")
         try:
             if message.type not in self._handlers:
@@ -131,7 +132,7 @@ class Transceiver:
         self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
 
     def _find(self, agent: str) -> tuple[str, type[agents.Base]]:
-        """The agent that is asked for, or that of the configuration. Raises Refused."""
+        """The agent that is asked for, or the configured one. Raises Refused."""
         name = agent or self._config.agent
         try:
             found = agents.find(name)
@@ -152,13 +153,18 @@ class Transceiver:
         holder: str = "",
         *,
         half_open: bool = False,
-    ) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
-        """Ufrag, agent and configuration of a new session. Raises Refused."""
+    ) -> tuple[str, Talk]:
+        """The ufrag, agent and configuration of a new session. Raises Refused."""
         found = self._find(agent)
         sealed = self._seal()
-        asked = _asked(ufrag.call_id(sealed), found[0], session, locked)
+        call = ufrag.call_id(sealed)
+        protocol = self._protocol(call, found[0], session, locked)
         self._make_room(owner, holder, half_open=half_open)
-        return sealed, found, asked
+        return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
+
+    def _protocol(self, call: str, agent: str, session: object, locked: list[str] | None) -> Realtime:
+        """What a session's clients and its agent speak, configured. Raises Refused."""
+        return Realtime(call, agent, session, locked, pictures=self._agents.image_urls, vad=self._config.vad)
 
     def _check(
         self,
@@ -168,15 +174,15 @@ class Transceiver:
         session: Any = None,
         locked: list[control.Text] | None = None,
     ) -> None:
-        """Whether a session of an ephemeral key that is being made would be taken."""
+        """Tells whether a session of an ephemeral key that is being made would be taken."""
         try:
-            _asked("", self._find(agent)[0], session, locked)
+            self._protocol("", self._find(agent)[0], session, locked)
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         return self._link.control(peer, "session.checked", request=request)
 
     def _make_room(self, owner: str, holder: str, *, half_open: bool) -> None:
-        """Ends a call that has had time to connect where a new one needs its place. Raises Refused."""
+        """Ends a call that has had time to connect, where a new one needs its place. Raises Refused."""
         calls = self._calls.values()
         most, now = self._config.max_sessions, time.monotonic()
         try:
@@ -202,7 +208,7 @@ class Transceiver:
         host, port = media
         try:
             parsed = sdp.parse(offer)
-            sealed, found, asked = self._place(agent, session, locked, owner, holder, half_open=True)
+            sealed, talk = self._place(agent, session, locked, owner, holder, half_open=True)
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         except sdp.OfferError as e:
@@ -210,24 +216,22 @@ class Transceiver:
         call = Session(
             parsed,
             sealed,
-            found,
+            talk,
             outbound=self._routing,
             pacer=self._pacer,
             backlog=self._backlog,
             certificate=self._certificate,
             on_end=self._ended,
-            config=asked,
             owner=owner,
             dcid=dcid,
             holder=holder,
             consent_s=self._config.consent_s,
-            records=self._records,
         )
         answer = call.answer(self._certificate, host, port)
         self._calls[sealed.encode()] = call
         self._routing.add(call.transport)
         self._link.control(peer, "session.answer", request=request, ufrag=sealed, sdp=answer)
-        self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
+        self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
         return None
 
     def _open(
@@ -241,24 +245,23 @@ class Transceiver:
         locked: list[control.Text] | None = None,
     ) -> None:
         try:
-            sealed, found, asked = self._place(agent, session, locked, owner)
-            if found[1].respond is agents.Base.respond:
-                raise Refused(f"{found[0]} answers calls, and makes no responses in events", "model_not_found", "model")
+            sealed, talk = self._place(agent, session, locked, owner)
+            if talk.agent_type.respond is agents.Base.respond:
+                why = f"{talk.agent_name} answers calls, and makes no responses in events"
+                raise Refused(why, "model_not_found", "model")
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         opened = SocketSession(
             sealed,
-            found,
+            talk,
             pacer=self._pacer,
-            config=asked,
             on_end=self._socket_ended,
             owner=owner,
-            records=self._records,
         )
         self._sockets[sealed.encode()] = opened
-        opened.watchers.add(peer, partial(self._pass_on, peer, sealed))
+        talk.watchers.add(peer, partial(self._pass_on, peer, sealed))
         self._link.control(peer, "session.opened", request=request, ufrag=sealed)
-        self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
+        self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
         opened.open()
         return None
 
@@ -266,7 +269,7 @@ class Transceiver:
         return [*self._calls.values(), *self._sockets.values()]
 
     def _live(self, ufrag: str, owner: str = "") -> Session | SocketSession | None:
-        """The session, where it is ``owner``'s: on whose account it is, or nobody's for what an edge itself says."""
+        """The session, if it is ``owner``'s, on whose account it is; an edge itself asks for nobody's."""
         sealed = ufrag.encode()
         session = self._calls.get(sealed) or self._sockets.get(sealed)
         if session is None or session.ended or owner not in ("", session.owner):
@@ -278,24 +281,24 @@ class Transceiver:
         if session is None:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
             return
-        session.watchers.add(peer, partial(self._pass_on, peer, ufrag))
-        self._link.control(peer, "session.watching", request=request, session=session.config.event)
+        session.talk.watchers.add(peer, partial(self._pass_on, peer, ufrag))
+        self._link.control(peer, "session.watching", request=request, session=session.talk.protocol.session)
 
     def _unwatch(self, peer: bytes, ufrag: control.Ufrag) -> None:
         session = self._live(ufrag)
-        if session is not None and peer in session.watchers:
-            session.watchers.remove(peer)
+        if session is not None and peer in session.talk.watchers:
+            session.talk.watchers.remove(peer)
 
     def _event(self, peer: bytes, ufrag: control.Ufrag, event: str) -> None:
         session = self._live(ufrag)
-        if session is not None and peer in session.watchers:
-            session.client_event(event)
+        if session is not None and peer in session.talk.watchers:
+            session.talk.client_event(event)
 
     def _pass_on(self, peer: bytes, ufrag: str, event: str, *_: object) -> None:
         self._link.control(peer, "session.event", ufrag=ufrag, event=event)
 
     def _tell_closed(self, session: Session | SocketSession) -> None:
-        for who in session.watchers:
+        for who in session.talk.watchers:
             if isinstance(who, bytes):
                 self._link.control(who, "session.closed", ufrag=session.ufrag, reason=session.ended)
 
@@ -327,8 +330,8 @@ class Transceiver:
         media: control.Media,
         owner: control.Text = "",
     ) -> None:
-        """The client's ICE credentials: where they are others than those it had, ICE restarts. ``match`` is the ufrag
-        that it takes for ours, or a star."""
+        """Takes the client's ICE credentials. Where they differ from those it had, ICE restarts. ``match`` is the ufrag
+        that the client takes for ours, or a star."""
         session = self._live(ufrag, owner)
         if not isinstance(session, Session):
             return self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
@@ -345,7 +348,7 @@ class Transceiver:
         return None
 
     def _seal(self, like: str = "") -> str:
-        """A new ufrag, by the same core as ``like``, whose worker knows the call's paths."""
+        """A new ufrag for the same core as ``like``, whose worker knows the call's paths."""
         cluster = self._cluster
         route = ufrag.open_sealed(like.encode(), cluster.ufrag)
         slot = route.slot if route else None
@@ -355,7 +358,7 @@ class Transceiver:
         self._link.control(peer, "health", request=request, sessions=self.sessions, agents=agents.names())
 
     async def sweep_forever(self) -> None:
-        """Ends what nobody cares for any more."""
+        """Ends, about once a second, what nobody needs any more."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             now = time.monotonic()
@@ -378,13 +381,3 @@ class Transceiver:
         self._link.close()
         if self._records is not None:
             self._records.close()
-
-
-def _asked(call: str, agent: str, session: object, locked: list[str] | None) -> Asked:
-    """The configuration of a session. Raises Refused."""
-    asked = Asked(call, agent)
-    if isinstance(session, dict):
-        check_depth(session)
-    asked.update(session or {})
-    asked.lock(locked or ())
-    return asked

@@ -45,9 +45,9 @@ class Health:
         return web.json_response(body, status=200 if up else 503, headers=None if up else {"Retry-After": "2"})
 
     async def _up(self) -> list[int]:
-        asked = (self._transceivers.ask(i, "health") for i in self._transceivers.ids)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        return [i for i, a in zip(self._transceivers.ids, answers, strict=True) if not isinstance(a, BaseException)]
+        ids = self._transceivers.ids  # others may come and go meanwhile
+        answers = await asyncio.gather(*(self._transceivers.ask(i, "health") for i in ids), return_exceptions=True)
+        return [i for i, a in zip(ids, answers, strict=True) if not isinstance(a, BaseException)]
 
 
 async def keep_true(

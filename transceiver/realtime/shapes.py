@@ -1,4 +1,4 @@
-"""What clients say: their events and the items in them, read from JSON. What does not fit raises Refused."""
+"""The shapes of clients' events and of the items in them, read from JSON. What does not fit raises Refused."""
 
 from __future__ import annotations
 
