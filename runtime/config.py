@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from runtime.errors import ConfigError
+from wire import versions
 from wire.address import pack
 from wire.ufrag import MAX_TRANSCEIVER
 
@@ -45,7 +46,7 @@ __all__ = [
 
 PREFIX = "FIRSTHOP_"
 # Variables of the command line, which are no configuration.
-_OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_DESCRIPTORS", "FIRSTHOP_TOKEN")
+_OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_DESCRIPTORS", "FIRSTHOP_TOKEN", versions.HELD_TO)
 
 _MOST_PATH_BYTES = 107  # unix(7)
 
@@ -387,6 +388,10 @@ def load(path: Path | None) -> Config:
             raise ConfigError(
                 f"environment variable {name}: no such section (there are {', '.join(Config.model_fields)})"
             )
+    try:
+        versions.spoken()
+    except ValueError as e:
+        raise ConfigError(f"environment variable {e}") from None
     source = str(path) if path else "environment"
     if path is not None:
         _openable(path)

@@ -15,6 +15,7 @@ import pytest
 import zmq
 from realtime_run import QUIET, loud
 from waiting import eventually
+from wiring import Said, heard, raw
 
 from caller.offer import Offer
 from edge.signaling.cutting import parts
@@ -22,7 +23,7 @@ from rtc.dtls.secure import Certificate
 from runtime.config import Config
 from transceiver.records.files import Records
 from transceiver.server import Transceiver
-from wire import frames, link, ufrag
+from wire import link, ufrag
 from wire.keys import ClusterKeys
 
 KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
@@ -38,17 +39,17 @@ class Signaling:
         config = Config(transceiver={"id": 1, "max_sessions": max_sessions})
         self.transceiver = Transceiver(config, KEYS, link.router(self.context, endpoint, KEYS))
         self.sockets = {name: link.dealer(self.context, endpoint, name, KEYS) for name in (ONE, OTHER)}
-        self.told: dict[bytes, list[frames.Control]] = {ONE: [], OTHER: []}
+        self.told: dict[bytes, list[Said]] = {ONE: [], OTHER: []}
 
     async def send(self, type_: str, who: bytes = ONE, **fields: Any) -> None:
         socket = self.sockets[who]
         await eventually(lambda: socket.poll(0, zmq.POLLOUT))
-        socket.send(frames.control(type_, **fields))
+        socket.send(raw(type_, **fields))
 
-    def drain(self, who: bytes) -> list[frames.Control]:
+    def drain(self, who: bytes) -> list[Said]:
         while self.sockets[who].poll(0):
-            message = frames.decode(self.sockets[who].recv())
-            assert isinstance(message, frames.Control)
+            message = heard(self.sockets[who].recv())
+            assert isinstance(message, Said)
             self.told[who].append(message)
         return self.told[who]
 
@@ -160,7 +161,7 @@ def bombs() -> list[str]:
 
 async def test_nothing_that_is_said_in_events_holds_the_loop_or_stays_in_memory(signaling: Signaling) -> None:
     sealed = await signaling.opened()
-    messages = [frames.control("session.event", ufrag=sealed, event=event) for event in bombs()]
+    messages = [raw("session.event", ufrag=sealed, event=event) for event in bombs()]
     held = [0.0]
 
     async def watch() -> None:

@@ -33,7 +33,7 @@ from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.metrics import Tally
 from runtime.process import call_itself, drop_capabilities, end_with, in_a_line
-from wire import frames
+from wire import messages
 from wire.keys import ClusterKeys
 from wire.naming import identity
 
@@ -59,9 +59,9 @@ async def _serve(spec: dict[str, Any]) -> None:
     journal = Journal(edge.run / f"{edge.name}.calls", log)
     ledger = Ledger(*limits(edge), journal.note, journal.held)
 
-    def unasked(_: int, message: frames.Control) -> None:
-        if message.type == "session.closed":
-            ledger.ended(str(message.fields.get("ufrag")))
+    def unasked(_: int, message: messages.Message) -> None:
+        if isinstance(message, messages.Closed):
+            ledger.ended(message.ufrag)
 
     listing = followed(spec.get("directory", ""), starmap(Transceiver, spec.get("transceivers", ())), log)
     directory = Directory()

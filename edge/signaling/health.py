@@ -13,6 +13,7 @@ from aiohttp import web
 from edge.links.events import Events
 from edge.links.transceivers import Refused, Transceivers, Unavailable
 from edge.signaling.ledger import Ledger
+from wire import messages
 
 __all__ = ["Health", "keep_true"]
 
@@ -45,7 +46,7 @@ class Health:
         return web.json_response(body, status=200 if up else 503, headers=None if up else {"Retry-After": "2"})
 
     async def _up(self) -> list[int]:
-        asked = (self._transceivers.ask(i, "health") for i in self._transceivers.ids)
+        asked = (self._transceivers.ask(i, messages.Health()) for i in self._transceivers.ids)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return [i for i, a in zip(self._transceivers.ids, answers, strict=True) if not isinstance(a, BaseException)]
 
@@ -69,7 +70,7 @@ async def keep_true(
                 while orphans.get(i):
                     await _end(transceivers, i, orphans[i][-1])
                     ledger.ended(orphans[i].pop())
-                sessions = (await transceivers.ask(i, "health")).get("sessions")
+                report = await transceivers.ask(i, messages.Health())
             except (Refused, Unavailable):
                 silent[i] += 1
                 if silent[i] >= _SILENT:
@@ -78,8 +79,7 @@ async def keep_true(
                     ledger.reconcile(stood, 0)
                 continue
             silent[i] = 0
-            if isinstance(sessions, int):
-                ledger.reconcile(stood, sessions)
+            ledger.reconcile(stood, report.sessions)
         _let_go(ledger, transceivers, events)
         silent = Counter({i: silent[i] for i in transceivers.linked})
         await asyncio.sleep(every_s)
@@ -95,4 +95,4 @@ def _let_go(ledger: Ledger, transceivers: Transceivers, events: Events) -> None:
 
 async def _end(transceivers: Transceivers, transceiver: int, ufrag: str) -> None:
     with suppress(Refused):  # it is over
-        await transceivers.ask(transceiver, "session.end", ufrag=ufrag)
+        await transceivers.ask(transceiver, messages.End(ufrag=ufrag))
