@@ -88,8 +88,8 @@ def load(**options: Any) -> Steering:
 
 
 def fill(steering: Steering) -> None:
-    """A flow over each IP version and one on a core that sheds all media, a source; and a prefix, a ufrag and a flow
-    that have nothing left for an hour."""
+    """Fills the tables: a flow over each IP version, one on a core that sheds all media, and a source; and a prefix, a
+    ufrag and a flow that have nothing left for an hour."""
     flows = kernel.FlowStore(steering.flows_fd, steering.ssrcs_fd)
     for host in (CLIENT, CLIENT_V6):
         flows.put(address.pack(host, KNOWN_PORT), 0, TRANSCEIVER)
@@ -152,7 +152,7 @@ def memory() -> dict[str, int]:
 
 
 def memlock(fd: int) -> int | None:
-    """What the kernel charges for the BPF object behind ``fd``; None where it is none."""
+    """The memory that the kernel charges for the BPF object behind ``fd``; None where it is none."""
     try:
         with open(f"/proc/self/fdinfo/{fd}") as file:
             return next((int(line.split()[1]) for line in file if line.startswith("memlock:")), None)

@@ -28,21 +28,21 @@ class Transceiver(msgspec.Struct, frozen=True):
 
 
 class Subscriber(Protocol):
-    """Whoever is told of changes, when the snapshot has them already. None of these may wait."""
+    """An object that is told of changes, after the snapshot has them. Its methods may not wait."""
 
     def came(self, transceiver: Transceiver) -> None:
-        """It is there, and new calls may go to it."""
+        """A transceiver is there, and new calls may go to it."""
 
     def changed(self, transceiver: Transceiver) -> None:
-        """Something else than its id is not what it was, such as its endpoint."""
+        """A transceiver has changed in something other than its id, such as its endpoint."""
 
     def went(self, transceiver: Transceiver) -> None:
-        """It gets no new calls. Those that it has go on, so links to it may have to."""
+        """A transceiver left: it gets no new calls. Its present calls go on, so links to it may have to."""
 
 
 class Directory:
-    """Transceivers by id. ``departed`` are those that went, and whose calls may still go on: who begins later can reach
-    them too. An id that comes again is departed no longer."""
+    """The transceivers by id. ``departed`` are those that left and whose calls may still go on, so that a process that
+    begins later can reach them too. An id that comes again is departed no longer."""
 
     def __init__(self, transceivers: Iterable[Transceiver] = (), departed: Iterable[Transceiver] = ()) -> None:
         self._subscribers: list[Subscriber] = []
@@ -75,7 +75,7 @@ class Directory:
         self._become({i: transceiver for i, transceiver in self._present.items() if i != number}, {})
 
     def replace(self, transceivers: Iterable[Transceiver], departed: Iterable[Transceiver] = ()) -> None:
-        """Makes these all that there are; ``departed`` went before this directory could see it.
+        """Makes these the whole directory; ``departed`` left before this directory could see it.
 
         Raises ValueError, and changes nothing, where two have one id.
         """

@@ -21,13 +21,13 @@ __all__ = ["Listing", "announce", "followed", "load"]
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """What the file says: ``Directory.present`` and ``Directory.departed``."""
+    """The content of the file: ``Directory.present`` and ``Directory.departed``."""
 
     transceivers: tuple[Transceiver, ...]
     departed: tuple[Transceiver, ...] = ()
 
     def fill(self, directory: Directory) -> None:
-        """Has the directory say the same. Raises ValueError, and changes nothing, where two have one id."""
+        """Gives the directory this content. Raises ValueError, and changes nothing, where two have one id."""
         directory.replace(self.transceivers, self.departed)
 
 
@@ -39,13 +39,13 @@ def load(path: Path) -> Listing:
 
 
 def followed(path: str, start: Iterable[Transceiver], log: Log) -> Followed[Listing]:
-    """The file as a child follows it, beginning with ``start``, which is all where ``path`` is empty."""
+    """The file as a child follows it, beginning with ``start``; where ``path`` is empty, that is all."""
     return Followed("list of transceivers", load, Path(path) if path else None, log=log, start=Listing(tuple(start)))
 
 
 def announce(path: Path, transceivers: Iterable[Transceiver], log: Log) -> str:
-    """Has the file list these, and those that were listed before as departed. Returns what children follow: its path,
-    or nothing, with a line in the log, where it cannot be written."""
+    """Writes a file that lists these, and those that it listed before as departed. Returns the path that children
+    follow; or an empty string, with a line in the log, where the file cannot be written."""
     directory = Directory()
     with contextlib.suppress(OSError, ValueError):
         load(path).fill(directory)

@@ -1,23 +1,22 @@
-"""The edge's parent: opens every socket, owns XDP, starts the children and starts them again when they die.
+"""The edge's parent: it opens every socket, owns XDP, and supervises the workers and signaling.
 
 The sockets stay open here, so a worker that dies leaves its socket's queue and its flows to the next one. What must
 outlive this process too is in a store (sockets and children, ``runtime/store.py``) or pinned (XDP,
-``edge/xdp/pins.py``), and the next one takes it over. It is also the only process with privileges.
+``edge/xdp/pins.py``), and the next supervisor takes it over. This is also the only process with privileges.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -35,16 +34,15 @@ from edge.xdp.cpufilter import detach_cpu_filter
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError
-from runtime import logs, metrics, signals
-from runtime.beats import Beats
-from runtime.children import Child, Children, identity
+from runtime import logs
+from runtime.children import Child, Children
 from runtime.config import Config, Edge, split_address
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
-from runtime.notify import notify
 from runtime.process import cpus, instance
-from runtime.store import Store, lifeline, open_store
+from runtime.store import Store, open_store
+from runtime.supervisor import Supervisor, supervise
 from wire import keys
 from wire.address import pack
 from wire.keys import ClusterKeys
@@ -53,7 +51,7 @@ __all__ = ["check", "run"]
 
 
 class _EdgeCollector(Collector):
-    """Who works where, and the first stage of the funnel, read from the kernel when Prometheus asks."""
+    """Metrics of the workers' cores and of the first stage of the funnel, read from the kernel when Prometheus asks."""
 
     def __init__(
         self, cpus: list[int], interface: str, steering: Steering | None, attachment: Attachment | None
@@ -106,27 +104,26 @@ class _EdgeCollector(Collector):
         yield GaugeMetricFamily("firsthop_xdp_flows", "Flows in the kernel's table", value=self._steering.flow_count())
 
 
-class Supervisor:
-    """Everything that must outlive a worker; ``store`` keeps what must outlive this as well. Raises ConfigError or
-    KeyFileError for a configuration that cannot run."""
+class EdgeSupervisor(Supervisor):
+    """The parent of an edge: it owns everything that must outlive a worker; ``store`` keeps what must outlive this as
+    well. Raises ConfigError or KeyFileError for a configuration that cannot run."""
+
+    metrics_key = "edge.metrics"
+    packages = ("edge", "bpf", "runtime", "wire")
 
     def __init__(self, config: Config, store: Store) -> None:
         edge = config.edge
-        self._config = config
-        self._store = store
-        self._log = logs.get()
         check(config)
+        children_run = Children.any_in(store)
+        super().__init__(config, store)
         self._key_file = KeyFile(config.cluster.keys, self._log)
         self._keys = self._key_file.keys
         self._cpus = cpus("edge.cores", edge.cores)
         if self._metrics_address(1 + len(self._cpus))[1] > 65535:
             raise ConfigError(f"edge.metrics {edge.metrics}: signaling and every worker need a port above this one")
-        children_run = any(name.startswith("child-") for name in store.names)
         for offset in range(1 if children_run else 2 + len(self._cpus)):
             # Opened later, and by children; but a port that is taken is better said now than by one that keeps dying.
             listening("edge.metrics", *self._metrics_address(offset)).close()
-        self._lifeline = lifeline(store)
-        self._beats = Beats(store)
         self._instance = instance(edge.run)
         self._http = http_socket(edge.http, store)
         self._media = media_sockets(edge.media, len(self._cpus), store)
@@ -138,12 +135,19 @@ class Supervisor:
         self._transceivers = [Transceiver(peer.id, peer.endpoint) for peer in edge.transceivers]
         self._directory = announce(_directory_path(edge), self._transceivers, self._log)
         workers = [self._worker(i) for i in range(len(self._cpus))]
-        self._children = Children(
-            [*workers, self._signaling()], "edge.relay.worker", SPARE_NAME, store, self._beats, "firsthop_edge"
+        self.children = Children(
+            [*workers, self._signaling()],
+            "edge.relay.worker",
+            SPARE_NAME,
+            store,
+            self._beats,
+            "firsthop_edge",
+            most_bytes=edge.memory_mib << 20,
         )
+        self.metrics_at = self._metrics_address(0)
 
     def _steer(self) -> Steering | None:
-        """XDP, loaded and not attached yet; None where it cannot be had."""
+        """The XDP program, loaded and not attached yet; None where it cannot be had."""
         edge = self._config.edge
         if not edge.interface:
             self._log.warning("no XDP: edge.interface is empty, the kernel's own hash spreads flows over workers")
@@ -202,14 +206,13 @@ class Supervisor:
         return host, port + offset
 
     def _worker(self, index: int) -> Child:
-        steering, edge, log = self._steering, self._config.edge, self._config.log
+        steering, edge = self._steering, self._config.edge
         maps = (steering.flows_fd, steering.ssrcs_fd, steering.shedding_fd) if steering else ()
         sockets = tuple(sock.fileno() for sock in self._media)
         spec = Spec(
             edge=edge.name,
             index=index,
             cpu=self._cpus[index],
-            lifeline=self._lifeline[0],
             socket=sockets[index],
             not_mine=tuple(fd for fd in sockets if fd != sockets[index]),
             flow_entries=edge.flow_entries,
@@ -217,45 +220,54 @@ class Supervisor:
             ssrcs=maps[1] if maps else -1,
             shedding=maps[2] if maps else -1,
             metrics=self._metrics_address(2 + index),
-            log=(log.level, log.format),
             transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
             directory=self._directory,
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
-            beat=(self._beats.fd, 1 + index),
             instance=self._instance,
         )
-        descriptors = (self._lifeline[0], self._beats.fd, *sockets, *maps)
-        orders = replace(
+        lasting = replace(
             spec,
-            lifeline=0,
             socket=0,
             not_mine=(),
             flows=0,
             ssrcs=0,
             shedding=0,
-            beat=(0, 0),
             keys=self._lasting_keys(),
             transceivers=() if spec.directory else spec.transceivers,
         ).dump()
-        same = _identity(orders, sockets[index], *maps)
-        return Child(f"worker-{index}", "edge.relay.worker", spec.dump(), descriptors, same, 1 + index)
+        return self._child(
+            "edge.relay.worker",
+            f"worker-{index}",
+            1 + index,
+            spec.dump(),
+            fds=(*sockets, *maps),
+            lasting={**lasting, "same": _identities(sockets[index], *maps)},
+            cpu=spec.cpu,
+            process="worker",
+            worker=index,
+        )
 
     def _signaling(self) -> Child:
         listed = tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers)
         edge = self._config.edge.model_copy(update={"transceivers": ()})  # signaling hears of them as workers do
         orders = {
             "config": self._config.model_copy(update={"edge": edge}).model_dump_json(),
-            "media": split_address(self._config.edge.advertise or self._config.edge.media),
             "metrics": self._metrics_address(1),
             "instance": self._instance,
             "directory": self._directory,
         }
+        http = self._http.fileno()
         lasting = {**orders, "keys": self._lasting_keys().dump(), "transceivers": () if self._directory else listed}
-        descriptors = {"socket": self._http.fileno(), "lifeline": self._lifeline[0], "beats": self._beats.fd}
-        same = _identity(json.dumps(lasting).encode(), self._http.fileno())
-        spec = json.dumps({**orders, "keys": self._keys.dump(), "transceivers": listed, **descriptors}).encode()
-        return Child("signaling", "edge.signaling", spec, tuple(descriptors.values()), same, 0)
+        return self._child(
+            "edge.signaling",
+            "signaling",
+            0,
+            {**orders, "keys": self._keys.dump(), "transceivers": listed, "socket": http},
+            fds=(http,),
+            lasting={**lasting, "same": _identities(http)},
+            process="signaling",
+        )
 
     def _use(self, keys: ClusterKeys) -> None:
         if self._steering is not None:
@@ -263,54 +275,22 @@ class Supervisor:
         self._keys = keys  # and Prometheus hears of it, now that it is true
 
     def _lasting_keys(self) -> ClusterKeys:
-        """What of the keys a child cannot take from the file while it runs."""
+        """The part of the keys that a child cannot take from the file while it runs."""
         return replace(self._keys, ufrag={}, sealing=0)
 
-    async def run(self) -> bool:
-        """Until SIGTERM or SIGINT, when everything ends; or until SIGHUP: True, and everything goes on without this
-        process, for one that takes over."""
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        anew = asyncio.create_task(signals.to_start_anew())
-        await asyncio.sleep(0)  # it listens before the signal that waits is heard
+    def collectors(self) -> tuple[Collector, ...]:
+        """See Supervisor."""
         edge = _EdgeCollector(self._cpus, self._config.edge.interface, self._steering, self._attachment)
-        held = ufrag_keys(lambda: self._keys)
-        metrics.serve(
-            "edge.metrics", *self._metrics_address(0), self._children.restarts, self._children.hung, edge, held
-        )
-        signals.let_through()
-        work = (
-            self._children.run(),
-            follow(self._key_file, self._use),
-            self._mend(),
-            self._stay_attached(),
-            stop.wait(),
-        )
-        tasks = [anew, *(asyncio.create_task(each) for each in work)]
-        mode = self._attachment.mode if self._attachment is not None else "off"
-        notify("READY=1")
-        self._log.info("ready", media=self._config.edge.media, http=self._config.edge.http, xdp=mode)
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, ConfigError):
-                await self._children.end()  # nothing ran yet
-            if isinstance(result, Exception):
-                raise result  # such as what keeps this host from starting processes
-        if stop.is_set():
-            notify("STOPPING=1")
-            await self._children.end()
-        # The loop's handlers go with the loop, and what is left to do is not for a second Ctrl-C to cut short.
-        signals.hold_back()
-        return not stop.is_set()
+        return edge, ufrag_keys(lambda: self._keys)
 
-    async def _mend(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            self._store.mend()
+    def work(self) -> tuple[Coroutine[Any, Any, object], ...]:
+        """See Supervisor."""
+        return follow(self._key_file, self._use), self._stay_attached()
+
+    def facts(self) -> dict[str, Any]:
+        """See Supervisor."""
+        mode = self._attachment.mode if self._attachment is not None else "off"
+        return {"media": self._config.edge.media, "http": self._config.edge.http, "xdp": mode}
 
     async def _stay_attached(self) -> None:
         while True:
@@ -320,15 +300,14 @@ class Supervisor:
                 self._steering.catch_up()
 
     def close(self) -> None:
-        """Takes XDP off the interface, closes the sockets, and leaves nothing in the store."""
+        """See Supervisor. Takes XDP off the interface and closes the sockets."""
         if self._steering is not None:
             self._steering.close()
         for sock in (*self._media, self._http):
             sock.close()
         with contextlib.suppress(OSError):
             _directory_path(self._config.edge).unlink()
-        self._store.end()
-        self._log.info("stopped")
+        super().close()
 
 
 def check(config: Config) -> None:
@@ -351,37 +330,16 @@ def _directory_path(edge: Edge) -> Path:
     return edge.run / f"{edge.name}.transceivers"
 
 
-def _identity(orders: bytes, *descriptors: int) -> str:
-    """The same for children that would do the same with the same sockets and maps."""
-    about = [kernel.facts(fd).get("map_id") or str(os.fstat(fd).st_ino) for fd in descriptors]
-    return identity(orders + " ".join(about).encode(), "edge", "firsthop", "wire")
+def _identities(*descriptors: int) -> list[str]:
+    """Values that are equal for the same sockets and maps, whatever their descriptors are."""
+    return [kernel.facts(fd).get("map_id") or str(os.fstat(fd).st_ino) for fd in descriptors]
 
 
 def run(config: Config) -> None:
     """Runs until SIGTERM; one that came since ``signals.hold_back`` counts. Raises ConfigError or KeyFileError with one
-    line.
-
-    Killed, it leaves calls, sockets and XDP to the next one. So it does when it fails, unless nothing ran yet.
-    """
+    line."""
     logs.configure(config.log.level, config.log.format, process="edge", edge=config.edge.name)
     check(config)
     edge = config.edge
     store = open_store("edge.name", edge.run / f"{edge.name}.holder", [folder_of(edge), _directory_path(edge)])
-    first = not store.names
-    try:
-        supervisor = Supervisor(config, store)
-    except BaseException:
-        if first:
-            store.end()
-        raise
-    try:
-        if asyncio.run(supervisor.run()):
-            store.pass_on()
-            signals.start_anew()
-    except ConfigError:
-        supervisor.close()
-        raise
-    except OSError as e:
-        # Nothing that a person must mend: it ran. The next one may do better.
-        raise RuntimeError("the supervisor cannot go on") from e
-    supervisor.close()
+    supervise(store, lambda: EdgeSupervisor(config, store))

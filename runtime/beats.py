@@ -1,7 +1,7 @@
 """The heartbeats of children: each counts in a place of shared memory while its loop turns, and its supervisor watches
 the count.
 
-The loop that matters counts by itself, and no thread beside it: one that hangs stops counting. The memory is in the
+The loop that matters counts by itself, with no thread beside it, so one that hangs stops counting. The memory is in the
 store, so the next supervisor goes on reading it.
 """
 
@@ -24,14 +24,14 @@ _COUNT = struct.Struct("@Q")
 
 
 class Beat:
-    """A child's end: the ``place`` in what is behind ``fd``; with a descriptor of -1 nobody looks."""
+    """The child's end: the ``place`` in what is behind ``fd``; with a descriptor of -1 nobody looks."""
 
     def __init__(self, fd: int, place: int) -> None:
         self._memory = mmap.mmap(fd, _PLACES * _COUNT.size) if fd >= 0 else None
         self._at = place * _COUNT.size
 
     def __call__(self) -> None:
-        """The loop turns."""
+        """Counts: the loop turns."""
         if self._memory is not None:
             (count,) = _COUNT.unpack_from(self._memory, self._at)
             _COUNT.pack_into(self._memory, self._at, count + 1 & 0xFFFFFFFFFFFFFFFF)
@@ -44,8 +44,8 @@ class Beat:
 
 
 class Beats:
-    """The supervisor's end; ``fd`` is for the children. ``lasting`` where an earlier supervisor's children count in it
-    too."""
+    """The supervisor's end; ``fd`` is for the children. ``lasting`` says that an earlier supervisor's children count in
+    it too."""
 
     def __init__(self, store: Store) -> None:
         fd = store.take(_NAME)
@@ -58,6 +58,6 @@ class Beats:
         self._memory = mmap.mmap(fd, _PLACES * _COUNT.size, prot=mmap.PROT_READ)
 
     def count(self, place: int) -> int:
-        """Another number whenever that child has counted."""
+        """A number that differs whenever that child has counted."""
         count: int = _COUNT.unpack_from(self._memory, place * _COUNT.size)[0]
         return count

@@ -1,14 +1,19 @@
-"""Keeps a supervisor's children alive: who dies or hangs is started again, and who keeps dying is waited with.
+"""The children of a supervisor, kept alive: one that dies or hangs is started again, after growing delays where it dies
+repeatedly.
 
-Importing what a child needs takes a quarter of a second or more, which callers would hear. So one process more than
-there are has done that already and waits for its orders: when one dies it takes the place in a few milliseconds, and
-another becomes the spare.
+Importing what a child needs takes a quarter of a second or more, which callers would hear. So there is one process more
+than needed, which has imported everything already and waits for its spec. When a child dies, the spare takes its place
+in a few milliseconds, and another process becomes the spare.
 
-Children outlive the supervisor. Its successor finds them in the store and goes on watching; those that serve other
-orders than it would give (another configuration, other code) are replaced one after the other.
+Children outlive the supervisor. Its successor finds them in the store and goes on watching; those that serve another
+spec than it would give (another configuration, other code) are replaced one after the other.
 
-One hangs when its count (``runtime.beats``) stands still while this process looked at it several times, a second
-apart. Looks are counted and not seconds: where the whole machine stood still there was none meanwhile.
+A child hangs when its count (``runtime.beats``) stands still while this process looked at it several times, a second
+apart. Looks are counted and not seconds: where the whole machine stood still, there were no looks meanwhile.
+
+A child that holds more memory than it may is ended in order, and started again. Its memory is looked at from here,
+because no limit of the kernel's means that: RLIMIT_AS and RLIMIT_DATA count what is mapped and never touched, of which
+libraries reserve much, and a memory cgroup for each child would need a host that delegates them.
 """
 
 from __future__ import annotations
@@ -16,37 +21,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import logs
 from runtime.beats import EVERY_S, Beats
+from runtime.child import MEND
 from runtime.errors import ConfigError
-from runtime.metrics import Tally
-from runtime.process import MEND
+from runtime.metrics import Gauges, Tally
+from runtime.pidfd import Process
 from runtime.store import Store
 
 __all__ = ["Child", "Children", "identity"]
 
 _HEALTHY_AFTER_S = 1.0
 _BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
-_GOODBYE_S = 5.0
 # A new worker needs the cores more than the next spare does.
 _SETTLE_S = 1.0
 _WARM_WITHIN_S = 10.0
 _KEPT = "child-"
 # Looks at a child whose count stands still before it is taken to hang, and at one that has yet to import everything.
 _HANGS_AFTER, _BEGINS_WITHIN = 4, 60
+_MEMORY_EVERY = 5  # of these looks the memory is looked at
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """``module`` is run with ``spec`` on standard input and the descriptors ``fds`` inherited. Two with the same
-    ``identity`` do the same. It counts at ``place``, which is its own."""
+    """The spec of one child. ``module`` is run with ``spec`` on standard input and the descriptors ``fds`` inherited.
+    Two children with the same ``identity`` do the same. It counts at ``place``, which is its own."""
 
     name: str
     module: str
@@ -57,83 +61,24 @@ class Child:
 
     @property
     def kept_as(self) -> str:
-        """What the store calls its pidfd."""
+        """The name of its pidfd in the store."""
         return f"{_KEPT}{self.name}@{self.identity}"
 
 
-def identity(orders: bytes, *packages: str) -> str:
-    """The same for children that would do the same: same orders, and same code in these packages."""
-    digest = hashlib.blake2b(orders, digest_size=8)
+def identity(spec: bytes, *packages: str) -> str:
+    """A value that is the same for children that would do the same: same spec, and same code in these packages."""
+    digest = hashlib.blake2b(spec, digest_size=8)
     for package in packages:
         for file in sorted((Path(__file__).parent.parent / package).rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-class _Process:
-    """A process by its pidfd: started here, or by a supervisor before this one."""
-
-    def __init__(self, pidfd: int, started: subprocess.Popen[bytes] | None = None) -> None:
-        self.pidfd = pidfd
-        self.code: int | None = None  # of one that is not our child nobody can tell
-        self.gone = asyncio.Event()
-        self._started = started
-        asyncio.get_running_loop().add_reader(pidfd, self._reap)
-
-    @classmethod
-    def start(cls, module: str, fds: tuple[int, ...]) -> _Process:
-        started = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, pass_fds=fds)  # noqa: S603
-        return cls(os.pidfd_open(started.pid), started)
-
-    @property
-    def name(self) -> str:
-        """What it calls itself, once it has imported everything."""
-        with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{self.pidfd}") as file:
-            pid = next(line.split()[1] for line in file if line.startswith("Pid:"))
-            return Path(f"/proc/{pid}/comm").read_text().strip()
-        return ""
-
-    def order(self, spec: bytes) -> None:
-        """What it waits for on its standard input."""
-        assert self._started is not None
-        assert self._started.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it is dead already, which will show
-            self._started.stdin.write(spec)
-            self._started.stdin.close()
-
-    def signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, number)
-
-    async def end(self) -> None:
-        self.signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(self.gone.wait(), _GOODBYE_S)
-        except TimeoutError:
-            self.signal(signal.SIGKILL)
-            await self.gone.wait()
-
-    def _reap(self) -> None:
-        asyncio.get_running_loop().remove_reader(self.pidfd)
-        if self._started is not None:
-            self.code = self._started.wait()
-        else:
-            # Ours after all, where the supervisor only changed its program.
-            with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        self.gone.set()
-
-    def close(self) -> None:
-        """Lets go of it; not before the store has."""
-        if self._started is not None and self._started.stdin is not None:
-            self._started.stdin.close()
-        os.close(self.pidfd)
-
-
 class Children:
-    """Runs ``children``. Those of ``spare_module`` have a spare, which calls itself ``spare_name`` when it is ready; it
-    inherits the descriptors of all of them, and closes those that turn out not to be its own. Names of metrics begin
-    with ``prefix``. Where ``patient``, those whose orders have changed end when they want to: SIGUSR1 tells them."""
+    """The running ``children``. Those of ``spare_module`` have a spare, which calls itself ``spare_name`` when it is
+    ready; it inherits the descriptors of all of them, and closes those that turn out not to be its own. Names of
+    metrics begin with ``prefix``. Where ``patient``, those whose spec has changed end when they want to: SIGUSR1 tells
+    them. None may hold more than ``most_bytes`` of memory, if that is not 0."""
 
     def __init__(
         self,
@@ -145,27 +90,42 @@ class Children:
         prefix: str,
         *,
         patient: bool = False,
+        most_bytes: int = 0,
     ) -> None:
         names = [child.name for child in children]
         self.restarts = Tally(f"{prefix}_restarts", "Children that died and were started again", names, label="child")
         self.hung = Tally(f"{prefix}_hung", "Children that hung and were killed for it", names, label="child")
+        self.oversized = Tally(
+            f"{prefix}_oversized", "Children that held too much memory and were replaced for it", names, label="child"
+        )
+        memory = Gauges(
+            f"{prefix}_memory_bytes", "Memory that each child holds for itself, in bytes", ("child",), self._memory
+        )
+        self.metrics = (self.restarts, self.hung, self.oversized, memory)
         self._beats = beats
         self._patient = patient
+        self._most_bytes = most_bytes
         self._any_began = False
         self._children = children
         self._spare_module = spare_module
         self._spare_name = spare_name
         self._spare_fds = tuple({fd for child in children if child.module == spare_module for fd in child.fds})
-        self._spare: _Process | None = None
+        self._spare: Process | None = None
         self._spare_gone = asyncio.Event()
         self._store = store
-        self._running: dict[str, _Process] = {}
+        self._running: dict[str, Process] = {}
         self._replacing = asyncio.Lock()
         self._log = logs.get()
 
+    @staticmethod
+    def any_in(store: Store) -> bool:
+        """Whether an earlier supervisor left children in ``store``."""
+        return any(name.startswith(_KEPT) for name in store.names)
+
     async def run(self) -> None:
-        """Never returns; it raises what keeps this host from starting processes, such as ConfigError where the first
-        child finds that its configuration cannot be. Cancelled, it leaves them running, but for the spare."""
+        """Keeps the children alive and never returns. It raises what keeps this host from starting processes, such as
+        ConfigError where the first child finds that its configuration cannot be. Cancelled, it leaves them running, but
+        for the spare."""
         wanted = {child.kept_as for child in self._children}
         found = {name: self._adopt(name) for name in self._store.names if name.startswith(_KEPT)}
         self._any_began = bool(found)
@@ -184,34 +144,34 @@ class Children:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             if self._spare is not None:
-                # Without orders it would end by itself, but stay a zombie of whoever takes over by exec.
+                # Without a spec it would end by itself, but stay a zombie of whoever takes over by exec.
                 self._spare.signal(signal.SIGKILL)
                 await self._spare.gone.wait()
                 self._spare.close()
         raise next(result for result in results if isinstance(result, Exception))
 
     async def end(self) -> None:
-        """Ends them all. To be called when ``run`` has ended."""
+        """Ends all children. Call it when ``run`` has ended."""
         await asyncio.gather(*(process.end() for process in self._running.values()))
 
-    def _adopt(self, kept_as: str) -> _Process:
+    def _adopt(self, kept_as: str) -> Process:
         pidfd = self._store.take(kept_as)
         assert pidfd is not None
-        process = self._running[kept_as] = _Process(pidfd)
+        process = self._running[kept_as] = Process(pidfd)
         return process
 
-    async def _keep(self, child: Child, running: _Process | None, outdated: list[tuple[str, _Process]]) -> None:
+    async def _keep(self, child: Child, running: Process | None, outdated: list[tuple[str, Process]]) -> None:
         loop = asyncio.get_running_loop()
         if running is not None:
             self._log.info("took a child over", child=child.name)
         if outdated and self._patient:
-            self._log.info("a child's orders have changed: it is replaced when it has nothing to do", child=child.name)
+            self._log.info("a child's spec has changed: it is replaced when it has nothing to do", child=child.name)
             await asyncio.gather(*(self._dismiss(name, process) for name, process in outdated))
         elif outdated:
             async with self._replacing:
                 if running is None and child.module == self._spare_module:
                     await self._spare_is_warm()
-                self._log.info("replacing a child whose orders have changed", child=child.name)
+                self._log.info("replacing a child whose spec has changed", child=child.name)
                 await asyncio.gather(*(self._dismiss(name, process) for name, process in outdated))
                 running = running or self._begin(child)
         failures = 0
@@ -232,13 +192,17 @@ class Children:
             self._log.error("child died, starting it again", child=child.name, code=process.code, in_s=wait)
             await asyncio.sleep(wait)
 
-    async def _watch(self, child: Child, process: _Process, looks: int) -> None:
-        """Returns when it has ended; one that hangs is killed. So many ``looks`` may find its count as it is now."""
-        last, still = self._beats.count(child.place), 0
+    async def _watch(self, child: Child, process: Process, looks: int) -> None:
+        """Returns when the child has ended; one that hangs is killed, and one that is too large is ended. So many
+        ``looks`` may find its count as it is now."""
+        last, still, looked = self._beats.count(child.place), 0, 0
         while not process.gone.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.gone.wait(), EVERY_S)
                 return
+            looked += 1
+            if self._most_bytes and looked % _MEMORY_EVERY == 0:
+                await self._bound(child, process)
             if (count := self._beats.count(child.place)) != last:
                 last, still, looks, self._any_began = count, 0, _HANGS_AFTER, True
                 continue
@@ -248,15 +212,33 @@ class Children:
                 self._log.error("child hangs, killing it", child=child.name, for_s=still * EVERY_S)
                 process.signal(signal.SIGKILL)
 
-    def _begin(self, child: Child) -> _Process:
-        process = self._take_spare(child) or _Process.start(child.module, child.fds)
-        # Kept before it gets its orders: one that has orders is known to whoever comes after us.
+    async def _bound(self, child: Child, process: Process) -> None:
+        """Ends the child where it holds too much memory; but not while another is replaced, and not before another can
+        take over."""
+        if process.memory_bytes <= self._most_bytes:
+            return
+        async with self._replacing:
+            if child.module == self._spare_module:
+                await self._spare_is_warm()
+            if (held := process.memory_bytes) <= self._most_bytes:
+                return  # it has ended by itself
+            self.oversized[child.name] += 1
+            self._log.error("child holds too much memory, replacing it", child=child.name, mib=held >> 20)
+            await process.end()
+
+    def _memory(self) -> dict[tuple[str, ...], float]:
+        running = tuple(self._running.items())
+        return {(name.removeprefix(_KEPT).rpartition("@")[0],): process.memory_bytes for name, process in running}
+
+    def _begin(self, child: Child) -> Process:
+        process = self._take_spare(child) or Process.start(child.module, child.fds)
+        # Kept before it gets its spec: one that has it is known to whoever comes after us.
         self._running[child.kept_as] = process
         self._store.keep(child.kept_as, process.pidfd)
-        process.order(child.spec)
+        process.tell(child.spec)
         return process
 
-    async def _dismiss(self, kept_as: str, process: _Process) -> None:
+    async def _dismiss(self, kept_as: str, process: Process) -> None:
         if self._patient:
             process.signal(signal.SIGUSR1)
             await process.gone.wait()
@@ -268,7 +250,7 @@ class Children:
         self._store.drop(kept_as)
         self._running.pop(kept_as).close()
 
-    def _take_spare(self, child: Child) -> _Process | None:
+    def _take_spare(self, child: Child) -> Process | None:
         if child.module != self._spare_module or self._spare is None or self._spare.gone.is_set():
             return None
         spare, self._spare = self._spare, None
@@ -285,7 +267,7 @@ class Children:
         while True:
             await asyncio.sleep(_SETTLE_S)
             self._spare_gone.clear()
-            self._spare = _Process.start(self._spare_module, self._spare_fds)
+            self._spare = Process.start(self._spare_module, self._spare_fds)
             died = asyncio.create_task(self._spare.gone.wait())
             taken = asyncio.create_task(self._spare_gone.wait())
             try:

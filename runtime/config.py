@@ -122,8 +122,8 @@ def _endpoint(text: str) -> str:
 
 
 def nth(key: str, endpoint: str, i: int) -> str:
-    """The endpoint of the process ``i`` places on from the one that has ``endpoint``: its last number is so much more.
-    Raises ConfigError, about ``key``, where it has none."""
+    """The endpoint of the process ``i`` places on from the one that has ``endpoint``: the last number in it is ``i``
+    more. Raises ConfigError, about ``key``, where it has none."""
     if i == 0:
         return endpoint
     before, number, after = re.fullmatch(r"(.*?)(\d*)([^\d/]*)", endpoint, re.DOTALL).groups()  # type: ignore[union-attr]
@@ -178,7 +178,7 @@ class Peer(_Section):
 
 
 class IceServer(_Section):
-    """What WHIP clients are told of (RFC 9725 section 4.6)."""
+    """A server that WHIP clients are told of (RFC 9725 section 4.6)."""
 
     url: str = Field(pattern=r"^(stun|stuns|turn|turns):[!-;=?-~]+$", description="such as `turn:turn.example:3478`")
     username: str = Field("", pattern=_QUOTABLE, description="for TURN")
@@ -231,6 +231,7 @@ class Edge(_Section):
         (), description="`[[edge.ice_servers]]` with url, username, credential: what WHIP clients are told of"
     )
     allowed_origins: tuple[str, ...] = Field(("*",), description="origins whose pages may place calls (CORS)")
+    memory_mib: int = Field(0, ge=0, description="MiB that a worker or signaling may hold; more: replaced; 0: no limit")
     metrics: Address = Field(
         "127.0.0.1:9400",
         description="Prometheus: supervisor here, signaling one port up, workers from two ports up",
@@ -265,6 +266,7 @@ class Transceiver(_Section):
         allow_inf_nan=False,
         description="a call ends so many seconds after its caller last sent or answered a check (RFC 7675)",
     )
+    memory_mib: int = Field(0, ge=0, description="MiB that each of `cores` may hold; more: replaced; 0: no limit")
     metrics: Address = Field("127.0.0.1:9500", description="Prometheus; with `cores` each process is a port further up")
     run: Path = Field(
         Path("/run/firsthop"), description="where, without systemd, processes of `cores` wait for a killed supervisor"
@@ -349,7 +351,7 @@ class Log(_Section):
 
 
 class Config(BaseSettings):
-    """Everything a host can be told."""
+    """The whole configuration of a host."""
 
     model_config = SettingsConfigDict(
         extra="forbid",
@@ -367,7 +369,7 @@ class Config(BaseSettings):
 
 
 def load(path: Path | None) -> Config:
-    """The configuration of this host, ``path`` below the environment. Raises ConfigError."""
+    """The configuration of this host: the file ``path``, with the environment over it. Raises ConfigError."""
 
     class FromFile(Config):
         @classmethod

@@ -12,7 +12,7 @@ class ConfigError(ValueError):
 
 
 def bind_trouble(e: OSError) -> str:
-    """What keeps a socket from its address, and what to do."""
+    """The reason why a socket cannot have its address, and what to do."""
     if e.errno == errno.EADDRINUSE:
         return "the port is taken: stop what uses it or choose another"
     if e.errno == errno.EADDRNOTAVAIL:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Followed(Generic[T]):
-    """The files at ``paths`` and their ``value``, which is what ``load(*paths)`` made of them when they last were good.
+    """The files at ``paths`` and their ``value``, which ``load(*paths)`` made of them when they were last good.
 
     It begins with ``start`` or, without one, with the files, which must then be good (``load`` raises what it will).
     Files that are missing, broken or half written later are one line to ``log``, which calls them ``what``, and the old
@@ -49,8 +49,8 @@ class Followed(Generic[T]):
             self.refresh()
 
     def refresh(self) -> bool:
-        """Looks at the files, and loads them where they are not as they were at the last look. True where that changed
-        the value."""
+        """Looks at the files, and loads them where they differ from the last look. Returns True where that changed the
+        value."""
         # Looked at before they are loaded: a change in between is found at the next look.
         seen = self._look()
         if seen == self._seen:
@@ -82,7 +82,8 @@ async def follow(file: Followed[T], use: Callable[[T], Any] = lambda _: None) ->
 
 
 def _state(path: Path, secret: bool) -> tuple[object, ...]:
-    """Differs whenever the content does, and of a secret file also where somebody else has come to be able to read it.
+    """A value that differs whenever the content does, and of a secret file also where somebody else has become able to
+    read it.
 
     Times tell less: they are as coarse as the kernel's tick, and a link may come to lead elsewhere.
     """

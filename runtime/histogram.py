@@ -1,7 +1,7 @@
 """A histogram of durations for Prometheus: counts in buckets that are half an octave wide.
 
 A duration finds its bucket by the length of its number, so that adding one costs a third of a microsecond and may be
-done for every batch. Bounds are 1 and 1.5 times the powers of two from 8.2 us to 1.1 s: a percentile that is read out
+done for every batch. Bounds are 1 and 1.5 times the powers of two from 8.2 us to 1.1 s; a percentile that is read out
 of them is right to a few parts in ten.
 """
 
@@ -20,8 +20,8 @@ _ABSURD_NS = 60_000_000_000
 
 
 class Durations:
-    """Counts of durations. What is negative or longer than a minute is no duration but a clock that was set, or a lie:
-    it is counted in ``left_out`` alone."""
+    """Counts of durations. A value that is negative or longer than a minute is no duration but comes of a clock that
+    was set, or of a lie; it is counted in ``left_out`` alone."""
 
     __slots__ = ("counts", "left_out", "sum_ns")
 
@@ -47,18 +47,19 @@ class Durations:
 
 
 class Histogram(Collector):
-    """``Durations`` by the value of ``label``, as ``<name>_seconds``; ``<name>_left_out`` counts what was none."""
+    """``Durations`` by the value of ``label``, as ``<name>_seconds``; ``<name>_left_out`` counts values that were no
+    durations."""
 
     def __init__(self, name: str, what: str, label: str) -> None:
         self._family = (name, what, label)
         self._durations: dict[str, Durations] = {}
 
     def of(self, value: str) -> Durations:
-        """Those under ``value``, which stand at 0 from now on."""
+        """The durations under ``value``, which Prometheus sees from now on, even while there are none."""
         return self._durations.setdefault(value, Durations())
 
     def forget(self, value: str) -> None:
-        """Nothing stands under ``value`` any more."""
+        """Removes what stands under ``value``."""
         self._durations.pop(value, None)
 
     def collect(self) -> Iterator[Metric]:

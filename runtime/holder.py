@@ -1,9 +1,9 @@
 """A small process that keeps a supervisor's descriptors where there is no systemd: it outlives the supervisor.
 
 It listens on a SOCK_SEQPACKET socket. Whoever connects is given what is held, one descriptor and its name a message,
-then READY, and from then on says what sd_notify(3) would: ``FDSTORE=1`` or ``FDSTOREREMOVE=1``, and ``FDNAME=``. One
-supervisor at a time; a second is told BUSY. It ends when it is told END, or when none has come for too long: the
-children hang on a pipe that is held here too, so nothing is left running by itself for ever.
+then READY, and from then on says what sd_notify(3) would: ``FDSTORE=1`` or ``FDSTOREREMOVE=1``, and ``FDNAME=``. It
+serves one supervisor at a time; a second is told BUSY. It ends when it is told END, or when no supervisor has come for
+too long. The children hang on a pipe that is held here too, so nothing is left running for ever.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Holder:
         self._told_to_end = False
 
     def run(self) -> None:
-        """Until it is told to end, or nobody came for too long."""
+        """Holds descriptors until it is told to end, or nobody came for too long."""
         last_seen = time.monotonic()
         while not self._told_to_end and time.monotonic() < last_seen + self._patience_s:
             poll = select.poll()  # select(2) knows no descriptor above 1023

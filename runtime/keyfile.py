@@ -27,7 +27,7 @@ class KeyFile(Followed[ClusterKeys]):
 
     @property
     def keys(self) -> ClusterKeys:
-        """What the file last said."""
+        """The keys that the file last had."""
         return self.value
 
     def refresh(self) -> bool:

@@ -1,6 +1,6 @@
 """Structured logs on standard error: key and value pairs on a terminal, JSON lines for everything else.
 
-Lines of one event are limited: whoever can cause one can cause a million, and a disk has an end.
+Lines of one event are limited, because whoever can cause one can cause a million, and a disk has an end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST_EVENTS = 1024
 
 
 class Log(Protocol):
-    """A logger, as far as most of us need one."""
+    """The part of a logger that most modules need."""
 
     def info(self, event: str, **fields: Any) -> Any: ...
 
@@ -69,7 +69,7 @@ class Limit:
 
 
 def configure(level: str, form: str, **context: Any) -> None:
-    """Sets up this process; ``context`` (process, edge, worker, ...) is on every line."""
+    """Sets up the logs of this process; ``context`` (process, edge, worker, ...) is on every line."""
     # Without a descriptor 2 Python has no sys.stderr.
     text = form == "text" or (form == "auto" and sys.stderr is not None and sys.stderr.isatty())
     stream = cast(TextIO, LossyStream(sys.stderr))
@@ -96,5 +96,5 @@ def configure(level: str, form: str, **context: Any) -> None:
 
 
 def get() -> structlog.stdlib.BoundLogger:
-    """The logger."""
+    """The logger of this process."""
     return cast(structlog.stdlib.BoundLogger, structlog.get_logger())

@@ -72,7 +72,7 @@ class Tally(Counter[str], Collector):
 
 
 class Outside(Collector):
-    """A counter with one label that somebody else keeps, as the kernel: ``read`` gives its values by outcome."""
+    """A counter with one label that somebody else keeps, such as the kernel: ``read`` gives its values by outcome."""
 
     def __init__(self, name: str, what: str, label: str, read: Callable[[], Mapping[str, int]]) -> None:
         self._family = (name, what, label, read)
@@ -86,7 +86,7 @@ class Outside(Collector):
 
 
 class Gauge(Collector):
-    """A value that is asked for when Prometheus asks."""
+    """A value that is read when Prometheus asks."""
 
     def __init__(self, name: str, what: str, read: Callable[[], float]) -> None:
         self._family = (name, what, read)
@@ -97,7 +97,7 @@ class Gauge(Collector):
 
 
 class Gauges(Collector):
-    """Values with ``labels``, asked for when Prometheus asks: ``read`` gives them by the labels' values."""
+    """Values with ``labels``, read when Prometheus asks: ``read`` gives them by the labels' values."""
 
     def __init__(
         self, name: str, what: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]

@@ -10,7 +10,7 @@ __all__ = ["notify"]
 
 
 def notify(state: str, fds: Sequence[int] = ()) -> None:
-    """Sends ``state``, such as ``READY=1`` or ``STOPPING=1``, and with ``FDSTORE=1`` descriptors."""
+    """Sends ``state``, such as ``READY=1`` or ``STOPPING=1``; with ``FDSTORE=1`` it sends descriptors too."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:

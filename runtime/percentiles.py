@@ -10,7 +10,8 @@ __all__ = ["Latency", "between"]
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long ``count`` things took, in milliseconds: the half of them at most ``p50_ms``, 99 of 100 ``p99_ms``."""
+    """The time that ``count`` things took, in milliseconds: half of them took at most ``p50_ms``, 99 of 100 at most
+    ``p99_ms``."""
 
     count: int
     p50_ms: float
@@ -18,8 +19,9 @@ class Latency:
 
 
 def between(before: Mapping[str, float], after: Mapping[str, float]) -> Latency | None:
-    """From the buckets (``le`` in seconds to how many were at most that) of two scrapes; None where nothing happened.
-    A process that was started again has fewer than before: then since its start."""
+    """The latency between two scrapes, from the buckets (``le`` in seconds to how many were at most that); None where
+    nothing happened. A process that was started again has fewer counts than before; then its counts since the start are
+    taken."""
     bounds = sorted(after, key=float)
     if not bounds:
         return None
@@ -33,7 +35,7 @@ def between(before: Mapping[str, float], after: Mapping[str, float]) -> Latency 
 
 
 def _quantile(bounds: list[float], counts: list[float], share: float) -> float:
-    """As if durations were spread evenly in their bucket; what is beyond the last bound counts as that."""
+    """The quantile, as if durations were spread evenly in their bucket; those beyond the last bound count as that."""
     wanted = share * counts[-1]
     lower, below = 0.0, 0.0
     for bound, count in zip(bounds, counts, strict=True):

@@ -1,38 +1,21 @@
-"""What a child of a supervisor does about itself: its name, its end, and the capabilities that it gives up.
+"""Properties of the running process: its name, its priority, its CPUs, and its capabilities.
 
-Those that face the network need no capability at all.
+Processes that face the network need no capability at all.
 """
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import os
-import select
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from runtime import logs
 from runtime.errors import ConfigError
-from wire.keys import KeyFileError
 
-__all__ = [
-    "MEND",
-    "call_itself",
-    "cpus",
-    "drop_capabilities",
-    "end_with",
-    "go_first",
-    "in_a_line",
-    "instance",
-    "step_back",
-]
+__all__ = ["FIRST", "call_itself", "cpus", "drop_capabilities", "instance", "set_nice", "step_back"]
 
-MEND = 2  # the exit code that says that a person must mend something first
+FIRST = -10  # the nice value of those that media waits for
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_NAME = 15
@@ -62,26 +45,17 @@ def drop_capabilities() -> None:
             raise OSError(number, f"cannot give up capabilities: {os.strerror(number)}")
 
 
-@contextmanager
-def in_a_line() -> Iterator[None]:
-    """What a person must mend is one line of a child's log, and its exit code says so."""
-    try:
-        yield
-    except (ConfigError, KeyFileError) as e:
-        logs.get().error("this configuration cannot run", why=str(e))
-        sys.exit(MEND)
-
-
 def call_itself(name: str) -> None:
-    """The name that ps and top show, at most 15 bytes of it (PR_SET_NAME)."""
+    """Sets the name that ps and top show, at most 15 bytes of it (PR_SET_NAME)."""
     _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
-def go_first() -> None:
-    """Has this process run before others that want its core (nice -10), where that is allowed. One of a worker's others
-    is the kernel's thread that brings datagrams: under a flood it would go on bringing what nobody has time to read."""
+def set_nice(nice: int) -> None:
+    """Gives this process the priority ``nice``, where that is allowed. With FIRST it runs before others that want its
+    core. One of a worker's others is the kernel's thread that brings datagrams: under a flood it would go on bringing
+    what nobody has time to read."""
     with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -10)
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
 
 
 def step_back() -> None:
@@ -91,23 +65,9 @@ def step_back() -> None:
 
 
 def instance(folder: Path) -> str:
-    """The same for every start with ``folder`` on this host since it booted; another on another host or in another
-    container."""
+    """A name that is the same for every start with ``folder`` on this host since it booted, and differs on another host
+    or in another container."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     place = [(s.st_dev, s.st_ino) for s in (os.stat(there), os.stat("/proc/self/ns/net"))]
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     return hashlib.blake2b(repr((boot, place)).encode(), digest_size=6).hexdigest()
-
-
-def end_with(lifeline: int) -> None:
-    """The end of this process, at once, when nobody is left who holds the write end of the pipe ``lifeline``: neither
-    a supervisor, nor what keeps descriptors for the next one. No worker outlives both."""
-    # Who gets the signal is a property of the open file, and the inherited one is shared with all children.
-    own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK)
-    os.close(lifeline)
-    fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
-    # Not SIGTERM, which one that hangs would never hear; it would keep its port from the next edge.
-    fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(own, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
-    if select.select([own], [], [], 0)[0]:  # it was over before we asked
-        signal.raise_signal(signal.SIGKILL)

@@ -1,8 +1,8 @@
 """The answer to scrapes, beside media that must not wait for it: one at a time, each within a second, and in all a
 small share of a core's time.
 
-A flood of scrapes waits in a short line, at whose end the kernel refuses. Values are of the moment, and not kept: what
-is asked too often is answered later.
+A flood of scrapes waits in a short line, at whose end the kernel refuses. Values are of the moment and are not kept, so
+whoever asks too often is answered later.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Scrapes:
             time.sleep((time.thread_time() - began) * (1 / _SHARE - 1))
 
     def _answer(self, connection: socket.socket) -> None:
-        """Raises OSError where that is given up."""
+        """Answers one scrape. Raises OSError where it is given up."""
         until = time.monotonic() + _PATIENCE_S
         head = b""
         while b"\r\n\r\n" not in head:

@@ -49,7 +49,8 @@ def create(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, int] |
 
 
 def narrow(descriptor: int) -> None:
-    """Takes from an open file the permissions that a file of secrets must not have. What is no file stays as it is.
+    """Takes from an open file the permissions that a file of secrets must not have. Anything that is no file stays as
+    it is.
 
     Raises OSError where that cannot be.
     """
@@ -60,7 +61,8 @@ def narrow(descriptor: int) -> None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Whoever reads ``path`` sees the old text or the new one, also after a power cut; owner and permissions stay.
+    """Replaces the text of ``path``, so that a reader sees the old text or the new one, also after a power cut; owner
+    and permissions stay.
 
     Raises OSError, and has then changed nothing.
     """

@@ -17,18 +17,18 @@ _HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def hold_back() -> None:
-    """Signals wait, through an exec too. To be called before any thread is started that is not to hear them, and numpy
+    """Makes signals wait, through an exec too. Call it before any thread is started that is not to hear them; numpy
     starts some when it is imported."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
 
 def let_through() -> None:
-    """The signals that waited come now, and later ones at once."""
+    """Lets the signals come: those that waited now, and later ones at once."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
 
 
 async def to_start_anew() -> None:
-    """Returns once SIGHUP has asked for it, and a trial of what would be started (``--check``) says that it can run."""
+    """Returns once SIGHUP has asked for it and a trial of what would be started (``--check``) has succeeded."""
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
     while True:

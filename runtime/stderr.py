@@ -1,7 +1,7 @@
 """Standard error as a place for logs that must never stop what they are about.
 
 A disk may be full, a reader may have gone, and one that stands still lets its pipe fill up, where a write waits for
-ever. None of that is a reason for media to stop: what cannot be written now is lost.
+ever. Media must not stop for any of that, so what cannot be written now is lost.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _PIECE_BYTES = 4096  # PIPE_BUF: a pipe that can be written to has room for as m
 
 
 class LossyStream:
-    """Writes to the descriptor under ``stream`` (None: nowhere), and neither raises nor waits."""
+    """A stream that writes to the descriptor under ``stream`` (None: nowhere), and neither raises nor waits."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes what there is room for; the length of ``text`` in any case."""
+        """Writes what there is room for. Returns the length of ``text`` in any case."""
         with suppress(OSError, ValueError):
             if self._stream is not None:
                 self._write(self._stream, text)
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Does nothing, because nothing is kept back."""
 
     def _write(self, stream: TextIO, text: str) -> None:
         try:

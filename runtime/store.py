@@ -1,8 +1,8 @@
 """Descriptors that outlive the supervisor: sockets, the children's pidfds, and the lifeline of these children.
 
 Under systemd its file descriptor store keeps them (``FileDescriptorStoreMax=``, sd_notify(3)). Elsewhere a holder does
-(``runtime/holder.py``), a process of our own that is told the same and gives them to whoever asks next. Where neither
-can be had nothing is kept: the lifeline breaks with the supervisor, and the children end.
+(``runtime/holder.py``), a process of our own that is told the same and gives them to the next supervisor. Where neither
+is possible nothing is kept: the lifeline breaks with the supervisor, and the children end.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ _ANSWERS_WITHIN_S = 5.0  # a holder that lives; a start never waits longer for o
 
 
 class StoreInUse(Exception):
-    """Another supervisor of this edge lives; one line says where."""
+    """The error that another supervisor of this edge lives; one line says where."""
 
 
 class Store:
-    """What was kept by name, and what is to be kept. Names are of printable ASCII without ``:``, ``=`` and blanks.
+    """The descriptors that were kept, by name, and those that are to be kept. Names are of printable ASCII without
+    ``:``, ``=`` and blanks.
 
     This one keeps nothing.
     """
@@ -44,11 +45,11 @@ class Store:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What an earlier supervisor left and nobody took yet."""
+        """The names of what an earlier supervisor left and nobody took yet."""
         return tuple(self._held)
 
     def take(self, name: str) -> int | None:
-        """A descriptor that an earlier supervisor left, the caller's from now on; it stays kept."""
+        """A descriptor that an earlier supervisor left. It is the caller's from now on, and stays kept."""
         return self._held.pop(name, None)
 
     def keep(self, name: str, fd: int) -> None:
@@ -57,22 +58,23 @@ class Store:
         self._tell(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", [fd])
 
     def drop(self, name: str) -> None:
-        """Keeps it no longer."""
+        """Stops keeping what has that name."""
         self._kept.pop(name, None)
         if (fd := self._held.pop(name, None)) is not None:
             os.close(fd)
         self._tell(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
 
     def mend(self) -> None:
-        """To be called about once a second: what keeps may have died."""
+        """Repairs the store; call it about once a second, because whatever keeps the descriptors may have died."""
 
     def end(self) -> None:
-        """Keeps nothing any more."""
+        """Stops keeping anything."""
         for name in tuple(self._kept):
             self.drop(name)
 
     def pass_on(self) -> None:
-        """Before an exec: the program that comes finds everything again, whether somebody else keeps it or not."""
+        """Prepares for an exec: the program that comes finds everything again, whether something else keeps it
+        or not."""
         for fd in self._kept.values():
             os.set_inheritable(fd, True)
         os.environ[_ENVIRONMENT] = " ".join(f"{name}={fd}" for name, fd in self._kept.items())
@@ -84,11 +86,11 @@ class Store:
         self._kept = dict(held)
 
     def _tell(self, state: str, fds: Sequence[int]) -> None:
-        """Says it to whoever keeps."""
+        """Passes a message to what keeps the descriptors."""
 
 
 class SystemdStore(Store):
-    """systemd's store of this unit: what it holds is passed to each start (sd_listen_fds(3))."""
+    """The store of this unit in systemd: what it holds is passed to each start (sd_listen_fds(3))."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +104,7 @@ class SystemdStore(Store):
 
 
 class HolderStore(Store):
-    """A holder's that listens at ``path``, started if there is none.
+    """The store in a holder that listens at ``path``, which is started if there is none.
 
     A holder that nobody asks again removes the files and folders in ``give_up``. Raises StoreInUse, and OSError
     where no holder can be had.
@@ -138,7 +140,7 @@ class HolderStore(Store):
             self._tell_all(held)
 
     def end(self) -> None:
-        """See Store. The holder ends."""
+        """See Store. The holder ends too."""
         self._tell(holder.END, [])
         self._kept.clear()
 
@@ -148,7 +150,7 @@ class HolderStore(Store):
             socket.send_fds(self._connection, [state.encode()], fds, socket.MSG_DONTWAIT)
 
     def _tell_all(self, held: dict[str, int]) -> None:
-        """Everything to a holder that knows no more than ``held``."""
+        """Tells everything to a holder that knows no more than ``held``."""
         for fd in held.values():
             os.close(fd)
         # Children live as long as this one is held: who is held together with it must be all of them.
@@ -156,7 +158,8 @@ class HolderStore(Store):
             self.keep(name, fd)
 
     def _open(self) -> tuple[socket.socket, dict[str, int]]:
-        """The holder and what it holds, started if none is there. Raises StoreInUse and OSError."""
+        """A connection to the holder, and what it holds; it is started if none is there. Raises StoreInUse and
+        OSError."""
         for _ in range(_TRIES):
             # Two that start at once must not each put a holder in this place.
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -219,7 +222,7 @@ class HolderStore(Store):
 
 
 def lifeline(store: Store) -> tuple[int, int]:
-    """Reading and writing end of a pipe: the children have the first, and end when nobody has the other."""
+    """The reading and the writing end of a pipe: the children have the first, and end when nobody has the other."""
     reading, writing = store.take("lifeline-read"), store.take("lifeline-write")
     if reading is None or writing is None:
         # One end alone, of a supervisor that died between the two, must not end up beside another pipe's.
@@ -232,8 +235,8 @@ def lifeline(store: Store) -> tuple[int, int]:
 
 
 def open_store(key: str, path: Path, give_up: Sequence[Path] = ()) -> Store:
-    """systemd's where it started us, else a holder's at ``path``. Raises ConfigError, about ``key``, where another
-    supervisor has it."""
+    """The store: systemd's where systemd started us, else a holder's at ``path``. Raises ConfigError, about ``key``,
+    where another supervisor has it."""
     if "NOTIFY_SOCKET" in os.environ:
         return SystemdStore()
     try:

@@ -31,7 +31,8 @@ def stream(
     kind: bytes = SPOKEN,
     ssrc: int = 1,
 ) -> list[Arrival]:
-    """``count`` packets of ``ms``, each after its ``delay`` in seconds, or never; in the order of their arrival."""
+    """The arrivals of ``count`` packets of ``ms``, each after its ``delay`` in seconds, or never; in the order in which
+    they come."""
     out = []
     for i in range(count):
         late = delay(i)
@@ -54,8 +55,8 @@ def lossy(share: float, seed: int = 1, jitter_ms: float = 0) -> Callable[[int], 
 
 
 class Played:
-    """What came of ``arrivals``: ``actions`` of each 20 ms, ``waited_ms`` of each packet played from its sending on (by
-    sequence number), ``counts`` of actions, of what ``push`` refused, and of frames left out."""
+    """The outcome of ``arrivals``: ``actions`` of each 20 ms, ``waited_ms`` of each packet played from its sending on
+    (by sequence number), ``counts`` of actions, of what ``push`` refused, and of frames left out."""
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class Played:
             have = max(have - 960, 0)
 
     def held_after(self, seconds: float) -> list[float]:
-        """How long packets were held, without those played in the first ``seconds``."""
+        """The time that packets were held, without those played in the first ``seconds``."""
         begin = self.held_ms[0][0] + seconds
         return [held for at, held in self.held_ms if at >= begin]
 

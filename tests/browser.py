@@ -26,7 +26,7 @@ _SWITCHES = [
 
 @asynccontextmanager
 async def chromium(lab: Lab, directory: Path, *switches: str) -> AsyncIterator[Browser]:
-    """Headless, with more ``switches``; its wrapper is written to ``directory``."""
+    """Starts Chromium, headless, with more ``switches``; its wrapper is written to ``directory``."""
     if not CHROMIUM.exists():
         cannot_run("needs Debian's chromium: run scripts/setup dev as root")
     # Playwright starts one program: this one enters the client host and becomes the browser.

@@ -21,7 +21,7 @@ InNamespace = Callable[[Callable[[], None]], None]
 
 
 def cannot_run(reason: str) -> NoReturn:
-    """Skip the test for ``reason``; fail it where the environment says CI=true."""
+    """Skips the test for ``reason``; fails it where the environment says CI=true."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

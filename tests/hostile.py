@@ -34,7 +34,8 @@ SDP = "application/sdp"
 
 
 class Hostile:
-    """What the attacks share: HTTP with the ephemeral key, ``until`` when they go on, and what they ``saw``."""
+    """The parts that the attacks share: HTTP with the ephemeral key, ``until`` when they go on, and what they
+    ``saw``."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str, key: str, seconds: float) -> None:
         self.http, self.url, self.key = http, url, key
@@ -51,7 +52,7 @@ class Hostile:
         return Offer(self._certificate.fingerprint).sdp()
 
     async def place(self, sdp: str) -> str | None:
-        """The Location of a call, or None; counted by status."""
+        """Places a call. Returns its Location, or None; the status is counted."""
         headers = {**self.headers, "Content-Type": SDP}
         async with self.http.post(f"{self.url}/v1/realtime/calls", data=sdp, headers=headers) as response:
             self.saw[str(response.status)] += 1
@@ -60,7 +61,7 @@ class Hostile:
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[Call]:
-        """A call of the attacker's own that is up, channel and all."""
+        """Places a call of the attacker's own, and waits until it is up, with its channel."""
         line = Line(self.http, f"{self.url}/v1/realtime/calls", Token(self.key, "key"), generated(), Pacer())
         call = Call(line)
         try:
@@ -87,7 +88,7 @@ class Hostile:
 
 
 async def sdp_bomb(it: Hostile) -> None:
-    """Offers whose reading once took the square of their length."""
+    """Sends offers whose reading once took the square of their length."""
     repeated = "".join(f"a=rtpmap:{96 + i % 30} x{i}/48000\r\n" for i in range(1500))
     repeated += "".join(f"a=rtcp-fb:* x{i}\r\n" for i in range(1500))
     bombs = [
@@ -105,7 +106,7 @@ async def sdp_bomb(it: Hostile) -> None:
 
 
 async def event_bombs(it: Hostile) -> None:
-    """Events that are large, deep, wide, or grow what is kept."""
+    """Sends events that are large, deep, wide, or grow what is kept."""
     deep = '{"type":"session.update","session":{"tools":' + "[" * 900 + "]" * 900 + "}}"
     wide = '{"type":"session.update","session":{"include":[' + ",".join(["1"] * 500_000) + "]}}"
     instructions = {"type": "realtime", "instructions": "x" * 1_200_000}
@@ -131,7 +132,7 @@ async def event_bombs(it: Hostile) -> None:
 
 
 async def channel_bombs(it: Hostile) -> None:
-    """The same by the data channel, in messages as large as browsers send."""
+    """Sends the same by the data channel, in messages as large as browsers send."""
     events: list[Any] = [
         {"type": "session.update", "session": {"type": "realtime", "instructions": "x" * 250_000}},
         {"type": "session.update", "session": {"type": "realtime", "include": ["i"] * 60_000}},
@@ -150,7 +151,7 @@ async def channel_bombs(it: Hostile) -> None:
 
 
 async def sctp_storm(it: Hostile) -> None:
-    """One-byte DATA chunks behind a TSN that never comes, and every channel there could be."""
+    """Sends one-byte DATA chunks behind a TSN that never comes, and opens every channel there could be."""
     async with it.call() as call:
         assert call.media is not None
         sctp = call.media._secure.sctp
@@ -171,13 +172,13 @@ async def sctp_storm(it: Hostile) -> None:
 
 
 async def half_open(it: Hostile) -> None:
-    """Calls that are placed, and to which nobody comes."""
+    """Places calls to which nobody comes."""
     while it.goes_on:
         await asyncio.gather(*(it.place(it.offer()) for _ in range(20)))
 
 
 async def one_ssrc(it: Hostile) -> None:
-    """Calls that all say the same SSRC, and media with it that is not encrypted for any of them."""
+    """Places calls that all say the same SSRC, and sends media with it that is not encrypted for any of them."""
     ssrc = secrets.randbits(31) | 1
     offer = Offer(it._certificate.fingerprint)
     sdp = offer.sdp().replace(str(offer.ssrc), str(ssrc))
@@ -201,7 +202,7 @@ async def one_ssrc(it: Hostile) -> None:
 
 
 async def replayed_checks(it: Hostile) -> None:
-    """A valid check of its own call, again and again, from ever new addresses; and as many new ones."""
+    """Sends a valid check of its own call again and again from ever new addresses, and as many new ones."""
     async with it.call() as call:
         assert call.media is not None
         answer = call.media._answer
@@ -222,7 +223,7 @@ async def replayed_checks(it: Hostile) -> None:
 
 
 async def restarts(it: Hostile) -> None:
-    """ICE restarts as fast as they are answered."""
+    """Restarts ICE as fast as it is answered."""
     headers = {**it.headers, "Content-Type": SDP}
     async with it.http.post(f"{it.url}/whip/parrot", data=it.offer(), headers=headers) as response:
         if response.status != 201:
@@ -237,7 +238,7 @@ async def restarts(it: Hostile) -> None:
 
 
 async def half_requests(it: Hostile) -> None:
-    """Requests that never end, with as many headers as are taken."""
+    """Sends requests that never end, with as many headers as are taken."""
     host, _, port = it.url.removeprefix("http://").partition(":")
     async with AsyncExitStack() as open_:
         for _ in range(300):

@@ -26,6 +26,7 @@ from caller.call import Call, Line
 from caller.media import Media
 from caller.signaling import Token, calls_url
 from caller.voice import generated
+from rtc.dtls.records import APPLICATION_DATA
 from rtc.pacer import Pacer
 
 EVERY_S = 1 / 300
@@ -33,14 +34,13 @@ EVERY_S = 1 / 300
 
 def datagrams(media: Media, kind: str) -> Iterator[bytes]:
     dtls, sctp = media._secure._dtls, media._secure.sctp
-    assert dtls._ssl is not None
+    assert dtls._records is not None
     assert sctp is not None
-    ssl, tag, tsn = dtls._ssl, sctp._remote_verification_tag, sctp._local_tsn
+    records, tag, tsn = dtls._records, sctp._remote_verification_tag, sctp._local_tsn
     dtls._data_receiver = None
 
     def sealed(*chunks: bytes) -> bytes:
-        ssl.send(packet(tag, *chunks))
-        return ssl.bio_read(2000)
+        return records.seal(APPLICATION_DATA, packet(tag, *chunks))
 
     for n in itertools.count():
         at = tsn + 60 * n

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from sctp_packets import packet
-from test_session import Call, until
+from session_run import Call, until
+
+from rtc.dtls.records import APPLICATION_DATA
 
 
 class Hostile:
-    """On top of a call with a channel. What it sends is sealed first and then given to the session, so that what is
-    measured is the session's."""
+    """A peer on top of a call with a channel. What it sends is sealed first and then given to the session, so that only
+    the session's work is measured."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -41,14 +43,13 @@ class Hostile:
         return self.sctp._inbound.held if self.sctp._inbound is not None else 0
 
     def sealed(self, chunks: tuple[bytes, ...]) -> bytes:
-        """A packet of these as a DTLS record."""
-        ssl = self.call.secure._dtls._ssl
-        assert ssl is not None
-        ssl.send(packet(self.tag, *chunks))
-        return ssl.bio_read(2000)
+        """These chunks as a DTLS record."""
+        records = self.call.secure._dtls._records
+        assert records is not None
+        return records.seal(APPLICATION_DATA, packet(self.tag, *chunks))
 
     async def send(self, *packets: tuple[bytes, ...]) -> None:
-        """Each is the chunks of a packet. Returns when the session has read them."""
+        """Sends packets, each the chunks of one. Returns when the session has read them."""
         for datagram in [self.sealed(chunks) for chunks in packets]:
             self.call.session.transport.dtls(datagram)
             if self._waiting > 30:
@@ -68,7 +69,7 @@ class Hostile:
 
 @contextmanager
 def turns() -> Iterator[Callable[[], float]]:
-    """While it lasts, the longest that anything kept the loop, in seconds of CPU."""
+    """Measures, while it lasts, the longest time that anything kept the loop, in seconds of CPU."""
     longest = 0.0
     run = asyncio.Handle._run
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import psutil
+
+from edge.xdp.pins import folder_of
 from lab.appliance import Appliance
+from runtime.config import load
 from wire import keys, ufrag
 
 STEERED = ("stun_steered", "flow_steered", "ssrc_steered")
@@ -36,16 +42,46 @@ def cores() -> list[int]:
 
 
 def core_of(appliance: Appliance, call_id: str) -> int:
+    return cores()[_route_of(appliance, call_id).slot % len(cores())]
+
+
+def transceiver_of(appliance: Appliance, call_id: str) -> int:
+    return _route_of(appliance, call_id).transceiver
+
+
+def _route_of(appliance: Appliance, call_id: str) -> ufrag.Route:
     sealed = ufrag.ufrag_of_call(call_id)
     assert sealed is not None
     cluster = keys.load(appliance.config_file.parent / "cluster.toml")
     route = ufrag.open_sealed(sealed, cluster.ufrag)
     assert route is not None
-    return cores()[route.slot % len(cores())]
+    return route
 
 
 def sessions_of(appliance: Appliance, process: str) -> int | None:
-    """How many calls a transceiver process has; None where it does not say so yet."""
+    """The number of calls of a transceiver process; None where it does not tell yet."""
     with suppress(OSError):
         return int(appliance.metrics(process)[("firsthop_transceiver_sessions",)])
     return None
+
+
+def pins(appliance: Appliance) -> Path:
+    return folder_of(load(appliance.config_file).edge)
+
+
+def holders(appliance: Appliance) -> list[psutil.Process]:
+    path = str(appliance.config_file.parent / "edge.holder")
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if path in process.cmdline():
+                found.append(process)
+        except psutil.Error:
+            pass
+    return found
+
+
+def at_work(appliance: Appliance) -> dict[str, int]:
+    """Pids of the children that serve; the spare does not, and is called otherwise until it is ready."""
+    serving = re.compile(r"worker-\d+|signaling")
+    return {name: child.pid for name, child in appliance.children().items() if serving.fullmatch(name)}

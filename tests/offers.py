@@ -165,5 +165,5 @@ OF_CLIENTS = {
 
 
 def crlf(text: str) -> str:
-    """As RFC 8866 ends lines."""
+    """The text with line ends as RFC 8866 wants them."""
     return text.replace("\n", "\r\n")

@@ -19,7 +19,7 @@ MORE_FRAGMENTS = 0x2000
 
 
 def ethernet(payload: bytes, kind: int = IPV4, macs: bytes = MACS) -> bytes:
-    """``macs`` is the destination's, then the source's."""
+    """A frame. ``macs`` is the destination's, then the source's."""
     return macs + struct.pack("!H", kind) + payload
 
 
@@ -40,7 +40,7 @@ def ipv4(
     header_words: int | None = None,
     total: int | None = None,
 ) -> bytes:
-    """``fragment`` is the 16 bit field with flags and offset."""
+    """A packet. ``fragment`` is the 16 bit field with flags and offset."""
     words = 5 + len(options) // 4 if header_words is None else header_words
     length = 20 + len(options) + len(payload) if total is None else total
     head = struct.pack(
@@ -68,7 +68,7 @@ def ipv6(
     following: int = UDP,
     length: int | None = None,
 ) -> bytes:
-    """``following`` is the next header's number."""
+    """A packet. ``following`` is the next header's number."""
     size = len(payload) if length is None else length
     return (
         struct.pack("!IHBB", 6 << 28, size, following, 64)
@@ -93,7 +93,7 @@ def extended(
 
 
 def udp(payload: bytes, sport: int = CLIENT_PORT, dport: int = MEDIA_PORT, *, length: int | None = None) -> bytes:
-    """Without a checksum, which IPv4 allows."""
+    """A datagram without a checksum, which IPv4 allows."""
     return struct.pack("!HHHH", sport, dport, 8 + len(payload) if length is None else length, 0) + payload
 
 
@@ -126,7 +126,7 @@ def rtcp(ssrc: int, *, payload_type: int = 201) -> bytes:
 
 
 def checksum(data: bytes) -> int:
-    """RFC 1071."""
+    """The Internet checksum (RFC 1071)."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

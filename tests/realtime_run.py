@@ -20,14 +20,14 @@ QUIET = bytes(960)
 
 
 def loud(seed: int = 1) -> bytes:
-    """20 ms of what the detector takes for a voice."""
+    """20 ms that the detector takes for a voice."""
     t = np.arange(480) + 480 * seed
     tone = sum(np.sin(2 * np.pi * 140 * k * t / RATE_HZ) / k for k in range(1, 20))
     return (tone * 6000).astype(np.int16).tobytes()
 
 
 class Partner:
-    """Writes down what it is told, and answers when the test says so."""
+    """An agent that writes down what it is told, and answers when the test says so."""
 
     responds = True
     wants_turns = True
@@ -72,7 +72,7 @@ class Partner:
 
 
 class Scene:
-    """``media`` as over WebRTC, else as over a WebSocket."""
+    """A conversation and its surroundings: with ``media`` as over WebRTC, else as over a WebSocket."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Scene:
         self.conversation.client_event(json.dumps({"type": type_, **fields}), self.now)
 
     def hear(self, ms: int, frame: bytes | None = None) -> None:
-        """So much audio of the caller's, in time; a voice unless a frame is given."""
+        """Feeds so much audio of the caller's, in time; a voice unless a frame is given."""
         for i in range(ms // 20):
             self.now += 0.02
             if self.media:
@@ -117,7 +117,7 @@ class Scene:
             self.conversation.tick(self.now)
 
     def turn(self) -> None:
-        """The caller says something, and falls silent."""
+        """Has the caller say something, and fall silent."""
         self.hear(600)
         self.hear(700, QUIET)
 
@@ -135,7 +135,7 @@ class Scene:
         return [event["type"] for event in self.take()]
 
     def error(self) -> dict[str, Any]:
-        """The one event there is, an error."""
+        """The only event there is, which is an error."""
         (event,) = self.take()
         assert event["type"] == "error", event
         error: dict[str, Any] = event["error"]
@@ -143,7 +143,7 @@ class Scene:
 
 
 def every_client_event() -> list[dict[str, Any]]:
-    """One of each type, in an order in which each makes sense."""
+    """One event of each type, in an order in which each makes sense."""
     user = {"id": "u1", "type": "message", "role": "user"}
     text, picture = {"type": "input_text", "text": "hello"}, "data:image/png;base64,AA=="
     return [

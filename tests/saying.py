@@ -29,7 +29,7 @@ async def spoken(text: str) -> bytes:
 
 
 def write_wav(path: Path, text: str) -> None:
-    """The same as a WAV file. Not from within an event loop."""
+    """Writes the same as a WAV file. Do not call it from within an event loop."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

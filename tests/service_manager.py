@@ -79,7 +79,7 @@ class ServiceManager:
             return sorted(name for name, _, _ in self._store)
 
     def dead(self) -> None:
-        """The service has ended, and will not be started again: its store is thrown away."""
+        """Throws the store away: the service has ended, and will not be started again."""
         with self._lock:
             self._read()
             self._forget(lambda _: True)

@@ -79,12 +79,12 @@ class Edge:
                 await asyncio.sleep(0.02)
 
     async def place(self, sdp: Any, *, query: str = "", **headers: str) -> tuple[int, Any, str]:
-        """Status, headers and body of a POST."""
+        """Posts an offer. Returns status, headers and body."""
         async with self.http.post(self.url + CALLS + query, data=sdp, headers={**SDP, **headers}) as response:
             return response.status, response.headers, await response.text()
 
     async def secret(self, **wish: Any) -> dict[str, Any]:
-        """What an ephemeral key's maker gets."""
+        """The answer to whoever makes an ephemeral key."""
         async with self.http.post(self.url + SECRETS, json=wish, headers=TOKEN) as response:
             assert response.status == 200, await response.text()
             made: dict[str, Any] = await response.json()
@@ -183,7 +183,7 @@ class FakeTransceiver:
         return len(self.placed_by)
 
     async def tell(self, ufrag: str, type_: str, **fields: Any) -> None:
-        """Unasked, to who opened or watches the session, or else to who placed it."""
+        """Sends something unasked, to those who opened or watch the session, or else to those who placed it."""
         peer = self.peers.get(ufrag) or self.placed_by[ufrag]
         await self._send(peer, self._said(type_, ufrag=ufrag, **fields))
 
@@ -242,7 +242,7 @@ class FakeTransceiver:
             await self.answer(peer, decoded.type, fields)
 
     async def answer(self, peer: bytes, type_: str, fields: dict[str, Any]) -> None:
-        """What was asked, now."""
+        """Answers, now, what was asked."""
         for reply in self._replies(peer, type_, fields):
             await self._send(peer, self._said(**reply))
 
@@ -321,7 +321,7 @@ async def two_fakes(directory: Path, **settings: Any) -> AsyncIterator[tuple[Edg
 
 
 async def until_connected(edge: Edge, fake: FakeTransceiver) -> None:
-    """The links of events too, which ``/readyz`` does not ask."""
+    """Waits for the links of events too, which ``/readyz`` does not ask."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             if await edge.refused_socket("", headers=TOKEN) == 101:

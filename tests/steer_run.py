@@ -42,7 +42,7 @@ def loaded(port: int = p.MEDIA_PORT, where: bytes | None = None, **options: Any)
 
 
 def run(steering: Steering, packet: bytes) -> tuple[int, str, int]:
-    """What XDP returned, and the label and CPU of the one counter that moved."""
+    """The result of XDP, and the label and CPU of the one counter that moved."""
     before = steering.counters()
     verdict, out, _ = kernel.prog_test_run(steering.prog_fd, packet)
     after = steering.counters()
@@ -64,7 +64,7 @@ def buckets(steering: Steering) -> kernel.BpfMap:
 
 
 def older_flows(flows: list[kernel.Flow], entries: int = 65536) -> int:
-    """A flow table as edges had it before flows had buckets, with these in it; the caller's to close."""
+    """A flow table in the layout from before flows had buckets, with these flows in it; the caller closes it."""
     older = struct.Struct("=IIQQ")
     attributes = struct.pack("=IIIII", 1, kernel.FLOW_KEY.size, older.size, entries, 0)  # BPF_MAP_TYPE_HASH
     fd = kernel._bpf(0, kernel._buffer(attributes))  # BPF_MAP_CREATE
@@ -86,17 +86,17 @@ def name_of(ufrag_or_ssrc: bytes | int) -> bytes:
 
 
 def exhaust(steering: Steering, host: str) -> None:
-    """Whoever sends from the prefix of ``host`` has used it up for an hour."""
+    """Uses up, for an hour, the bucket of the prefix of ``host``."""
     buckets(steering).update(prefix(host), _in_an_hour().to_bytes(8, "little"))
 
 
 def exhaust_name(steering: Steering, ufrag_or_ssrc: bytes | int) -> None:
-    """The same for strangers who name that."""
+    """Uses up the bucket of all strangers who name that."""
     named(steering).update(name_of(ufrag_or_ssrc), _in_an_hour().to_bytes(8, "little"))
 
 
 def exhaust_flow(steering: Steering, address18: bytes, *kinds: str) -> None:
-    """The same for a known flow's ``media``, ``checks`` or ``other``."""
+    """Uses up the bucket of a known flow's ``media``, ``checks`` or ``other``."""
     table = kernel.BpfMap(steering.flows_fd, kernel.FLOW_KEY.size, kernel.FLOW.size)
     key = kernel.FLOW_KEY.pack(address18)
     fields = list(kernel.FLOW.unpack(table.lookup(key) or b""))

@@ -15,7 +15,8 @@ _RANGE_DB, _CLIP_DB = 40.0, -15.0
 
 
 def aligned(clean: Signal, heard: Signal) -> tuple[Signal, Signal, int]:
-    """Both of the same length, with ``heard`` moved to where it is most like ``clean``; and by how many samples."""
+    """Both in one length, with ``heard`` moved to where it is most like ``clean``; and by how many samples it was
+    moved."""
     size = 1 << (len(clean) + len(heard)).bit_length()
     likeness = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(clean, size)))
     late = int(likeness[: size // 2].argmax())
@@ -25,7 +26,7 @@ def aligned(clean: Signal, heard: Signal) -> tuple[Signal, Signal, int]:
 
 
 def stoi(clean: Signal, heard: Signal, rate_hz: int) -> float:
-    """How much of ``clean`` is understood from ``heard``; aligned, same length."""
+    """The intelligibility of ``clean`` in ``heard``, which are aligned and of one length."""
     x, y = (_resampled(signal, rate_hz) for signal in (clean, heard))
     window = np.hanning(_FRAME + 2)[1:-1]
     frames_x, frames_y = (np.lib.stride_tricks.sliding_window_view(s, _FRAME)[::_HOP] * window for s in (x, y))

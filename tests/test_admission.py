@@ -24,7 +24,7 @@ CLIENT_HELLO = b"\x16\xfe\xfd" + bytes(60)
 
 
 def a_check(number: int) -> bytes:
-    """One for a call of its own."""
+    """A check for a call of its own."""
     return stun.binding_request(f"{ufrag.seal(5, 1, KEYS[1], random=number)}:client".encode(), b"p" * 22)
 
 
@@ -33,7 +33,7 @@ def prefixes_alone(rate: int, burst: int) -> Limits:
 
 
 def verdicts(steering: Steering, packet: bytes, times: int) -> Counter[str]:
-    """How often each verdict came of ``times`` runs, one right after another."""
+    """The number of times that each verdict came of ``times`` runs, one right after another."""
     before = steering.counters()
     kernel.prog_test_run(steering.prog_fd, packet, times)
     moved: Counter[str] = Counter()
@@ -76,7 +76,7 @@ def test_checks_and_ssrc_hints_draw_on_one_bucket() -> None:
 
 
 def exhaust_all(steering: Steering) -> None:
-    """Strangers from where our client is may name nothing of ours."""
+    """Uses up what strangers from our client's address may name."""
     exhaust(steering, p.CLIENT)
     exhaust_name(steering, UFRAG)
     exhaust_name(steering, SSRC)
@@ -120,7 +120,7 @@ def test_a_hundred_calls_behind_one_address_start_and_rebind_at_once() -> None:
 
 
 def from_everywhere(number: int, payload: bytes) -> bytes:
-    """From the invented address ``number``."""
+    """The packet, sent from the invented address ``number``."""
     return p.datagram(payload, f"198.18.{number >> 8}.{number & 255}", 1024 + number)
 
 

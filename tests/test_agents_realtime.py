@@ -29,7 +29,8 @@ AUDIBLE = 0.1  # a few words, as getStats adds energy up
 
 @pytest.fixture(scope="module")
 def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page with the package as it is installed, on the client host itself: microphones need a secure origin."""
+    """The page with the package as it is installed, served on the client host itself, because microphones need a secure
+    origin."""
     if not BUNDLE.exists():
         cannot_run("needs @openai/agents-realtime: run scripts/setup dev")
     folder = tmp_path_factory.mktemp("site")
@@ -49,7 +50,7 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def ephemeral_key(lab: Lab, appliance: Appliance) -> str:
-    """As an application's own server asks for one, for its page."""
+    """An ephemeral key, made as an application's own server makes one for its page."""
 
     def ask() -> str:
         body = json.dumps({"session": {"type": "realtime", "model": "offline"}}).encode()
@@ -68,7 +69,7 @@ class Talk:
         self.page = page
 
     async def do(self, expression: str, argument: Any = None) -> Any:
-        """What ``expression`` is in the page, whose ``it`` is ``argument``."""
+        """The value of ``expression`` in the page, whose ``it`` is ``argument``."""
         return await self.page.evaluate(f"(it) => {expression}", argument)
 
     async def until(self, expression: str) -> None:
@@ -79,12 +80,12 @@ class Talk:
         return list(await self.do("talk.events.filter(e => e.type === it)", type_))
 
     async def transcript(self, whose: str) -> str:
-        """What the newest item says that has that role or that id, as the session's history has it."""
+        """The words of the newest item that has that role or that id, as the session's history has it."""
         item = await self.do("talk.history.findLast(item => item.role === it || item.itemId === it)", whose)
         return "".join(part.get("transcript") or part.get("text") or "" for part in item["content"])
 
     async def until_said(self, words: str) -> None:
-        """The agent says so, as the session's history has it."""
+        """Waits until the agent says so, as the session's history has it."""
         parts = "talk.history.filter(i => i.role === 'assistant').flatMap(i => i.content)"
         await self.until(f"{parts}.some(p => (p.transcript ?? p.text ?? '').includes({json.dumps(words)}))")
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import packets as p
 import pytest
+from calling import finish, flow_gone, start_call
 from conftest import InNamespace
 from observing import moved, xdp
 from steer_run import loaded
 from structlog.testing import capture_logs
-from test_calls import finish, flow_gone, start_call
 from waiting import until
 
 from edge.xdp import kernel
@@ -39,7 +39,7 @@ def ip(*arguments: str) -> None:
 
 
 def force_off(steering: Steering) -> None:
-    """As another person with the privileges would."""
+    """Takes the program off, as another person with the privileges would."""
     assert steering._link_fd is not None
     kernel._bpf(LINK_DETACH, kernel._buffer(struct.pack("=I", steering._link_fd)))
 
@@ -70,7 +70,7 @@ class Held:
 
     @property
     def state(self) -> tuple[str, str, bool]:
-        """Mode, what is missing, and whether the CPU filter is there, which is taken off by asking."""
+        """The mode, what is missing, and whether the CPU filter is there, which the question takes off."""
         try:
             detach_cpu_filter(self.media)
         except FileNotFoundError:

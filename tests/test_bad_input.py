@@ -39,7 +39,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 def passes_media(bench: Bench, by: int = MINE) -> None:
-    """Both ways."""
+    """Checks that media passes both ways."""
     client = bench.client()
     bench.proven(client, by=by)
     assert gained(bench, client, b"\x16up") == {"forwarded_flow": 1}

@@ -37,7 +37,7 @@ class Loopback:
         return sock
 
     def receive(self) -> int:
-        """Waits until something is there."""
+        """Waits until something is there, and receives it."""
         readable, _, _ = select.select([self.batch], [], [], 30)
         assert readable
         return self.batch.receive()

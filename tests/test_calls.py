@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -16,32 +15,16 @@ from typing import Any
 
 import psutil
 import pytest
+from calling import finish, flow_gone, start_call
 from observing import STEERED, core_of, cores, moved, received, xdp
 from pyroute2 import IPRoute
 from waiting import until
 
 from edge.xdp import kernel
 from edge.xdp.pins import folder_of
-from lab.appliance import Appliance, Loopback, Place
+from lab.appliance import Appliance, Loopback
 from lab.network import Lab
 from runtime.config import load
-
-
-def start_call(place: Place, appliance: Appliance, *options: str) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-m", "firsthop", "call", appliance.url, "--json", "--quiet"]
-    argv += ["--token-file", str(appliance.token_file), *options]
-    return place.popen(argv, stdout=subprocess.PIPE)
-
-
-def finish(call: subprocess.Popen[bytes], expect: int = 0, within_s: float = 120) -> dict[str, Any]:
-    output, _ = call.communicate(timeout=within_s)
-    assert call.returncode == expect, output.decode()
-    said: dict[str, Any] = json.loads(output)
-    return said
-
-
-def flow_gone(appliance: Appliance) -> bool:
-    return appliance.metrics("edge")[("firsthop_xdp_flows",)] == 0
 
 
 def test_twenty_calls_at_once_all_come_back(lab: Lab, appliance: Appliance) -> None:
@@ -151,7 +134,7 @@ def test_a_spare_that_is_killed_is_replaced_and_nobody_notices(lab: Lab, applian
 
 
 def odd_call(lab: Lab, appliance: Appliance, what: str, times: int) -> tuple[dict[str, Any], dict[str, int]]:
-    """What ``odd_caller.py`` said, and what became of its datagrams at the transceiver."""
+    """The words of ``odd_caller.py``, and what became of its datagrams at the transceiver."""
     until(lambda: flow_gone(appliance))
     before = received(appliance, "transceiver", "firsthop_rx_transceiver_datagrams_total")
     script = Path(__file__).parent / "odd_caller.py"
@@ -242,7 +225,8 @@ def test_random_bytes_get_no_answer_and_wake_no_worker(lab: Lab, appliance: Appl
 
 
 def lost_on_the_link(lab: Lab) -> int:
-    """Packets from the client that the link to the edge had no room for, so that no program ever saw them."""
+    """The number of packets from the client that the link to the edge had no room for, so that no program ever saw
+    them."""
 
     def dropped() -> int:
         with IPRoute() as ip:

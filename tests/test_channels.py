@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from aiortc import RTCDataChannel
-from test_session import Call, Raises, Recorder, Slow, a_call, ends_with, of_type, until
+from session_run import Call, Raises, Recorder, Slow, a_call, ends_with, of_type, until
 
 from rtc.ice.lite import CONSENT_S
 from rtc.sctp.association import MOST_CHANNELS

@@ -7,8 +7,8 @@ import time
 from struct import pack
 
 import pytest
+from fuzzing import mutated
 from sctp_packets import chunk, data, packet
-from test_fuzz import mutated
 
 from rtc.sctp.chunks import Malformed, parse
 

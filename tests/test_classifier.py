@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import packets as p
 import pytest
-import test_steer as fixtures
+import steer_cases as fixtures
 from steer_run import (
     CPUS,
     GOLDEN,
@@ -94,7 +94,7 @@ EVERY_FIXTURE = (
 
 
 def fill(steering: Steering) -> None:
-    """The kernel's maps as ``TABLES`` has them."""
+    """Fills the kernel's maps as ``TABLES`` has them."""
     steering.set_slots(TABLES.slots)
     store = FlowStore(steering.flows_fd, steering.ssrcs_fd)
     for flow, cpu in TABLES.flows.items():
@@ -150,7 +150,7 @@ def a_payload(rng: random.Random) -> bytes:
 
 
 def a_frame(rng: random.Random) -> bytes:
-    """A packet as a network might bring it, with each rarity often enough to be met."""
+    """A frame as a network might bring it, with each rarity often enough to be met."""
     datagram = p.udp(a_payload(rng), rng.choice(PORTS), p.MEDIA_PORT if rng.random() < 0.96 else rng.getrandbits(16))
     host = rng.choice(HOSTS)
     odd = rng.random()
@@ -206,7 +206,8 @@ def a_packet(rng: random.Random) -> bytes:
 
 
 def agree(where: bytes | None, count: int, seed: int) -> Counter[str]:
-    """Both halves on ``count`` packets, each counted once and where Python says. How often each label came."""
+    """Checks that both halves agree on ``count`` packets, each counted once and where Python says. Returns how often
+    each label came."""
     rng = random.Random(seed)
     tables = replace(TABLES, address=where)
     seen: Counter[str] = Counter()

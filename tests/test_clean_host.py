@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from test_init import ports, ready, run_of_ports
+from hosting import ports, ready, run_of_ports
 from waiting import until
 
 ROOT = Path(__file__).parent.parent

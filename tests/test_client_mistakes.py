@@ -9,8 +9,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from edge_run import RealEdge, a_real_edge, offer
 from signaling_edge import CALLS, SDP, SECRETS, TOKEN, Edge, a_fake
-from test_signaling import RealEdge, a_real_edge, offer
 from waiting import eventually
 
 from edge.signaling.bodies import merged

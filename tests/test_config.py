@@ -24,6 +24,7 @@ from edge import supervisor as edge_supervisor
 from firsthop.cli import main
 from firsthop.preflight import check_edge, check_transceiver
 from firsthop.status_cli import Host
+from runtime.child import ChildSpec
 from runtime.config import BROWSER_REFUSES, Config, load, rows, split_address
 from runtime.errors import ConfigError
 from transceiver import supervisor as transceiver_supervisor
@@ -197,7 +198,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 
 def firsthop(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of the command; one that runs for ever is a failed test."""
+    """The exit code, output and errors of the command; one that runs for ever is a failed test."""
     argv = [sys.executable, "-m", "firsthop", *arguments]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
     return done.returncode, done.stdout, done.stderr
@@ -472,11 +473,13 @@ def test_a_child_whose_file_went_away_says_so_in_one_line(tmp_path: Path) -> Non
     config = Config(edge={"api_keys": tmp_path / "gone", "run": tmp_path}, log={"format": "json"})
     keys = {"ufrag": {"1": "00" * 16}, "sealing": 1, "link": "00" * 32}
     ours, theirs = os.pipe()
-    orders = {"config": config.model_dump_json(), "media": ["192.0.2.1", 3478], "metrics": ["127.0.0.1", 0]}
+    own = {"config": config.model_dump_json(), "metrics": ["127.0.0.1", 0], "instance": "", "keys": keys}
+    own |= {"transceivers": [], "directory": ""}
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        own["socket"] = listening.fileno()
         done = subprocess.run(
             [sys.executable, "-m", "edge.signaling"],
-            input=json.dumps({**orders, "keys": keys, "socket": listening.fileno(), "lifeline": ours}),
+            input=ChildSpec("signaling", own, {"level": "info", "form": "json"}, ours).dump().decode(),
             pass_fds=(listening.fileno(), ours),
             capture_output=True,
             text=True,

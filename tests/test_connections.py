@@ -39,7 +39,7 @@ async def sent(edge: Edge, data: bytes) -> tuple[asyncio.StreamReader, asyncio.S
 
 
 async def all_of(reader: asyncio.StreamReader) -> bytes:
-    """Until the connection is closed."""
+    """Reads until the connection is closed."""
     async with asyncio.timeout(DEADLINE_S):
         try:
             return await reader.read()

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_fuzz import mutated
-from test_socket_session import Signaling
+from fuzzing import mutated
+from signaling_run import Signaling
 from wiring import raw
 
 from edge.directory import Directory, Transceiver

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import finish, flow_gone, start_call
 from click.testing import CliRunner, Result
 from conftest import cannot_run
 from observing import STEERED, cores, moved, xdp
-from test_calls import finish, flow_gone, start_call
 from waiting import until
 
 from edge.xdp.placement import slots

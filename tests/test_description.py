@@ -23,7 +23,7 @@ HEAD = PLAIN[: PLAIN.index("a=group")]
 
 
 def outcome(text: str) -> str:
-    """The answer, or why there is none. Anything but OfferError is a failed test."""
+    """The answer, or the reason why there is none. Anything but OfferError is a failed test."""
     try:
         offer = sdp.parse(text)
         return sdp.answer(
@@ -34,7 +34,7 @@ def outcome(text: str) -> str:
 
 
 def cpu_s(text: str) -> float:
-    """The least of three times: others use the processor's caches as well."""
+    """The least CPU time of three runs, because others use the processor's caches as well."""
 
     def once() -> float:
         began = time.thread_time()
@@ -49,7 +49,7 @@ def in_audio(lines: str) -> str:
 
 
 def fill(size: int, line: Callable[[int], str]) -> str:
-    """So many characters of lines."""
+    """Lines of so many characters."""
     lines: list[str] = []
     while size > 0:
         lines.append(line(len(lines)) + "\n")
@@ -110,7 +110,7 @@ def test_64_kib_of_anything_take_milliseconds(shape: str) -> None:
 
 
 def lines_run(text: str) -> int:
-    """How many lines of the parser's are run for ``text``: the same on every machine."""
+    """The number of lines of the parser's that run for ``text``: it is the same on every machine."""
     count = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
@@ -253,7 +253,7 @@ def bends(seed: int) -> Iterator[str]:
 
 
 def check(text: str) -> bool:
-    """Whether ``text`` is answered, section for section."""
+    """Checks whether ``text`` is answered, section for section."""
     made = outcome(text)
     if not made.startswith("v=0\r\n"):
         assert made

@@ -358,6 +358,23 @@ async def test_new_calls_go_to_one_that_came_and_to_none_that_went(tmp_path: Pat
             await two.close()
 
 
+async def test_who_comes_or_goes_while_all_are_asked_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 0.3)
+    monkeypatch.setattr("edge.signaling.health._READY_FOR_S", 0.0)
+    async with two_fakes(tmp_path) as (edge, one, two):
+        one.mute = {"health"}
+        asked = len(one.said["health"])
+        asking = asyncio.create_task(edge.http.get(edge.url + "/readyz"))
+        await eventually(lambda: len(one.said["health"]) > asked)
+        edge.transceivers.replace([Transceiver(2, f"ipc://{tmp_path}/2"), Transceiver(3, f"ipc://{tmp_path}/3")])
+        answer = await asking
+        assert answer.status == 200
+        assert await answer.json() == {"ready": True, "transceivers": {"2": True, "3": False}}
+        assert two.counts["health"]
+
+
 async def test_a_websocket_goes_on_when_its_transceiver_went(tmp_path: Path) -> None:
     async with two_fakes(tmp_path) as (edge, one, two):
         assert edge.events is not None

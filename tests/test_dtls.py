@@ -4,79 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from aiortc import RTCCertificate, RTCDataChannel, RTCDtlsTransport
 from aiortc.rtcdatachannel import RTCDataChannelParameters
+from dtls_run import DEADLINE_S, RECEIVER_REPORT, Pair, audio, happens, pair
 from OpenSSL import SSL
-from test_session import until
+from session_run import until
 
 from rtc.dtls import fingerprints
 from rtc.dtls import secure as dtls
 from rtc.dtls.secure import Certificate, DtlsError, Pipe, SecureTransport, check_aiortc
-from rtc.rtp import packet as rtp
-
-DEADLINE_S = 30
-
-
-class Pair:
-    """A DTLS client and a server. ``carries(sender, datagram)`` decides what arrives; ``sent`` is all that left."""
-
-    def __init__(self, certificates: Sequence[Certificate] = ()) -> None:
-        self.certificates = list(certificates) or [Certificate.generateCertificate() for _ in range(2)]
-        self.sent: list[tuple[int, bytes]] = []
-        self.carries: Callable[[int, bytes], bool] = lambda sender, datagram: True
-        self.ends = [
-            SecureTransport(lambda d: self._pass(0, d), self.certificates[0], client=True),
-            SecureTransport(lambda d: self._pass(1, d), self.certificates[1], client=False),
-        ]
-
-    def _pass(self, sender: int, datagram: bytes) -> None:
-        self.sent.append((sender, datagram))
-        if self.carries(sender, datagram):
-            asyncio.get_running_loop().call_soon(self.ends[1 - sender].feed, datagram)
-
-    def fingerprint_of(self, end: int) -> list[tuple[str, str]]:
-        return [("sha-256", self.certificates[end].fingerprint)]
-
-    async def connect(self) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            await asyncio.gather(
-                self.ends[0].handshake(self.fingerprint_of(1)), self.ends[1].handshake(self.fingerprint_of(0))
-            )
-
-    async def close(self) -> None:
-        for end in self.ends:
-            await end.close()
-        # aiortc cancels its readers and does not wait for them.
-        await asyncio.sleep(0)
-
-
-@asynccontextmanager
-async def pair(*certificates: Certificate, connected: bool = True) -> AsyncIterator[Pair]:
-    made = Pair(certificates)
-    try:
-        if connected:
-            await made.connect()
-        yield made
-    finally:
-        await made.close()
-
-
-async def happens(event: asyncio.Event) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        await event.wait()
-
-
-def audio(sequence: int = 1, payload: bytes = b"twenty milliseconds") -> bytes:
-    return rtp.build(111, False, sequence, 960, 0x1234, payload)
-
-
-RECEIVER_REPORT = bytes.fromhex("80c9000100001234")
-
+from rtc.dtls.transport import DtlsTransport
 
 # --- the handshake ---
 
@@ -113,7 +54,7 @@ async def test_a_certificate_that_the_sdp_did_not_promise_is_refused(liar: int) 
 
 
 async def refused_by_the_server(fingerprints: Sequence[tuple[str, str]], two: Pair) -> None:
-    """A handshake in which the server goes by these fingerprints, and refuses."""
+    """Makes a handshake in which the server goes by these fingerprints, and refuses."""
     async with asyncio.timeout(DEADLINE_S):
         trusting = asyncio.ensure_future(two.ends[0].handshake(two.fingerprint_of(1)))
         with pytest.raises(DtlsError):
@@ -400,8 +341,15 @@ def test_an_aiortc_whose_instances_lack_a_private_name_is_refused_as_well(monkey
         check_aiortc()
 
 
+class AskingAgain(DtlsTransport):
+    """A peer that begins handshakes anew, its records OpenSSL's."""
+
+    def _setup_srtp(self) -> None:
+        pass
+
+
 class Renegotiates(Certificate):
-    """Of a peer that begins handshakes anew."""
+    """Of such a peer."""
 
     def _create_ssl_context(self, *args: Any, **kwargs: Any) -> SSL.Context:
         context = RTCCertificate._create_ssl_context(self, *args, **kwargs)
@@ -413,8 +361,9 @@ async def test_a_handshake_that_is_asked_for_again_is_refused() -> None:
     async with pair(connected=False) as two:
         two.certificates[1] = Renegotiates.generateCertificate()
         two.ends[1] = SecureTransport(lambda d: two._pass(1, d), two.certificates[1], client=False)
+        asking = two.ends[1]._dtls = AskingAgain(two.ends[1]._pipe, [two.certificates[1]])
+        asking._set_role("server")
         await two.connect()
-        asking = two.ends[1]._dtls
         assert asking._ssl is not None
         asking._ssl.renegotiate()
         two.sent.clear()

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from test_receiver import OFFER, Ear
+from listening import OFFER, Ear
 
 from caller.keypad import FRAME_TICKS
 from caller.keypad import Keypad as Presser
@@ -29,7 +29,7 @@ def packet(code: int, timestamp: int, duration: int, *, ended: bool = False, mar
 
 
 def press(code: int, timestamp: int, frames: int = 5, ticks: int = 960) -> list[Packet]:
-    """As long as so many 20 ms, with its three ends."""
+    """The packets of a press that lasts so many 20 ms, with its three ends."""
     held = [packet(code, timestamp, ticks * (i + 1), marker=i == 0) for i in range(frames)]
     return held + [packet(code, timestamp, ticks * frames, ended=True)] * 3
 
@@ -86,12 +86,12 @@ def test_a_long_press_is_one(late: int, began: int) -> None:
 
 
 def numbered(packets: list[Packet]) -> list[Packet]:
-    """As they were sent, one after the other."""
+    """The packets numbered as they were sent, one after the other."""
     return [each._replace(sequence=(65530 + i) & 0xFFFF) for i, each in enumerate(packets)]
 
 
 def dialled(keys: str, *, ended: bool = True, marked: bool = True) -> list[Packet]:
-    """All with the timestamp of the first, as some gateways have it."""
+    """Presses that all have the timestamp of the first, as some gateways send them."""
     presses = [press(DIGITS.index(key), 5000) for key in keys]
     packets = [each for one in presses for each in (one if ended else one[:5])]
     return numbered(packets if marked else [each._replace(marker=False) for each in packets])

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from calling import finish, flow_gone, start_call
 from observing import core_of, cores, moved, received, xdp
 from steer_run import loaded
-from test_calls import finish, flow_gone, start_call
 from waiting import until
 from working import RX, a_worker
 

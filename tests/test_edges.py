@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import zmq
-from test_socket_session import Signaling
+from signaling_run import Signaling
 from waiting import eventually
 from wiring import Said, heard, raw
 
@@ -80,7 +80,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 
 async def asked(edge: Any) -> Said:
-    """What it is told when it asks how the transceiver does."""
+    """The answer when it asks how the transceiver does."""
     await eventually(lambda: edge.poll(0, zmq.POLLOUT))
     edge.send(raw("health", request=1))
     while True:

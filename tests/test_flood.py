@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import packets as p
 import pytest
+from calling import finish, flow_gone, start_call
 from observing import moved, xdp
 from pyroute2 import IPRoute
-from test_calls import finish, flow_gone, start_call
 from waiting import until
 
 from edge.xdp.limits import MEDIA_AT_ONCE, Limits
@@ -33,7 +33,7 @@ USERNAME = re.compile(rb"\x21\x12\xa4\x42.{12}.*?\x00\x06\x00.([A-Za-z0-9+/]{24}
 
 
 class Overheard(NamedTuple):
-    """Of one call: its ufrag, and where its client sends from."""
+    """The knowledge of one who overheard a call: its ufrag, and where its client sends from."""
 
     ufrag: bytes
     port: int
@@ -41,7 +41,7 @@ class Overheard(NamedTuple):
 
 @contextmanager
 def listening(lab: Lab) -> Iterator[socket.socket]:
-    """All that crosses the link between client and edge."""
+    """A socket that receives all that crosses the link between client and edge."""
 
     def opened() -> socket.socket:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL
@@ -54,7 +54,7 @@ def listening(lab: Lab) -> Iterator[socket.socket]:
 
 
 def overhear(sock: socket.socket) -> Overheard:
-    """The next check of a call."""
+    """Waits for the next check of a call."""
     while True:
         frame = sock.recv(4096)
         found = USERNAME.search(frame, 42)
@@ -63,7 +63,7 @@ def overhear(sock: socket.socket) -> Overheard:
 
 
 def macs(lab: Lab) -> bytes:
-    """Destination and source of a frame from client to edge."""
+    """The destination and the source of a frame from client to edge."""
 
     def of(interface: str) -> bytes:
         with IPRoute() as ip:
@@ -95,7 +95,7 @@ class Flood:
         self._calls = calls
 
     def run(self, payload: bytes, sources: list[tuple[str, int]], may_lose: float) -> Counter[str]:
-        """What XDP counted while it lasted."""
+        """Runs the flood. Returns what XDP counted while it lasted."""
         addresses = macs(self._lab)
         frames = json.dumps([frame(self._lab, addresses, payload, *source) for source in sources]).encode()
         before = xdp(self._appliance)

@@ -193,7 +193,7 @@ def test_too_many_datagrams_are_refused() -> None:
         b"\x81\x90\x01",  # an array as a key
         msgpack.packb([3, "control", {"type": "x"}]) + b"\0",
         msgpack.packb([4, 1, {"type": "x"}]) + b"\0",
-        b"\x93\x01\xa7control\x81\xa4type\xa1\xff",  # not UTF-8
+        b"\x93\x03\xa7control\x81\xa4type\xa1\xff",  # not UTF-8
     ],
 )
 def test_what_is_not_msgpack_is_refused(head: bytes) -> None:

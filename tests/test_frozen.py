@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import zmq
-from test_calls import finish, start_call
+from calling import finish, start_call
 from waiting import until
 
 from lab.appliance import Appliance
@@ -27,7 +27,7 @@ FROZEN_S = 7.0  # longer than either end waits for a host that is gone
 
 
 class Still:
-    """The end ``role`` of a link, in a process that reads nothing, and the other end here."""
+    """A link whose end ``role`` is in a process that reads nothing, and whose other end is here."""
 
     def __init__(self, role: str, endpoint: str) -> None:
         self._role, self._endpoint = role, endpoint
@@ -56,7 +56,7 @@ class Still:
         return True
 
     def fill(self) -> None:
-        """Returns when nothing more fits on the way to it."""
+        """Sends until nothing more fits on the way to it."""
         until(lambda: self._sent(bytes(1 << 16)))
         since = time.monotonic()
         while time.monotonic() - since < 0.5:
@@ -68,7 +68,7 @@ class Still:
         self._context.destroy(linger=0)
 
     def hears(self) -> None:
-        """It reads again, and what is said on a new connection comes through."""
+        """Lets it read again. Returns what it hears on a new connection."""
         assert self.process.stdin is not None
         self.process.stdin.write(b"\n")
         self._connect()
@@ -111,7 +111,7 @@ def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
 
 
 def freeze_in_mid_call(lab: Lab, house: Appliance, frozen: list[Any], calls: int) -> dict[str, Any]:
-    """What callers say of calls during which these processes stood still."""
+    """The words of callers whose calls went on while these processes stood still."""
     restarts = house.metrics("edge")
     running = start_call(lab.client, house, "-n", str(calls), "--model", "echo", "--duration", "14")
     until(lambda: house.metrics("transceiver")[("firsthop_transceiver_sessions",)] == calls)

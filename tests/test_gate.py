@@ -17,7 +17,7 @@ def packet(sequence: int, ssrc: int = 7) -> bytes:
 
 
 def sends(gate: Gate, datagram: bytes, now: float) -> bool:
-    """An authentic one."""
+    """Sends an authentic packet."""
     return gate.tries(datagram, now) and gate.admits(datagram, now)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_socket_session import Signaling
+from signaling_run import Signaling
 from waiting import eventually
 from wiring import Said
 
@@ -28,7 +28,7 @@ async def signaling(tmp_path: Path) -> AsyncIterator[Signaling]:
 
 
 async def place(signaling: Signaling, **fields: Any) -> Said:
-    """The answer to an offer, or the refusal."""
+    """Places a call. Returns the answer to the offer, or the refusal."""
     offer = Offer(Certificate.generateCertificate().fingerprint).sdp()
     media = ["192.0.2.1", 3478]
     await signaling.send("session.offer", request=1, offer=offer, agent="echo", media=media, **fields)

@@ -26,7 +26,7 @@ Network = Callable[[int], float | None]
 
 @cache
 def speech() -> bytes:
-    """Half a minute of it at 24 kHz, in whole frames."""
+    """Half a minute of speech at 24 kHz, in whole frames."""
     pcm = generated().pcm(RATE_HZ)
     pcm = pcm * (30 * 2 * RATE_HZ // len(pcm) + 1)
     return pcm[: 30 * 2 * RATE_HZ]

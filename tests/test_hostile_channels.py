@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_calls import finish, start_call
+from calling import finish, start_call
 from waiting import until
 
 from lab.appliance import Appliance

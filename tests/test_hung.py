@@ -14,17 +14,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-from observing import received, sessions_of
-from test_calls import finish, start_call
-from test_recovery import at_work
+from calling import finish, start_call
+from observing import at_work, received, sessions_of
 from waiting import eventually, until
 
 from lab.appliance import Appliance
 from lab.network import Lab
 from runtime import children as under_test
+from runtime import pidfd
 from runtime.beats import EVERY_S, Beat, Beats
 from runtime.children import Child, Children
 from runtime.errors import ConfigError
+from runtime.metrics import Gauges
 from runtime.store import Store
 
 
@@ -35,7 +36,7 @@ def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
 
 
 def hang(house: Appliance, name: str) -> None:
-    """Returns when another has its place."""
+    """Makes a child hang. Returns when another has its place."""
     before = house.children()[name]
     before.send_signal(signal.SIGSTOP)
     until(lambda: house.children().get(name, before).pid != before.pid)
@@ -103,6 +104,7 @@ while True:
     beat()
     time.sleep(0.05)
 """
+GROWING = COUNTING.replace("beat = ", "more = bytearray(spec['mib'] << 20); beat = ")
 BROKEN = """
 import sys
 if sys.stdin.buffer.read():
@@ -113,14 +115,18 @@ if sys.stdin.buffer.read():
 class Home:
     """A supervisor's part that keeps one child, which is what ``program`` says."""
 
-    def __init__(self, directory: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, directory: Path, program: str, monkeypatch: pytest.MonkeyPatch, mib: int = 0, most_mib: int = 0
+    ) -> None:
         (directory / "a_child_of_ours.py").write_text(program)
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(directory), str(Path.cwd())]))
         self.beats = Beats(store := Store())
         self._pid_file = directory / "pid"
-        spec = json.dumps({"beat": [self.beats.fd, 3], "pid": str(self._pid_file)}).encode()
+        spec = json.dumps({"beat": [self.beats.fd, 3], "pid": str(self._pid_file), "mib": mib}).encode()
         self.child = Child("one", "a_child_of_ours", spec, (self.beats.fd,), "same", 3)
-        self.children = Children([self.child], "a_child_of_ours", "spare", store, self.beats, "t")
+        self.children = Children(
+            [self.child], "a_child_of_ours", "spare", store, self.beats, "t", most_bytes=most_mib << 20
+        )
         self.running = asyncio.create_task(self.children.run())
 
     @property
@@ -161,6 +167,47 @@ async def test_one_that_has_yet_to_begin_is_given_time(tmp_path: Path, monkeypat
     try:
         await eventually(lambda: home.beats.count(3) > 0)
         assert home.children.hung["one"] == home.children.restarts["one"] == 0
+    finally:
+        await home.close()
+
+
+@pytest.mark.parametrize("deaf", [False, True], ids=["in order", "by force"])
+async def test_who_holds_too_much_memory_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: bool
+) -> None:
+    monkeypatch.setattr(under_test, "_MEMORY_EVERY", 1)
+    monkeypatch.setattr(under_test, "_WARM_WITHIN_S", 0.1)
+    program = GROWING
+    if deaf:
+        monkeypatch.setattr(pidfd, "_GOODBYE_S", 0.1)
+        program = program.replace("beat = ", "signal.signal(signal.SIGTERM, signal.SIG_IGN); beat = ")
+        program = "import signal" + program
+    home = Home(tmp_path, program, monkeypatch, mib=200, most_mib=150)
+    try:
+        await eventually(lambda: home.children.oversized["one"] >= 1)
+        first = home.pid
+        await eventually(lambda: home.pid != first)
+        assert home.children.restarts["one"] >= 1
+        assert home.children.hung["one"] == 0
+    finally:
+        await home.close()
+
+
+async def test_who_holds_less_than_it_may_stays_and_its_memory_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_test, "_MEMORY_EVERY", 1)
+    home = Home(tmp_path, GROWING, monkeypatch, mib=200, most_mib=1000)
+    try:
+        await eventually(lambda: home.beats.count(3) > 0)
+        count = home.beats.count(3)
+        await eventually(lambda: home.beats.count(3) > count + 3 * EVERY_S / 0.05)
+        assert home.children.oversized["one"] == home.children.restarts["one"] == 0
+        (memory,) = [each for each in home.children.metrics if isinstance(each, Gauges)]
+        (family,) = memory.collect()
+        ((labels, held),) = [(sample.labels, sample.value) for sample in family.samples]
+        assert labels == {"child": "one"}
+        assert 200 << 20 <= held < 1000 << 20
     finally:
         await home.close()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hosting import ports, ready, run_of_ports
 from waiting import until
 
 from firsthop.init import Host, Plan, plan_for, text
@@ -59,28 +60,6 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
-
-
-def ports(count: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[int]:
-    """Different ports that are free."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket(socket.AF_INET, kind)) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
-
-
-def run_of_ports(count: int) -> int:
-    """The first of ``count`` ports in a row that are free."""
-    for first in range(21000, 32000, count):
-        with ExitStack() as held:
-            try:
-                for port in range(first, first + count):
-                    held.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return first
-    raise AssertionError("no ports")
 
 
 # --- what it writes
@@ -301,14 +280,6 @@ def test_what_init_writes_runs_and_answers_a_call(tmp_path: Path) -> None:
         assert "1 of 1 calls good" in done.stdout
         assert firsthop("status", "-c", said["config"], **environment).returncode == 0
     assert "Traceback" not in log.read_text()
-
-
-def ready(port: int) -> bool:
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)):
-            return False
-        probe.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
-        return b" 200 " in probe.recv(64)
 
 
 # --- who may read secrets

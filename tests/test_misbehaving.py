@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 import zmq
 import zmq.asyncio
-from test_socket_session import Signaling
+from signaling_run import Signaling
 from waiting import eventually, until
 from wiring import Said, heard, hello_back, raw
 from working import KEYS, MINE, OTHER, Bench, a_worker, audio, check, gained, of, path_up
@@ -39,7 +39,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 def refused(bench: Bench, *said: bytes, by: int = MINE, as_: str = "refused") -> None:
-    """Each of these is, and the worker goes on."""
+    """Checks that each of these is refused, and that the worker goes on."""
     before = bench.funnel(REFUSED)
     for message in said:
         bench.transceivers[by].send(message)
@@ -149,7 +149,7 @@ class Rogues:
             raise RuntimeError("a fault of our own")
 
     async def asked(self, asking: Request[Reply]) -> tuple[asyncio.Task[Reply], bytes, int]:
-        """A question to the first, on its way; who asks, and its number."""
+        """Puts a question to the first transceiver. Returns who asks, and its number."""
 
         async def ask() -> Reply:
             while True:  # until the link is there

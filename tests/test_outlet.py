@@ -19,7 +19,7 @@ from wire import address
 
 
 class Kernel:
-    """sendmmsg(2) that takes ``room`` datagrams and then has none, as when the socket's buffer is full."""
+    """A sendmmsg(2) that takes ``room`` datagrams and then no more, as when the socket's buffer is full."""
 
     def __init__(self) -> None:
         self.room = 0

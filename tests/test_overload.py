@@ -26,7 +26,7 @@ class Numbered:
         self.next = FIRST
 
     def send(self, count: int = 1, size: int = 1200) -> None:
-        """Returns when it is counted what became of them."""
+        """Sends. Returns when it is counted what became of them."""
         numbers = range(self.next, self.next + count)
         self.next += count
         self._bench.to_worker(self._client, *(number.to_bytes(4, "big") + bytes(size - 4) for number in numbers))
@@ -56,7 +56,7 @@ def a_process(bench: Bench, number: int) -> Iterator[tuple[subprocess.Popen[byte
 
 
 def numbers(out: Path) -> list[int]:
-    """Of the datagrams that came, without the line that may be in the making."""
+    """The numbers of the datagrams that came, without the line that may still be written."""
     return [n for n in (int(line) for line in out.read_text().rpartition("\n")[0].split()[1:]) if n >= FIRST]
 
 

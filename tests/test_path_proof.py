@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_ice import ELSEWHERE, HOME, OTHER_EDGE, answered, check, prove, request
+from ice_run import ELSEWHERE, HOME, OTHER_EDGE, answered, check, prove, request
 
 from rtc.ice.lite import CONSENT_S, MAX_PATHS, UNPROVED_S, IceLite, Path
 from wire import address, stun
@@ -174,7 +174,7 @@ def test_checks_beyond_any_clients_are_dropped_and_forged_ones_cost_the_client_n
 
 
 def lives(ice: IceLite, seconds: int, *, answers: bool) -> float:
-    """How long a session goes on whose caller sends no checks, and answers ours or not."""
+    """The time that a session goes on whose caller sends no checks, and answers ours or does not."""
     for second in range(1, seconds):
         now = float(second)
         ice.expire(now)

@@ -16,8 +16,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from dtls_run import DEADLINE_S, Pair, audio, pair
 from OpenSSL import SSL, crypto
-from test_dtls import DEADLINE_S, Pair, audio, pair
 
 from rtc.dtls import flights
 from rtc.dtls import secure as dtls
@@ -42,7 +42,7 @@ def key(kind: str) -> Key:
 
 
 def with_a_large_exponent(bits: int) -> rsa.RSAPrivateKey:
-    """RSA whose public operation takes as long as its private one, and no short cut."""
+    """An RSA key whose public operation takes as long as its private one, without its short cuts."""
     numbers = rsa.generate_private_key(65537, bits).private_numbers()
     p, q = numbers.p, numbers.q
     order = math.lcm(p - 1, q - 1)
@@ -88,7 +88,7 @@ def foreign(kind: str, *more: x509.ExtensionType) -> Foreign:
 
 @asynccontextmanager
 async def met(caller: Foreign, *, client: bool, connected: bool = True) -> AsyncIterator[tuple[Pair, int]]:
-    """Us and the caller, and which end the caller is; ``client`` says whether it begins DTLS."""
+    """The two ends of a handshake, ours and the caller's; ``client`` says whether the caller begins DTLS."""
     ours = Certificate.generateCertificate()
     both = (caller, ours) if client else (ours, caller)
     async with pair(*both, connected=connected) as two:
@@ -191,7 +191,7 @@ async def test_a_message_of_more_than_16_kib_is_dropped_and_counted(client: bool
 
 
 def of_a_public_key(public: Any) -> crypto.X509:
-    """A certificate of a key that nobody has."""
+    """A certificate of a key that nobody holds."""
     own = signed(key("p-256"))
     builder = x509.CertificateBuilder().subject_name(own.subject).issuer_name(own.subject).public_key(public)
     builder = builder.serial_number(1).not_valid_before(own.not_valid_before_utc)

@@ -18,7 +18,7 @@ class Call:
 
 
 def place(calls: list[Call], call: Call, most: int = 200) -> Call | None:
-    """Places ``call``; who gave way."""
+    """Places ``call``. Returns the call that gave way."""
     gone = room_for(call.owner, call.holder, calls, call.began, taken=len(calls), most=most)
     if gone is not None:
         calls.remove(gone)

@@ -8,48 +8,20 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from aiortc.rtp import RtcpPacket, RtcpRtpfbPacket
+from listening import OFFER, Ear
 
-from caller.offer import Offer as CallersOffer
-from rtc.codecs.codec import OPUS
 from rtc.codecs.opus import SILENCE
 from rtc.rtp import packet as rtp
 from rtc.rtp.packet import Packet
-from rtc.sdp import answer as sdp
 from transceiver.counters import RX_DATAGRAMS
-from transceiver.media.hearing import Hearing
 from transceiver.media.receiver import Receiver
 
-OFFER = replace(sdp.parse(CallersOffer(":".join(["AB"] * 32)).sdp()), nack=True, red_payload_type=63, transport_cc_id=3)
 PAUSE = SILENCE[:1]
 
 
-class Ear:
-    """A receiver, and what its agent hears."""
-
-    def __init__(self, offer: sdp.Offer = OFFER) -> None:
-        self.frames: list[bytes] = []
-        self.hearing = Hearing(OPUS, 24000, lambda pcm: bool(self.frames.append(pcm)))
-        self.stats = self.hearing.stats
-        self.receiver = Receiver(offer, self.hearing)
-
-    def take(self, sequence: int, now: float, payload: bytes = SILENCE, *, payload_type: int = 111) -> bool:
-        plain = rtp.build(payload_type, False, sequence, 960 * sequence, 7, payload)
-        return self.receiver.take(plain, now)
-
-    def asks(self, now: float, round_trip_s: float | None) -> list[int]:
-        return [
-            sequence
-            for packet in self.receiver.feedback(now, 1, round_trip_s)
-            for part in RtcpPacket.parse(packet)
-            if isinstance(part, RtcpRtpfbPacket) and part.fmt == 1
-            for sequence in part.lost
-        ]
-
-
 def conversation(round_trip_ms: float, *, loss: float, seconds: int = 60, seed: int = 1) -> tuple[Ear, int, int, float]:
-    """What came of a stream whose sender resends; packets lost at first, resends, and the longest that a packet took to
-    be played in the last half, beyond the way."""
+    """The outcome of a stream whose sender resends: packets lost at first, resends, and the longest time that a packet
+    took to be played in the last half, beyond the way."""
     ear, rng = Ear(), random.Random(seed)
     there, back = round_trip_ms / 2000, round_trip_ms / 2000
     queue: list[tuple[float, int]] = []

@@ -17,7 +17,7 @@ def packet(sequence: int, timestamp: int | None = None, ssrc: int = 1) -> Packet
 
 
 def after(*sequences: int) -> Reception:
-    """A reception that got these on time."""
+    """A reception that received these on time."""
     reception = Reception()
     for sequence in sequences:
         reception.add(packet(sequence), sequence * 0.02)

@@ -20,9 +20,9 @@ import numpy.typing as npt
 import psutil
 import pytest
 import structlog
+from calling import finish, start_call
+from session_run import OpusRecorder, Recorder, a_call, gained, of_type, until
 from structlog.testing import capture_logs
-from test_calls import finish, start_call
-from test_session import OpusRecorder, Recorder, a_call, gained, of_type, until
 from waiting import until as until_now
 
 from caller.voice import generated
@@ -45,14 +45,14 @@ Sound = npt.NDArray[np.float64]
 
 
 def tone(hz: float, frames: int, rate_hz: int = 24000, loud: float = 8000) -> list[bytes]:
-    """So many frames of 20 ms."""
+    """So many frames of 20 ms of a tone."""
     t = np.arange(frames * rate_hz // 50) / rate_hz
     pcm = (loud * np.sin(2 * np.pi * hz * t)).astype(np.int16)
     return [frame.tobytes() for frame in pcm.reshape(frames, -1)]
 
 
 def played(path: Path) -> tuple[Sound, Sound]:
-    """Left and right, at 48,000 Hz, as any player has them."""
+    """The left and the right channel, at 48,000 Hz, as any player has them."""
     with av.open(str(path)) as container:
         resampler = av.AudioResampler(format="s16p", layout="stereo", rate=48000)
         parts = [out.to_ndarray() for frame in container.decode(audio=0) for out in resampler.resample(frame)]
@@ -61,7 +61,7 @@ def played(path: Path) -> tuple[Sound, Sound]:
 
 
 def power(sound: Sound, hz: float) -> float:
-    """Of that tone, as a root mean square."""
+    """The power of that tone, as a root mean square."""
     t = np.arange(len(sound)) / 48000
     return float(abs(np.mean(sound * np.exp(-2j * np.pi * hz * t))) * 2**0.5)
 
@@ -392,7 +392,7 @@ def test_a_transceiver_that_could_not_record_does_not_start(tmp_path: Path) -> N
 
 
 class Hummer(Recorder):
-    """Hums at 1100 Hz when it is told to."""
+    """An agent that hums at 1100 Hz when it is told to."""
 
     rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 16000
 
@@ -482,8 +482,8 @@ def house(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def alike(sound: Sound, other: Sound) -> float:
-    """How like a quarter of a second of ``other`` is to some of ``sound``, for the one that is the most: 1 is the same.
-    Late packets may have stretched others."""
+    """The likeness of a quarter of a second of ``other`` to some of ``sound``, at the place where it is greatest: 1 is
+    the same. Late packets may have stretched others."""
     return max(_alike(sound, other[at : at + 12000]) for at in range(0, len(other) - 12000, 12000))
 
 

@@ -14,16 +14,15 @@ from typing import Any
 
 import psutil
 import pytest
-from observing import STEERED, moved, received, xdp
+from calling import finish, flow_gone, kill_the_supervisor, start_call
+from observing import STEERED, at_work, holders, moved, pins, received, xdp
 from steer_run import older_flows
-from test_calls import finish, flow_gone, start_call
 from waiting import until
 
 from edge.xdp import kernel
-from edge.xdp.pins import Pins, folder_of
+from edge.xdp.pins import Pins
 from lab.appliance import Appliance, Loopback, Place
 from lab.network import Lab
-from runtime.config import load
 
 pytestmark = pytest.mark.needs_root
 
@@ -33,10 +32,6 @@ def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
     """An appliance of the test's own: what it changes nobody else sees."""
     with Appliance(tmp_path, lab=lab) as appliance:
         yield appliance
-
-
-def pins(appliance: Appliance) -> Path:
-    return folder_of(load(appliance.config_file).edge)
 
 
 def program(appliance: Appliance) -> str:
@@ -50,31 +45,8 @@ def program(appliance: Appliance) -> str:
     return found["program"]
 
 
-def holders(appliance: Appliance) -> list[psutil.Process]:
-    path = str(appliance.config_file.parent / "edge.holder")
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if path in process.cmdline():
-                found.append(process)
-        except psutil.Error:
-            pass
-    return found
-
-
-def at_work(appliance: Appliance) -> dict[str, int]:
-    """Pids of the children that serve; the spare does not, and is called otherwise until it is ready."""
-    serving = re.compile(r"worker-\d+|signaling")
-    return {name: child.pid for name, child in appliance.children().items() if serving.fullmatch(name)}
-
-
-def kill_the_supervisor(appliance: Appliance) -> None:
-    appliance.processes["edge"].send_signal(signal.SIGKILL)
-    appliance.processes["edge"].wait()
-
-
 def kill_it_in_mid_call(lab: Lab, appliance: Appliance) -> dict[str, Any]:
-    """What the caller said of a call during which the supervisor was killed and started again."""
+    """The words of the caller of a call during which the supervisor was killed and started again."""
     until(lambda: flow_gone(appliance) and "worker-spare" in appliance.children())
     before, serving, steering = xdp(appliance), at_work(appliance), program(appliance)
     call = start_call(lab.client, appliance, "--model", "echo", "--duration", "6")

@@ -171,7 +171,7 @@ def test_a_folder_that_is_not_there_is_one_line(file: Path) -> None:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """One that every user can enter."""
+    """A folder that every user can enter."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
@@ -311,7 +311,7 @@ def test_a_host_that_is_not_alone_is_rotated_in_steps(file: Path, tmp_path: Path
 
 
 def rotated(place: Place, appliance: Appliance, *options: str, expect: int = 0) -> dict[str, Any]:
-    """What the command says on that host."""
+    """The words of the command on that host."""
     argv = [sys.executable, "-m", "firsthop", "keys", "rotate", "--config", str(appliance.config_file), "--json"]
     process = place.popen([*argv, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     output, errors = process.communicate(timeout=120)
@@ -327,7 +327,7 @@ def processes(appliance: Appliance) -> list[str]:
 
 
 def held(appliance: Appliance, process: str) -> dict[str, str]:
-    """Role by key id."""
+    """The role of each key id."""
     return {key[1]: key[2] for key in appliance.metrics(process) if key[0] == "firsthop_ufrag_key"}
 
 
@@ -342,7 +342,7 @@ def start_calls(place: Place, appliance: Appliance, *options: str) -> subprocess
 
 
 def end_calls(calls: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """Hangs up, and returns what the caller said; none of its calls has failed."""
+    """Hangs up, and returns what the caller said. None of its calls may have failed."""
     calls.send_signal(signal.SIGINT)
     output, _ = calls.communicate(timeout=120)
     said: dict[str, Any] = json.loads(output)

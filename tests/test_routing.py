@@ -38,7 +38,7 @@ VICTIM = address.pack("203.0.113.9", 9)
 
 
 class Written:
-    """The link: ``sent`` to each address, and the control messages."""
+    """A link that writes down: ``sent`` to each address, and the control messages."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[bytes, bytes]] = []
@@ -115,7 +115,7 @@ class Caller:
         self.house.deliver(self.where, self.secure.protect(packet))
 
     async def read(self) -> None:
-        """Takes what came to where it is, again and again."""
+        """Takes, again and again, what came to its present address."""
         while True:
             for datagram in self.house.link.to(self.where)[self._read :]:
                 self._read += 1
@@ -134,7 +134,7 @@ class Caller:
             await asyncio.sleep(0.002)
 
     async def echoed(self) -> None:
-        """What it says now comes back."""
+        """Waits until what it says comes back."""
         heard = len(self.heard)
         self.speak()
         await eventually(lambda: len(self.heard) > heard)
@@ -145,7 +145,7 @@ class Caller:
 
 @asynccontextmanager
 async def callers(*all_: Caller) -> AsyncIterator[None]:
-    """They read, and in the end they are gone."""
+    """Callers that read, and that are gone in the end."""
     reading = [asyncio.create_task(each.read()) for each in all_]
     try:
         yield

@@ -15,10 +15,10 @@ from struct import pack
 
 import pytest
 from aiortc.rtcsctptransport import RTCSctpTransport as Transport
+from fuzzing import mutated
 from hostile_peer import Hostile, turns
 from sctp_packets import DCEP, FIRST, a_open, chunk, data, packet
-from test_fuzz import mutated
-from test_session import a_call, gained, until
+from session_run import a_call, gained, until
 
 from rtc.sctp import MAX_MESSAGE_BYTES
 from rtc.sctp.association import EARLY_BYTES, MOST_CHANNELS
@@ -213,7 +213,8 @@ def seeds(h: Hostile) -> list[bytes]:
 
 
 async def fuzz(seconds: float, seed: int) -> tuple[int, Counter[str]]:
-    """How many packets, and which associations were aborted of it. Below DTLS, which would take most of the time."""
+    """Sends mutated packets below DTLS, which would take most of the time. Returns their number and the reasons for
+    which associations were aborted."""
     rng = random.Random(seed)
     end, tried = time.monotonic() + seconds, 0
     before = Counter(SCTP_ABORTS)

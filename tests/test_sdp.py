@@ -151,7 +151,7 @@ def answered(text: str, host: str = "203.0.113.10") -> str:
 
 
 def sections(answer: str) -> list[MediaDescription]:
-    """What aiortc reads in it."""
+    """The sections that aiortc reads in it."""
     media: list[MediaDescription] = SessionDescription.parse(answer).media
     return media
 
@@ -163,7 +163,7 @@ def without(text: str, line: str) -> str:
 
 
 def check_answer(answer: str) -> MediaDescription:
-    """What every answer is; its audio section."""
+    """Checks what holds for every answer. Returns its audio section."""
     assert answer.endswith("\r\n")
     assert all(re.fullmatch(r"[a-z]=[^\r\n]+", line) for line in answer.removesuffix("\r\n").split("\r\n"))
     parsed = SessionDescription.parse(answer)

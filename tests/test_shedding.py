@@ -47,7 +47,7 @@ class Core:
         return self
 
     def since(self, seconds: float) -> tuple[list[float], list[float]]:
-        """Delays and probabilities from so many seconds on."""
+        """The delays and probabilities from so many seconds on."""
         start = round(seconds / STEP_S)
         return self.delays_s[start:], self.probabilities[start:]
 

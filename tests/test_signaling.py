@@ -6,59 +6,20 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zmq
-from signaling_edge import CALLS, KEYS, MEDIA, SDP, TOKEN, Edge, a_fake, an_edge
+from edge_run import RealEdge, a_real_edge, offer
+from signaling_edge import CALLS, KEYS, MEDIA, SDP, TOKEN, a_fake
 from waiting import eventually
 from wiring import Said, heard, raw
 
-from caller.offer import Offer, parse_answer
+from caller.offer import parse_answer
 from edge import apikeys
 from edge.signaling.bodies import MAX_BODY_BYTES
-from rtc.dtls.secure import Certificate
-from runtime.config import Config
 from runtime.errors import ConfigError
-from transceiver.server import Transceiver
 from wire import link, ufrag
-
-
-def offer() -> str:
-    return Offer(Certificate.generateCertificate().fingerprint).sdp()
-
-
-class RealEdge:
-    """An edge and real transceivers behind it."""
-
-    def __init__(self, edge: Edge) -> None:
-        self.edge = edge
-        self.transceivers: dict[int, Transceiver] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.edge, name)
-
-    def start(self, number: int, **settings: Any) -> Transceiver:
-        config = Config(transceiver={"id": number, **settings})
-        socket = link.router(self.edge.context, f"ipc://{self.edge.directory}/{number}", KEYS)
-        self.transceivers[number] = Transceiver(config, KEYS, socket)
-        return self.transceivers[number]
-
-    async def stop(self, number: int) -> None:
-        await self.transceivers.pop(number).close()
-
-
-@asynccontextmanager
-async def a_real_edge(directory: Path, *numbers: int, **settings: Any) -> AsyncIterator[RealEdge]:
-    async with an_edge(directory, *numbers, **settings) as edge:
-        real = RealEdge(edge)
-        try:
-            yield real
-        finally:
-            for number in tuple(real.transceivers):
-                await real.stop(number)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ from aiohttp import WSMsgType
 from signaling_edge import CALLS, DEADLINE_S, KEYS, SDP, TOKEN, FakeTransceiver
 from waiting import eventually
 
+from runtime.child import ChildSpec
 from runtime.config import Config
 from wire.keys import file_text
 
@@ -44,15 +44,14 @@ class Process:
         self.child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        descriptors = {"socket": self.listening.fileno(), "lifeline": self.lifeline[0]}
-        orders = {"config": self.config.model_dump_json(), "media": ["192.0.2.1", 3478], "metrics": ["127.0.0.1", 0]}
+        socket, lifeline = self.listening.fileno(), self.lifeline[0]
+        own = {"config": self.config.model_dump_json(), "metrics": ["127.0.0.1", 0], "instance": ""}
+        own |= {"keys": KEYS.dump(), "socket": socket, "transceivers": self.transceivers, "directory": ""}
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "edge.signaling"], stdin=subprocess.PIPE, pass_fds=tuple(descriptors.values())
+            [sys.executable, "-m", "edge.signaling"], stdin=subprocess.PIPE, pass_fds=(socket, lifeline)
         )
         assert self.child.stdin is not None
-        self.child.stdin.write(
-            json.dumps({**orders, "transceivers": self.transceivers, "keys": KEYS.dump(), **descriptors}).encode()
-        )
+        self.child.stdin.write(ChildSpec("signaling", own, {"level": "info", "form": "auto"}, lifeline).dump())
         self.child.stdin.close()
 
     async def end(self, number: signal.Signals) -> int:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_turns import edges, voice
+from turning import edges
 
-from caller.voice import Voice
+from caller.voice import Voice, generated
 from rtc.frame import frame_bytes
 from rtc.vad.detector import detector, use
 from rtc.vad.silero import Turns
 
-__all__ = ["voice"]  # a fixture
+
+@pytest.fixture(scope="module")
+def voice() -> Voice:
+    return generated(7.0, seed=3)
 
 
 def frames_at(rate_hz: int, voice: Voice) -> list[bytes]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_calls import finish, flow_gone, start_call
+from calling import finish, flow_gone, start_call
 from waiting import until
 
 from lab.appliance import Appliance
@@ -24,7 +24,7 @@ GROWTH = 1.05
 
 
 class Watched:
-    """What a process holds."""
+    """The resources that a process holds."""
 
     def __init__(self, process: psutil.Process) -> None:
         self.process = process

@@ -14,66 +14,15 @@ import psutil
 import pytest
 import zmq
 from realtime_run import QUIET, loud
+from signaling_run import ONE, OTHER, Signaling
 from waiting import eventually
-from wiring import Said, heard, raw
+from wiring import raw
 
 from caller.offer import Offer
 from edge.signaling.cutting import parts
 from rtc.dtls.secure import Certificate
-from runtime.config import Config
 from transceiver.records.files import Records
-from transceiver.server import Transceiver
-from wire import link, ufrag
-from wire.keys import ClusterKeys
-
-KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
-ONE, OTHER = b"edge/signaling-0", b"edge/signaling-1"
-
-
-class Signaling:
-    """Two signaling processes, and what the transceiver told each."""
-
-    def __init__(self, directory: Path, max_sessions: int = 3) -> None:
-        self.context = zmq.Context[zmq.Socket[bytes]]()
-        endpoint = f"ipc://{directory}/1"
-        config = Config(transceiver={"id": 1, "max_sessions": max_sessions})
-        self.transceiver = Transceiver(config, KEYS, link.router(self.context, endpoint, KEYS))
-        self.sockets = {name: link.dealer(self.context, endpoint, name, KEYS) for name in (ONE, OTHER)}
-        self.told: dict[bytes, list[Said]] = {ONE: [], OTHER: []}
-
-    async def send(self, type_: str, who: bytes = ONE, **fields: Any) -> None:
-        socket = self.sockets[who]
-        await eventually(lambda: socket.poll(0, zmq.POLLOUT))
-        socket.send(raw(type_, **fields))
-
-    def drain(self, who: bytes) -> list[Said]:
-        while self.sockets[who].poll(0):
-            message = heard(self.sockets[who].recv())
-            assert isinstance(message, Said)
-            self.told[who].append(message)
-        return self.told[who]
-
-    async def hears(self, type_: str, who: bytes = ONE) -> dict[str, Any]:
-        """The fields of the next message of that type; what came before it is forgotten."""
-        await eventually(lambda: any(message.type == type_ for message in self.drain(who)))
-        told = self.told[who]
-        at = next(i for i, message in enumerate(told) if message.type == type_)
-        self.told[who] = told[at + 1 :]
-        return told[at].fields
-
-    async def event(self, type_: str, who: bytes = ONE) -> dict[str, Any]:
-        """The next server event of that type."""
-        while True:
-            event: dict[str, Any] = json.loads((await self.hears("session.event", who))["event"])
-            if event["type"] == type_:
-                return event
-
-    async def says(self, sealed: str, type_: str, who: bytes = ONE, **fields: Any) -> None:
-        await self.send("session.event", who, ufrag=sealed, event=json.dumps({"type": type_, **fields}))
-
-    async def opened(self, session: dict[str, Any] | None = None) -> str:
-        await self.send("session.open", request=1, agent="parrot", session=session)
-        return str((await self.hears("session.opened"))["ufrag"])
+from wire import ufrag
 
 
 @pytest.fixture
@@ -131,7 +80,7 @@ async def test_a_session_that_is_too_much_or_not_served_is_refused(signaling: Si
 
 
 def bombs() -> list[str]:
-    """What held the loop for seconds, and its relatives."""
+    """Events that once held the loop for seconds, and their relatives."""
     picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * (3 << 20)}
     sound = {"type": "input_audio", "audio": "A" * (3 << 20)}
     text = {"type": "input_text", "text": "x" * (120 << 10)}
@@ -165,7 +114,7 @@ async def test_nothing_that_is_said_in_events_holds_the_loop_or_stays_in_memory(
     held = [0.0]
 
     async def watch() -> None:
-        """The most CPU time that one turn of the loop has taken."""
+        """Measures the most CPU time that one turn of the loop takes."""
         while True:
             began = time.thread_time()
             await asyncio.sleep(0)

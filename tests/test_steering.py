@@ -275,7 +275,7 @@ def test_the_cpu_filter_leaves_other_cpus_to_the_hash() -> None:
 
 
 def drain(sock: socket.socket, wait_s: float = 0.5) -> list[tuple[bytes, Any]]:
-    """All that is there to read, waiting for the first."""
+    """Reads all that is there, and waits for the first."""
     received = []
     while select.select([sock], [], [], wait_s)[0]:
         received.append(sock.recvfrom(2048))

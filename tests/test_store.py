@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from calling import finish, kill_the_supervisor, start_call
+from observing import at_work, holders
 from service_manager import ServiceManager
-from test_calls import finish, start_call
-from test_recovery import at_work, holders, kill_the_supervisor
 from waiting import DEADLINE_S, until
 
 from edge.sockets import http_socket, media_sockets
@@ -421,7 +421,7 @@ def kept_by(path: Path, *names: str) -> HolderStore:
 
 
 def died(store: HolderStore) -> None:
-    """As if its supervisor had been killed."""
+    """Acts as if its supervisor had been killed."""
     store._connection.close()
     for fd in store._kept.values():
         os.close(fd)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_calls import finish, start_call
-from test_recovery import holders, pins
+from calling import finish, start_call
+from observing import holders, pins
 from waiting import until
 
 from lab.appliance import Appliance, Loopback, Place
@@ -59,7 +59,7 @@ class House:
         self.appliance.start("edge")
 
     def check(self) -> None:
-        """The edge that was started last is whole, and alone."""
+        """Checks that the edge that was started last is whole, and alone."""
         self.appliance.wait_ready()
         until(lambda: "worker-spare" in self.appliance.children())
         cores = len(os.sched_getaffinity(0))
@@ -73,7 +73,7 @@ class House:
         assert said["audio"]["packets"]["lost"] == 0
 
     def stop(self) -> None:
-        """In order; nothing may be left."""
+        """Stops it in order; nothing may be left."""
         edge = self.appliance.processes.pop("edge")
         edge.terminate()
         assert edge.wait(30) == 0

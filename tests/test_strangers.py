@@ -42,7 +42,7 @@ def test_buckets_are_bounded_and_the_one_not_asked_for_longest_goes() -> None:
 
 
 def total(bench: Bench, clients: int, datagram: bytes, times: int) -> Counter[str]:
-    """What became of one datagram that so many addresses send so often each."""
+    """The outcomes of one datagram that so many addresses send so often each."""
     before = bench.funnel(RX)
     for _ in range(clients):
         bench.to_worker(bench.client(), *[datagram] * times)

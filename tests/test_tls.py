@@ -26,7 +26,7 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def write(directory: Path, name: str, password: bytes | None = None) -> tuple[Path, Path]:
-    """A certificate for ``name`` and its key, under the same paths each time."""
+    """Writes a certificate for ``name`` and its key, under the same paths each time."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(tz=datetime.UTC)
@@ -53,7 +53,7 @@ async def connect(edge: Edge) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
 
 
 async def name_of(edge: Edge) -> str:
-    """Whom the certificate of a new connection names."""
+    """The name in the certificate of a new connection."""
     _, writer = await connect(edge)
     shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()

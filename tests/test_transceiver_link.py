@@ -43,7 +43,7 @@ class Ends:
         self.got: dict[bytes, list[Data | Said]] = {SLOW: [], QUICK: []}
 
     async def linked(self) -> None:
-        """Returns when both have been heard."""
+        """Waits until both have been heard."""
 
         def both() -> bool:
             for dealer in self.workers.values():
@@ -54,13 +54,13 @@ class Ends:
         await eventually(both)
 
     def drain(self, name: bytes) -> list[Data | Said]:
-        """Everything that ``name`` has been told."""
+        """All that ``name`` has been told."""
         while self.workers[name].poll(0):
             self.got[name].append(heard(self.workers[name].recv()))
         return self.got[name]
 
     async def fill(self) -> int:
-        """Sends to SLOW until something has been dropped; returns how many."""
+        """Sends to SLOW until something has been dropped. Returns how many it sent."""
         before, sent = TX_DATAGRAMS["edge_full"], 0
         while TX_DATAGRAMS["edge_full"] == before:
             self.link.send(SLOW, CLIENT, sent.to_bytes(4, "big") + BIG)

@@ -40,7 +40,7 @@ def read(packet: bytes) -> tuple[int, list[float | None], int]:
 
 
 def check(arrivals: dict[int, float]) -> None:
-    """That a report of these packets says when each of them came."""
+    """Checks that a report of these packets says when each of them came."""
     told = Arrivals()
     for number, at in arrivals.items():
         told.add(number & 0xFFFF, at)

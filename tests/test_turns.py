@@ -6,29 +6,19 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from turning import FRAME_BYTES, edges, frames
 
 from caller.voice import Voice, generated
-from rtc.frame import frame_bytes
 from rtc.vad import silero
 from rtc.vad.detector import Detector, Turns
 
 Kind = Callable[..., Detector]
-FRAME_BYTES = frame_bytes(24000)
 
 
 @pytest.fixture(scope="module")
 def voice() -> Voice:
     """Two phrases of two seconds, each with a second and a half of pause after it."""
     return generated(7.0, seed=3)
-
-
-def frames(pcm: bytes) -> list[bytes]:
-    return [pcm[at : at + FRAME_BYTES] for at in range(0, len(pcm) - FRAME_BYTES + 1, FRAME_BYTES)]
-
-
-def edges(turns: Detector, pcm: bytes) -> list[tuple[int, str]]:
-    """(frame, edge) wherever there is one."""
-    return [(i, edge) for i, frame in enumerate(frames(pcm)) if (edge := turns.push(frame))]
 
 
 def noise(level: float, seconds: float = 10.0) -> bytes:

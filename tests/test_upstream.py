@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import finish, start_call
 from observing import sessions_of
-from test_calls import finish, start_call
 from waiting import until
 
 from lab.appliance import Appliance, Loopback

@@ -14,8 +14,8 @@ from typing import Any
 import msgpack
 import pytest
 import zmq
+from calling import finish, start_call
 from signaling_edge import SDP, a_fake
-from test_calls import finish, start_call
 from waiting import eventually, until
 from wiring import Said, heard, raw
 from working import MINE, WORKER, Bench, a_worker, check, of

@@ -27,7 +27,7 @@ class Ear:
         self.packets.append(packet)
 
     def tick(self, times: int = 1) -> list[Packet]:
-        """What these ticks sent."""
+        """Ticks, and returns what was sent."""
         before = len(self.packets)
         for _ in range(times):
             self.voice.tick()

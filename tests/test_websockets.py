@@ -46,7 +46,7 @@ def connect(edge: Edge, query: str = "?model=parrot", **options: Any) -> Any:
 
 
 async def ended(socket: Any) -> tuple[int | None, str]:
-    """The close code and reason, past whatever comes before."""
+    """The close code and reason, after whatever comes before."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             message = await socket.receive()

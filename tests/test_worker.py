@@ -5,6 +5,7 @@ Each datagram is counted exactly once: tests compare the whole funnel before and
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -34,6 +35,7 @@ from working import (
 
 from edge.relay.counted import OUTCOMES
 from edge.relay.spec import Spec
+from runtime.child import ChildSpec
 from wire import address, frames, stun, ufrag
 from wire.keys import file_text
 
@@ -367,11 +369,12 @@ def test_ctrl_c_is_left_to_the_supervisor(tmp_path: Path) -> None:
 
 
 def test_a_spec_survives_the_way_into_the_process() -> None:
-    spec = Spec(
-        "edge", 3, 1, 9, 4, (5,), 64, -1, -1, -1, ("127.0.0.1", 9402), ("info", "json"), ((1, "ipc://x"),), KEYS, "k"
-    )
-    again = Spec.parse(spec.dump())
-    assert again.dump() == spec.dump()
+    spec = Spec("edge", 3, 1, 4, (5,), 64, -1, -1, -1, ("127.0.0.1", 9402), ((1, "ipc://x"),), KEYS, "k")
+    child = ChildSpec("worker-3", spec.dump(), {"level": "info", "form": "json"}, 9, (10, 4), 1)
+    there = ChildSpec.parse(child.dump())
+    assert there.dump() == child.dump()
+    again = Spec.parse(there.own)
+    assert json.dumps(again.dump()) == json.dumps(spec.dump())
     assert again.keys == KEYS
 
 

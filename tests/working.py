@@ -21,6 +21,7 @@ from wiring import Said, heard, hello_back, raw, refused_by_3
 
 from edge.relay.spec import Spec
 from rtc.rtp import packet as rtp
+from runtime.child import ChildSpec
 from wire import address, link, stun, ufrag
 from wire.keys import ClusterKeys
 from wire.versions import VERSION
@@ -48,7 +49,7 @@ def check_under(key_id: int, key: bytes, transceiver: int) -> bytes:
 
 
 def path_up(client: bytes, *ssrcs: int, by: int = MINE) -> bytes:
-    """What a transceiver says of a client whose check it found authentic."""
+    """The message of a transceiver about a client whose check it found authentic."""
     return raw("path.up", address=client, ufrag=ufrag.seal(by, 1, KEYS.ufrag[1]), ssrcs=list(ssrcs))
 
 
@@ -92,7 +93,7 @@ class Transceiver:
         return all(datagram in have for datagram in datagrams)
 
     def send(self, *parts: bytes) -> None:
-        """To the worker, as soon as it is there."""
+        """Sends to the worker, as soon as it is there."""
 
         def sent() -> bool:
             try:
@@ -141,7 +142,7 @@ class Bench:
     sent: int = 0
 
     def let_go(self) -> None:
-        """As when supervisor and holder die at once; returns when the worker has ended, even as one that hangs."""
+        """Lets go as when supervisor and holder die at once. Returns when the worker has ended, even one that hangs."""
         self.process.send_signal(signal.SIGSTOP)
         os.close(self.lifeline)
         self.lifeline = -1
@@ -158,7 +159,7 @@ class Bench:
         return sock
 
     def to_worker(self, client: socket.socket, *datagrams: bytes) -> None:
-        """Sends and waits until all of them are counted, so that no buffer overflows behind our back."""
+        """Sends, and waits until all of them are counted, so that no buffer overflows unnoticed."""
         for datagram in datagrams:
             client.sendto(datagram, ("127.0.0.1", self.port))
         self.sent += len(datagrams)
@@ -171,7 +172,7 @@ class Bench:
         return Counter({next(iter(s.labels.values()), ""): int(s.value) for s in samples if s.value})
 
     def proven(self, client: socket.socket, *ssrcs: int, by: int = MINE) -> None:
-        """The client's check came to the transceiver ``by``, which says that it proved itself, and the worker knows."""
+        """Proves a client: its check came to the transceiver ``by``, which says so, and the worker knows."""
         self.to_worker(client, check(by))
         before = self.funnel(RX)["forwarded_flow"]
         self.transceivers[by].path_up(of(client), *ssrcs)
@@ -190,8 +191,8 @@ def of(client: socket.socket) -> bytes:
 
 @contextmanager
 def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1, speaks: int = VERSION) -> Iterator[Bench]:
-    """One whose log goes to the descriptor ``stderr``, or to ``worker.log`` in ``directory``; ``shedding`` is a map,
-    ``speaks`` the version of its transceivers."""
+    """A worker whose log goes to the descriptor ``stderr``, or to ``worker.log`` in ``directory``; ``shedding`` is a
+    map, ``speaks`` the version of its transceivers."""
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
@@ -202,7 +203,6 @@ def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1, spe
         edge="edge",
         index=0,
         cpu=min(os.sched_getaffinity(0)),
-        lifeline=lifeline,
         socket=sock.fileno(),
         not_mine=(),
         flow_entries=65536,
@@ -210,20 +210,20 @@ def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1, spe
         ssrcs=-1,
         shedding=shedding,
         metrics=("127.0.0.1", metrics_port),
-        log=("warning", "json"),
         transceivers=tuple((number, f"ipc://{directory}/{number}") for number in (MINE, OTHER)),
         keys=KEYS,
         key_file=str(directory / "cluster.toml"),
     )
     argv = [sys.executable, "-m", "edge.relay.worker"]
-    given = (spec.lifeline, spec.socket, *([shedding] if shedding >= 0 else []))
+    child = ChildSpec("worker-0", spec.dump(), {"level": "warning", "form": "json"}, lifeline, cpu=spec.cpu)
+    given = (lifeline, spec.socket, *([shedding] if shedding >= 0 else []))
     with (directory / "worker.log").open("wb") as log:
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=given, stderr=stderr or log)
     context = zmq.Context[zmq.Socket[bytes]]()
     bench = Bench(context, directory, sock.getsockname()[1], process, metrics_port, other_end)
     try:
         assert process.stdin is not None
-        process.stdin.write(spec.dump())
+        process.stdin.write(child.dump())
         process.stdin.close()
         for number in (MINE, OTHER):
             bench.transceivers[number] = Transceiver(context, bench.endpoint(number), speaks)
@@ -260,7 +260,7 @@ def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1, spe
 
 
 def gained(bench: Bench, client: socket.socket, *datagrams: bytes) -> Counter[str]:
-    """What the funnel counts for these."""
+    """The counts of the funnel for these."""
     before = bench.funnel(RX)
     bench.to_worker(client, *datagrams)
     return bench.funnel(RX) - before

@@ -20,13 +20,13 @@ from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.notify import notify
-from runtime.process import drop_capabilities, go_first
+from runtime.process import FIRST, drop_capabilities, set_nice
 from transceiver import agents, counters
 from transceiver.server import Transceiver
 from transceiver.supervisor import check
 from wire import link
 
-__all__ = ["run"]
+__all__ = ["run", "serve"]
 
 _NOT_ANEW = "SIGHUP changes nothing: keys are followed by themselves, and anything else needs a restart"
 
@@ -80,7 +80,7 @@ async def _serve(config: Config, beat: Beat) -> None:
 
 
 def _load_agents(log: Any) -> None:
-    """All of them, before there are calls: a package may take seconds to import, and media would wait."""
+    """Imports all agents before there are calls: a package may take seconds to import, and media would wait."""
     for name in agents.names():
         try:
             agents.find(name)
@@ -88,16 +88,20 @@ def _load_agents(log: Any) -> None:
             log.warning("an agent cannot be loaded", agent=name, why=repr(e))
 
 
-def run(config: Config, beat: Beat | None = None) -> None:
-    """Runs until SIGTERM, or after SIGUSR1 until there is no call. ``beat`` counts for a supervisor, if there is one.
-    Raises ConfigError or KeyFileError with one line for what stands in the way."""
-    logs.configure(config.log.level, config.log.format, process="transceiver", id=config.transceiver.id)
-    if beat is None:
-        signal.signal(signal.SIGHUP, lambda *_: logs.get().warning(_NOT_ANEW))
-    go_first()
-    drop_capabilities()
+def serve(config: Config, beat: Beat) -> None:
+    """Runs until SIGTERM, or after SIGUSR1 until there is no call; ``beat`` counts for the supervisor. Raises
+    ConfigError or KeyFileError with one line for what stands in the way."""
     try:
         check_aiortc()
     except RuntimeError as e:
         sys.exit(f"firsthop transceiver: {e}")
-    asyncio.run(_serve(config, beat or Beat(-1, 0)))
+    asyncio.run(_serve(config, beat))
+
+
+def run(config: Config) -> None:
+    """Runs a transceiver that has no supervisor, as ``serve`` does."""
+    logs.configure(config.log.level, config.log.format, process="transceiver", id=config.transceiver.id)
+    signal.signal(signal.SIGHUP, lambda *_: logs.get().warning(_NOT_ANEW))
+    set_nice(FIRST)
+    drop_capabilities()
+    serve(config, Beat(-1, 0))

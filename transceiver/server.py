@@ -1,4 +1,4 @@
-"""What a transceiver does for edges: it answers offers, and owns every session that comes of them."""
+"""The transceiver as edges see it: it answers offers, and owns every session that comes of them."""
 
 from __future__ import annotations
 

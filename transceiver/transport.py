@@ -31,7 +31,7 @@ _HANDSHAKE_S = 15  # flights lost in a row are sent again after 0.1, 0.2, 0.4, 1
 
 
 class Outbound(Protocol):
-    """Carries a transport's datagrams to its client."""
+    """The way of a transport's datagrams to its client."""
 
     def send(self, transport: Transport, path: Path, datagram: bytes) -> None:
         """Queues a datagram for the client at ``path``."""
@@ -40,54 +40,54 @@ class Outbound(Protocol):
         """Tells the edge that the path holds consent no more."""
 
     def speaks(self, transport: Transport) -> None:
-        """The client sends with another SSRC than was known."""
+        """Tells that the client sends with another SSRC than was known."""
 
     def connected(self, transport: Transport) -> None:
-        """Its media is up: how long that can wait is another than before."""
+        """Tells that media is up, and that the time for which it can wait has changed."""
 
 
 class Media(Protocol):
-    """Receives what the client sends, in the clear; ``now`` in seconds, monotonic."""
+    """The receiver of what the client sends, in the clear; ``now`` is in seconds, monotonic."""
 
     def rtp(self, packet: bytes, now: float) -> None:
-        """An RTP packet that authenticated."""
+        """Takes an RTP packet that authenticated."""
 
     def rtcp(self, compound: bytes, now: float) -> None:
-        """An RTCP compound that authenticated."""
+        """Takes an RTCP compound that authenticated."""
 
     def moved(self) -> None:
-        """The client has another address, and what went to the old one lately is lost."""
+        """Tells that the client has another address, and that what went to the old one lately is lost."""
 
 
 class Call(Protocol):
-    """Is told how its transport fares."""
+    """The call that a transport is for, which is told what becomes of it."""
 
     def connected(self) -> None:
-        """DTLS is done: media may be sent, and comes as soon as this returns."""
+        """Tells that DTLS is done: media may be sent, and comes as soon as this returns."""
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
-        """A data channel that the client can use from now on."""
+        """Gives a data channel that the client can use from now on."""
 
     def channels_aborted(self, reason: str, why: str, error: Exception | None) -> None:
-        """SCTP was ended for what the client did with it."""
+        """Tells that SCTP was ended for what the client did with it."""
 
     def end(self, reason: str) -> None:
-        """The transport is of no more use; ``reason`` is one of ``counters.ENDS``."""
+        """Tells that the transport has ended; ``reason`` is one of ``counters.ENDS``."""
 
     def fail(self, error: BaseException) -> None:
-        """It is of no more use because of a fault of ours."""
+        """Tells that the transport has ended because of a fault of ours."""
 
     def gone(self) -> None:
-        """Called once after ``close``: the goodbye is said and the paths are given up."""
+        """Tells, once after ``close``, that the goodbye is said and the paths are given up."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Has ``work`` run beside everything else, and a failure of it told."""
+        """Runs ``work`` beside everything else, and tells of its failure."""
 
 
 class Transport:
-    """``ufrag`` is the first one of ours, which names the call; ``dcid`` the stream of a data channel that the client
-    has negotiated, if any. ``ssrcs`` are what the client sends with, as far as is known, ``spare_ms`` how long its
-    media may wait on its way."""
+    """The transport of one call. ``ufrag`` is the first one of ours, which names the call; ``dcid`` is the stream of a
+    data channel that the client has negotiated, if any. ``ssrcs`` are those that the client is known to send with;
+    ``spare_ms`` is how long its media may wait on its way."""
 
     def __init__(
         self,
@@ -136,14 +136,15 @@ class Transport:
         return None if self._closed else self.ice.check(message, path, time.monotonic(), free=free)
 
     def dtls(self, datagram: bytes, path: Path | None = None) -> None:
-        """A DTLS datagram from a path that something authentic came by; None is the selected one."""
+        """Takes a DTLS datagram from a path on which something authentic came; None is the selected one."""
         self.ice.came(path or self.ice.selected, len(datagram))
         feed = partial(self._secure.feed, datagram)
         taken = self._gate.admits_dtls(time.monotonic()) and self._backlog.put(self, feed)
         RX_DATAGRAMS["dtls" if taken else "overflow"] += 1
 
     def media(self, datagram: bytes) -> None:
-        """An SRTP or SRTCP datagram from a path of the transport's. What is bad is dropped, never an end."""
+        """Takes an SRTP or SRTCP datagram from a path of the transport's. A bad one is dropped and never ends
+        anything."""
         now = time.monotonic()
         plain = self._opened(datagram, now)
         if isinstance(plain, str):
@@ -155,7 +156,8 @@ class Transport:
             self._media.rtp(plain, now)
 
     def media_if_authentic(self, datagram: bytes) -> bool:
-        """Takes an SRTP datagram from whatever path; False, and neither counted nor looked at, unless it is ours."""
+        """Takes an SRTP datagram from any path. Returns False, and has neither counted nor used it, unless it
+        is ours."""
         now = time.monotonic()
         plain = self._opened(datagram, now)
         if isinstance(plain, str):
@@ -164,11 +166,11 @@ class Transport:
         return True
 
     def _opened(self, datagram: bytes, now: float) -> bytes | str:
-        """RTP or RTCP, or why it is none, as ``RX_DATAGRAMS`` has it."""
+        """RTP or RTCP, or the reason why it is none, as ``RX_DATAGRAMS`` names it."""
         return self._gate.opened(datagram, self._secure, now) if self.connected else "too_early"
 
     def moved(self) -> None:
-        """The client has another address, and answered there."""
+        """Takes note that the client has another address, and answered there."""
         self._log.info("path moved")
         self._media.moved()
 
@@ -200,14 +202,14 @@ class Transport:
                 self._out.send(self, path, probe)
 
     def speaks(self, ssrc: int) -> None:
-        """The client's media has another SSRC than was known."""
+        """Takes note that the client's media has another SSRC than was known."""
         self.ssrcs = (ssrc,)
         self._out.speaks(self)
 
     # --- life
 
     def connect(self) -> None:
-        """A path is proven and the edge knows it: begins DTLS, once."""
+        """Begins DTLS, once: a path is proven and the edge knows it."""
         if not self._connecting:
             self._connecting = True
             self._backlog.put(self, lambda: self._call.spawn(self._connect()))
@@ -258,11 +260,11 @@ class Transport:
             self._out.send(self, path, probe)
 
     def fail(self, error: BaseException) -> None:
-        """A datagram met a fault of ours: the call is over."""
+        """Ends the call: a datagram met a fault of ours."""
         self._call.fail(error)
 
     def close(self) -> None:
-        """Says goodbye and gives the paths up, in its time: then the call is told that it is ``gone``."""
+        """Says goodbye and gives the paths up. When that is done, the call is told that it is ``gone``."""
         self._closed = True
         self._backlog.forget(self)
         self._call.spawn(self._goodbye())

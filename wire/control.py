@@ -24,10 +24,10 @@ from wire.versions import Versions, spoken
 __all__ = ["Control", "MessageError", "Reader", "encode"]
 
 Number = Annotated[int, Meta(ge=0)] | None
+_THREE_PARTS = 0x93  # msgpack's array of three
 Said = TypeVar("Said", bound=Message, covariant=True)
 
 _encode = msgspec.msgpack.Encoder().encode
-_anything = msgspec.msgpack.Decoder[Any]()
 
 
 class MessageError(WireError):
@@ -54,6 +54,23 @@ class _Numbered(msgspec.Struct):
     request: Number = None
 
 
+class _Outline(msgspec.Struct, array_like=True):
+    """What every message begins with."""
+
+    version: msgspec.Raw
+    kind: msgspec.Raw
+    fields: msgspec.Raw
+
+
+class _Named(msgspec.Struct):
+    """What a control message's map has in any version."""
+
+    type: str
+    request: msgspec.Raw = msgspec.Raw(b"\xc0")
+
+
+_outline, _named = msgspec.msgpack.Decoder(_Outline), msgspec.msgpack.Decoder(_Named)
+_scalar: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(int | float | str | bool | None)
 _numbered = msgspec.msgpack.Decoder(tuple[int, str, _Numbered])
 
 
@@ -87,7 +104,7 @@ class Reader(Generic[Said]):
         self._data_heads = tuple(HEADS[version] for version in spoken_here)
         # By the array's length and its version, as which every message begins.
         self._decoders = {
-            bytes((0x93, version)): msgspec.msgpack.Decoder[Any](later if version > 3 else version_3)
+            bytes((_THREE_PARTS, version)): msgspec.msgpack.Decoder[Any](later if version > 3 else version_3)
             for version in spoken_here
         }
 
@@ -116,14 +133,15 @@ class Reader(Generic[Said]):
         return Control(message, request)
 
     def _fault(self, said: bytes, why: str) -> WireError:
-        """What is wrong with a message that was not read: it is read once more, as far as it can be."""
+        """What is wrong with a message that was not read: its outline is read once more, and nothing is made of the
+        rest."""
         try:
-            parts = _anything.decode(said)
+            outline = _outline.decode(said)
+        except msgspec.ValidationError:
+            return WireError("not an array of version, kind and fields")
         except (ValueError, TypeError, RecursionError) as e:
             return WireError(f"not msgpack: {e}")
-        if not isinstance(parts, list) or len(parts) < 3:
-            return WireError("not an array of version, kind and fields")
-        version, kind, fields = parts[:3]
+        version, kind = _plain(outline.version), _plain(outline.kind)
         if type(version) is not int or not self._versions.least <= version <= self._versions.most:
             text = f"wire version {reprlib.repr(version)}, this side speaks {self._versions}: upgrade the older one"
             return OtherVersionError(text)
@@ -131,10 +149,24 @@ class Reader(Generic[Said]):
             return WireError(NOT_DATA)
         if kind != "control" if version == 3 else not (kind is None or type(kind) is int):
             return WireError(f"unknown kind {reprlib.repr(kind)}")
-        if len(parts) != 3 or not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
+        try:
+            named = _named.decode(outline.fields)
+        except msgspec.ValidationError:
+            named = None
+        except (ValueError, TypeError, RecursionError) as e:
+            return WireError(f"not msgpack: {e}")
+        if named is None or said[0] != _THREE_PARTS:
             return WireError("control message without a map that names its type")
-        type_, number = fields["type"], fields.get("request") if version == 3 else kind
+        number = _plain(named.request) if version == 3 else kind
         request = number if type(number) is int and number >= 0 else None
-        if type_ not in self._types:
-            return MessageError(f"unknown control message {type_[:64]!r}", type_, request)
-        return MessageError(f"{type_}: {why.replace('`$[2]', '`$')[:200]}", type_, request)
+        if named.type not in self._types:
+            return MessageError(f"unknown control message {named.type[:64]!r}", named.type, request)
+        return MessageError(f"{named.type}: {why.replace('`$[2]', '`$')[:200]}", named.type, request)
+
+
+def _plain(said: msgspec.Raw) -> Any:
+    """A number, a text, a truth value or nil; an ellipsis stands for whatever else."""
+    try:
+        return _scalar.decode(said)
+    except (ValueError, TypeError, RecursionError):
+        return ...

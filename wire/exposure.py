@@ -1,4 +1,4 @@
-"""Who besides its owner can get at a file of secrets."""
+"""A check of who besides its owner can read a file of secrets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def too_open(mode: int, owner: int) -> int:
 
 
 def exposure(path: Path) -> str:
-    """Who else can read or change the file at ``path``, and what to do, in one line. Empty where nobody can, and for
-    what is no file."""
+    """One line that says who else can read or change the file at ``path``, and what to do. Empty where nobody can, and
+    for anything that is no file."""
     try:
         about = path.stat()
     except OSError:

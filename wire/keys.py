@@ -1,7 +1,7 @@
 """The cluster's secrets: one file, the same on every host, readable by firsthop alone.
 
-It holds the keys that seal ufrags (two may live at once while they rotate) and the secret from which both ends
-of a ZeroMQ link take their CURVE keys. A TOML file, made by ``firsthop keys new``::
+It holds the keys that seal ufrags (two may live at once while they rotate) and the secret from which both ends of a
+ZeroMQ link derive their CURVE keys. It is a TOML file, made by ``firsthop keys new``::
 
     link = "64 hex digits"
     [[ufrag]]          # the first seals, all of them open
@@ -55,18 +55,18 @@ class ClusterKeys:
     link: bytes
 
     def dump(self) -> dict[str, Any]:
-        """As JSON can hold it, for a child process's standard input."""
+        """The keys in a form that JSON can hold, for a child process's standard input."""
         ufrag = {str(i): key.hex() for i, key in self.ufrag.items()}
         return {"ufrag": ufrag, "sealing": self.sealing, "link": self.link.hex()}
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> ClusterKeys:
-        """From what ``dump`` gave."""
+        """The keys in what ``dump`` gave."""
         ufrag = {int(i): bytes.fromhex(key) for i, key in fields["ufrag"].items()}
         return cls(ufrag, int(fields["sealing"]), bytes.fromhex(fields["link"]))
 
     def curve_server(self) -> tuple[bytes, bytes]:
-        """(public, secret) of every transceiver's link, Z85.
+        """(public, secret) in Z85 of every transceiver's link.
 
         The public half never crosses the wire in CurveZMQ (RFC 26): a client must bring it. As it is derived
         from the secret, only holders of the file can connect.
@@ -75,12 +75,13 @@ class ClusterKeys:
         return zmq.curve_public(secret), secret
 
     def client_secrets(self) -> bytes:
-        """32 bytes that seal ephemeral API keys (HKDF, RFC 5869): the same at every edge, while ufrag keys rotate."""
+        """32 bytes that seal ephemeral API keys (HKDF, RFC 5869). They are the same at every edge, while ufrag keys
+        rotate."""
         return HKDF(SHA256(), length=32, salt=None, info=b"firsthop client secrets 1").derive(self.link)
 
 
 def file_text(link: bytes, ufrag: Iterable[tuple[int, bytes, datetime | None]]) -> str:
-    """A key file: (id, key, when it was made) of each ufrag key, the one that seals first."""
+    """The text of a key file: (id, key, when it was made) of each ufrag key, the one that seals first."""
     text = f'link = "{link.hex()}"\n'
     for key_id, key, made in ufrag:
         text += f'\n[[ufrag]]\nid = {key_id}\nkey = "{key.hex()}"\n'
@@ -90,7 +91,7 @@ def file_text(link: bytes, ufrag: Iterable[tuple[int, bytes, datetime | None]]) 
 
 
 def new_file_text() -> str:
-    """A fresh key file."""
+    """The text of a fresh key file."""
     made = datetime.now(UTC).replace(microsecond=0)
     return file_text(secrets.token_bytes(32), [(1, secrets.token_bytes(16), made)])
 
@@ -116,7 +117,7 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str, path: Path) -> ClusterKeys:
-    """What the file at ``path`` says, given its text. Raises KeyFileError."""
+    """The keys in the file at ``path``, given its text. Raises KeyFileError."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:

@@ -1,7 +1,7 @@
-"""What waits for a way that is full: in order, and never for long.
+"""A queue for a way that is full: it keeps order, and keeps nothing for long.
 
-Late audio is no audio. A queue that keeps everything makes all that follows late too, and one that refuses the newest
-keeps the latest of all; so what has waited longest goes, and what is left is as fresh as can be.
+Late audio is useless. A queue that keeps everything makes all that follows late too, and one that refuses the newest
+keeps what is latest of all; so what has waited longest goes, and what is left is as fresh as can be.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Item = TypeVar("Item")
 
 
 class Outbox(Generic[Item]):
-    """Items in the order in which they came; ``lost(item)`` is told of each that goes because there were too many or
-    because it waited too long. False while nothing waits."""
+    """Items in the order in which they came. ``lost(item)`` is told of each that goes because there were too many or
+    because it waited too long. The object is false while nothing waits."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class Outbox(Generic[Item]):
             self._lost(self._next())
 
     def flush(self, give: Callable[[Item], Item | None], now: float) -> None:
-        """Gives away what is not too old, in order. ``give`` returns what it could not take of an item, which goes on
-        waiting with all behind it, or None."""
+        """Gives items away in order, without those that are too old. ``give`` returns what it could not take of an
+        item, which goes on waiting with all behind it, or None."""
         while self._waiting:
             since, size, item = self._waiting[0]
             if now - since > self._max_age_s:
@@ -61,7 +61,7 @@ class Outbox(Generic[Item]):
             self._next()
 
     def clear(self) -> list[Item]:
-        """Everything that waits; nothing does after that, and nobody is told."""
+        """Empties the queue and returns all that waited; nobody is told."""
         items = [item for _, _, item in self._waiting]
         self._waiting.clear()
         self._bytes = 0

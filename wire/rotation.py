@@ -1,8 +1,8 @@
-"""How the cluster's ufrag keys change without a call being lost: in two steps, with at most two keys alive.
+"""The rotation of the cluster's ufrag keys under calls: in two steps, with at most two keys alive.
 
-``prepare`` makes [current, previous] to [current, next]: next is accepted and does not seal yet. When every process
-has taken that up, ``promote`` makes it [next, current]: new calls are sealed under next, those that stand go on under
-current. Only the next ``prepare`` ends current's life. Which step is due stands in the file: the newest key is not
+``prepare`` turns [current, previous] into [current, next]: next is accepted and does not seal yet. When every process
+has taken that up, ``promote`` turns it into [next, current]: new calls are sealed under next, and those that stand go
+on under current. Only the next ``prepare`` ends current's life. The file tells which step is due: the newest key is not
 the first while a rotation is prepared. Pure: the time and the new key are arguments.
 """
 
@@ -31,20 +31,20 @@ class UfragKey:
 
     @property
     def age(self) -> datetime:
-        """For comparison."""
+        """A key for comparing ages."""
         return self.made or _BEFORE_ALL
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """A key file, whole: what ``parse`` reads, ``text`` writes."""
+    """A whole key file: ``parse`` reads it, ``text`` writes it."""
 
     link: bytes = field(repr=False)
     keys: tuple[UfragKey, ...]
 
     @classmethod
     def parse(cls, text: str, path: Path) -> KeyRing:
-        """Raises KeyFileError where the file cannot be used, or holds what writing it again would lose."""
+        """Reads a key file. Raises KeyFileError where it cannot be used, or holds what writing it again would lose."""
         cluster, raw = parse(text, path), tomllib.loads(text)
         unknown = [*(raw.keys() - {"link", "ufrag"})]
         unknown += [f"ufrag.{name}" for entry in raw["ufrag"] for name in entry.keys() - {"id", "key", "made"}]
@@ -57,7 +57,7 @@ class KeyRing:
         return cls(cluster.link, tuple(UfragKey(key_id, key, when) for (key_id, key), when in keys))
 
     def text(self) -> str:
-        """The file."""
+        """The text of the file."""
         return file_text(self.link, ((key.id, key.key, key.made) for key in self.keys))
 
     @property
@@ -67,7 +67,7 @@ class KeyRing:
 
     @property
     def accepted(self) -> tuple[int, ...]:
-        """The ids of the others, which only open."""
+        """The ids of the other keys, which only open."""
         return tuple(key.id for key in self.keys[1:])
 
     @property
@@ -77,7 +77,7 @@ class KeyRing:
         return None if newest is self.keys[0] else newest.id
 
     def prepare(self, now: datetime, key: bytes) -> KeyRing:
-        """With ``key`` in place of everything but the key that seals."""
+        """The ring with ``key`` in place of everything but the key that seals."""
         current = self.keys[0]
         used = {old.id for old in self.keys}
         ids = ((current.id + i) % (MAX_KEY_ID + 1) for i in range(1, MAX_KEY_ID + 1))
@@ -88,7 +88,8 @@ class KeyRing:
         return replace(self, keys=(current, UfragKey(unused, key, made)))
 
     def promote(self) -> KeyRing:
-        """With the prepared key first and the one that sealed until now second. Raises ValueError without one."""
+        """The ring with the prepared key first and the one that sealed until now second. Raises ValueError without a
+        prepared key."""
         chosen = [key for key in self.keys if key.id == self.prepared]
         if not chosen:
             raise ValueError("no key is prepared")

@@ -42,7 +42,7 @@ _FROM_CALL = str.maketrans("-_", "+/")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a ufrag with a valid tag says."""
+    """The route in a ufrag with a valid tag."""
 
     transceiver: int
     slot: int

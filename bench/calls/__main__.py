@@ -1,7 +1,7 @@
 """The command ``python -m bench.calls``: it measures the servers side by side, and judges firsthop against its targets.
 
-Each server is freshly started for each number of calls. While others use the machine, a run waits, and one that they
-spoilt is made again: for as long as there is patience left.
+Each server is freshly started for each number of calls. While others use the machine, a run waits, and a run that they
+disturbed is made again, as far as there is patience.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Bench:
         return result
 
     def _setups(self, server: str, samples: list[Sample]) -> list[dict[str, Any]]:
-        """Newcomers alone, and beside as many that talk as the server has been seen to hold."""
+        """Measures new calls alone, and beside as many calls that talk as the server has been seen to hold."""
         rows: list[dict[str, Any]] = []
         bears = [one["calls"] for one in samples if one["server"] == server and report.bears(one)]
         try:

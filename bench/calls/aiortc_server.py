@@ -17,7 +17,7 @@ RATE_HZ = 24000
 
 
 class Echo(MediaStreamTrack):
-    """Says what ``heard`` says."""
+    """A track that says what ``heard`` says."""
 
     kind = "audio"
 

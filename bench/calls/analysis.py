@@ -3,8 +3,8 @@ schedule it came.
 
 The round trip is heard, for every server alike. A stretch of what came back is looked for in what was said, by
 cross-correlation of the two as they sound when decoded; that tells which moment of the voice each packet begins with.
-Its round trip is from the moment when that was said to the packet's arrival. So time in the server's buffers and in
-its codecs is in it, and a packet that is passed on unchanged has just its way. Pure.
+Its round trip is from the moment when that was said to the packet's arrival. So it includes the time in the server's
+buffers and in its codecs, while a packet that is passed on unchanged has just its way. Pure.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass
 class Heard:
-    """One call: the ``packets`` that came back and when each ``arrived``, when each frame was ``said``, and the voice
-    that said it from packet ``first`` on. Times in seconds of one clock."""
+    """The record of one call: the ``packets`` that came back and when each ``arrived``, when each frame was ``said``,
+    and the voice that said it from packet ``first`` on. Times are in seconds of one clock."""
 
     packets: list[Packet]
     arrived: Floats
@@ -64,13 +64,13 @@ class Heard:
 
     @property
     def sound(self) -> npt.NDArray[np.bool_]:
-        """Which packets carry more than a sign for silence."""
+        """Whether each packet carries more than a sign for silence."""
         return np.array([len(p.payload) > SILENT_BYTES for p in self.packets], bool)
 
     def pcm(self, rate_hz: int) -> bytes:
-        """What a listener hears who waits for every packet: in order, PCM16, what is missing concealed. That is where
-        timestamps leave a gap; and where packets come later for good, because a server that left out a frame gave
-        the next its timestamp."""
+        """The sound that a listener hears who waits for every packet: in order, PCM16, with missing frames concealed. A
+        frame is missing where timestamps leave a gap, and where packets come later for good, because a server that left
+        out a frame gave the next its timestamp."""
         decoder, ticks = Decoder(rate_hz), 48000 // rate_hz
         out: list[bytes] = []
         missing = decoder.conceal
@@ -92,14 +92,15 @@ class Heard:
         return b"".join(out)
 
     def _behind(self) -> list[int]:
-        """For each packet how many frames it and all of the next half second came later than any before."""
+        """For each packet, by how many frames it and all of the next half second came later than any before."""
         transit = self.arrived - self.stamps / 48000
         soonest = [float(np.min(transit[i : i + PATIENCE])) for i in range(len(transit))]
         latest = np.maximum.accumulate(np.array(soonest)) if soonest else np.zeros(0)
         return [int((late - latest[0]) / FRAME_S + 0.25) for late in latest]
 
     def round_trips(self) -> Floats:
-        """Seconds for each packet, nan where nothing like it was said in the two seconds before it came."""
+        """The round trip of each packet in seconds, nan where nothing like it was said in the two seconds before it
+        came."""
         trips = np.full(len(self.packets), np.nan)
         if not len(self.packets):
             return trips
@@ -128,7 +129,7 @@ class Heard:
         return trips
 
     def off_schedule(self, during: npt.NDArray[np.bool_]) -> Floats:
-        """Seconds by which packets came before or after where the median of them says they should."""
+        """The seconds by which packets came before or after where the median of them says they should."""
         transit = self.arrived[during] - self.stamps[during] / 48000
         return np.abs(transit - np.median(transit)) if len(transit) else transit
 
@@ -147,7 +148,7 @@ class Heard:
 
 
 def figures(calls: Sequence[Heard], span: tuple[float, float]) -> dict[str, Any]:
-    """Of all calls together, in milliseconds, what was said and what came in ``span``."""
+    """The figures of all calls together, in milliseconds, for what was said and what came in ``span``."""
     trips: list[float] = []
     off: list[float] = []
     trips_of = [call.round_trips() for call in calls]
@@ -178,7 +179,7 @@ def figures(calls: Sequence[Heard], span: tuple[float, float]) -> dict[str, Any]
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float | None]:
-    """p50, p99, p99.9 and max; None where there is nothing."""
+    """p50, p99, p99.9 and the maximum; None where there is nothing."""
     if not len(values):
         return dict.fromkeys(("p50", "p99", "p99.9", "max"))
     p50, p99, p999, most = (float(q) for q in np.quantile(values, (0.5, 0.99, 0.999, 1.0)))
@@ -189,7 +190,7 @@ _SPOKEN: dict[int, Floats] = {}
 
 
 def _spoken(voice: Voice) -> Floats:
-    """One loop of the voice as it sounds when nothing happens to it."""
+    """One loop of the voice, as it sounds when nothing happens to it."""
     if id(voice) not in _SPOKEN:
         decoder = Decoder(RATE_HZ)
         pcm = b"".join(decoder.decode(packet) for packet in voice.packets)
@@ -198,7 +199,8 @@ def _spoken(voice: Voice) -> Floats:
 
 
 def _found(inside: Floats, stretch: Floats) -> int | None:
-    """Where ``stretch`` is most like ``inside``, by normalised cross-correlation; None where it is like nothing."""
+    """The place where ``stretch`` is most like ``inside``, by normalised cross-correlation; None where it is like
+    nothing."""
     size = 1 << (len(inside) + len(stretch) - 1).bit_length()
     product = np.fft.irfft(np.fft.rfft(inside, size) * np.conj(np.fft.rfft(stretch, size)), size)
     places = len(inside) - len(stretch) + 1

@@ -62,8 +62,8 @@ a=end-of-candidates"""
 
 @dataclass(frozen=True)
 class Place:
-    """What all the calls of a load share: the server's ``protocol`` and what its offers need, the local address, one
-    certificate. ``channel`` is for servers that wait for a data channel before they send."""
+    """The settings that all calls of a load share: the server's ``protocol`` and what its offers need, the local
+    address, one certificate. ``channel`` is for servers that wait for a data channel before they send."""
 
     http: aiohttp.ClientSession
     protocol: str
@@ -75,7 +75,8 @@ class Place:
 
 
 class Client:
-    """``call`` sets it up. ``secure`` has the SRTP keys then, ``setup_s`` the time from the POST to them."""
+    """One call. ``call`` sets it up; ``secure`` has the SRTP keys then, and ``setup_s`` the time from the POST
+    to them."""
 
     def __init__(self, place: Place, *, nack: bool = False) -> None:
         self._place = place
@@ -94,7 +95,7 @@ class Client:
         self._source = b""
 
     async def call(self) -> None:
-        """Raises what went wrong, TimeoutError among it."""
+        """Sets the call up. It raises whatever went wrong, TimeoutError among it."""
         place = self._place
         loop = asyncio.get_running_loop()
         offer = Offer(place.certificate.fingerprint)
@@ -111,7 +112,7 @@ class Client:
                 await self._open_channel()
 
     def release(self) -> None:
-        """From now on the socket is the caller's to read and to check."""
+        """Leaves the socket, from now on, to the caller of this to read and to check."""
         asyncio.get_running_loop().remove_reader(self.socket)
         if self._timer is not None:
             self._timer.cancel()
@@ -129,7 +130,7 @@ class Client:
             self._send(response)
 
     def check(self, now: float) -> float:
-        """Sends a check if one is due; when to ask again."""
+        """Sends a check if one is due. Returns when to ask again."""
         check, due = self.ice.poll(now)
         if check is not None:
             self._send(check)

@@ -1,6 +1,6 @@
 """A FastRTC server as its documentation writes one: a handler that hears 24 kHz frames and says the same ones.
 
-Runs in an environment of its own, which has FastRTC and what that needs, and nothing of firsthop.
+It runs in an environment of its own, which has FastRTC and what that needs, and nothing of firsthop.
 """
 
 import asyncio

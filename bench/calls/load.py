@@ -1,8 +1,8 @@
 """The load: calls that talk, in one process on one core. A plan comes on standard input, figures go to standard output.
 
-While calls talk this only sends and reads. Every SRTP packet is made before the first is sent, and every one that
-comes back is kept with the kernel's stamp of its arrival and opened after the last. So what the load costs is two
-system calls a frame, and no wait of its own is in the figures.
+While calls talk, this only sends and reads. Every SRTP packet is made before the first is sent, and every one that
+comes back is kept with the kernel's stamp of its arrival and opened after the last. So the load costs two system calls
+a frame, and none of its own waits is in the figures.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Times = npt.NDArray[np.float64]
 
 @dataclass
 class Talk:
-    """One call's media: SRTP ``packets`` in their order, ``sent_at`` of each (nan where it was not), and what came
+    """The media of one call: SRTP ``packets`` in their order, ``sent_at`` of each (nan where it was not), and what came
     back as (datagram, ancillary data)."""
 
     client: Client
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 async def _set_up(plan: dict[str, Any]) -> list[Talk]:
-    """All the calls, connected. They are left as they are: the event loop ends here, the calls do not."""
+    """Connects all the calls. They are left as they are: the event loop ends here, the calls do not."""
     voices = {path: Voice.load(Path(path)) for path in {call["voice"] for call in plan["calls"]}}
     gate = asyncio.Semaphore(AT_ONCE)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
@@ -146,7 +146,8 @@ def _measured(plan: dict[str, Any], talks: list[Talk]) -> dict[str, Any]:
 
 
 def _talk(talks: list[Talk], due: list[tuple[float, int, int]], origin: float, begin: float, end: float) -> float:
-    """Sends each packet when it is due and reads what comes; says "begin" and "end". Returns the share of a core."""
+    """Sends each packet when it is due and reads what comes; says "begin" and "end". Returns the share of a core that
+    it used."""
     poll, of = select.epoll(), {}
     for talk in talks:
         poll.register(talk.client.socket.fileno(), select.EPOLLIN)
@@ -210,7 +211,7 @@ def _send(talk: Talk, k: int) -> None:
 
 
 def _asked_for(talk: Talk, srtcp: bytes) -> Iterable[int]:
-    """Which packets a generic NACK asks for (RFC 4585 section 6.2.1), by their place among ours."""
+    """The packets that a generic NACK asks for (RFC 4585 section 6.2.1), by their place among ours."""
     compound = talk.client.secure.unprotect_rtcp(srtcp) or b""
     at = 0
     while at + 12 <= len(compound):
@@ -241,7 +242,8 @@ def _opened(talk: Talk) -> tuple[list[rtp.Packet], Times]:
 
 
 def _sent_at(talk: Talk, origin: float) -> Times:
-    """When each frame was said. What was not sent was said all the same: at its place between the others."""
+    """The time at which each frame was said. A frame that was not sent was said all the same: at its place between the
+    others."""
     sent = np.array(talk.sent_at)
     there = np.flatnonzero(~np.isnan(sent))
     if talk.jitter_s or not len(there):

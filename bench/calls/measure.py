@@ -26,8 +26,9 @@ HANG_UP_S = 1.0  # those of one rate are gone before the next
 
 @dataclass(frozen=True, slots=True)
 class Saying:
-    """How one call says its voice: the file of its packets, what share of them is lost on the way to the server, how
-    many seconds each is held up at most, and whether it offers to send again what the server asks for."""
+    """The way in which a call says its voice: the file of its packets, the share of them that is lost on the way to the
+    server, how many seconds each is held up at most, and whether the client offers to send again what the server asks
+    for."""
 
     voice: str
     loss: float = 0.0
@@ -42,7 +43,7 @@ def measure(site: Site, server: str, voice: Path, calls: int, seconds: float) ->
 
 
 def setups(site: Site, server: str, rates: Sequence[int]) -> list[dict[str, Any]]:
-    """How long new calls take at each of these ``rates`` a second, while nobody talks."""
+    """The time that new calls take at each of these ``rates`` a second, while nobody talks."""
     rows = []
     with SERVERS[server](site) as running:
         for rate in rates:
@@ -74,8 +75,8 @@ def load(
     pcm: Path | None = None,
     while_talking: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """With ``spread`` each call begins elsewhere in its voice. What each heard goes to ``pcm`` with its number.
-    ``while_talking`` is called when all of them talk."""
+    """Runs the load. With ``spread`` each call begins elsewhere in its voice. What each heard goes to ``pcm`` with its
+    number. ``while_talking`` is called when all of them talk."""
     plan = {
         "protocol": running.protocol,
         "where": running.where,
@@ -111,7 +112,7 @@ def load(
 
 @contextmanager
 def _newcomers(site: Site, running: Running, rate: int) -> Iterator[Callable[[], dict[str, Any]]]:
-    """A process that stands by; what is yielded lets it begin and returns its figures."""
+    """Starts a process that stands by. The function that is yielded lets it begin and returns its figures."""
     plan: dict[str, Any] = {"protocol": running.protocol, "where": running.where, "host": site.lab.client.address}
     plan |= {"rate": rate, "count": round(rate * NEWCOMERS_S)}
     with _python(site, "bench.calls.newcomers") as process:
@@ -140,7 +141,7 @@ def _newcomers(site: Site, running: Running, rate: int) -> Iterator[Callable[[],
 
 
 def _python(site: Site, module: str) -> subprocess.Popen[str]:
-    """A process of the load."""
+    """Starts a process of the load."""
     return site.lab.client.popen(
         pin([sys.executable, "-m", module], LOAD_CPU),
         stdin=subprocess.PIPE,

@@ -1,6 +1,6 @@
 """A load of new calls at a steady rate: it measures the time from POST to SRTP keys, and then each call hangs up.
 
-A plan comes on standard input, then a line when to begin; one line of figures goes to standard output.
+A plan comes on standard input, and then a line that says when to begin; one line of figures goes to standard output.
 """
 
 from __future__ import annotations

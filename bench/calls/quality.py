@@ -61,8 +61,8 @@ def quality(site: Site, server: str, speech: voice.Speech) -> list[dict[str, Any
 
 
 def _judged(speech: voice.Speech, heard: Floats) -> tuple[float, float]:
-    """Means over the sentences. Each is looked for near where it should be: a server may have inserted or left out
-    a frame in a pause, which nobody hears."""
+    """The means over the sentences. Each sentence is looked for near where it should be: a server may have inserted or
+    left out a frame in a pause, which nobody hears."""
     from pesq import PesqError, pesq
     from pystoi import stoi
     from scipy.signal import resample_poly
@@ -90,7 +90,7 @@ def _at(sentences: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _best(inside: Floats, part: Floats) -> int:
-    """The place of ``part`` in ``inside``, negative where it begins before it, by cross-correlation."""
+    """The place of ``part`` in ``inside`` by cross-correlation, negative where it begins before it."""
     size = 1 << (len(inside) + len(part) - 1).bit_length()
     alike = np.fft.irfft(np.fft.rfft(inside, size) * np.conj(np.fft.rfft(part, size)), size)
     best = int(np.argmax(alike))

@@ -38,7 +38,7 @@ PLOT = document.DOCUMENT.with_name("calls.png")
 
 
 def loss(sample: Sample) -> float:
-    """Share of the frames said that did not come back."""
+    """The share of the frames said that did not come back."""
     return float(sample["lost"] / max(1, sample["sent"]))
 
 
@@ -48,12 +48,12 @@ def bears(sample: Sample) -> bool:
 
 
 def disturbed(sample: Sample) -> float:
-    """Share of a core that other processes took meanwhile."""
+    """The share of a core that other processes took meanwhile."""
     return 0.0 if "failed" in sample else float(sample["cpu"]["others"] / sample["cpu"]["wall"])
 
 
 def line(sample: Sample) -> str:
-    """One sample, for whoever watches."""
+    """One sample as a line, for whoever watches."""
     if "failed" in sample:
         return f"failed: {sample['failed']}"
     f = figures(sample)
@@ -78,8 +78,8 @@ def quality_line(row: dict[str, Any]) -> str:
 
 
 def figures(sample: Sample) -> dict[str, Any]:
-    """Of one sample: milliseconds of CPU time a call and second, of the server and of its processes, milliseconds
-    that the voice took and that it was off its schedule, shares of a core."""
+    """The figures of one sample: milliseconds of CPU time a call and second, of the server and of its processes;
+    milliseconds that the voice took and that it was off its schedule; shares of a core."""
     cpu, calls = sample["cpu"], sample["calls"]
     ms = 1000 / cpu["wall"] / calls
     trip, off = sample["round_trip_ms"], sample["off_schedule_ms"]
@@ -102,8 +102,8 @@ def figures(sample: Sample) -> dict[str, Any]:
 
 
 def medians(samples: list[Sample]) -> list[dict[str, Any]]:
-    """One row for each server and number of calls. What others disturbed is left out where there is something else;
-    a run that failed has its reason."""
+    """One row for each server and number of calls. Samples that others disturbed are left out where there is another; a
+    run that failed has its reason."""
     rows = []
     for server, calls in dict.fromkeys((s["server"], s["calls"]) for s in samples):
         mine = [s for s in samples if (s["server"], s["calls"]) == (server, calls)]
@@ -140,7 +140,7 @@ def rss_per_call(points: list[dict[str, Any]], row: dict[str, Any]) -> float | N
 
 
 def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """What firsthop is judged by, each with its figure; those that were not measured are left out."""
+    """The targets of firsthop, each with its figure; those that were not measured are left out."""
     points = result["points"]
     judged = Targets()
     judge = judged.judge

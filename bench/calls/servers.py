@@ -33,7 +33,7 @@ MOST_CALLS = 2000
 
 
 class ServerError(RuntimeError):
-    """A server is not there, did not come up or took no calls; the text says why."""
+    """The error that a server is not there, did not come up or took no calls; the text says why."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Site:
     environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, name: str, *argv: str | Path) -> subprocess.Popen[Any]:
-        """Starts a program on the edge host, on the servers' core; what it says is in a log of that name."""
+        """Starts a program on the edge host, on the servers' core; its output goes to a log of that name."""
         if shutil.which(argv[0]) is None:
             raise ServerError(f"{argv[0]} is missing: run scripts/setup bench as root")
         with self.log_file(name).open("w") as log:
@@ -201,7 +201,7 @@ def _where(site: Site, **more: str) -> dict[str, str]:
 
 
 def _await_answer(site: Site, url: str, *servers: subprocess.Popen[Any]) -> None:
-    """Until ``url`` is served."""
+    """Waits until ``url`` is served."""
 
     def answered() -> bool:
         try:

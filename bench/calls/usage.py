@@ -20,9 +20,9 @@ BPF_MAP_TYPE_CPUMAP = "16"
 
 
 def processes(roots: Mapping[int, str], mark: tuple[str, str] | None = None) -> dict[int, str]:
-    """Process id to name of these, of what they started, and so on. ``mark`` is an environment variable and its value
-    that tells others of the same server, which have another parent. The kernel's threads that take packets from XDP
-    for one of them are there too, as ``cpumap``."""
+    """Process id to name of these processes, of what they started, and so on. ``mark`` is an environment variable and
+    its value that tells other processes of the same server, which have another parent. The kernel's threads that take
+    packets from XDP for one of them are there too, as ``cpumap``."""
     found = {}
     for root, name in roots.items():
         with suppress(psutil.NoSuchProcess):
@@ -41,7 +41,7 @@ def processes(roots: Mapping[int, str], mark: tuple[str, str] | None = None) -> 
 
 
 def resident(pids: Iterable[int]) -> int:
-    """Bytes; what processes share is counted once for each."""
+    """Resident bytes; what processes share is counted once for each."""
     total = 0
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
@@ -50,7 +50,7 @@ def resident(pids: Iterable[int]) -> int:
 
 
 def core_busy(cpu: int) -> float:
-    """Seconds since the start of the machine for which a core was not idle, up to a constant: in whoever's name,
+    """The seconds since the start of the machine for which a core was not idle, up to a constant: whoever used it,
     interrupts and the kernel's threads included."""
     line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{cpu} "))
     # user nice system IDLE IOWAIT irq softirq STEAL: idle and iowait are exact, what is busy is sampled.
@@ -58,7 +58,7 @@ def core_busy(cpu: int) -> float:
 
 
 class ServerWatch:
-    """From its making on."""
+    """The usage of a server from the making of this object on."""
 
     def __init__(self, processes: Callable[[], dict[int, str]], cpu: int) -> None:
         self._processes = processes
@@ -67,8 +67,8 @@ class ServerWatch:
         self._began, self._busy = time.monotonic(), core_busy(cpu)
 
     def usage(self) -> dict[str, float | dict[str, float]]:
-        """Seconds of ``wall`` time, of CPU time of the ``server``, ``by`` the names of its processes, and of its
-        core that was busy; and ``rss`` in bytes."""
+        """Seconds of ``wall`` time, of CPU time of the ``server``, ``by`` the names of its processes, and of its core
+        that was busy; and ``rss`` in bytes."""
         wall, busy = time.monotonic() - self._began, core_busy(self._cpu) - self._busy
         names = self._processes()
         by: Counter[str] = Counter()
@@ -85,7 +85,7 @@ class ServerWatch:
 
 
 def _nanoseconds(pids: Iterable[int]) -> dict[int, int]:
-    """Of each process, its threads that live."""
+    """The CPU time of each process and its threads that live."""
     found = {}
     for pid in pids:
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -104,7 +104,7 @@ def _cpumaps(pid: int) -> Iterator[str]:
 
 
 def _name(pid: int) -> str:
-    """As the process calls itself; a Python that has given itself no name is called after its module."""
+    """The name that the process has given itself; a Python process without one is called after its module."""
     with suppress(psutil.Error):
         process = psutil.Process(pid)
         argv = process.cmdline()

@@ -18,13 +18,13 @@ __all__ = ["Report", "compare"]
 
 
 class Report(Protocol):
-    """What a benchmark makes of its samples."""
+    """The interface of a benchmark's report."""
 
     def medians(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """One row for each of those that are compared and each load."""
 
     def targets(self, result: dict[str, Any]) -> list[dict[str, Any]]:
-        """What firsthop is judged by, as ``bench.harness.targets`` has it."""
+        """The targets of firsthop, as ``bench.harness.targets`` has them."""
 
     def markdown(self, result: dict[str, Any]) -> str:
         """Targets and figures as tables."""

@@ -38,13 +38,14 @@ class Usage:
 
     @property
     def machine(self) -> float:
-        """All that the machine did for the traffic but the backend's part. The load's, which is the same for every
+        """The machine's work for the traffic, without the backend's part. The load's part, which is the same for every
         relay, is in it, because the kernel runs part of the receiving side in the sender's time."""
         return self.busy - self.backend - self.others
 
 
 class Watch:
-    """What is used between its making and ``usage``. Making it is quick: a load is running, on this core."""
+    """The time that is used between the making of this object and ``usage``. Making it is quick: a load is running, on
+    this core."""
 
     def __init__(self, groups: Mapping[str, Iterable[int]], load_cpu: int) -> None:
         """``groups`` are the process ids of ``relay``, ``backend`` and ``load``, those that these started included."""
@@ -67,7 +68,7 @@ class Watch:
 
 
 def others() -> float:
-    """How much of a core processes take now, while nothing is measured."""
+    """How much of a core other processes take now, while nothing is measured."""
     before = sum(_processes().values())
     time.sleep(LOOK_S)
     return (sum(_processes().values()) - before) / LOOK_S
@@ -88,7 +89,7 @@ def tree(root: int) -> list[int]:
 
 
 def _unused(cpu: int) -> tuple[float, float]:
-    """Seconds for which all cores together, and core ``cpu``, had nothing to do or were lent to another machine."""
+    """The seconds for which all cores together, and core ``cpu``, had nothing to do or were lent to another machine."""
     lines = Path("/proc/stat").read_text().splitlines()
     rows = (lines[0], next(line for line in lines if line.startswith(f"cpu{cpu} ")))
     # user nice system IDLE IOWAIT irq softirq STEAL: idle and iowait are exact, what is busy is sampled.
@@ -109,7 +110,7 @@ def _processes() -> dict[int, float]:
 
 
 def _stat(pid: int) -> tuple[int, float]:
-    """Parent, and seconds of the process and of the children that it waited for."""
+    """The parent, and the seconds of the process and of the children that it waited for."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         columns = file.read().rpartition(b")")[2].split()
     return int(columns[1]), sum(map(int, columns[11:15])) / TICK

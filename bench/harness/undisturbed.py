@@ -1,4 +1,4 @@
-"""Runs beside which nobody else used the machine, as far as there is patience for it."""
+"""Runs during which nobody else used the machine, as far as there is patience to wait for that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Undisturbed:
-    """Makes a run again that others spoilt, at most ``tries`` times, and waits before each until they are done.
+    """Runs that are made again where others disturbed them, at most ``tries`` times; each waits until others are done.
     ``patience_s`` is what all of that may take; when it is used up, each run is made once."""
 
     def __init__(self, patience_s: float, tries: int) -> None:

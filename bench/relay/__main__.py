@@ -2,8 +2,8 @@
 targets.
 
 A repeat is every relay at every point, one right after the other and each freshly started, so that what else the
-machine does falls on all of them; a figure is the median over repeats, and so is the ratio of two in one repeat. While
-others use the machine, a run waits, and one that they spoilt is made again: for as long as there is patience left.
+machine does falls on all of them. A figure is the median over repeats, and so is the ratio of two in one repeat. While
+others use the machine, a run waits, and a run that they disturbed is made again, as far as there is patience.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Bench:
 
 
 def _rotated(relays: list[str], by: int) -> list[str]:
-    """Nobody is always the first after a pause."""
+    """The relays in another order, so that none is always the first after a pause."""
     return [relays[(i + by) % len(relays)] for i in range(len(relays))]
 
 

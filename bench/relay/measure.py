@@ -23,21 +23,21 @@ RAMP_FROM, RAMP_STEP, RAMP_STEPS, RAMP_SECONDS, RAMP_FLOWS = 40_000, 1.3, 12, 0.
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is offered: datagrams a second over all flows."""
+    """The load that is offered: datagrams a second over all flows."""
 
     rate: int
     flows: int
 
 
 def measure(site: Site, relay: str, point: Point, seconds: float) -> dict[str, Any]:
-    """What became of the load's datagrams, and seconds of CPU time, as plain values."""
+    """The fate of the load's datagrams, and seconds of CPU time, as plain values."""
     with RELAYS[relay](site) as running:
         return _load(site, running, point, seconds, greet=True)
 
 
 def saturation(site: Site, relay: str) -> dict[str, Any]:
-    """The most that a relay brings there and back a second, as offered rates rise until it brings no more. Where the
-    load's core was full by then, more could not be offered or echoed, and it is not the relay that ends there."""
+    """The most that a relay brings there and back a second, found by offering more until it brings no more. Where the
+    load's core was full by then, more could not be offered or echoed, and the limit is not the relay's."""
     steps: list[dict[str, float]] = []
     over = 0
     with RELAYS[relay](site) as running:
@@ -62,7 +62,7 @@ def saturation(site: Site, relay: str) -> dict[str, Any]:
 
 
 def worker_memory(site: Site, flows: int) -> dict[str, int]:
-    """Resident bytes of firsthop's worker that has relayed for so many flows."""
+    """The resident bytes of firsthop's worker that has relayed for so many flows."""
     with RELAYS["firsthop"](site) as running:
         _load(site, running, Point(20_000, flows), 1.0, greet=True)
         children = psutil.Process(running.relay[0]).children()

@@ -38,7 +38,7 @@ CHANNEL = 0x4000
 
 
 class RelayError(RuntimeError):
-    """A relay did not come up, or a program cannot be built; the text says why."""
+    """The error that a relay did not come up, or that a program cannot be built; the text says why."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Site:
         return self.directory / name
 
     def start(self, name: str, cpu: int, *argv: str | Path) -> subprocess.Popen[Any]:
-        """Starts a program on the edge host, on one core; what it says is in a log of that name."""
+        """Starts a program on the edge host, on one core; its output goes to a log of that name."""
         if shutil.which(argv[0]) is None:
             raise RelayError(f"{argv[0]} is missing: run scripts/setup bench as root")
         with self.log_file(name).open("w") as log:
@@ -79,7 +79,7 @@ class Site:
         return self.directory / f"{name}.log"
 
     def _introduce(self) -> str:
-        """Tells the edge host where the clients are; returns the MAC address of its own interface."""
+        """Tells the edge host where the clients are. Returns the MAC address of its own interface."""
         with IPRoute() as ip:
             index = ip.link_lookup(ifname=self.lab.edge_interface)[0]
             # The client host's stack takes frames to a MAC address that is not its own for somebody else's, and drops

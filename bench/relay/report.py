@@ -24,7 +24,7 @@ PEERS = ("nginx", "coturn", "floor")
 
 
 def figures(sample: Sample) -> dict[str, float]:
-    """Of one sample: rates a second, the share lost, microseconds of CPU time a datagram, latencies."""
+    """The figures of one sample: rates a second, the share lost, microseconds of CPU time a datagram, latencies."""
     load, cpu = sample["load"], sample["cpu"]
     # A datagram counts when it has come through: up at the backend, and once more down at the client.
     relayed = max(1, load["arrived"] + load["received"]) / load["seconds"]
@@ -51,8 +51,8 @@ def line(sample: Sample) -> str:
 
 
 def medians(samples: list[Sample]) -> list[dict[str, Any]]:
-    """One row for each relay and point: the median of each figure, and of its ratio to others in the same repeat. What
-    others disturbed is left out where there is something else."""
+    """One row for each relay and point: the median of each figure, and of its ratio to others in the same repeat.
+    Samples that others disturbed are left out where there is another."""
     keys = {(s["relay"], s["rate"], s["flows"], s["share"]): None for s in samples}
     rows = []
     for relay, rate, flows, share in keys:
@@ -101,7 +101,7 @@ def _compared(
 
 
 def _added(quantile: str, relay: dict[str, float], direct: dict[str, float]) -> float:
-    """Milliseconds that the relay adds one way, whichever is the slower."""
+    """The milliseconds that the relay adds one way, whichever is the slower."""
     return max(relay[f"{way}_{quantile}_ms"] - direct[f"{way}_{quantile}_ms"] for way in ("up", "down"))
 
 
@@ -110,7 +110,7 @@ def _rounded(value: float) -> float:
 
 
 def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """What firsthop is judged by, each with its figure; those that were not measured are left out."""
+    """The targets of firsthop, each with its figure; those that were not measured are left out."""
     rows = result["points"]
     judged = Targets()
     judge = judged.judge

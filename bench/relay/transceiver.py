@@ -73,7 +73,7 @@ class Echo:
         return batch
 
     def _admit(self, worker: bytes, address: bytes, datagram: bytes) -> bytes | None:
-        """Tells the worker that the path is up and returns the response; None for what is no good check."""
+        """Tells the worker that the path is up and returns the response; None where the check is not good."""
         check = stun.parse(datagram)
         if check is None or not (sealed := stun.server_ufrag(check)) or not ufrag.open_sealed(sealed, self._keys.ufrag):
             return None

@@ -85,7 +85,8 @@ class Silero:
 
 
 def judge(detector: Detector, pcm: bytes, spoken: Speech) -> Row:
-    """What it made of ``pcm``. Delays are from a sentence's first sample to the end of the frame that told."""
+    """The judgement of a detector on ``pcm``. Delays are from a sentence's first sample to the end of the frame that
+    told."""
     samples = {"started": list[int](), "stopped": list[int]()}
     speaking = []
     began = time.process_time()

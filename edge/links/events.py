@@ -26,7 +26,7 @@ _GONE = Ending(1011, "the transceiver that had this session is gone")
 
 
 class Events:
-    """Sessions by ufrag, and who listens to each. ``name`` is the ZeroMQ identity."""
+    """Sessions by ufrag, and the feeds of each. ``name`` is the ZeroMQ identity."""
 
     def __init__(self, directory: Directory, name: bytes, keys: ClusterKeys) -> None:
         self._feeds: dict[str, list[Feed]] = {}
@@ -38,7 +38,7 @@ class Events:
 
     @property
     def listeners(self) -> int:
-        """Feeds, of all sessions."""
+        """The number of feeds of all sessions."""
         return sum(len(feeds) for feeds in self._feeds.values())
 
     async def open(self, transceiver: int, feed: Feed, wanted: messages.Open) -> messages.Opened:
@@ -46,7 +46,7 @@ class Events:
         return await self._links.ask(transceiver, wanted, lambda opened: self._listen(opened.ufrag, transceiver, feed))
 
     async def watch(self, transceiver: int, ufrag: str, feed: Feed, owner: str) -> None:
-        """Has ``feed`` get the events of a session that is there, and ``owner``'s. Raises Unavailable or Refused."""
+        """Has ``feed`` get the events of a session that exists and is ``owner``'s. Raises Unavailable or Refused."""
         if len(self._feeds.get(ufrag, ())) >= MAX_WATCHERS:
             raise Refused("full", f"{MAX_WATCHERS} connections watch this call already", "call_id")
         self._listen(ufrag, transceiver, feed)
@@ -57,7 +57,7 @@ class Events:
             raise
 
     async def send(self, ufrag: str, event: str) -> None:
-        """A client's event, as JSON text. Waits while the link is full. Raises Unavailable."""
+        """Sends a client's event, as JSON text. It waits while the link is full. Raises Unavailable."""
         for _ in range(round(_PATIENCE_S / _RETRY_S)):
             try:
                 return await self._links.tell(self._at[ufrag], messages.Event(ufrag=ufrag, event=event))
@@ -68,7 +68,8 @@ class Events:
         raise Unavailable("the transceiver takes no events")
 
     async def leave(self, ufrag: str, feed: Feed, *, end: bool) -> None:
-        """Nothing more to ``feed``; with ``end`` its session is over, which nobody needs to have heard."""
+        """Sends nothing more to ``feed``. With ``end`` its session is ended, and nobody waits for the transceiver to
+        confirm that."""
         transceiver = self._at.get(ufrag)
         self._forget(ufrag, feed)
         if transceiver is None:
@@ -80,7 +81,7 @@ class Events:
                 await self._links.tell(transceiver, messages.Unwatch(ufrag=ufrag))
 
     def lost(self, transceiver: int) -> None:
-        """That transceiver is gone, or hangs: whoever listens to a session of its is told."""
+        """Tells all who listen to a session of that transceiver that it is gone, or hangs."""
         for ufrag in [ufrag for ufrag, at in self._at.items() if at == transceiver]:
             for feed in self._feeds[ufrag]:
                 feed.end(_GONE)

@@ -22,8 +22,8 @@ class Ending:
 
 
 class Feed:
-    """At most 256 events or 4 MiB of them; one alone may be larger. One more, and the reader is too slow: what waits is
-    dropped and it is cut off."""
+    """The queue: at most 256 events or 4 MiB of them; one alone may be larger. One more shows that the reader is too
+    slow: what waits is dropped, and the reader is cut off."""
 
     def __init__(self, most: int = _MOST, most_bytes: int = _MOST_BYTES) -> None:
         self._most, self._most_bytes = most, most_bytes
@@ -35,11 +35,11 @@ class Feed:
 
     @property
     def ending(self) -> Ending | None:
-        """Set once nothing more will come."""
+        """The end, set once nothing more will come."""
         return self._ending
 
     def put(self, event: str) -> None:
-        """Queues an event, unless it ended."""
+        """Queues an event, unless the feed has ended."""
         if self._ending is not None:
             return
         full = len(self._waiting) >= self._most or self._characters + len(event) > self._most_bytes
@@ -51,12 +51,12 @@ class Feed:
         self._news.set()
 
     def end(self, ending: Ending) -> None:
-        """Nothing comes after what waits."""
+        """Ends the feed behind what waits."""
         self._ending = self._ending or ending
         self._news.set()
 
     def cut(self, ending: Ending) -> None:
-        """Nothing comes any more, not even what waits."""
+        """Ends the feed at once, and drops what waits."""
         self._ending = self._ending or ending
         self._waiting.clear()
         self._characters = 0

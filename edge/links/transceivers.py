@@ -34,15 +34,17 @@ Listener = Callable[[int, Message], None]
 
 
 class Unavailable(Exception):
-    """The transceiver is away or silent, or what it says cannot be used."""
+    """The error that a transceiver is away or silent, or that its answer cannot be used."""
 
 
 class Silent(Unavailable):
-    """It was asked and has not answered in time: it may be at work on the request, or stand still because of it."""
+    """The error that a transceiver was asked and has not answered in time: it may be at work on the request, or stand
+    still because of it."""
 
 
 class Refused(Exception):
-    """It said no: ``code`` for programs, the text for people, ``param`` the part of the request at fault."""
+    """The error that a transceiver refused: ``code`` is for programs, the text for people, ``param`` is the part of the
+    request at fault."""
 
     def __init__(self, code: str, message: str, param: str | None) -> None:
         super().__init__(message)
@@ -111,12 +113,12 @@ class Transceivers:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """Of all to which new sessions may go, up or not."""
+        """The ids of all to which new sessions may go, up or not."""
         return tuple(self._directory.present)
 
     @property
     def linked(self) -> tuple[int, ...]:
-        """Those, and the ones that left and have a link still."""
+        """Those ids, and the ids of the ones that left and still have a link."""
         return tuple(self._links)
 
     def came(self, transceiver: Transceiver) -> None:
@@ -160,8 +162,8 @@ class Transceivers:
         *,
         patience_s: float | None = None,
     ) -> Reply:
-        """The reply. ``at_once(reply)`` is called before any later message is read. Raises Unavailable, Silent where
-        the request was sent and not answered within ``patience_s``, or Refused."""
+        """Asks a transceiver, and returns its reply. ``at_once(reply)`` is called before any later message is read.
+        Raises Unavailable, Silent where it was sent and not answered within ``patience_s``, or Refused."""
         number = next(self._requests)
         future: asyncio.Future[Reply | messages.Refused] = asyncio.get_running_loop().create_future()
         self._waiting[number] = _Asked(transceiver, type(request), future, at_once)
@@ -233,7 +235,7 @@ class Transceivers:
                 logs.get().exception("a transceiver's message failed", transceiver=transceiver)
 
     def _take(self, transceiver: int, control: Control[ToSignaling]) -> None:
-        """Raises WireError for what it may not say."""
+        """Takes a message. Raises WireError where a transceiver may not say it."""
         message, request = control.message, control.request
         named = getattr(message, "ufrag", None)
         if named is not None and ufrag.transceiver_of(named.encode()) != transceiver:

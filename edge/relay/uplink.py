@@ -38,8 +38,8 @@ _Batch = tuple[bytes, dict[str, int], int]
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the links of a worker count: datagrams by outcome; how old batches are by the transceiver that they are for,
-    and its link's round trips."""
+    """The counters of a worker's links: datagrams by outcome; by transceiver, the age of batches and the link's round
+    trips."""
 
     outcomes: Tally
     age: Histogram
@@ -69,7 +69,7 @@ class Uplink:
 
     @property
     def there(self) -> bool:
-        """Whether the other end is connected. To be asked about once a second: what happened is kept until then."""
+        """Whether the other end is connected. Ask about once a second: what happened is kept until then."""
         return bool(self._there)
 
     def send(self, message: bytes, outcomes: dict[str, int], came_ns: int) -> None:
@@ -95,7 +95,7 @@ class Uplink:
             self._round_trip.add(time.monotonic_ns() - message.stamp_ns - message.held_ns)
 
     def complain(self, why: str) -> None:
-        """Says once that this transceiver cannot be understood, or says what it may not; that is counted each time."""
+        """Logs once that this transceiver cannot be understood, or says what it may not; each case is counted."""
         if not self._complained:
             self._complained = True
             logs.get().error("a transceiver's messages cannot be used", transceiver=self.number, why=why)
@@ -120,7 +120,7 @@ class Uplink:
         self.dealer.close(linger=0)
 
     def forget(self) -> None:
-        """Takes what was measured of this transceiver from the metrics."""
+        """Removes this transceiver's measurements from the metrics."""
         for histogram in (self._counts.age, self._counts.round_trip):
             histogram.forget(str(self.number))
 

@@ -29,8 +29,8 @@ class _Leaving:
 
 
 class Uplinks:
-    """``by_id`` are the links to all that are in ``directory`` and to those that left it and have calls. ``make`` makes
-    a link; ``pollers`` wait for what links bring."""
+    """The links to all transceivers of ``directory`` and to those that left it and have calls, in ``by_id``. ``make``
+    makes a link; ``pollers`` wait for what links bring."""
 
     def __init__(
         self, directory: Directory, make: Callable[[Transceiver], Uplink], pollers: Iterable[zmq.Poller]
@@ -67,7 +67,7 @@ class Uplinks:
 
     def reach(self, number: int) -> bool:
         """Whether there is a link to ``number``. One is made to a transceiver that left the directory before this
-        worker began, whose calls its predecessor had."""
+        worker began and whose calls its predecessor had."""
         departed = self._directory.departed.get(number)
         if number not in self.by_id and departed is not None:
             self.came(departed)
@@ -75,7 +75,8 @@ class Uplinks:
         return number in self.by_id
 
     def look(self, now: float, has_flows: Callable[[int], bool]) -> list[int]:
-        """Those whose link may ``end``. To be called about once a second, for links take note of who came and went."""
+        """The transceivers whose link may ``end``. Call it about once a second, because links then take note of who
+        came and went."""
         over = []
         for number, uplink in self.by_id.items():
             there = uplink.there
@@ -91,7 +92,7 @@ class Uplinks:
         return over
 
     def end(self, number: int) -> None:
-        """Ends the link to one that left, and forgets what was measured of it. No flow may be its any more."""
+        """Ends the link to a transceiver that left, and forgets its measurements. It may have no flow any more."""
         del self._leaving[number]
         uplink = self.by_id.pop(number)
         self._close(uplink)

@@ -38,9 +38,10 @@ from edge.xdp.kernel import FlowStore, Shedding
 from edge.xdp.shedding import Controller, StrangersController
 from runtime import logs, metrics
 from runtime.beats import Beat
+from runtime.child import become_child, in_a_line
 from runtime.followed import LOOK_EVERY_S
 from runtime.keyfile import KeyFile, ufrag_keys
-from runtime.process import call_itself, drop_capabilities, end_with, go_first, in_a_line
+from runtime.process import FIRST
 from wire import frames, stun, ufrag
 from wire.control import Control, Reader
 from wire.keys import ClusterKeys
@@ -70,10 +71,10 @@ _CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 
 
 class Worker:
-    """Relays until it is told to stop."""
+    """The worker's loop and its state."""
 
-    def __init__(self, spec: Spec) -> None:
-        self._spec = spec
+    def __init__(self, spec: Spec, beat: Beat) -> None:
+        self._spec, self._beat = spec, beat
         self._key_file = KeyFile(Path(spec.key_file), logs.get(), spec.keys)
         self._socket = BatchSocket(socket.socket(fileno=spec.socket))
         self._table = FlowTable(2 * spec.flow_entries)
@@ -112,12 +113,13 @@ class Worker:
 
     @property
     def flows(self) -> int:
-        """How many flows are known here."""
+        """The number of flows that are known here."""
         return len(self._table)
 
     @property
     def dropped(self) -> int:
-        """How many datagrams the kernel had no room for in this worker's socket, before it and its predecessors."""
+        """The number of datagrams for which the kernel had no room in this worker's socket, under it and its
+        predecessors."""
         return self._socket.dropped
 
     @property
@@ -127,16 +129,16 @@ class Worker:
 
     @property
     def shedding_strangers(self) -> float:
-        """The same of what strangers send."""
+        """The probability with which XDP drops strangers' packets for this core now."""
         return self._strangers_controller.probability
 
     @property
     def keys(self) -> ClusterKeys:
-        """What ufrags are opened with now."""
+        """The keys with which ufrags are opened now."""
         return self._key_file.keys
 
     def _recover(self) -> None:
-        """The kernel's map outlives workers: one that was killed knows its flows again at once."""
+        """Reads this core's flows back from the kernel's map, which outlives workers."""
         if self._store is None:
             return
         now = time.monotonic()
@@ -145,7 +147,7 @@ class Worker:
                 self._table.put(address, number, now)
 
     def run(self) -> None:
-        """Never returns; SIGTERM raises SystemExit."""
+        """Relays and never returns; SIGTERM raises SystemExit."""
         # What waits in the socket since a predecessor died is worth waiting a moment for the links.
         deadline = time.monotonic() + _LINKS_UP_S
         for uplink in self._uplinks.values():
@@ -157,8 +159,7 @@ class Worker:
         gc.freeze()
         gc.disable()
         swept = looked = time.monotonic()
-        beat = Beat(*self._spec.beat)
-        beat()
+        self._beat()
         handled, waits = 0, False
         while True:
             self._wait()
@@ -179,7 +180,7 @@ class Worker:
             waits = self._flush()
             if now - looked > LOOK_EVERY_S:
                 looked = now
-                beat()
+                self._beat()
                 self._key_file.refresh()
                 self._look_at_links(now)
             if now - swept > _SWEEP_S:
@@ -189,7 +190,7 @@ class Worker:
                     self._forget(address)
 
     def _wait(self) -> None:
-        """Until the next round may begin."""
+        """Waits until the next round may begin."""
         wait_s = self._rounds.wait(time.monotonic())
         if wait_s > 0 and self._rounds.interruptible:
             self._said.poll(max(1, round(1000 * wait_s)))
@@ -197,7 +198,7 @@ class Worker:
             time.sleep(wait_s)
 
     def _flush(self) -> bool:
-        """Passes on what waits for room; whether anything still does."""
+        """Passes on what waits for room. Returns whether anything still does."""
         waits = False
         ways: tuple[Outlet | Uplink, ...] = (self._outlet, *self._uplinks.values())
         for way in ways:
@@ -207,7 +208,8 @@ class Worker:
         return waits
 
     def _look_at_links(self, now: float) -> None:
-        """Links come and move as the directory says; those of who left it end when nobody needs them."""
+        """Makes, moves and ends links as the directory says; the link of a transceiver that left ends when nobody needs
+        it."""
         if self._listing.refresh():
             self._listing.value.fill(self._directory)
         for number in self._links.look(now, lambda number: bool(self._table.of(number))):
@@ -216,7 +218,7 @@ class Worker:
             self._links.end(number)
 
     def _shed(self, count: int, now: float) -> None:
-        """Has XDP drop what this core cannot do, by how old the first of the ``count`` datagrams just read was."""
+        """Sets how much XDP drops for this core, by the age of the first of the ``count`` datagrams just read."""
         if self._sheds is None or not self._controller.due(now):
             return
         delay_ns = time.time_ns() - self._socket.came_ns if count else 0
@@ -228,7 +230,7 @@ class Worker:
     # --- clients to transceivers
 
     def _from_clients(self) -> int:
-        """Passes on a batch; returns how many there were."""
+        """Passes on a batch. Returns the number of datagrams in it."""
         count = self._socket.receive()
         if count == 0:
             return 0
@@ -271,7 +273,7 @@ class Worker:
             self._forward(owner, addresses[mine], lengths[mine], bodies, _by_outcome(outcomes[mine]))
 
     def _route(self, datagram: bytes, owner: int) -> tuple[str, int]:
-        """Outcome and transceiver for one datagram that is STUN or of a flow that is not known."""
+        """The outcome and the transceiver of one datagram that is STUN or of a flow that is not known."""
         if datagram[0] <= _STUN_LAST:
             message = stun.parse(datagram)
             if message is not None and message.kind == stun.BINDING_REQUEST:
@@ -305,7 +307,7 @@ class Worker:
     def _forward(
         self, owner: int, addresses: npt.NDArray[np.uint8], lengths: Lengths, body: bytes, outcomes: dict[str, int]
     ) -> None:
-        """Sends a batch to ``owner``; what it counts as is ``outcomes`` when it has left."""
+        """Sends a batch to ``owner``; its datagrams count as ``outcomes`` when it has left."""
         uplink, stamp_ns = self._uplinks[owner], time.monotonic_ns()
         message = frames.data(addresses.tobytes(), lengths, body, stamp_ns, version=uplink.greeting.version)
         uplink.send(message, outcomes, self._socket.came_ns)
@@ -313,7 +315,7 @@ class Worker:
     # --- transceivers to clients
 
     def _from_transceiver(self, uplink: Uplink) -> int:
-        """Does what its messages say; returns how many datagrams were in them."""
+        """Does what a transceiver's messages say. Returns the number of datagrams in them."""
         count, number = 0, uplink.number
         for _ in range(_MESSAGES_A_ROUND):
             try:
@@ -371,7 +373,8 @@ class Worker:
         return int(self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))[0])
 
     def _may_claim(self, number: int, up: PathUp) -> bool:
-        """Whether a path may be ``number``'s; not, once, after a check that a predecessor of this process passed on."""
+        """Whether transceiver ``number`` may have a path. After a check that a predecessor of this process passed on, a
+        claim is refused once. Raises WireError where the ufrag is not sealed, or names another transceiver."""
         route = ufrag.open_sealed(up.ufrag.encode(), self.keys.ufrag)
         if route is None or route.transceiver != number:
             raise frames.WireError("a path whose ufrag is not of this transceiver")
@@ -396,35 +399,27 @@ class Worker:
 
 
 def _by_outcome(codes: npt.NDArray[np.intp]) -> dict[str, int]:
-    """How often each outcome is among these places in OUTCOMES."""
+    """The number of times that each outcome is among these places in OUTCOMES."""
     counts = enumerate(np.bincount(codes, minlength=len(OUTCOMES)).tolist())
     return {OUTCOMES[code]: n for code, n in counts if n}
 
 
 def main() -> None:
-    """What the supervisor starts: a spare, until its Spec on standard input makes it a worker."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # they reach the whole group; the supervisor says when
-        signal.signal(number, signal.SIG_IGN)
-    call_itself(SPARE_NAME)
-    go_first()
-    drop_capabilities()
-    text = sys.stdin.buffer.read()
-    if not text:
+    """The entry point of the process that the supervisor starts: a spare, until its Spec on standard input makes it a
+    worker."""
+    told = become_child(SPARE_NAME, FIRST)
+    if told is None:
         return
-    spec = Spec.parse(text)
-    end_with(spec.lifeline)
-    call_itself(f"worker-{spec.index}")
+    spec, beat = Spec.parse(told[0]), told[1]
     for descriptor in spec.not_mine:
         os.close(descriptor)
-    os.sched_setaffinity(0, {spec.cpu})
-    logs.configure(*spec.log, process="worker", worker=spec.index, cpu=spec.cpu)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with in_a_line():
-        _work(spec)
+        _work(spec, beat)
 
 
-def _work(spec: Spec) -> None:
-    worker = Worker(spec)
+def _work(spec: Spec, beat: Beat) -> None:
+    worker = Worker(spec, beat)
     flows = metrics.Gauge("firsthop_worker_flows", "Flows known to this worker", lambda: worker.flows)
     dropped = metrics.Outside(
         "firsthop_rx_socket_datagrams",

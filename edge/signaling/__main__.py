@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import resource
 import signal
 import socket
@@ -28,11 +27,11 @@ from edge.signaling.listener import Listener, connections_tally
 from edge.tls import Certificate
 from runtime import logs, metrics
 from runtime.beats import Beat
+from runtime.child import become_child, in_a_line
 from runtime.config import Config
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.metrics import Tally
-from runtime.process import call_itself, drop_capabilities, end_with, in_a_line
 from wire import messages
 from wire.keys import ClusterKeys
 from wire.naming import identity
@@ -45,13 +44,13 @@ _WORKERS_FIRST_S = 2.0  # a new transceiver gets no calls before each worker has
 
 
 def _descriptors() -> int:
-    """As many as this process may have, from now on."""
+    """Raises the limit of open descriptors as far as this process may. Returns it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most if most > 0 else sys.maxsize  # RLIM_INFINITY is -1
 
 
-async def _serve(spec: dict[str, Any]) -> None:
+async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     config = Config.model_validate_json(spec["config"])
     edge, log = config.edge, logs.get()
     key_file = KeyFile(config.cluster.keys, log, ClusterKeys.parse(spec["keys"]))
@@ -63,10 +62,10 @@ async def _serve(spec: dict[str, Any]) -> None:
         if isinstance(message, messages.Closed):
             ledger.ended(message.ufrag)
 
-    listing = followed(spec.get("directory", ""), starmap(Transceiver, spec.get("transceivers", ())), log)
+    listing = followed(spec["directory"], starmap(Transceiver, spec["transceivers"]), log)
     directory = Directory()
     listing.value.fill(directory)
-    name, events_name = (identity(edge.name, spec.get("instance", ""), p) for p in ("signaling", "signaling/events"))
+    name, events_name = (identity(edge.name, spec["instance"], p) for p in ("signaling", "signaling/events"))
     transceivers = Transceivers(directory, name, key_file.keys, unasked=unasked)
     events = Events(directory, events_name, key_file.keys)
     responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
@@ -101,7 +100,7 @@ async def _serve(spec: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     work = (
-        Beat(spec.get("beats", -1), 0).forever(),
+        beat.forever(),
         follow(key_file),
         follow(api_keys),
         follow(tls),
@@ -121,20 +120,12 @@ async def _serve(spec: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Runs until SIGTERM."""
-    text = sys.stdin.buffer.read()
-    if not text:
-        return  # whoever started it died before saying what for
-    spec = json.loads(text)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor says when
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it asks the supervisor for something
-    end_with(spec["lifeline"])
-    call_itself("signaling")
-    drop_capabilities()
-    log = Config.model_validate_json(spec["config"]).log
-    logs.configure(log.level, log.format, process="signaling")
+    """Runs signaling until SIGTERM."""
+    told = become_child("signaling")
+    if told is None:
+        return
     with in_a_line():
-        asyncio.run(_serve(spec))
+        asyncio.run(_serve(*told))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ _MAX_DCID = 65534  # RFC 8832 section 6: 65535 is no stream
 
 
 class Answer:
-    """What a placed call gives: its public id and the SDP answer."""
+    """The result of a placed call: its public id and the SDP answer."""
 
     def __init__(self, call: str, sdp: str) -> None:
         self.call = call
@@ -92,9 +92,9 @@ class Calls:
         return web.Response(status=200)
 
     async def ice(self, caller: Caller, call: str, match: str, remote: tuple[str, str] | None) -> tuple[str, str]:
-        """Takes the client's ICE credentials ``remote``, if it said any; ``match`` names the ICE session that it knows,
-        or is a star. Returns the name of the one that is, and the SDP fragment of a restart or nothing. Raises
-        Refusal."""
+        """Passes on the client's ICE credentials ``remote``, if it sent any; ``match`` names the ICE session that the
+        client knows, or is a star. Returns the name of the present ICE session, and the SDP fragment of a restart or
+        nothing. Raises Refusal."""
         transceiver, ufrag = self.find(call, caller)
         known = match if match == "*" else (ufrag_of_call(match) or b"").decode()
         ice = messages.Ice(ufrag=ufrag, match=known, remote=remote, media=self._media, owner=caller.key)
@@ -107,8 +107,8 @@ class Calls:
         return call_id(now.ufrag), now.fragment
 
     def find(self, call: str, caller: Caller) -> tuple[int, str]:
-        """The transceiver that holds ``call``, and its ufrag. An ephemeral key sees only calls that it placed itself,
-        at this edge; an API key those on its account, which the transceiver knows. Raises Refusal."""
+        """The transceiver that holds ``call``, and its ufrag. An ephemeral key finds only calls that it placed itself,
+        at this edge; an API key finds those on its account, which the transceiver knows. Raises Refusal."""
         sealed = ufrag_of_call(call)
         route = open_sealed(sealed, self._keys().ufrag) if sealed else None
         if sealed is None or route is None:
@@ -121,7 +121,7 @@ class Calls:
 
 
 def call_not_found() -> Refusal:
-    """404."""
+    """The refusal of a call that is not known: 404."""
     return Refusal(404, "no such call", code="call_id_not_found", param="call_id")
 
 

@@ -29,8 +29,8 @@ class ExpiresAfter(BaseModel):
 
 
 class Wish(BaseModel):
-    """The request's body. ``null`` is what leaving out is. ``locked`` is firsthop's own: the parts of the session that
-    the key's holder may neither see nor replace, or true for all that it names."""
+    """The request's body. A field that is ``null`` is as good as left out. ``locked`` is firsthop's own: the parts of
+    the session that the key's holder may neither see nor replace, or true for all that it names."""
 
     expires_after: ExpiresAfter | None = None
     session: dict[str, Any] | None = None
@@ -46,7 +46,7 @@ class ClientSecrets:
         self._transceivers = transceivers
 
     async def create(self, request: web.Request) -> web.Response:
-        """200 with ``value``, ``expires_at`` (seconds since 1970) and the session as it will be asked for."""
+        """Answers 200 with ``value``, ``expires_at`` (seconds since 1970) and the session as it will be asked for."""
         caller = self._access.holder(request)
         try:
             wish = Wish.model_validate(await read_json(request))
@@ -77,8 +77,8 @@ class ClientSecrets:
         return web.json_response(made, headers={"Cache-Control": "no-store"})
 
     async def _check(self, agent: str, session: dict[str, Any], locked: tuple[str, ...]) -> None:
-        """Has a transceiver look at the session, who knows what one is. Where none can, the key is made all the same,
-        and is refused when it is used. Raises Refusal."""
+        """Has a transceiver judge the session. Where none answers, the key is made all the same, and is refused when it
+        is used. Raises Refusal."""
         check = messages.Check(agent=agent, session=session, locked=list(locked))
         try:
             await self._placing.anywhere(lambda i: self._transceivers.ask(i, check))

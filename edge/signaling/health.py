@@ -36,8 +36,8 @@ class Health:
         return web.Response(text="ok\n")
 
     async def ready(self, _: web.Request) -> web.Response:
-        """``/readyz``: a call placed now would find a transceiver. Anybody may ask, so not each one has all of them
-        asked."""
+        """``/readyz``: a call placed now would find a transceiver. Anybody may ask, so an answer serves for a moment
+        and not every request asks all transceivers."""
         now = time.monotonic()
         if self._asking is None or (self._asking.done() and now - self._asked_at > _READY_FOR_S):
             self._asking, self._asked_at = asyncio.ensure_future(self._up()), now
@@ -46,9 +46,10 @@ class Health:
         return web.json_response(body, status=200 if up else 503, headers=None if up else {"Retry-After": "2"})
 
     async def _up(self) -> list[int]:
-        asked = (self._transceivers.ask(i, messages.Health()) for i in self._transceivers.ids)
+        ids = self._transceivers.ids  # others may come and go meanwhile
+        asked = (self._transceivers.ask(i, messages.Health()) for i in ids)
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        return [i for i, a in zip(self._transceivers.ids, answers, strict=True) if not isinstance(a, BaseException)]
+        return [i for i, a in zip(ids, answers, strict=True) if not isinstance(a, BaseException)]
 
 
 async def keep_true(
@@ -86,7 +87,7 @@ async def keep_true(
 
 
 def _let_go(ledger: Ledger, transceivers: Transceivers, events: Events) -> None:
-    """Ends what has to do with transceivers that are in no directory any more."""
+    """Ends what belongs to transceivers that are in no directory any more."""
     for i in ledger.transceivers.difference(transceivers.linked):
         ledger.reconcile(ledger.of(i), 0)  # nobody is left who could say that these calls are over
     transceivers.let_go(ledger.transceivers)

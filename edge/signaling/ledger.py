@@ -1,8 +1,8 @@
 """The ledger of calls that stand, by account: it limits API keys and ephemeral keys, and says who may end which call.
 
-A call stands from the answer until its transceiver says that it closed. Where that word is lost, because this process
-or the link was away, the transceiver's number of sessions tells: it never has fewer than stand here, so what is too
-much here has ended, and the oldest are taken to be those. Limits hold per edge.
+A call stands from the answer until its transceiver says that it closed. That message may be lost, because this process
+or the link was away; then the transceiver's number of sessions tells. It never has fewer sessions than calls stand
+here, so the excess here has ended, and the oldest are taken to be those. Limits hold per edge.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Limits:
 
 
 class _Quota:
-    """The calls of each key of one kind."""
+    """The count of calls of each key of one kind."""
 
     def __init__(self, limits: Limits, standing: Iterable[str]) -> None:
         self._limits = limits
@@ -47,7 +47,7 @@ class _Quota:
         self._asked: OrderedDict[str, deque[float]] = OrderedDict()  # who asked last is last
 
     def wait_s(self, key: str, now: float) -> float:
-        """0 where one more may begin now, or the seconds after which another try makes sense."""
+        """0 where one more call may begin now, or the seconds after which another try makes sense."""
         asked = self._asked.get(key, deque())
         while asked and now - asked[0] >= _MINUTE_S:
             asked.popleft()
@@ -58,7 +58,7 @@ class _Quota:
         return 0.0
 
     def take(self, key: str, now: float) -> None:
-        """One begins."""
+        """Counts a call that begins."""
         self.calls[key] += 1
         if self._limits.per_minute:
             self._asked.setdefault(key, deque()).append(now)
@@ -67,7 +67,7 @@ class _Quota:
                 self._asked.popitem(last=False)
 
     def release(self, key: str) -> None:
-        """One is over."""
+        """Counts a call that is over."""
         self.calls[key] -= 1
         if self.calls[key] <= 0:
             del self.calls[key]
@@ -78,16 +78,16 @@ _NO_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Another try makes sense after so many seconds, because ``whose`` limit is reached."""
+    """The result that ``whose`` limit is reached, and that another try makes sense after ``seconds``."""
 
     seconds: float
     whose: str
 
 
 class Ledger:
-    """``limits`` are each API key's, with the ephemeral keys that it made, ``token_limits`` each ephemeral key's own.
-    ``note(ufrag, held)`` is told of each call that begins, and with None of each that ends; ``held`` are those of an
-    earlier process."""
+    """The ledger. ``limits`` are each API key's, with the ephemeral keys that it made; ``token_limits`` are each
+    ephemeral key's own. ``note(ufrag, held)`` is told of each call that begins, and with None of each that ends;
+    ``held`` are the calls of an earlier process."""
 
     def __init__(
         self,
@@ -105,16 +105,16 @@ class Ledger:
         return len(self._held)
 
     def get(self, ufrag: str) -> Held | None:
-        """The call, while it stands and if it was placed here."""
+        """The call, if it stands and was placed here."""
         return self._held.get(ufrag)
 
     def calls(self, key: str) -> int:
-        """How many of this API key stand or are being placed."""
+        """The number of this API key's calls that stand or are being placed."""
         return self._keys.calls[key]
 
     def admit(self, key: str, now: float, token: str = "") -> Wait | None:
-        """None, and the call counts until ``settle``; or who has to wait. A try that is admitted counts for its minute
-        whatever becomes of it. ``now`` is in seconds."""
+        """Admits a call, which counts until ``settle``, and returns None; or returns who has to wait. A try that is
+        admitted counts for its minute whatever becomes of it. ``now`` is in seconds."""
         if token and (wait := self._tokens.wait_s(token, now)):
             return Wait(wait, "this ephemeral key")
         if wait := self._keys.wait_s(key, now):
@@ -125,7 +125,7 @@ class Ledger:
         return None
 
     def settle(self, key: str, token: str = "", ufrag: str | None = None, held: Held | None = None) -> None:
-        """What was admitted stands as ``ufrag``, or came to nothing."""
+        """Ends the placing of a call: it stands as ``ufrag``, or came to nothing."""
         if ufrag is None or held is None:
             self._release(key, token)
         else:
@@ -133,7 +133,7 @@ class Ledger:
             self._note(ufrag, held)
 
     def ended(self, ufrag: str) -> None:
-        """The call is over. Nothing happens where it was not known."""
+        """Takes note that the call is over. Nothing happens where it was not known."""
         held = self._held.pop(ufrag, None)
         if held is not None:
             self._release(held.key, held.token)
@@ -145,11 +145,11 @@ class Ledger:
         return {held.transceiver for held in self._held.values()}
 
     def of(self, transceiver: int) -> list[str]:
-        """The calls that one transceiver has, the oldest first."""
+        """The calls of one transceiver, the oldest first."""
         return [ufrag for ufrag, held in self._held.items() if held.transceiver == transceiver]
 
     def reconcile(self, stood: Iterable[str], sessions: int) -> None:
-        """``stood`` were a transceiver's calls when it was asked how many sessions it has, and it says ``sessions``."""
+        """Compares with a transceiver's count: ``stood`` were its calls when it was asked, and it says ``sessions``."""
         left = [ufrag for ufrag in stood if ufrag in self._held]
         for ufrag in left[: max(0, len(left) - sessions)]:
             self.ended(ufrag)
@@ -161,7 +161,7 @@ class Ledger:
 
 
 def limits(edge: Edge) -> tuple[Limits, Limits]:
-    """Those of API keys and of ephemeral ones."""
+    """The limits of API keys and of ephemeral keys."""
     return (
         Limits(edge.calls_per_key, edge.calls_per_minute),
         Limits(edge.calls_per_ephemeral_key, edge.ephemeral_calls_per_minute),

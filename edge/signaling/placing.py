@@ -23,7 +23,7 @@ Placed = TypeVar("Placed", messages.Answer, messages.Opened)
 
 
 class Placing:
-    """Places sessions on the ``transceivers``, and in the ledger.
+    """The placing of sessions on ``transceivers``, entered in the ledger.
 
     What a caller sent goes to one transceiver. That one is asked first whether it lives, so what is silent afterwards
     is silent because of the request, and it would silence the next transceiver too.
@@ -38,7 +38,7 @@ class Placing:
     async def place(
         self, caller: Caller, ask: Callable[[int], Awaitable[Placed]], *, socket: bool = False
     ) -> tuple[int, Placed]:
-        """The transceiver that took it, and its reply. Raises Refusal."""
+        """Places a session. Returns the transceiver that took it and its reply. Raises Refusal."""
         wait = self._ledger.admit(caller.key, time.monotonic(), caller.token_id)
         if wait is not None:
             message = f"Rate limit reached: {wait.whose} has as many calls, or new calls this minute, as it may."
@@ -52,7 +52,8 @@ class Placing:
             self._ledger.settle(caller.key, caller.token_id, ufrag, held)
 
     async def anywhere(self, ask: Callable[[int], Awaitable[Reply]]) -> tuple[int, Reply]:
-        """The first transceiver that neither is full nor away, and its reply. Raises Refusal."""
+        """Asks one transceiver after the other, until one is neither full nor away. Returns it and its reply. Raises
+        Refusal."""
         trouble = Refusal(503, "no transceiver is configured", code="no_transceiver", retry_after_s=2)
         for chosen in self._order():
             try:
@@ -71,7 +72,7 @@ class Placing:
         raise trouble
 
     def _order(self) -> list[int]:
-        """All of them, whose turn it is first, but last those that were silent just now."""
+        """The ids of all, beginning with the one whose turn it is; those that were silent just now come last."""
         ids, now = self._transceivers.ids, time.monotonic()
         self._turn = (self._turn + 1) % max(1, len(ids))
         return sorted(ids[self._turn :] + ids[: self._turn], key=lambda i: self._silent_until.get(i, 0.0) > now)

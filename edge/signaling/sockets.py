@@ -157,7 +157,7 @@ async def _write(socket: web.WebSocketResponse, feed: Feed) -> None:
 
 
 def _check_upgrade(request: web.Request, origins: Container[str]) -> None:
-    """What aiohttp would refuse in other words, or log with the key in it. Raises Refusal."""
+    """Raises Refusal for a request that aiohttp would refuse in other words, or log with the key in it."""
     if request.headers.get("Upgrade", "").lower().strip() != "websocket":
         headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
         raise Refusal(426, "This is a WebSocket: ask for an upgrade.", code="upgrade_required", headers=headers)

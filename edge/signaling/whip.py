@@ -83,7 +83,7 @@ class Whip:
 
 
 def _etag(call: str) -> str:
-    """Names an ICE session: a call id made of our ufrag in it, the first of which is the call's own."""
+    """The name of an ICE session: a call id made of our ufrag in it. The name of the first is the call's own."""
     return f'"{call}"'
 
 

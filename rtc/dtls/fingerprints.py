@@ -23,8 +23,8 @@ _VALUE = re.compile(r"[0-9A-F]{2}(?::[0-9A-F]{2})*")
 
 
 def well_formed(line: str) -> tuple[str, str] | None:
-    """Algorithm in lower case and value in upper case of ``sha-256 AB:CD:...``, or None where nothing can be checked
-    by it."""
+    """The algorithm in lower case and the value in upper case of ``sha-256 AB:CD:...``, or None where nothing can be
+    checked by it."""
     words = line.split()
     if len(words) != 2:
         return None
@@ -39,7 +39,7 @@ def of(certificate: x509.Certificate, algorithm: str) -> str:
 
 
 def is_promised(certificate: x509.Certificate, fingerprints: Sequence[tuple[str, str]]) -> bool:
-    """Whether it is one of those that the ``fingerprints`` (algorithm, value) are of.
+    """Whether ``certificate`` has one of the ``fingerprints`` (algorithm, value).
 
     The strongest hash among them decides, and of its fingerprints one has to match: a peer may have several
     certificates (RFC 8122 section 5.1).

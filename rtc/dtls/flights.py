@@ -14,7 +14,8 @@ _HANDSHAKE = 22
 
 
 def datagrams(flight: bytes) -> Iterator[bytes]:
-    """The records in ``flight``, as many in a datagram as every path carries; one that is larger goes by itself."""
+    """The records in ``flight``, gathered into datagrams that every path carries; a record that is larger goes by
+    itself."""
     start = end = 0
     while len(flight) - end >= _RECORD:
         following = end + _RECORD + int.from_bytes(flight[end + 11 : end + 13], "big")
@@ -27,7 +28,8 @@ def datagrams(flight: bytes) -> Iterator[bytes]:
 
 
 def is_bearable(datagram: bytes) -> bool:
-    """Whether no handshake message in the clear, of which ``datagram`` has a part, is larger than LARGEST_MESSAGE."""
+    """Whether every handshake message in the clear, of which ``datagram`` has a part, is at most
+    LARGEST_MESSAGE long."""
     at = 0
     while len(datagram) - at >= _RECORD:
         end = at + _RECORD + int.from_bytes(datagram[at + 11 : at + 13], "big")

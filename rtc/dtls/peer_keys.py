@@ -17,7 +17,8 @@ _NAME_CONSTRAINTS = bytes.fromhex("0603551d1e")
 
 
 def may_be_checked(certificate: crypto.X509, depth: int) -> bool:
-    """Whether signatures of the key in ``certificate`` may be checked; ``depth`` counts from the peer's own up."""
+    """Whether signatures of the key in ``certificate`` may be checked; ``depth`` counts from the peer's own certificate
+    up."""
     if depth > 0 and _NAME_CONSTRAINTS in crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate):
         return False
     try:

@@ -2,7 +2,7 @@
 
 ``RTCDtlsTransport`` and ``RTCSctpTransport`` ask little of the ICE transport below them: ``role``, ``state``,
 ``_recv()`` and ``_send()``. ``Pipe`` is that; datagrams are fed into it and leave through a callback. RTP and RTCP
-never pass through: their SRTP contexts are taken from the transport when the handshake is done.
+never pass through. aiortc and OpenSSL shake hands; DTLS records and SRTP are ours from then on.
 
 The private names this leans on are checked at start-up (``check_aiortc``), because they may move with any release.
 """
@@ -20,11 +20,11 @@ from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters
 from aiortc.rtcdtlstransport import State as DtlsState
 from aiortc.rtcsctptransport import RTCSctpCapabilities
 from OpenSSL import SSL, crypto
-from pylibsrtp import Error as SrtpError
 
 from rtc.dtls import fingerprints as prints
-from rtc.dtls import flights
+from rtc.dtls import flights, srtp
 from rtc.dtls.peer_keys import may_be_checked
+from rtc.dtls.srtp import Srtp
 from rtc.dtls.transport import DtlsTransport
 from rtc.sctp import MAX_MESSAGE_BYTES
 from rtc.sctp.association import Sctp
@@ -59,6 +59,7 @@ class DtlsError(Exception):
     """A handshake that did not complete; the text says why."""
 
 
+_DTLS_ATTRIBUTES = ("_data_receiver", "_role", "_ssl", "_state", "_task", "_transport")
 _SCTP_ATTRIBUTES = (
     *("_advertised_rwnd", "_association_state", "_cwnd", "_data_channel_queue", "_data_channels", "_flight_size"),
     *("_last_received_tsn", "_last_sacked_tsn", "_local_verification_tag", "_outbound_queue", "_reconfig_deferred"),
@@ -72,7 +73,7 @@ def check_aiortc() -> None:
         RTCCertificate: ("_create_ssl_context",),
         RTCDtlsTransport: (
             *("_set_role", "_set_state", "_recv_next", "_write_ssl", "_send_data", "_register_data_receiver"),
-            "_validate_peer_identity",
+            *("_validate_peer_identity", "_setup_srtp"),
         ),
         RTCDataChannel: ("_setReadyState",),
         RTCSctpTransport: (
@@ -82,9 +83,12 @@ def check_aiortc() -> None:
         ),
     }
     missing = [f"{cls.__name__}.{name}" for cls, private in names.items() for name in private if not hasattr(cls, name)]
+    missing += srtp.missing()
     # Attributes of instances.
     set_here = RTCSctpTransport.__init__.__code__.co_names
     missing += [f"RTCSctpTransport.{name}" for name in _SCTP_ATTRIBUTES if name not in set_here]
+    set_here = RTCDtlsTransport.__init__.__code__.co_names
+    missing += [f"RTCDtlsTransport.{name}" for name in _DTLS_ATTRIBUTES if name not in set_here]
     if missing:
         raise RuntimeError(
             f"aiortc {version('aiortc')} has no {', '.join(missing)}: install the version in pyproject.toml"
@@ -115,12 +119,14 @@ class Certificate(RTCCertificate):
 
 
 def _take(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, verified: int) -> bool:
-    """Called for each certificate before its key is used: whatever is wrong with it, unless checking costs too much."""
+    """Accepts any certificate, except one whose key costs too much to check. OpenSSL asks for each before it uses the
+    key."""
     return may_be_checked(certificate, depth)
 
 
 class Pipe:
-    """What aiortc takes for an ICE transport. ``send`` is called with each datagram that it wants sent."""
+    """The object that aiortc takes for an ICE transport. ``send`` is called with each datagram that aiortc wants to
+    send."""
 
     def __init__(self, send: Callable[[bytes], None], controlling: bool) -> None:
         self.role = "controlling" if controlling else "controlled"
@@ -132,7 +138,7 @@ class Pipe:
         self.overflowed = 0
 
     def feed(self, datagram: bytes) -> None:
-        """A DTLS datagram from the peer. Past the bound it is dropped and counted, as a network would."""
+        """Takes a DTLS datagram from the peer. Past the bound it is dropped and counted, as a network would drop it."""
         if self._flight is not None and not flights.is_bearable(datagram):
             self.overflowed += 1
             return
@@ -143,7 +149,7 @@ class Pipe:
             self.overflowed += 1
 
     def settle(self) -> None:
-        """The handshake is done: stop remembering flights."""
+        """Stops remembering flights, because the handshake is done."""
         self._forget_flight()
         self._flight = None
 
@@ -184,12 +190,13 @@ class Pipe:
 
 
 class SecureTransport:
-    """DTLS, the SRTP contexts that come of it, and SCTP with its data channels above it."""
+    """DTLS, the SRTP that is keyed by it, and SCTP with its data channels above it."""
 
     def __init__(self, send: Callable[[bytes], None], certificate: Certificate, *, client: bool) -> None:
         self._pipe = Pipe(send, controlling=not client)
         self._dtls = DtlsTransport(self._pipe, [certificate])
         self._dtls._set_role("client" if client else "server")
+        self._srtp: Srtp | None = None
         self._sctp: Sctp | None = None
 
     @property
@@ -199,11 +206,11 @@ class SecureTransport:
 
     @property
     def overflowed(self) -> int:
-        """Datagrams dropped because the peer sent faster than DTLS read."""
+        """The number of datagrams that were dropped because the peer sent faster than DTLS read."""
         return self._pipe.overflowed
 
     def feed(self, datagram: bytes) -> None:
-        """A datagram whose first byte is 20 to 63 (RFC 7983)."""
+        """Takes a datagram whose first byte is 20 to 63 (RFC 7983)."""
         self._pipe.feed(datagram)
 
     async def handshake(self, fingerprints: Sequence[tuple[str, str]]) -> None:
@@ -215,10 +222,11 @@ class SecureTransport:
         await self._dtls.start(remote)
         if not self.connected:
             raise DtlsError("handshake failed, or the certificate is not the one that the SDP promised")
+        self._srtp = self._dtls.srtp
         self._pipe.settle()
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """``callback()`` once, when the peer closes DTLS (close_notify) or the transport ends."""
+        """Has ``callback()`` called once, when the peer closes DTLS (close_notify) or the transport ends."""
 
         def changed() -> None:
             if self._dtls._state in (DtlsState.CLOSED, DtlsState.FAILED):
@@ -246,30 +254,26 @@ class SecureTransport:
 
     @property
     def sctp(self) -> Sctp | None:
-        """For those who open data channels themselves."""
+        """The association, for those who open data channels themselves."""
         return self._sctp
 
     def protect(self, rtp: bytes) -> bytes:
         """SRTP from RTP of at most MAX_RTP_BYTES. The transport must be connected."""
-        return bytes(self._dtls._tx_srtp.protect(rtp))
+        assert self._srtp is not None
+        return self._srtp.protect(rtp)
 
     def protect_rtcp(self, rtcp: bytes) -> bytes:
         """SRTCP from RTCP."""
-        return bytes(self._dtls._tx_srtp.protect_rtcp(rtcp))
+        assert self._srtp is not None
+        return self._srtp.protect_rtcp(rtcp)
 
     def unprotect(self, srtp: bytes) -> bytes | None:
         """RTP from SRTP, or None where it does not authenticate or is a replay."""
-        try:
-            return bytes(self._dtls._rx_srtp.unprotect(srtp))
-        except (SrtpError, ValueError):  # ValueError: longer than pylibsrtp's buffer
-            return None
+        return None if self._srtp is None else self._srtp.unprotect(srtp)
 
     def unprotect_rtcp(self, srtcp: bytes) -> bytes | None:
         """RTCP from SRTCP, or None as above."""
-        try:
-            return bytes(self._dtls._rx_srtp.unprotect_rtcp(srtcp))
-        except (SrtpError, ValueError):
-            return None
+        return None if self._srtp is None else self._srtp.unprotect_rtcp(srtcp)
 
     async def close(self) -> None:
         """Says goodbye to the peer (SCTP abort, DTLS close_notify) and ends."""

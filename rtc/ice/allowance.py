@@ -10,7 +10,7 @@ _TIMES = 3
 
 
 class Allowance:
-    """The bytes of UDP payload that came from one address, and that went there."""
+    """The bytes of UDP payload that came from one address, and those that went there."""
 
     __slots__ = ("received", "sent")
 
@@ -19,11 +19,11 @@ class Allowance:
         self.sent = 0
 
     def came(self, size: int) -> None:
-        """A datagram of ``size`` bytes came from there."""
+        """Counts a datagram of ``size`` bytes that came from there."""
         self.received += size
 
     def take(self, size: int) -> bool:
-        """Whether ``size`` bytes may go there, which then count as sent."""
+        """Whether ``size`` bytes may go there; if so, they count as sent."""
         if self.sent + size >= _TIMES * self.received:
             return False
         self.sent += size

@@ -22,7 +22,8 @@ _MAX_PENDING = 16
 
 
 class Controlling:
-    """Credentials are those of the SDP; ``poll`` and ``receive`` are called with a monotonic time in seconds."""
+    """The controlling side. Credentials are those of the SDP; ``poll`` and ``receive`` are called with a monotonic time
+    in seconds."""
 
     def __init__(self, local_ufrag: str, local_password: str, remote_ufrag: str, remote_password: str) -> None:
         self._local_ufrag = local_ufrag.encode()
@@ -40,7 +41,7 @@ class Controlling:
         self.round_trip_ms: float | None = None
 
     def poll(self, now: float) -> tuple[bytes | None, float]:
-        """The check to send now, if one is due, and when to ask again."""
+        """The check to send now, if one is due, and the time at which to ask again."""
         if now < self._due:
             return None, self._due
         if self.connected_at is None:
@@ -64,7 +65,8 @@ class Controlling:
         return check, self._due
 
     def receive(self, datagram: bytes, source: bytes, now: float) -> bytes | None:
-        """Takes a STUN message from the 18 byte address ``source``; the response to send, if it was a check.
+        """Takes a STUN message from the 18 byte address ``source``. Returns the response to send, if the message was a
+        check.
 
         What does not carry a valid MESSAGE-INTEGRITY changes nothing and is not answered.
         """

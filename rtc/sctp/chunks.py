@@ -1,7 +1,7 @@
 """The reader of SCTP packets: it makes aiortc's chunks, and bounds the work for each byte (RFC 9260 section 3).
 
-aiortc reads what it trusts: a parameter of length 0 keeps it for ever, a body that is cut off raises. Here a packet is
-read whole or not at all, in one pass.
+aiortc trusts what it reads: a parameter of length 0 keeps it for ever, and a body that is cut off raises. Here a packet
+is read whole or not at all, in one pass.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ _REQUESTS = {13: 12, 16: 8, 17: 8}
 
 
 class Malformed(ValueError):
-    """No SCTP packet that can be acted on."""
+    """The error that bytes are no SCTP packet that can be acted on."""
 
 
 def parse(packet: bytes) -> tuple[int, list[Chunk]]:
-    """Verification tag and chunks. Of what is answered or acknowledged as a whole, one of a kind stands in a packet:
-    more are passed over, so that no packet draws more than it is worth. Raises Malformed."""
+    """The verification tag and the chunks of a packet. Of a kind that is answered or acknowledged as a whole, only the
+    first in a packet counts, so that no packet draws more than it is worth. Raises Malformed."""
     if not _HEADER + _CHUNK_HEADER <= len(packet) <= _MOST_BYTES:
         raise Malformed(f"{len(packet)} bytes")
     tag, checksum = int.from_bytes(packet[4:8], "big"), int.from_bytes(packet[8:12], "little")

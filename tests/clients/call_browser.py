@@ -73,7 +73,7 @@ async def with_chromium(page_url: str, expression: str) -> Any:
 
 
 class Bidi:
-    """As much of WebDriver BiDi as one page needs."""
+    """The part of WebDriver BiDi that one page needs."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket

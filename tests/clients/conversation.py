@@ -11,7 +11,7 @@ PACKETS = 100  # two seconds
 
 
 def place(url: str, token: str, sdp: str) -> tuple[str, Callable[[], int]]:
-    """The answer to an offer, and what hangs up."""
+    """Posts an offer. Returns the answer, and a function that hangs up."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/sdp"}
     asked = urllib.request.Request(f"{url}/v1/realtime/calls?model=loopback", sdp.encode(), headers)
     with urllib.request.urlopen(asked, timeout=30) as placed:

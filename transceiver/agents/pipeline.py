@@ -1,8 +1,8 @@
 """The agent ``pipeline``: it hears, thinks and speaks by three services with OpenAI's HTTP API: transcription, chat and
 speech.
 
-They are those of ``[agents.pipeline]``. Each sentence is spoken as soon as it is written, while the next is still
-being thought of.
+The services are those of ``[agents.pipeline]``. Each sentence is spoken as soon as it is written, while the next is
+still being thought of.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ async def _write(services: Services, request: dict[str, Any], words: Words, sent
 
 
 def _function(tool: dict[str, Any]) -> dict[str, Any]:
-    """A tool as the Realtime protocol has it, as chat completions want it."""
+    """A tool of the Realtime protocol in the form of chat completions."""
     return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
 
 

@@ -1,11 +1,11 @@
 """The agent ``realtime``: it relays the call to another server of the Realtime protocol, over a WebSocket
 (``[agents.realtime]``).
 
-Turn detection there is off: ours decides, as it alone knows what the caller has really been told. So every turn is sent
-whole when an answer is wanted (``input_audio_buffer.append`` and ``commit``), a response is asked for, and what comes
-back is streamed into ours. A connection that breaks costs the response that was being made. One that was cancelled
-takes its connection along, since upstream would believe that all of it has been heard. The next turn makes another
-connection and tells it the settings and the conversation so far, what has been transcribed as text.
+Turn detection there is off: ours decides, because only ours knows what the caller has really been told. So every turn
+is sent whole when an answer is wanted (``input_audio_buffer.append`` and ``commit``), a response is asked for, and what
+comes back is streamed into ours. A connection that breaks costs the response that was being made. A response that was
+cancelled takes its connection along, since upstream would believe that all of it has been heard. The next turn makes
+another connection and tells it the settings and the conversation so far, in which transcribed speech is text.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ class Agent(Base):
     async def _read(
         self, socket: aiohttp.ClientWebSocketResponse, events: asyncio.Queue[dict[str, Any] | None]
     ) -> None:
-        """What is of a response waits for it, and upstream waits where that is too much; nonsense is passed over."""
+        """Reads events. Those of a response wait for it, and upstream waits where they are too many; nonsense is passed
+        over."""
         async for message in socket:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 continue
@@ -149,7 +150,7 @@ class Agent(Base):
         await events.put(None)
 
     async def _tell(self, socket: aiohttp.ClientWebSocketResponse, response: Response) -> None:
-        """Settings, and the items that upstream does not know yet."""
+        """Tells upstream the settings, and the items that it does not know yet."""
         await socket.send_json({"type": "session.update", "session": _session(response.settings)})
         for item in response.items:
             if item.id in self._known:
@@ -170,7 +171,7 @@ class Agent(Base):
 
 
 def _take(event: dict[str, Any], response: Response) -> bool:
-    """Streams one of upstream's events into the response; True where it was the last. Raises Failure."""
+    """Streams one of upstream's events into the response. Returns True where it was the last. Raises Failure."""
     kind, delta = event.get("type"), event.get("delta")
     if kind == "error":
         raise Failure(f"upstream: {_message(event.get('error'))}")
@@ -225,7 +226,7 @@ def _session(settings: Settings) -> dict[str, Any]:
 
 
 def _transcription(session: dict[str, Any]) -> Any:
-    """What the client's session asks of it."""
+    """The transcription settings of the client's session."""
     for key in ("audio", "input", "transcription"):
         session = session.get(key) if isinstance(session, dict) else None  # type: ignore[assignment]
     return session

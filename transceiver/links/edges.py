@@ -1,7 +1,7 @@
 """The edges that may speak to this transceiver: of two with one name, the first is accepted for as long as it lives.
 
-Both would be told what is for either, and calls of both would be lost. An edge lives while one of its processes is
-connected: one that was killed and started elsewhere takes its name over at once.
+Two edges with one name would both be told what is for either, and calls of both would be lost. An edge lives while one
+of its processes is connected: one that was killed and started elsewhere takes its name over at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MOST = 4096  # names of processes
 
 
 class Edges:
-    """``connected(peer)`` says whether somebody of that name is there now."""
+    """The edges by name. ``connected(peer)`` says whether somebody of that name is there now."""
 
     def __init__(self, connected: Callable[[bytes], bool]) -> None:
         self._connected = connected
@@ -28,7 +28,7 @@ class Edges:
         self._complained: set[bytes] = set()
 
     def admits(self, peer: bytes, now: float) -> bool:
-        """Whether what ``peer`` says is to be heeded; ``now`` is in seconds, monotonic."""
+        """Whether to heed what ``peer`` says; ``now`` is in seconds, monotonic."""
         if peer in self._known:
             return True
         edge, instance = edge_of(peer), instance_of(peer)

@@ -33,8 +33,8 @@ _FULL_S = 0.004  # until a peer that was full is tried again
 
 
 class Link:
-    """Calls ``on_data(worker, batch)`` and ``on_control(peer, message)``. A peer is answered in the version of the wire
-    that it speaks; ``versions`` are those that this side knows."""
+    """The links. It calls ``on_data(worker, batch)`` and ``on_control(peer, message)``, and answers each peer in the
+    version of the wire that the peer speaks; ``versions`` are those that it knows itself."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Link:
         greeting.agreed(self._versions, hello)
 
     def _turn_away(self, peer: bytes, message: Data | Control[ToTransceiver]) -> None:
-        """Tells who has another's name why nobody listens; its media says nothing that could be answered."""
+        """Tells the second edge of a name why nobody listens to it; a message of media gets no answer."""
         if isinstance(message, Control) and isinstance(message.message, Request):
             why = Refused(code="name_taken", message="another edge has this edge's name")
             self.control(peer, why, message.request)

@@ -1,7 +1,7 @@
 """One process of an edge, as the transceiver's link sees it: its messages, and what waits for it while it is full.
 
-Media waits a moment and then the oldest goes (``wire.outbox``). Control messages are kept and go first: a path that
-the worker knows a little early does no harm, one that it never hears of costs a call.
+Media waits a moment, and then the oldest goes (``wire.outbox``). Control messages are kept and go first: a path that
+the worker knows a little early does no harm, while one that it never hears of costs a call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST_CONTROL, _MOST_CONTROL_BYTES = 4096, 64 << 20
 
 
 class Peer:
-    """Sends to ``name`` by a ROUTER, and counts what becomes of it."""
+    """The way to the process ``name`` by a ROUTER. It counts what becomes of each datagram."""
 
     def __init__(self, name: bytes, router: zmq.Socket[bytes]) -> None:
         self._name = name
@@ -41,7 +41,7 @@ class Peer:
 
     @property
     def there(self) -> bool:
-        """Whether somebody of that name is connected. It costs that process a message that says nothing."""
+        """Whether a process of that name is connected. Asking sends it a message that says nothing."""
         try:
             self._put(pack_batch([], version=self.version))
         except ConnectionResetError:
@@ -65,7 +65,7 @@ class Peer:
         self.flush(now)
 
     def complain(self, why: str) -> None:
-        """Says once that this process cannot be understood; every message of its would say the same."""
+        """Logs once that this process cannot be understood; its every message would say the same."""
         if not self._complained:
             self._complained = True
             logs.get().error("an edge's messages cannot be used", edge=self._name.decode(errors="replace"), why=why)
@@ -94,7 +94,7 @@ class Peer:
         return None
 
     def _put(self, message: bytes) -> bool:
-        """False where there is no room. Raises ConnectionResetError where nobody is there."""
+        """Sends a message. Returns False where there is no room. Raises ConnectionResetError where nobody is there."""
         try:
             self._router.send_multipart([self._name, message], zmq.NOBLOCK)
         except zmq.Again:

@@ -48,26 +48,26 @@ class Transport(Protocol):
         """The response to a STUN request, or None where it gets none and ``ice.refusal`` says why."""
 
     def connect(self) -> None:
-        """The selected path is proven and its worker knows it."""
+        """Tells that the selected path is proven and its worker knows it."""
 
     def dtls(self, datagram: bytes, path: Path) -> None:
-        """A datagram whose first byte is 20 to 63 (RFC 7983)."""
+        """Takes a datagram whose first byte is 20 to 63 (RFC 7983)."""
 
     def media(self, datagram: bytes) -> None:
-        """An SRTP or SRTCP datagram by a path of the transport's."""
+        """Takes an SRTP or SRTCP datagram by a path of the transport's."""
 
     def media_if_authentic(self, datagram: bytes) -> bool:
-        """Takes media that came by a path that is nobody's; False unless it is the transport's."""
+        """Takes media that came by a path that is nobody's. Returns False unless it is the transport's."""
 
     def moved(self) -> None:
-        """Another path is selected, because the client answered there."""
+        """Tells that another path is selected, because the client answered there."""
 
     def fail(self, error: BaseException) -> None:
-        """A datagram of the transport's met a fault of ours."""
+        """Tells that a datagram of the transport's met a fault of ours."""
 
 
 class Routing:
-    """The transports of a process by all the names that datagrams know them by. ``link`` is set before any arrives."""
+    """The transports of a process, by every name under which datagrams arrive. ``link`` is set before any arrives."""
 
     def __init__(self) -> None:
         self.link: Carrier
@@ -81,25 +81,26 @@ class Routing:
         self._ssrcs_of: dict[Transport, tuple[int, ...]] = {}
 
     def add(self, transport: Transport) -> None:
-        """A new transport, reachable by its ufrag from now on."""
+        """Enters a new transport, which is reachable by its ufrag from now on."""
         self.transports[transport.ufrag.encode()] = transport
         self.speaks(transport)
 
     def remove(self, transport: Transport) -> None:
-        """A transport that has ended and given its paths up."""
+        """Removes a transport that has ended and given its paths up."""
         self.transports.pop(transport.ufrag.encode(), None)
         self._forget_names(transport)
         self._forget_ssrcs(transport)
 
     def rename(self, transport: Transport) -> None:
-        """Its ICE was restarted: it is reachable by other ufrags, and its call keeps the first as its name."""
+        """Takes note that its ICE was restarted: it is reachable by other ufrags, and its call keeps the first as its
+        name."""
         self._forget_names(transport)
         self._renamed.update(dict.fromkeys((ufrag.encode() for ufrag in transport.ice.ufrags), transport))
 
     # --- from the edge
 
     def on_data(self, worker: bytes, batch: frames.Data) -> None:
-        """A batch from a worker; each datagram is counted once, by what became of it."""
+        """Takes a batch from a worker; each datagram is counted once, by what became of it."""
         edge = edge_of(worker)
         for client, datagram in batch.datagrams():
             path = Path(edge, client)
@@ -177,7 +178,7 @@ class Routing:
         self._claimed[path] = transport
 
     def _on_moved_media(self, worker: bytes, path: Path, datagram: bytes) -> None:
-        """Media by a path that nobody holds: it is its caller's if it authenticates."""
+        """Takes media by a path that nobody holds: it is its caller's if it authenticates."""
         ssrc = rtp.ssrc_of(datagram)
         for transport in self._by_ssrc.get(ssrc, ())[:_MOST_NAMESAKES] if ssrc is not None else ():
             try:
@@ -228,7 +229,7 @@ class Routing:
             TX_DATAGRAMS["no_path"] += 1
 
     def path_down(self, transport: Transport, path: Path) -> None:
-        """The path is the transport's no more, and the edge need not know it where it is nobody's."""
+        """Gives the path up: it is the transport's no more, and the edge need not know it where it is nobody's."""
         mine = [table for table in (self._by_path, self._claimed) if table.get(path) is transport]
         for table in mine:
             del table[path]
@@ -237,14 +238,14 @@ class Routing:
             self.link.control(self._worker_of.pop(path), PathDown(address=path.address))
 
     def speaks(self, transport: Transport) -> None:
-        """The transport's SSRCs are known, or others than before."""
+        """Takes note that the transport's SSRCs are known, or have changed."""
         self._forget_ssrcs(transport)
         self._ssrcs_of[transport] = transport.ssrcs
         for ssrc in transport.ssrcs:
             self._by_ssrc.setdefault(ssrc, []).append(transport)
 
     def connected(self, transport: Transport) -> None:
-        """What the edge was told of the transport's path is no longer true."""
+        """Tells the edge anew about the transport's path, because what it was told is no longer true."""
         path = transport.ice.selected
         if path is not None and self._by_path.get(path) is transport:
             self._path_up(transport, path, self._worker_of[path], anew=True)
@@ -261,8 +262,8 @@ class Routing:
                 del self._by_ssrc[ssrc]
 
     def _path_up(self, transport: Transport, path: Path, worker: bytes, *, anew: bool = False) -> None:
-        """Tells the worker whose the path is. What it was told a moment ago it still knows, unless that is ``anew``; of
-        one that is held it is told when that has changed hands."""
+        """Tells the worker whose the path is. Nothing is repeated that it was told a moment ago, unless ``anew``; for a
+        path that is held, it is told when the path has changed hands."""
         now, holder = time.monotonic(), self._by_path.get(path)
         if holder is not None and holder is not transport:
             return

@@ -26,8 +26,8 @@ _HEARD = {Came.FRESH: "heard", Came.COPY: "red", Came.AGAIN: "nack"}
 
 
 class Hearing:
-    """Calls ``heard(pcm)`` once a tick, from the first packet on, which says whether that was voice. ``stats`` counts
-    what ``RX_FRAMES`` counts, of this stream alone."""
+    """The audio of one stream. It calls ``heard(pcm)`` once a tick, from the first packet on; ``heard`` returns whether
+    that was voice. ``stats`` counts what ``RX_FRAMES`` counts, of this stream alone."""
 
     def __init__(self, codec: Codec, rate_hz: int, heard: Callable[[bytes], bool]) -> None:
         self.codec = codec
@@ -44,7 +44,7 @@ class Hearing:
         self._comforted = 0
 
     def push(self, packet: Packet, now: float, came: int = Came.FRESH) -> bool:
-        """A packet that authenticated, at ``now`` in seconds; False where it was of no use."""
+        """Takes a packet that authenticated, at ``now`` in seconds. Returns False where it was of no use."""
         dropped = self.jitter.dropped
         why = self.jitter.push(packet, now, came)
         if self.jitter.dropped != dropped:
@@ -54,7 +54,7 @@ class Hearing:
         return not why
 
     def tick(self, now: float) -> None:
-        """The next 20 ms are due. What cannot be decoded is counted and concealed."""
+        """Makes the next 20 ms, which are due. What cannot be decoded is counted and concealed."""
         size = self._frame_bytes
         pcm = self._rest
         for _ in range(_MOST_PIECES):
@@ -71,7 +71,8 @@ class Hearing:
         self._voiced = self._heard(frame)
 
     def _piece(self, now: float) -> bytes | None:
-        """Some samples, none where a packet was left out; None before anything has come."""
+        """The samples of one packet or its substitute, none where a packet was left out; None before anything
+        has come."""
         jitter, decoder = self.jitter, self._decoder
         action = jitter.pop(now, not self._voiced)
         if action == NOTHING:
@@ -114,7 +115,7 @@ def _rms(pcm: bytes) -> float:
 
 
 def _crossfade(old: bytes, new: bytes) -> bytes:
-    """``new``, which begins as ``old`` did: so that there is no click where something was left out."""
+    """``new``, which begins as ``old`` did, faded in, so that there is no click where something was left out."""
     count = min(len(old), len(new)) // 2
     fade = np.linspace(0.0, 1.0, count, dtype=np.float32)
     into = np.frombuffer(new, np.int16)

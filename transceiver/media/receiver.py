@@ -22,8 +22,8 @@ __all__ = ["Receiver"]
 
 
 class Receiver:
-    """``take`` each packet, and ``tick`` every 20 ms. Packets go to ``passed`` as they come where that is given, and
-    else to ``hearing``; keys of the telephone's go to ``pressed``, once for each press."""
+    """The receive side. ``take`` each packet, and ``tick`` every 20 ms. Packets go to ``passed`` as they come where
+    that is given, and else to ``hearing``; pressed keys go to ``pressed``, once for each press."""
 
     def __init__(
         self,
@@ -48,8 +48,8 @@ class Receiver:
         self._targets = TARGET.of(hearing.codec.name)
 
     def take(self, plain: bytes, now: float) -> bool:
-        """An RTP packet that came at ``now``, in seconds; whether ``feedback`` should be given at once. What is bad is
-        dropped and counted."""
+        """Takes an RTP packet that came at ``now``, in seconds. Returns whether ``feedback`` should be given at once. A
+        bad packet is dropped and counted."""
         packet = rtp.parse(plain)
         if packet is None:
             RX_DATAGRAMS["rtp_malformed"] += 1
@@ -86,8 +86,8 @@ class Receiver:
                 self._arrivals.add(int.from_bytes(number, "big"), now)
 
     def _key(self, packet: Packet, now: float) -> bool:
-        """A telephone-event. It has one of the voice's sequence numbers and takes none of its time: to everything else
-        it is a packet with nothing in it. With another SSRC it is none of the voice's."""
+        """Takes a telephone-event. It has one of the voice's sequence numbers and takes none of its time, so to
+        everything else it is a packet with nothing in it. With another SSRC it is no part of the voice's stream."""
         if dtmf.events(packet.payload) is None:
             RX_DATAGRAMS["rtp_malformed"] += 1
             return False
@@ -118,7 +118,8 @@ class Receiver:
                 missing.came(copy.sequence)
 
     def _follow(self, packet: Packet, *, anew: bool) -> int:
-        """How it came; what was held and missed of another stream is forgotten."""
+        """The way in which the packet came (``Came``). ``anew`` says that another stream begins with it: what was held
+        and missed of the last one is forgotten."""
         if anew:
             self._hearing.jitter.restart()
             if self._missing is not None:
@@ -126,12 +127,12 @@ class Receiver:
         return Came.AGAIN if self._missing is not None and self._missing.came(packet.sequence) else Came.FRESH
 
     def tick(self, now: float) -> None:
-        """The next 20 ms of what is heard are due."""
+        """Makes the next 20 ms of what is heard."""
         if self._passed is None:
             self._hearing.tick(now)
 
     def feedback(self, now: float, sender: int, round_trip_s: float | None) -> Iterator[bytes]:
-        """RTCP packets from ``sender`` that are due: what is missing and wanted again, and when packets came."""
+        """The RTCP packets from ``sender`` that are due: requests for what is missing, and arrival times."""
         source = self.reception.ssrc
         if source is None:
             return
@@ -146,6 +147,6 @@ class Receiver:
             yield report
 
     def observe(self) -> None:
-        """Called about once a second: the buffer's target goes into the process's histogram."""
+        """Enters the buffer's target in the process's histogram; called about once a second."""
         if self._passed is None and self.reception.ssrc is not None:
             self._targets.add(int(self._hearing.jitter.wait_ms * 1e6))

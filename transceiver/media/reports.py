@@ -29,7 +29,7 @@ _LONGEST_ROUND_TRIP_S = 10.0
 
 
 class Reports:
-    """Makes compounds, and reads those of the peer."""
+    """The reports of one session: it makes compounds, and reads those of the peer."""
 
     def __init__(self, ssrc: int, *, reduced_size: bool = False) -> None:
         self.fraction_lost = 0.0  # of what we sent, as the peer says
@@ -43,7 +43,8 @@ class Reports:
         self._last_report_at = 0.0
 
     def received(self, compound: bytes, now: float) -> list[int]:
-        """An RTCP compound, or one reduced in size, that authenticated; the sequence numbers that it asks for again."""
+        """Takes an RTCP compound, or one reduced in size, that authenticated. Returns the sequence numbers that it asks
+        for again."""
         asked: list[int] = []
         try:
             packets = RtcpPacket.parse(compound)
@@ -74,7 +75,7 @@ class Reports:
             self.round_trip_s = took if known is None else known + (took - known) / 4
 
     def feedback(self, packet: bytes) -> bytes:
-        """What a feedback ``packet`` is sent in."""
+        """The RTCP in which a feedback ``packet`` is sent: alone, or in a compound."""
         if self._reduced_size:
             return packet
         return bytes(RtcpRrPacket(ssrc=self._ssrc)) + self._description() + packet

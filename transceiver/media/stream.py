@@ -1,6 +1,6 @@
 """The media of one call: RTP both ways for one source, with its RTCP, on a clock of 20 ms.
 
-It knows neither how packets travel nor what hears them: packets come by ``rtp`` and ``rtcp`` and leave through a
+It knows neither how packets travel nor who hears them: packets come by ``rtp`` and ``rtcp`` and leave through a
 ``Sender``, and the sound is for a ``Listener``.
 """
 
@@ -31,7 +31,7 @@ TakePacket = Callable[[bytes, int, bool], None]
 
 
 class Sender(Protocol):
-    """Carries the stream's packets to the caller."""
+    """The way of the stream's packets to the caller."""
 
     def send_rtp(self, packet: bytes) -> bytes:
         """Sends an RTP packet. Returns the datagram that it went in, or nothing where it was not sent."""
@@ -43,32 +43,32 @@ class Sender(Protocol):
         """Sends a datagram of ``send_rtp``'s once more."""
 
     def speaks(self, ssrc: int) -> None:
-        """The caller sends with another SSRC than was known."""
+        """Tells that the caller sends with another SSRC than was known."""
 
 
 class Listener(Protocol):
-    """Is who the caller speaks with; ``now`` in seconds, monotonic."""
+    """The other side of the caller's conversation; ``now`` is in seconds, monotonic."""
 
     def hear(self, pcm: bytes, now: float) -> bool:
-        """20 ms of the caller, mono PCM16; whether they are voice."""
+        """Takes 20 ms of the caller, mono PCM16. Returns whether they are voice."""
 
     def tick(self, now: float) -> None:
-        """The next 20 ms are due, after ``hear`` and before what is said is sent."""
+        """Tells that the next 20 ms are due, after ``hear`` and before what is said is sent."""
 
     def pressed(self, digit: str, received_at: int) -> None:
-        """The caller pressed a key of the telephone's, at ``received_at`` in Unix seconds."""
+        """Tells that the caller pressed a key, at ``received_at`` in Unix seconds."""
 
 
 class Tape(Protocol):
-    """Records both sides of a call."""
+    """A recorder of both sides of a call."""
 
     def frame(self, heard: bytes, said: bytes, now: float) -> None:
-        """20 ms of each, as mono PCM16, or nothing where there was silence."""
+        """Takes 20 ms of each, as mono PCM16, or nothing where there was silence."""
 
 
 class MediaStream:
-    """Is asked to ``tick`` every 20 ms, once ``start`` and ``deliver_to`` have been called. PCM has ``rate_hz``. With
-    ``packets``, nothing is decoded or paced: payloads are taken and sent as they are."""
+    """The media of one call. Call ``tick`` every 20 ms, once ``start`` and ``deliver_to`` have been called. PCM has
+    ``rate_hz``. With ``packets``, nothing is decoded or paced: payloads are taken and sent as they are."""
 
     _sender: Sender
     _listener: Listener
@@ -90,7 +90,7 @@ class MediaStream:
         self._closed = False
 
     def start(self, sender: Sender) -> None:
-        """Media may be sent from now on."""
+        """Begins to send: ``sender`` may be used from now on."""
         self._sender = sender
         if self._sends:
             self.voice.send = sender.send_rtp
@@ -102,12 +102,12 @@ class MediaStream:
         take_packet: TakePacket = lambda payload, timestamp, marker: None,
         tape: Tape | None = None,
     ) -> None:
-        """What comes is for ``listener`` from now on, and ``tick`` may be called. ``take_packet(payload, timestamp,
+        """Gives ``listener`` what comes from now on; then ``tick`` may be called. ``take_packet(payload, timestamp,
         marker)`` is for a stream of packets, ``tape`` for one that is recorded."""
         self._listener, self._take_packet, self._tape = listener, take_packet, tape
 
     def close(self) -> None:
-        """Nothing is sent or heard any more."""
+        """Ends it: nothing is sent or heard any more."""
         self._closed = True
 
     def so_far(self) -> dict[str, Any]:
@@ -128,7 +128,8 @@ class MediaStream:
     # --- what comes
 
     def rtp(self, packet: bytes, now: float) -> None:
-        """An RTP packet of the caller's, at ``now`` in seconds, monotonic. What is bad is dropped and counted."""
+        """Takes an RTP packet of the caller's, at ``now`` in seconds, monotonic. A bad packet is dropped and
+        counted."""
         if not self._receives:
             RX_DATAGRAMS["not_received"] += 1
             return
@@ -141,14 +142,14 @@ class MediaStream:
             self._sender.speaks(ssrc)
 
     def rtcp(self, compound: bytes, now: float) -> None:
-        """RTCP of the caller's. What it asks for is sent again."""
+        """Takes RTCP of the caller's, and sends again what it asks for."""
         for datagram in self.voice.history.again(self._reports.received(compound, now)):
             TX_FRAMES["again"] += 1
             self._sender.send(datagram)
 
     def moved(self) -> None:
-        """The caller has another address. What went to the old one meanwhile is lost: it is sent once more, and a
-        receiver that has it already drops it (RFC 3711 section 3.3.2)."""
+        """Sends once more what went to the caller's old address lately and is lost. A receiver that has it already
+        drops it (RFC 3711 section 3.3.2)."""
         for datagram in self.voice.history.last(_SENT_AGAIN):
             self._sender.send(datagram)
 
@@ -167,7 +168,7 @@ class MediaStream:
     # --- what goes
 
     def tick(self, now: float) -> None:
-        """The next 20 ms are due, both ways."""
+        """Does what the next 20 ms need, both ways."""
         # First what is heard: an agent that answers at once is heard in the same tick.
         self._receiver.tick(now)
         if self._closed:

@@ -37,7 +37,7 @@ _MOST_FIELDS = 64  # of a map that is looked through for such as nobody knows
 
 
 class Refused(ValueError):
-    """What a client asked for and cannot have; ``code`` and ``param`` as in an ``error`` event."""
+    """The error for what a client asked for and cannot have; ``code`` and ``param`` are as in an ``error`` event."""
 
     def __init__(self, message: str, code: str = "invalid_value", param: str | None = None) -> None:
         super().__init__(message)
@@ -107,7 +107,8 @@ class Audio(_Strict):
 
 
 class Tool(BaseModel):
-    """Only functions, which the client runs, are served: nothing here connects to a server of somebody's."""
+    """A function, which the client runs. Other tools are not served: nothing here connects to a server that a client
+    names."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", strict=True)
     type: Literal["function"] = "function"
@@ -122,7 +123,7 @@ class ToolChoice(_Strict):
 
 
 class _Asked(_Strict):
-    """What a session and a response may both ask for."""
+    """The fields that a session and a response may both set."""
 
     instructions: str = ""
     output_modalities: Modalities = Field(default=["audio"], min_length=1)
@@ -173,7 +174,7 @@ _CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_p
 
 
 def refusal(error: ValidationError, prefix: str = "") -> Refused:
-    """What a client is told of the first thing that a model did not take."""
+    """The error for the first thing that a model did not take."""
     what: ErrorDetails = error.errors(include_url=False, include_context=False)[0]
     kind = what["type"]
     last = len(what["loc"]) - 1
@@ -193,7 +194,7 @@ def refusal(error: ValidationError, prefix: str = "") -> Refused:
 
 
 def _named(model: BaseModel, raw: dict[str, Any]) -> dict[str, Any]:
-    """What ``raw``, of which ``model`` was made, names. Its large parts are not copied."""
+    """The fields that ``raw``, of which ``model`` was made, names. Its large parts are not copied."""
     named: dict[str, Any] = {}
     for name in model.model_fields_set:
         value = getattr(model, name)
@@ -206,7 +207,7 @@ def _named(model: BaseModel, raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_sizes(values: Mapping[str, Any], prefix: str) -> None:
-    """Raises Refused where ``values`` are more than a session may be configured with."""
+    """Raises Refused where ``values`` are larger than a session's configuration may be."""
     instructions = values.get("instructions")
     if isinstance(instructions, str) and utf8_bytes(instructions) > _MOST_INSTRUCTIONS_BYTES:
         param = f"{prefix}.instructions"
@@ -224,7 +225,7 @@ def _check_sizes(values: Mapping[str, Any], prefix: str) -> None:
 
 
 def utf8_bytes(text: str) -> int:
-    """How many bytes a text is."""
+    """The number of bytes of a text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
@@ -237,7 +238,7 @@ def _json_bytes(value: Any, prefix: str) -> int:
 
 
 class Config:
-    """One session's configuration. What is in it is never changed, only replaced: so nothing of it is copied."""
+    """One session's configuration. Its content is never changed, only replaced, so nothing of it is copied."""
 
     def __init__(self, call: str, model: str) -> None:
         self._initial = Session(model=model).model_dump()
@@ -247,8 +248,8 @@ class Config:
         self._locked: frozenset[str] = frozenset()
 
     def update(self, session: object) -> None:
-        """Takes what ``session`` names. Raises Refused, and changes nothing, where it is not valid, or not the
-        client's to say."""
+        """Takes the fields that ``session`` names. Where one is not valid, or not the client's to set, it raises
+        Refused and changes nothing."""
         if not isinstance(session, dict):
             raise Refused("'session' must be an object.", "invalid_type", "session")
         if session.get("type") == "transcription":
@@ -268,8 +269,8 @@ class Config:
         self._values = merged
 
     def lock(self, names: Iterable[str]) -> None:
-        """From now on these fields of the session are neither the client's to change nor to see. Raises Refused where
-        there is no such field."""
+        """Forbids the client to change or see these fields of the session from now on. Raises Refused where there is no
+        such field."""
         locked = list(names)
         for i, name in enumerate(locked):
             if name not in _fields(Session):
@@ -277,7 +278,7 @@ class Config:
         self._locked = frozenset(locked)
 
     def response(self, response: object) -> tuple[ResponseParams, Settings]:
-        """What a ``response.create`` asks for, and what the agent is told. Raises Refused."""
+        """The parameters of a ``response.create``, and what the agent is told. Raises Refused."""
         raw = response if isinstance(response, dict) else {}
         self._check_locks(raw, "response")
         _check_sizes(raw, "response")
@@ -305,7 +306,7 @@ class Config:
 
     @property
     def turn_detection(self) -> TurnDetection | None:
-        """How turns are found; None where the client commits them."""
+        """The way in which turns are found; None where the client commits them."""
         return self._audio.input.turn_detection
 
     @property
@@ -315,11 +316,11 @@ class Config:
 
     @property
     def output_format(self) -> str:
-        """The same of what is said."""
+        """The same of our speech."""
         return self._audio.output.format.type
 
     def settings(self) -> Settings:
-        """What the agent is told."""
+        """The settings that the agent is told."""
         return _settings(self._values, self._values["audio"]["output"]["voice"])
 
 

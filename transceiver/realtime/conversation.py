@@ -32,22 +32,22 @@ _FRAME_US = 20  # of the media loop, to hear 20 ms
 
 
 class Surroundings(Protocol):
-    """Where a conversation takes place."""
+    """The place of a conversation: what it needs from its session."""
 
     sent_bytes: int  # by ``emit`` so far
 
     def emit(self, event: dict[str, Any]) -> None:
-        """A server event, for the client and for all who watch."""
+        """Sends a server event to the client and to all who watch."""
 
     def play(self, pcm: bytes) -> None:
-        """20 ms for the caller, now."""
+        """Sends 20 ms to the caller, now."""
 
     def media_so_far(self) -> dict[str, Any]:
-        """How the call's media has come and gone so far; asked only where there is media."""
+        """The figures of the call's media so far; asked only where there is media."""
 
 
 class Partner(Protocol):
-    """The agent, from here. No method raises, and all return at once."""
+    """The agent as a conversation sees it. No method raises, and all return at once."""
 
     responds: bool  # whether it makes responses
     wants_turns: bool  # whether it cares for what was said in a turn, once that is over
@@ -107,12 +107,12 @@ class Conversation:
     # --- what drives it
 
     def begin(self) -> None:
-        """The agent is there: it hears what the session asks for."""
+        """Tells that the agent is there, which then hears what the session asks for."""
         self._partner.configured(self._config.settings())
 
     @property
     def created(self) -> dict[str, Any]:
-        """The event that greets whoever begins to listen."""
+        """The event that greets a client or a watcher."""
         return {"type": "session.created", "session": self._config.event}
 
     @property
@@ -121,14 +121,14 @@ class Conversation:
         return self._inbox.answering
 
     def client_event(self, text: str | bytes, now: float) -> None:
-        """An event of a client's, as it came. What is more than can be done at once waits, and past a bound is
+        """Takes a client's event as it came. What is more than can be done at once waits, and past a bound is
         refused."""
         self._inbox.put(text)
         self._speaking.now = now
         self._inbox.work()
 
     def hear(self, pcm: bytes, now: float) -> bool:
-        """20 ms of the caller; whether they are voice."""
+        """Takes 20 ms of the caller's audio. Returns whether they are voice."""
         self._speaking.now = now
         edge = self._listening.push(pcm)
         if edge == "started":
@@ -141,7 +141,7 @@ class Conversation:
         return self._listening.voiced
 
     def tick(self, now: float) -> None:
-        """The next 20 ms are due."""
+        """Does what the next 20 ms need."""
         self._speaking.now = now
         self._inbox.tick()
         self._inbox.work()
@@ -150,12 +150,12 @@ class Conversation:
         self._idle(now)
 
     def pressed(self, digit: str, received_at: int) -> None:
-        """The caller pressed a key of the telephone's, at ``received_at`` in Unix seconds."""
+        """Tells that the caller pressed a key, at ``received_at`` in Unix seconds."""
         self._emit({"type": "input_audio_buffer.dtmf_event_received", "event": digit, "received_at": received_at})
         self._partner.dtmf(digit)
 
     def transcribed(self, item: str, text: str) -> None:
-        """What the user's item of that id says."""
+        """Tells the words in the user's item of that id."""
         entry = self._items.get(item)
         if entry is None or entry.item.role != "user":
             return
@@ -172,12 +172,12 @@ class Conversation:
         )
 
     def hush(self) -> None:
-        """The agent itself wants to be silent."""
+        """Drops the speech that waits, because the agent wants to be silent."""
         if self._media:
             self._speaking.clear()
 
     def close(self) -> None:
-        """It is over: what was being made is not wanted any more, and nobody is told."""
+        """Ends it: the response that was being made is dropped, and nobody is told."""
         self._speaking.close()
         self._inbox.close()
 
@@ -300,7 +300,7 @@ class Conversation:
         self._emit(entry.truncated(event.audio_end_ms))
 
     def _tell_media(self, event: shapes.ClientEvent) -> None:
-        """Not OpenAI's: who does not ask is not told."""
+        """Answers ``firsthop.media.retrieve``, which is not OpenAI's: only a client that asks is told."""
         if not self._media:
             raise Refused("This session has no media.", "invalid_value", "type")
         self._emit({"type": "firsthop.media", **self._around.media_so_far()})

@@ -17,7 +17,7 @@ _LAWS = {"audio/pcmu": g711.MU_LAW, "audio/pcma": g711.A_LAW}
 
 
 def bytes_ms(format_: str) -> int:
-    """How many bytes a millisecond is."""
+    """The number of bytes in a millisecond."""
     return 8 if format_ in _LAWS else 2 * RATE_HZ // 1000
 
 
@@ -35,7 +35,7 @@ class _Resampler:
 
 
 class Reader:
-    """From what clients send to mono PCM16 of ``rate_hz``; pieces of any length."""
+    """A reader from a client's format to mono PCM16 of ``rate_hz``; it takes pieces of any length."""
 
     def __init__(self, format_: str, rate_hz: int) -> None:
         law = _LAWS.get(format_)
@@ -44,7 +44,7 @@ class Reader:
         self._odd = b""
 
     def cost_us(self, data: bytes) -> float:
-        """About how long ``push`` takes for it, in microseconds of CPU: G.711 has a filter in numpy."""
+        """About how long ``push`` takes for a piece, in microseconds of CPU: G.711 has a filter in numpy."""
         return 10 + len(data) / (400 if self._decoder is None else 6)
 
     def push(self, data: bytes) -> bytes:
@@ -57,12 +57,12 @@ class Reader:
         return self._resampler.push(data[:whole])
 
     def forget_half(self) -> None:
-        """The other half of a sample will not come: what comes next is another piece of audio."""
+        """Drops half a sample whose other half will not come, because what comes next is another piece of audio."""
         self._odd = b""
 
 
 class Writer:
-    """From mono PCM16 of ``rate_hz`` to base64 of what clients want."""
+    """A writer from mono PCM16 of ``rate_hz`` to base64 of a client's format."""
 
     def __init__(self, format_: str, rate_hz: int) -> None:
         law = _LAWS.get(format_)
@@ -72,7 +72,7 @@ class Writer:
         self._rest = b""
 
     def push(self, pcm: bytes) -> str:
-        """What is ready of it; G.711 is made of whole samples at 8 kHz."""
+        """The part that is ready; G.711 is made of whole samples at 8 kHz."""
         pcm = self._rest + pcm
         whole = len(pcm) // self._step * self._step
         pcm, self._rest = pcm[:whole], pcm[whole:]

@@ -29,8 +29,9 @@ Steps = Generator[float, None, None]  # that say what they took, in microseconds
 
 
 class Inbox:
-    """``handle(event)`` does what an event says, or gives the steps in which that is done; it may raise Refused, and so
-    may each step. ``refuse(why, event_id)`` tells the client; ``sent_bytes()`` is what it has been sent so far."""
+    """The queue. ``handle(event)`` does what an event says, or gives the steps in which that is done; it may raise
+    Refused, and so may each step. ``refuse(why, event_id)`` tells the client; ``sent_bytes()`` is how much it has been
+    sent so far."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class Inbox:
         return bool(self._waiting) or self._steps is not None
 
     def put(self, text: str | bytes) -> None:
-        """An event as it came. Past a bound it is refused, and that is said once."""
+        """Takes an event as it came. Past a bound it is refused, and the client is told once."""
         if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + len(text) > _MOST_WAITING_BYTES:
             if not self._flooded:
                 self._flooded = True
@@ -63,11 +64,11 @@ class Inbox:
         self._waiting_bytes += len(text)
 
     def tick(self) -> None:
-        """Another 20 ms."""
+        """Gives the session its share of another 20 ms."""
         self._left_us = min(self._left_us + _TICK_US, _TICK_US)
 
     def work(self) -> None:
-        """As much as may be done in this tick."""
+        """Handles as much as may be done in this tick."""
         while self._left_us > 0:
             sent = self._sent_bytes()
             if self._steps is not None:

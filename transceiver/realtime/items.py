@@ -24,12 +24,12 @@ _SHOWN_IMAGE_BYTES = 32 << 10  # more is not sent back: it came from there, and 
 
 
 def new_id(kind: str) -> str:
-    """Something like ``item_XyZ``."""
+    """A new id such as ``item_XyZ``."""
     return f"{kind}_{secrets.token_urlsafe(15)}"
 
 
 class Entry:
-    """One item: ``item`` is the agent's view of it, ``content`` the client's (of messages)."""
+    """One item: ``item`` is the agent's view of it, ``content`` is the client's (of messages)."""
 
     def __init__(self, item: Item, content: list[dict[str, Any]] | None = None, status: str = "completed") -> None:
         self.item = item
@@ -55,7 +55,7 @@ class Entry:
         return out
 
     def transcribed(self, text: str) -> int:
-        """What its speech says; the index of the part of content that was meant."""
+        """Sets the text of its speech. Returns the index of the part of content that was meant."""
         self.item.text = text
         for index, part in enumerate(self.content):
             if part["type"] == "input_audio":
@@ -64,8 +64,8 @@ class Entry:
         return 0
 
     def truncated(self, played_ms: int) -> dict[str, Any]:
-        """Its speech ended there; the event that says so. Of the text, as much is left as was likely heard: whole
-        words, in proportion."""
+        """Cuts its speech off there, and returns the event that says so. As much of the text is left as was likely
+        heard: whole words, in proportion."""
         index = 0
         for at, part in enumerate(self.content):
             if part["type"] != "output_audio":
@@ -92,13 +92,14 @@ def _text(content: list[dict[str, Any]]) -> str:
 
 
 def said_bytes(item: Item) -> int:
-    """What its text and pictures take in memory."""
+    """The memory that its text and pictures take."""
     return sum(map(sys.getsizeof, (item.text, item.arguments, *item.images)))
 
 
 class Items:
-    """``rate_hz`` is the agent's; ``pcm(base64)`` makes samples at that rate of what clients send, piece by piece, and
-    says how long each took in microseconds; ``picture(url, param)`` raises Refused for one that is not taken."""
+    """The items. ``rate_hz`` is the agent's; ``pcm(base64)`` makes samples at that rate of what clients send, piece by
+    piece, and says how long each took in microseconds; ``picture(url, param)`` raises Refused for one that is not
+    taken."""
 
     def __init__(
         self,
@@ -136,8 +137,8 @@ class Items:
         return self._order[at - 1] if at else None
 
     def add(self, entry: Entry, after: str | None = None) -> str | None:
-        """Puts ``entry`` behind ``after`` ("root" is the beginning, None the end); the id of the item before it. What a
-        conversation keeps is bounded: old speech is forgotten, and then old items."""
+        """Puts ``entry`` behind ``after`` ("root" is the beginning, None the end). Returns the id of the item before
+        it. A conversation keeps a bounded amount: it forgets old speech first, and then old items."""
         at = len(self._order) if after is None else 0 if after == "root" else self._order.index(after) + 1
         self._order.insert(at, entry.id)
         self._entries[entry.id] = entry
@@ -148,7 +149,7 @@ class Items:
         return before
 
     def weigh(self, entry: Entry) -> None:
-        """What it says is more than it was, or there is another item: the oldest go where that is too much."""
+        """Takes note that an item has grown or was added; the oldest go where the whole is too much."""
         if entry.id in self._entries:
             self.said_bytes -= self._weights.pop(entry.id, 0)
             self._weights[entry.id] = weight = said_bytes(entry.item)
@@ -162,7 +163,7 @@ class Items:
         self.said_bytes -= self._weights.pop(id_, 0)
 
     def view(self) -> list[Item]:
-        """What an agent answers."""
+        """The items as an agent sees them."""
         return [entry.item for entry in self]
 
     def _keep_speech(self, item: Item) -> None:
@@ -175,7 +176,8 @@ class Items:
 
     def made(self, raw: object, param: str = "item", calls: Collection[str] = ()) -> Generator[float, None, Entry]:
         """The entry of an item that a client describes; an ``item_reference`` gives the one that is there. It is made
-        in steps, each of which says how many microseconds it took. ``calls`` have no item yet. Raises Refused."""
+        in steps, each of which says how many microseconds it took. ``calls`` are function calls that have no item yet.
+        Raises Refused."""
         shape = shapes.parse_item(raw, param)
         if isinstance(shape, shapes.ItemReference):
             known = self.get(shape.id)

@@ -20,8 +20,8 @@ _END_FRAMES = 12  # of voice, whose loudness tells how it ended
 
 
 class Listening:
-    """Frames of 20 ms in, mono PCM16 of ``rate_hz``; edges of turns out. Times are ms of audio since the beginning.
-    Where nobody ``wants`` what was said in a turn, it is not kept."""
+    """The buffer and its turns: it takes frames of 20 ms, mono PCM16 of ``rate_hz``, and gives edges of turns. Times
+    are ms of audio since the beginning. Where nobody ``wants`` what was said in a turn, it is not kept."""
 
     def __init__(self, rate_hz: int, turns: TurnDetection | None, *, wants: bool = True) -> None:
         self.position_ms = 0
@@ -36,7 +36,7 @@ class Listening:
         self._detector = self._made()
 
     def configure(self, turns: TurnDetection | None) -> None:
-        """How turns are found from now on; a turn that is being spoken goes on where nothing changed."""
+        """Sets how turns are found from now on; a turn that is being spoken goes on where nothing changed."""
         if turns != self._turns:
             self._turns = turns
             self._detector = self._made()
@@ -59,11 +59,12 @@ class Listening:
 
     @property
     def buffered_ms(self) -> int:
-        """How much could be committed."""
+        """The length of audio that could be committed."""
         return len(self._frames) * FRAME_MS + len(self._part) // self._bytes_ms
 
     def push(self, frame: bytes) -> str:
-        """``started``, ``stopped`` or nothing. At an edge the buffer holds the turn with what was before it."""
+        """Takes a frame. Returns ``started``, ``stopped`` or nothing. At an edge the buffer holds the turn with what
+        was before it."""
         turns = self._turns
         spoke = self._detector.speaking
         if isinstance(turns, SemanticVad) and spoke:
@@ -87,7 +88,7 @@ class Listening:
         return edge
 
     def add(self, pcm: bytes) -> None:
-        """Audio that nobody looks at, of any length: the client commits it."""
+        """Adds audio of any length without looking for turns in it: the client commits it."""
         self._part += pcm
         size = FRAME_MS * self._bytes_ms
         whole = len(self._part) // size * size
@@ -96,12 +97,12 @@ class Listening:
         self._part = self._part[whole:]
 
     def part(self) -> bytes:
-        """What was added and is no whole frame yet; it is not in the buffer any more."""
+        """Takes out of the buffer what was added and is not a whole frame yet."""
         part, self._part = self._part, b""
         return part
 
     def take(self) -> bytes:
-        """All that is in the buffer, which is empty then."""
+        """Returns all that is in the buffer, and empties it."""
         pcm = b"".join(self._frames) + self._part
         self.clear()
         return pcm
@@ -112,8 +113,8 @@ class Listening:
         self._part = b""
 
     def _wait_ms(self, turns: SemanticVad) -> int:
-        """How much silence ends the turn. A voice falls at the end of what it had to say; one that breaks off at its
-        usual loudness, or above, is likely to go on."""
+        """The length of silence that ends the turn. A voice falls at the end of what it had to say; one that breaks off
+        at its usual loudness, or above, is likely to go on."""
         least, most = _WAITS_MS[turns.eagerness]
         if len(self._loudness) < 2 * _END_FRAMES:
             return least

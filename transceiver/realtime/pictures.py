@@ -1,9 +1,9 @@
 """The rule for pictures in an item: data URLs, and where the configuration allows them, https URLs of public hosts.
 Pure.
 
-Nothing here fetches them, but an agent's service may, from inside of a network that the caller is not in. So a URL
-never leads to a file, nor to a host that is not public by its name. What a public name resolves to is the service's to
-check.
+Nothing here fetches pictures, but an agent's service may, from inside a network that the caller is not in. So a URL
+never leads to a file, nor to a host that is not public by its name. The service must check what a public name resolves
+to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The playback of a response over a path that the server paces: it knows how much of the response the caller really
 got.
 
-Agents speak faster than real time. What they said waits here and leaves in frames of 20 ms, so that at any moment it is
+Agents speak faster than real time. Their speech waits here and leaves in frames of 20 ms, so that at any moment it is
 known which item is heard and where in it: an interruption drops the rest, and truncates the item there.
 """
 
@@ -17,7 +17,8 @@ _LONGEST_S = 300  # that waits: as much as an answer may be ahead of its listene
 
 @dataclass(slots=True)
 class Frame:
-    """20 ms, or no ``pcm`` where there is nothing to say now; and whose speech began with it or ended before it."""
+    """20 ms of speech, or no ``pcm`` where there is nothing to say now; and the responses whose speech began with it or
+    ended before it."""
 
     pcm: bytes = b""
     started: str = ""
@@ -57,7 +58,7 @@ class Playback:
 
     @property
     def response(self) -> str:
-        """Whose speech is being heard, or nothing."""
+        """The response whose speech is being heard, or nothing."""
         return self._speaking
 
     @property
@@ -70,7 +71,7 @@ class Playback:
         return self._speaking == response or any(segment.response == response for segment in self._segments)
 
     def push(self, response: str, item: str, pcm: bytes) -> bool:
-        """More of an item's speech; False, and nothing else, where too much waits."""
+        """Adds to an item's speech. Returns False, and does nothing else, where too much waits."""
         if self._waiting_bytes + len(pcm) > self._most_bytes:
             return False
         last = self._segments[-1] if self._segments else None
@@ -84,7 +85,7 @@ class Playback:
         return True
 
     def finish(self, response: str) -> None:
-        """Nothing more comes of that response."""
+        """Tells that nothing more comes of that response."""
         for segment in self._segments:
             if segment.response == response:
                 segment.whole = True
@@ -113,7 +114,7 @@ class Playback:
         return frame
 
     def hush(self) -> list[Cut]:
-        """Drops all that was not sent; every item that loses by it, or would have gone on, in order."""
+        """Drops all that was not sent. Returns every item that loses by it, or would have gone on, in order."""
         per_ms = self._bytes_ms
         cuts = [
             Cut(s.response, s.item, s.played_bytes // per_ms, len(s.waiting) // per_ms)

@@ -1,8 +1,8 @@
 """The reader and writer of events as JSON text, within bounds. Pure.
 
-What a text can cost is known before anything is made of it: how long it is, how many values it holds and how deep they
-lie. A megabyte of ``[],[],`` would be 90 ms of the media loop; the largest event that is read takes 2 (RFC 8259 section
-9 allows such limits).
+The cost of a text is known before anything is made of it: how long it is, how many values it holds and how deep they
+lie. A megabyte of ``[],[],`` would take 90 ms of the media loop; the largest event that is read takes 2 (RFC 8259
+section 9 allows such limits).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LOOKED_THROUGH = 4096  # characters at either end
 
 
 def count_values(text: str | bytes) -> int:
-    """About how many values are in an event's text, at least; no further than to one more than it may have. Every value
+    """A lower bound of the number of values in an event's text; counting ends at one more than it may have. Every value
     but the first has a comma or a bracket before it. Those in strings count too: prose has one in 60 characters, so
     this refuses nothing that its length would not."""
     if isinstance(text, str):
@@ -55,7 +55,7 @@ def _count(count: Callable[[T], int], find: Callable[[T, int], int], size: int, 
 
 
 def read(text: str | bytes, values: int) -> dict[str, Any]:
-    """The map in a message that has so many ``values``. Raises Refused unless it is a JSON object with a type, within
+    """The object in a message that has ``values`` values. Raises Refused unless it is a JSON object with a type, within
     bounds."""
     if len(text) > MAX_EVENT_BYTES:
         raise Refused(f"An event has at most {MAX_EVENT_BYTES >> 20} MiB.", "invalid_event")
@@ -76,7 +76,7 @@ def read(text: str | bytes, values: int) -> dict[str, Any]:
 
 
 def check_depth(value: dict[str, Any]) -> None:
-    """Raises Refused where maps and lists lie deeper in one another than they may."""
+    """Raises Refused where maps and lists are nested deeper than they may be."""
     level: list[Any] = [value]
     for _ in range(_DEEPEST):
         inside = (inner.values() if isinstance(inner, dict) else inner for inner in level)
@@ -97,7 +97,7 @@ def _why(error: ValueError) -> str:
 
 
 def event_id_in(text: str | bytes) -> str | None:
-    """What an error about a text that could not be read repeats: the id that seems to be in it."""
+    """The id that seems to be in a text that could not be read, for the error about it to repeat."""
     for part in (text[:_LOOKED_THROUGH], text[-_LOOKED_THROUGH:]):
         found = _EVENT_ID.search(part if isinstance(part, str) else part.decode(errors="replace"))
         if found:
@@ -106,7 +106,7 @@ def event_id_in(text: str | bytes) -> str | None:
 
 
 def write(event: dict[str, Any]) -> str:
-    """The event as ASCII: a byte a character. What is not a number becomes null: JSON has none of those."""
+    """The event as ASCII, one byte a character. Numbers that JSON does not have become null."""
     try:
         text = msgspec.json.encode(event)
     except UnicodeEncodeError:  # half a character, of an agent that cuts its words anywhere

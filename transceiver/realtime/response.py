@@ -22,7 +22,7 @@ _MOST_AUDIO_S = 600
 
 @dataclass(slots=True)
 class Stage:
-    """Where responses happen. ``playback`` is None where audio goes out in events, by a ``writer`` each."""
+    """The surroundings of responses. ``playback`` is None where audio goes out in events, by a ``writer`` each."""
 
     emit: Callable[[dict[str, Any]], None]
     items: Items
@@ -33,8 +33,8 @@ class Stage:
 
 
 class Making:
-    """What ``transceiver.agents.Response`` promises, on the loop of the conversation. ``status`` is as clients see it;
-    ``spoken_ms`` how much speech there was."""
+    """A response of ``transceiver.agents.Response``, on the loop of the conversation. ``status`` is as clients see it;
+    ``spoken_ms`` is how much speech there was."""
 
     def __init__(self, stage: Stage, params: ResponseParams, settings: Settings, items: Sequence[Item]) -> None:
         self.id = new_id("resp")
@@ -92,7 +92,7 @@ class Making:
     # --- from the agent
 
     def audio(self, pcm: bytes) -> None:
-        """More speech."""
+        """Takes more speech."""
         if self.over or self.muted or not pcm or self.settings.modality == "text":
             return
         self._audio_bytes += len(pcm)
@@ -116,7 +116,7 @@ class Making:
                     self._say("response.output_audio.delta", delta=delta)
 
     def transcript(self, delta: str) -> None:
-        """More of what the speech says."""
+        """Takes more of what the speech says."""
         if self.settings.modality == "text":
             self.text(delta)
         elif self._takes(delta) and self._part("output_audio") is not None:
@@ -124,13 +124,13 @@ class Making:
             self._say("response.output_audio_transcript.delta", delta=delta)
 
     def text(self, delta: str) -> None:
-        """More of a written answer."""
+        """Takes more of a written answer."""
         if self._takes(delta) and self._part("output_text") is not None:
             self._grow("text", delta)
             self._say("response.output_text.delta", delta=delta)
 
     def call(self, name: str, arguments: str, call_id: str = "") -> None:
-        """A function call."""
+        """Takes a function call."""
         if not self._takes(arguments):
             return
         self._close("completed")
@@ -149,12 +149,12 @@ class Making:
         self._complete(entry, "completed")
 
     def done(self, usage: dict[str, Any] | None = None) -> None:
-        """All has been handed over."""
+        """Ends it: all has been handed over."""
         self._usage = usage
         self.finish("completed")
 
     def fail(self, message: str, code: str = "agent_failed") -> None:
-        """It cannot be finished."""
+        """Ends it: it cannot be finished."""
         self.finish("failed", error={"type": "server_error", "code": code, "message": message})
 
     # --- from the conversation
@@ -192,7 +192,7 @@ class Making:
         return True
 
     def _part(self, kind: str) -> Entry | None:
-        """The message whose last part is of that kind: made where there is none. None where there are too many."""
+        """The message whose last part is of that kind, made where there is none; None where there are too many."""
         if self._open is None:
             self._open = self._add(Entry(Item(new_id("item"), "message", "assistant"), status="in_progress"))
             self._item_bytes = 0
@@ -274,7 +274,7 @@ def _part_event(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _no_usage() -> dict[str, Any]:
-    """Of an agent that does not count."""
+    """The usage of an agent that does not count."""
     cached = {"text_tokens": 0, "audio_tokens": 0, "image_tokens": 0}
     return {
         "total_tokens": 0,

@@ -1,4 +1,4 @@
-"""What clients say: their events and the items in them, read from JSON. What does not fit raises Refused."""
+"""The shapes of clients' events and of the items in them, read from JSON. What does not fit raises Refused."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _Name = Annotated[str, Field(max_length=256)]
 
 
 class _Open(BaseModel):
-    """Fields that nobody knows are passed over: clients send back what they got, and more."""
+    """A model that passes over unknown fields: clients send back what they got, and more."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore", strict=True)
 
 
 class ClientEvent(_Open):
-    """Every event: its ``type``, and an id that an ``error`` repeats."""
+    """The part that every event has: its ``type``, and an id that an ``error`` repeats."""
 
     type: str
     event_id: str | None = None
@@ -140,7 +140,7 @@ class FunctionCallOutput(_Open):
 
 
 class ItemReference(_Open):
-    """Stands for an item of the conversation, in the ``input`` of a response."""
+    """A reference to an item of the conversation, in the ``input`` of a response."""
 
     id: _Id
     type: Literal["item_reference"]
@@ -155,7 +155,7 @@ _ITEM: TypeAdapter[ItemShape] = TypeAdapter(
 
 
 def event_id_of(event: dict[str, Any]) -> str | None:
-    """What an error about ``event`` repeats."""
+    """The id that an error about ``event`` repeats."""
     known = event.get("event_id")
     return known[:512] if isinstance(known, str) else None
 

@@ -57,14 +57,14 @@ class Speaking:
         return self._playback is not None and self._playback.busy
 
     def want(self) -> None:
-        """There is something to answer: now, or when the present response is over."""
+        """Notes that there is something to answer: now, or when the present response is over."""
         if self.active is not None:
             self._wanted = True
         else:
             self.respond(ResponseParams(), self._settings(), self._items.view())
 
     def respond(self, params: ResponseParams, settings: Settings, items: list[Item]) -> None:
-        """A response to ``items``. Raises Refused where one is active or too many are made."""
+        """Begins a response to ``items``. Raises Refused where one is active or too many are made."""
         if params.conversation != "none" and self.active is not None:
             why = f"Conversation already has an active response in progress: {self.active.id}."
             raise Refused(why, "conversation_already_has_active_response")
@@ -85,8 +85,8 @@ class Speaking:
         self._ask(making)
 
     def cancel(self, response: str | None) -> None:
-        """The client's wish; what was handed over is heard all the same, until the client clears it. Raises Refused
-        where nothing is being made."""
+        """Cancels a response because the client asks; what was handed over is still heard, until the client clears it.
+        Raises Refused where nothing is being made."""
         making = self.active if response is None else self._makings.get(response)
         if making is None or making.over:
             raise Refused("Cancellation failed: no active response found.", "response_cancel_not_active")
@@ -95,7 +95,7 @@ class Speaking:
         self._tell(making)
 
     def interrupt(self) -> None:
-        """The caller takes the floor: nothing more is heard, and what was being made is not wanted."""
+        """Gives the caller the floor: nothing more is heard, and what was being made is cancelled."""
         lost = self.clear() if self._played else []
         if self.active is not None:
             self._wanted = False
@@ -107,7 +107,8 @@ class Speaking:
             self._tell(making)
 
     def clear(self) -> list[Making]:
-        """Drops the speech that was not played, and truncates what it was part of; the responses that lose by it."""
+        """Drops the speech that was not played, and truncates the items that it was part of. Returns the responses that
+        lose by it."""
         assert self._playback is not None
         speaking = self._playback.response
         cuts = self._playback.hush()
@@ -138,7 +139,7 @@ class Speaking:
         return frame.pcm
 
     def close(self) -> None:
-        """Nobody wants any of it, and nobody is told."""
+        """Cancels all responses and tells nobody."""
         for making in self._makings.values():
             making.abandon()
         self._makings.clear()

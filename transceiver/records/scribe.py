@@ -9,7 +9,6 @@ process ends too.
 from __future__ import annotations
 
 import os
-import signal
 import struct
 import sys
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import IO, Any
 
 import msgpack
 
-from runtime.process import call_itself
+from runtime.child import step_down
 from transceiver.records.recording import Recording
 from transceiver.records.sink import Sink
 from transceiver.records.transcript import Transcript
@@ -93,9 +92,7 @@ def _why(error: Exception) -> str:
 
 def main() -> None:
     """Returns when standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the transceiver says when
-    call_itself("scribe")
-    os.nice(_NICER)
+    step_down("scribe", os.getpriority(os.PRIO_PROCESS, 0) + _NICER)
     scribe = Scribe()
     try:
         while True:

@@ -1,0 +1,149 @@
+"""The base of both supervisors: the parent of a service's processes, as far as the edge's and the transceivers' are
+alike.
+
+It starts its children, and starts them again when they die, hang or hold too much memory (``runtime/children.py``).
+When it is killed, it leaves them at work, and the next supervisor takes them over (``runtime/store.py``). On SIGHUP it
+becomes the next one: the program that is installed now, with the configuration as it is now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from prometheus_client.registry import Collector
+
+from runtime import logs, metrics, signals
+from runtime.beats import Beats
+from runtime.child import ChildSpec
+from runtime.children import Child, Children, identity
+from runtime.config import Config
+from runtime.errors import ConfigError
+from runtime.notify import notify
+from runtime.store import Store, lifeline
+
+__all__ = ["Supervisor", "supervise"]
+
+
+class Supervisor:
+    """The base of both supervisors. A subclass makes ``children`` in its ``__init__``, of what ``_child`` gives.
+    Metrics are served at the host and port ``metrics_at``, which the configuration key ``metrics_key`` gives.
+    ``packages`` are those whose code the children run."""
+
+    metrics_key: str
+    packages: tuple[str, ...]
+    children: Children
+    metrics_at: tuple[str, int]
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._config = config
+        self._store = store
+        self._log = logs.get()
+        self._lifeline, _ = lifeline(store)
+        self._beats = Beats(store)
+
+    def collectors(self) -> Sequence[Collector]:
+        """More metrics than those of the children."""
+        return ()
+
+    def work(self) -> Sequence[Coroutine[Any, Any, object]]:
+        """Further work that goes on until this ends. None of it returns; what it raises ends the supervisor."""
+        return ()
+
+    def facts(self) -> dict[str, Any]:
+        """The facts in the log line that tells that this is ready."""
+        return {}
+
+    def close(self) -> None:
+        """Ends for good, and leaves nothing for a next supervisor."""
+        self._store.end()
+        self._log.info("stopped")
+
+    def _child(
+        self,
+        module: str,
+        name: str,
+        place: int,
+        own: dict[str, Any],
+        *,
+        fds: tuple[int, ...] = (),
+        lasting: dict[str, Any] | None = None,
+        cpu: int | None = None,
+        **log: Any,
+    ) -> Child:
+        """A child that runs ``module``. ``own`` is what its program is told, with the descriptors ``fds`` that it
+        inherits. ``lasting`` stands for ``own`` where two children are compared: it leaves out numbers of descriptors,
+        and what a child follows by itself. ``log`` is on each of its lines."""
+        log = {"level": self._config.log.level, "form": self._config.log.format, **log}
+        spec = ChildSpec(name, own, log, self._lifeline, (self._beats.fd, place), cpu)
+        same = json.dumps([own if lasting is None else lasting, log, cpu]).encode()
+        fds = (self._lifeline, self._beats.fd, *fds)
+        return Child(name, module, spec.dump(), fds, identity(same, *self.packages), place)
+
+    async def run(self) -> bool:
+        """Runs until SIGTERM or SIGINT, when everything ends, or until SIGHUP. Then it returns True, and everything
+        goes on without this process, for one that takes over. Raises what keeps this host from running it, such as
+        ConfigError."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        anew = asyncio.create_task(signals.to_start_anew())
+        await asyncio.sleep(0)  # it listens before the signal that waits is heard
+        metrics.serve(self.metrics_key, *self.metrics_at, *self.children.metrics, *self.collectors())
+        signals.let_through()
+        work = (self.children.run(), self._mend(), stop.wait(), *self.work())
+        tasks = [anew, *(asyncio.create_task(each) for each in work)]
+        notify("READY=1")
+        self._log.info("ready", **self.facts())
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, ConfigError):
+                await self.children.end()  # nothing ran yet
+            if isinstance(result, Exception):
+                raise result  # such as what keeps this host from starting processes
+        if stop.is_set():
+            notify("STOPPING=1")
+            await self.children.end()
+        # The loop's handlers go with the loop, and what is left to do is not for a second Ctrl-C to cut short.
+        signals.hold_back()
+        return not stop.is_set()
+
+    async def _mend(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._store.mend()
+
+
+def supervise(store: Store, make: Callable[[], Supervisor]) -> None:
+    """Runs the supervisor that ``make`` makes with ``store``, until SIGTERM. Raises ConfigError or KeyFileError with
+    one line for what stands in the way.
+
+    Killed, it leaves everything to the next one. So it does when it fails, unless nothing ran yet.
+    """
+    first, ran = not store.names, Children.any_in(store)
+    try:
+        supervisor = make()
+    except BaseException:
+        if first:
+            with contextlib.suppress(OSError):
+                store.end()
+        raise
+    try:
+        if asyncio.run(supervisor.run()):
+            store.pass_on()
+            signals.start_anew()
+    except ConfigError:
+        if not ran:
+            supervisor.close()
+        raise
+    except OSError as e:
+        # Nothing that a person must mend: it ran. The next one may do better.
+        raise RuntimeError("the supervisor cannot go on") from e
+    supervisor.close()

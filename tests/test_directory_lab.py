@@ -1,0 +1,164 @@
+"""A running edge takes transceivers in and lets them go: no process is replaced, no call and no WebSocket is lost."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from calling import finish, start_call
+from observing import cores, sessions_of, transceiver_of
+from test_recovery import at_work
+from waiting import DEADLINE_S, until
+
+from lab.appliance import Appliance
+from lab.network import Lab
+from runtime.config import load
+
+pytestmark = pytest.mark.needs_root
+
+# Two sessions over WebSockets, one at each transceiver. Says when they have begun, and, when standard input is closed,
+# how they answer. Somebody has to read all the time, for the edge asks whether the client is there.
+_SOCKETS = """
+import asyncio, sys, aiohttp
+async def read(socket, said):
+    async for message in socket:
+        await said.put(message.json()["type"])
+    await said.put("closed")
+async def main(url, key):
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as http, asyncio.TaskGroup() as group:
+        said = asyncio.Queue()
+        sockets = [await http.ws_connect(url + "/v1/realtime?model=offline") for _ in range(2)]
+        for socket in sockets:
+            group.create_task(read(socket, said))
+        print(await said.get(), await said.get(), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        for socket in sockets:
+            await socket.send_str('{"type": "input_audio_buffer.clear"}')
+        print(await said.get(), await said.get(), flush=True)
+        for socket in sockets:
+            await socket.close()
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
+    """An appliance with two transceivers, one a core."""
+    with Appliance(tmp_path, lab=lab, transceiver_cores=cores()[:2]) as appliance:
+        yield appliance
+
+
+@contextmanager
+def a_third(lab: Lab, house: Appliance) -> Iterator[str]:
+    """Another transceiver, with id 3; its endpoint."""
+    folder = house.config_file.parent / "third"
+    folder.mkdir()
+    endpoint = f"tcp://{lab.transceiver.address}:7403"
+    (folder / "firsthop.toml").write_text(
+        f'[cluster]\nkeys = "{house.config_file.parent}/cluster.toml"\n'
+        f'[transceiver]\nid = 3\nendpoint = "{endpoint}"\nmetrics = "127.0.0.1:9503"\nrun = "{folder}"\n'
+    )
+    with (folder / "log").open("ab") as log:
+        third = lab.transceiver.popen(
+            [sys.executable, "-m", "firsthop", "transceiver", "--config", str(folder / "firsthop.toml")],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield endpoint
+    finally:
+        third.terminate()
+        third.wait(DEADLINE_S)
+
+
+def list_transceivers(house: Appliance, *listed: tuple[int, str]) -> None:
+    """Has the configuration name these, and the edge take it up."""
+    text = house.config_file.read_text()
+    before, _, after = text.partition("[[edge.transceivers]]")
+    _, _, others = after.partition("[transceiver]")
+    entries = "".join(f'[[edge.transceivers]]\nid = {i}\nendpoint = "{endpoint}"\n' for i, endpoint in listed)
+    house.config_file.write_text(f"{before}{entries}[transceiver]{others}")
+    house.processes["edge"].send_signal(signal.SIGHUP)
+
+
+def ready(house: Appliance) -> set[int]:
+    def ask() -> set[int]:
+        with urllib.request.urlopen(f"{house.url}/readyz", timeout=10) as response:
+            return {int(i) for i, up in json.load(response)["transceivers"].items() if up}
+
+    return house.edge.inside(ask)
+
+
+def sessions(house: Appliance) -> list[int | None]:
+    return [sessions_of(house, f"media-{i}") for i in (1, 2)]
+
+
+def new_calls(lab: Lab, house: Appliance, n: int) -> Counter[int]:
+    """Places calls that all go well; how many each transceiver got."""
+    said = finish(start_call(lab.client, house, "-n", str(n), "--model", "echo", "--duration", "1"))
+    assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (n, 0)
+    return Counter(transceiver_of(house, call["call_id"]) for call in said["per_call"])
+
+
+def linked(house: Appliance) -> set[str]:
+    """The transceivers that workers have links to."""
+    workers = [name for name in at_work(house) if name != "signaling"]
+    return {
+        label
+        for worker in workers
+        for name, *labels in house.metrics(worker)
+        if name == "firsthop_link_round_trip_seconds_count"
+        for label in labels
+    }
+
+
+def test_transceivers_come_and_go_while_calls_go_on(lab: Lab, house: Appliance) -> None:
+    listed = [(peer.id, peer.endpoint) for peer in load(house.config_file).edge.transceivers]
+    until(lambda: {"worker-spare", "media-spare"} <= set(house.children()))
+    serving, supervisor = at_work(house), house.processes["edge"]
+    sockets = lab.client.popen(
+        [sys.executable, "-c", _SOCKETS, house.url, house.token], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert sockets.stdout.readline().split() == [b"session.created"] * 2
+    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "300")
+    until(lambda: sessions(house) == [3, 3])
+
+    with a_third(lab, house) as endpoint:
+        # A third comes, and gets calls.
+        list_transceivers(house, *listed, (3, endpoint))
+        until(lambda: ready(house) == {1, 2, 3})
+        assert new_calls(lab, house, 3) == {1: 1, 2: 1, 3: 1}
+        assert linked(house) == {"1", "2", "3"}
+
+        # The first goes: its calls go on, and it gets none.
+        list_transceivers(house, *listed[1:], (3, endpoint))
+        until(lambda: ready(house) == {2, 3})
+        assert new_calls(lab, house, 4) == {2: 2, 3: 2}
+        assert sessions(house)[0] == 3
+
+        # Its calls are whole, and then its links are gone.
+        calls.send_signal(signal.SIGINT)
+        said = finish(calls)
+        assert said["calls"]["ok"] == 4
+        assert said["audio"]["frames"]["lost"] + said["audio"]["packets"]["lost"] == 0
+        until(lambda: linked(house) == {"2", "3"})
+        output, _ = sockets.communicate(timeout=DEADLINE_S)
+        assert (output.split(), sockets.returncode) == ([b"input_audio_buffer.cleared"] * 2, 0)
+
+        # Its id can be had again.
+        list_transceivers(house, *listed, (3, endpoint))
+        until(lambda: ready(house) == {1, 2, 3})
+        assert new_calls(lab, house, 3) == {1: 1, 2: 1, 3: 1}
+        assert linked(house) == {"1", "2", "3"}
+    assert at_work(house) == serving
+    assert supervisor.poll() is None
