@@ -14,6 +14,7 @@ from transceiver.realtime.conversation import Conversation
 from transceiver.realtime.pictures import Schemes
 from transceiver.realtime.reading import write
 from transceiver.realtime.response import Making
+from transceiver.talk import protocol
 
 RATE_HZ = 24000
 QUIET = bytes(960)
@@ -57,11 +58,12 @@ class Partner:
         self.items.append(item)
         self.told.append("committed")
 
-    def respond(self, making: Making) -> None:
+    def respond(self, making: protocol.Making) -> None:
+        assert isinstance(making, Making)
         self.makings.append(making)
         self.told.append("respond")
 
-    def cancelled(self, making: Making) -> None:
+    def cancelled(self, making: protocol.Making) -> None:
         self.told.append(("cancelled", making.id))
 
     def dtmf(self, digit: str) -> None:

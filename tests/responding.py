@@ -8,10 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtime.config import Agents
 from transceiver.agents import Base, Item, Settings
 
 
 class Line:
+    config = Agents()
+
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []

@@ -22,9 +22,13 @@ from rtc.ice.lite import Path
 from rtc.pacer import Pacer
 from rtc.rtp import packet as rtp
 from rtc.sdp import answer as sdp
+from runtime.config import Agents
 from transceiver.agents import Base, Line
 from transceiver.backlog import Backlog
+from transceiver.realtime.protocol import Realtime
+from transceiver.records.files import Records
 from transceiver.session import Session
+from transceiver.talk.talk import Talk
 from transceiver.transport import Transport
 from wire import address, stun, ufrag
 
@@ -69,10 +73,22 @@ class OpusRecorder(Recorder):
         self.happened.append(payload)
 
 
+def a_talk(agent: type[Base], sealed: str, records: Records | None = None) -> Talk:
+    """What a session with this agent is about."""
+    call = ufrag.call_id(sealed)
+    return Talk(call, ("agent", agent), Realtime(call, "agent"), config=Agents(), records=records)
+
+
 class Call:
     """The session under test, as its ``Outbound``, and the caller at the other end."""
 
-    def __init__(self, agent: type[Base], amend: Callable[[str], str] = str, dcid: int | None = None) -> None:
+    def __init__(
+        self,
+        agent: type[Base],
+        amend: Callable[[str], str] = str,
+        dcid: int | None = None,
+        records: Records | None = None,
+    ) -> None:
         self.log: list[tuple[str, Path]] = []
         self.rtp: list[rtp.Packet] = []
         self.reports = 0
@@ -83,10 +99,11 @@ class Call:
         self.sequence = 0
         server_certificate, certificate = Certificate.generateCertificate(), Certificate.generateCertificate()
         self.offer = Offer(certificate.fingerprint)
+        sealed = ufrag.seal(1, 1, bytes(16))
         self.session = Session(
             sdp.parse(amend(self.offer.sdp())),
-            ufrag.seal(1, 1, bytes(16)),
-            ("agent", agent),
+            sealed,
+            a_talk(agent, sealed, records),
             outbound=self,
             pacer=Pacer(),
             backlog=Backlog(),
@@ -207,8 +224,9 @@ async def a_call(
     connected: bool = True,
     amend: Callable[[str], str] = str,
     dcid: int | None = None,
+    records: Records | None = None,
 ) -> AsyncIterator[Call]:
-    call = Call(agent, amend, dcid)
+    call = Call(agent, amend, dcid, records)
     try:
         if connected:
             await call.connect()

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from runtime.config import Agents, Pipeline
 from tests.responding import Line, Response, living, said
 from tests.waiting import eventually
-from transceiver.agents import Base, Item, Settings, pipeline
+from transceiver.agents import Item, Settings, pipeline
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -78,7 +78,7 @@ async def services(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Services]:
     async with TestServer(app) as server:
         url = str(server.make_url("/v1"))
         section = Pipeline(transcription_url=url, chat_url=url, speech_url=url, timeout_s=0.5)
-        monkeypatch.setattr(Base, "config", Agents(pipeline=section))
+        monkeypatch.setattr(Line, "config", Agents(pipeline=section))
         yield made
         made.release.set()
 
@@ -215,6 +215,6 @@ async def test_odd_events_of_a_chat_are_passed_over(services: Services, event: s
 
 
 async def test_a_key_file_that_is_not_there_is_said(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    section = Base.config.pipeline.model_copy(update={"key_file": Path("/nowhere/key")})
-    monkeypatch.setattr(Base, "config", Agents(pipeline=section))
+    section = Line.config.pipeline.model_copy(update={"key_file": Path("/nowhere/key")})
+    monkeypatch.setattr(Line, "config", Agents(pipeline=section))
     assert (await answer(Response([said("hello")]))).ended == "agents.pipeline.key_file: No such file or directory"

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from runtime.config import Agents, Upstream
 from tests.responding import Line, Response, living, said
 from tests.waiting import eventually
-from transceiver.agents import Base, Item, Settings, realtime
+from transceiver.agents import Item, Settings, realtime
 
 SPEECH = Item(id="a", role="user", pcm=b"\x01\x02" * 30000)
 
@@ -72,7 +72,7 @@ async def upstream(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     app.router.add_get("/v1/realtime", made.handle)
     async with TestServer(app) as server:
         url = str(server.make_url("/v1/realtime")).replace("http://", "ws://")
-        monkeypatch.setattr(Base, "config", Agents(realtime=Upstream(url=url, timeout_s=0.5)))
+        monkeypatch.setattr(Line, "config", Agents(realtime=Upstream(url=url, timeout_s=0.5)))
         yield made
 
 
@@ -182,7 +182,7 @@ async def test_a_cancelled_response_makes_way_for_the_next(upstream: Server) -> 
 
 
 async def test_a_key_file_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Base, "config", Agents(realtime=Upstream(key_file=Path("/nowhere/key"))))
+    monkeypatch.setattr(Line, "config", Agents(realtime=Upstream(key_file=Path("/nowhere/key"))))
     async with asyncio.timeout(60):
         assert (await answer(Response([]))).ended == "agents.realtime.key_file: No such file or directory"
 

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import responding
 
+from runtime.config import Agents
 from transceiver import agents
 from transceiver.agents import Base, Item, Settings, echo, parrot
 
 
 class Line:
+    config = Agents()
+
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
 
@@ -180,12 +184,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     """A distribution with an agent, one that is none, and one that has a name of ours."""
     (tmp_path / "oracle.py").write_text(
         "from transceiver.agents import Base\nclass Agent(Base):\n    pass\nother = 7\n"
+        "class Old(Base):\n    version = 1\nclass Now(Base):\n    version = 2\n"
     )
     metadata = tmp_path / "oracle-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: oracle\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(
         "[firsthop.agents]\noracle = oracle:Agent\nodd = oracle:other\necho = oracle:Agent\n"
+        "old = oracle:Old\nnow = oracle:Now\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     agents._others.cache_clear()
@@ -207,3 +213,25 @@ def test_ours_go_first_and_what_is_no_agent_is_refused() -> None:
     assert agents.find("echo") is echo.Agent
     with pytest.raises(TypeError, match="odd = oracle:other is no agent"):
         agents.find("odd")
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_agent_of_another_version_of_the_interface_is_refused_with_a_line_that_says_so() -> None:
+    with pytest.raises(TypeError) as raised:
+        agents.find("old")
+    why = "entry point old = oracle:Old is for version 1 of transceiver.agents, and this is version 2"
+    assert str(raised.value) == why
+    now = agents.find("now")
+    assert now is not None
+    assert now.version == agents.VERSION
+
+
+def test_the_agent_in_the_interfaces_own_words_answers() -> None:
+    written = (agents.__doc__ or "").partition("::\n\n")[2].partition("\n\n**")[0]
+    module: dict[str, Any] = {"__name__": "oracle"}
+    exec(inspect.cleandoc(written), module)
+    agent = module["Agent"](Line())
+    assert agent.version == agents.VERSION
+    response = responding.Response([Item(id="item_1", role="user", pcm=frame(7)), responding.said("well")])
+    agent.respond(response)
+    assert (response.pcm, response.said, response.ended) == (frame(7), "(your own words)", "done")

@@ -14,7 +14,7 @@ from session_run import Call, Raises, Recorder, Slow, a_call, ends_with, of_type
 from rtc.ice.lite import CONSENT_S
 from rtc.sctp.association import MOST_CHANNELS
 from transceiver.agents import Line, parrot
-from transceiver.talk.fitting import fit
+from transceiver.realtime.fitting import fit
 
 LONG = "e" * 1000
 

@@ -403,9 +403,7 @@ class Hummer(Recorder):
 
 async def test_a_call_leaves_both_voices_and_its_events(tmp_path: Path) -> None:
     all_of_them = Records(tmp_path, tmp_path)
-    async with a_call(Hummer, connected=False) as call:
-        call.session._records = all_of_them
-        await call.connect()
+    async with a_call(Hummer, records=all_of_them) as call:
         channel = await call.open_channel()
         channel.send('{"type": "hum", "audio": "AAAA"}')
         encoder = Encoder(24000)
@@ -439,9 +437,7 @@ async def test_a_folder_that_is_gone_harms_no_call(tmp_path: Path) -> None:
     before = Counter(RECORDED)
     with capture_logs() as logs:
         all_of_them = Records(tmp_path / "gone", tmp_path / "gone")
-        async with a_call(Hummer, connected=False) as call:
-            call.session._records = all_of_them
-            await call.connect()
+        async with a_call(Hummer, records=all_of_them) as call:
             channel = await call.open_channel()
             channel.send('{"type": "hum"}')
             await until(lambda: of_type(call, "its.own"))
@@ -458,9 +454,7 @@ async def test_a_folder_that_is_gone_harms_no_call(tmp_path: Path) -> None:
 
 async def test_packets_are_not_recorded_and_events_are(tmp_path: Path) -> None:
     all_of_them = Records(tmp_path, tmp_path)
-    async with a_call(OpusRecorder, connected=False) as call:
-        call.session._records = all_of_them
-        await call.connect()
+    async with a_call(OpusRecorder, records=all_of_them) as call:
         await call.open_channel()
         await until(lambda: call.events)
         call.speak(b"packet")

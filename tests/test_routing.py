@@ -20,12 +20,15 @@ from rtc.ice.lite import Path
 from rtc.pacer import Pacer
 from rtc.rtp import packet as rtp
 from rtc.sdp import answer as sdp
+from runtime.config import Agents
 from transceiver.agents import echo
 from transceiver.backlog import Backlog
 from transceiver.counters import RX_DATAGRAMS
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
+from transceiver.realtime.protocol import Realtime
 from transceiver.session import Session
+from transceiver.talk.talk import Talk
 from transceiver.transport import Transport
 from wire import address, stun, ufrag
 from wire.frames import Data
@@ -83,7 +86,7 @@ class Caller:
         self.session = Session(
             sdp.parse(text.replace(str(self.offer.ssrc), str(self.ssrc))),
             ufrag.seal(1, 1, bytes(16)),
-            ("echo", echo.Agent),
+            Talk("rtc_1", ("echo", echo.Agent), Realtime("rtc_1", "echo"), config=Agents()),
             outbound=house.routing,
             pacer=house.pacer,
             backlog=house.backlog,

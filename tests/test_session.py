@@ -23,6 +23,7 @@ from session_run import (
     Recorder,
     Slow,
     a_call,
+    a_talk,
     ends_with,
     gained,
     of_type,
@@ -572,10 +573,11 @@ async def test_a_hang_up_at_the_end_of_the_handshake_leaves_no_stream_behind(mon
         def connected(self, transport: Transport) -> None:
             pass
 
+    sealed = ufrag.seal(1, 1, bytes(16))
     session = Session(
         sdp.parse(Offer(":".join(["AB"] * 32)).sdp()),
-        ufrag.seal(1, 1, bytes(16)),
-        ("echo", echo.Agent),
+        sealed,
+        a_talk(echo.Agent, sealed),
         outbound=Nowhere(),
         pacer=pacer,
         backlog=Backlog(),
@@ -655,8 +657,8 @@ async def test_a_picture_fits_through_the_data_channel() -> None:
 async def test_who_watches_sees_and_says_what_the_client_does() -> None:
     async with a_call(parrot.Agent, connected=False) as call:
         seen: list[dict[str, Any]] = []
-        call.session.watchers.add(b"signaling", lambda text, *_: seen.append(json.loads(text)))
-        call.session.client_event('{"type": "session.update", "session": {"instructions": "sing"}}')
+        call.session.talk.watchers.add(b"signaling", lambda text, *_: seen.append(json.loads(text)))
+        call.session.talk.client_event('{"type": "session.update", "session": {"instructions": "sing"}}')
         await call.connect()
         await until(lambda: seen)
         assert seen[0]["session"]["instructions"] == "sing"

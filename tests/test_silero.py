@@ -8,8 +8,10 @@ from turning import edges
 
 from caller.voice import Voice, generated
 from rtc.frame import frame_bytes
-from rtc.vad.detector import detector, use
+from rtc.vad.detector import detector, load
 from rtc.vad.silero import Turns
+from transceiver.realtime.config import ServerVad
+from transceiver.realtime.listening import Listening
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +62,8 @@ def test_the_dear_detector_is_asked_three_times_a_second_at_most(monkeypatch: py
 
 
 def test_it_is_used_where_it_is_configured() -> None:
-    try:
-        use("silero")
-        assert isinstance(detector(24000), Turns)
-    finally:
-        use("webrtc")
-    assert not isinstance(detector(24000), Turns)
+    load("silero")
+    assert isinstance(detector(24000, "silero"), Turns)
+    assert not isinstance(detector(24000, "webrtc"), Turns)
+    assert isinstance(Listening(24000, ServerVad(), vad="silero")._detector, Turns)
+    assert not isinstance(Listening(24000, ServerVad())._detector, Turns)

@@ -128,8 +128,7 @@ async def test_nothing_that_is_said_in_events_holds_the_loop_or_stays_in_memory(
         held[0] = 0.0
         await asyncio.to_thread(send_all, signaling.sockets[ONE], messages)
         session = signaling.transceiver._sockets[sealed.encode()]
-        assert session._dialogue is not None
-        inbox = session._dialogue.conversation._inbox
+        inbox = session.talk.conversation._inbox
         await eventually(lambda inbox=inbox: not inbox.busy)  # type: ignore[misc]
         worst.append(held[0])
     watching.cancel()

@@ -34,8 +34,7 @@ _NOT_ANEW = "SIGHUP changes nothing: keys are followed by themselves, and anythi
 async def _serve(config: Config, beat: Beat) -> None:
     log = logs.get()
     check(config)
-    turns.use(config.transceiver.vad)
-    agents.Base.config = config.agents
+    turns.load(config.transceiver.vad)
     _load_agents(log)
     key_file = KeyFile(config.cluster.keys, log)
     cluster = key_file.keys

@@ -22,12 +22,11 @@ from transceiver.backlog import Backlog
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
 from transceiver.places import Full, room_for
-from transceiver.realtime.config import Config as Asked
-from transceiver.realtime.config import Refused
-from transceiver.realtime.reading import check_depth
+from transceiver.realtime.protocol import Realtime, Refused
 from transceiver.records.files import Records
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
+from transceiver.talk.talk import Talk
 from wire import keys, messages, ufrag
 from wire.control import Control
 from wire.messages import Refused as Refusal
@@ -41,10 +40,11 @@ _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 
 
 class Transceiver:
-    """Owns every session that its ufrags name."""
+    """The transceiver: it owns every session that its ufrags name."""
 
     def __init__(self, config: Config, cluster: keys.ClusterKeys, socket: zmq.Socket[bytes]) -> None:
         self._config = config.transceiver
+        self._agents = config.agents
         self._cluster = cluster
         self._certificate: Certificate = Certificate.generateCertificate()
         self._pacer = Pacer()
@@ -73,27 +73,28 @@ class Transceiver:
 
     @property
     def sessions(self) -> int:
-        """How many calls there are."""
+        """The number of calls."""
         return len(self._calls) + len(self._sockets)
 
     @property
     def sessions_by_key(self) -> dict[tuple[str, ...], float]:
-        """The same by the key that sealed their ufrags: (id,) to count, also for a key that has none."""
+        """The number of calls by the key that sealed their ufrags: (id,) to count, also for a key that has none."""
         # list() takes them at once: another thread asks.
         live = Counter(ufrag.key_id(sealed) for sealed in [*self._calls, *self._sockets])
         return {(str(i),): live[i] for i in sorted({*live, *self._cluster.ufrag})}
 
     @property
     def schedule(self) -> tuple[Collector, ...]:
-        """Whether frames are made in time."""
+        """The counts of frames by whether they were made in time."""
         return self._pacer.frames, self._pacer.lag
 
     def leave(self) -> None:
-        """``idle`` is set as soon as there is no call: another is to take this one's place."""
+        """Prepares to leave: ``idle`` is set as soon as there is no call, because another process is to take this one's
+        place."""
         self._leaves = True
 
     def use(self, cluster: keys.ClusterKeys) -> None:
-        """Seals with these keys from now on; sessions that are there keep the ufrag they have."""
+        """Seals with these keys from now on; sessions that exist keep the ufrag that they have."""
         self._cluster = cluster
 
     # --- control
@@ -105,7 +106,7 @@ class Transceiver:
             self._refuse(peer, control.request, "full", f"{_MOST_OFFERS} offers wait already")
 
     def _handle(self, peer: bytes, control: Control[ToTransceiver]) -> None:
-        """Has a message do what it says. Whoever waits for a reply gets one, whatever happens."""
+        """Does what a message says. Whoever waits for a reply gets one, whatever happens."""
         message, request = control.message, control.request
         handler = self._handlers[type(message)]
         try:
@@ -125,7 +126,7 @@ class Transceiver:
         self._link.control(peer, Refusal(code=code, message=message, param=param), request)
 
     def _find(self, agent: str) -> tuple[str, type[agents.Base]]:
-        """The agent that is asked for, or that of the configuration. Raises Refused."""
+        """The agent that is asked for, or the configured one. Raises Refused."""
         name = agent or self._config.agent
         try:
             found = agents.find(name)
@@ -137,25 +138,30 @@ class Transceiver:
             raise Refused(why, "model_not_found", "model")
         return name, found
 
-    def _place(self, wanted: messages.Offer | messages.Open) -> tuple[str, tuple[str, type[agents.Base]], Asked]:
-        """Ufrag, agent and configuration of a new session. Raises Refused."""
+    def _place(self, wanted: messages.Offer | messages.Open) -> tuple[str, Talk]:
+        """The ufrag, agent and configuration of a new session. Raises Refused."""
         found = self._find(wanted.agent)
         sealed = self._seal()
-        asked = _asked(ufrag.call_id(sealed), found[0], wanted.session, wanted.locked)
+        call = ufrag.call_id(sealed)
+        protocol = self._protocol(call, found[0], wanted.session, wanted.locked)
         half_open = isinstance(wanted, messages.Offer)  # its caller may never come
         self._make_room(wanted.owner, wanted.holder if half_open else "", half_open=half_open)
-        return sealed, found, asked
+        return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
+
+    def _protocol(self, call: str, agent: str, session: object, locked: list[str] | None) -> Realtime:
+        """What a session's clients and its agent speak, configured. Raises Refused."""
+        return Realtime(call, agent, session, locked, pictures=self._agents.image_urls, vad=self._config.vad)
 
     def _check(self, peer: bytes, request: int, check: messages.Check) -> None:
-        """Whether a session of an ephemeral key that is being made would be taken."""
+        """Tells whether a session of an ephemeral key that is being made would be taken."""
         try:
-            _asked("", self._find(check.agent)[0], check.session, check.locked)
+            self._protocol("", self._find(check.agent)[0], check.session, check.locked)
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         return self._link.control(peer, messages.Checked(), request)
 
     def _make_room(self, owner: str, holder: str, *, half_open: bool) -> None:
-        """Ends a call that has had time to connect where a new one needs its place. Raises Refused."""
+        """Ends a call that has had time to connect, where a new one needs its place. Raises Refused."""
         calls = self._calls.values()
         most, now = self._config.max_sessions, time.monotonic()
         try:
@@ -168,7 +174,7 @@ class Transceiver:
     def _offer(self, peer: bytes, request: int, offer: messages.Offer) -> None:
         try:
             parsed = sdp.parse(offer.offer)
-            sealed, found, asked = self._place(offer)
+            sealed, talk = self._place(offer)
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         except sdp.OfferError as e:
@@ -176,46 +182,43 @@ class Transceiver:
         call = Session(
             parsed,
             sealed,
-            found,
+            talk,
             outbound=self._routing,
             pacer=self._pacer,
             backlog=self._backlog,
             certificate=self._certificate,
             on_end=self._ended,
-            config=asked,
             owner=offer.owner,
             dcid=offer.dcid,
             holder=offer.holder,
             consent_s=self._config.consent_s,
-            records=self._records,
         )
         answer = call.answer(self._certificate, *offer.media)
         self._calls[sealed.encode()] = call
         self._routing.add(call.transport)
         self._link.control(peer, messages.Answer(ufrag=sealed, sdp=answer), request)
-        self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
+        self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
         return None
 
     def _open(self, peer: bytes, request: int, wanted: messages.Open) -> None:
         try:
-            sealed, found, asked = self._place(wanted)
-            if found[1].respond is agents.Base.respond:
-                raise Refused(f"{found[0]} answers calls, and makes no responses in events", "model_not_found", "model")
+            sealed, talk = self._place(wanted)
+            if talk.agent_type.respond is agents.Base.respond:
+                why = f"{talk.agent_name} answers calls, and makes no responses in events"
+                raise Refused(why, "model_not_found", "model")
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         opened = SocketSession(
             sealed,
-            found,
+            talk,
             pacer=self._pacer,
-            config=asked,
             on_end=self._socket_ended,
             owner=wanted.owner,
-            records=self._records,
         )
         self._sockets[sealed.encode()] = opened
-        opened.watchers.add(peer, partial(self._pass_on, peer, sealed))
+        talk.watchers.add(peer, partial(self._pass_on, peer, sealed))
         self._link.control(peer, messages.Opened(ufrag=sealed), request)
-        self._log.info("session", call=ufrag.call_id(sealed), agent=found[0], edge=peer.decode(errors="replace"))
+        self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
         opened.open()
         return None
 
@@ -223,7 +226,7 @@ class Transceiver:
         return [*self._calls.values(), *self._sockets.values()]
 
     def _live(self, ufrag: str, owner: str = "") -> Session | SocketSession | None:
-        """The session, where it is ``owner``'s: on whose account it is, or nobody's for what an edge itself says."""
+        """The session, if it is ``owner``'s, on whose account it is; an edge itself asks for nobody's."""
         sealed = ufrag.encode()
         session = self._calls.get(sealed) or self._sockets.get(sealed)
         if session is None or session.ended or owner not in ("", session.owner):
@@ -235,24 +238,24 @@ class Transceiver:
         if session is None:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
             return
-        session.watchers.add(peer, partial(self._pass_on, peer, watch.ufrag))
-        self._link.control(peer, messages.Watching(session=session.config.event), request)
+        session.talk.watchers.add(peer, partial(self._pass_on, peer, watch.ufrag))
+        self._link.control(peer, messages.Watching(session=session.talk.protocol.session), request)
 
     def _unwatch(self, peer: bytes, unwatch: messages.Unwatch) -> None:
         session = self._live(unwatch.ufrag)
-        if session is not None and peer in session.watchers:
-            session.watchers.remove(peer)
+        if session is not None and peer in session.talk.watchers:
+            session.talk.watchers.remove(peer)
 
     def _event(self, peer: bytes, event: messages.Event) -> None:
         session = self._live(event.ufrag)
-        if session is not None and peer in session.watchers:
-            session.client_event(event.event)
+        if session is not None and peer in session.talk.watchers:
+            session.talk.client_event(event.event)
 
     def _pass_on(self, peer: bytes, ufrag: str, event: str, *_: object) -> None:
         self._link.control(peer, messages.Event(ufrag=ufrag, event=event))
 
     def _tell_closed(self, session: Session | SocketSession) -> None:
-        for who in session.watchers:
+        for who in session.talk.watchers:
             if isinstance(who, bytes):
                 self._link.control(who, messages.Closed(ufrag=session.ufrag, reason=session.ended))
 
@@ -275,7 +278,7 @@ class Transceiver:
         self._link.control(peer, messages.Ended(), request)
 
     def _ice(self, peer: bytes, request: int, restart: messages.Ice) -> None:
-        """The client's ICE credentials: where they are others than those it had, ICE restarts."""
+        """Takes the client's ICE credentials. Where they differ from those it had, ICE restarts."""
         session = self._live(restart.ufrag, restart.owner)
         if not isinstance(session, Session):
             return self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
@@ -292,7 +295,7 @@ class Transceiver:
         return None
 
     def _seal(self, like: str = "") -> str:
-        """A new ufrag, by the same core as ``like``, whose worker knows the call's paths."""
+        """A new ufrag for the same core as ``like``, whose worker knows the call's paths."""
         cluster = self._cluster
         route = ufrag.open_sealed(like.encode(), cluster.ufrag)
         slot = route.slot if route else None
@@ -302,7 +305,7 @@ class Transceiver:
         self._link.control(peer, messages.HealthReport(sessions=self.sessions, agents=agents.names()), request)
 
     async def sweep_forever(self) -> None:
-        """Ends what nobody cares for any more."""
+        """Ends, about once a second, what nobody needs any more."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             now = time.monotonic()
@@ -325,13 +328,3 @@ class Transceiver:
         self._link.close()
         if self._records is not None:
             self._records.close()
-
-
-def _asked(call: str, agent: str, session: object, locked: list[str] | None) -> Asked:
-    """The configuration of a session. Raises Refused."""
-    asked = Asked(call, agent)
-    if isinstance(session, dict):
-        check_depth(session)
-    asked.update(session or {})
-    asked.lock(locked or ())
-    return asked

@@ -1,11 +1,10 @@
-"""One call, from the offer to the end: a transport to the client, its media, and the agent that it is for."""
+"""One call, from the offer to the end: a transport to the client, its media, and the talk that they are for."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from aiortc import RTCDataChannel
@@ -15,45 +14,38 @@ from rtc.ice.lite import CONSENT_S
 from rtc.pacer import Pacer
 from rtc.sdp import answer as sdp
 from runtime import logs
-from transceiver.agents import Base
 from transceiver.backlog import Backlog
-from transceiver.counters import ENDS
 from transceiver.media.stream import MediaStream
-from transceiver.realtime.config import Config
-from transceiver.records.files import Record, Records
 from transceiver.talk.channels import Channels
-from transceiver.talk.dialogue import Dialogue, Watchers
+from transceiver.talk.talk import Talk
 from transceiver.transport import Outbound, Transport
 from wire.ufrag import call_id
 
 __all__ = ["Session"]
 
-_MOST_EARLY_EVENTS = 64  # of who watches a call that is not up yet
 _SPARE_MS = 5
 
 
 class Session:
-    """``on_end(session)`` is called once, after which nothing more is sent. ``owner`` names whose account it is on,
-    ``holder`` the ephemeral key it was placed with, if any, ``dcid`` the stream of the events channel where the client
-    has negotiated one."""
+    """One call. ``on_end(session)`` is called once, after which nothing more is sent. ``owner`` names the account that
+    it is on, ``holder`` the ephemeral key with which it was placed, if any, ``dcid`` the stream of the events channel
+    where the client has negotiated one."""
 
     def __init__(
         self,
         offer: sdp.Offer,
         ufrag: str,
-        agent: tuple[str, type[Base]],
+        talk: Talk,
         *,
         outbound: Outbound,
         pacer: Pacer,
         backlog: Backlog,
         certificate: Certificate,
         on_end: Callable[[Session], None],
-        config: Config | None = None,
         owner: str = "",
         dcid: int | None = None,
         holder: str = "",
         consent_s: float = CONSENT_S,
-        records: Records | None = None,
     ) -> None:
         self.ufrag = ufrag
         self.owner = owner
@@ -61,14 +53,11 @@ class Session:
         self.began = time.monotonic()
         self.ended = ""
         self._offer = offer
-        self._agent_name, self._agent_type = agent
-        self.config = config or Config(call_id(ufrag), agent[0])
-        self._dialogue: Dialogue | None = None
-        self.watchers = Watchers()
-        self._early: deque[str | bytes] = deque(maxlen=_MOST_EARLY_EVENTS)
+        self.talk = talk
+        self._packets = talk.agent_type.hears == "opus"
         self._pacer = pacer
         self._on_end = on_end
-        self.stream = MediaStream(offer, rate_hz=agent[1].rate_hz, packets=agent[1].hears == "opus")
+        self.stream = MediaStream(offer, rate_hz=talk.agent_type.rate_hz, packets=self._packets)
         self.transport = Transport(
             offer,
             ufrag,
@@ -80,16 +69,12 @@ class Session:
             consent_s=consent_s,
             dcid=dcid,
         )
-        self._records = records
-        self._record: Record | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logs.get().bind(call=call_id(ufrag))
         self._channels = Channels(
-            self.watchers,
+            talk,
             most_bytes=offer.max_message_bytes,
             dcid=dcid,
-            greet=self._greet,
-            take=self.client_event,
             failed=self.fail,
             log=self._log,
         )
@@ -107,7 +92,7 @@ class Session:
         )
 
     def restart_ice(self, ufrag: str, remote: tuple[str, str], host: str, port: int) -> str:
-        """Other credentials from now on, the client's among them; the SDP fragment that tells it ours."""
+        """Takes other credentials from now on, the client's among them. Returns the SDP fragment that tells it ours."""
         ice = self.transport.ice
         ice.restart(ufrag, remote)
         self._log.info("ice restarts")
@@ -115,48 +100,40 @@ class Session:
 
     @property
     def half_open(self) -> bool:
-        """Whether DTLS is yet to be done."""
-        return self._dialogue is None and not self.ended
+        """Whether DTLS is not done yet."""
+        return not self.talk.begun and not self.ended
 
     # --- from the transport
 
     def connected(self) -> None:
-        """Media is up: makes the agent, and begins to keep time."""
-        pcm = self._agent_type.hears == "pcm"
-        if self._records is not None:
-            self._record = self._records.open(call_id(self.ufrag), self._agent_type.rate_hz if pcm else None)
-        self.stream.start(self.transport)
-        self._dialogue = Dialogue(
-            self.config,
-            self._agent_type,
-            self.stream.voice,
-            self.watchers,
-            self._agent_failed,
-            self._record,
-            self.stream.so_far,
-        )
-        host, conversation = self._dialogue.host, self._dialogue.conversation
-        self.stream.deliver_to(conversation, take_packet=host.heard_opus, tape=self._record)
-        self._dialogue.begin()
+        """Makes the agent, and begins to keep time: media is up."""
+        talk, stream = self.talk, self.stream
+        stream.start(self.transport)
+        talk.begin(self.end, stream.voice, stream.so_far)
+        stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus, tape=talk.record)
         if self.ended:
             return  # the agent's fault
-        while self._early:
-            self._dialogue.client_event(self._early.popleft())
         # What is heard as PCM is heard by the call's clock, and may wait for it.
-        self.transport.spare_ms = _SPARE_MS if pcm else 0
+        self.transport.spare_ms = 0 if self._packets else _SPARE_MS
         self._pacer.add(self._tick)
-        self._log.info("media up", agent=self._agent_name)
+        self._log.info("media up", agent=talk.agent_name)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
-        """A data channel that the client can use from now on."""
+        """Takes a data channel that the client can use from now on."""
         self._channels.opened(channel)
 
     def channels_aborted(self, reason: str, why: str, error: Exception | None) -> None:
-        """SCTP was ended for what the client did with it."""
+        """Takes note that SCTP was ended for what the client did with it."""
         self._channels.aborted(reason, why, error)
 
+    def adopt(self, transport: Transport, channels: Iterable[RTCDataChannel]) -> None:
+        """Goes on over ``transport``, which has taken up what was exported of the former one."""
+        self.transport = transport
+        self.stream.start(transport)
+        self._channels.adopt(channels)
+
     def gone(self) -> None:
-        """The client has been told of the end."""
+        """Takes note that the client has been told of the end."""
         self._on_end(self)
 
     # --- life
@@ -170,29 +147,22 @@ class Session:
             self.fail(e)
 
     def sweep(self, now: float) -> None:
-        """Called about once a second."""
+        """Looks after transport and agent; called about once a second."""
         self.transport.sweep(now)
-        if self._dialogue is not None and not self.ended:
-            self._dialogue.host.check(now)
+        self.talk.check(now)
 
     def end(self, reason: str) -> None:
         """Ends the call, once; ``reason`` is one of ``counters.ENDS``."""
         if self.ended:
             return
         self.ended = reason
-        ENDS[reason] += 1
         self._pacer.remove(self._tick)
-        if self._dialogue is not None:
-            self._dialogue.tell_end(reason)
-            self._dialogue.close()
-            self.spawn(self._dialogue.host.joined())
-        if self._record is not None:
-            self._record.close()
-        self._channels.close()
-        self.stream.close()
-        self.transport.close()
         stream = self.stream
-        self._log.info("ended", reason=reason, heard_ms=stream.heard_ms, frames=dict(stream.hearing.stats))
+        self.talk.end(reason, heard_ms=stream.heard_ms, frames=dict(stream.hearing.stats))
+        self.spawn(self.talk.joined())
+        self._channels.close()
+        stream.close()
+        self.transport.close()
 
     def fail(self, error: BaseException) -> None:
         """Ends the call because of a fault of ours."""
@@ -213,21 +183,3 @@ class Session:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self.fail(error)
-
-    def _agent_failed(self, why: str) -> None:
-        """An agent that raises ends its own call and nobody else's."""
-        if self.ended:
-            return
-        self._log.error("agent failed", agent=self._agent_name, why=why)
-        self.end("agent_failed")
-
-    def client_event(self, text: str | bytes) -> None:
-        """An event of the client's, or of somebody who watches."""
-        if self._dialogue is not None and not self.ended:
-            self._dialogue.client_event(text)
-        elif not self.ended:
-            self._early.append(text)
-
-    def _greet(self) -> None:
-        if self._dialogue is not None and not self.ended:
-            self._dialogue.greet()

@@ -22,7 +22,7 @@ from rtc.dtls.records import RecordLayer, RecordState
 from rtc.dtls.srtp import PROFILES, Srtp, SrtpState, master_keys
 from rtc.share import Share
 
-__all__ = ["DtlsState", "DtlsTransport"]
+__all__ = ["DtlsTransport", "DtlsTransportState"]
 
 _BIO_BYTES = 1 << 16
 _MOST_KEPT = 32  # records of epoch 1 that came before the handshake was done
@@ -33,7 +33,7 @@ _NO_RENEGOTIATION = 100
 _HELLO_REQUEST, _CLIENT_HELLO, _FINISHED = 0, 1, 20  # handshake messages
 
 
-class DtlsState(Struct, frozen=True):
+class DtlsTransportState(Struct, frozen=True):
     """A connected transport as a value. ``flight`` has the datagrams of our last flight while the peer may miss it,
     ``answers`` how many more times it, or a refusal, may be sent."""
 
@@ -213,14 +213,16 @@ class DtlsTransport(RTCDtlsTransport):
 
     # --- as a value
 
-    def export(self) -> DtlsState:
+    def export(self) -> DtlsTransportState:
         """The whole state, once it is connected and nothing is being read. Whoever takes it up goes on, and this object
         must not: it would use sequence numbers twice."""
         assert self._records is not None
         assert self.srtp is not None
-        return DtlsState(self._role, self._records.export(), self.srtp.export(), self._last_flight, self._answers)
+        return DtlsTransportState(
+            self._role, self._records.export(), self.srtp.export(), self._last_flight, self._answers
+        )
 
-    def take_up(self, state: DtlsState) -> None:
+    def take_up(self, state: DtlsTransportState) -> None:
         """Goes on where ``export`` left off, in place of a handshake; reading begins at once."""
         self._set_role(state.role)
         self._records = RecordLayer.take_up(state.records)

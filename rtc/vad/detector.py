@@ -1,6 +1,6 @@
 """The detector of turns: voice activity of 20 ms frames becomes beginnings and ends of speech. Pure.
 
-``Detector`` is all that others know of it, and ``detector`` makes the one that is configured: this, or that of
+``Detector`` is all that others know of it, and ``detector`` makes the one that is asked for: this, or that of
 ``rtc/vad/silero.py``, which is right more often in noise and costs twenty times as much.
 
 The detector is WebRTC's (``webrtcvad``), which looks at 8 kHz whatever it is given, so the samples of a higher rate are
@@ -10,21 +10,20 @@ averaged into those first.
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import webrtcvad
 
 from rtc.frame import FRAME_MS
 
-__all__ = ["ONSET_MS", "Detector", "Turns", "detector", "use"]
+__all__ = ["ONSET_MS", "Detector", "Turns", "Vad", "detector", "load"]
 
 _QUIET_RMS = 64  # of 32768: -54 dBFS
 _ONSET = (3, 4)  # this many voiced frames out of the last so many begin speech
 ONSET_MS = _ONSET[1] * FRAME_MS  # as far back speech may reach when it is noticed
 
-
-_vad = "webrtc"
+Vad = Literal["webrtc", "silero"]
 
 
 class Detector(Protocol):
@@ -39,17 +38,15 @@ class Detector(Protocol):
         """``started``, ``stopped`` or nothing, for one frame of 20 ms."""
 
 
-def use(vad: str) -> None:
-    """Which detector ``detector`` makes from now on: "webrtc" or "silero"."""
-    global _vad
-    _vad = vad
-    detector(24000)  # what it has to import and to read is there before the first call
+def load(vad: Vad) -> None:
+    """Imports and reads what such a detector needs, so that the first call does not wait for it."""
+    detector(24000, vad)
 
 
-def detector(rate_hz: int, *, silence_ms: int = 500, threshold: float = 0.5) -> Detector:
-    """A detector of the kind in use. ``threshold`` is from 0 to 1: above 0.5 speech must be louder too, below it may be
-    less certain."""
-    if _vad == "silero":
+def detector(rate_hz: int, vad: Vad = "webrtc", *, silence_ms: int = 500, threshold: float = 0.5) -> Detector:
+    """A detector of turns in mono PCM16 of ``rate_hz``. ``threshold`` is from 0 to 1: above 0.5 speech must be louder
+    too, below it may be less certain."""
+    if vad == "silero":
         from rtc.vad import silero  # its weights are for those who use it
 
         return silero.Turns(rate_hz, silence_ms=silence_ms, threshold=threshold)

@@ -1,26 +1,52 @@
-"""The agent interface, version 2: the model side of one call.
+"""The agent interface, version 2: what is asked of an agent, and what it may do.
 
-An agent is a class in a file of its own in this folder; the file's name is the agent's name, which a call asks for
-as its model, and the class is called ``Agent``. It is made when the call's media is up and closed when the call
-ends. All methods are called on the media loop and must return at once; an agent that has more to do says so (``runs``).
+An agent is the model's side of one session. It is a class ``Agent``, a subclass of ``Base``, in a file of its own in
+this folder; the file's name is the agent's name, which clients ask for as their model. Each session has an object of
+it, made when the session can be heard (a call's media is up, a WebSocket is open) and closed when it ends. This one, a
+whole file, says back the last turn that was spoken::
 
-A subclass overrides what it cares about::
+    from transceiver.agents import Base, Response
 
     class Agent(Base):
-        def respond(self, response): ...
+        version = 2
 
-``self.line`` is what it may do to the call at any time. An agent that thinks in turns makes responses: ``respond`` is
-called with a ``Response`` when it is its turn, and it streams text and speech into that, then or later, until it is
-``done``. When the caller speaks over it, the conversation has already stopped and truncated what was being said before
-the agent hears of it (``cancelled``).
+        def respond(self, response: Response) -> None:
+            turns = [item.pcm for item in response.items if item.pcm]
+            response.transcript("(your own words)")
+            response.audio(turns[-1] if turns else b"")
+            response.done()
 
-Another package brings agents of its own by entry points of the group ``firsthop.agents``; those of this folder go
-before others of the same name::
+**Two interfaces.** ``Base`` is what the session asks of its agent: a subclass overrides what it cares about. ``Line``
+and ``Response`` are what the agent may ask of the session. ``self.line`` is there from the beginning to the end: it
+says something at any time, falls silent, sends an event. A ``Response`` is one turn of the agent's: ``respond`` is
+called with it when it is the agent's turn, and the agent streams text and speech into it, then or later, until it is
+``done``. When the caller speaks over it, the conversation has stopped and truncated what was being said before the
+agent hears of it (``cancelled``).
+
+**Version.** Both interfaces have the number ``VERSION``. It changes when an agent written for one would go wrong with
+the other; what is merely added changes nothing. An agent says with ``version`` which it was written for, and one of
+another version is not loaded: calls that ask for it are refused, and the log has a line that names both numbers. One
+that says nothing is taken to be of the present version.
+
+**Threads.** Methods are called on the loop that carries the media of all calls, and return at once. An agent that
+computes or waits says ``runs = "thread"``: then it is made and called in a thread of its own, with an asyncio loop that
+runs between calls, and its methods may be coroutines. Wherever it runs, any thread may call its line and its responses.
+
+**What is guaranteed.**
+
+* One object serves one session. Its methods are called one after the other, in the order in which things happened:
+  ``configured`` first, ``committed`` with an item before a response that answers it, ``close`` last and once.
+* A method of the line or of a response returns at once, and does nothing after the end of either.
+* An agent harms itself alone. One that raises, calls more than can be passed on, or, in its thread, has not returned
+  after 30 s ends its own session, whose client is told (``agent_failed``). A response that fails costs that response.
+* What waits is bounded. Of 20 ms frames that an agent in a thread has not taken, the newest 100 are kept; with 256
+  other calls waiting it has failed.
+
+**Agents of other packages** come by entry points of the group ``firsthop.agents``; those of this folder go before
+others of the same name::
 
     [project.entry-points."firsthop.agents"]
     oracle = "oracle.firsthop:Agent"
-
-What the host's configuration says about agents is ``Base.config``, which the transceiver sets before there are any.
 """
 
 from __future__ import annotations
@@ -62,8 +88,8 @@ class Item:
 
 @dataclass(slots=True)
 class Settings:
-    """What the session asks of its agent. ``tools`` are OpenAI's function definitions as they came; ``more`` is all of
-    the session's configuration. Nothing of it may be changed: it is the session's own."""
+    """The session's wishes to its agent. ``tools`` are OpenAI's function definitions as they came; ``more`` is all of
+    the session's configuration. None of it may be changed: it is the session's own."""
 
     instructions: str = ""
     modality: Literal["audio", "text"] = "audio"
@@ -74,7 +100,7 @@ class Settings:
 
 
 class Response(Protocol):
-    """What the agent says in one turn. Any thread may call it; after ``done``, ``fail`` or a cancel all is dropped."""
+    """One turn of the agent's. Any thread may call it; after ``done``, ``fail`` or a cancel, all calls are dropped."""
 
     @property
     def id(self) -> str: ...
@@ -85,33 +111,37 @@ class Response(Protocol):
 
     @property
     def settings(self) -> Settings:
-        """The session's, with what this response asks otherwise."""
+        """The session's settings, with those that this response asks for otherwise."""
 
     @property
     def cancelled(self) -> bool:
         """Whether nobody wants it any more."""
 
     def audio(self, pcm: bytes) -> None:
-        """More speech, mono PCM16 at the agent's rate, any length, faster than real time or not."""
+        """Adds speech, mono PCM16 at the agent's rate, of any length, faster than real time or not."""
 
     def transcript(self, delta: str) -> None:
-        """More of what that speech says."""
+        """Adds to the words of that speech."""
 
     def text(self, delta: str) -> None:
-        """More of a written answer."""
+        """Adds to a written answer."""
 
     def call(self, name: str, arguments: str, call_id: str = "") -> None:
         """Calls a function of the client's; its output comes as an item, and with it the next response."""
 
     def done(self, usage: dict[str, Any] | None = None) -> None:
-        """All has been handed over; it may still be spoken for a while."""
+        """Tells that all has been handed over; it may still be spoken for a while."""
 
     def fail(self, message: str, code: str = "agent_failed") -> None:
-        """It cannot be finished; the call goes on."""
+        """Tells that it cannot be finished; the call goes on."""
 
 
 class Line(Protocol):
-    """The agent's end of the call."""
+    """The agent's end of the call. Any thread may use it."""
+
+    @property
+    def config(self) -> Agents:
+        """Section ``[agents]`` of the host's configuration."""
 
     def say(self, pcm: bytes) -> None:
         """Queues speech, mono PCM16 at the agent's rate, any length; it is paced at 20 ms a frame. Past 60 s it is
@@ -127,7 +157,7 @@ class Line(Protocol):
         """Sends a JSON event to the client; dropped while there is none."""
 
     def transcribed(self, item: str, text: str) -> None:
-        """What the user's item of that id says, once the agent knows."""
+        """Tells the words in the user's item of that id, once the agent knows them."""
 
 
 class Base:
@@ -146,62 +176,67 @@ class Base:
     ``yields_after_ms`` is how long the caller must have spoken before the agent that is speaking falls silent: 0 is at
     once. With 300, say, a cough or an "mm-hm" interrupts nothing, and is no turn either.
 
-    ``rate_hz`` is that of the PCM, heard and said: 8000, 16000, 24000 or 48000. ``config`` is section ``[agents]``.
+    ``rate_hz`` is that of the PCM, heard and said: 8000, 16000, 24000 or 48000. ``version`` is that of the interface
+    for which the agent was written.
     """
 
+    version: ClassVar[int] = VERSION
     hears: ClassVar[Literal["pcm", "opus"]] = "pcm"
     runs: ClassVar[Literal["loop", "thread"]] = "loop"
     rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 24000
     yields_after_ms: ClassVar[int] = 0
 
-    config: ClassVar[Agents] = Agents()  # type: ignore[call-arg]
-
     def __init__(self, line: Line) -> None:
         self.line = line
 
+    @property
+    def config(self) -> Agents:
+        """Section ``[agents]`` of the host's configuration."""
+        return self.line.config
+
     def heard(self, pcm: bytes, speaking: bool) -> None:
-        """20 ms of the caller's voice (960 bytes at 24 kHz); ``speaking`` is what turn detection thinks."""
+        """Called with 20 ms of the caller's voice (960 bytes at 24 kHz); ``speaking`` is what turn detection thinks."""
 
     def heard_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
-        """One packet of the caller's voice."""
+        """Called with one packet of the caller's voice."""
 
     def speech_started(self) -> None:
-        """The caller began to speak, perhaps over the agent."""
+        """Called when the caller begins to speak, perhaps over the agent."""
 
     def speech_stopped(self) -> None:
-        """The caller's turn ended."""
+        """Called when the caller's turn has ended."""
 
     def configured(self, settings: Settings) -> None:
-        """What the session asks for: at its beginning, and whenever that changes."""
+        """Called with the session's settings: at its beginning, and whenever they change."""
 
     def committed(self, item: Item) -> None:
-        """A turn of the user's is in the conversation."""
+        """Called when a turn of the user's is in the conversation."""
 
     def respond(self, response: Response) -> None:
-        """It is the agent's turn."""
+        """Called when it is the agent's turn."""
 
     def cancelled(self, response: Response) -> None:
-        """Nobody wants this response any more: the caller spoke over it, or the client cancelled it."""
+        """Called when nobody wants this response any more: the caller spoke over it, or the client cancelled it."""
 
     def dtmf(self, digit: str) -> None:
-        """The caller pressed a key of the telephone's, "0" to "9", "*", "#" or "A" to "D": once for each press, as soon
-        as it is known, while it may still be held. It interrupts nothing."""
+        """Called when the caller pressed a key: "0" to "9", "*", "#" or "A" to "D". It is called once for each press,
+        as soon as that is known, while the key may still be held. It interrupts nothing."""
 
     def event(self, event: dict[str, Any]) -> None:
-        """A JSON event of the client's that the protocol does not know."""
+        """Called with a JSON event of the client's that the protocol does not know."""
 
     def close(self) -> None:
-        """The call is over."""
+        """Called when the session is over."""
 
 
 def names() -> list[str]:
-    """Every agent that can be asked for."""
+    """The names of all agents that can be asked for."""
     return sorted({*_own(), *_others()})
 
 
 def find(name: str) -> type[Base] | None:
-    """The agent called ``name``, or None where there is none. Raises whatever the import of another package's does, and
-    TypeError where that is no agent."""
+    """The agent called ``name``, or None where there is none. Raises whatever the import of another package's raises,
+    and TypeError where that is no agent, or one of another version of the interface."""
     if name in _own():
         agent: type[Base] = import_module(f"{__name__}.{name}").Agent
         return agent
@@ -210,6 +245,9 @@ def find(name: str) -> type[Base] | None:
     agent = _others()[name].load()
     if not (isinstance(agent, type) and issubclass(agent, Base)):
         raise TypeError(f"entry point {name} = {_others()[name].value} is no agent")
+    if agent.version != VERSION:
+        why = f"is for version {agent.version} of transceiver.agents, and this is version {VERSION}"
+        raise TypeError(f"entry point {name} = {_others()[name].value} {why}")
     return agent
 
 
@@ -219,5 +257,5 @@ def _own() -> list[str]:
 
 @cache
 def _others() -> dict[str, EntryPoint]:
-    """Agents of other packages. Once: it reads the metadata of all that is installed."""
+    """Agents of other packages. They are looked for once, because that reads the metadata of all that is installed."""
     return {entry.name: entry for entry in entry_points(group="firsthop.agents")}

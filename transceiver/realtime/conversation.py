@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from rtc.frame import frame_bytes
-from transceiver.agents import Item, Settings
+from rtc.vad.detector import Vad
 from transceiver.realtime import shapes
 from transceiver.realtime.config import Config, Refused, ServerVad
 from transceiver.realtime.formats import Reader, Writer
@@ -21,48 +21,14 @@ from transceiver.realtime.items import Entry, Items, new_id, spoken
 from transceiver.realtime.listening import Listening
 from transceiver.realtime.pictures import Schemes, check
 from transceiver.realtime.playback import Playback
-from transceiver.realtime.response import Making
 from transceiver.realtime.speaking import Speaking
+from transceiver.talk.protocol import Partner, Surroundings
 
-__all__ = ["Conversation", "Partner", "Surroundings"]
+__all__ = ["Conversation"]
 
 _LEAST_COMMIT_MS = 100
 _LONGEST_ITEM_S = 120  # of speech
 _FRAME_US = 20  # of the media loop, to hear 20 ms
-
-
-class Surroundings(Protocol):
-    """The place of a conversation: what it needs from its session."""
-
-    sent_bytes: int  # by ``emit`` so far
-
-    def emit(self, event: dict[str, Any]) -> None:
-        """Sends a server event to the client and to all who watch."""
-
-    def play(self, pcm: bytes) -> None:
-        """Sends 20 ms to the caller, now."""
-
-    def media_so_far(self) -> dict[str, Any]:
-        """The figures of the call's media so far; asked only where there is media."""
-
-
-class Partner(Protocol):
-    """The agent as a conversation sees it. No method raises, and all return at once."""
-
-    responds: bool  # whether it makes responses
-    wants_turns: bool  # whether it cares for what was said in a turn, once that is over
-    listens: bool  # whether it cares for events that the protocol does not know
-    yields_after_ms: int
-
-    def configured(self, settings: Settings) -> None: ...
-    def heard(self, pcm: bytes, speaking: bool) -> None: ...
-    def speech_started(self) -> None: ...
-    def speech_stopped(self) -> None: ...
-    def committed(self, item: Item) -> None: ...
-    def respond(self, making: Making) -> None: ...
-    def cancelled(self, making: Making) -> None: ...
-    def dtmf(self, digit: str) -> None: ...
-    def event(self, event: dict[str, Any]) -> None: ...
 
 
 class Conversation:
@@ -79,6 +45,7 @@ class Conversation:
         rate_hz: int,
         media: bool,
         pictures: Schemes = "data",
+        vad: Vad = "webrtc",
     ) -> None:
         self._config = config
         self._partner = partner
@@ -86,7 +53,7 @@ class Conversation:
         self._rate_hz = rate_hz
         self._frame_bytes = frame_bytes(rate_hz)
         self._media = media
-        self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns)
+        self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns, vad=vad)
         self._items = Items(rate_hz, self._samples, partial(check, schemes=pictures))
         self._reader = Reader(config.input_format, rate_hz)
         self._speaking = Speaking(

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 
 from rtc.frame import FRAME_MS
-from rtc.vad.detector import ONSET_MS, Detector, detector
+from rtc.vad.detector import ONSET_MS, Detector, Vad, detector
 from transceiver.realtime.config import SemanticVad, ServerVad, TurnDetection
 
 __all__ = ["Listening"]
@@ -23,7 +23,7 @@ class Listening:
     """The buffer and its turns: it takes frames of 20 ms, mono PCM16 of ``rate_hz``, and gives edges of turns. Times
     are ms of audio since the beginning. Where nobody ``wants`` what was said in a turn, it is not kept."""
 
-    def __init__(self, rate_hz: int, turns: TurnDetection | None, *, wants: bool = True) -> None:
+    def __init__(self, rate_hz: int, turns: TurnDetection | None, *, wants: bool = True, vad: Vad = "webrtc") -> None:
         self.position_ms = 0
         self.voiced_ms = 0  # of the turn that is being spoken
         self._rate_hz = rate_hz
@@ -33,6 +33,7 @@ class Listening:
         self._loudness: deque[float] = deque(maxlen=_LONGEST_MS // FRAME_MS)
         self._turns = turns
         self._wants = wants
+        self._vad = vad
         self._detector = self._made()
 
     def configure(self, turns: TurnDetection | None) -> None:
@@ -44,8 +45,8 @@ class Listening:
     def _made(self) -> Detector:
         turns = self._turns
         if isinstance(turns, ServerVad):
-            return detector(self._rate_hz, silence_ms=turns.silence_duration_ms, threshold=turns.threshold)
-        return detector(self._rate_hz)
+            return detector(self._rate_hz, self._vad, silence_ms=turns.silence_duration_ms, threshold=turns.threshold)
+        return detector(self._rate_hz, self._vad)
 
     @property
     def speaking(self) -> bool:

@@ -13,13 +13,15 @@ from typing import Any, ClassVar, Literal
 import pytest
 from waiting import eventually
 
+from runtime.config import Agents
 from transceiver.agents import Base, Item, Line, Response
 from transceiver.realtime.config import Config, ResponseParams
 from transceiver.realtime.formats import Writer
 from transceiver.realtime.items import Items
 from transceiver.realtime.playback import Playback
 from transceiver.realtime.response import Making, Stage
-from transceiver.talk.agency import CrossingResponse, Host, ThreadHost, host
+from transceiver.talk.agent_host import Host, ThreadHost, host
+from transceiver.talk.crossing import CrossingResponse
 
 PCM = bytes(960)
 
@@ -28,6 +30,7 @@ class Wire:
     """A line that notes what it was asked, and in which thread."""
 
     def __init__(self) -> None:
+        self.config = Agents()
         self.asked: list[Any] = []
         self.threads: set[int] = set()
 

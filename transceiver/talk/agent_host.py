@@ -1,8 +1,8 @@
-"""Where an agent runs: on the media loop, or in a thread of its own.
+"""The host of an agent: it runs on the media loop, or in a thread of its own.
 
-An agent that says ``runs = "thread"`` has a thread and an asyncio loop to itself, so that one which computes or waits
-delays neither media nor another call's agent; sharing a thread would only move the harm from one to the other. What
-waits on either side is bounded. A fault of the agent's is told once, by ``failed(why)``.
+An agent that says ``runs = "thread"`` has a thread and an asyncio loop to itself, so that an agent which computes or
+waits delays neither media nor another call's agent; sharing a thread would only move the harm from one to the other.
+What waits on either side is bounded. A fault of the agent's is told once, by ``failed(why)``.
 """
 
 from __future__ import annotations
@@ -11,160 +11,24 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from runtime import logs
 from runtime.process import step_back
 from transceiver.agents import Base, Item, Line, Settings
-from transceiver.realtime.response import Making
+from transceiver.talk.crossing import Crossing, CrossingLine, CrossingResponse
+from transceiver.talk.protocol import Making
 
-__all__ = ["CrossingResponse", "Host", "LoopHost", "ThreadHost", "host"]
+__all__ = ["Host", "LoopHost", "ThreadHost", "host"]
 
 _MOST_HEARD = 100  # frames that wait for an agent
 _MOST_CALLS = 256  # of anything else
 _MOST_TASKS = 256  # coroutines of one agent
-_MOST_SAID = 4096  # calls of an agent that wait for the media loop
-_MOST_SAID_BYTES = 16 << 20
-_SAID_AT_ONCE = 16
-_PIECE_BYTES = 48000  # of audio that cross together: a second at 24 kHz
 _HANGS_S = 30.0
 _JOIN_S = 5.0
 
 Failed = Callable[[str], None]
-
-
-class Crossing:
-    """Takes an agent's calls to the media loop: at once from there, in order from any other thread. What is too much of
-    audio goes oldest first; an agent that floods with anything else has failed. Of a long piece of
-    audio that goes out in events, a second comes in each turn of the loop, wherever it is from."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, failed: Failed) -> None:
-        self._loop = loop
-        self._home = threading.get_ident()
-        self._failed = failed
-        self._lock = threading.Lock()
-        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...], int]] = deque()
-        self._bytes = 0
-        self._due = False
-        self.closed = False
-
-    def __call__(self, method: Callable[..., object], *args: Any, size: int = 0, later: bool = False) -> None:
-        """Has ``method(*args)`` called, ``later`` in another turn of the loop; ``size`` is that of audio, in bytes."""
-        if threading.get_ident() == self._home and not later and not self._calls:
-            if not self.closed:
-                method(*args)
-            return
-        with self._lock:
-            if self.closed:
-                return
-            if not size and len(self._calls) >= _MOST_SAID:
-                self.closed = True
-                self._calls.clear()
-                self._loop.call_soon_threadsafe(self._failed, "it says more than can be passed on")
-                return
-            self._calls.append((method, args, size))
-            self._bytes += size
-            while self._bytes > _MOST_SAID_BYTES or len(self._calls) > _MOST_SAID:
-                self._drop_audio()
-            if not self._due:
-                self._due = True
-                self._loop.call_soon_threadsafe(self._drain)
-
-    def _drop_audio(self) -> None:
-        for i, (_, _, size) in enumerate(self._calls):
-            if size:
-                del self._calls[i]
-                self._bytes -= size
-                return
-
-    def _drain(self) -> None:
-        taken = 0
-        for _ in range(_SAID_AT_ONCE):
-            if taken >= _PIECE_BYTES:
-                break
-            with self._lock:
-                if not self._calls or self.closed:
-                    self._due = False
-                    return
-                method, args, size = self._calls.popleft()
-                self._bytes -= size
-            taken += size
-            try:
-                method(*args)
-            except Exception as e:
-                self._failed(repr(e))
-        self._loop.call_soon(self._drain)
-
-
-class CrossingLine:
-    """A Line that any thread may use."""
-
-    def __init__(self, line: Line, cross: Crossing) -> None:
-        self._line, self._cross = line, cross
-
-    def say(self, pcm: bytes) -> None:
-        self._cross(self._line.say, bytes(pcm), size=len(pcm))
-
-    def stop(self) -> None:
-        self._cross(self._line.stop)
-
-    def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
-        self._cross(self._line.send_opus, bytes(payload), timestamp, marker, size=len(payload))
-
-    def emit(self, event: dict[str, Any]) -> None:
-        self._cross(self._line.emit, event)
-
-    def transcribed(self, item: str, text: str) -> None:
-        self._cross(self._line.transcribed, item, text)
-
-
-class CrossingResponse:
-    """What an agent holds of a response, and may use from any thread."""
-
-    def __init__(self, making: Making, cross: Crossing) -> None:
-        self._making, self._cross = making, cross
-
-    @property
-    def id(self) -> str:
-        return self._making.id
-
-    @property
-    def items(self) -> Sequence[Item]:
-        return self._making.items
-
-    @property
-    def settings(self) -> Settings:
-        return self._making.settings
-
-    @property
-    def cancelled(self) -> bool:
-        return self._making.cancelled
-
-    @property
-    def settled(self) -> bool:
-        return self._making.settled
-
-    def audio(self, pcm: bytes) -> None:
-        # A long answer in one piece would hold up the loop for as long as it takes to make events of it.
-        for at in range(0, len(pcm), _PIECE_BYTES):
-            piece = bytes(pcm[at : at + _PIECE_BYTES])
-            self._cross(self._making.audio, piece, size=len(piece), later=at > 0 and self._making.in_events)
-
-    def transcript(self, delta: str) -> None:
-        self._cross(self._making.transcript, str(delta))
-
-    def text(self, delta: str) -> None:
-        self._cross(self._making.text, str(delta))
-
-    def call(self, name: str, arguments: str, call_id: str = "") -> None:
-        self._cross(self._making.call, str(name), str(arguments), str(call_id or ""))
-
-    def done(self, usage: dict[str, Any] | None = None) -> None:
-        self._cross(self._making.done, usage)
-
-    def fail(self, message: str, code: str = "agent_failed") -> None:
-        self._cross(self._making.fail, str(message), str(code))
 
 
 class Host:
@@ -223,17 +87,17 @@ class Host:
         self.ask("event", event)
 
     def check(self, now: float) -> None:
-        """Called about once a second; ``now`` in seconds, monotonic."""
+        """Looks for an agent that hangs; called about once a second, with ``now`` in seconds, monotonic."""
 
     def close(self) -> None:
-        """The call is over."""
+        """Tells the agent that the session is over."""
 
     async def joined(self) -> None:
-        """Waits until nothing of the agent runs any more, and not for long."""
+        """Waits, for a short while, until nothing of the agent runs any more."""
 
 
 class LoopHost(Host):
-    """Calls the agent at once. Its class is made here, and may raise."""
+    """A host that calls the agent at once. It makes the agent, which may raise."""
 
     def __init__(self, kind: type[Base], line: Line, failed: Failed) -> None:
         super().__init__(kind, line, failed)
@@ -255,7 +119,7 @@ class LoopHost(Host):
 
 
 class ThreadHost(Host):
-    """Calls the agent in a thread that is its own."""
+    """A host that calls the agent in a thread of the agent's own."""
 
     def __init__(self, kind: type[Base], line: Line, failed: Failed, *, hangs_s: float = _HANGS_S) -> None:
         super().__init__(kind, line, failed)
@@ -344,7 +208,7 @@ class ThreadHost(Host):
                 self._home.call_soon_threadsafe(self._ended.set)
 
     def _next(self) -> None:
-        """One call, and what else is due before the next."""
+        """The next call, after what else is due before it."""
         with self._lock:
             if not self._calls:
                 self._due = False
@@ -397,5 +261,5 @@ class ThreadHost(Host):
 
 
 def host(kind: type[Base], line: Line, failed: Failed) -> Host:
-    """Makes the agent, where it wants to run."""
+    """Makes the host that the agent asks for."""
     return ThreadHost(kind, line, failed) if kind.runs == "thread" else LoopHost(kind, line, failed)

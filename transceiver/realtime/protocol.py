@@ -1,0 +1,65 @@
+"""OpenAI's Realtime protocol as an ``EventProtocol``: the door of this folder, by which sessions come in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rtc.vad.detector import Vad
+from transceiver.realtime import fitting
+from transceiver.realtime.config import Config, Refused
+from transceiver.realtime.conversation import Conversation
+from transceiver.realtime.items import new_id
+from transceiver.realtime.pictures import Schemes
+from transceiver.realtime.reading import check_depth, write
+from transceiver.talk.protocol import Partner, Surroundings
+
+__all__ = ["Realtime", "Refused"]
+
+
+class Realtime:
+    """The protocol of one session of ``model``, which clients know as ``call``. ``session`` is the configuration that
+    was asked for when it was placed, and ``locked`` are the names of fields that no client may see or change.
+    ``pictures`` are the kinds of URLs that an item may have, and ``vad`` is the detector that finds turns. Raises
+    Refused."""
+
+    def __init__(
+        self,
+        call: str,
+        model: str,
+        session: object = None,
+        locked: Sequence[str] | None = None,
+        *,
+        pictures: Schemes = "data",
+        vad: Vad = "webrtc",
+    ) -> None:
+        self._config = Config(call, model)
+        self._pictures, self._vad = pictures, vad
+        if isinstance(session, dict):
+            check_depth(session)
+        self._config.update(session or {})
+        self._config.lock(locked or ())
+
+    @property
+    def session(self) -> dict[str, Any]:
+        """The session as events show it."""
+        return self._config.event
+
+    def converse(self, partner: Partner, around: Surroundings, *, rate_hz: int, media: bool) -> Conversation:
+        """Makes the session's conversation."""
+        return Conversation(
+            self._config, partner, around, rate_hz=rate_hz, media=media, pictures=self._pictures, vad=self._vad
+        )
+
+    def write(self, event: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """The event with an ``event_id``, and its JSON."""
+        event = {"event_id": new_id("event"), **event}
+        return event, write(event)
+
+    def error(self, code: str, message: str) -> dict[str, Any]:
+        """An ``error`` event for a fault that is not the client's."""
+        return fitting.error(code, message)
+
+    def fit(self, event: dict[str, Any], text: str, most_bytes: int, asked: str | None) -> list[str]:
+        """The event, or what can be sent in its place, as JSON of at most ``most_bytes`` each."""
+        return fitting.fit(event, text, most_bytes, asked)

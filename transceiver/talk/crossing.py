@@ -1,0 +1,159 @@
+"""The crossing of an agent's calls from its own thread to the media loop, in order and within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from runtime.config import Agents
+from transceiver.agents import Item, Line, Settings
+from transceiver.talk.protocol import Making
+
+__all__ = ["Crossing", "CrossingLine", "CrossingResponse"]
+
+_MOST_SAID = 4096  # calls of an agent that wait for the media loop
+_MOST_SAID_BYTES = 16 << 20
+_SAID_AT_ONCE = 16
+_PIECE_BYTES = 48000  # of audio that cross together: a second at 24 kHz
+
+Failed = Callable[[str], None]
+
+
+class Crossing:
+    """The way of an agent's calls to the media loop: at once from the loop, in order from any other thread. Where audio
+    is too much, the oldest goes; an agent that floods with anything else has failed. Of a long piece of audio that goes
+    out in events, a second passes in each turn of the loop, wherever it comes from."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, failed: Failed) -> None:
+        self._loop = loop
+        self._home = threading.get_ident()
+        self._failed = failed
+        self._lock = threading.Lock()
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...], int]] = deque()
+        self._bytes = 0
+        self._due = False
+        self.closed = False
+
+    def __call__(self, method: Callable[..., object], *args: Any, size: int = 0, later: bool = False) -> None:
+        """Has ``method(*args)`` called, ``later`` in another turn of the loop; ``size`` is that of audio, in bytes."""
+        if threading.get_ident() == self._home and not later and not self._calls:
+            if not self.closed:
+                method(*args)
+            return
+        with self._lock:
+            if self.closed:
+                return
+            if not size and len(self._calls) >= _MOST_SAID:
+                self.closed = True
+                self._calls.clear()
+                self._loop.call_soon_threadsafe(self._failed, "it says more than can be passed on")
+                return
+            self._calls.append((method, args, size))
+            self._bytes += size
+            while self._bytes > _MOST_SAID_BYTES or len(self._calls) > _MOST_SAID:
+                self._drop_audio()
+            if not self._due:
+                self._due = True
+                self._loop.call_soon_threadsafe(self._drain)
+
+    def _drop_audio(self) -> None:
+        for i, (_, _, size) in enumerate(self._calls):
+            if size:
+                del self._calls[i]
+                self._bytes -= size
+                return
+
+    def _drain(self) -> None:
+        taken = 0
+        for _ in range(_SAID_AT_ONCE):
+            if taken >= _PIECE_BYTES:
+                break
+            with self._lock:
+                if not self._calls or self.closed:
+                    self._due = False
+                    return
+                method, args, size = self._calls.popleft()
+                self._bytes -= size
+            taken += size
+            try:
+                method(*args)
+            except Exception as e:
+                self._failed(repr(e))
+        self._loop.call_soon(self._drain)
+
+
+class CrossingLine:
+    """A Line that any thread may use."""
+
+    def __init__(self, line: Line, cross: Crossing) -> None:
+        self._line, self._cross = line, cross
+
+    @property
+    def config(self) -> Agents:
+        return self._line.config
+
+    def say(self, pcm: bytes) -> None:
+        self._cross(self._line.say, bytes(pcm), size=len(pcm))
+
+    def stop(self) -> None:
+        self._cross(self._line.stop)
+
+    def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        self._cross(self._line.send_opus, bytes(payload), timestamp, marker, size=len(payload))
+
+    def emit(self, event: dict[str, Any]) -> None:
+        self._cross(self._line.emit, event)
+
+    def transcribed(self, item: str, text: str) -> None:
+        self._cross(self._line.transcribed, item, text)
+
+
+class CrossingResponse:
+    """A response as the agent holds it, which any thread may use."""
+
+    def __init__(self, making: Making, cross: Crossing) -> None:
+        self._making, self._cross = making, cross
+
+    @property
+    def id(self) -> str:
+        return self._making.id
+
+    @property
+    def items(self) -> Sequence[Item]:
+        return self._making.items
+
+    @property
+    def settings(self) -> Settings:
+        return self._making.settings
+
+    @property
+    def cancelled(self) -> bool:
+        return self._making.cancelled
+
+    @property
+    def settled(self) -> bool:
+        return self._making.settled
+
+    def audio(self, pcm: bytes) -> None:
+        # A long answer in one piece would hold up the loop for as long as it takes to make events of it.
+        for at in range(0, len(pcm), _PIECE_BYTES):
+            piece = bytes(pcm[at : at + _PIECE_BYTES])
+            self._cross(self._making.audio, piece, size=len(piece), later=at > 0 and self._making.in_events)
+
+    def transcript(self, delta: str) -> None:
+        self._cross(self._making.transcript, str(delta))
+
+    def text(self, delta: str) -> None:
+        self._cross(self._making.text, str(delta))
+
+    def call(self, name: str, arguments: str, call_id: str = "") -> None:
+        self._cross(self._making.call, str(name), str(arguments), str(call_id or ""))
+
+    def done(self, usage: dict[str, Any] | None = None) -> None:
+        self._cross(self._making.done, usage)
+
+    def fail(self, message: str, code: str = "agent_failed") -> None:
+        self._cross(self._making.fail, str(message), str(code))

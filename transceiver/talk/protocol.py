@@ -1,0 +1,119 @@
+"""The interface between a talk and the protocol of events that its clients speak.
+
+A protocol is a folder of its own, as ``transceiver.realtime`` is: it has an ``EventProtocol``, which makes the
+``Conversation`` of one session. Here its events are only maps and text.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from transceiver.agents import Item, Response, Settings
+
+__all__ = ["Conversation", "EventProtocol", "Making", "Partner", "Surroundings"]
+
+Event = dict[str, Any]
+
+
+class Making(Response, Protocol):
+    """A response that an agent makes, on the loop of its conversation."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is made and heard, so that nothing happens to it any more."""
+
+    @property
+    def in_events(self) -> bool:
+        """Whether its speech goes out in events, which have to be made, and not as media."""
+
+
+class Partner(Protocol):
+    """The agent as a conversation sees it. No method raises, and all return at once."""
+
+    responds: bool  # whether it makes responses
+    wants_turns: bool  # whether it cares for what was said in a turn, once that is over
+    listens: bool  # whether it cares for events that the protocol does not know
+    yields_after_ms: int
+
+    def configured(self, settings: Settings) -> None: ...
+    def heard(self, pcm: bytes, speaking: bool) -> None: ...
+    def speech_started(self) -> None: ...
+    def speech_stopped(self) -> None: ...
+    def committed(self, item: Item) -> None: ...
+    def respond(self, making: Making) -> None: ...
+    def cancelled(self, making: Making) -> None: ...
+    def dtmf(self, digit: str) -> None: ...
+    def event(self, event: Event) -> None: ...
+
+
+class Surroundings(Protocol):
+    """The place of a conversation: what it needs from its session."""
+
+    sent_bytes: int  # by ``emit`` so far
+
+    def emit(self, event: Event) -> None:
+        """Sends a server event to the client and to all who watch."""
+
+    def play(self, pcm: bytes) -> None:
+        """Sends 20 ms to the caller, now."""
+
+    def media_so_far(self) -> dict[str, Any]:
+        """The figures of the call's media so far; asked only where there is media."""
+
+
+class Conversation(Protocol):
+    """The state of one session's conversation. ``now`` is in seconds, monotonic; PCM is mono PCM16 at the agent's rate.
+    Nothing that a client sends makes it raise."""
+
+    @property
+    def created(self) -> Event:
+        """The event that greets a client or a watcher."""
+
+    @property
+    def answering(self) -> str | None:
+        """The id of the client's event that is being handled, where it has one."""
+
+    def begin(self) -> None:
+        """Tells that the agent is there, which then hears what the session asks for."""
+
+    def client_event(self, text: str | bytes, now: float) -> None:
+        """Takes an event of a client's, as it came."""
+
+    def hear(self, pcm: bytes, now: float) -> bool:
+        """Takes 20 ms of the caller. Returns whether they are voice."""
+
+    def tick(self, now: float) -> None:
+        """Does what the next 20 ms need."""
+
+    def pressed(self, digit: str, received_at: int) -> None:
+        """Tells that the caller pressed a key, at ``received_at`` in Unix seconds."""
+
+    def transcribed(self, item: str, text: str) -> None:
+        """Tells the words in the user's item of that id, as the agent knows them."""
+
+    def hush(self) -> None:
+        """Drops the speech that waits, because the agent wants to be silent."""
+
+    def close(self) -> None:
+        """Ends it: the response that was being made is dropped, and nobody is told."""
+
+
+class EventProtocol(Protocol):
+    """The protocol of one session, with what was configured for it."""
+
+    @property
+    def session(self) -> dict[str, Any]:
+        """The session as its clients see it, configured as it is now."""
+
+    def converse(self, partner: Partner, around: Surroundings, *, rate_hz: int, media: bool) -> Conversation:
+        """The session's conversation, made once. ``media`` says whether sound travels beside the events."""
+
+    def write(self, event: Event) -> tuple[Event, str]:
+        """The event, with an id of its own where it had none, and its text."""
+
+    def error(self, code: str, message: str) -> Event:
+        """The event that tells a client of a fault that is not its own."""
+
+    def fit(self, event: Event, text: str, most_bytes: int, asked: str | None) -> list[str]:
+        """``text``, which is ``event`` written, as events of at most ``most_bytes`` each, in order; ``asked`` is the id
+        of the client's event that it answers. The result is empty where none of it fits."""

@@ -1,0 +1,166 @@
+"""The talk of one session: an agent and its conversation, whatever way leads to the client, with all who see its
+events, and the records that it leaves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from runtime import logs
+from runtime.config import Agents
+from transceiver.agents import Base
+from transceiver.counters import ENDS
+from transceiver.media.voice import Voice
+from transceiver.records.files import Record, Records
+from transceiver.talk.agent_host import Host, host
+from transceiver.talk.protocol import Conversation, EventProtocol
+from transceiver.talk.watchers import Watchers
+
+__all__ = ["Talk"]
+
+_MOST_EARLY_EVENTS = 64  # of who watches a session that has not begun
+# What a client is told of the end that it did not ask for, by reason: code and message.
+_LAST_WORDS = {
+    "consent_expired": ("consent_expired", "No consent check came for too long (RFC 7675): the call is over."),
+    "expired": ("session_expired", "The session has reached its longest duration."),
+    "shutdown": ("shutdown", "The server shuts down: call again."),
+    "agent_failed": ("agent_failed", "the agent failed"),
+    "session_failed": ("session_failed", "The server failed: the call is over."),
+}
+
+
+class Talk:
+    """The talk of one session. ``call`` is the session's public id, ``agent`` a name and the class that it stands for,
+    ``config`` the part of the host's configuration that is about agents. It is quiet until ``begin``; ``host`` and
+    ``conversation`` are not there before that. It is over at ``end``."""
+
+    host: Host
+    conversation: Conversation
+
+    def __init__(
+        self,
+        call: str,
+        agent: tuple[str, type[Base]],
+        protocol: EventProtocol,
+        *,
+        config: Agents,
+        records: Records | None = None,
+    ) -> None:
+        self.agent_name, self.agent_type = agent
+        self.protocol = protocol
+        self.config = config
+        self.watchers = Watchers()
+        self.begun = False
+        self.record: Record | None = None
+        self.sent_bytes = 0
+        self._call = call
+        self._records = records
+        self._early: deque[str | bytes] = deque(maxlen=_MOST_EARLY_EVENTS)
+        self._voice: Voice | None = None
+        self._over = False
+        self._log = logs.get().bind(call=call)
+
+    def begin(
+        self,
+        end: Callable[[str], None],
+        voice: Voice | None = None,
+        media_so_far: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        """Makes the agent, which may raise, tells it what the session asks for, and hands over what was said so far.
+        ``end(reason)`` is called when the agent failed, perhaps before this returns; ``voice`` is None where there is
+        no media, and ``media_so_far()`` gives the figures of the media."""
+        kind = self.agent_type
+        self._end, self._voice, self.media_so_far = end, voice, media_so_far
+        if self._records is not None:
+            # Without media nobody here knows when the client heard what.
+            paced = voice is not None and kind.hears == "pcm"
+            self.record = self._records.open(self._call, kind.rate_hz if paced else None)
+        self.host = host(kind, self, self._agent_failed)
+        media = voice is not None
+        self.conversation = self.protocol.converse(self.host, self, rate_hz=kind.rate_hz, media=media)
+        self.begun = True
+        self.conversation.begin()
+        while self._early and not self._over:
+            self.client_event(self._early.popleft())
+
+    def client_event(self, text: str | bytes) -> None:
+        """Takes an event of the client's, or of somebody who watches."""
+        if self._over:
+            return
+        if not self.begun:
+            self._early.append(text)
+            return
+        if self.record is not None:
+            self.record.event("client", text)
+        self.conversation.client_event(text, time.monotonic())
+
+    def greet(self) -> None:
+        """Begins the stream of events, for a client that can get them from now on."""
+        if self.begun and not self._over:
+            self.emit(self.conversation.created)
+
+    def check(self, now: float) -> None:
+        """Looks for an agent that hangs; called about once a second, with ``now`` in seconds, monotonic."""
+        if self.begun and not self._over:
+            self.host.check(now)
+
+    def end(self, reason: str, *, in_words: bool = True, **facts: object) -> None:
+        """Ends the talk. The client is told why, where that is neither its own doing nor its server's, unless it knows
+        without ``in_words``. ``facts`` are for the log."""
+        self._over = True
+        ENDS[reason] += 1
+        if self.begun:
+            if in_words and reason in _LAST_WORDS:
+                self.emit(self.protocol.error(*_LAST_WORDS[reason]))
+            self.conversation.close()
+            self.host.close()
+        if self.record is not None:
+            self.record.close()
+        self._log.info("ended", reason=reason, **facts)
+
+    async def joined(self) -> None:
+        """Waits, for a short while, until nothing of the agent runs any more."""
+        if self.begun:
+            await self.host.joined()
+
+    def _agent_failed(self, why: str) -> None:
+        """Ends the session of an agent that failed, and no other."""
+        if not self._over:
+            self._log.error("agent failed", agent=self.agent_name, why=why)
+            self._end("agent_failed")
+
+    # --- Surroundings and Line
+
+    def emit(self, event: dict[str, Any]) -> None:
+        # An agent's own events need an id as well: clients pass over those that have none.
+        event, text = self.protocol.write(event)
+        self.sent_bytes += len(text)
+        # An agent may have something to say while it is made.
+        self.watchers.tell(text, event, self.conversation.answering if self.begun else None)
+        if self.record is not None:
+            self.record.event("server", text)
+
+    def play(self, pcm: bytes) -> None:
+        if self._voice is not None:
+            self._voice.say(pcm)
+
+    def say(self, pcm: bytes) -> None:
+        if self._voice is not None:
+            self._voice.say(pcm)
+
+    def stop(self) -> None:
+        if self._voice is not None:
+            self._voice.stop()
+            if self.begun:
+                self.conversation.hush()
+
+    def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        if self._voice is not None:
+            self._voice.pass_on(payload, timestamp, marker)
+
+    def transcribed(self, item: str, text: str) -> None:
+        if self.begun:
+            self.conversation.transcribed(item, text)
