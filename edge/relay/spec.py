@@ -1,4 +1,4 @@
-"""The orders that a worker gets from its supervisor."""
+"""The spec that a worker gets from its supervisor."""
 
 from __future__ import annotations
 
