@@ -27,7 +27,7 @@ class Pair:
     def _pass(self, sender: int, datagram: bytes) -> None:
         self.sent.append((sender, datagram))
         if self.carries(sender, datagram):
-            asyncio.get_running_loop().call_soon(self.ends[1 - sender].feed, datagram)
+            asyncio.get_running_loop().call_soon(lambda: self.ends[1 - sender].feed(datagram))
 
     def fingerprint_of(self, end: int) -> list[tuple[str, str]]:
         return [("sha-256", self.certificates[end].fingerprint)]

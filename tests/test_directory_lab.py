@@ -9,13 +9,13 @@ import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from observing import cores, sessions_of, transceiver_of
+from observing import cores, received, sessions_of, transceiver_of
 from test_calls import finish, start_call
-from test_recovery import at_work
+from test_recovery import at_work, kill_the_supervisor
 from waiting import DEADLINE_S, until
 
 from lab.appliance import Appliance
@@ -81,20 +81,26 @@ def a_third(lab: Lab, house: Appliance) -> Iterator[str]:
         third.wait(DEADLINE_S)
 
 
-def list_transceivers(house: Appliance, *listed: tuple[int, str]) -> None:
-    """Has the configuration name these, and the edge take it up."""
+def write_transceivers(house: Appliance, *listed: tuple[int, str]) -> None:
+    """Has the configuration name these."""
     text = house.config_file.read_text()
     before, _, after = text.partition("[[edge.transceivers]]")
     _, _, others = after.partition("[transceiver]")
     entries = "".join(f'[[edge.transceivers]]\nid = {i}\nendpoint = "{endpoint}"\n' for i, endpoint in listed)
     house.config_file.write_text(f"{before}{entries}[transceiver]{others}")
+
+
+def list_transceivers(house: Appliance, *listed: tuple[int, str]) -> None:
+    """The same, and has the edge take it up."""
+    write_transceivers(house, *listed)
     house.processes["edge"].send_signal(signal.SIGHUP)
 
 
 def ready(house: Appliance) -> set[int]:
     def ask() -> set[int]:
-        with urllib.request.urlopen(f"{house.url}/readyz", timeout=10) as response:
+        with suppress(OSError), urllib.request.urlopen(f"{house.url}/readyz", timeout=10) as response:
             return {int(i) for i, up in json.load(response)["transceivers"].items() if up}
+        return set()
 
     return house.edge.inside(ask)
 
@@ -162,3 +168,43 @@ def test_transceivers_come_and_go_while_calls_go_on(lab: Lab, house: Appliance) 
         assert linked(house) == {"1", "2", "3"}
     assert at_work(house) == serving
     assert supervisor.poll() is None
+
+
+def test_calls_of_one_that_went_outlive_supervisor_and_workers(lab: Lab, house: Appliance) -> None:
+    listed = [(peer.id, peer.endpoint) for peer in load(house.config_file).edge.transceivers]
+    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "300")
+    until(lambda: sessions(house) == [2, 2])
+    serving = at_work(house)
+    kill_the_supervisor(house)
+    write_transceivers(house, *listed[1:])
+    house.start("edge")
+    until(lambda: ready(house) == {2})
+    assert at_work(house) == serving
+
+    # Workers that begin now have heard of the first only as one that departed.
+    for worker in [name for name in serving if name != "signaling"]:
+        until(lambda: "worker-spare" in house.children())
+        house.children()[worker].kill()
+        until(lambda worker=worker: at_work(house).get(worker) not in (None, serving[worker]))
+    heard = audio_at(house, "media-1")
+    until(lambda: audio_at(house, "media-1") > heard + 200)
+    assert sessions(house) == [2, 2]
+    assert linked(house) == {"1", "2"}
+    # So has signaling, which counts calls and ends them.
+    house.children()["signaling"].kill()
+    until(lambda: at_work(house).get("signaling") not in (None, serving["signaling"]))
+    until(lambda: signaling_calls(house) == 4)
+    calls.send_signal(signal.SIGINT)
+    said = finish(calls)
+    assert said["calls"]["ok"] == 4
+    until(lambda: signaling_calls(house) == 0)
+
+
+def audio_at(house: Appliance, transceiver: str) -> int:
+    return received(house, transceiver, "firsthop_rx_transceiver_datagrams_total")["audio"]
+
+
+def signaling_calls(house: Appliance) -> int | None:
+    with suppress(OSError):
+        return int(house.metrics("signaling")[("firsthop_signaling_calls",)])
+    return None

@@ -14,9 +14,10 @@ from dtls_run import DEADLINE_S, RECEIVER_REPORT, Pair, audio, happens, pair
 from OpenSSL import SSL
 from session_run import until
 
-from rtc.dtls import fingerprints
+from rtc.dtls import fingerprints, pipe
 from rtc.dtls import secure as dtls
-from rtc.dtls.secure import Certificate, DtlsError, Pipe, SecureTransport, check_aiortc
+from rtc.dtls.pipe import Pipe
+from rtc.dtls.secure import Certificate, DtlsError, SecureTransport, check_aiortc
 from rtc.dtls.transport import DtlsTransport
 
 # --- the handshake ---
@@ -170,7 +171,7 @@ async def test_a_peer_faster_than_dtls_reads_is_dropped_and_counted() -> None:
     async with pair(connected=False) as two:
         for _ in range(200):
             two.ends[0].feed(b"\x16" * 20)
-        assert two.ends[0].overflowed == 200 - dtls._QUEUE
+        assert two.ends[0].overflowed == 200 - pipe._QUEUE
 
 
 async def test_nothing_waits_to_be_sent_again_once_the_handshake_is_done() -> None:

@@ -7,11 +7,21 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 from aiortc.rtcsctptransport import DataChunk
 from sctp_packets import FIRST, LAST, UNORDERED, data, read
 
-from rtc.sctp.reassembly import MOST_BLOCKS, MOST_CHUNKS, MOST_STREAMS, MOST_WAITING, Message, Reassembly, Violation
+from rtc.sctp.reassembly import (
+    MOST_BLOCKS,
+    MOST_CHUNKS,
+    MOST_STREAMS,
+    MOST_WAITING,
+    Message,
+    Reassembly,
+    ReassemblyState,
+    Violation,
+)
 
 KIB = 1024
 LAST_TSN = (1 << 32) - 100  # TSNs begin again at 0 soon
@@ -52,8 +62,14 @@ def sent(rng: random.Random, count: int) -> tuple[list[DataChunk], dict[int, lis
     return chunks, ordered, unordered
 
 
+def moved(inbound: Reassembly) -> Reassembly:
+    state = msgspec.msgpack.decode(msgspec.msgpack.encode(inbound.export()), type=ReassemblyState)
+    return Reassembly.take_up(state, most_bytes=64 * KIB, early_bytes=64 * KIB)
+
+
+@pytest.mark.parametrize("moves", [False, True], ids=["here", "moving"])
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_the_order_of_chunks_every_message_comes_once_and_in_its_streams_order(seed: int) -> None:
+def test_whatever_the_order_of_chunks_every_message_comes_once_and_in_its_streams_order(seed: int, moves: bool) -> None:
     rng = random.Random(seed)
     chunks, ordered, unordered = sent(rng, 60)
     inbound = reassembly()
@@ -63,6 +79,11 @@ def test_whatever_the_order_of_chunks_every_message_comes_once_and_in_its_stream
         came += inbound.add(chunk)
         if rng.random() < 0.2:
             came += inbound.add(chunk)
+        if moves and rng.random() < 0.1:
+            before, inbound = inbound, moved(inbound)
+            for name in ("held", "held_bytes", "last_tsn", "window_bytes"):
+                assert getattr(inbound, name) == getattr(before, name)
+            assert inbound.gaps() == before.gaps()
     loose = sorted(unordered)
     by_stream = {s: [m.data for m in came if m.stream == s and m.data not in unordered] for s in ordered}
     assert by_stream == {s: [m for m in messages if m not in unordered] for s, messages in ordered.items()}

@@ -41,6 +41,10 @@ class Backlog:
             self._next = asyncio.get_running_loop().call_soon(self._run)
         return True
 
+    def take(self, owner: Hashable) -> tuple[Job, ...]:
+        """All jobs of the owner, for whoever asks to do them now."""
+        return tuple(self._waiting.pop(owner, ()))
+
     def forget(self, owner: Hashable) -> None:
         """Drops all jobs of the owner."""
         self._waiting.pop(owner, None)

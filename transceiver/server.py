@@ -38,7 +38,7 @@ _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 
 
 class Transceiver:
-    """Owns every session that its ufrags name."""
+    """The transceiver: it owns every session that its ufrags name."""
 
     def __init__(self, config: Config, cluster: keys.ClusterKeys, socket: zmq.Socket[bytes]) -> None:
         self._config = config.transceiver
@@ -72,27 +72,28 @@ class Transceiver:
 
     @property
     def sessions(self) -> int:
-        """How many calls there are."""
+        """The number of calls."""
         return len(self._calls) + len(self._sockets)
 
     @property
     def sessions_by_key(self) -> dict[tuple[str, ...], float]:
-        """The same by the key that sealed their ufrags: (id,) to count, also for a key that has none."""
+        """The number of calls by the key that sealed their ufrags: (id,) to count, also for a key that has none."""
         # list() takes them at once: another thread asks.
         live = Counter(ufrag.key_id(sealed) for sealed in [*self._calls, *self._sockets])
         return {(str(i),): live[i] for i in sorted({*live, *self._cluster.ufrag})}
 
     @property
     def schedule(self) -> tuple[Collector, ...]:
-        """Whether frames are made in time."""
+        """The counts of frames by whether they were made in time."""
         return self._pacer.frames, self._pacer.lag
 
     def leave(self) -> None:
-        """``idle`` is set as soon as there is no call: another is to take this one's place."""
+        """Prepares to leave: ``idle`` is set as soon as there is no call, because another process is to take this one's
+        place."""
         self._leaves = True
 
     def use(self, cluster: keys.ClusterKeys) -> None:
-        """Seals with these keys from now on; sessions that are there keep the ufrag they have."""
+        """Seals with these keys from now on; sessions that exist keep the ufrag that they have."""
         self._cluster = cluster
 
     # --- control
@@ -105,7 +106,7 @@ class Transceiver:
             self._refuse(peer, request, "full", f"{_MOST_OFFERS} offers wait already")
 
     def _handle(self, peer: bytes, message: frames.Control) -> None:
-        """Has a message do what it says. Whoever waits for a reply gets one, whatever happens."""
+        """Does what a message says. Whoever waits for a reply gets one, whatever happens."""
         request = message.fields.get("request")
         try:
             if message.type not in self._handlers:
@@ -131,7 +132,7 @@ class Transceiver:
         self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
 
     def _find(self, agent: str) -> tuple[str, type[agents.Base]]:
-        """The agent that is asked for, or that of the configuration. Raises Refused."""
+        """The agent that is asked for, or the configured one. Raises Refused."""
         name = agent or self._config.agent
         try:
             found = agents.find(name)
@@ -153,7 +154,7 @@ class Transceiver:
         *,
         half_open: bool = False,
     ) -> tuple[str, Talk]:
-        """Ufrag and talk of a new session. Raises Refused."""
+        """The ufrag, agent and configuration of a new session. Raises Refused."""
         found = self._find(agent)
         sealed = self._seal()
         call = ufrag.call_id(sealed)
@@ -173,7 +174,7 @@ class Transceiver:
         session: Any = None,
         locked: list[control.Text] | None = None,
     ) -> None:
-        """Whether a session of an ephemeral key that is being made would be taken."""
+        """Tells whether a session of an ephemeral key that is being made would be taken."""
         try:
             self._protocol("", self._find(agent)[0], session, locked)
         except Refused as e:
@@ -181,7 +182,7 @@ class Transceiver:
         return self._link.control(peer, "session.checked", request=request)
 
     def _make_room(self, owner: str, holder: str, *, half_open: bool) -> None:
-        """Ends a call that has had time to connect where a new one needs its place. Raises Refused."""
+        """Ends a call that has had time to connect, where a new one needs its place. Raises Refused."""
         calls = self._calls.values()
         most, now = self._config.max_sessions, time.monotonic()
         try:
@@ -268,7 +269,7 @@ class Transceiver:
         return [*self._calls.values(), *self._sockets.values()]
 
     def _live(self, ufrag: str, owner: str = "") -> Session | SocketSession | None:
-        """The session, where it is ``owner``'s: on whose account it is, or nobody's for what an edge itself says."""
+        """The session, if it is ``owner``'s, on whose account it is; an edge itself asks for nobody's."""
         sealed = ufrag.encode()
         session = self._calls.get(sealed) or self._sockets.get(sealed)
         if session is None or session.ended or owner not in ("", session.owner):
@@ -329,8 +330,8 @@ class Transceiver:
         media: control.Media,
         owner: control.Text = "",
     ) -> None:
-        """The client's ICE credentials: where they are others than those it had, ICE restarts. ``match`` is the ufrag
-        that it takes for ours, or a star."""
+        """Takes the client's ICE credentials. Where they differ from those it had, ICE restarts. ``match`` is the ufrag
+        that the client takes for ours, or a star."""
         session = self._live(ufrag, owner)
         if not isinstance(session, Session):
             return self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
@@ -347,7 +348,7 @@ class Transceiver:
         return None
 
     def _seal(self, like: str = "") -> str:
-        """A new ufrag, by the same core as ``like``, whose worker knows the call's paths."""
+        """A new ufrag for the same core as ``like``, whose worker knows the call's paths."""
         cluster = self._cluster
         route = ufrag.open_sealed(like.encode(), cluster.ufrag)
         slot = route.slot if route else None
@@ -357,7 +358,7 @@ class Transceiver:
         self._link.control(peer, "health", request=request, sessions=self.sessions, agents=agents.names())
 
     async def sweep_forever(self) -> None:
-        """Ends what nobody cares for any more."""
+        """Ends, about once a second, what nobody needs any more."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             now = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from aiortc import RTCDataChannel
@@ -27,9 +27,9 @@ _SPARE_MS = 5
 
 
 class Session:
-    """Makes and ends the call. ``on_end(session)`` is called once, after which nothing more is sent. ``owner`` names
-    whose account it is on, ``holder`` the ephemeral key it was placed with, if any, ``dcid`` the stream of the events
-    channel where the client has negotiated one."""
+    """One call. ``on_end(session)`` is called once, after which nothing more is sent. ``owner`` names the account that
+    it is on, ``holder`` the ephemeral key with which it was placed, if any, ``dcid`` the stream of the events channel
+    where the client has negotiated one."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Session:
         )
 
     def restart_ice(self, ufrag: str, remote: tuple[str, str], host: str, port: int) -> str:
-        """Other credentials from now on, the client's among them; the SDP fragment that tells it ours."""
+        """Takes other credentials from now on, the client's among them. Returns the SDP fragment that tells it ours."""
         ice = self.transport.ice
         ice.restart(ufrag, remote)
         self._log.info("ice restarts")
@@ -100,13 +100,13 @@ class Session:
 
     @property
     def half_open(self) -> bool:
-        """Whether DTLS is yet to be done."""
+        """Whether DTLS is not done yet."""
         return not self.talk.begun and not self.ended
 
     # --- from the transport
 
     def connected(self) -> None:
-        """Media is up: makes the agent, and begins to keep time."""
+        """Makes the agent, and begins to keep time: media is up."""
         talk, stream = self.talk, self.stream
         stream.start(self.transport)
         talk.begin(self.end, stream.voice, stream.so_far)
@@ -119,15 +119,21 @@ class Session:
         self._log.info("media up", agent=talk.agent_name)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
-        """A data channel that the client can use from now on."""
+        """Takes a data channel that the client can use from now on."""
         self._channels.opened(channel)
 
     def channels_aborted(self, reason: str, why: str, error: Exception | None) -> None:
-        """SCTP was ended for what the client did with it."""
+        """Takes note that SCTP was ended for what the client did with it."""
         self._channels.aborted(reason, why, error)
 
+    def adopt(self, transport: Transport, channels: Iterable[RTCDataChannel]) -> None:
+        """Goes on over ``transport``, which has taken up what was exported of the former one."""
+        self.transport = transport
+        self.stream.start(transport)
+        self._channels.adopt(channels)
+
     def gone(self) -> None:
-        """The client has been told of the end."""
+        """Takes note that the client has been told of the end."""
         self._on_end(self)
 
     # --- life
@@ -141,7 +147,7 @@ class Session:
             self.fail(e)
 
     def sweep(self, now: float) -> None:
-        """Called about once a second."""
+        """Looks after transport and agent; called about once a second."""
         self.transport.sweep(now)
         self.talk.check(now)
 

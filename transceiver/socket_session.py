@@ -17,7 +17,8 @@ _LONGEST_S = 3600.0  # as OpenAI's; and what a signaling process that died leave
 
 
 class SocketSession:
-    """``on_end(session)`` is called once. It keeps time by the same clock as calls do, for turns and time-outs."""
+    """A session without media. ``on_end(session)`` is called once. It keeps time by the same clock as calls do, for
+    turns and time-outs."""
 
     def __init__(
         self,
@@ -39,21 +40,21 @@ class SocketSession:
         self._log = logs.get().bind(call=call_id(ufrag))
 
     def open(self) -> None:
-        """Makes the agent, and greets who watches."""
+        """Makes the agent, and greets those who watch."""
         self.talk.begin(self.end)
         if not self.ended:
             self._pacer.add(self._tick)
             self.talk.greet()
 
     def sweep(self, now: float) -> None:
-        """Called about once a second."""
+        """Looks after the agent; called about once a second."""
         if now - self._began > _LONGEST_S:
             self.end("expired")
         else:
             self.talk.check(now)
 
     def end(self, reason: str) -> None:
-        """Ends it, once; ``reason`` is one of ``counters.ENDS``."""
+        """Ends the session, once; ``reason`` is one of ``counters.ENDS``."""
         if self.ended:
             return
         self.ended = reason

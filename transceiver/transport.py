@@ -19,6 +19,7 @@ from rtc.ice.lite import CONSENT_S, IceLite, Path
 from rtc.rtp import packet as rtp
 from rtc.rtp.gate import Gate
 from rtc.sdp.answer import Offer
+from rtc.state import TransportState
 from runtime import logs
 from transceiver.backlog import Backlog
 from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
@@ -93,7 +94,7 @@ class Transport:
         self,
         offer: Offer,
         ufrag: str,
-        certificate: Certificate,
+        certificate: Certificate | None,
         *,
         call: Call,
         media: Media,
@@ -116,8 +117,7 @@ class Transport:
         self.connected = False  # from the end of the handshake until DTLS is closed
         self._closed = False
         self._connecting = False
-        self._fingerprints = offer.fingerprints
-        self._sctp_port, self._max_message_bytes, self._dcid = offer.sctp_port, offer.max_message_bytes, dcid
+        self._offer, self._dcid = offer, dcid
         self._call = call
         self._media = media
         self._out = outbound
@@ -127,6 +127,54 @@ class Transport:
         self._last_path: Path | None = None  # for what is said after the last path's consent
         self._lost_paths: list[Path] = []
         self._log = logs.get().bind(call=call_id(ufrag))
+
+    # --- as a value
+
+    async def hold(self) -> None:
+        """Stops reading DTLS, between two datagrams, so that ``export`` may follow; what comes is kept, and media goes
+        on. The transport must be connected."""
+        await self._secure.hold()
+
+    def export(self) -> TransportState:
+        """All of it, when it is held: budgets alone begin anew. It sends and takes nothing from then on, and tells the
+        call nothing: whoever takes the state up goes on, on the same paths. Raises DtlsError where DTLS is closed."""
+        for feed in self._backlog.take(self):
+            feed()
+        secure = self._secure.export()
+        self._closed, self.connected = True, False
+        return TransportState(
+            ufrag=self.ufrag,
+            offer=self._offer,
+            dcid=self._dcid,
+            ssrcs=self.ssrcs,
+            spare_ms=self.spare_ms,
+            ice=self.ice.export(time.monotonic()),
+            secure=secure,
+            authentic_ssrcs=self._gate.ssrcs,
+        )
+
+    @classmethod
+    def take_up(
+        cls, state: TransportState, *, call: Call, media: Media, outbound: Outbound, backlog: Backlog
+    ) -> tuple[Transport, list[RTCDataChannel]]:
+        """A transport that goes on where ``export`` left off, and its data channels. ``call`` is told neither of these
+        nor that it is connected."""
+        transport = cls(
+            state.offer, state.ufrag, None, call=call, media=media, outbound=outbound, backlog=backlog, dcid=state.dcid
+        )
+        transport.ice = IceLite.take_up(state.ice, time.monotonic())
+        transport.ssrcs, transport.spare_ms = state.ssrcs, state.spare_ms
+        transport._gate = Gate(state.authentic_ssrcs)
+        transport._connecting = transport.connected = True
+        transport._secure, channels = SecureTransport.take_up(
+            transport.send,
+            state.secure,
+            negotiated=state.dcid,
+            on_channel=call.channel_opened,
+            aborted=call.channels_aborted,
+        )
+        transport._secure.on_close(transport._closed_by_peer)
+        return transport, channels
 
     # --- datagrams in
 
@@ -217,7 +265,7 @@ class Transport:
     async def _connect(self) -> None:
         try:
             async with asyncio.timeout(_HANDSHAKE_S):
-                await self._secure.handshake(self._fingerprints)
+                await self._secure.handshake(self._offer.fingerprints)
         except (DtlsError, TimeoutError) as e:
             if not self._closed:
                 self._log.warning("dtls failed", why=str(e) or f"no answer in {_HANDSHAKE_S} s")
@@ -232,10 +280,10 @@ class Transport:
             return
         self.connected = True
         self._out.connected(self)
-        if self._sctp_port:
+        if self._offer.sctp_port:
             await self._secure.open_sctp(
-                self._sctp_port,
-                self._max_message_bytes,
+                self._offer.sctp_port,
+                self._offer.max_message_bytes,
                 self._call.channel_opened,
                 negotiated=self._dcid,
                 aborted=self._call.channels_aborted,

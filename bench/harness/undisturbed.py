@@ -1,4 +1,4 @@
-"""Runs during which nobody else used the machine, as far as there is patience to wait for that."""
+"""The runs of a benchmark that nobody else disturbed, as far as there is patience to wait for such."""
 
 from __future__ import annotations
 

@@ -19,20 +19,22 @@ from aiortc import RTCCertificate, RTCDataChannel, RTCDtlsTransport, RTCSctpTran
 from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters
 from aiortc.rtcdtlstransport import State as DtlsState
 from aiortc.rtcsctptransport import RTCSctpCapabilities
+from msgspec import Struct
 from OpenSSL import SSL, crypto
 
 from rtc.dtls import fingerprints as prints
-from rtc.dtls import flights, srtp
+from rtc.dtls import srtp
 from rtc.dtls.peer_keys import may_be_checked
+from rtc.dtls.pipe import Pipe
 from rtc.dtls.srtp import Srtp
-from rtc.dtls.transport import DtlsTransport
+from rtc.dtls.transport import DtlsTransport, DtlsTransportState
 from rtc.sctp import MAX_MESSAGE_BYTES
+from rtc.sctp import state as association
 from rtc.sctp.association import Sctp
+from rtc.sctp.state import AssociationState
 
-__all__ = ["MAX_RTP_BYTES", "Certificate", "DtlsError", "SecureTransport", "check_aiortc"]
+__all__ = ["MAX_RTP_BYTES", "Certificate", "DtlsError", "SecureState", "SecureTransport", "check_aiortc"]
 
-# OpenSSL waits 1 s before it sends a flight again; a lost datagram would cost that much of everybody's patience.
-RESEND_AFTER_S = (0.1, 0.2, 0.4)
 _DTLS_1_2 = 0xFEFD
 # Ours is an ECDSA certificate. The peer's may be RSA, as GStreamer's is, and some that pages ask for: where the peer is
 # the DTLS server, the suite has to allow it. No more than these: a ClientHello, and a check of ours after it, have to
@@ -43,7 +45,6 @@ _CIPHERS = ":".join(
     for kind in ("ECDSA", "RSA")
 ).encode()
 _OP_NO_ENCRYPT_THEN_MAC = 1 << 19  # which is for other suites than these (RFC 7366)
-_QUEUE = 64
 LAST_WORDS_S = 0.5  # that what was said last may take until the peer has it
 MAX_RTP_BYTES = 1300  # pylibsrtp takes 1500 less its largest trailer of 144, and paths are often narrower
 
@@ -56,14 +57,15 @@ def _nobody_asks(reason: str, why: str, error: Exception | None) -> None:
 
 
 class DtlsError(Exception):
-    """A handshake that did not complete; the text says why."""
+    """A handshake that did not complete, or a transport that is not connected; the text says why."""
 
 
 _DTLS_ATTRIBUTES = ("_data_receiver", "_role", "_ssl", "_state", "_task", "_transport")
 _SCTP_ATTRIBUTES = (
-    *("_advertised_rwnd", "_association_state", "_cwnd", "_data_channel_queue", "_data_channels", "_flight_size"),
-    *("_last_received_tsn", "_last_sacked_tsn", "_local_verification_tag", "_outbound_queue", "_reconfig_deferred"),
-    *("_sack_needed", "_sent_queue"),
+    *("_association_state", "_data_channel_queue", "_data_channels", "_flight_size", "_outbound_queue"),
+    *("_reconfig_deferred", "_reconfig_request", "_sent_queue", "_t1_chunk", "_t2_chunk"),
+    *association.PLAIN,
+    *association.SETS,
 )
 
 
@@ -73,13 +75,15 @@ def check_aiortc() -> None:
         RTCCertificate: ("_create_ssl_context",),
         RTCDtlsTransport: (
             *("_set_role", "_set_state", "_recv_next", "_write_ssl", "_send_data", "_register_data_receiver"),
-            *("_validate_peer_identity", "_setup_srtp"),
+            *("_validate_peer_identity", "_setup_srtp", "_unregister_data_receiver"),
         ),
-        RTCDataChannel: ("_setReadyState",),
+        RTCDataChannel: ("_setReadyState", "_addBufferedAmount"),
         RTCSctpTransport: (
             *("_abort", "_handle_data", "_receive", "_receive_chunk", "_receive_data_chunk", "_receive_sack_chunk"),
             *("_receive_forward_tsn_chunk", "_reset_deferred_streams", "_send_chunk", "_send_sack", "_set_state"),
             *("_flight_size_increase", "_flight_size_decrease", "_data_channel_receive", "_data_channel_flush"),
+            *("_t1_start", "_t2_start", "_t3_start", "_reconfig_timer_start"),
+            *("_t1_cancel", "_t2_cancel", "_t3_cancel", "_reconfig_timer_cancel"),
         ),
     }
     missing = [f"{cls.__name__}.{name}" for cls, private in names.items() for name in private if not hasattr(cls, name)]
@@ -124,75 +128,19 @@ def _take(connection: SSL.Connection, certificate: crypto.X509, error: int, dept
     return may_be_checked(certificate, depth)
 
 
-class Pipe:
-    """The object that aiortc takes for an ICE transport. ``send`` is called with each datagram that aiortc wants to
-    send."""
+class SecureState(Struct, frozen=True):
+    """A connected transport as a value; ``held`` are datagrams of DTLS that have not been read."""
 
-    def __init__(self, send: Callable[[bytes], None], controlling: bool) -> None:
-        self.role = "controlling" if controlling else "controlled"
-        self.state = "completed"
-        self._sender = send
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUE)
-        self._flight: list[bytes] | None = []
-        self._resends: list[asyncio.TimerHandle] = []
-        self.overflowed = 0
-
-    def feed(self, datagram: bytes) -> None:
-        """Takes a DTLS datagram from the peer. Past the bound it is dropped and counted, as a network would drop it."""
-        if self._flight is not None and not flights.is_bearable(datagram):
-            self.overflowed += 1
-            return
-        self._forget_flight()
-        try:
-            self._queue.put_nowait(datagram)
-        except asyncio.QueueFull:
-            self.overflowed += 1
-
-    def settle(self) -> None:
-        """Stops remembering flights, because the handshake is done."""
-        self._forget_flight()
-        self._flight = None
-
-    def close(self) -> None:
-        """Ends whoever waits in ``_recv``."""
-        self.settle()
-        self.state = "closed"
-        while self._queue.full():
-            self._queue.get_nowait()
-        self._queue.put_nowait(None)
-
-    async def _recv(self) -> bytes:
-        data = await self._queue.get()
-        if data is None:
-            raise ConnectionError("closed")
-        return data
-
-    async def _send(self, data: bytes) -> None:
-        if self.state == "closed":
-            raise ConnectionError("closed")
-        if self._flight is not None:
-            if not self._flight:
-                loop = asyncio.get_running_loop()
-                self._resends = [loop.call_later(after, self._resend) for after in RESEND_AFTER_S]
-            self._flight.append(data)
-        self._sender(data)
-
-    def _resend(self) -> None:
-        for datagram in self._flight or ():
-            self._sender(datagram)
-
-    def _forget_flight(self) -> None:
-        for timer in self._resends:
-            timer.cancel()
-        self._resends.clear()
-        if self._flight:
-            self._flight.clear()
+    dtls: DtlsTransportState
+    sctp: AssociationState | None
+    held: tuple[bytes, ...]
 
 
 class SecureTransport:
-    """DTLS, the SRTP that is keyed by it, and SCTP with its data channels above it."""
+    """DTLS, the SRTP that is keyed by it, and SCTP with its data channels above it. ``certificate`` is for the
+    handshake: what has been taken up needs none."""
 
-    def __init__(self, send: Callable[[bytes], None], certificate: Certificate, *, client: bool) -> None:
+    def __init__(self, send: Callable[[bytes], None], certificate: Certificate | None, *, client: bool) -> None:
         self._pipe = Pipe(send, controlling=not client)
         self._dtls = DtlsTransport(self._pipe, [certificate])
         self._dtls._set_role("client" if client else "server")
@@ -246,10 +194,7 @@ class SecureTransport:
         """Starts SCTP towards the peer's ``port``, whose messages may have ``max_message_bytes``, or any number where
         that is 0. ``on_channel`` gets each data channel that the peer opens, and that of stream ``negotiated``, which
         both sides know of, as soon as it can be used; ``aborted`` is as ``Sctp`` says."""
-        self._sctp = Sctp(
-            self._dtls, self._dtls.share, most_bytes=MAX_MESSAGE_BYTES, aborted=aborted, negotiated=negotiated
-        )
-        self._sctp.on("datachannel", on_channel)
+        self._sctp = self._association(on_channel, negotiated, aborted)
         await self._sctp.start(RTCSctpCapabilities(maxMessageSize=max_message_bytes), port)
 
     @property
@@ -274,6 +219,55 @@ class SecureTransport:
     def unprotect_rtcp(self, srtcp: bytes) -> bytes | None:
         """RTCP from SRTCP, or None as above."""
         return None if self._srtp is None else self._srtp.unprotect_rtcp(srtcp)
+
+    # --- as a value
+
+    async def hold(self) -> None:
+        """Stops reading what the peer sends, between two datagrams; what comes is kept."""
+        await self._pipe.hold()
+
+    def export(self) -> SecureState:
+        """All of it. It is silent and deaf from then on, and ``on_close`` is not called: whoever takes it up goes on.
+        Raises DtlsError unless it is connected and held."""
+        held = self._pipe.held
+        if held is None or not self.connected:
+            raise DtlsError("only what is connected and held can be taken up by another")
+        state = SecureState(self._dtls.export(), None if self._sctp is None else self._sctp.export(), held)
+        self._sctp = None
+        self._dtls.remove_all_listeners()
+        self._pipe.close()
+        return state
+
+    @classmethod
+    def take_up(
+        cls,
+        send: Callable[[bytes], None],
+        state: SecureState,
+        *,
+        negotiated: int | None = None,
+        on_channel: Callable[[RTCDataChannel], None] = lambda channel: None,
+        aborted: Aborted = _nobody_asks,
+    ) -> tuple[SecureTransport, list[RTCDataChannel]]:
+        """Goes on where ``export`` left off; the other arguments are as of ``open_sctp``. With it come the data
+        channels that there are, for which ``on_channel`` is not called."""
+        secure = cls(send, None, client=state.dtls.role == "client")
+        secure._dtls.take_up(state.dtls)
+        secure._srtp = secure._dtls.srtp
+        secure._pipe.settle()
+        channels: list[RTCDataChannel] = []
+        if state.sctp is not None:
+            secure._sctp = secure._association(on_channel, negotiated, aborted)
+            channels = secure._sctp.take_up(state.sctp)
+        for datagram in state.held:
+            secure.feed(datagram)
+        return secure, channels
+
+    def _association(
+        self, on_channel: Callable[[RTCDataChannel], None], negotiated: int | None, aborted: Aborted
+    ) -> Sctp:
+        sctp = Sctp(self._dtls, self._dtls.share, most_bytes=MAX_MESSAGE_BYTES, aborted=aborted, negotiated=negotiated)
+        sctp.on("datachannel", on_channel)
+        return sctp
 
     async def close(self) -> None:
         """Says goodbye to the peer (SCTP abort, DTLS close_notify) and ends."""

@@ -22,7 +22,7 @@ from rtc.dtls.records import RecordLayer, RecordState
 from rtc.dtls.srtp import PROFILES, Srtp, SrtpState, master_keys
 from rtc.share import Share
 
-__all__ = ["DtlsState", "DtlsTransport"]
+__all__ = ["DtlsTransport", "DtlsTransportState"]
 
 _BIO_BYTES = 1 << 16
 _MOST_KEPT = 32  # records of epoch 1 that came before the handshake was done
@@ -33,7 +33,7 @@ _NO_RENEGOTIATION = 100
 _HELLO_REQUEST, _CLIENT_HELLO, _FINISHED = 0, 1, 20  # handshake messages
 
 
-class DtlsState(Struct, frozen=True):
+class DtlsTransportState(Struct, frozen=True):
     """A connected transport as a value. ``flight`` has the datagrams of our last flight while the peer may miss it,
     ``answers`` how many more times it, or a refusal, may be sent."""
 
@@ -83,14 +83,12 @@ class DtlsTransport(RTCDtlsTransport):
             await self.share.rest(done=True)
 
     async def _read_next(self, layer: RecordLayer) -> None:
-        if self._early:
-            datagram = b"".join(self._early)
-            self._early.clear()
-        else:
-            datagram = await self.transport._recv()
+        early = bool(self._early)
+        datagram = b"".join(self._early) if early else await self.transport._recv()
+        self._early.clear()
         self.share.begin()
         try:
-            await self._read(layer, datagram)
+            await self._read(layer, datagram, early)
         finally:
             await self.share.rest(done=True)
 
@@ -113,7 +111,9 @@ class DtlsTransport(RTCDtlsTransport):
         except SSL.Error:
             pass
 
-    async def _read(self, layer: RecordLayer, datagram: bytes) -> None:
+    async def _read(self, layer: RecordLayer, datagram: bytes, early: bool) -> None:
+        """``early``: it came before the handshake was done, and OpenSSL has read the part of it that was the
+        handshake's."""
         for header in records.headers(datagram):
             content = layer.open(datagram, header)
             if not content:
@@ -126,7 +126,7 @@ class DtlsTransport(RTCDtlsTransport):
                 # One that is fatal is the peer's end as well (RFC 6347 section 4.1.2.7 leaves the others alone).
                 if content[0] == _FATAL or content[1:2] == bytes([_CLOSE_NOTIFY]):
                     raise ConnectionError
-            elif header.kind == records.HANDSHAKE:
+            elif header.kind == records.HANDSHAKE and not early:
                 await self._answer(layer, content[0])
             await self.share.rest()
 
@@ -213,14 +213,16 @@ class DtlsTransport(RTCDtlsTransport):
 
     # --- as a value
 
-    def export(self) -> DtlsState:
+    def export(self) -> DtlsTransportState:
         """The whole state, once it is connected and nothing is being read. Whoever takes it up goes on, and this object
         must not: it would use sequence numbers twice."""
         assert self._records is not None
         assert self.srtp is not None
-        return DtlsState(self._role, self._records.export(), self.srtp.export(), self._last_flight, self._answers)
+        return DtlsTransportState(
+            self._role, self._records.export(), self.srtp.export(), self._last_flight, self._answers
+        )
 
-    def take_up(self, state: DtlsState) -> None:
+    def take_up(self, state: DtlsTransportState) -> None:
         """Goes on where ``export`` left off, in place of a handshake; reading begins at once."""
         self._set_role(state.role)
         self._records = RecordLayer.take_up(state.records)

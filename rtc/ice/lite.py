@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from rtc.bucket import Bucket
 from rtc.ice.allowance import Allowance
+from rtc.ice.state import GenerationState, IceState, PathState
 from wire import stun
 
 __all__ = ["CONSENT_S", "MAX_PATHS", "NEVER_CAME_S", "IceLite", "Path"]
@@ -38,14 +39,14 @@ _REMEMBERED = 256  # transactions: ten minutes of libwebrtc's
 
 
 class Path(NamedTuple):
-    """The edge's name and the client's 18 byte address."""
+    """A path: the edge's name and the client's 18 byte address."""
 
     edge: bytes
     address: bytes
 
 
 class _Known:
-    """What is known of a path."""
+    """The state of a path."""
 
     __slots__ = ("allowance", "consent", "heard", "moved", "probe", "probed", "proved")
 
@@ -61,22 +62,52 @@ class _Known:
     def renew(self, now: float) -> None:
         self.heard = self.consent = now
 
+    def export(self, path: Path, now: float) -> PathState:
+        return PathState(
+            edge=path.edge,
+            address=path.address,
+            received=self.allowance.received,
+            sent=self.allowance.sent,
+            heard_s=now - self.heard,
+            consent_s=now - self.consent,
+            proved=self.proved,
+            moved=self.moved,
+            probe=self.probe,
+            probed_s=None if self.probed == float("-inf") else now - self.probed,
+        )
+
+    @classmethod
+    def take_up(cls, state: PathState, now: float) -> _Known:
+        known = cls(now)
+        known.allowance.received, known.allowance.sent = state.received, state.sent
+        known.heard, known.consent = now - state.heard_s, now - state.consent_s
+        known.proved, known.moved, known.probe = state.proved, state.moved, state.probe
+        known.probed = float("-inf") if state.probed_s is None else now - state.probed_s
+        return known
+
 
 class _Generation:
     """The credentials of both sides, until ICE restarts."""
 
-    def __init__(self, ufrag: str, remote: tuple[str, str]) -> None:
+    def __init__(self, ufrag: str, remote: tuple[str, str], password: str = "") -> None:
         self.ufrag = ufrag
-        self.password = secrets.token_urlsafe(18).replace("-", "+").replace("_", "/")
+        self.password = password or secrets.token_urlsafe(18).replace("-", "+").replace("_", "/")
         self.key = self.password.encode()
         self.remote = remote
         self.remote_username = f"{remote[0]}:{ufrag}".encode()
         self.remote_key = remote[1].encode()
 
+    def export(self) -> GenerationState:
+        return GenerationState(self.ufrag, self.password, self.remote)
+
+    @classmethod
+    def take_up(cls, state: GenerationState) -> _Generation:
+        return cls(state.ufrag, state.remote, state.password)
+
 
 class IceLite:
     """The answering side of one session. ``password`` is ours, 144 random bits; ``remote`` are the client's ufrag and
-    password. ``refusal`` is why the last check got no answer, as ``counters.RX_DATAGRAMS`` has it."""
+    password. ``refusal`` is the reason why the last check got no answer, as ``counters.RX_DATAGRAMS`` names it."""
 
     def __init__(
         self,
@@ -105,12 +136,12 @@ class IceLite:
 
     @property
     def ufrag(self) -> str:
-        """Ours, since the last restart."""
+        """Our ufrag since the last restart."""
         return self._generation.ufrag
 
     @property
     def password(self) -> str:
-        """Ours, since the last restart."""
+        """Our password since the last restart."""
         return self._generation.password
 
     @property
@@ -120,7 +151,7 @@ class IceLite:
 
     @property
     def ufrags(self) -> tuple[str, ...]:
-        """All that checks may name now."""
+        """All ufrags that checks may name now."""
         return tuple(g.ufrag for g in (self._former, self._generation) if g is not None)
 
     def may_restart(self, now: float) -> bool:
@@ -128,19 +159,19 @@ class IceLite:
         return self._restarts.take(now)
 
     def restart(self, ufrag: str, remote: tuple[str, str]) -> None:
-        """New credentials (RFC 8445 section 9). The old ones hold until a check proves that the client has the new, and
-        media stays where it is until then: a restart that fails costs nothing."""
+        """Takes new credentials (RFC 8445 section 9). The old ones hold until a check proves that the client has the
+        new, and media stays where it is until then, so a restart that fails costs nothing."""
         self._former = self._former or self._generation
         self._generation = _Generation(ufrag, remote)
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Every path that something authentic came by lately."""
+        """Every path on which something authentic came lately."""
         return tuple(self._paths)
 
     @property
     def probing(self) -> tuple[Path, ...]:
-        """Every path that a check of ours is under way to."""
+        """Every path to which a check of ours is under way."""
         return tuple(path for path, known in self._paths.items() if known.probe)
 
     def knows(self, path: Path) -> bool:
@@ -148,7 +179,7 @@ class IceLite:
         return path in self._paths
 
     def is_proved(self, path: Path) -> bool:
-        """Whether the client is there, beyond doubt."""
+        """Whether the client is certainly there."""
         known = self._paths.get(path)
         return known is not None and known.proved
 
@@ -210,7 +241,7 @@ class IceLite:
         return response
 
     def _named(self, message: stun.Message) -> _Generation:
-        """Whose credentials a check uses."""
+        """The credentials that a check uses."""
         former = self._former
         return former if former and stun.server_ufrag(message) == former.ufrag.encode() else self._generation
 
@@ -231,8 +262,8 @@ class IceLite:
             del self._seen[next(iter(self._seen))]
 
     def moved(self, path: Path, size: int, now: float) -> None:
-        """Media of ``size`` bytes that authenticated came by a path that was not known: the client sends there now, and
-        is answered there when a probe has shown that it can hear there."""
+        """Takes note that authentic media of ``size`` bytes came by a path that was not known: the client sends there
+        now, and is answered there when a probe has shown that it can hear there."""
         known = self._enter(path, now)
         if known is not None:
             known.allowance.came(size)
@@ -240,21 +271,21 @@ class IceLite:
             known.moved = True
 
     def came(self, path: Path | None, size: int) -> None:
-        """Anything of ``size`` bytes came by ``path``, which may draw so much more."""
+        """Takes note that ``size`` bytes came by ``path``, which may draw so much more."""
         known = self._paths.get(path) if path is not None else None
         if known is not None and not known.proved:
             known.allowance.came(size)
 
     def may_send(self, path: Path, size: int) -> bool:
-        """Whether a datagram of ``size`` bytes may go to ``path``; it counts as sent."""
+        """Whether a datagram of ``size`` bytes may go to ``path``; if so, it counts as sent."""
         known = self._paths.get(path)
         return known is not None and (known.proved or known.allowance.take(size))
 
     # --- proof
 
     def probe(self, path: Path, now: float) -> bytes | None:
-        """A check of our own for a path that something authentic came by and that has not proved itself; None for
-        others, and where the last is still young.
+        """A check of our own for a path on which something authentic came and that has not proved itself. None for
+        other paths, and where the last check is still young.
 
         A lite agent sends none by itself; a full one answers it like any other (RFC 8445 section 7.3).
         """
@@ -275,8 +306,8 @@ class IceLite:
         return request
 
     def due(self, now: float) -> list[tuple[Path, bytes]]:
-        """Called about once a second: the probes to send, where one was not answered, and to the selected path where
-        nothing has renewed consent for half its time."""
+        """The probes to send; called about once a second. A probe goes where one was not answered, and to the selected
+        path where nothing has renewed consent for half its time."""
         probes = []
         for path, known in self._paths.items():
             old = path == self.selected and now - known.consent > self._consent_s / 2
@@ -312,8 +343,8 @@ class IceLite:
         return True
 
     def secured(self, now: float) -> None:
-        """DTLS was completed, all of it over the selected path or over others that had proved themselves: what the peer
-        signed says that it got what was sent there."""
+        """Takes note that DTLS was completed, all of it over the selected path or over others that had proved
+        themselves: what the peer signed says that it received what was sent there."""
         known = self._paths.get(self.selected) if self.selected is not None else None
         if known is not None and not known.proved:
             known.probe = b""
@@ -325,7 +356,7 @@ class IceLite:
         self._consent = now
 
     def _choose(self, path: Path, now: float) -> None:
-        """``path``, which has proved itself, is selected if the client wants that, or if it has left the other."""
+        """Selects ``path``, which has proved itself, if the client wants that, or if the client has left the other."""
         selected = self._paths.get(self.selected) if self.selected is not None else None
         if path == self._nominated or selected is None or now - selected.heard > _STALE_S:
             self.selected = path
@@ -333,13 +364,13 @@ class IceLite:
     # --- the end
 
     def forget(self, path: Path) -> None:
-        """The path is another's now, who proved it."""
+        """Forgets a path that is another session's now, which proved it."""
         self._paths.pop(path, None)
         self._reselect()
 
     def expire(self, now: float) -> list[Path]:
         """Forgets and returns the paths whose consent is too old, and those that have not proved themselves 5 s after
-        the last that came by them; the selection moves to the freshest."""
+        the last datagram on them; the selection moves to the freshest."""
         gone = [path for path, known in self._paths.items() if self._is_over(path, known, now)]
         for path in gone:
             del self._paths[path]
@@ -357,7 +388,40 @@ class IceLite:
             self.selected = max(proved, key=proved.__getitem__, default=None)
 
     def ended(self, now: float) -> str:
-        """Why the session is over for ICE, or an empty string: call after ``expire``."""
+        """The reason why the session is over for ICE, or an empty string; call it after ``expire``."""
         if self._consent is None:
             return "never_came" if now - self._began > NEVER_CAME_S else ""
         return "consent_expired" if now - self._consent > self._consent_s else ""
+
+    # --- as a value
+
+    def export(self, now: float) -> IceState:
+        """The whole state except for the budgets, which begin anew."""
+        paths = list(self._paths)
+        return IceState(
+            generation=self._generation.export(),
+            former=None if self._former is None else self._former.export(),
+            paths=[known.export(path, now) for path, known in self._paths.items()],
+            selected=paths.index(self.selected) if self.selected in self._paths else None,
+            nominated=paths.index(self._nominated) if self._nominated in self._paths else None,
+            seen=[(transaction, *path) for transaction, path in self._seen.items()],
+            consent_limit_s=self._consent_s,
+            began_s=now - self._began,
+            consent_s=None if self._consent is None else now - self._consent,
+            tie_breaker=self._tie_breaker,
+        )
+
+    @classmethod
+    def take_up(cls, state: IceState, now: float) -> IceLite:
+        """An agent that goes on where ``export`` left off."""
+        ice = cls(state.generation.ufrag, now - state.began_s, consent_s=state.consent_limit_s)
+        ice._generation = _Generation.take_up(state.generation)
+        ice._former = None if state.former is None else _Generation.take_up(state.former)
+        ice._paths = {Path(path.edge, path.address): _Known.take_up(path, now) for path in state.paths}
+        paths = list(ice._paths)
+        ice.selected = None if state.selected is None else paths[state.selected]
+        ice._nominated = None if state.nominated is None else paths[state.nominated]
+        ice._seen = {transaction: Path(edge, address) for transaction, edge, address in state.seen}
+        ice._consent = None if state.consent_s is None else now - state.consent_s
+        ice._tie_breaker = state.tie_breaker
+        return ice

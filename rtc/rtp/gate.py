@@ -8,6 +8,7 @@ tried.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from rtc.bucket import Bucket
@@ -40,16 +41,21 @@ class Cipher(Protocol):
 class Gate:
     """The gate of one caller. ``tries`` says whether a datagram is worth decrypting, ``admits`` whether an authentic
     one is worth the rest; ``forged`` is told of those that were not authentic. Datagrams are SRTP or SRTCP as they
-    came, of 8 bytes and more."""
+    came, of 8 bytes and more. ``ssrcs`` are those that were authentic before, where the call has been taken up."""
 
-    def __init__(self) -> None:
+    def __init__(self, ssrcs: Iterable[bytes] = ()) -> None:
         self._packets = Bucket(_PACKETS_PER_S, _PACKETS_AT_ONCE)
         self._rtcp_bytes = Bucket(_RTCP_BYTES_PER_S, _RTCP_BYTES_AT_ONCE)
         self._dtls = Bucket(_DTLS_PER_S, _DTLS_AT_ONCE)
         self._forged = Bucket(_FORGED_PER_S, _FORGED_PER_S)
         self._new_ssrcs = Bucket(_SSRCS_PER_S, _SSRCS_AT_ONCE)
-        self._ssrcs: set[bytes] = set()
+        self._ssrcs = set(ssrcs)
         self._last = (b"", 0)  # SSRC and sequence number of the last packet that was admitted
+
+    @property
+    def ssrcs(self) -> tuple[bytes, ...]:
+        """Those that something authentic came of, each of 4 bytes."""
+        return tuple(self._ssrcs)
 
     def opened(self, datagram: bytes, cipher: Cipher, now: float) -> bytes | str:
         """RTP or RTCP, or the reason why it is none, as ``counters.RX_DATAGRAMS`` names it."""

@@ -4,8 +4,8 @@ Packets are read by ``rtc.sctp.chunks`` and messages put together by ``rtc.sctp.
 within bounds. A chunk that does not belong to the association's state is passed over (RFC 9260 section 8.5). What
 breaks the rules, or a bound, aborts the association, and only that: the call's media goes on.
 
-Ours is sent reliably, whatever a channel's other side asks for: an event that is given up is an event dropped in
-silence, and aiortc looks through all that is in flight for each chunk that it gives up.
+Our messages are sent reliably, whatever a channel's other side asks for: an event that is given up would be an event
+dropped in silence, and aiortc looks through all that is in flight for each chunk that it gives up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from struct import pack, unpack_from
-from typing import Any
+from typing import Any, cast
 
 from aiortc import RTCDataChannel, RTCDtlsTransport, RTCSctpTransport
 from aiortc.rtcdatachannel import RTCDataChannelParameters
@@ -38,13 +38,16 @@ from aiortc.rtcsctptransport import (
     InitChunk,
     ReconfigChunk,
     SackChunk,
+    ShutdownAckChunk,
     ShutdownChunk,
     ShutdownCompleteChunk,
+    StreamResetOutgoingParam,
 )
 from OpenSSL import SSL
 
 from rtc.sctp.chunks import Malformed, parse
 from rtc.sctp.reassembly import Reassembly, Violation
+from rtc.sctp.state import PLAIN, SETS, AssociationState, ChannelState, ChunkState, control_chunk
 from rtc.share import Share
 
 __all__ = ["EARLY_BYTES", "MOST_CHANNELS", "Sctp"]
@@ -84,7 +87,8 @@ class Sctp(RTCSctpTransport):
     called where we end it for what the peer did, with ``error`` where the fault may be ours.
 
     ``negotiated`` is the stream of the channel that both sides know of without an OPEN (RFC 8831 section 6.4): it is
-    emitted as any other when the association is up, and again when the peer closed it and speaks on it anew."""
+    emitted as any other when the association is up, and again when the peer closed it and speaks on it anew.
+    """
 
     def __init__(
         self,
@@ -106,11 +110,11 @@ class Sctp(RTCSctpTransport):
 
     @property
     def open_channels(self) -> int:
-        """How many there are, those that close among them."""
+        """The number of channels, including those that close."""
         return len(self._data_channels)
 
     async def drained(self) -> None:
-        """Returns when all that was to be sent has been acknowledged, or will not be."""
+        """Returns when all that was to be sent has been acknowledged, or never will be."""
         while self.transport.state == "connected" and (  # noqa: ASYNC110 - aiortc has no event for it
             self._data_channel_queue or self._outbound_queue or self._sent_queue
         ):
@@ -257,7 +261,7 @@ class Sctp(RTCSctpTransport):
         channel.emit("message", _text(content) if pp_id in _STRINGS else content)
 
     async def _opened(self, stream: int, data: bytes) -> None:
-        """DATA_CHANNEL_OPEN (RFC 8832 section 5.1)."""
+        """Takes a DATA_CHANNEL_OPEN (RFC 8832 section 5.1)."""
         if len(data) < 12 or stream == 0xFFFF:
             raise Violation("malformed", "an OPEN that is cut off, or of no stream")
         channel = self._data_channels.get(stream)
@@ -287,9 +291,105 @@ class Sctp(RTCSctpTransport):
         if new:
             self.emit("datachannel", channel)
 
+    # --- as a value
+
+    def export(self) -> AssociationState | None:
+        """The whole state, between two packets; None where there is no association any more. The association is silent
+        from then on, and its channels with it."""
+        state = self._association_state
+        if state == _State.CLOSED:
+            return None
+        channels = list(dict.fromkeys([*self._data_channels.values(), *(item[0] for item in self._data_channel_queue)]))
+        exported = AssociationState(
+            state=state.name,
+            plain={name: getattr(self, name) for name in PLAIN},
+            sets={name: sorted(getattr(self, name)) for name in SETS},
+            threshold=getattr(self, "_ssthresh", None),
+            sent=[ChunkState.of(chunk) for chunk in self._sent_queue],
+            unsent=[ChunkState.of(chunk) for chunk in self._outbound_queue],
+            channels=[_exported(channel) for channel in channels],
+            queue=[(channels.index(channel), protocol, data) for channel, protocol, data in self._data_channel_queue],
+            t1=bytes(self._t1_chunk or b""),
+            t2=bytes(self._t2_chunk or b""),
+            reset=bytes(self._reconfig_request or b""),
+            deferred=bytes(self._reconfig_deferred or b""),
+            refused_channels=self._refused_channels,
+            inbound=None if self._inbound is None else self._inbound.export(),
+        )
+        for cancel in (self._t1_cancel, self._t2_cancel, self._t3_cancel, self._reconfig_timer_cancel):
+            cancel()
+        self._association_state = _State.CLOSED
+        self.transport._unregister_data_receiver(self)
+        return exported
+
+    def take_up(self, state: AssociationState) -> list[RTCDataChannel]:
+        """Goes on where ``export`` left off, instead of ``start``. Returns the channels that are not closed."""
+        for name, value in state.plain.items():
+            setattr(self, name, value)
+        for name, members in state.sets.items():
+            setattr(self, name, set(members))
+        if state.threshold is not None:
+            self._ssthresh = state.threshold
+        self._refused_channels = state.refused_channels
+        if state.inbound is not None:
+            self._inbound = Reassembly.take_up(state.inbound, most_bytes=self._most_bytes, early_bytes=EARLY_BYTES)
+        channels = [self._taken_up(channel) for channel in state.channels]
+        self._data_channel_queue.extend((channels[at], protocol, data) for at, protocol, data in state.queue)
+        for sent in state.sent:
+            self._sent_queue.append(chunk := sent.chunk())
+            if sent.in_flight:
+                self._flight_size_increase(chunk)
+        self._outbound_queue.extend(unsent.chunk() for unsent in state.unsent)
+        if state.deferred:
+            self._reconfig_deferred = StreamResetOutgoingParam.parse(state.deferred)
+        self.transport._register_data_receiver(self)
+        if state.t1:
+            self._t1_start(control_chunk(state.t1))
+        if state.t2:
+            self._t2_start(cast("ShutdownAckChunk", control_chunk(state.t2)))
+        if state.sent:
+            self._t3_start()
+        if state.reset:
+            self._reconfig_request = StreamResetOutgoingParam.parse(state.reset)
+            self._reconfig_timer_start()
+        self._association_state = getattr(_State, state.state)
+        self._set_state(self._association_state)
+        return channels
+
+    def _taken_up(self, state: ChannelState) -> RTCDataChannel:
+        parameters = RTCDataChannelParameters(
+            label=state.label,
+            maxPacketLifeTime=state.max_packet_life_ms,
+            maxRetransmits=state.max_retransmits,
+            ordered=state.ordered,
+            protocol=state.protocol,
+            negotiated=state.negotiated,
+            id=state.stream,
+        )
+        channel = RTCDataChannel(self, parameters, send_open=False)
+        if state.stream is not None:
+            self._data_channels[state.stream] = channel
+        channel._setReadyState(state.state)
+        channel._addBufferedAmount(state.buffered_bytes)
+        return channel
+
+
+def _exported(channel: RTCDataChannel) -> ChannelState:
+    return ChannelState(
+        stream=channel.id,
+        label=channel.label,
+        protocol=channel.protocol,
+        ordered=channel.ordered,
+        max_packet_life_ms=channel.maxPacketLifeTime,
+        max_retransmits=channel.maxRetransmits,
+        negotiated=channel.negotiated,
+        state=channel.readyState,
+        buffered_bytes=channel.bufferedAmount,
+    )
+
 
 def _text(data: bytes) -> str | bytes:
-    """As text, where it is some, and little."""
+    """The bytes as text, where they are some, and few."""
     if len(data) > _DECODED_BYTES:
         return data
     try:

@@ -1,8 +1,8 @@
 """The reassembly of SCTP messages from DATA chunks (RFC 9260 sections 6.5 to 6.9, RFC 3758). Pure.
 
-aiortc sorts all that is missing for every chunk, and walks through all fragments of a stream: what a peer sends out of
-order costs it the square. Here a chunk costs the same whatever is held: TSNs that came early are a sorted list of
-blocks, fragments are runs that are found by their ends. What is held is bounded by count and bytes. A chunk past a
+aiortc sorts all that is missing for every chunk, and walks through all fragments of a stream, so what a peer sends out
+of order costs the square of it. Here a chunk costs the same whatever is held: TSNs that came early are a sorted list of
+blocks, and fragments are runs that are found by their ends. What is held is bounded by count and bytes. A chunk past a
 bound is not taken and not acknowledged, as if the network had lost it.
 """
 
@@ -19,8 +19,18 @@ from aiortc.rtcsctptransport import (
     SCTP_DATA_UNORDERED,
     DataChunk,
 )
+from msgspec import Struct
 
-__all__ = ["MOST_BLOCKS", "MOST_CHUNKS", "MOST_STREAMS", "MOST_WAITING", "Message", "Reassembly", "Violation"]
+__all__ = [
+    "MOST_BLOCKS",
+    "MOST_CHUNKS",
+    "MOST_STREAMS",
+    "MOST_WAITING",
+    "Message",
+    "Reassembly",
+    "ReassemblyState",
+    "Violation",
+]
 
 MOST_BLOCKS = 250  # of TSNs behind a missing one: that many fit in one SACK of 1,200 bytes
 MOST_CHUNKS = 8192  # held, early or of messages that are not whole: 8 MB of them in full chunks
@@ -32,7 +42,8 @@ _SPACE = 1 << 32
 
 
 class Violation(Exception):
-    """The peer does what it may not: the association is to be aborted. ``reason`` is a label, the text is for a log."""
+    """The error that the peer did what it may not: the association is to be aborted. ``reason`` is a label, the text is
+    for a log."""
 
     def __init__(self, reason: str, why: str) -> None:
         super().__init__(why)
@@ -40,11 +51,27 @@ class Violation(Exception):
 
 
 class Message(NamedTuple):
-    """A whole one, with its stream and payload protocol."""
+    """A whole message, with its stream and payload protocol."""
 
     stream: int
     protocol: int
     data: bytes
+
+
+class ReassemblyState(Struct, frozen=True):
+    """A reassembly as a value. TSNs are extended past 32 bits as in ``Reassembly``. ``blocks`` are of early TSNs:
+    first, last and bytes. ``runs`` are fragments side by side: TSN of the first, whether the message's first and last
+    are among them, stream, number, whether unordered, payload protocol, and the fragments. ``streams`` have the number
+    that is next, and by its number each message that waits: payload protocol and data."""
+
+    initial_tsn: int
+    last: int
+    skipped: int
+    refused: int
+    duplicates: list[int]
+    blocks: list[tuple[int, int, int]]
+    runs: list[tuple[int, bool, bool, int, int, int, int, list[bytes]]]
+    streams: dict[int, tuple[int, dict[int, tuple[int, bytes]]]]
 
 
 class _Run:
@@ -52,17 +79,25 @@ class _Run:
 
     __slots__ = ("bytes", "end", "first", "key", "last", "parts", "protocol", "start")
 
-    def __init__(self, tsn: int, chunk: DataChunk) -> None:
-        self.start = self.end = tsn
-        self.first = bool(chunk.flags & SCTP_DATA_FIRST_FRAG)
-        self.last = bool(chunk.flags & SCTP_DATA_LAST_FRAG)
-        self.key = (chunk.stream_id, chunk.stream_seq, chunk.flags & SCTP_DATA_UNORDERED)
-        self.protocol = chunk.protocol
-        self.parts = deque([chunk.user_data])
-        self.bytes = len(chunk.user_data)
+    def __init__(
+        self, tsn: int, first: bool, last: bool, key: tuple[int, int, int], protocol: int, parts: Iterable[bytes]
+    ) -> None:
+        self.start = tsn
+        self.first, self.last, self.key, self.protocol = first, last, key, protocol
+        self.parts = deque(parts)
+        self.end = tsn + len(self.parts) - 1
+        self.bytes = sum(map(len, self.parts))
+
+    @classmethod
+    def of(cls, tsn: int, chunk: DataChunk) -> _Run:
+        """A run of one chunk."""
+        flags = chunk.flags
+        key = (chunk.stream_id, chunk.stream_seq, flags & SCTP_DATA_UNORDERED)
+        first, last = bool(flags & SCTP_DATA_FIRST_FRAG), bool(flags & SCTP_DATA_LAST_FRAG)
+        return cls(tsn, first, last, key, chunk.protocol, (chunk.user_data,))
 
     def join(self, after: _Run) -> _Run:
-        """Both as one; costs what the smaller has."""
+        """Both runs as one; it costs what the smaller has."""
         one, other = (self, after) if len(self.parts) >= len(after.parts) else (after, self)
         if one is self:
             self.parts.extend(after.parts)
@@ -83,8 +118,9 @@ class _Stream:
 
 
 class Reassembly:
-    """What came of one association. ``last_tsn`` is the peer's initial TSN less one. Messages of more than
-    ``most_bytes`` are a violation, and ``early_bytes`` may come before what is missing: the sum is all that is held."""
+    """The incoming data of one association. ``last_tsn`` is the peer's initial TSN less one. Messages of more than
+    ``most_bytes`` are a violation, and ``early_bytes`` may come before what is missing; together they bound all that is
+    held."""
 
     def __init__(self, last_tsn: int, *, most_bytes: int, early_bytes: int) -> None:
         self.initial_tsn = (last_tsn + 1) % _SPACE
@@ -107,22 +143,22 @@ class Reassembly:
 
     @property
     def last_tsn(self) -> int:
-        """The last of which none before it is missing (Cumulative TSN)."""
+        """The last TSN before which none is missing (Cumulative TSN)."""
         return self._last % _SPACE
 
     @property
     def held_bytes(self) -> int:
-        """In messages that are not whole, or wait for others."""
+        """The bytes in messages that are not whole, or wait for others."""
         return self._held_bytes
 
     @property
     def held(self) -> int:
-        """How many chunks that is, at most."""
+        """The number of chunks that are held, at most."""
         return self._held
 
     @property
     def window_bytes(self) -> int:
-        """What the peer may send now, as a SACK says it."""
+        """The number of bytes that the peer may send now, as a SACK says it."""
         return max(0, self._most_bytes + self._early_bytes - self._held_bytes)
 
     def gaps(self) -> list[tuple[int, int]]:
@@ -130,7 +166,7 @@ class Reassembly:
         return [(start - self._last, end - self._last) for start, end in zip(self._starts, self._ends, strict=True)]
 
     def duplicates(self) -> list[int]:
-        """TSNs that came again since this was asked last; the first of them."""
+        """The first of the TSNs that came again since the last call."""
         said, self._duplicates = self._duplicates, []
         return said
 
@@ -185,7 +221,7 @@ class Reassembly:
         return messages
 
     def reset(self, stream: int) -> None:
-        """The peer closed its side of the stream: it begins anew, or not at all (RFC 6525)."""
+        """Resets a stream whose side the peer closed: it begins anew, or not at all (RFC 6525)."""
         if (gone := self._streams.pop(stream, None)) is not None:
             for sequence in tuple(gone.waiting):
                 self._taken(gone, sequence)
@@ -242,7 +278,7 @@ class Reassembly:
         before, after = self._by_end.get(tsn - 1), self._by_start.get(tsn + 1)
         before = before if before is not None and not before.last else None
         after = after if after is not None and not after.first else None
-        run = _Run(tsn, chunk)
+        run = _Run.of(tsn, chunk)
         if not run.first and before is None and tsn - 1 <= self._skipped:
             self._skipped = max(self._skipped, tsn)
             if after is not None and not run.last:
@@ -320,3 +356,46 @@ class Reassembly:
         self._held_bytes -= len(message.data)
         self._held -= 1
         return message
+
+    # --- as a value
+
+    def export(self) -> ReassemblyState:
+        """The data that came and is not delivered, and the TSNs that are missing."""
+        return ReassemblyState(
+            self.initial_tsn,
+            self._last,
+            self._skipped,
+            self._refused,
+            self._duplicates,
+            list(zip(self._starts, self._ends, self._sizes, strict=True)),
+            [(r.start, r.first, r.last, *r.key, r.protocol, list(r.parts)) for r in self._by_start.values()],
+            {
+                number: (stream.next, {n: (m.protocol, m.data) for n, m in stream.waiting.items()})
+                for number, stream in self._streams.items()
+            },
+        )
+
+    @classmethod
+    def take_up(cls, state: ReassemblyState, *, most_bytes: int, early_bytes: int) -> Reassembly:
+        """A reassembly that goes on where ``export`` left off."""
+        made = cls((state.initial_tsn - 1) % _SPACE, most_bytes=most_bytes, early_bytes=early_bytes)
+        made._last, made._skipped, made._refused = state.last, state.skipped, state.refused
+        made._duplicates = list(state.duplicates)
+        for start, end, size in state.blocks:
+            made._starts.append(start)
+            made._ends.append(end)
+            made._sizes.append(size)
+        made._early = sum(made._sizes)
+        for start, first, last, number, sequence, unordered, protocol, parts in state.runs:
+            run = _Run(start, first, last, (number, sequence, unordered), protocol, parts)
+            made._by_start[run.start] = made._by_end[run.end] = run
+            made._held_bytes += run.bytes
+            made._held += len(run.parts)
+        for number, (following, waiting) in state.streams.items():
+            stream = made._streams[number] = _Stream()
+            stream.next = following
+            stream.waiting = {n: Message(number, protocol, data) for n, (protocol, data) in waiting.items()}
+            made._waiting += len(waiting)
+            made._held += len(waiting)
+            made._held_bytes += sum(len(message.data) for message in stream.waiting.values())
+        return made

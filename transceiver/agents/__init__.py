@@ -88,8 +88,8 @@ class Item:
 
 @dataclass(slots=True)
 class Settings:
-    """What the session asks of its agent. ``tools`` are OpenAI's function definitions as they came; ``more`` is all of
-    the session's configuration. Nothing of it may be changed: it is the session's own."""
+    """The session's wishes to its agent. ``tools`` are OpenAI's function definitions as they came; ``more`` is all of
+    the session's configuration. None of it may be changed: it is the session's own."""
 
     instructions: str = ""
     modality: Literal["audio", "text"] = "audio"
@@ -100,7 +100,7 @@ class Settings:
 
 
 class Response(Protocol):
-    """What the agent says in one turn. Any thread may call it; after ``done``, ``fail`` or a cancel all is dropped."""
+    """One turn of the agent's. Any thread may call it; after ``done``, ``fail`` or a cancel, all calls are dropped."""
 
     @property
     def id(self) -> str: ...
@@ -111,29 +111,29 @@ class Response(Protocol):
 
     @property
     def settings(self) -> Settings:
-        """The session's, with what this response asks otherwise."""
+        """The session's settings, with those that this response asks for otherwise."""
 
     @property
     def cancelled(self) -> bool:
         """Whether nobody wants it any more."""
 
     def audio(self, pcm: bytes) -> None:
-        """More speech, mono PCM16 at the agent's rate, any length, faster than real time or not."""
+        """Adds speech, mono PCM16 at the agent's rate, of any length, faster than real time or not."""
 
     def transcript(self, delta: str) -> None:
-        """More of what that speech says."""
+        """Adds to the words of that speech."""
 
     def text(self, delta: str) -> None:
-        """More of a written answer."""
+        """Adds to a written answer."""
 
     def call(self, name: str, arguments: str, call_id: str = "") -> None:
         """Calls a function of the client's; its output comes as an item, and with it the next response."""
 
     def done(self, usage: dict[str, Any] | None = None) -> None:
-        """All has been handed over; it may still be spoken for a while."""
+        """Tells that all has been handed over; it may still be spoken for a while."""
 
     def fail(self, message: str, code: str = "agent_failed") -> None:
-        """It cannot be finished; the call goes on."""
+        """Tells that it cannot be finished; the call goes on."""
 
 
 class Line(Protocol):
@@ -157,7 +157,7 @@ class Line(Protocol):
         """Sends a JSON event to the client; dropped while there is none."""
 
     def transcribed(self, item: str, text: str) -> None:
-        """What the user's item of that id says, once the agent knows."""
+        """Tells the words in the user's item of that id, once the agent knows them."""
 
 
 class Base:
@@ -195,48 +195,48 @@ class Base:
         return self.line.config
 
     def heard(self, pcm: bytes, speaking: bool) -> None:
-        """20 ms of the caller's voice (960 bytes at 24 kHz); ``speaking`` is what turn detection thinks."""
+        """Called with 20 ms of the caller's voice (960 bytes at 24 kHz); ``speaking`` is what turn detection thinks."""
 
     def heard_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
-        """One packet of the caller's voice."""
+        """Called with one packet of the caller's voice."""
 
     def speech_started(self) -> None:
-        """The caller began to speak, perhaps over the agent."""
+        """Called when the caller begins to speak, perhaps over the agent."""
 
     def speech_stopped(self) -> None:
-        """The caller's turn ended."""
+        """Called when the caller's turn has ended."""
 
     def configured(self, settings: Settings) -> None:
-        """What the session asks for: at its beginning, and whenever that changes."""
+        """Called with the session's settings: at its beginning, and whenever they change."""
 
     def committed(self, item: Item) -> None:
-        """A turn of the user's is in the conversation."""
+        """Called when a turn of the user's is in the conversation."""
 
     def respond(self, response: Response) -> None:
-        """It is the agent's turn."""
+        """Called when it is the agent's turn."""
 
     def cancelled(self, response: Response) -> None:
-        """Nobody wants this response any more: the caller spoke over it, or the client cancelled it."""
+        """Called when nobody wants this response any more: the caller spoke over it, or the client cancelled it."""
 
     def dtmf(self, digit: str) -> None:
-        """The caller pressed a key of the telephone's, "0" to "9", "*", "#" or "A" to "D": once for each press, as soon
-        as it is known, while it may still be held. It interrupts nothing."""
+        """Called when the caller pressed a key: "0" to "9", "*", "#" or "A" to "D". It is called once for each press,
+        as soon as that is known, while the key may still be held. It interrupts nothing."""
 
     def event(self, event: dict[str, Any]) -> None:
-        """A JSON event of the client's that the protocol does not know."""
+        """Called with a JSON event of the client's that the protocol does not know."""
 
     def close(self) -> None:
-        """The call is over."""
+        """Called when the session is over."""
 
 
 def names() -> list[str]:
-    """Every agent that can be asked for."""
+    """The names of all agents that can be asked for."""
     return sorted({*_own(), *_others()})
 
 
 def find(name: str) -> type[Base] | None:
-    """The agent called ``name``, or None where there is none. Raises whatever the import of another package's does, and
-    TypeError where that is no agent, or one of another version of the interface."""
+    """The agent called ``name``, or None where there is none. Raises whatever the import of another package's raises,
+    and TypeError where that is no agent, or one of another version of the interface."""
     if name in _own():
         agent: type[Base] = import_module(f"{__name__}.{name}").Agent
         return agent
@@ -257,5 +257,5 @@ def _own() -> list[str]:
 
 @cache
 def _others() -> dict[str, EntryPoint]:
-    """Agents of other packages. Once: it reads the metadata of all that is installed."""
+    """Agents of other packages. They are looked for once, because that reads the metadata of all that is installed."""
     return {entry.name: entry for entry in entry_points(group="firsthop.agents")}

@@ -90,6 +90,15 @@ class Routing:
         self._forget_names(transport)
         self._forget_ssrcs(transport)
 
+    def replace(self, former: Transport, transport: Transport) -> None:
+        """``transport`` has taken up what was exported of the ``former``, and has all its names and paths."""
+        self._forget_ssrcs(former)
+        for by_ufrag in (self.transports, self._renamed):
+            by_ufrag.update({ufrag: transport for ufrag, held in by_ufrag.items() if held is former})
+        for by_path in (self._by_path, self._claimed):
+            by_path.update({path: transport for path, held in by_path.items() if held is former})
+        self.speaks(transport)
+
     def rename(self, transport: Transport) -> None:
         """Takes note that its ICE was restarted: it is reachable by other ufrags, and its call keeps the first as its
         name."""

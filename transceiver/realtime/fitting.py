@@ -17,8 +17,8 @@ _AUDIO_UNIT = 8  # characters of base64: three samples
 
 def fit(event: dict[str, Any], text: str, most_bytes: int, asked: str | None) -> list[str]:
     """``text``, which is ``event`` as JSON, as one or more events of at most ``most_bytes``, in order. A delta becomes
-    several; what cannot be divided becomes an error that names it, and the client's event ``asked`` where there was
-    one. Nothing, where even that is too large."""
+    several. What cannot be divided becomes an error that names it, and the client's event ``asked`` where there was
+    one. The result is empty where even that is too large."""
     size = len(text) if text.isascii() else len(text.encode())
     if size <= most_bytes:
         return [text]
@@ -41,7 +41,7 @@ def error(code: str, message: str, event_id: str | None = None) -> dict[str, Any
 
 
 def _divided(delta: str, room: int, unit: int) -> list[str]:
-    """Pieces whose JSON has at most ``room`` characters without its quotes, or none where one unit is too large."""
+    """Pieces whose JSON has at most ``room`` characters without its quotes; none where one unit is too large."""
     if len(json.dumps(delta)) - 2 <= room:
         return [delta]
     middle = len(delta) // 2 // unit * unit

@@ -18,9 +18,10 @@ __all__ = ["Realtime", "Refused"]
 
 
 class Realtime:
-    """The protocol of one session of ``model``, which clients know as ``call``. ``session`` is what was asked for when
-    it was placed, and ``locked`` the names of fields that are nobody's to see or change. ``pictures`` are the URLs that
-    an item may have, and ``vad`` is the detector that finds turns. Raises Refused."""
+    """The protocol of one session of ``model``, which clients know as ``call``. ``session`` is the configuration that
+    was asked for when it was placed, and ``locked`` are the names of fields that no client may see or change.
+    ``pictures`` are the kinds of URLs that an item may have, and ``vad`` is the detector that finds turns. Raises
+    Refused."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Realtime:
         return self._config.event
 
     def converse(self, partner: Partner, around: Surroundings, *, rate_hz: int, media: bool) -> Conversation:
-        """The session's conversation."""
+        """Makes the session's conversation."""
         return Conversation(
             self._config, partner, around, rate_hz=rate_hz, media=media, pictures=self._pictures, vad=self._vad
         )

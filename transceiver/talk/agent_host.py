@@ -1,8 +1,8 @@
 """The host of an agent: it runs on the media loop, or in a thread of its own.
 
-An agent that says ``runs = "thread"`` has a thread and an asyncio loop to itself, so that one which computes or waits
-delays neither media nor another call's agent; sharing a thread would only move the harm from one to the other. What
-waits on either side is bounded. A fault of the agent's is told once, by ``failed(why)``.
+An agent that says ``runs = "thread"`` has a thread and an asyncio loop to itself, so that an agent which computes or
+waits delays neither media nor another call's agent; sharing a thread would only move the harm from one to the other.
+What waits on either side is bounded. A fault of the agent's is told once, by ``failed(why)``.
 """
 
 from __future__ import annotations
@@ -87,17 +87,17 @@ class Host:
         self.ask("event", event)
 
     def check(self, now: float) -> None:
-        """Called about once a second; ``now`` in seconds, monotonic."""
+        """Looks for an agent that hangs; called about once a second, with ``now`` in seconds, monotonic."""
 
     def close(self) -> None:
-        """The call is over."""
+        """Tells the agent that the session is over."""
 
     async def joined(self) -> None:
-        """Waits until nothing of the agent runs any more, and not for long."""
+        """Waits, for a short while, until nothing of the agent runs any more."""
 
 
 class LoopHost(Host):
-    """Calls the agent at once. Its class is made here, and may raise."""
+    """A host that calls the agent at once. It makes the agent, which may raise."""
 
     def __init__(self, kind: type[Base], line: Line, failed: Failed) -> None:
         super().__init__(kind, line, failed)
@@ -119,7 +119,7 @@ class LoopHost(Host):
 
 
 class ThreadHost(Host):
-    """Calls the agent in a thread that is its own."""
+    """A host that calls the agent in a thread of the agent's own."""
 
     def __init__(self, kind: type[Base], line: Line, failed: Failed, *, hangs_s: float = _HANGS_S) -> None:
         super().__init__(kind, line, failed)
@@ -208,7 +208,7 @@ class ThreadHost(Host):
                 self._home.call_soon_threadsafe(self._ended.set)
 
     def _next(self) -> None:
-        """One call, and what else is due before the next."""
+        """The next call, after what else is due before it."""
         with self._lock:
             if not self._calls:
                 self._due = False
@@ -261,5 +261,5 @@ class ThreadHost(Host):
 
 
 def host(kind: type[Base], line: Line, failed: Failed) -> Host:
-    """Makes the agent, where it wants to run."""
+    """Makes the host that the agent asks for."""
     return ThreadHost(kind, line, failed) if kind.runs == "thread" else LoopHost(kind, line, failed)

@@ -8,7 +8,7 @@ second before it is closed: none stays open and mute.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiortc import RTCDataChannel
@@ -28,7 +28,9 @@ _MOST_EARLY = 16  # messages on a channel that waits
 
 
 class Channels:
-    """``most_bytes`` is what the client takes at once, 0 for any; ``failed(error)`` is called where the talk raises."""
+    """The data channels of one call. ``most_bytes`` is what the client takes at once, 0 for any; ``greet()`` begins the
+    stream of events on a new channel, ``take(message)`` gets the client's, ``failed(error)`` is called where one of
+    these raises."""
 
     def __init__(
         self,
@@ -49,19 +51,31 @@ class Channels:
         self._dropped = 0
 
     def opened(self, channel: RTCDataChannel) -> None:
-        """A channel that the client can use from now on."""
-        channel.on("message", lambda message: self._message(channel, message))
-        channel.on("close", lambda: self._closed(channel))
+        """Takes a channel that the client can use from now on."""
+        self._listen(channel)
         if self.dcid is not None and channel.id != self.dcid:
             channel.close()
         elif self._events is None or self._events.readyState != "open":
             self._serve(channel)
         else:
-            refuse = asyncio.get_running_loop().call_later(_WAITS_S, self._refuse, channel)
-            self._waiting[channel] = ([], refuse)
+            self._wait(channel, [])
+
+    def adopt(self, channels: Iterable[RTCDataChannel]) -> None:
+        """Puts these channels in the place of those of the same streams, because another transport has taken the call
+        up; nobody is greeted again."""
+        events, waiting = self._events, self._waiting
+        self._events, self._waiting = None, {}
+        for _, refuse in waiting.values():
+            refuse.cancel()
+        for channel in channels:
+            self._listen(channel)
+            if events is not None and channel.id == events.id:
+                self._use(channel)
+            else:
+                self._wait(channel, next((early for old, (early, _) in waiting.items() if old.id == channel.id), []))
 
     def aborted(self, reason: str, why: str, error: Exception | None) -> None:
-        """We ended SCTP for what the client did with it."""
+        """Takes note that we ended SCTP for what the client did with it."""
         SCTP_ABORTS[reason] += 1
         if error is None:
             self._log.warning("data channels aborted", reason=reason, why=why)
@@ -69,17 +83,27 @@ class Channels:
             self._log.error("data channels aborted", reason=reason, why=why, exc_info=error)
 
     def close(self) -> None:
-        """The call is over."""
+        """Closes the channels: the call is over."""
         for _, refuse in self._waiting.values():
             refuse.cancel()
         self._waiting.clear()
 
-    def _serve(self, channel: RTCDataChannel) -> None:
-        self._stop_serving()
+    def _listen(self, channel: RTCDataChannel) -> None:
+        channel.on("message", lambda message: self._message(channel, message))
+        channel.on("close", lambda: self._closed(channel))
+
+    def _wait(self, channel: RTCDataChannel, early: list[str | bytes]) -> None:
+        self._waiting[channel] = (early, asyncio.get_running_loop().call_later(_WAITS_S, self._refuse, channel))
+
+    def _use(self, channel: RTCDataChannel) -> None:
         self._events = channel
-        self._dropped = 0
         channel.bufferedAmountLowThreshold = _DRAINED_BYTES
         channel.on("bufferedamountlow", self._drained)
+
+    def _serve(self, channel: RTCDataChannel) -> None:
+        self._stop_serving()
+        self._use(channel)
+        self._dropped = 0
         self._talk.watchers.add(_WHO, self._send)
         early, refuse = self._waiting.pop(channel, ([], None))
         if refuse is not None:

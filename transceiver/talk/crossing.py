@@ -23,9 +23,9 @@ Failed = Callable[[str], None]
 
 
 class Crossing:
-    """Takes an agent's calls to the media loop: at once from there, in order from any other thread. What is too much of
-    audio goes oldest first; an agent that floods with anything else has failed. Of a long piece of
-    audio that goes out in events, a second comes in each turn of the loop, wherever it is from."""
+    """The way of an agent's calls to the media loop: at once from the loop, in order from any other thread. Where audio
+    is too much, the oldest goes; an agent that floods with anything else has failed. Of a long piece of audio that goes
+    out in events, a second passes in each turn of the loop, wherever it comes from."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, failed: Failed) -> None:
         self._loop = loop
@@ -112,7 +112,7 @@ class CrossingLine:
 
 
 class CrossingResponse:
-    """What an agent holds of a response, and may use from any thread."""
+    """A response as the agent holds it, which any thread may use."""
 
     def __init__(self, making: Making, cross: Crossing) -> None:
         self._making, self._cross = making, cross

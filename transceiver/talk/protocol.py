@@ -1,7 +1,7 @@
 """The interface between a talk and the protocol of events that its clients speak.
 
 A protocol is a folder of its own, as ``transceiver.realtime`` is: it has an ``EventProtocol``, which makes the
-``Conversation`` of one session. Nothing here knows its events but as maps and as text.
+``Conversation`` of one session. Here its events are only maps and text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Making(Response, Protocol):
 
     @property
     def settled(self) -> bool:
-        """Whether it is made and heard: nothing happens to it any more."""
+        """Whether it is made and heard, so that nothing happens to it any more."""
 
     @property
     def in_events(self) -> bool:
@@ -62,40 +62,40 @@ class Surroundings(Protocol):
 
 
 class Conversation(Protocol):
-    """One session's state. ``now`` is in seconds, monotonic; PCM is mono PCM16 at the agent's rate. Nothing that a
-    client sends makes it raise."""
+    """The state of one session's conversation. ``now`` is in seconds, monotonic; PCM is mono PCM16 at the agent's rate.
+    Nothing that a client sends makes it raise."""
 
     @property
     def created(self) -> Event:
-        """The event that greets whoever begins to listen."""
+        """The event that greets a client or a watcher."""
 
     @property
     def answering(self) -> str | None:
         """The id of the client's event that is being handled, where it has one."""
 
     def begin(self) -> None:
-        """The agent is there: it hears what the session asks for."""
+        """Tells that the agent is there, which then hears what the session asks for."""
 
     def client_event(self, text: str | bytes, now: float) -> None:
-        """An event of a client's, as it came."""
+        """Takes an event of a client's, as it came."""
 
     def hear(self, pcm: bytes, now: float) -> bool:
-        """20 ms of the caller; whether they are voice."""
+        """Takes 20 ms of the caller. Returns whether they are voice."""
 
     def tick(self, now: float) -> None:
-        """The next 20 ms are due."""
+        """Does what the next 20 ms need."""
 
     def pressed(self, digit: str, received_at: int) -> None:
-        """The caller pressed a key of the telephone's, at ``received_at`` in Unix seconds."""
+        """Tells that the caller pressed a key, at ``received_at`` in Unix seconds."""
 
     def transcribed(self, item: str, text: str) -> None:
-        """The agent says what the user's item of that id says."""
+        """Tells the words in the user's item of that id, as the agent knows them."""
 
     def hush(self) -> None:
-        """The agent itself wants to be silent."""
+        """Drops the speech that waits, because the agent wants to be silent."""
 
     def close(self) -> None:
-        """It is over: what was being made is not wanted any more, and nobody is told."""
+        """Ends it: the response that was being made is dropped, and nobody is told."""
 
 
 class EventProtocol(Protocol):
@@ -109,11 +109,11 @@ class EventProtocol(Protocol):
         """The session's conversation, made once. ``media`` says whether sound travels beside the events."""
 
     def write(self, event: Event) -> tuple[Event, str]:
-        """The event with an id of its own where it had none, and its text."""
+        """The event, with an id of its own where it had none, and its text."""
 
     def error(self, code: str, message: str) -> Event:
         """The event that tells a client of a fault that is not its own."""
 
     def fit(self, event: Event, text: str, most_bytes: int, asked: str | None) -> list[str]:
         """``text``, which is ``event`` written, as events of at most ``most_bytes`` each, in order; ``asked`` is the id
-        of the client's event that it answers. Nothing, where none of it fits."""
+        of the client's event that it answers. The result is empty where none of it fits."""

@@ -33,9 +33,9 @@ _LAST_WORDS = {
 
 
 class Talk:
-    """``call`` is the session's public id, ``agent`` a name and the class that it stands for, ``config`` what the
-    host's configuration says about agents. It is quiet until ``begin``, and ``host`` and ``conversation`` are not there
-    before that; it is over at ``end``."""
+    """The talk of one session. ``call`` is the session's public id, ``agent`` a name and the class that it stands for,
+    ``config`` the part of the host's configuration that is about agents. It is quiet until ``begin``; ``host`` and
+    ``conversation`` are not there before that. It is over at ``end``."""
 
     host: Host
     conversation: Conversation
@@ -71,7 +71,7 @@ class Talk:
     ) -> None:
         """Makes the agent, which may raise, tells it what the session asks for, and hands over what was said so far.
         ``end(reason)`` is called when the agent failed, perhaps before this returns; ``voice`` is None where there is
-        no media, and ``media_so_far()`` says how media has come and gone."""
+        no media, and ``media_so_far()`` gives the figures of the media."""
         kind = self.agent_type
         self._end, self._voice, self.media_so_far = end, voice, media_so_far
         if self._records is not None:
@@ -87,7 +87,7 @@ class Talk:
             self.client_event(self._early.popleft())
 
     def client_event(self, text: str | bytes) -> None:
-        """An event of the client's, or of somebody who watches."""
+        """Takes an event of the client's, or of somebody who watches."""
         if self._over:
             return
         if not self.begun:
@@ -103,13 +103,13 @@ class Talk:
             self.emit(self.conversation.created)
 
     def check(self, now: float) -> None:
-        """Called about once a second; ``now`` in seconds, monotonic."""
+        """Looks for an agent that hangs; called about once a second, with ``now`` in seconds, monotonic."""
         if self.begun and not self._over:
             self.host.check(now)
 
     def end(self, reason: str, *, in_words: bool = True, **facts: object) -> None:
-        """The session is over, of which the client is told where that is neither its own doing nor its server's, unless
-        it knows without ``in_words``. ``facts`` are for the log."""
+        """Ends the talk. The client is told why, where that is neither its own doing nor its server's, unless it knows
+        without ``in_words``. ``facts`` are for the log."""
         self._over = True
         ENDS[reason] += 1
         if self.begun:
@@ -122,12 +122,12 @@ class Talk:
         self._log.info("ended", reason=reason, **facts)
 
     async def joined(self) -> None:
-        """Waits until nothing of the agent runs any more, and not for long."""
+        """Waits, for a short while, until nothing of the agent runs any more."""
         if self.begun:
             await self.host.joined()
 
     def _agent_failed(self, why: str) -> None:
-        """An agent that raises ends its own call and nobody else's."""
+        """Ends the session of an agent that failed, and no other."""
         if not self._over:
             self._log.error("agent failed", agent=self.agent_name, why=why)
             self._end("agent_failed")

@@ -12,7 +12,7 @@ Send = Callable[[str, dict[str, Any], str | None], None]
 
 
 class Watchers:
-    """Each gets a session's events, as JSON. One that is there twice gets them once."""
+    """The watchers, each of whom gets a session's events as JSON. One that is there twice gets them once."""
 
     def __init__(self) -> None:
         self._sends: dict[Hashable, Send] = {}
@@ -35,6 +35,6 @@ class Watchers:
         return iter(tuple(self._sends))
 
     def tell(self, text: str, event: dict[str, Any], asked: str | None = None) -> None:
-        """``asked`` is the ``event_id`` of the client's event that this answers."""
+        """Gives an event to all. ``asked`` is the ``event_id`` of the client's event that this answers."""
         for send in tuple(self._sends.values()):
             send(text, event, asked)
