@@ -34,9 +34,9 @@ from edge.xdp.cpufilter import detach_cpu_filter
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError
-from runtime import logs
+from runtime import logs, ports
 from runtime.children import Child, Children
-from runtime.config import Config, Edge, split_address
+from runtime.config import Config, Edge
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
@@ -119,11 +119,10 @@ class EdgeSupervisor(Supervisor):
         self._key_file = KeyFile(config.cluster.keys, self._log)
         self._keys = self._key_file.keys
         self._cpus = cpus("edge.cores", edge.cores)
-        if self._metrics_address(1 + len(self._cpus))[1] > 65535:
-            raise ConfigError(f"edge.metrics {edge.metrics}: signaling and every worker need a port above this one")
-        for offset in range(1 if children_run else 2 + len(self._cpus)):
+        of_children = [ports.signaling(edge.metrics), *(ports.worker(edge.metrics, i) for i in range(len(self._cpus)))]
+        for address in [edge.metrics, *([] if children_run else of_children)]:
             # Opened later, and by children; but a port that is taken is better said now than by one that keeps dying.
-            listening("edge.metrics", *self._metrics_address(offset)).close()
+            listening("edge.metrics", *address.pair).close()
         self._instance = instance(edge.run)
         self._http = http_socket(edge.http, store)
         self._media = media_sockets(edge.media, len(self._cpus), store)
@@ -132,7 +131,7 @@ class EdgeSupervisor(Supervisor):
         if self._steering is not None:
             self._attachment = Attachment(self._steering, edge.interface, self._media[0], self._log)
             self._attachment.look()
-        self._transceivers = [Transceiver(peer.id, peer.endpoint) for peer in edge.transceivers]
+        self._transceivers = [Transceiver(peer.id, str(peer.endpoint)) for peer in edge.transceivers]
         self._directory = announce(_directory_path(edge), self._transceivers, self._log)
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self.children = Children(
@@ -144,7 +143,7 @@ class EdgeSupervisor(Supervisor):
             "firsthop_edge",
             most_bytes=edge.memory_mib << 20,
         )
-        self.metrics_at = self._metrics_address(0)
+        self.metrics_at = edge.metrics
 
     def _steer(self) -> Steering | None:
         """The XDP program, loaded and not attached yet; None where it cannot be had."""
@@ -152,15 +151,14 @@ class EdgeSupervisor(Supervisor):
         if not edge.interface:
             self._log.warning("no XDP: edge.interface is empty, the kernel's own hash spreads flows over workers")
             return None
-        host, port = split_address(edge.media)
         pins = self._pins()
         try:
             # Compiling takes a core for half a second, and calls may be going on. Linux makes the thread alone nice.
             with ThreadPoolExecutor(1, initializer=lambda: os.nice(19)) as yielding:
                 steering = yielding.submit(
                     Steering.load,
-                    port,
-                    pack(host, port)[:16],
+                    edge.media.port,
+                    pack(*edge.media.pair)[:16],
                     self._keys.ufrag,
                     self._cpus,
                     flow_entries=edge.flow_entries,
@@ -201,10 +199,6 @@ class EdgeSupervisor(Supervisor):
             self._log.warning("XDP will end with this process, and its flows with the workers", why=str(e))
             return None
 
-    def _metrics_address(self, offset: int) -> tuple[str, int]:
-        host, port = split_address(self._config.edge.metrics)
-        return host, port + offset
-
     def _worker(self, index: int) -> Child:
         steering, edge = self._steering, self._config.edge
         maps = (steering.flows_fd, steering.ssrcs_fd, steering.shedding_fd) if steering else ()
@@ -219,7 +213,7 @@ class EdgeSupervisor(Supervisor):
             flows=maps[0] if maps else -1,
             ssrcs=maps[1] if maps else -1,
             shedding=maps[2] if maps else -1,
-            metrics=self._metrics_address(2 + index),
+            metrics=ports.worker(edge.metrics, index).pair,
             transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
             directory=self._directory,
             keys=self._keys,
@@ -253,7 +247,7 @@ class EdgeSupervisor(Supervisor):
         edge = self._config.edge.model_copy(update={"transceivers": ()})  # signaling hears of them as workers do
         orders = {
             "config": self._config.model_copy(update={"edge": edge}).model_dump_json(),
-            "metrics": self._metrics_address(1),
+            "metrics": ports.signaling(edge.metrics).pair,
             "instance": self._instance,
             "directory": self._directory,
         }
@@ -323,7 +317,7 @@ def check(config: Config) -> None:
         raise ConfigError(f"edge.interface: this host has no interface {edge.interface!r}")
     for key in ("media", "http", "metrics"):
         # Whether a port is taken cannot be told while an edge runs that may have it.
-        listening(f"edge.{key}", split_address(getattr(edge, key))[0], 0).close()
+        listening(f"edge.{key}", getattr(edge, key).host, 0).close()
 
 
 def _directory_path(edge: Edge) -> Path:

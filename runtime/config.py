@@ -8,7 +8,6 @@ The defaults stand here and nowhere else; ``firsthop config`` prints them, and
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,12 +21,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from runtime import ports
+from runtime.address import Address, Endpoint, findable
 from runtime.errors import ConfigError
-from wire.address import pack
 from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = [
-    "Address",
     "Agents",
     "Cluster",
     "Config",
@@ -35,19 +34,16 @@ __all__ = [
     "IceServer",
     "MediaAddress",
     "Pipeline",
+    "TcpAddress",
     "Transceiver",
     "Upstream",
     "load",
-    "nth",
     "rows",
-    "split_address",
 ]
 
 PREFIX = "FIRSTHOP_"
 # Variables of the command line, which are no configuration.
 _OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_DESCRIPTORS", "FIRSTHOP_TOKEN")
-
-_MOST_PATH_BYTES = 107  # unix(7)
 
 # Ports that browsers refuse as media or page addresses (the fetch standard's list of bad ports, from 1024 up).
 BROWSER_REFUSES = frozenset(
@@ -75,68 +71,26 @@ BROWSER_REFUSES = frozenset(
 )
 
 
-def split_address(text: str) -> tuple[str, int]:
-    """Host and port of ``host:port`` or ``[v6]:port``. Raises ValueError unless the host is numeric."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+def _media_address(address: Address) -> Address:
+    if address.host in ("0.0.0.0", "::"):
+        raise ValueError(
+            f"{str(address)!r}: name one address: clients are told this one, and replies must come from it"
+        )
+    if address.port < 1024 or address.port in BROWSER_REFUSES:
+        raise ValueError(f"browsers send no media to port {address.port}: choose another, such as 3478")
+    return address
+
+
+def _nth(key: str, endpoint: Endpoint, i: int) -> Endpoint:
     try:
-        number = int(port) if colon else -1
-        pack(host, 0)
-    except (OSError, ValueError):
-        number = -1
-    if not 0 <= number <= 65535:
-        raise ValueError(f"{text!r} is not a numeric address and port such as 203.0.113.10:3478 or [2001:db8::1]:3478")
-    return host, number
-
-
-def _address(text: str) -> str:
-    if split_address(text)[1] == 0:
-        raise ValueError(f"{text!r}: port 0 is a port that nobody knows: name one")
-    return text
-
-
-def _media_address(text: str) -> str:
-    _, port = split_address(text)
-    if port < 1024 or port in BROWSER_REFUSES:
-        raise ValueError(f"browsers send no media to port {port}: choose another, such as 3478")
-    return text
-
-
-def _one_address(text: str) -> str:
-    host, _ = split_address(text)
-    if host in ("0.0.0.0", "::"):
-        raise ValueError(f"{text!r}: name one address: clients are told this one, and replies must come from it")
-    return _media_address(text)
-
-
-def _endpoint(text: str) -> str:
-    scheme, _, rest = text.partition("://")
-    if scheme == "tcp":
-        _address(rest)
-    elif scheme != "ipc" or not rest.startswith(("/", "@")):
-        raise ValueError(f"{text!r} is neither tcp://address:port nor ipc:///path")
-    elif len(os.fsencode(rest)) > _MOST_PATH_BYTES:
-        raise ValueError(f"{text!r}: a socket's path has at most {_MOST_PATH_BYTES} bytes")
-    return text
-
-
-def nth(key: str, endpoint: str, i: int) -> str:
-    """The endpoint of the process ``i`` places on from the one that has ``endpoint``: the last number in it is ``i``
-    more. Raises ConfigError, about ``key``, where it has none."""
-    if i == 0:
-        return endpoint
-    before, number, after = re.fullmatch(r"(.*?)(\d*)([^\d/]*)", endpoint, re.DOTALL).groups()  # type: ignore[union-attr]
-    if not number:
-        raise ConfigError(f"{key} {endpoint}: there is no number in it that could count up to the next process")
-    try:
-        return _endpoint(f"{before}{int(number) + i}{after}")
+        return endpoint.up(i)
     except ValueError as e:
-        raise ConfigError(f"{key} {endpoint}: of process {i + 1} it would be {e}") from None
+        raise ConfigError(f"{key} {endpoint}: {e}") from None
 
 
 def _each_process(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
     peers = tuple(
-        peer.model_copy(update={"id": peer.id + i, "endpoint": nth("endpoint", peer.endpoint, i), "processes": 1})
+        peer.model_copy(update={"id": peer.id + i, "endpoint": _nth("endpoint", peer.endpoint, i), "processes": 1})
         for peer in peers
         for i in range(peer.processes)
     )
@@ -152,10 +106,9 @@ def _each_process(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
 # What stands between quotes in a header without an escape.
 _QUOTABLE = r"^[ !#-\[\]-~]*$"
 
-Address = Annotated[str, AfterValidator(_address)]
-MediaAddress = Annotated[str, AfterValidator(_one_address)]
+TcpAddress = Annotated[Address, AfterValidator(findable)]
+MediaAddress = Annotated[Address, AfterValidator(_media_address)]
 Model = Annotated[str, Field(pattern=r"^[!-+\--~]{1,128}$")]
-Endpoint = Annotated[str, AfterValidator(_endpoint)]
 
 
 class _Section(BaseModel):
@@ -186,7 +139,7 @@ class IceServer(_Section):
 
 class Edge(_Section):
     name: str = Field("edge", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="this edge, unique in the cluster")
-    media: MediaAddress = Field("127.0.0.1:3478", description="the one shared UDP address and port")
+    media: MediaAddress = Field(Address("127.0.0.1:3478"), description="the one shared UDP address and port")
     advertise: MediaAddress | None = Field(None, description="what clients are told instead, behind a 1:1 NAT")
     interface: str = Field("", description="where XDP attaches; empty: the kernel spreads flows by itself")
     cores: tuple[int, ...] = Field((), description="one worker each; empty: all that this process may use")
@@ -210,7 +163,7 @@ class Edge(_Section):
     pins: Path = Field(
         Path("/sys/fs/bpf/firsthop"), description="folder of a BPF filesystem where XDP and its flows outlive this edge"
     )
-    http: Address = Field("127.0.0.1:8080", description="signaling listens here")
+    http: TcpAddress = Field(Address("127.0.0.1:8080"), description="signaling listens here")
     connections: int = Field(4096, ge=16, description="HTTP connections and WebSockets at once; one more is closed")
     connections_per_address: int = Field(
         256, ge=0, description="of these from one IPv4 address or IPv6 /64; 0: no limit, as behind a proxy"
@@ -231,8 +184,8 @@ class Edge(_Section):
     )
     allowed_origins: tuple[str, ...] = Field(("*",), description="origins whose pages may place calls (CORS)")
     memory_mib: int = Field(0, ge=0, description="MiB that a worker or signaling may hold; more: replaced; 0: no limit")
-    metrics: Address = Field(
-        "127.0.0.1:9400",
+    metrics: TcpAddress = Field(
+        Address("127.0.0.1:9400"),
         description="Prometheus: supervisor here, signaling one port up, workers from two ports up",
     )
     transceivers: Annotated[tuple[Peer, ...], AfterValidator(_each_process)] = Field(
@@ -242,7 +195,7 @@ class Edge(_Section):
 
 class Transceiver(_Section):
     id: int = Field(1, ge=0, le=MAX_TRANSCEIVER, description="unique in the cluster; its ufrags carry it")
-    endpoint: Endpoint = Field("ipc:///run/firsthop/transceiver-1.sock", description="edges connect here")
+    endpoint: Endpoint = Field(Endpoint("ipc:///run/firsthop/transceiver-1.sock"), description="edges connect here")
     cores: tuple[int, ...] = Field(
         (),
         description="one process each; ids, ports and the endpoint's last number count up; empty: one, on any core",
@@ -266,7 +219,9 @@ class Transceiver(_Section):
         description="a call ends so many seconds after its caller last sent or answered a check (RFC 7675)",
     )
     memory_mib: int = Field(0, ge=0, description="MiB that each of `cores` may hold; more: replaced; 0: no limit")
-    metrics: Address = Field("127.0.0.1:9500", description="Prometheus; with `cores` each process is a port further up")
+    metrics: TcpAddress = Field(
+        Address("127.0.0.1:9500"), description="Prometheus; with `cores` each process is a port further up"
+    )
     run: Path = Field(
         Path("/run/firsthop"), description="where, without systemd, processes of `cores` wait for a killed supervisor"
     )
@@ -277,16 +232,13 @@ class Transceiver(_Section):
         Raises ConfigError."""
         if not self.cores:
             return (self,)
-        host, _, port = self.metrics.rpartition(":")
-        if int(port) + len(self.cores) > 65535:
-            raise ConfigError(f"transceiver.metrics {self.metrics}: every process needs a port above this one")
         return tuple(
             self.model_copy(
                 update={
                     "id": self.id + i,
-                    "endpoint": nth("transceiver.endpoint", self.endpoint, i),
+                    "endpoint": _nth("transceiver.endpoint", self.endpoint, i),
                     "cores": (core,),
-                    "metrics": f"{host}:{int(port) + 1 + i}",
+                    "metrics": ports.process(self.metrics, i),
                 }
             )
             for i, core in enumerate(self.cores)

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from bpf.layout import FLOW, FLOW_KEY, SHED, SSRC, U32, flow_key
 from wire import address as flow_address
 
 __all__ = [
@@ -45,17 +46,7 @@ XDP_DROP: Final = 1
 XDP_PASS: Final = 2
 XDP_REDIRECT: Final = 4
 
-# The Python half of bpf/layout.h, which is compiled against these sizes.
-FLOW_KEY: Final = struct.Struct("=18sxx")  # address, two zero bytes
-# cpu, transceiver, last seen in ns of CLOCK_MONOTONIC and in jiffies; then what the flow may send: when the buckets of
-# media, of anything else and of checks are full again, in ns, and packets of media for which the clock is not asked
-FLOW: Final = struct.Struct("=IIQQQQQIxxxx")
-_FLOW_BUCKETS_AT: Final = struct.calcsize("=IIQQ")
-ROUTE_KEY: Final = struct.Struct("=16sIxxxx")  # SipHash key, live
-SSRC: Final = struct.Struct("!I")  # as on the wire
-SHED: Final = struct.Struct("=II")  # chances out of 2^32, of media and of strangers
-U32: Final = struct.Struct("=I")
-
+_BUCKETS_AT: Final = FLOW.offset("media_due_ns")
 _LOOKUP, _UPDATE, _DELETE, _PIN, _GET, _TEST_RUN, _RAW_TRACEPOINT, _LOOKUP_BATCH = 1, 2, 3, 6, 7, 10, 17, 24
 _LINK_CREATE, _LINK_UPDATE = 28, 29
 _ATTACH_XDP = 37
@@ -222,13 +213,13 @@ class FlowStore:
         """
         if len(address18) != flow_address.SIZE:
             raise ValueError(f"a flow's address has {flow_address.SIZE} bytes, not {len(address18)}")
-        key, value = FLOW_KEY.pack(address18), FLOW.pack(cpu, transceiver, time.monotonic_ns(), 0, 0, 0, 0, 0)
+        key, value = flow_key(address18), FLOW.pack(cpu, transceiver, time.monotonic_ns(), 0, 0, 0, 0, 0)
         known = self._flows.lookup(key)
-        return _put(self._flows, key, value if known is None else value[:_FLOW_BUCKETS_AT] + known[_FLOW_BUCKETS_AT:])
+        return _put(self._flows, key, value if known is None else value[:_BUCKETS_AT] + known[_BUCKETS_AT:])
 
     def holder(self, address18: bytes) -> tuple[int, int] | None:
         """The CPU and the transceiver that have a flow, or None where it is not known."""
-        value = self._flows.lookup(FLOW_KEY.pack(address18))
+        value = self._flows.lookup(flow_key(address18))
         if value is None:
             return None
         cpu, transceiver = FLOW.unpack(value)[:2]
@@ -236,7 +227,7 @@ class FlowStore:
 
     def remove(self, address18: bytes) -> bool:
         """Forget a flow; False where it was not known."""
-        return self._flows.delete(FLOW_KEY.pack(address18))
+        return self._flows.delete(flow_key(address18))
 
     def items(self) -> Iterator[Flow]:
         """All flows, in no order."""

@@ -7,10 +7,11 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import bpf
+from bpf.layout import Map, c_definitions
 from bpf.verdicts import c_enum
 
 __all__ = ["SteeringError", "SteeringUnavailable", "compile_program", "require_what_bcc_needs"]
@@ -56,7 +57,7 @@ def require_what_bcc_needs() -> None:
 
 
 def compile_program(
-    cflags: Mapping[str, int | str], maps: Collection[str], there: Mapping[str, int]
+    constants: Mapping[str, int], maps: Mapping[str, Map], there: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Compile and load what is in ``bpf/``. Returns the descriptors of the programs, ``steer`` and ``overflow``, and of
     ``maps``, ours to close.
@@ -74,8 +75,8 @@ def compile_program(
     folder = Path(bpf.__path__[0])
     # One text, because BCC takes programs from no included file.
     sources = (f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in ("steer.c", "overflow.c"))
-    text = c_enum() + "".join(sources)
-    flags = [f"-I{folder}", *(f"-D{name}={value}" for name, value in cflags.items())]
+    text = c_enum() + c_definitions(maps) + "".join(sources)
+    flags = [f"-I{folder}", *(f"-D{name}={value}" for name, value in constants.items())]
     with _stderr_kept() as kept:
         module = None
         try:
