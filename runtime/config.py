@@ -24,6 +24,7 @@ from pydantic_settings import (
 from runtime import ports
 from runtime.address import Address, Endpoint, findable
 from runtime.errors import ConfigError
+from wire import versions
 from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = [
@@ -43,7 +44,7 @@ __all__ = [
 
 PREFIX = "FIRSTHOP_"
 # Variables of the command line, which are no configuration.
-_OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_DESCRIPTORS", "FIRSTHOP_TOKEN")
+_OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_DESCRIPTORS", "FIRSTHOP_TOKEN", versions.HELD_TO)
 
 # Ports that browsers refuse as media or page addresses (the fetch standard's list of bad ports, from 1024 up).
 BROWSER_REFUSES = frozenset(
@@ -359,6 +360,10 @@ def load(path: Path | None) -> Config:
             raise ConfigError(
                 f"environment variable {name}: no such section (there are {', '.join(Config.model_fields)})"
             )
+    try:
+        versions.spoken()
+    except ValueError as e:
+        raise ConfigError(f"environment variable {e}") from None
     source = str(path) if path else "environment"
     if path is not None:
         _openable(path)
