@@ -26,7 +26,7 @@ _HEARD = {Came.FRESH: "heard", Came.COPY: "red", Came.AGAIN: "nack"}
 
 
 class Playout:
-    """The playout of one stream. It calls ``heard(pcm)`` once a tick, from the first packet on; ``heard`` returns whether
+    """The playout of one stream. It calls ``heard(pcm)`` once a tick, from the first packet on, which returns whether
     that was voice. ``stats`` counts what ``RX_FRAMES`` counts, of this stream alone."""
 
     def __init__(self, codec: Codec, rate_hz: int, heard: Callable[[bytes], bool]) -> None:
