@@ -22,6 +22,7 @@ from siphash24 import siphash24
 
 from bench.harness.conditions import conditions
 from bench.harness.document import results_file, save
+from bpf import layout
 from edge.xdp import kernel
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.steering import Steering, SteeringError
@@ -100,9 +101,9 @@ def fill(steering: Steering) -> None:
     kernel.BpfMap(steering.buckets_fd, 16, 8).update(address.pack(LIMITED, 0)[:16], struct.pack("=Q", in_an_hour))
     head = sealed_ufrag.seal(TRANSCEIVER, KEY_ID, KEY, random=2)[:16].encode()
     kernel.BpfMap(steering.named_fd, 8, 8).update(siphash24(head, key=KEY).digest(), struct.pack("=Q", in_an_hour))
-    loud = kernel.FLOW.pack(0, TRANSCEIVER, 0, 0, in_an_hour, in_an_hour, in_an_hour, 0)
-    key = kernel.FLOW_KEY.pack(address.pack(CLIENT, LOUD_PORT))
-    kernel.BpfMap(steering.flows_fd, kernel.FLOW_KEY.size, kernel.FLOW.size).update(key, loud)
+    loud = layout.FLOW.pack(0, TRANSCEIVER, 0, 0, in_an_hour, in_an_hour, in_an_hour, 0)
+    key = layout.flow_key(address.pack(CLIENT, LOUD_PORT))
+    kernel.BpfMap(steering.flows_fd, layout.FLOW_KEY.size, layout.FLOW.size).update(key, loud)
 
 
 def verdict_of(steering: Steering, packet: bytes) -> str:

@@ -6,10 +6,6 @@
 
 #include "parse.h"
 
-struct prefix {
-    __be32 address[4];
-};
-
 static __always_inline struct prefix prefix_of(const struct flow_key *from)
 {
     const __be32 *a = from->address;

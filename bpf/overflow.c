@@ -3,10 +3,6 @@
  * returned, and only this tracepoint says what became of them. */
 #include <uapi/linux/bpf.h>
 
-/* The id of the map `cpus`; other programs on this host may have queues of their own. */
-BPF_ARRAY(queues, u32, 1);
-BPF_PERCPU_ARRAY(overflow, u64, MAX_CPUS);
-
 /* xdp:xdp_cpumap_enqueue(int map_id, unsigned int processed, unsigned int drops, int to_cpu), include/trace/events/xdp.h */
 int firsthop_overflow(struct bpf_raw_tracepoint_args *ctx)
 {

@@ -8,8 +8,6 @@
 #include <uapi/linux/ipv6.h>
 #include <uapi/linux/udp.h>
 
-#include "layout.h"
-
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "written for little-endian machines: SipHash and the address constants read words as they lie in memory"
 #endif

@@ -5,9 +5,9 @@
  * an unknown address by its SSRC. Nothing is rewritten: a CPUMAP moves the packet to the core, where the kernel's
  * own stack hands it to that core's socket.
  *
- * Compiled by edge/xdp/steering.py, which puts `enum verdict` (bpf/verdicts.py) in front and sets MEDIA_PORT,
- * MEDIA_ADDRESS_0 to _3 (optional), FLOW_ENTRIES, SSRC_ENTRIES, BUCKET_ENTRIES, CPU_ENTRIES, MAX_CPUS, the limits of
- * edge/xdp/limits.py and the sizes in layout.h. edge/relay/classify.py says the same in Python: read that first.
+ * Compiled by edge/xdp/program.py, which puts `enum verdict` (bpf/verdicts.py), structs and maps (bpf/layout.py) in
+ * front. edge/xdp/steering.py sets MEDIA_PORT, MEDIA_ADDRESS_0 to _3 (optional) and the limits of edge/xdp/limits.py.
+ * edge/relay/classify.py says the same in Python: read that first.
  * Each packet is counted exactly once. */
 
 #include <uapi/linux/bpf.h>
@@ -35,20 +35,6 @@ struct rtp_header {
     __be32 timestamp; /* of RTCP: the sender's SSRC */
     __be32 ssrc;
 };
-
-BPF_ARRAY(keys, struct route_key, UFRAG_KEYS);
-BPF_ARRAY(slots, u32, SLOTS);
-BPF_CPUMAP(cpus, CPU_ENTRIES);
-/* A plain hash and not an LRU: new entries come from proof only, and a flood cannot push out a call. */
-BPF_HASH(flows, struct flow_key, struct flow, FLOW_ENTRIES);
-BPF_HASH(ssrcs, __be32, u32, SSRC_ENTRIES);
-/* An LRU: a flood from ever new prefixes pushes out buckets, and can push out nothing else. */
-BPF_TABLE("lru_hash", struct prefix, u64, buckets, BUCKET_ENTRIES);
-/* The same by what strangers name: a ufrag, by its whole tag, or an SSRC. Only what is good comes here, so who would
- * push out a bucket needs as many good ufrags as there is room for. */
-BPF_TABLE("lru_hash", u64, u64, named, BUCKET_ENTRIES);
-BPF_ARRAY(shedding, struct shed, MAX_CPUS);
-BPF_PERCPU_ARRAY(counters, u64, VERDICTS * MAX_CPUS);
 
 static __always_inline void count(u32 verdict, u32 cpu)
 {

@@ -4,8 +4,6 @@
 
 #define UFRAG_BYTES 24
 #define UFRAG_HEAD_BYTES 16
-#define UFRAG_KEYS 8
-#define SLOTS 256
 
 /* Version 1 with key id 0 is the digit 8: 'I'. The eight key ids are the letters that follow it. */
 #define UFRAG_VERSION_1 'I'

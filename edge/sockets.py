@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import socket
 
-from runtime.config import split_address
+from runtime.address import Address
 from runtime.errors import ConfigError, bind_trouble
 from runtime.store import Store
 from wire.address import pack
@@ -17,11 +17,10 @@ _SOCKET_BUFFER_BYTES = 4 << 20
 _SO_RCVBUFFORCE = 33
 
 
-def media_sockets(media: str, count: int, store: Store) -> list[socket.socket]:
+def media_sockets(media: Address, count: int, store: Store) -> list[socket.socket]:
     """``count`` sockets on the shared port ``media``, in the order of the workers: the CPU filter answers with places
-    in it. Raises ConfigError."""
-    host, port = split_address(media)
-    bind_to = (host if ":" in host else f"::ffff:{host}", port)
+    in that order. Raises ConfigError."""
+    bind_to = (media.host if ":" in media.host else f"::ffff:{media.host}", media.port)
 
     def make(share: bool) -> socket.socket:
         sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -61,12 +60,11 @@ def media_sockets(media: str, count: int, store: Store) -> list[socket.socket]:
     return sockets
 
 
-def http_socket(http: str, store: Store) -> socket.socket:
+def http_socket(http: Address, store: Store) -> socket.socket:
     """The socket on which signaling listens. Raises ConfigError."""
-    host, port = split_address(http)
-    kept = _kept_socket(store, "http", (host, port))
+    kept = _kept_socket(store, "http", http.pair)
     if kept is None:
-        kept = listening("edge.http", host, port)
+        kept = listening("edge.http", *http.pair)
         store.drop("http")
         store.keep("http", kept.fileno())
     return kept

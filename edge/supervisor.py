@@ -27,9 +27,9 @@ from edge.tls import server_context
 from edge.xdp import kernel
 from edge.xdp.installed import Xdp
 from edge.xdp.pins import folder_of
-from runtime import logs
+from runtime import logs, ports
 from runtime.children import Child, Children
-from runtime.config import Config, Edge, split_address
+from runtime.config import Config, Edge
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
@@ -58,16 +58,15 @@ class EdgeSupervisor(Supervisor):
         self._key_file = KeyFile(config.cluster.keys, self._log)
         self._keys = self._key_file.keys
         self._cpus = cpus("edge.cores", edge.cores)
-        if self._metrics_address(1 + len(self._cpus))[1] > 65535:
-            raise ConfigError(f"edge.metrics {edge.metrics}: signaling and every worker need a port above this one")
-        for offset in range(1 if children_run else 2 + len(self._cpus)):
+        of_children = [ports.signaling(edge.metrics), *(ports.worker(edge.metrics, i) for i in range(len(self._cpus)))]
+        for address in [edge.metrics, *([] if children_run else of_children)]:
             # Opened later, and by children; but a port that is taken is better said now than by one that keeps dying.
-            listening("edge.metrics", *self._metrics_address(offset)).close()
+            listening("edge.metrics", *address.pair).close()
         self._instance = instance(edge.run)
         self._http = http_socket(edge.http, store)
         self._media = media_sockets(edge.media, len(self._cpus), store)
         self._xdp = Xdp(edge, self._keys.ufrag, self._cpus, self._media, self._log)
-        self._transceivers = [Transceiver(peer.id, peer.endpoint) for peer in edge.transceivers]
+        self._transceivers = [Transceiver(peer.id, str(peer.endpoint)) for peer in edge.transceivers]
         self._directory = announce(_directory_path(edge), self._transceivers, self._log)
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self.children = Children(
@@ -79,11 +78,7 @@ class EdgeSupervisor(Supervisor):
             "firsthop_edge",
             most_bytes=edge.memory_mib << 20,
         )
-        self.metrics_at = self._metrics_address(0)
-
-    def _metrics_address(self, offset: int) -> tuple[str, int]:
-        host, port = split_address(self._config.edge.metrics)
-        return host, port + offset
+        self.metrics_at = edge.metrics
 
     def _worker(self, index: int) -> Child:
         edge, maps = self._config.edge, self._xdp.maps or ()
@@ -98,7 +93,7 @@ class EdgeSupervisor(Supervisor):
             flows=maps[0] if maps else -1,
             ssrcs=maps[1] if maps else -1,
             shedding=maps[2] if maps else -1,
-            metrics=self._metrics_address(2 + index),
+            metrics=ports.worker(edge.metrics, index).pair,
             transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
             directory=self._directory,
             keys=self._keys,
@@ -133,7 +128,7 @@ class EdgeSupervisor(Supervisor):
         edge = self._config.edge.model_copy(update={"transceivers": (), "memory_mib": 0})
         told = {
             "config": self._config.model_copy(update={"edge": edge}).model_dump_json(),
-            "metrics": self._metrics_address(1),
+            "metrics": ports.signaling(edge.metrics).pair,
             "instance": self._instance,
             "directory": self._directory,
         }
@@ -194,7 +189,7 @@ def check(config: Config) -> None:
         raise ConfigError(f"edge.interface: this host has no interface {edge.interface!r}")
     for key in ("media", "http", "metrics"):
         # Whether a port is taken cannot be told while an edge runs that may have it.
-        listening(f"edge.{key}", split_address(getattr(edge, key))[0], 0).close()
+        listening(f"edge.{key}", getattr(edge, key).host, 0).close()
 
 
 def _directory_path(edge: Edge) -> Path:

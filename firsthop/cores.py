@@ -19,6 +19,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from bpf.layout import FLOW, FLOW_KEY, U32
 from edge.xdp import kernel
 from edge.xdp.pins import folder_of
 from edge.xdp.placement import slots
@@ -35,7 +36,7 @@ class Cores:
     steers, and PermissionError where we may not see that. Close it."""
 
     def __init__(self, folder: Path) -> None:
-        u32 = kernel.U32.size
+        u32 = U32.size
         with ExitStack() as opened:
 
             def table(name: str, key: int, value: int) -> kernel.BpfMap:
@@ -45,19 +46,19 @@ class Cores:
 
             self._queues = table("cpus", u32, u32)
             self._slots = table("slots", u32, u32)
-            self._flows = table("flows", kernel.FLOW_KEY.size, kernel.FLOW.size)
+            self._flows = table("flows", FLOW_KEY.size, FLOW.size)
             self.close = opened.pop_all().close
-        cpus = [cpu for cpu in kernel.possible_cpus() if self._queues.lookup(kernel.U32.pack(cpu)) is not None]
+        cpus = [cpu for cpu in kernel.possible_cpus() if self._queues.lookup(U32.pack(cpu)) is not None]
         self.cpus = tuple(cpus)
 
     def shares(self) -> dict[int, int]:
         """The number of the 256 slots of new calls that go to each core; 0 where it is out."""
-        placed = Counter(kernel.U32.unpack(value)[0] for _, value in self._slots.items())
+        placed = Counter(U32.unpack(value)[0] for _, value in self._slots.items())
         return {cpu: placed[cpu] for cpu in self.cpus}
 
     def flows(self) -> dict[int, int]:
         """The number of flows that each core has now."""
-        found = Counter(kernel.FLOW.unpack(value)[0] for _, value in self._flows.items())
+        found = Counter(FLOW.unpack(value)[0] for _, value in self._flows.items())
         return {cpu: found[cpu] for cpu in self.cpus}
 
     def move(self, cpu: int, *, out: bool) -> None:
@@ -68,7 +69,7 @@ class Cores:
         if are_out == set(self.cpus):
             raise ValueError(f"core {cpu} is the last that takes new calls: take another in first")
         for slot, home in enumerate(slots(self.cpus, are_out)):
-            self._slots.update(kernel.U32.pack(slot), kernel.U32.pack(home))
+            self._slots.update(U32.pack(slot), U32.pack(home))
 
 
 @click.group(invoke_without_command=True)

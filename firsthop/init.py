@@ -22,7 +22,8 @@ import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from runtime import secretfile
-from runtime.config import Address, Cluster, Edge, MediaAddress, load, split_address
+from runtime.address import Address
+from runtime.config import Cluster, Edge, MediaAddress, TcpAddress, load
 from runtime.errors import ConfigError
 from wire.exposure import exposure
 from wire.keys import KeyFileError, new_file_text
@@ -31,7 +32,7 @@ from wire.keys import load as load_keys
 __all__ = ["Host", "Plan", "init", "text"]
 
 _MEDIA_PORT = 3478
-_HTTP = "127.0.0.1:8080"
+_HTTP = Address("127.0.0.1:8080")
 _HTTPS_PORT = 8443
 _USUAL = Path("/etc/firsthop")
 # Routes are asked for towards addresses for documentation (RFC 5737, RFC 3849), to which nothing is ever sent.
@@ -77,8 +78,8 @@ class Plan:
     """The files to write in ``directory``; ``run`` is None for the folder that services have anyway."""
 
     directory: Path
-    media: str
-    http: str
+    media: Address
+    http: Address
     interface: str
     advertise: str = ""
     certificate: Path | None = None
@@ -162,15 +163,15 @@ class Report:
 def plan_for(host: Host, directory: Path, **wished: Any) -> Plan:
     """The plan for ``host``. Values in ``wished`` replace what the host tells: media, http, interface, advertise,
     certificate, key; None is no wish."""
-    media = wished["media"] or _shown(host.address, _MEDIA_PORT)
-    address = split_address(media)[0]
+    media = wished["media"] or Address.of(host.address, _MEDIA_PORT)
+    address = media.host
     interface = wished["interface"]
     if interface is None:
         # What comes through a veth, as in a container, may have no checksum yet, and loses the mark that says so
         # on XDP's way to another core.
         found = host.interfaces.get(address, "")
         interface = found if host.root and found in host.devices else ""
-    http = wished["http"] or (_shown(address, _HTTPS_PORT) if wished["certificate"] else _HTTP)
+    http = wished["http"] or (Address.of(address, _HTTPS_PORT) if wished["certificate"] else _HTTP)
     # With 50 calls, relaying costs a quarter of what a call costs where it is transcoded (python -m bench.calls).
     edge = host.cpus[: max(1, len(host.cpus) // 4)] if len(host.cpus) > 2 else []
     return Plan(
@@ -237,7 +238,7 @@ def _prove(plan: Plan) -> None:
 
 def _cautions(plan: Plan, host: Host) -> list[str]:
     said = []
-    address = ipaddress.ip_address(split_address(plan.media)[0])
+    address = ipaddress.ip_address(plan.media.host)
     if address.is_loopback:
         said.append(f"media is on {address}: only this host can call; --media ADDRESS:PORT for others")
     elif str(address) not in host.interfaces:
@@ -248,7 +249,7 @@ def _cautions(plan: Plan, host: Host) -> list[str]:
         said.append("no XDP, as the interface is virtual or none is wanted: calls work the same, floods cost more")
     if plan.interface and plan.interface not in {name for _, name in socket.if_nameindex()}:
         said.append(f"this host has no interface {plan.interface} now, and the edge will not start without it")
-    if plan.certificate is None and not ipaddress.ip_address(split_address(plan.http)[0]).is_loopback:
+    if plan.certificate is None and not ipaddress.ip_address(plan.http.host).is_loopback:
         said.append(f"http on {plan.http} has no TLS: tokens cross the network in clear text")
     return said
 
@@ -258,18 +259,13 @@ def _next(plan: Plan) -> list[list[str]]:
     if named and shutil.which("firsthop") == str(Path(named).absolute()):
         named = "firsthop"
     program = [named] if named else [sys.executable, "-m", "firsthop"]
-    host, port = split_address(plan.http)
-    host = {"0.0.0.0": _LOOPBACK, "::": "::1"}.get(host, host)
-    url = f"{'https' if plan.certificate else 'http'}://{_shown(host, port)}"
+    host = {"0.0.0.0": _LOOPBACK, "::": "::1"}.get(plan.http.host, plan.http.host)
+    url = f"{'https' if plan.certificate else 'http'}://{Address.of(host, plan.http.port)}"
     return [
         [*program, "transceiver", "-c", str(plan.config)],
         [*program, "edge", "-c", str(plan.config)],
         [*program, "call", url, "--token-file", str(plan.api_keys)],
     ]
-
-
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _account(name: str) -> tuple[int, int]:
@@ -282,14 +278,12 @@ def _account(name: str) -> tuple[int, int]:
     return user.pw_uid, user.pw_gid
 
 
-def _checked(kind: Any) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    def check(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                TypeAdapter(kind).validate_python(value)
-            except ValidationError as e:
-                raise click.BadParameter(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
-        return value
+def _checked(kind: Any) -> Callable[[click.Context, click.Parameter, str | None], Address | None]:
+    def check(context: click.Context, parameter: click.Parameter, value: str | None) -> Address | None:
+        try:
+            return None if value is None else TypeAdapter[Address](kind).validate_python(value)
+        except ValidationError as e:
+            raise click.BadParameter(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
     return check
 
@@ -318,7 +312,7 @@ _file = click.Path(path_type=Path, dir_okay=False, exists=True, resolve_path=Tru
 @click.option(
     "--http",
     metavar="ADDRESS:PORT",
-    callback=_checked(Address),
+    callback=_checked(TcpAddress),
     help=f"Where signaling listens.  [default: {_HTTP}]",
 )
 @click.option("--interface", help="Where XDP attaches; '' for no XDP.  [default, as root: the media address's]")

@@ -10,7 +10,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from runtime.config import Config, split_address
+from runtime import ports
+from runtime.config import Config
 from runtime.errors import ConfigError
 from wire.exposure import exposure
 
@@ -49,8 +50,8 @@ def check_transceiver(config: Config) -> None:
                 f"transceiver.id: {process.endpoint} is {process.id} here and {known} in edge.transceivers"
             )
     _apart(*_of_transceivers(config), *(_of_edge(config) if _together(config) else ()))
-    if ours.endpoint.startswith("ipc:///"):
-        _folder("transceiver.endpoint", Path(ours.endpoint.removeprefix("ipc://")).parent)
+    if (path := ours.endpoint.path) is not None and path.startswith("/"):
+        _folder("transceiver.endpoint", Path(path).parent)
     if ours.cores:
         with contextlib.suppress(ConfigError):
             _folder("transceiver.run", ours.run)
@@ -82,42 +83,39 @@ def _folder(key: str, path: Path) -> None:
 
 
 class _Ports(NamedTuple):
-    """The TCP ports from ``first`` to ``last`` of an address, for what the configuration ``key`` says."""
+    """TCP ports of an address, for what the configuration ``key`` says."""
 
     key: str
-    address: str
-    first: int
-    last: int
+    host: str
+    ports: range
 
     def __str__(self) -> str:
-        return f"{self.key} (port {self.first}{f' to {self.last}' if self.last > self.first else ''})"
+        first, last = self.ports[0], self.ports[-1]
+        return f"{self.key} (port {first}{f' to {last}' if last > first else ''})"
 
 
 def _of_edge(config: Config) -> Iterator[_Ports]:
     edge = config.edge
-    address, port = split_address(edge.http)
-    yield _Ports("edge.http", address, port, port)
-    address, port = split_address(edge.metrics)
-    yield _Ports("edge.metrics", address, port, port + 1 + (len(edge.cores) or len(os.sched_getaffinity(0))))
+    workers = len(edge.cores) or len(os.sched_getaffinity(0))
+    yield _Ports("edge.http", edge.http.host, range(edge.http.port, edge.http.port + 1))
+    yield _Ports("edge.metrics", edge.metrics.host, ports.of_edge(edge.metrics, workers))
 
 
 def _of_transceivers(config: Config) -> Iterator[_Ports]:
     ours = config.transceiver
-    address, port = split_address(ours.metrics)
-    yield _Ports("transceiver.metrics", address, port, port + len(ours.cores))
-    if ours.endpoint.startswith("tcp://"):
-        address, port = split_address(ours.endpoint.removeprefix("tcp://"))
-        yield _Ports("transceiver.endpoint", address, port, port + max(1, len(ours.cores)) - 1)
+    yield _Ports("transceiver.metrics", ours.metrics.host, ports.of_transceiver(ours.metrics, len(ours.cores)))
+    if (address := ours.endpoint.address) is not None:
+        yield _Ports("transceiver.endpoint", address.host, ports.of_endpoints(address, len(ours.cores)))
 
 
 def _together(config: Config) -> bool:
     """Whether this file's edge and transceivers surely share a host: several may share the file."""
     ours = {process.endpoint for process in config.transceiver.processes}
-    return any(peer.endpoint in ours and peer.endpoint.startswith("ipc://") for peer in config.edge.transceivers)
+    return any(peer.endpoint in ours and peer.endpoint.path for peer in config.edge.transceivers)
 
 
 def _apart(*taken: _Ports) -> None:
     for one, other in combinations(taken, 2):
-        same = one.address == other.address or one.address in _ANY or other.address in _ANY
-        if same and one.first <= other.last and other.first <= one.last:
+        same = one.host == other.host or one.host in _ANY or other.host in _ANY
+        if same and one.ports[0] <= other.ports[-1] and other.ports[0] <= one.ports[-1]:
             raise ConfigError(f"{one} and {other} overlap: choose others for one of them")

@@ -21,43 +21,43 @@ from rich.text import Text
 from firsthop.options import config_option
 from firsthop.status import Scrape, Status, compare, read, worker_cpus
 from firsthop.status_view import view
-from runtime.config import Config, load, split_address
+from runtime import ports
+from runtime.address import Address
+from runtime.config import Config, load
 from runtime.errors import ConfigError
 
 __all__ = ["Host", "status"]
 
 _PATIENCE_S = 2.0
-# systemd/firsthop-transceiver@.service: an instance's metrics are on 950<id> of loopback.
-_UNIT_PORT = 9500
-_UNIT_IDS = range(10)
 # No proxy: what is asked is this host.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Host:
     """The processes that a configuration puts on this host. ``unasked`` are the others that it names: those on other
-    hosts, and those whose metrics' address it does not tell."""
+    hosts, and those whose metrics' address it does not tell. Raises ConfigError."""
 
     def __init__(self, config: Config) -> None:
-        self._edge = split_address(config.edge.metrics)
+        self._edge = config.edge.metrics
+        self._signaling = ports.signaling(self._edge)
         # Hosts may share one file: the edge belongs to the one that has its address. It does not start without
         # transceivers, so where none is named no edge is meant to run.
-        self._edge_expected = bool(config.edge.transceivers) and _is_here(f"tcp://{config.edge.media}")
+        self._edge_expected = bool(config.edge.transceivers) and _is_here(config.edge.media.host)
         ours = {each.id: each for each in config.transceiver.processes}
         peers = {peer.id: peer.endpoint for peer in config.edge.transceivers}
         if not peers:
             peers = {number: each.endpoint for number, each in ours.items()}
-        self._transceivers: dict[str, list[tuple[str, int]]] = {}
+        self._transceivers: dict[str, list[Address]] = {}
         self.unasked: list[str] = []
-        if not self._edge_expected and any(endpoint.startswith("tcp://") for endpoint in peers.values()):
+        if not self._edge_expected and any(endpoint.address for endpoint in peers.values()):
             self.unasked.append("the edge")
         for number, endpoint in peers.items():
-            if not _is_here(endpoint):
+            if endpoint.address is not None and not _is_here(endpoint.address.host):
                 self.unasked.append(f"transceiver-{number}")
                 continue
-            places = [split_address(ours[number].metrics)] if number in ours else []
-            if number in _UNIT_IDS:
-                places.append(("127.0.0.1", _UNIT_PORT + number))
+            places = [ours[number].metrics] if number in ours else []
+            if number in ports.INSTANCES:
+                places.append(ports.of_instance(number))
             if places:
                 self._transceivers[f"transceiver-{number}"] = places
             else:
@@ -65,10 +65,9 @@ class Host:
 
     def look(self) -> tuple[dict[str, Scrape], dict[str, str]]:
         """The metrics of each process that answers, and the addresses of those that should answer."""
-        host, port = self._edge
         supervisor = _scrape([self._edge])
-        edge = {"signaling": (host, port + 1)}
-        edge |= {f"worker-{index}": (host, port + 2 + index) for index in worker_cpus(supervisor)}
+        edge = {"signaling": self._signaling}
+        edge |= {f"worker-{index}": ports.worker(self._edge, index) for index in worker_cpus(supervisor)}
         asked = {name: [place] for name, place in edge.items()} | self._transceivers
         with ThreadPoolExecutor(len(asked)) as pool:
             answers = {"supervisor": supervisor, **dict(zip(asked, pool.map(_scrape, asked.values()), strict=True))}
@@ -76,7 +75,7 @@ class Host:
         if not self._edge_expected and supervisor is None:
             expected = dict(self._transceivers)
         found = {name: scrape for name, scrape in answers.items() if scrape is not None}
-        return found, {name: _shown(*places[0]) for name, places in expected.items()}
+        return found, {name: str(places[0]) for name, places in expected.items()}
 
     def watch(self, interval_s: float) -> Iterator[Status]:
         """A status each ``interval_s`` seconds, with the rates of that time."""
@@ -96,7 +95,7 @@ class Host:
 
     def nothing(self) -> str:
         """The line that says that nothing runs here."""
-        return f"nothing of firsthop answers on this host (edge.metrics {_shown(*self._edge)}): is this its --config?"
+        return f"nothing of firsthop answers on this host (edge.metrics {self._edge}): is this its --config?"
 
 
 @click.command()
@@ -150,29 +149,21 @@ def _watch(host: Host, interval_s: float, as_json: bool) -> None:
             screen.update(Text(host.nothing(), style="bold red") if now.nothing else view(now), refresh=True)
 
 
-def _scrape(places: list[tuple[str, int]]) -> Scrape | None:
+def _scrape(places: list[Address]) -> Scrape | None:
     """The metrics of the first of ``places`` that is a process of firsthop; None where none is."""
     for place in places:
         with suppress(OSError, HTTPException, ValueError):
-            with _opener.open(f"http://{_shown(*place)}/metrics", timeout=_PATIENCE_S) as response:
+            with _opener.open(f"http://{place}/metrics", timeout=_PATIENCE_S) as response:
                 text = response.read().decode()
             return Scrape(time.monotonic(), read(text))
     return None
 
 
-def _is_here(endpoint: str) -> bool:
-    """Whether what listens on ``endpoint`` is on this host, which is so where the address can be bound here."""
-    scheme, _, rest = endpoint.partition("://")
-    if scheme == "ipc":
-        return True
-    host, _ = split_address(rest)
+def _is_here(host: str) -> bool:
+    """Whether what listens on ``host`` is on this host, which is so where the address can be bound here."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             probe.bind((host, 0))
         except OSError:
             return False
     return True
-
-
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

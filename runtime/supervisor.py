@@ -18,6 +18,7 @@ from typing import Any
 from prometheus_client.registry import Collector
 
 from runtime import logs, metrics, signals
+from runtime.address import Address
 from runtime.beats import Beats
 from runtime.child import ChildSpec
 from runtime.children import Child, Children, identity
@@ -31,13 +32,13 @@ __all__ = ["Supervisor", "supervise"]
 
 class Supervisor:
     """The base of both supervisors. A subclass makes ``children`` in its ``__init__``, of what ``_child`` gives.
-    Metrics are served at the host and port ``metrics_at``, which the configuration key ``metrics_key`` gives.
+    Metrics are served at ``metrics_at``, which the configuration key ``metrics_key`` gives.
     ``packages`` are those whose code the children run."""
 
     metrics_key: str
     packages: tuple[str, ...]
     children: Children
-    metrics_at: tuple[str, int]
+    metrics_at: Address
 
     def __init__(self, config: Config, store: Store) -> None:
         self._config = config
@@ -94,7 +95,7 @@ class Supervisor:
             loop.add_signal_handler(number, stop.set)
         anew = asyncio.create_task(signals.to_start_anew())
         await asyncio.sleep(0)  # it listens before the signal that waits is heard
-        metrics.serve(self.metrics_key, *self.metrics_at, *self.children.metrics, *self.collectors())
+        metrics.serve(self.metrics_key, *self.metrics_at.pair, *self.children.metrics, *self.collectors())
         signals.let_through()
         work = (self.children.run(), self._mend(), stop.wait(), *self.work())
         tasks = [anew, *(asyncio.create_task(each) for each in work)]

@@ -15,6 +15,7 @@ import packets as p
 from conftest import cannot_run
 from siphash24 import siphash24
 
+from bpf import layout
 from edge.xdp import kernel
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.steering import Steering, SteeringUnavailable
@@ -66,11 +67,11 @@ def buckets(steering: Steering) -> kernel.BpfMap:
 def older_flows(flows: list[kernel.Flow], entries: int = 65536) -> int:
     """A flow table in the layout from before flows had buckets, with these flows in it; the caller closes it."""
     older = struct.Struct("=IIQQ")
-    attributes = struct.pack("=IIIII", 1, kernel.FLOW_KEY.size, older.size, entries, 0)  # BPF_MAP_TYPE_HASH
+    attributes = struct.pack("=IIIII", 1, layout.FLOW_KEY.size, older.size, entries, 0)  # BPF_MAP_TYPE_HASH
     fd = kernel._bpf(0, kernel._buffer(attributes))  # BPF_MAP_CREATE
-    table = kernel.BpfMap(fd, kernel.FLOW_KEY.size, older.size)
+    table = kernel.BpfMap(fd, layout.FLOW_KEY.size, older.size)
     for address, cpu, transceiver, seen_ns in flows:
-        table.update(kernel.FLOW_KEY.pack(address), older.pack(cpu, transceiver, seen_ns, 0))
+        table.update(layout.flow_key(address), older.pack(cpu, transceiver, seen_ns, 0))
     return fd
 
 
@@ -97,12 +98,12 @@ def exhaust_name(steering: Steering, ufrag_or_ssrc: bytes | int) -> None:
 
 def exhaust_flow(steering: Steering, address18: bytes, *kinds: str) -> None:
     """Uses up the bucket of a known flow's ``media``, ``checks`` or ``other``."""
-    table = kernel.BpfMap(steering.flows_fd, kernel.FLOW_KEY.size, kernel.FLOW.size)
-    key = kernel.FLOW_KEY.pack(address18)
-    fields = list(kernel.FLOW.unpack(table.lookup(key) or b""))
+    table = kernel.BpfMap(steering.flows_fd, layout.FLOW_KEY.size, layout.FLOW.size)
+    key = layout.flow_key(address18)
+    fields = list(layout.FLOW.unpack(table.lookup(key) or b""))
     for at, kind in ((4, "media"), (5, "other"), (6, "checks")):
         fields[at] = _in_an_hour() if kind in kinds else fields[at]
-    table.update(key, kernel.FLOW.pack(*fields))
+    table.update(key, layout.FLOW.pack(*fields))
 
 
 def _in_an_hour() -> int:

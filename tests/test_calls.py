@@ -20,6 +20,7 @@ from observing import STEERED, core_of, cores, moved, received, xdp
 from pyroute2 import IPRoute
 from waiting import until
 
+from bpf import layout
 from edge.xdp import kernel
 from edge.xdp.pins import folder_of
 from lab.appliance import Appliance, Loopback
@@ -240,8 +241,8 @@ def live_ssrcs(appliance: Appliance) -> list[str]:
     """The SSRCs of all calls, as XDP knows them."""
     fd = kernel.pinned(folder_of(load(appliance.config_file).edge) / "ssrcs")
     try:
-        table = kernel.BpfMap(fd, kernel.SSRC.size, kernel.U32.size)
-        return [str(kernel.SSRC.unpack(key)[0]) for key, _ in table.items()]
+        table = kernel.BpfMap(fd, layout.SSRC.size, layout.U32.size)
+        return [str(layout.SSRC.unpack(key)[0]) for key, _ in table.items()]
     finally:
         os.close(fd)
 

@@ -24,8 +24,10 @@ from edge import supervisor as edge_supervisor
 from firsthop.cli import main
 from firsthop.preflight import check_edge, check_transceiver
 from firsthop.status_cli import Host
+from runtime import ports
+from runtime.address import Address
 from runtime.child import ChildSpec
-from runtime.config import BROWSER_REFUSES, Config, load, rows, split_address
+from runtime.config import BROWSER_REFUSES, Config, load, rows
 from runtime.errors import ConfigError
 from transceiver import supervisor as transceiver_supervisor
 from wire.keys import KeyFileError, new_file_text
@@ -182,7 +184,7 @@ def test_other_media_ports_are_taken(tmp_path: Path, port: int) -> None:
     [("192.0.2.1:0", ("192.0.2.1", 0)), ("[2001:db8::1]:3478", ("2001:db8::1", 3478)), ("[::]:65535", ("::", 65535))],
 )
 def test_an_address_is_split(text: str, expected: tuple[str, int]) -> None:
-    assert split_address(text) == expected
+    assert Address(text).pair == expected
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_an_address_is_split(text: str, expected: tuple[str, int]) -> None:
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a numeric address and port"):
-        split_address(text)
+        Address(text)
 
 
 # --- the command ---
@@ -402,6 +404,18 @@ def test_rotating_a_file_that_is_not_there_is_one_line_and_exit_code_2(tmp_path:
 def test_a_port_that_nobody_would_find_is_refused(tmp_path: Path, key: str, text: str) -> None:
     assert f": {key}: " in complaint(tmp_path, text)
     assert "port 0" in complaint(tmp_path, text)
+
+
+def test_each_process_has_a_port_of_its_own() -> None:
+    first = Address("[2001:db8::1]:9400")
+    edge = [first, ports.signaling(first), *(ports.worker(first, i) for i in range(3))]
+    assert [each.port for each in edge] == list(ports.of_edge(first, 3)) == [9400, 9401, 9402, 9403, 9404]
+    assert edge[4] == "[2001:db8::1]:9404"
+    last = Address("127.0.0.1:65534")
+    assert ports.process(last, 0).port == ports.of_transceiver(last, 1)[-1] == 65535
+    for past_the_last in (lambda: ports.process(last, 1), lambda: ports.worker(last, 0)):
+        with pytest.raises(ConfigError, match=r"metrics 127\.0\.0\.1:65534: .* need"):
+            past_the_last()
 
 
 HERE = "[[edge.transceivers]]\nid = 1\nendpoint = 'ipc:///run/firsthop/transceiver-1.sock'\n"

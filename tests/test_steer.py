@@ -54,6 +54,7 @@ from steer_run import (
 )
 
 import bpf
+from bpf import layout
 from bpf.verdicts import VERDICTS, c_enum, markdown_table
 from edge.xdp import kernel
 from edge.xdp.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore, Shedding
@@ -164,7 +165,7 @@ def test_a_key_that_stays_is_not_touched_and_one_that_comes_is_there_before_one_
     update = steering._keys.update
 
     def noted(at: bytes, value: bytes) -> None:
-        written.append(kernel.U32.unpack(at)[0])
+        written.append(layout.U32.unpack(at)[0])
         update(at, value)
 
     goes, stays = sorted(KEYS)[:2]
@@ -234,16 +235,16 @@ def test_random_bytes_are_each_counted_once_and_never_sent_back(steering: Steeri
 @pytest.mark.needs_root
 def test_last_seen_moves_with_traffic_but_not_with_every_packet(steering: Steering) -> None:
     flows = FlowStore(steering.flows_fd, steering.ssrcs_fd)
-    table = kernel.BpfMap(steering.flows_fd, kernel.FLOW_KEY.size, kernel.FLOW.size)
+    table = kernel.BpfMap(steering.flows_fd, layout.FLOW_KEY.size, layout.FLOW.size)
     client = address.pack(p.CLIENT, 40003)
-    key = kernel.FLOW_KEY.pack(client)
+    key = layout.flow_key(client)
 
     def after_a_packet() -> tuple[int, ...]:
         assert run(steering, p.datagram(p.rtp(1), sport=40003)) == (XDP_REDIRECT, "flow_steered", 1)
-        return kernel.FLOW.unpack(table.lookup(key) or b"")[:4]
+        return layout.FLOW.unpack(table.lookup(key) or b"")[:4]
 
     def last_seen(ns: int, jiffies: int) -> bytes:
-        return kernel.FLOW.pack(1, 9, ns, jiffies, 0, 0, 0, 0)
+        return layout.FLOW.pack(1, 9, ns, jiffies, 0, 0, 0, 0)
 
     begin = time.monotonic_ns()
     flows.put(client, 1, 9)

@@ -25,6 +25,7 @@ import pytest
 from conftest import InNamespace
 from steer_run import CPUS, KEYS, loaded, older_flows, run
 
+from bpf import layout
 from edge.xdp import kernel
 from edge.xdp.cpufilter import attach_cpu_filter, cpu_filter, detach_cpu_filter
 from edge.xdp.cpumap import bring_in_bulk
@@ -119,12 +120,12 @@ def test_what_workers_enter_in_an_older_table_until_they_are_replaced_is_taken_o
     put = [kernel.Flow(address.pack(p.CLIENT, port), 1, 7, time.monotonic_ns()) for port in range(1, 4)]
     older = older_flows(put)
     pins.put("flows", older)
-    table = kernel.BpfMap(older, kernel.FLOW_KEY.size, 24)
+    table = kernel.BpfMap(older, layout.FLOW_KEY.size, 24)
     with loaded(pins=pins) as steering:
         flows = FlowStore(steering.flows_fd, steering.ssrcs_fd)
         flows.remove(put[0].address)
         later = address.pack(p.CLIENT, 9)
-        table.update(kernel.FLOW_KEY.pack(later), struct.pack("=IIQQ", 1, 7, time.monotonic_ns(), 0))
+        table.update(layout.flow_key(later), struct.pack("=IIQQ", 1, 7, time.monotonic_ns(), 0))
         steering.catch_up()
         assert {flow.address for flow in flows} == {put[1].address, put[2].address, later}
         flows.remove(later)

@@ -22,6 +22,7 @@ from waiting import DEADLINE_S, until
 from edge.sockets import http_socket, media_sockets
 from lab.appliance import Appliance, Loopback
 from runtime import holder
+from runtime.address import Address
 from runtime.errors import ConfigError
 from runtime.store import HolderStore, Store, StoreInUse, lifeline
 
@@ -207,9 +208,12 @@ def test_sockets_are_taken_over_however_their_address_is_written() -> None:
     media, http = free_port(socket.SOCK_DGRAM, "::1"), free_port(socket.SOCK_STREAM, "::1")
     store = Store()
     with contextlib.ExitStack() as stack:
-        before = [*media_sockets(f"[::1]:{media}", 2, store), http_socket(f"[::1]:{http}", store)]
+        before = [*media_sockets(Address(f"[::1]:{media}"), 2, store), http_socket(Address(f"[::1]:{http}"), store)]
         store = successor(store)
-        after = [*media_sockets(f"[0:0::0001]:{media}", 2, store), http_socket(f"[0::1]:{http}", store)]
+        after = [
+            *media_sockets(Address(f"[0:0::0001]:{media}"), 2, store),
+            http_socket(Address(f"[0::1]:{http}"), store),
+        ]
         for sock in after:
             stack.enter_context(sock)
         assert [sock.detach() for sock in before] == [sock.fileno() for sock in after]
@@ -219,15 +223,18 @@ def test_sockets_are_kept_until_there_are_others() -> None:
     media, http = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
     store = Store()
     with contextlib.ExitStack() as stack:
-        socks = [*media_sockets(f"127.0.0.1:{media}", 2, store), http_socket(f"127.0.0.1:{http}", store)]
+        socks = [
+            *media_sockets(Address(f"127.0.0.1:{media}"), 2, store),
+            http_socket(Address(f"127.0.0.1:{http}"), store),
+        ]
         told: list[str] = []
         store = successor(store)
         store._tell = lambda state, fds: told.append(state)  # type: ignore[method-assign]
         taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         with pytest.raises(ConfigError):
-            media_sockets(f"192.0.2.1:{media}", 2, store)
+            media_sockets(Address(f"192.0.2.1:{media}"), 2, store)
         with pytest.raises(ConfigError):
-            http_socket(f"127.0.0.1:{taken.getsockname()[1]}", store)
+            http_socket(Address(f"127.0.0.1:{taken.getsockname()[1]}"), store)
         assert told == []
         for name in store.names:
             store.drop(name)

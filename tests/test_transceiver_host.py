@@ -16,6 +16,7 @@ from waiting import until
 from lab.appliance import Appliance
 from lab.network import Lab
 from runtime import config
+from runtime.address import Endpoint
 from runtime.errors import ConfigError
 
 
@@ -154,12 +155,12 @@ def test_who_faces_the_network_has_no_capabilities(lab: Lab, tmp_path: Path) -> 
 
 
 def test_endpoints_count_up() -> None:
-    assert config.nth("key", "tcp://10.0.0.5:7401", 3) == "tcp://10.0.0.5:7404"
-    assert config.nth("key", "tcp://[2001:db8::1]:7499", 1) == "tcp://[2001:db8::1]:7500"
-    assert config.nth("key", "ipc:///run/8/transceiver-9.sock", 2) == "ipc:///run/8/transceiver-11.sock"
-    assert config.nth("key", "ipc:///run/8/transceiver.sock", 0) == "ipc:///run/8/transceiver.sock"
-    with pytest.raises(ConfigError, match=r"key ipc:///run/8/transceiver\.sock"):
-        config.nth("key", "ipc:///run/8/transceiver.sock", 1)
+    assert Endpoint("tcp://10.0.0.5:7401").up(3) == "tcp://10.0.0.5:7404"
+    assert Endpoint("tcp://[2001:db8::1]:7499").up(1) == "tcp://[2001:db8::1]:7500"
+    assert Endpoint("ipc:///run/8/transceiver-9.sock").up(2) == "ipc:///run/8/transceiver-11.sock"
+    assert Endpoint("ipc:///run/8/transceiver.sock").up(0) == "ipc:///run/8/transceiver.sock"
+    with pytest.raises(ValueError, match="no number in it"):
+        Endpoint("ipc:///run/8/transceiver.sock").up(1)
 
 
 def test_an_edge_knows_every_process_of_a_host(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import zmq
 
 from rtc.dtls.secure import check_aiortc
-from rtc.vad import detector as turns
+from rtc.vad import detector
 from runtime import logs, metrics, signals
 from runtime.beats import Beat
-from runtime.config import Config, split_address
+from runtime.config import Config
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
@@ -34,7 +34,7 @@ _NOT_ANEW = "SIGHUP changes nothing: keys are followed by themselves, and anythi
 async def _serve(config: Config, beat: Beat) -> None:
     log = logs.get()
     check(config)
-    turns.load(config.transceiver.vad)
+    detector.load(config.transceiver.vad)
     _load_agents(log)
     key_file = KeyFile(config.cluster.keys, log)
     cluster = key_file.keys
@@ -49,7 +49,6 @@ async def _serve(config: Config, beat: Beat) -> None:
     transceiver = Transceiver(config, cluster, socket)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, transceiver.leave)
     signals.let_through()
-    host, port = split_address(config.transceiver.metrics)
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
     by_key = metrics.Gauges(
         "firsthop_transceiver_key_sessions",
@@ -59,7 +58,7 @@ async def _serve(config: Config, beat: Beat) -> None:
     )
     held = ufrag_keys(lambda: key_file.keys)
     more = (*transceiver.schedule, *counters.all_counters)
-    metrics.serve("transceiver.metrics", host, port, sessions, by_key, held, *more)
+    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, sessions, by_key, held, *more)
     gc.freeze()  # what is here stays: looking through it for garbage would be a pause of 40 ms for every call
     notify("READY=1")
     log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())

@@ -9,7 +9,7 @@ from typing import Any
 
 from runtime import logs
 from runtime.children import Child, Children
-from runtime.config import Config, Transceiver, split_address
+from runtime.config import Config, Transceiver
 from runtime.errors import ConfigError
 from runtime.process import cpus
 from runtime.store import Store, open_store
@@ -34,8 +34,6 @@ def check(config: Config) -> None:
     cpus("transceiver.cores", ours.cores)
     if ours.processes[-1].id > MAX_TRANSCEIVER:
         raise ConfigError(f"transceiver.id: {len(ours.cores)} of them from {ours.id} on are more than there are")
-    if split_address(ours.metrics)[1] + len(ours.cores) > 65535:
-        raise ConfigError(f"transceiver.metrics {ours.metrics}: every process needs a port above this one")
 
 
 class HostSupervisor(Supervisor):
@@ -47,7 +45,7 @@ class HostSupervisor(Supervisor):
     def __init__(self, config: Config, store: Store) -> None:
         super().__init__(config, store)
         ours = config.transceiver
-        self.metrics_at = split_address(ours.metrics)
+        self.metrics_at = ours.metrics
         self.children = Children(
             [self._process(place, each) for place, each in enumerate(ours.processes)],
             "transceiver.child",

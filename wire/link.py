@@ -93,13 +93,14 @@ def media_dealer(context: zmq.Context[Any], endpoint: str, identity: bytes, keys
 
 
 class Presence:
-    """Whether the other end of a dealer is there. Costs nothing until it is asked; to be asked now and then, because
-    what has happened is kept until then."""
+    """Whether the other end of a dealer is there, and how often it has come (``arrivals``). Costs nothing until it is
+    asked; to be asked now and then, because what has happened is kept until then."""
 
     def __init__(self, dealer: Any) -> None:
         self._dealer = dealer
         self._events = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._there = False
+        self.arrivals = 0
 
     def __bool__(self) -> bool:
         while True:
@@ -108,6 +109,7 @@ class Presence:
             except zmq.Again:
                 return self._there
             self._there = int.from_bytes(event[:2], sys.byteorder) == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self.arrivals += self._there
 
     def close(self) -> None:
         """To be called before the dealer is closed; then nobody may ask any more."""

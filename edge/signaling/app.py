@@ -24,7 +24,7 @@ from edge.signaling.sockets import Sockets
 from edge.signaling.tokens import Tokens
 from edge.signaling.whip import Whip
 from runtime import logs
-from runtime.config import Edge, split_address
+from runtime.config import Edge
 from runtime.metrics import Tally
 from wire.keys import ClusterKeys
 
@@ -97,7 +97,7 @@ def make_app(
     """The application. ``keys`` gives the cluster's present keys; ``responses`` counts by status."""
     access = Access(api_keys, Tokens(keys().client_secrets()), edge.models)
     placing = Placing(transceivers, ledger)
-    on_calls = Calls(transceivers, access, placing, ledger, keys, split_address(edge.advertise or edge.media))
+    on_calls = Calls(transceivers, access, placing, ledger, keys, (edge.advertise or edge.media).pair)
     on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins)
     on_whip = Whip(access, on_calls, edge.ice_servers)
     health = Health(transceivers)

@@ -19,7 +19,7 @@ from edge.xdp.cpufilter import detach_cpu_filter
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError
-from runtime.config import Edge, split_address
+from runtime.config import Edge
 from runtime.errors import ConfigError
 from wire.address import pack
 
@@ -114,15 +114,14 @@ class Xdp(Collector):
         if not edge.interface:
             self._log.warning("no XDP: edge.interface is empty, the kernel's own hash spreads flows over workers")
             return None
-        host, port = split_address(edge.media)
         pins = self._pins(edge)
         try:
             # Compiling takes a core for half a second, and calls may be going on. Linux makes the thread alone nice.
             with ThreadPoolExecutor(1, initializer=lambda: os.nice(19)) as yielding:
                 steering = yielding.submit(
                     Steering.load,
-                    port,
-                    pack(host, port)[:16],
+                    edge.media.port,
+                    pack(*edge.media.pair)[:16],
                     keys,
                     self._cpus,
                     flow_entries=edge.flow_entries,

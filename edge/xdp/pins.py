@@ -7,23 +7,14 @@ import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
+from bpf.layout import Map
 from edge.xdp import kernel
 from runtime.config import Edge
 
-__all__ = ["Pins", "PinsInUse", "Shape", "folder_of"]
+__all__ = ["Pins", "PinsInUse", "folder_of"]
 
 _NEXT = "next"
-
-
-class Shape(NamedTuple):
-    """The properties that two BPF maps must share to be used in each other's place; sizes in bytes."""
-
-    type: int
-    key: int
-    value: int
-    entries: int
 
 
 def folder_of(edge: Edge) -> Path:
@@ -72,18 +63,18 @@ class Pins:
         """Unpins what has that name, if anything has."""
         (self.folder / name).unlink(missing_ok=True)
 
-    def fit(self, shapes: Mapping[str, Shape]) -> tuple[dict[str, int], dict[str, int]]:
-        """Two mappings of pinned maps by name, as descriptors that the caller closes: those that have the shape that
-        ``shapes`` says, and those that have outgrown it."""
+    def fit(self, maps: Mapping[str, Map]) -> tuple[dict[str, int], dict[str, int]]:
+        """Two mappings of pinned maps by name, as descriptors that the caller closes: those that have the shape of the
+        one in ``maps``, and those that have outgrown it."""
         fitting: dict[str, int] = {}
         outgrown: dict[str, int] = {}
-        for name, shape in shapes.items():
+        for name, wanted in maps.items():
             fd = self.get(name)
             if fd is None:
                 continue
             about = kernel.facts(fd)
-            found = Shape(*(int(about[fact]) for fact in ("map_type", "key_size", "value_size", "max_entries")))
-            (fitting if found == shape else outgrown)[name] = fd
+            found = tuple(int(about[fact]) for fact in ("map_type", "key_size", "value_size", "max_entries"))
+            (fitting if found == wanted.shape else outgrown)[name] = fd
         return fitting, outgrown
 
     def remove(self) -> None:

@@ -7,10 +7,11 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import bpf
+from bpf.layout import Map, c_definitions
 from bpf.verdicts import c_enum
 
 __all__ = ["SteeringError", "SteeringUnavailable", "compile_program", "require_what_bcc_needs"]
@@ -20,7 +21,8 @@ _CAPABILITIES = {12: "CAP_NET_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
 
 
 class SteeringError(Exception):
-    """XDP steering cannot be had as asked; one line says why and what to do. ``why`` is that in a word."""
+    """The error that XDP steering cannot be had as asked; one line says why and what to do. ``why`` is that in
+    a word."""
 
     def __init__(self, line: str, why: str = "refused") -> None:
         super().__init__(line)
@@ -28,7 +30,7 @@ class SteeringError(Exception):
 
 
 class SteeringUnavailable(SteeringError):
-    """Something that steering needs is missing here: one line says what, and how to get it."""
+    """The error that something which steering needs is missing here: one line says what, and how to get it."""
 
     def __init__(self, line: str) -> None:
         super().__init__(line, "not_loaded")
@@ -56,10 +58,10 @@ def require_what_bcc_needs() -> None:
 
 
 def compile_program(
-    cflags: Mapping[str, int | str], maps: Collection[str], there: Mapping[str, int]
+    constants: Mapping[str, int], maps: Mapping[str, Map], there: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Compile and load what is in ``bpf/``. Returns the descriptors of the programs, ``steer`` and ``overflow``, and of
-    ``maps``, ours to close.
+    """Compiles and loads what is in ``bpf/``. Returns the descriptors of the programs, ``steer`` and ``overflow``, and
+    of ``maps``, ours to close.
 
     Maps that are ``there`` are used, by name, instead of new ones. BCC is let go again at once: from here on
     descriptors are enough. Raises SteeringUnavailable.
@@ -74,8 +76,8 @@ def compile_program(
     folder = Path(bpf.__path__[0])
     # One text, because BCC takes programs from no included file.
     sources = (f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in ("steer.c", "overflow.c"))
-    text = c_enum() + "".join(sources)
-    flags = [f"-I{folder}", *(f"-D{name}={value}" for name, value in cflags.items())]
+    text = c_enum() + c_definitions(maps) + "".join(sources)
+    flags = [f"-I{folder}", *(f"-D{name}={value}" for name, value in constants.items())]
     with _stderr_kept() as kept:
         module = None
         try:

@@ -1,6 +1,6 @@
 """The XDP steering of an edge: it loads ``bpf/steer.c``, fills and attaches it, and reads its counters.
 
-Without it firsthop works too, so whatever is missing is one ``SteeringUnavailable`` with one line to act on.
+firsthop works without it too, so whatever is missing is one ``SteeringUnavailable`` with one line to act on.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
+from bpf.layout import FLOW, MAX_CPUS, U32, Map, maps, route_key
 from bpf.verdicts import VERDICTS
 from edge.xdp import kernel
 from edge.xdp.cpumap import bring_in_bulk
 from edge.xdp.limits import Limits
-from edge.xdp.pins import Pins, Shape
+from edge.xdp.pins import Pins
 from edge.xdp.placement import slots
 from edge.xdp.program import SteeringError, SteeringUnavailable, compile_program, require_what_bcc_needs
 from wire.ufrag import MAX_KEY_ID, SLOTS
@@ -30,10 +31,7 @@ __all__ = [
     "SteeringUnavailable",
 ]
 
-MAX_CPUS: Final = 128
 DEFAULT_FLOW_ENTRIES: Final = 65536
-# Buckets that are remembered, of prefixes and of ufrags and SSRCs each, at about 100 bytes.
-BUCKET_ENTRIES: Final = 65536
 # Datagrams on their way to a core. The kernel's own examples use 192 to 2048; at 400 kpps this is 5 ms.
 CPU_QUEUE: Final = 2048
 
@@ -53,6 +51,7 @@ class Steering:
     def __init__(
         self,
         programs: Mapping[str, int],
+        maps: Mapping[str, Map],
         map_fds: Mapping[str, int],
         cpus: Sequence[int],
         pins: Pins | None,
@@ -73,16 +72,14 @@ class Steering:
         self._link_fd: int | None = None
         self._older_flows: int | None = None
         self._caught_up_ns = 0
-        u32 = kernel.U32.size
-        self._copies = len(kernel.possible_cpus())
-        self._keys = kernel.BpfMap(map_fds["keys"], u32, kernel.ROUTE_KEY.size)
-        self._slots = kernel.BpfMap(map_fds["slots"], u32, u32)
-        self._cpu_queues = kernel.BpfMap(map_fds["cpus"], u32, u32)
-        self._flows = kernel.BpfMap(self.flows_fd, kernel.FLOW_KEY.size, kernel.FLOW.size)
-        self._ssrcs = kernel.BpfMap(self.ssrcs_fd, kernel.SSRC.size, u32)
-        self._queue_ids = kernel.BpfMap(map_fds["queues"], u32, u32)
-        self._overflow = kernel.BpfMap(map_fds["overflow"], u32, 8 * self._copies)
-        self._counters = kernel.BpfMap(map_fds["counters"], u32, 8 * self._copies)
+        copies = len(kernel.possible_cpus())
+        self._copies = struct.Struct(f"={copies}Q")
+        tables = {
+            name: kernel.BpfMap(fd, maps[name].key.size, maps[name].value_bytes(copies)) for name, fd in map_fds.items()
+        }
+        self._keys, self._slots, self._cpu_queues = tables["keys"], tables["slots"], tables["cpus"]
+        self._flows, self._ssrcs = tables["flows"], tables["ssrcs"]
+        self._queue_ids, self._overflow, self._counters = tables["queues"], tables["overflow"], tables["counters"]
 
     @classmethod
     def load(
@@ -96,7 +93,7 @@ class Steering:
         limits: Limits = Limits(),  # noqa: B008  # a value
         pins: Pins | None = None,
     ) -> Steering:
-        """Compile, load and fill the program, attached to nothing yet.
+        """Compiles, loads and fills the program, which is attached to nothing yet.
 
         With ``pins`` the maps outlive this process, and what an earlier one pinned there is taken over: flows,
         counters, and which cores are out. It is this object's to remove.
@@ -119,27 +116,15 @@ class Steering:
             raise ValueError(f"a flow table of {flow_entries} entries holds no flow")
         constants = limits.constants()
         require_what_bcc_needs()
-        shapes = _shapes(flow_entries)
-        cflags: dict[str, int | str] = {
-            **constants,
-            "MEDIA_PORT": port,
-            "FLOW_ENTRIES": flow_entries,
-            "SSRC_ENTRIES": flow_entries,
-            "BUCKET_ENTRIES": BUCKET_ENTRIES,
-            "CPU_ENTRIES": shapes["cpus"].entries,
-            "MAX_CPUS": MAX_CPUS,
-            "FLOW_KEY_BYTES": kernel.FLOW_KEY.size,
-            "FLOW_BYTES": kernel.FLOW.size,
-            "SHED_BYTES": kernel.SHED.size,
-            "ROUTE_KEY_BYTES": kernel.ROUTE_KEY.size,
-        }
+        made = maps(flow_entries, max(kernel.possible_cpus()) + 1)
+        constants["MEDIA_PORT"] = port
         if address is not None:
-            cflags |= {f"MEDIA_ADDRESS_{i}": word for i, word in enumerate(struct.unpack("=4I", address))}
-        fitting, outgrown = pins.fit(shapes) if pins is not None else ({}, {})
+            constants |= {f"MEDIA_ADDRESS_{i}": word for i, word in enumerate(struct.unpack("=4I", address))}
+        fitting, outgrown = pins.fit(made) if pins is not None else ({}, {})
         try:
-            programs, map_fds = compile_program(cflags, shapes, fitting)
+            programs, map_fds = compile_program(constants, made, fitting)
             try:
-                steering = cls(programs, map_fds, cpus, pins, adopted=len(fitting) == len(map_fds))
+                steering = cls(programs, made, map_fds, cpus, pins, adopted=len(fitting) == len(map_fds))
             except BaseException:
                 for fd in (*programs.values(), *map_fds.values()):
                     os.close(fd)
@@ -163,11 +148,11 @@ class Steering:
         """Fills the maps. Content that an earlier process pinned stays: flows, and which cores are out."""
         self._caught_up_ns = time.monotonic_ns()
         self.set_keys(keys)
-        earlier = [cpu for cpu in kernel.possible_cpus() if self._cpu_queues.lookup(kernel.U32.pack(cpu)) is not None]
+        earlier = [cpu for cpu in kernel.possible_cpus() if self._cpu_queues.lookup(U32.pack(cpu)) is not None]
         out = set(earlier) - set(self.slots()) if earlier else set()
         for cpu in self.cpus:
             try:
-                self._cpu_queues.update(kernel.U32.pack(cpu), kernel.U32.pack(CPU_QUEUE))
+                self._cpu_queues.update(U32.pack(cpu), U32.pack(CPU_QUEUE))
             except OSError as error:
                 raise SteeringUnavailable(
                     f"CPU {cpu} cannot take packets from XDP ({error.strerror}): choose workers among"
@@ -176,18 +161,18 @@ class Steering:
         if out >= set(self.cpus):
             out = set()
         self.set_slots(slots(self.cpus, out))
-        self._queue_ids.update(kernel.U32.pack(0), kernel.U32.pack(int(kernel.facts(self._cpu_queues.fd)["map_id"])))
+        self._queue_ids.update(U32.pack(0), U32.pack(int(kernel.facts(self._cpu_queues.fd)["map_id"])))
         for name, table in (("flows", self._flows), ("ssrcs", self._ssrcs)):
             if name in outgrown:
                 _copy(outgrown[name], table)
         for cpu in set(earlier) - set(self.cpus):
-            self._cpu_queues.delete(kernel.U32.pack(cpu))
+            self._cpu_queues.delete(U32.pack(cpu))
         # Of a core without a worker now: the next check finds its slot's core.
         for key, value in self._flows.items():
-            if kernel.FLOW.unpack(value)[0] not in self.cpus:
+            if FLOW.unpack(value)[0] not in self.cpus:
                 self._flows.delete(key)
         for key, value in self._ssrcs.items():
-            if kernel.U32.unpack(value)[0] not in self.cpus:
+            if U32.unpack(value)[0] not in self.cpus:
                 self._ssrcs.delete(key)
 
     def catch_up(self) -> None:
@@ -197,10 +182,10 @@ class Steering:
             return
         since_ns, self._caught_up_ns = self._caught_up_ns, time.monotonic_ns()
         # What was there before, and is not here, has ended meanwhile.
-        _copy(self._older_flows, self._flows, lambda value: struct.unpack_from("=IIQ", value)[2] > since_ns)
+        _copy(self._older_flows, self._flows, lambda value: FLOW.read(value, "last_seen_ns") > since_ns)
 
     def set_keys(self, keys: Mapping[int, bytes]) -> None:
-        """Accept ufrags under these keys (key id to 16 bytes) and no others: key rotation without a reload.
+        """Accepts ufrags under these keys (key id to 16 bytes) and no others: key rotation without a reload.
 
         A key that stays is not touched, and what comes is there before what goes is gone.
         """
@@ -208,24 +193,24 @@ class Steering:
             if not 0 <= key_id <= MAX_KEY_ID or len(key) != 16:
                 raise ValueError(f"ufrag key {key_id}: key ids are 0 to {MAX_KEY_ID}, keys have 16 bytes")
         for key_id in sorted(range(MAX_KEY_ID + 1), key=lambda key_id: key_id not in keys):
-            at, value = kernel.U32.pack(key_id), kernel.ROUTE_KEY.pack(keys.get(key_id, bytes(16)), key_id in keys)
+            at, value = U32.pack(key_id), route_key(keys.get(key_id, bytes(16)), key_id in keys)
             if self._keys.lookup(at) != value:
                 self._keys.update(at, value)
 
     def set_slots(self, cpus: Sequence[int | None]) -> None:
-        """The CPU of each of the 256 slots; None drops what belongs there (counted as ``no_core``)."""
+        """Sets the CPU of each of the 256 slots; None drops what belongs there (counted as ``no_core``)."""
         if len(cpus) != SLOTS:
             raise ValueError(f"there are {SLOTS} slots, not {len(cpus)}")
         for slot, cpu in enumerate(cpus):
-            self._slots.update(kernel.U32.pack(slot), kernel.U32.pack(_NO_CPU if cpu is None else cpu))
+            self._slots.update(U32.pack(slot), U32.pack(_NO_CPU if cpu is None else cpu))
 
     def slots(self) -> list[int]:
         """The CPU of each of the 256 slots now."""
-        by_slot = {kernel.U32.unpack(key)[0]: kernel.U32.unpack(value)[0] for key, value in self._slots.items()}
+        by_slot = {U32.unpack(key)[0]: U32.unpack(value)[0] for key, value in self._slots.items()}
         return [by_slot[slot] for slot in range(SLOTS)]
 
     def attach(self, ifname: str) -> str:
-        """Steer what arrives at the interface. Returns ``native``, or ``generic`` where the driver has no XDP.
+        """Steers what arrives at the interface. Returns ``native``, or ``generic`` where the driver has no XDP.
 
         Where an earlier process pinned its link, this program takes the place of the one in it between two packets,
         unless it is the same. The program leaves the interface when this object detaches, or, without pins, when its
@@ -253,7 +238,7 @@ class Steering:
         return self._link_fd is not None and self._is_on(ifname) and self._is_mine(self._link_fd)
 
     def let_go(self, ifname: str) -> None:
-        """Detach from an interface that does not have that name, or is gone; nothing happens where none is such."""
+        """Detaches from an interface that does not have that name, or is gone. Nothing happens where there is none."""
         if self._link_fd is not None and not self._is_on(ifname):
             self.detach()
 
@@ -336,12 +321,12 @@ class Steering:
         bring_in_bulk(int(kernel.facts(self._cpu_queues.fd)["map_id"]), self.cpus)
 
     def overflow(self) -> dict[int, int]:
-        """Packets that found no room in the queue of their core, by CPU, since the first ``watch_queues``."""
-        copies = struct.Struct(f"={self._copies}Q")
-        return {cpu: sum(copies.unpack(self._overflow.lookup(kernel.U32.pack(cpu)) or b"")) for cpu in self.cpus}
+        """The number of packets that found no room in the queue of their core, by CPU, since the first
+        ``watch_queues``."""
+        return {cpu: sum(self._copies.unpack(self._overflow.lookup(U32.pack(cpu)) or b"")) for cpu in self.cpus}
 
     def detach(self) -> None:
-        """Take the program off its interface. Nothing happens where it is on none."""
+        """Takes the program off its interface. Nothing happens where it is on none."""
         if self._link_fd is not None:
             if self._pins is not None:
                 for mode in _MODES:
@@ -350,21 +335,21 @@ class Steering:
             self._link_fd = None
 
     def counters(self) -> dict[tuple[str, int], int]:
-        """Packets by verdict and target CPU since the load, in one read. Verdicts that are not ``of_core`` have CPU 0.
+        """The number of packets by verdict and target CPU since the load, in one read. Verdicts that are not
+        ``of_core`` have CPU 0.
 
         Each verdict is there, each that is ``of_core`` for each worker's CPU, zero or not.
         """
         totals = {(verdict.label, cpu): 0 for verdict in VERDICTS for cpu in (self.cpus if verdict.of_core else (0,))}
-        copies = struct.Struct(f"={self._copies}Q")
         for key, value in self._counters.items():
-            total = sum(copies.unpack(value))
+            total = sum(self._copies.unpack(value))
             if total:
-                verdict, cpu = divmod(kernel.U32.unpack(key)[0], MAX_CPUS)
+                verdict, cpu = divmod(U32.unpack(key)[0], MAX_CPUS)
                 totals[VERDICTS[verdict].label, cpu] = total
         return totals
 
     def flow_count(self) -> int:
-        """Flows in the kernel's table, by reading it whole (a few ms when full)."""
+        """The number of flows in the kernel's table, found by reading it whole (a few ms when full)."""
         return sum(1 for _ in self._flows.items())
 
     def release(self) -> None:
@@ -379,7 +364,7 @@ class Steering:
             os.close(self._fds.pop())
 
     def close(self) -> None:
-        """Detach, unpin, and release program and maps (which live on in the workers that hold them)."""
+        """Detaches, unpins, and releases program and maps (which live on in the workers that hold them)."""
         self.detach()
         self.release()
         if self._pins is not None:
@@ -395,25 +380,6 @@ class Steering:
         self.close()
 
 
-def _shapes(flow_entries: int) -> dict[str, Shape]:
-    """The shapes of the maps of ``bpf/steer.c``."""
-    array, plain_hash, percpu_array, lru_hash, cpu_map = 2, 1, 6, 9, 16  # enum bpf_map_type
-    u32 = kernel.U32.size
-    return {
-        "keys": Shape(array, u32, kernel.ROUTE_KEY.size, MAX_KEY_ID + 1),
-        "slots": Shape(array, u32, u32, SLOTS),
-        "cpus": Shape(cpu_map, u32, u32, max(kernel.possible_cpus()) + 1),
-        "flows": Shape(plain_hash, kernel.FLOW_KEY.size, kernel.FLOW.size, flow_entries),
-        "ssrcs": Shape(plain_hash, u32, u32, flow_entries),
-        "buckets": Shape(lru_hash, 16, 8, BUCKET_ENTRIES),
-        "named": Shape(lru_hash, 8, 8, BUCKET_ENTRIES),
-        "shedding": Shape(array, u32, kernel.SHED.size, MAX_CPUS),
-        "queues": Shape(array, u32, u32, 1),
-        "overflow": Shape(percpu_array, u32, 8, MAX_CPUS),
-        "counters": Shape(percpu_array, u32, 8, len(VERDICTS) * MAX_CPUS),
-    }
-
-
 def _index(ifname: str) -> int:
     """The index of the interface that has that name now; 0 where none has."""
     try:
@@ -423,9 +389,9 @@ def _index(ifname: str) -> int:
 
 
 def _copy(fd: int, table: kernel.BpfMap, wanted: Callable[[bytes], bool] = lambda value: True) -> None:
-    """Entries of an outgrown map, as far as there is room for them, that are not there and whose values are ``wanted``.
-    Values of an older layout are shorter, and zeroes
-    follow them (``bpf/layout.h``); of a newer one they are cut."""
+    """Copies entries of an outgrown map, as far as there is room for them, that are not there and whose values are
+    ``wanted``. Values of an older layout are shorter, and zeroes follow them (``bpf/layout.py``); values of a newer one
+    are cut."""
     about = kernel.facts(fd)
     if int(about["key_size"]) != table.key_bytes:
         return
