@@ -77,8 +77,7 @@ class Transceivers:
     on. Links come up and come back by themselves.
 
     ``unasked(transceiver, message)`` has what no request asked for, ``late(transceiver, reply)`` the replies that came
-    when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks or
-    moves. None of them may wait.
+    when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks or moves. None of them may wait.
     """
 
     def __init__(
