@@ -108,7 +108,7 @@ def reply_type(request: type[Request[Reply]]) -> type[Reply]:
 
 
 class Hello(Message, tag="hello"):
-    """The versions of the wire that a side speaks. An edge's process says it on a link that came up, and is answered."""
+    """The versions of the wire that a side speaks. An edge's process says it on a new link, and is answered."""
 
     versions: Annotated[tuple[Version, Version], about("The oldest and the newest version that the sender speaks.")]
     software: Annotated[Text, about("The sender's release, for its reader's log.")] = ""
