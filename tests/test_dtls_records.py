@@ -156,6 +156,14 @@ async def test_openssls_goodbye_is_the_end(at: int) -> None:
         await until(lambda: not two.ends[1 - at].connected)
 
 
+async def test_a_last_flight_that_arrives_is_sent_once() -> None:
+    async with pair() as two:
+        for end in two.ends:
+            await end.hold()  # which reads what came before
+        last = [d for sender, d in two.sent if sender == 1 and any(header.epoch for header in headers(d))]
+        assert len(last) == 1
+
+
 async def test_a_lost_last_flight_is_sent_again_when_openssl_asks() -> None:
     async with pair(connected=False) as two:
         client, server = of_openssl(two, 0, SUITES[0]), two.ends[1]._dtls

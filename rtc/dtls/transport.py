@@ -83,14 +83,12 @@ class DtlsTransport(RTCDtlsTransport):
             await self.share.rest(done=True)
 
     async def _read_next(self, layer: RecordLayer) -> None:
-        if self._early:
-            datagram = b"".join(self._early)
-            self._early.clear()
-        else:
-            datagram = await self.transport._recv()
+        early = bool(self._early)
+        datagram = b"".join(self._early) if early else await self.transport._recv()
+        self._early.clear()
         self.share.begin()
         try:
-            await self._read(layer, datagram)
+            await self._read(layer, datagram, early)
         finally:
             await self.share.rest(done=True)
 
@@ -113,7 +111,9 @@ class DtlsTransport(RTCDtlsTransport):
         except SSL.Error:
             pass
 
-    async def _read(self, layer: RecordLayer, datagram: bytes) -> None:
+    async def _read(self, layer: RecordLayer, datagram: bytes, early: bool) -> None:
+        """``early``: it came before the handshake was done, and OpenSSL has read the part of it that was the
+        handshake's."""
         for header in records.headers(datagram):
             content = layer.open(datagram, header)
             if not content:
@@ -126,7 +126,7 @@ class DtlsTransport(RTCDtlsTransport):
                 # One that is fatal is the peer's end as well (RFC 6347 section 4.1.2.7 leaves the others alone).
                 if content[0] == _FATAL or content[1:2] == bytes([_CLOSE_NOTIFY]):
                     raise ConnectionError
-            elif header.kind == records.HANDSHAKE:
+            elif header.kind == records.HANDSHAKE and not early:
                 await self._answer(layer, content[0])
             await self.share.rest()
 
