@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from calling import finish, start_call
 from observing import cores, received, sessions_of, transceiver_of
-from test_calls import finish, start_call
 from test_recovery import at_work, kill_the_supervisor
 from waiting import DEADLINE_S, until
 
