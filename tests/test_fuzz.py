@@ -26,7 +26,7 @@ from rtc.rtp import packet as rtp
 from rtc.rtp.packet import Packet
 from rtc.rtp.reception import Reception
 from rtc.sdp import answer as sdp
-from transceiver.media.hearing import Hearing
+from transceiver.media.playout import Playout
 from transceiver.media.receiver import Receiver
 from transceiver.media.reports import Reports
 from transceiver.media.voice import Voice
@@ -68,11 +68,11 @@ def read_offer(data: bytes) -> None:
 
 
 def make_media_reader() -> Target:
-    hearing = Hearing(OPUS, 24000, lambda pcm: False)
+    playout = Playout(OPUS, 24000, lambda pcm: False)
     offer = replace(
         sdp.parse(Offer(FINGERPRINT).sdp()), red_payload_type=63, nack=True, transport_cc_id=3, keys=((110, 48000),)
     )
-    receiver = Receiver(offer, hearing)
+    receiver = Receiver(offer, playout)
     clock = [0.0]
 
     def read_media(data: bytes) -> None:
@@ -82,7 +82,7 @@ def make_media_reader() -> Target:
         receiver.tick(clock[0])
         list(receiver.feedback(clock[0], 1, 0.02))
         if packet is not None:
-            hearing.push(packet, clock[0])
+            playout.push(packet, clock[0])
             voice = Voice(111, lambda datagram: None)
             voice.pass_on(packet.payload, packet.timestamp, packet.marker)
 

@@ -77,8 +77,7 @@ class Transceivers:
     on. Links come up and come back by themselves.
 
     ``unasked(transceiver, message)`` has what no request asked for, ``late(transceiver, reply)`` the replies that came
-    when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks or
-    moves. None of them may wait.
+    when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks or moves. None of them may wait.
     """
 
     def __init__(
@@ -263,7 +262,7 @@ class Transceivers:
         asked.reply.set_result(message)
 
     def _asked(self, transceiver: int, request: int | None) -> _Asked | None:
-        """Who waits for that transceiver's reply to the request."""
+        """The request's waiter for that transceiver's reply."""
         asked = None if request is None else self._waiting.get(request)
         return asked if asked and asked.transceiver == transceiver and not asked.reply.done() else None
 
