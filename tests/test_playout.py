@@ -16,7 +16,7 @@ from rtc.codecs.quality import Settings
 from rtc.frame import frame_bytes
 from rtc.jitter.buffer import Came
 from rtc.rtp.packet import Packet
-from rtc.vad.detector import Turns
+from rtc.vad.webrtc import WebrtcDetector
 from transceiver.media.playout import Playout
 
 RATE_HZ = 24000
@@ -46,7 +46,7 @@ class Heard:
         self.frames: list[bytes] = []
         self.turns: list[str] = []
         self.playout = Playout(which, RATE_HZ, self._listen)
-        self._detector = Turns(RATE_HZ)
+        self._detector = WebrtcDetector(RATE_HZ)
         self.stats = self.playout.stats
         step = which.clock_hz // 50
         arrivals = []

@@ -149,7 +149,7 @@ class Transceiver:
         return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
 
     def _protocol(self, call: str, agent: str, session: object, locked: list[str] | None) -> Realtime:
-        """What a session's clients and its agent speak, configured. Raises Refused."""
+        """The protocol that a session's clients and its agent speak, configured. Raises Refused."""
         return Realtime(call, agent, session, locked, pictures=self._agents.image_urls, vad=self._config.vad)
 
     def _check(self, peer: bytes, request: int, check: messages.Check) -> None:

@@ -31,8 +31,8 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class MessageError(WireError):
-    """A control message that cannot be used: of which ``type``, and the number of the request that waits for a reply,
-    or None."""
+    """The error that a control message cannot be used: its ``type``, and the number of the request that waits for a
+    reply, or None."""
 
     def __init__(self, text: str, type_: str, request: int | None) -> None:
         super().__init__(text)
@@ -49,13 +49,13 @@ class Control(Generic[Said]):
 
 
 class _Numbered(msgspec.Struct):
-    """What version 3 has in the map besides the message's own fields."""
+    """The part of version 3's map besides the message's own fields."""
 
     request: Number = None
 
 
 class _Outline(msgspec.Struct, array_like=True):
-    """What every message begins with."""
+    """The part with which every message begins."""
 
     version: msgspec.Raw
     kind: msgspec.Raw
@@ -63,7 +63,7 @@ class _Outline(msgspec.Struct, array_like=True):
 
 
 class _Named(msgspec.Struct):
-    """What a control message's map has in any version."""
+    """The part of a control message's map that is there in any version."""
 
     type: str
     request: msgspec.Raw = msgspec.Raw(b"\xc0")
@@ -85,7 +85,7 @@ def encode(message: Message, request: int | None, version: int) -> bytes:
 
 
 class Reader(Generic[Said]):
-    """Reads what may be said to one process: data, and the control messages of the union ``messages``.
+    """A reader of what may be said to one process: data, and the control messages of the union ``messages``.
 
     A control message of more than ``most_control_bytes`` is refused unread. ``versions`` is what this side speaks.
     """
@@ -109,7 +109,7 @@ class Reader(Generic[Said]):
         }
 
     def read(self, said: bytes) -> Data | Control[Said]:
-        """What a message says; its version is then ``said[1]``.
+        """The content of a message; its version is then ``said[1]``.
 
         Raises MessageError for a control message that cannot be used, OtherVersionError for one of a version that this
         side does not speak, WireError for everything else.
@@ -133,8 +133,7 @@ class Reader(Generic[Said]):
         return Control(message, request)
 
     def _fault(self, said: bytes, why: str) -> WireError:
-        """What is wrong with a message that was not read: its outline is read once more, and nothing is made of the
-        rest."""
+        """The fault of a message that was not read: its outline is read once more, and nothing is made of the rest."""
         try:
             outline = _outline.decode(said)
         except msgspec.ValidationError:

@@ -49,11 +49,11 @@ HEADS = {version: _encode([version, "data", *[0] * 5])[:-5] for version in range
 
 
 class WireError(ValueError):
-    """A message that cannot be read, or may not be said. The text says what was wrong."""
+    """The error that a message cannot be read, or may not be said. The text says what was wrong."""
 
 
 class OtherVersionError(WireError):
-    """It is of a version that this side does not speak: so will the next be."""
+    """The error that a message is of a version that this side does not speak; so will the next be."""
 
 
 @dataclass(slots=True)  # frozen would cost a microsecond for every batch

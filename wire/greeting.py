@@ -14,7 +14,8 @@ __all__ = ["Greeting", "agreed", "hello"]
 
 
 class Greeting:
-    """What an edge's process speaks with one transceiver: ``version``, which is the oldest until a reply is there.
+    """The state of a link's greeting: ``version`` is what an edge's process speaks with one transceiver, the oldest
+    until a reply is there.
 
     ``due`` while a hello is to be sent; ``mute`` says why there is no version that both speak.
     """
@@ -25,20 +26,20 @@ class Greeting:
         self.lost()
 
     def lost(self) -> None:
-        """The link is down, or was: whoever is there next may be of another release."""
+        """Begins anew: the link is or was down, and the next peer may be of another release."""
         self.version = OLDEST
         self.due = self._versions.says_hello
         self.mute = ""
 
     def hello(self, number: int) -> bytes:
-        """The message that is to go first on a link that has come up; ``due`` is for who has sent it to clear. Its
-        ``number`` is that of no other request."""
+        """The message that goes first on a link that has come up. Whoever has sent it clears ``due``. Its ``number`` is
+        that of no other request."""
         self._number = number
         return encode(hello(self._versions), number, OLDEST)
 
     def take(self, reply: Control[Message]) -> bool:
-        """Whether this is the reply to the last hello: who refuses is older than that message. Raises OtherVersionError
-        where there is no version in common."""
+        """Whether this is the reply to the last hello. A peer that refuses is older than that message. Raises
+        OtherVersionError where there is no version in common."""
         message = reply.message
         if reply.request is None or reply.request != self._number or not isinstance(message, Hello | Refused):
             return False
@@ -52,12 +53,12 @@ class Greeting:
 
 
 def hello(versions: Versions) -> Hello:
-    """What this side says, and replies: that it speaks ``versions``."""
+    """The message by which this side says, and replies, that it speaks ``versions``."""
     return Hello(versions=versions, software=_software())
 
 
 def agreed(versions: Versions, said: Hello) -> int:
-    """The version to speak with who says that. Raises OtherVersionError where there is none."""
+    """The version to speak with a peer that says that. Raises OtherVersionError where there is none."""
     common = versions.common(said.versions)
     if common is None:
         theirs = f"{said.software or 'the other end'} speaks wire version {Versions(*said.versions)}"

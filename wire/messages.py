@@ -64,17 +64,17 @@ Reply = TypeVar("Reply", bound="Message")
 
 
 def about(meaning: str) -> Meta:
-    """What a field means."""
+    """A field's meaning, for the reference."""
     return Meta(description=meaning)
 
 
-CallUfrag = Annotated[Ufrag, about("Which session: the ufrag that it was given first.")]
-Agent = Annotated[Text, about("Which agent; empty for that of the transceiver's configuration.")]
+CallUfrag = Annotated[Ufrag, about("The session, by the first ufrag that it was given.")]
+Agent = Annotated[Text, about("The name of the agent; empty for that of the transceiver's configuration.")]
 # Whatever a client says: the transceiver judges it as it does a client's own event, and refuses it in the same words.
 Session = Annotated[Any, about("The session's settings, as in the Realtime API's `session.update`; nil for defaults.")]
 Owner = Annotated[
     Text,
-    about("On whose account the session is. Where it is another's, there is none for who asks; empty asks as edge."),
+    about("The account that the session is on. A session of another account is not found; empty asks as the edge."),
 ]
 Holder = Annotated[
     Text, about("The ephemeral key that the session is placed with; calls of one that have not connected are limited.")
@@ -82,11 +82,11 @@ Holder = Annotated[
 Locked = Annotated[
     list[Text] | None,
     about(
-        "Fields of `session` that the client may neither change nor see, because who made its key says so: those keep "
+        "Fields of `session` that the client may neither change nor see, as the maker of its key demands: they keep "
         "what `session` says, or their defaults."
     ),
 ]
-MediaAddress = Annotated[Media, about("Host and port that clients send media to.")]
+MediaAddress = Annotated[Media, about("The host and port that clients send media to.")]
 
 
 class Message(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
@@ -98,7 +98,7 @@ class Request(Message, Generic[Reply]):
 
 
 def reply_type(request: type[Request[Reply]]) -> type[Reply]:
-    """What a request of that type is replied to with, where it is not refused."""
+    """The type of the reply to such a request, where it is not refused."""
     (declared,) = (base for base in request.__orig_bases__ if typing.get_origin(base) is Request)  # type: ignore[attr-defined]
     (reply,) = typing.get_args(declared)
     return typing.cast("type[Reply]", reply)
@@ -108,14 +108,14 @@ def reply_type(request: type[Request[Reply]]) -> type[Reply]:
 
 
 class Hello(Message, tag="hello"):
-    """Which versions of the wire a side speaks: said by an edge's process when its link has come up, and answered."""
+    """The versions of the wire that a side speaks. An edge's process says it on a new link, and is answered."""
 
     versions: Annotated[tuple[Version, Version], about("The oldest and the newest version that the sender speaks.")]
     software: Annotated[Text, about("The sender's release, for its reader's log.")] = ""
 
 
 class Event(Message, tag="session.event"):
-    """An event of a session: of a client that opened or watches it, or for all that do, each once."""
+    """An event of a session: from a client that opened or watches it, or to all clients that do, each once."""
 
     ufrag: CallUfrag
     event: Annotated[str, about("JSON text, of at most `link.MAX_EVENT_BYTES`.")]
@@ -125,7 +125,7 @@ class Event(Message, tag="session.event"):
 
 
 class Refused(Message, tag="session.refused"):
-    """No, in reply to any request."""
+    """The refusal of a request, whatever it was."""
 
     code: Annotated[Text, about("The reason, for programs: `full`, `call_id_not_found`, `invalid_request`, ...")]
     message: Annotated[LongText, about("The reason, for people.")]
@@ -133,14 +133,14 @@ class Refused(Message, tag="session.refused"):
 
 
 class Answer(Message, tag="session.answer"):
-    """A call was taken."""
+    """The transceiver took the call."""
 
     ufrag: Annotated[Ufrag, about("The session's name from now on, and the ufrag in the SDP.")]
     sdp: Annotated[str, Meta(max_length=1 << 17), about("The SDP answer (RFC 8829).")]
 
 
 class Opened(Message, tag="session.opened"):
-    """A session without media was opened."""
+    """The transceiver opened the session without media."""
 
     ufrag: Annotated[Ufrag, about("The session's name from now on.")]
 
@@ -169,15 +169,15 @@ class IceAnswer(Message, tag="session.ice"):
 class HealthReport(Message, tag="health"):
     """The transceiver is there."""
 
-    sessions: Annotated[int, Meta(ge=0, le=1 << 32), about("How many it has.")]
+    sessions: Annotated[int, Meta(ge=0, le=1 << 32), about("The number of its sessions.")]
     agents: Annotated[list[Text], Meta(max_length=4096), about("The names of the agents that it has.")] = []
 
 
 class Closed(Message, tag="session.closed"):
-    """A session is over: for who placed, opened or watches it."""
+    """A session is over. All who placed, opened or watch it are told."""
 
     ufrag: CallUfrag
-    reason: Annotated[LongText, about("Why, in a word.")]
+    reason: Annotated[LongText, about("The reason, in a word.")]
 
 
 # --- signaling to transceiver
@@ -200,7 +200,7 @@ class Offer(Request[Answer], tag="session.offer"):
 
 
 class Open(Request[Opened], tag="session.open"):
-    """Asks for a session without media. Its events go to who asked, from the first on."""
+    """Asks for a session without media. Its events go to the process that asked, from the first on."""
 
     agent: Agent
     session: Session = None
@@ -210,7 +210,7 @@ class Open(Request[Opened], tag="session.open"):
 
 
 class Watch(Request[Watching], tag="session.watch"):
-    """Asks for the events of a session that there is; as often as it is wanted."""
+    """Asks for the events of a session that exists. It is counted, and as many `session.unwatch` take it back."""
 
     ufrag: CallUfrag
     owner: Owner = ""
@@ -233,7 +233,7 @@ class Ice(Request[IceAnswer], tag="session.ice"):
     """Tells the client's ICE credentials (RFC 9725 section 4.3): where they are new, ICE restarts."""
 
     ufrag: CallUfrag
-    match: Annotated[Text, about("The transceiver's ufrag as the client knows it, or a star for whichever it is.")]
+    match: Annotated[Text, about("The transceiver's ufrag as the client knows it, or a star for any.")]
     remote: Annotated[tuple[Text, Text] | None, about("The client's ufrag and password, or nil to ask only.")]
     media: MediaAddress
     owner: Owner = ""
@@ -257,17 +257,19 @@ class Health(Request[HealthReport], tag="health"):
 class PathUp(Message, tag="path.up"):
     """A client proved itself: datagrams from its address are for this transceiver.
 
-    The ufrag's seal says whose the path is, and the worker grants it to whom it passed something on from there
-    (``edge.relay.claims``).
+    The ufrag's seal says whose the path is. The worker grants it only to a transceiver to which it passed something
+    from that address (``edge.relay.claims``).
     """
 
     address: Annotated[Address, about("The client's address (`wire.address`).")]
-    ufrag: Annotated[Ufrag, about("The ufrag that its checks come with.")]
+    ufrag: Annotated[Ufrag, about("The ufrag in its checks.")]
     ssrcs: Annotated[
-        list[Ssrc], Meta(max_length=MAX_SSRCS), about("What it sends: a hint for media from an address that is new.")
+        list[Ssrc],
+        Meta(max_length=MAX_SSRCS),
+        about("The SSRCs that it sends: a hint for media from an address that is new."),
     ]
     spare_ms: Annotated[
-        float, Meta(ge=0, le=1000), about("How long media of this path may wait at the worker, in milliseconds.")
+        float, Meta(ge=0, le=1000), about("The time that media of this path may wait at the worker, in milliseconds.")
     ] = 0.0
     proved: Annotated[
         bool, about("Whether it answered a check of ours. One that has not yet takes no path from another transceiver.")

@@ -21,12 +21,12 @@ _FROM = {"transceiver": "signaling", "signaling": "transceiver", "worker": "tran
 
 
 def markdown() -> str:
-    """All of it."""
+    """The whole page."""
     return "\n".join(_lines()) + "\n"
 
 
 def fields(message: type[Message]) -> Iterator[tuple[str, str, str, str]]:
-    """Name, type with its bounds, default and meaning of each field."""
+    """The name, type with its bounds, default and meaning of each field."""
     info = types.type_info(message)
     assert isinstance(info, types.StructType)
     for field in info.fields:
@@ -35,7 +35,11 @@ def fields(message: type[Message]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _lines() -> Iterator[str]:
-    yield f"Versions {OLDEST} and {VERSION}. Made by `python -m wire.messages`."
+    yield "# Control messages"
+    yield ""
+    yield "<!-- made by make docs -->"
+    yield f"These are the control messages of versions {OLDEST} and {VERSION}."
+    yield "[protocol.md](protocol.md) says how they travel."
     for to, union in _TO.items():
         yield ""
         yield f"## To {'a' if to != 'signaling' else ''} {to}".replace("  ", " ")
@@ -60,7 +64,7 @@ def _sender(message: type[Message], to: str) -> str:
 def _reply(message: type[Message]) -> str:
     if not issubclass(message, Request):
         return ""
-    return f" Replied to with `{reply_type(message).__struct_config__.tag}`."
+    return f" The reply is `{reply_type(message).__struct_config__.tag}`."
 
 
 def _value(field: types.Field) -> str:

@@ -26,7 +26,7 @@ HELD_TO = "FIRSTHOP_WIRE_VERSION"  # the environment variable that holds a proce
 
 
 class Versions(NamedTuple):
-    """From ``least`` to ``most``, both included."""
+    """The versions from ``least`` to ``most``, both included."""
 
     least: int
     most: int
@@ -46,7 +46,7 @@ class Versions(NamedTuple):
 
 
 def spoken() -> Versions:
-    """What this process speaks. ``FIRSTHOP_WIRE_VERSION`` holds it to a version, as if it were of that release.
+    """The versions that this process speaks. ``FIRSTHOP_WIRE_VERSION`` holds it to one, as if it were of that release.
 
     Raises ValueError where that is no version which this release knows.
     """

@@ -262,7 +262,7 @@ class Transceivers:
         asked.reply.set_result(message)
 
     def _asked(self, transceiver: int, request: int | None) -> _Asked | None:
-        """Who waits for that transceiver's reply to the request."""
+        """The request's waiter for that transceiver's reply."""
         asked = None if request is None else self._waiting.get(request)
         return asked if asked and asked.transceiver == transceiver and not asked.reply.done() else None
 

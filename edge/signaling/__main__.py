@@ -1,4 +1,4 @@
-"""The signaling process that the supervisor starts: its orders come as JSON on standard input."""
+"""The signaling process that the supervisor starts: its spec comes as JSON on standard input."""
 
 from __future__ import annotations
 

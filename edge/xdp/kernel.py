@@ -348,7 +348,7 @@ def possible_cpus() -> list[int]:
 
 
 def facts(fd: int) -> dict[str, str]:
-    """What the kernel tells of a BPF descriptor, such as ``map_id``, ``prog_tag`` or a link's ``ifindex``."""
+    """The kernel's facts about a BPF descriptor, such as ``map_id``, ``prog_tag`` or a link's ``ifindex``."""
     with open(f"/proc/self/fdinfo/{fd}") as file:
         pairs = (line.partition(":") for line in file)
         return {name: value.strip() for name, _, value in pairs}

@@ -57,7 +57,7 @@ class Steering:
         pins: Pins | None,
         adopted: bool,
     ) -> None:
-        """For ``load``: takes the descriptors over. ``adopted``: an earlier process filled these very maps."""
+        """Takes the descriptors over, for ``load``. ``adopted`` says that an earlier process filled these very maps."""
         self.prog_fd = programs["steer"]
         self._overflow_fd = programs["overflow"]
         self._pins = pins

@@ -111,9 +111,10 @@ class MediaStream:
         self._closed = True
 
     def so_far(self) -> dict[str, Any]:
-        """As JSON: the caller's frames by how they came, as ``counters.RX_FRAMES`` has them, and packets lost on the
-        way up; ours by whether they were made in time, and the share that the caller last said was lost. ``wait_ms``
-        is how long the jitter buffer waits, ``round_trip_ms`` is by RTCP, or None."""
+        """The media's figures so far, as JSON: the caller's frames by how they came, as ``counters.RX_FRAMES`` has
+        them, and packets lost on the way up; our frames by whether they were made in time, and the share that the
+        caller last said was lost. ``wait_ms`` is how long the jitter buffer waits, ``round_trip_ms`` is by RTCP, or
+        None."""
         reception, round_trip_s = self._receiver.reception, self._reports.round_trip_s
         return {
             "heard": dict(self.playout.stats),
