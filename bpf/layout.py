@@ -1,6 +1,6 @@
 """The values that the XDP program and Python exchange, and the maps that hold them, defined once.
 
-``c_definitions`` writes them in C, for the program that is compiled, and Python packs and unpacks by them.
+``c_definitions`` writes these layouts in C, for the program that is compiled, and Python packs and unpacks by them.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ class Record(Scalar):
         super().__init__(f"struct {name}", form)
 
     def offset(self, field: str) -> int:
-        """Where in its bytes a field begins."""
+        """The place in its bytes where a field begins."""
         return self._places[field][0]
 
     def read(self, value: bytes, field: str) -> Any:
-        """One field of a value, also of one that is cut off behind that field."""
+        """The value of one field, also out of bytes that are cut off behind that field."""
         offset, form = self._places[field]
         return struct.unpack_from(form, value, offset)[0]
 
@@ -133,7 +133,7 @@ _LRU_HASH, _CPU_MAP = _Kind("lru_hash", 9), _Kind("cpumap", 16)
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """A map of so many ``entries``, or of a number that is known only when it is made."""
+    """A map with so many ``entries``, or with a number that is known only when it is made."""
 
     name: str
     kind: _Kind
@@ -143,11 +143,12 @@ class Map:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """What two maps must have in common to be used in each other's place: type, bytes of key and value, entries."""
+        """The properties that two maps must share to be used in each other's place: type, bytes of key and value,
+        entries."""
         return self.kind.type, self.key.size, self.value.size, self.entries
 
     def value_bytes(self, cpus: int) -> int:
-        """Bytes of what one look-up gives, where the kernel keeps copies for so many CPUs."""
+        """The number of bytes that one look-up gives, where the kernel keeps copies for so many CPUs."""
         return self.value.size * (cpus if self.kind.per_cpu else 1)
 
     def definition(self) -> str:
@@ -185,7 +186,7 @@ def maps(flow_entries: int, cpus: int) -> dict[str, Map]:
 
 
 def c_definitions(made: Mapping[str, Map]) -> str:
-    """All of this in C, with the maps as they were ``made``."""
+    """All layouts in C, with the maps as they were ``made``."""
     limits = f"#define MAX_CPUS {MAX_CPUS}\n#define SLOTS {SLOTS}\n"
     records = "".join(record.definition() for record in (FLOW_KEY, FLOW, SHED, ROUTE_KEY, PREFIX))
     return limits + records + "".join(each.definition() for each in made.values())

@@ -62,7 +62,7 @@ class Voice:
 
     @property
     def seconds(self) -> float:
-        """How long the loop is."""
+        """The length of the loop."""
         return len(self.frames) * FRAME_S
 
     def pcm(self, rate_hz: int) -> bytes:

@@ -19,7 +19,7 @@ _SO_RCVBUFFORCE = 33
 
 def media_sockets(media: Address, count: int, store: Store) -> list[socket.socket]:
     """``count`` sockets on the shared port ``media``, in the order of the workers: the CPU filter answers with places
-    in it. Raises ConfigError."""
+    in that order. Raises ConfigError."""
     bind_to = (media.host if ":" in media.host else f"::ffff:{media.host}", media.port)
 
     def make(share: bool) -> socket.socket:

@@ -7,18 +7,14 @@ outlive this process too is in a store (sockets and children, ``runtime/store.py
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
-from collections import Counter
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from edge import apikeys
@@ -29,79 +25,22 @@ from edge.relay.worker import SPARE_NAME
 from edge.sockets import http_socket, listening, media_sockets
 from edge.tls import server_context
 from edge.xdp import kernel
-from edge.xdp.attachment import LOOK_EVERY_S, Attachment
-from edge.xdp.cpufilter import detach_cpu_filter
-from edge.xdp.limits import Limits, Rate
-from edge.xdp.pins import Pins, PinsInUse, folder_of
-from edge.xdp.steering import Steering, SteeringError
+from edge.xdp.installed import Xdp
+from edge.xdp.pins import folder_of
 from runtime import logs, ports
 from runtime.children import Child, Children
 from runtime.config import Config, Edge
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
+from runtime.metrics import Gauges
 from runtime.process import cpus, instance
 from runtime.store import Store, open_store
 from runtime.supervisor import Supervisor, supervise
 from wire import keys
-from wire.address import pack
 from wire.keys import ClusterKeys
 
 __all__ = ["check", "run"]
-
-
-class _EdgeCollector(Collector):
-    """Metrics of the workers' cores and of the first stage of the funnel, read from the kernel when Prometheus asks."""
-
-    def __init__(
-        self, cpus: list[int], interface: str, steering: Steering | None, attachment: Attachment | None
-    ) -> None:
-        self._cpus = cpus
-        self._interface = interface
-        self._steering = steering
-        self._attachment = attachment
-
-    def collect(self) -> Iterator[Metric]:
-        workers = GaugeMetricFamily("firsthop_edge_worker_cpu", "The CPU that each worker runs on", labels=["worker"])
-        for index, cpu in enumerate(self._cpus):
-            workers.add_metric([str(index)], cpu)
-        yield workers
-        attached = GaugeMetricFamily("firsthop_xdp_attached", "1 while XDP steers", labels=["mode"])
-        mode = self._attachment.mode if self._attachment is not None else "off"
-        attached.add_metric([mode], int(mode != "off"))
-        yield attached
-        missing = GaugeMetricFamily(
-            "firsthop_xdp_missing", "1 while XDP should steer and does not", labels=["interface", "why"]
-        )
-        if self._interface and mode == "off":
-            missing.add_metric([self._interface, self._attachment.missing if self._attachment else "not_loaded"], 1)
-        yield missing
-        if self._steering is None:
-            return
-        slots = GaugeMetricFamily(
-            "firsthop_edge_core_slots", "Of 256 slots of new calls, those that go to each core", labels=["core"]
-        )
-        placed = Counter(self._steering.slots())
-        for cpu in self._cpus:
-            slots.add_metric([str(cpu)], placed[cpu])
-        yield slots
-        packets = CounterMetricFamily(
-            "firsthop_rx_xdp_packets",
-            "Packets seen by XDP; core is where it sent them",
-            labels=["verdict", "core"],
-        )
-        for (verdict, cpu), count in self._steering.counters().items():
-            packets.add_metric([verdict, str(cpu)], count)
-        yield packets
-        overflow = CounterMetricFamily(
-            "firsthop_rx_core_packets",
-            "Steered packets that did not reach their core",
-            labels=["core", "outcome"],
-        )
-        for cpu, count in self._steering.overflow().items():
-            overflow.add_metric([str(cpu), "queue_full"], count)
-        yield overflow
-        yield GaugeMetricFamily("firsthop_xdp_flows", "Flows in the kernel's table", value=self._steering.flow_count())
 
 
 class EdgeSupervisor(Supervisor):
@@ -126,11 +65,7 @@ class EdgeSupervisor(Supervisor):
         self._instance = instance(edge.run)
         self._http = http_socket(edge.http, store)
         self._media = media_sockets(edge.media, len(self._cpus), store)
-        self._steering = self._steer()
-        self._attachment: Attachment | None = None
-        if self._steering is not None:
-            self._attachment = Attachment(self._steering, edge.interface, self._media[0], self._log)
-            self._attachment.look()
+        self._xdp = Xdp(edge, self._keys.ufrag, self._cpus, self._media, self._log)
         self._transceivers = [Transceiver(peer.id, str(peer.endpoint)) for peer in edge.transceivers]
         self._directory = announce(_directory_path(edge), self._transceivers, self._log)
         workers = [self._worker(i) for i in range(len(self._cpus))]
@@ -145,63 +80,8 @@ class EdgeSupervisor(Supervisor):
         )
         self.metrics_at = edge.metrics
 
-    def _steer(self) -> Steering | None:
-        """The XDP program, loaded and not attached yet; None where it cannot be had."""
-        edge = self._config.edge
-        if not edge.interface:
-            self._log.warning("no XDP: edge.interface is empty, the kernel's own hash spreads flows over workers")
-            return None
-        pins = self._pins()
-        try:
-            # Compiling takes a core for half a second, and calls may be going on. Linux makes the thread alone nice.
-            with ThreadPoolExecutor(1, initializer=lambda: os.nice(19)) as yielding:
-                steering = yielding.submit(
-                    Steering.load,
-                    edge.media.port,
-                    pack(*edge.media.pair)[:16],
-                    self._keys.ufrag,
-                    self._cpus,
-                    flow_entries=edge.flow_entries,
-                    limits=Limits(
-                        unknown=Rate(edge.unknown_rate, edge.unknown_burst),
-                        flow=Rate(edge.flow_rate, max(1, edge.flow_rate)),
-                    ),
-                    pins=pins,
-                ).result()
-        except ValueError as e:
-            raise ConfigError(f"edge.interface {edge.interface}: {e}") from None
-        except SteeringError as e:
-            if pins is not None:
-                pins.remove()
-            with contextlib.suppress(OSError):  # an earlier supervisor's, where it had XDP
-                detach_cpu_filter(self._media[0])
-            self._log.warning(
-                "no XDP: forged packets reach the workers, and the kernel's hash spreads flows", why=str(e)
-            )
-            return None
-        try:
-            steering.watch_queues()
-        except OSError as e:
-            self._log.warning("what the queues of the cores lose is not counted: no tracepoint", why=str(e))
-        try:
-            steering.bring_in_bulk()
-        except OSError as e:
-            self._log.warning("workers are interrupted for every few datagrams: no CAP_SYS_NICE", why=str(e))
-        return steering
-
-    def _pins(self) -> Pins | None:
-        edge = self._config.edge
-        try:
-            return Pins(folder_of(edge))
-        except PinsInUse as e:
-            raise ConfigError(f"edge.name: {e.strerror or e}") from None
-        except OSError as e:
-            self._log.warning("XDP will end with this process, and its flows with the workers", why=str(e))
-            return None
-
     def _worker(self, index: int) -> Child:
-        steering, edge = self._steering, self._config.edge
-        maps = (steering.flows_fd, steering.ssrcs_fd, steering.shedding_fd) if steering else ()
+        edge, maps = self._config.edge, self._xdp.maps or ()
         sockets = tuple(sock.fileno() for sock in self._media)
         spec = Spec(
             edge=edge.name,
@@ -244,28 +124,28 @@ class EdgeSupervisor(Supervisor):
 
     def _signaling(self) -> Child:
         listed = tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers)
-        edge = self._config.edge.model_copy(update={"transceivers": ()})  # signaling hears of them as workers do
-        orders = {
+        # What it follows or need not know makes no other spec.
+        edge = self._config.edge.model_copy(update={"transceivers": (), "memory_mib": 0})
+        told = {
             "config": self._config.model_copy(update={"edge": edge}).model_dump_json(),
             "metrics": ports.signaling(edge.metrics).pair,
             "instance": self._instance,
             "directory": self._directory,
         }
         http = self._http.fileno()
-        lasting = {**orders, "keys": self._lasting_keys().dump(), "transceivers": () if self._directory else listed}
+        lasting = {**told, "keys": self._lasting_keys().dump(), "transceivers": () if self._directory else listed}
         return self._child(
             "edge.signaling",
             "signaling",
             0,
-            {**orders, "keys": self._keys.dump(), "transceivers": listed, "socket": http},
+            {**told, "keys": self._keys.dump(), "transceivers": listed, "socket": http},
             fds=(http,),
             lasting={**lasting, "same": _identities(http)},
             process="signaling",
         )
 
     def _use(self, keys: ClusterKeys) -> None:
-        if self._steering is not None:
-            self._steering.set_keys(keys.ufrag)
+        self._xdp.use(keys.ufrag)
         self._keys = keys  # and Prometheus hears of it, now that it is true
 
     def _lasting_keys(self) -> ClusterKeys:
@@ -274,29 +154,21 @@ class EdgeSupervisor(Supervisor):
 
     def collectors(self) -> tuple[Collector, ...]:
         """See Supervisor."""
-        edge = _EdgeCollector(self._cpus, self._config.edge.interface, self._steering, self._attachment)
-        return edge, ufrag_keys(lambda: self._keys)
+        cpus: dict[tuple[str, ...], float] = {(str(index),): cpu for index, cpu in enumerate(self._cpus)}
+        workers = Gauges("firsthop_edge_worker_cpu", "The CPU that each worker runs on", ("worker",), lambda: cpus)
+        return workers, self._xdp, ufrag_keys(lambda: self._keys)
 
     def work(self) -> tuple[Coroutine[Any, Any, object], ...]:
         """See Supervisor."""
-        return follow(self._key_file, self._use), self._stay_attached()
+        return follow(self._key_file, self._use), self._xdp.stay()
 
     def facts(self) -> dict[str, Any]:
         """See Supervisor."""
-        mode = self._attachment.mode if self._attachment is not None else "off"
-        return {"media": self._config.edge.media, "http": self._config.edge.http, "xdp": mode}
-
-    async def _stay_attached(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            if self._steering is not None and self._attachment is not None:
-                self._attachment.look()
-                self._steering.catch_up()
+        return {"media": self._config.edge.media, "http": self._config.edge.http, "xdp": self._xdp.mode}
 
     def close(self) -> None:
         """See Supervisor. Takes XDP off the interface and closes the sockets."""
-        if self._steering is not None:
-            self._steering.close()
+        self._xdp.close()
         for sock in (*self._media, self._http):
             sock.close()
         with contextlib.suppress(OSError):

@@ -87,6 +87,7 @@ class Appliance:
         self.token_file = directory / "token"
         self.url = f"http://{self.edge.address}:{http_port}"
         self.processes: dict[str, subprocess.Popen[Any]] = {}
+        self.environment: dict[str, dict[str, str]] = {}  # variables for "edge" or "transceiver", set before it starts
         self._pins = Path("/sys/fs/bpf", f"firsthop-{secrets.token_hex(4)}")
         edge = {"run": str(directory), "pins": str(self._pins), **edge}
         if lab:
@@ -145,7 +146,11 @@ class Appliance:
                 stdout=log,
                 start_new_session=True,
                 # As good as --config, and it marks what the edge leaves when it is killed.
-                env={**os.environ, "FIRSTHOP_CONFIG_FILE": str(self.config_file)},
+                env={
+                    **os.environ,
+                    **self.environment.get(process, {}),
+                    "FIRSTHOP_CONFIG_FILE": str(self.config_file),
+                },
             )
 
     def log_file(self, process: str) -> Path:

@@ -1,6 +1,6 @@
 """The clock of everything that is sent: it calls each stream every 20 ms, on a schedule that does not drift.
 
-Streams share a few slots of the 20 ms. Every slot that is used wakes this process and those that its datagrams pass
+Streams share a few phases of the 20 ms. Every phase that is used wakes this process and those that its datagrams pass
 through, so there are not many, and one is filled before the next is begun; but not so full that its last frame is late.
 """
 
@@ -15,9 +15,9 @@ from runtime.metrics import Tally
 
 __all__ = ["Pacer"]
 
-_SLOTS = 5
-_SLOT_S = FRAME_S / _SLOTS
-_ROOMY = 10  # streams in a slot; each takes about 0.1 ms
+_PHASES = 5
+_PHASE_S = FRAME_S / _PHASES
+_ROOMY = 10  # streams in a phase; each takes about 0.1 ms
 _HOPELESS_S = 0.2
 _LATE_S = 0.005  # what every receiver's jitter buffer makes up for
 
@@ -31,7 +31,7 @@ class Pacer:
     after more than 200 ms the frames are skipped, because a burst of old ones would help nobody.
 
     ``frames`` counts those that were made within 5 ms of when they were due, later, or never; ``lag`` is how long after
-    its time a slot was done. No frame is early: an agent's speech waits for its slot.
+    its time a phase was done. No frame is early: an agent's speech waits for its phase.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Pacer:
         )
         self.lag = Histogram("firsthop_transceiver_lag", "From when frames were due until they were made", "loop")
         self._lag = self.lag.of("media")
-        self._slots: list[dict[Tick, None]] = [{} for _ in range(_SLOTS)]
+        self._phases: list[dict[Tick, None]] = [{} for _ in range(_PHASES)]
         self._step = 0
         self._origin = 0.0
         self._timer: asyncio.Handle | None = None
@@ -54,23 +54,23 @@ class Pacer:
         if self._timer is None:
             self._origin = loop.time()
             self._step = 0
-        slot = min(range(_SLOTS), key=self._unsuited)
-        self._slots[slot][tick] = None
+        phase = min(range(_PHASES), key=self._unsuited)
+        self._phases[phase][tick] = None
         if self._timer is None:
             self._timer = loop.call_soon(self._run)
 
-    def _unsuited(self, slot: int) -> tuple[bool, int, int]:
-        """The sort key of a slot for the next stream; the least is best. A slot in use that has room goes first, then
+    def _unsuited(self, phase: int) -> tuple[bool, int, int]:
+        """The sort key of a phase for the next stream; the least is best. A phase in use that has room goes first, then
         the emptiest; among equals, one that is not the neighbour of the last."""
-        streams = len(self._slots[slot])
+        streams = len(self._phases[phase])
         roomy = 0 < streams < _ROOMY
-        return not roomy, 0 if roomy else streams, slot * 2 % _SLOTS
+        return not roomy, 0 if roomy else streams, phase * 2 % _PHASES
 
     def remove(self, tick: Tick) -> None:
         """Has ``tick`` called no more. Nothing happens when it was not there."""
-        for slot in self._slots:
-            slot.pop(tick, None)
-        if self._timer is not None and not any(self._slots):
+        for phase in self._phases:
+            phase.pop(tick, None)
+        if self._timer is not None and not any(self._phases):
             self._timer.cancel()
             self._timer = None
 
@@ -86,29 +86,29 @@ class Pacer:
     def _run(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        late = now - (self._origin + self._step * _SLOT_S)
+        late = now - (self._origin + self._step * _PHASE_S)
         if late > _HOPELESS_S:
             self.worst_late_ms = max(self.worst_late_ms, late * 1000)
-            # A whole number of frames, so that nobody's place among the slots changes.
-            skipped = int(late / FRAME_S) * _SLOTS
+            # A whole number of frames, so that nobody's place among the phases changes.
+            skipped = int(late / FRAME_S) * _PHASES
             self._step += skipped
-            self.frames["skipped"] += skipped // _SLOTS * sum(map(len, self._slots))
-        due = self._origin + self._step * _SLOT_S
-        slot = self._slots[self._step % _SLOTS]
+            self.frames["skipped"] += skipped // _PHASES * sum(map(len, self._phases))
+        due = self._origin + self._step * _PHASE_S
+        phase = self._phases[self._step % _PHASES]
         self._step += 1
-        if slot:
+        if phase:
             self.worst_late_ms = max(self.worst_late_ms, (now - due) * 1000)
-            ticks = tuple(slot)
+            ticks = tuple(phase)
             for tick in ticks:
                 self._call(tick)
             now = loop.time()
             self.frames["on_time" if now - due <= _LATE_S else "late"] += len(ticks)
             self._lag.add(round(1e9 * (now - due)))
-        # One slot in a turn of the loop, also when the next is due already: a process that has too much to do would
+        # One phase in a turn of the loop, also when the next is due already: a process that has too much to do would
         # otherwise never again read what comes.
-        if not any(self._slots):
+        if not any(self._phases):
             self._timer = None
             return
-        while not self._slots[self._step % _SLOTS]:
+        while not self._phases[self._step % _PHASES]:
             self._step += 1
-        self._timer = loop.call_at(self._origin + self._step * _SLOT_S, self._run)
+        self._timer = loop.call_at(self._origin + self._step * _PHASE_S, self._run)

@@ -1,6 +1,6 @@
 """Addresses and endpoints of a configuration, taken apart once, when it is read.
 
-Both are text, as it was written: so they are printed and compared, and so they go to a child as JSON.
+Both are text, kept as it was written: so they are printed and compared, and so they go to a child as JSON.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Address(_Text):
         return self.host, self.port
 
     def up(self, ports: int) -> Self:
-        """The address so many ports up. Raises ValueError where there is none."""
+        """The address whose port is so many higher. Raises ValueError where there is none."""
         return self.of(self.host, self.port + ports)
 
 
@@ -89,7 +89,7 @@ class Endpoint(_Text):
         return self
 
     def up(self, places: int) -> Self:
-        """The endpoint whose last number is so much more. Raises ValueError where there is none."""
+        """The endpoint whose last number is so much higher. Raises ValueError where there is none."""
         if places == 0:
             return self
         before, number, after = re.fullmatch(r"(.*?)(\d*)([^\d/]*)", self, re.DOTALL).groups()  # type: ignore[union-attr]

@@ -16,7 +16,7 @@ from typing import Any
 from runtime import logs
 from runtime.beats import Beat
 from runtime.errors import ConfigError
-from runtime.process import call_itself, drop_capabilities, set_nice
+from runtime.process import drop_capabilities, set_name, set_nice
 from wire.keys import KeyFileError
 
 __all__ = ["MEND", "ChildSpec", "become_child", "in_a_line", "step_down"]
@@ -58,7 +58,7 @@ def become_child(name: str, nice: int | None = None) -> tuple[dict[str, Any], Be
         return None
     spec = ChildSpec.parse(text)
     _end_with(spec.lifeline)
-    call_itself(spec.name)
+    set_name(spec.name)
     if spec.cpu is not None:
         os.sched_setaffinity(0, {spec.cpu})
     logs.configure(**spec.log)
@@ -71,7 +71,7 @@ def step_down(name: str, nice: int | None = None) -> None:
     # Ctrl-C and a terminal that hangs up reach the whole group; the supervisor says when it is time to end.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    call_itself(name)
+    set_name(name)
     if nice is not None:
         set_nice(nice)
     drop_capabilities()

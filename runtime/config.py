@@ -24,6 +24,7 @@ from pydantic_settings import (
 from runtime import ports
 from runtime.address import Address, Endpoint, findable
 from runtime.errors import ConfigError
+from wire import versions
 from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = [
@@ -43,7 +44,7 @@ __all__ = [
 
 PREFIX = "FIRSTHOP_"
 # Variables of the command line, which are no configuration.
-_OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_DESCRIPTORS", "FIRSTHOP_TOKEN")
+_OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_DESCRIPTORS", "FIRSTHOP_TOKEN", versions.HELD_TO)
 
 # Ports that browsers refuse as media or page addresses (the fetch standard's list of bad ports, from 1024 up).
 BROWSER_REFUSES = frozenset(
@@ -139,10 +140,16 @@ class IceServer(_Section):
 
 class Edge(_Section):
     name: str = Field("edge", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="this edge, unique in the cluster")
-    media: MediaAddress = Field(Address("127.0.0.1:3478"), description="the one shared UDP address and port")
-    advertise: MediaAddress | None = Field(None, description="what clients are told instead, behind a 1:1 NAT")
-    interface: str = Field("", description="where XDP attaches; empty: the kernel spreads flows by itself")
-    cores: tuple[int, ...] = Field((), description="one worker each; empty: all that this process may use")
+    media: MediaAddress = Field(
+        Address("127.0.0.1:3478"), description="the one UDP address and port that all clients send to"
+    )
+    advertise: MediaAddress | None = Field(
+        None, description="the address that clients are told instead, behind a 1:1 NAT"
+    )
+    interface: str = Field(
+        "", description="the interface that XDP attaches to; empty: the kernel spreads flows by itself"
+    )
+    cores: tuple[int, ...] = Field((), description="cores with a worker each; empty: all that this process may use")
     flow_entries: int = Field(65536, ge=64, le=1 << 24, description="flows that the kernel map holds, and each worker")
     unknown_rate: int = Field(
         5000,
@@ -150,7 +157,7 @@ class Edge(_Section):
         le=10**6,
         description="packets a second from one IPv4 address or IPv6 /64 not yet in a call; 0: no limit",
     )
-    unknown_burst: int = Field(5000, ge=1, le=10**6, description="as many of them may come at once")
+    unknown_burst: int = Field(5000, ge=1, le=10**6, description="so many of these packets may come at once")
     flow_rate: int = Field(
         1000,
         ge=0,
@@ -163,46 +170,52 @@ class Edge(_Section):
     pins: Path = Field(
         Path("/sys/fs/bpf/firsthop"), description="folder of a BPF filesystem where XDP and its flows outlive this edge"
     )
-    http: TcpAddress = Field(Address("127.0.0.1:8080"), description="signaling listens here")
+    http: TcpAddress = Field(Address("127.0.0.1:8080"), description="where signaling listens")
     connections: int = Field(4096, ge=16, description="HTTP connections and WebSockets at once; one more is closed")
     connections_per_address: int = Field(
-        256, ge=0, description="of these from one IPv4 address or IPv6 /64; 0: no limit, as behind a proxy"
+        256, ge=0, description="of these, so many from one IPv4 address or IPv6 /64; 0: no limit, as behind a proxy"
     )
-    tls_certificate: Path | None = Field(None, description="PEM chain; with it signaling speaks HTTPS")
-    tls_key: Path | None = Field(None, description="PEM key of that certificate")
-    api_keys: Path = Field(Path("/etc/firsthop/api-keys"), description="bearer tokens, one a line")
+    tls_certificate: Path | None = Field(None, description="file with a PEM chain; with it signaling speaks HTTPS")
+    tls_key: Path | None = Field(None, description="file with the PEM key of that certificate")
+    api_keys: Path = Field(Path("/etc/firsthop/api-keys"), description="file of bearer tokens, one a line")
     models: tuple[Model, ...] = Field(
         ("parrot", "offline", "echo", "loopback"),
         description="agents that keys may name if they list none, as in `token models=parrot,offline`; `*`: every one",
     )
     calls_per_key: int = Field(0, ge=0, description="calls at once of one API key at this edge; 0: no limit")
     calls_per_minute: int = Field(0, ge=0, description="new calls a minute of one API key at this edge; 0: no limit")
-    calls_per_ephemeral_key: int = Field(4, ge=0, description="the same of one ephemeral key, at once; 0: no limit")
-    ephemeral_calls_per_minute: int = Field(30, ge=0, description="and new ones a minute; 0: no limit")
+    calls_per_ephemeral_key: int = Field(
+        4, ge=0, description="calls at once of one ephemeral key at this edge; 0: no limit"
+    )
+    ephemeral_calls_per_minute: int = Field(
+        30, ge=0, description="new calls a minute of one ephemeral key at this edge; 0: no limit"
+    )
     ice_servers: tuple[IceServer, ...] = Field(
-        (), description="`[[edge.ice_servers]]` with url, username, credential: what WHIP clients are told of"
+        (), description="servers that WHIP clients are told of: `[[edge.ice_servers]]` with url, username, credential"
     )
     allowed_origins: tuple[str, ...] = Field(("*",), description="origins whose pages may place calls (CORS)")
     memory_mib: int = Field(0, ge=0, description="MiB that a worker or signaling may hold; more: replaced; 0: no limit")
     metrics: TcpAddress = Field(
         Address("127.0.0.1:9400"),
-        description="Prometheus: supervisor here, signaling one port up, workers from two ports up",
+        description="Prometheus: the supervisor here, signaling one port up, workers from two ports up",
     )
     transceivers: Annotated[tuple[Peer, ...], AfterValidator(_each_process)] = Field(
-        (), description="`[[edge.transceivers]]` with id, endpoint, and processes if there are several"
+        (),
+        description="the transceivers: `[[edge.transceivers]]` with id, endpoint, and processes if there are several",
     )
 
 
 class Transceiver(_Section):
     id: int = Field(1, ge=0, le=MAX_TRANSCEIVER, description="unique in the cluster; its ufrags carry it")
-    endpoint: Endpoint = Field(Endpoint("ipc:///run/firsthop/transceiver-1.sock"), description="edges connect here")
+    endpoint: Endpoint = Field(Endpoint("ipc:///run/firsthop/transceiver-1.sock"), description="where edges connect")
     cores: tuple[int, ...] = Field(
         (),
         description="one process each; ids, ports and the endpoint's last number count up; empty: one, on any core",
     )
-    agent: str = Field("parrot", description="who answers a call that names no model")
+    agent: str = Field("parrot", description="the agent of a call that names no model")
     vad: Literal["webrtc", "silero"] = Field(
-        "webrtc", description="who tells speech from noise; silero is right more often and costs twenty times as much"
+        "webrtc",
+        description="the detector of speech in noise; silero is right more often and costs twenty times as much",
     )
     transcripts: Path | None = Field(
         None, description="folder for the events of each call, as JSON Lines; empty: none are kept"
@@ -274,31 +287,37 @@ class Pipeline(_Section):
         "http://127.0.0.1:8000/v1", description="base URL of text to speech"
     )
     speech_model: str = Field("tts-1", description="its model")
-    voice: str = Field("alloy", description="where the session names none")
+    voice: str = Field("alloy", description="the voice where the session names none")
     key_file: Path | None = Field(None, description="file with the bearer token for all three")
-    timeout_s: float = Field(15.0, gt=0, le=600, description="seconds that one of them may be silent")
+    timeout_s: float = Field(15.0, gt=0, le=600, description="seconds that one of the services may be silent")
 
 
 class Upstream(_Section):
     """The agent ``realtime``: another server of the Realtime protocol."""
 
-    url: Annotated[str, _url("ws", "wss")] = Field("wss://api.openai.com/v1/realtime", description="WebSocket upstream")
-    model: str = Field("gpt-realtime", description="the model to ask it for")
+    url: Annotated[str, _url("ws", "wss")] = Field(
+        "wss://api.openai.com/v1/realtime", description="WebSocket URL of the upstream server"
+    )
+    model: str = Field("gpt-realtime", description="the model to ask upstream for")
     key_file: Path | None = Field(None, description="file with its bearer token")
-    timeout_s: float = Field(15.0, gt=0, le=600, description="seconds within which it has to say something")
+    timeout_s: float = Field(15.0, gt=0, le=600, description="seconds within which upstream has to say something")
 
 
 class Agents(_Section):
     image_urls: Literal["data", "https"] = Field(
-        "data", description="pictures that callers may show: as data URLs, or also by https from public hosts"
+        "data", description="URLs of pictures that callers may show: data URLs, or also https of public hosts"
     )
     pipeline: Pipeline = Pipeline()  # type: ignore[call-arg]
     realtime: Upstream = Upstream()  # type: ignore[call-arg]
 
 
 class Log(_Section):
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe that is written")
-    format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least severe level that is written"
+    )
+    format: Literal["auto", "json", "text"] = Field(
+        "auto", description="the form of lines; auto: text on a terminal, else JSON"
+    )
 
 
 class Config(BaseSettings):
@@ -341,6 +360,10 @@ def load(path: Path | None) -> Config:
             raise ConfigError(
                 f"environment variable {name}: no such section (there are {', '.join(Config.model_fields)})"
             )
+    try:
+        versions.spoken()
+    except ValueError as e:
+        raise ConfigError(f"environment variable {e}") from None
     source = str(path) if path else "environment"
     if path is not None:
         _openable(path)

@@ -1,7 +1,7 @@
 """The ports of a host's processes: each has its own, counted up from the first, which the configuration names.
 
-An edge's supervisor tells its metrics at ``edge.metrics``, signaling one port up, workers from two ports up. With
-``transceiver.cores`` the supervisor tells its own at ``transceiver.metrics``, and each process is a port further up.
+An edge's supervisor has its metrics at ``edge.metrics``, signaling one port up, workers from two ports up. With
+``transceiver.cores`` the supervisor has its own at ``transceiver.metrics``, and each process is a port further up.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def of_edge(edge_metrics: Address, workers: int) -> range:
 
 
 def of_transceiver(transceiver_metrics: Address, processes: int) -> range:
-    """The ports of a transceiver's metrics, with so many processes under a supervisor or, with 0, alone; they may go
-    past the last that there is."""
+    """The ports of a transceiver's metrics, with so many processes under a supervisor, or with 0 for one alone; they
+    may go past the last that there is."""
     return range(transceiver_metrics.port, transceiver_metrics.port + 1 + processes)
 
 
 def of_endpoints(first: Address, processes: int) -> range:
-    """The ports that edges connect to, with so many processes under a supervisor or, with 0, one alone."""
+    """The ports to which edges connect, with so many processes under a supervisor, or with 0 for one alone."""
     return range(first.port, first.port + max(1, processes))
 
 

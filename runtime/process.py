@@ -13,7 +13,7 @@ from pathlib import Path
 
 from runtime.errors import ConfigError
 
-__all__ = ["FIRST", "call_itself", "cpus", "drop_capabilities", "instance", "set_nice", "step_back"]
+__all__ = ["FIRST", "cpus", "drop_capabilities", "instance", "set_name", "set_nice", "step_back"]
 
 FIRST = -10  # the nice value of those that media waits for
 
@@ -45,7 +45,7 @@ def drop_capabilities() -> None:
             raise OSError(number, f"cannot give up capabilities: {os.strerror(number)}")
 
 
-def call_itself(name: str) -> None:
+def set_name(name: str) -> None:
     """Sets the name that ps and top show, at most 15 bytes of it (PR_SET_NAME)."""
     _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 
 import zmq
+from wiring import heard
 from working import KEYS
 
 from wire import frames, link
@@ -16,7 +17,7 @@ def main(endpoint: str) -> None:
     print("ready", flush=True)
     while True:
         _, said = router.recv_multipart()
-        message = frames.decode(said)
+        message = heard(said)
         if isinstance(message, frames.Data):
             for _, datagram in message.datagrams():
                 print(int.from_bytes(datagram[:4], "big"), flush=True)

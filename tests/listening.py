@@ -11,7 +11,7 @@ from rtc.codecs.codec import OPUS
 from rtc.codecs.opus import SILENCE
 from rtc.rtp import packet as rtp
 from rtc.sdp import answer as sdp
-from transceiver.media.hearing import Hearing
+from transceiver.media.playout import Playout
 from transceiver.media.receiver import Receiver
 
 OFFER = replace(sdp.parse(CallersOffer(":".join(["AB"] * 32)).sdp()), nack=True, red_payload_type=63, transport_cc_id=3)
@@ -22,9 +22,9 @@ class Ear:
 
     def __init__(self, offer: sdp.Offer = OFFER) -> None:
         self.frames: list[bytes] = []
-        self.hearing = Hearing(OPUS, 24000, lambda pcm: bool(self.frames.append(pcm)))
-        self.stats = self.hearing.stats
-        self.receiver = Receiver(offer, self.hearing)
+        self.playout = Playout(OPUS, 24000, lambda pcm: bool(self.frames.append(pcm)))
+        self.stats = self.playout.stats
+        self.receiver = Receiver(offer, self.playout)
 
     def take(self, sequence: int, now: float, payload: bytes = SILENCE, *, payload_type: int = 111) -> bool:
         plain = rtp.build(payload_type, False, sequence, 960 * sequence, 7, payload)

@@ -18,6 +18,7 @@ import zmq
 import zmq.asyncio
 from aiohttp import web
 from waiting import eventually
+from wiring import Said, heard, hello_back, raw, refused_by_3
 
 from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
@@ -31,8 +32,10 @@ from edge.tls import Certificate
 from runtime import logs
 from runtime.config import Config
 from runtime.metrics import Tally
-from wire import frames, link, ufrag
+from wire import link, ufrag
 from wire.keys import ClusterKeys
+from wire.messages import Closed, Message
+from wire.versions import OLDEST, VERSION
 
 DEADLINE_S = 30
 KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
@@ -117,9 +120,9 @@ async def an_edge(
         edge = Edge(http, "", directory)
         edge.ledger = Ledger(*limits(config.edge))
 
-        def unasked(_: int, message: frames.Control) -> None:
-            if message.type == "session.closed":
-                edge.ledger.ended(str(message.fields["ufrag"]))
+        def unasked(_: int, message: Message) -> None:
+            if isinstance(message, Closed):
+                edge.ledger.ended(message.ufrag)
 
         edge.transceivers = Directory(Transceiver(n, f"ipc://{directory}/{n}") for n in numbers)
         transceivers = edge.links = Transceivers(edge.transceivers, b"edge/signaling", KEYS, unasked=unasked)
@@ -157,7 +160,8 @@ class FakeTransceiver:
     """Speaks the wire's messages for as many sessions as come. ``said`` has every message that it got, by type, with
     ``events`` by ufrag apart; ``refusal`` refuses what comes, and what is of a type in ``mute`` gets no answer."""
 
-    def __init__(self, number: int, endpoint: str) -> None:
+    def __init__(self, number: int, endpoint: str, versions: tuple[int, int] = (OLDEST, VERSION)) -> None:
+        self._endpoint = endpoint
         self.number = number
         self.said: dict[str, list[dict[str, Any]]] = {}
         self.events: dict[str, list[str]] = {}
@@ -166,13 +170,13 @@ class FakeTransceiver:
         self.refusal: tuple[str, str] | None = None
         self.mute: set[str] = set()
         self.ice: dict[str, tuple[str, Any]] = {}  # our ufrag and the client's credentials, by the call's ufrag
+        self.versions = versions
+        self.heard_in: list[int] = []  # the version of each message
         self.first = [json.dumps({"type": "session.created", "event_id": "event_1", "session": {"type": "realtime"}})]
         self.counts: Counter[str] = Counter()
         self.reading = asyncio.Event()
         self.reading.set()
-        self._context = zmq.asyncio.Context()
-        self._router = link.router(self._context, endpoint, KEYS)
-        self._task = asyncio.create_task(self._run())
+        self._start()
 
     @property
     def sessions(self) -> int:
@@ -181,17 +185,30 @@ class FakeTransceiver:
     async def tell(self, ufrag: str, type_: str, **fields: Any) -> None:
         """Sends something unasked, to those who opened or watch the session, or else to those who placed it."""
         peer = self.peers.get(ufrag) or self.placed_by[ufrag]
-        await self._send(peer, frames.control(type_, ufrag=ufrag, **fields))
+        await self._send(peer, self._said(type_, ufrag=ufrag, **fields))
 
     async def close_session(self, ufrag: str, reason: str) -> None:
         for peer in {p for p in (self.peers.pop(ufrag, None), self.placed_by.pop(ufrag, None)) if p}:
-            await self._send(peer, frames.control("session.closed", ufrag=ufrag, reason=reason))
+            await self._send(peer, self._said("session.closed", ufrag=ufrag, reason=reason))
+
+    def _start(self) -> None:
+        self._context = zmq.asyncio.Context()
+        self._router = link.router(self._context, self._endpoint, KEYS)
+        self._task = asyncio.create_task(self._run())
+
+    async def start_again(self) -> None:
+        """As another process."""
+        await self.close()
+        self._start()
 
     async def close(self) -> None:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
         self._context.destroy(linger=0)
+
+    def _said(self, type_: str, **fields: Any) -> bytes:
+        return raw(type_, version=min(VERSION, self.versions[1]), **fields)
 
     async def _send(self, peer: bytes, message: bytes) -> None:
         while True:
@@ -207,8 +224,13 @@ class FakeTransceiver:
         while True:
             await self.reading.wait()
             peer, message = await self._router.recv_multipart()
-            decoded = frames.decode(message)
-            assert isinstance(decoded, frames.Control)
+            decoded = heard(message)
+            assert isinstance(decoded, Said)
+            self.heard_in.append(message[1])
+            if decoded.type == "hello":
+                known = self.versions[1] > 3
+                await self._send(peer, hello_back(decoded, *self.versions) if known else refused_by_3(decoded))
+                continue
             fields = decoded.fields
             if decoded.type == "session.event":
                 self.events.setdefault(fields["ufrag"], []).append(fields["event"])
@@ -222,7 +244,7 @@ class FakeTransceiver:
     async def answer(self, peer: bytes, type_: str, fields: dict[str, Any]) -> None:
         """Answers, now, what was asked."""
         for reply in self._replies(peer, type_, fields):
-            await self._send(peer, frames.control(**reply))
+            await self._send(peer, self._said(**reply))
 
     def _replies(self, peer: bytes, type_: str, fields: dict[str, Any]) -> list[dict[str, Any]]:
         request, sealed = fields.get("request"), str(fields.get("ufrag"))
@@ -271,10 +293,12 @@ class FakeTransceiver:
 
 
 @asynccontextmanager
-async def a_fake(directory: Path, **settings: Any) -> AsyncIterator[tuple[Edge, FakeTransceiver]]:
-    """An edge and the one transceiver that is played."""
+async def a_fake(
+    directory: Path, *, versions: tuple[int, int] = (OLDEST, VERSION), **settings: Any
+) -> AsyncIterator[tuple[Edge, FakeTransceiver]]:
+    """An edge and the one transceiver that is played, and speaks these ``versions`` of the wire."""
     async with an_edge(directory, 1, **settings) as edge:
-        fake = FakeTransceiver(1, f"ipc://{directory}/1")
+        fake = FakeTransceiver(1, f"ipc://{directory}/1", versions)
         try:
             await edge.ready(1)
             yield edge, fake

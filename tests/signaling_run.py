@@ -8,10 +8,11 @@ from typing import Any
 
 import zmq
 from waiting import eventually
+from wiring import Said, heard, raw
 
 from runtime.config import Config
 from transceiver.server import Transceiver
-from wire import frames, link
+from wire import link
 from wire.keys import ClusterKeys
 
 KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
@@ -27,17 +28,17 @@ class Signaling:
         config = Config(transceiver={"id": 1, "max_sessions": max_sessions})
         self.transceiver = Transceiver(config, KEYS, link.router(self.context, endpoint, KEYS))
         self.sockets = {name: link.dealer(self.context, endpoint, name, KEYS) for name in (ONE, OTHER)}
-        self.told: dict[bytes, list[frames.Control]] = {ONE: [], OTHER: []}
+        self.told: dict[bytes, list[Said]] = {ONE: [], OTHER: []}
 
     async def send(self, type_: str, who: bytes = ONE, **fields: Any) -> None:
         socket = self.sockets[who]
         await eventually(lambda: socket.poll(0, zmq.POLLOUT))
-        socket.send(frames.control(type_, **fields))
+        socket.send(raw(type_, **fields))
 
-    def drain(self, who: bytes) -> list[frames.Control]:
+    def drain(self, who: bytes) -> list[Said]:
         while self.sockets[who].poll(0):
-            message = frames.decode(self.sockets[who].recv())
-            assert isinstance(message, frames.Control)
+            message = heard(self.sockets[who].recv())
+            assert isinstance(message, Said)
             self.told[who].append(message)
         return self.told[who]
 

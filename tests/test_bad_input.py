@@ -21,6 +21,7 @@ from working import MINE, OTHER, RX, TX, Bench, a_worker, check, gained, of
 
 from runtime.stderr import LossyStream
 from wire import frames
+from wire.versions import OLDEST, VERSION
 
 WIRE_ERRORS = "firsthop_worker_wire_errors_total"
 ROOT = Path(__file__).parent.parent
@@ -50,13 +51,13 @@ def passes_media(bench: Bench, by: int = MINE) -> None:
 def test_a_transceiver_of_another_version_is_refused_in_one_line_and_others_go_on(tmp_path: Path) -> None:
     with a_worker(tmp_path) as bench:
         for i in range(50):
-            bench.transceivers[MINE].send(of_another_version(frames.VERSION + 1 + i % 2))
+            bench.transceivers[MINE].send(of_another_version(VERSION + 1 + i % 2))
         until(lambda: bench.funnel(WIRE_ERRORS) == {"other_version": 50})
         passes_media(bench, by=OTHER)
         lines = [json.loads(line) for line in (tmp_path / "worker.log").read_text().splitlines()]
         (line,) = [line for line in lines if line["level"] == "error"]
         assert line["transceiver"] == MINE
-        assert f"wire version {frames.VERSION + 1}, this side speaks {frames.VERSION}" in line["why"]
+        assert f"wire version {VERSION + 1}, this side speaks {OLDEST} to {VERSION}" in line["why"]
         passes_media(bench, by=MINE)  # as soon as it has learnt to speak
 
 

@@ -15,14 +15,17 @@ from typing import Any
 import pytest
 from fuzzing import mutated
 from signaling_run import Signaling
+from wiring import raw
 
-from edge.directory import Directory
+from edge.directory import Directory, Transceiver
 from edge.links.events import Events
 from edge.links.feed import Feed
 from edge.links.transceivers import Transceivers
 from transceiver.counters import WIRE_ERRORS
-from wire import control, frames, ufrag
+from wire import frames, ufrag
+from wire.control import Control, Reader
 from wire.keys import ClusterKeys
+from wire.messages import Hello, PathDown, PathUp, ToSignaling, ToTransceiver, ToWorker
 
 KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
 SEALED = ufrag.seal(1, 1, KEYS.ufrag[1])
@@ -32,11 +35,14 @@ ODD: list[Any] = [
     [], [[]], [None], {}, {"a": {}}, ["192.0.2.1", 3478], ["192.0.2.1", 0], ["a", "b"], {1: 2}, {b"x": 1},
 ]  # fmt: skip
 MEDIA = ["192.0.2.1", 3478]
+HELLO: dict[str, Any] = {"type_": "hello", "request": 1, "versions": [3, 4], "software": "firsthop"}
 TO_WORKER: list[dict[str, Any]] = [
+    HELLO,
     {"type_": "path.up", "address": bytes(18), "ufrag": SEALED, "ssrcs": [1, 2], "spare_ms": 3.5},
     {"type_": "path.down", "address": bytes(18)},
 ]
 TO_SIGNALING: list[dict[str, Any]] = [
+    HELLO,
     {"type_": "session.answer", "request": 1, "ufrag": SEALED, "sdp": "v=0"},
     {"type_": "session.opened", "request": 1, "ufrag": SEALED},
     {"type_": "session.watching", "request": 1, "session": {"type": "realtime"}},
@@ -48,6 +54,7 @@ TO_SIGNALING: list[dict[str, Any]] = [
     {"type_": "health", "request": 1, "sessions": 3, "agents": ["parrot"]},
 ]
 TO_TRANSCEIVER: list[dict[str, Any]] = [
+    HELLO,
     {"type_": "session.offer", "request": 1, "offer": "v=0", "agent": "parrot", "media": MEDIA, "session": {}},
     {"type_": "session.open", "request": 1, "agent": "none", "session": None, "owner": "x"},
     {"type_": "session.watch", "request": 1, "ufrag": SEALED, "owner": "x"},
@@ -55,8 +62,12 @@ TO_TRANSCEIVER: list[dict[str, Any]] = [
     {"type_": "session.event", "ufrag": SEALED, "event": "{}"},
     {"type_": "session.end", "request": 1, "ufrag": SEALED, "owner": "x"},
     {"type_": "session.ice", "request": 1, "ufrag": SEALED, "match": "*", "remote": ["a", "b"], "media": MEDIA},
+    {"type_": "session.check", "request": 1, "agent": "echo", "session": {}, "locked": ["instructions"]},
     {"type_": "health", "request": 1},
 ]
+FOR_WORKERS = Reader[ToWorker](ToWorker)
+FOR_SIGNALING = Reader[ToSignaling](ToSignaling)
+FOR_TRANSCEIVERS = Reader[ToTransceiver](ToTransceiver)
 Target = Callable[[bytes], object]
 
 
@@ -74,7 +85,7 @@ def odd(rng: random.Random, seed: dict[str, Any]) -> bytes:
                 fields[name] = rng.choice(ODD)
     if not isinstance(fields["type_"], str):
         fields["type_"] = seed["type_"]
-    message = frames.control(**fields)
+    message = raw(**fields, version=rng.choice([3, 4]))
     return mutated(rng, message) if rng.random() < 0.5 else message
 
 
@@ -94,30 +105,31 @@ async def fuzz(target: Target, seeds: list[dict[str, Any]], seconds: float) -> N
 
 
 def for_a_worker(message: bytes) -> None:
-    said = frames.decode(message)
-    if isinstance(said, frames.Control):
-        kind = control.PathUp if said.type == "path.up" else control.PathDown
-        told = control.read(kind, said.fields)
-        assert len(told.address) == 18
-        if isinstance(told, control.PathUp):
+    said = FOR_WORKERS.read(message)
+    if isinstance(said, Control):
+        told = said.message
+        if isinstance(told, PathUp | PathDown):
+            assert len(told.address) == 18
+        if isinstance(told, PathUp):
             assert 0 <= told.spare_ms <= 1000
             assert all(0 <= ssrc < 2**32 for ssrc in told.ssrcs)
             ufrag.open_sealed(told.ufrag.encode(), KEYS.ufrag)
 
 
 class Edge:
-    """Signaling's ends without links: what it is told is given to it by hand."""
+    """Signaling's ends, whose links nobody serves: what it is told is given to it by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        directory = Directory([Transceiver(1, f"ipc://{path}/nobody")])
         self.events = Events(Directory(), b"edge/signaling/events", KEYS)
         self.links = Transceivers(
-            Directory(), b"edge/signaling", KEYS, unasked=self.events._unasked, late=lambda *_: None
+            directory, b"edge/signaling", KEYS, unasked=self.events._unasked, late=lambda *_: None
         )
 
     def take(self, message: bytes) -> None:
         self.events._listen(SEALED, 1, Feed())
-        said = frames.decode(message)
-        if isinstance(said, frames.Control):
+        said = FOR_SIGNALING.read(message)
+        if isinstance(said, Control):
             self.links._take(1, said)
         self.events._feeds.clear()
         self.events._at.clear()
@@ -128,8 +140,8 @@ class Edge:
 
 
 @pytest.fixture
-async def edge() -> AsyncIterator[Edge]:
-    edge = Edge()
+async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
+    edge = Edge(tmp_path)
     yield edge
     await edge.close()
 
@@ -146,8 +158,8 @@ def for_a_transceiver(signaling: Signaling) -> Target:
     """Calls and sessions that were opened are ended again."""
 
     def take(message: bytes) -> None:
-        said = frames.decode(message)
-        if isinstance(said, frames.Control):
+        said = FOR_TRANSCEIVERS.read(message)
+        if isinstance(said, Control) and not isinstance(said.message, Hello):
             failed = WIRE_ERRORS["failed"]
             signaling.transceiver._handle(b"edge/signaling", said)
             assert WIRE_ERRORS["failed"] == failed, "a fault of ours"
@@ -176,7 +188,13 @@ async def test_all_of_them_do_for_ten_minutes(edge: Edge, signaling: Signaling) 
 
 
 SIZE = 64 << 10
-HEAD = frames.control("x")[:-2]  # up to what its type is
+HEADS = {
+    "bare": b"",
+    "data": frames.pack_batch([])[:8],
+    **{f"control {version}": raw("x", version=version)[:-2] for version in (3, 4)},  # up to what its type is
+    **{f"fields {version}": raw("session.offer", version=version, session={})[:-1] for version in (3, 4)},
+    "hello": raw("hello", x=1)[:-1],
+}
 
 
 def repeated(piece: bytes) -> bytes:
@@ -200,12 +218,12 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
-@pytest.mark.parametrize("head", [b"", HEAD, frames.pack_batch([])[:8]], ids=["bare", "control", "data"])
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_64_kib_of_anything_are_read_in_no_time(head: bytes, bomb: bytes) -> None:
     spent = []
     for _ in range(5):
         began = time.thread_time()
         with pytest.raises(frames.WireError):
-            frames.decode(head + bomb)
+            FOR_TRANSCEIVERS.read(head + bomb)
         spent.append(time.thread_time() - began)
     assert min(spent) < 0.02  # it is less than 5 ms on a machine of its own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -14,6 +15,7 @@ from responding import Line, Response, living, said
 
 from bpf.verdicts import markdown_table
 from firsthop.cli import main
+from wire.reference import markdown
 
 HOUSE = Path(__file__).parent.parent
 DOCUMENTS = sorted([*HOUSE.glob("*.md"), *HOUSE.glob("docs/*.md"), *HOUSE.glob("bench/*.md")])
@@ -35,6 +37,10 @@ def anchors(document: Path) -> set[str]:
 def test_the_page_of_configuration_keys_is_what_the_code_has() -> None:
     page = CliRunner().invoke(main, ["config", "--markdown"], catch_exceptions=False).output
     assert page == (HOUSE / "docs/configuration.md").read_text(), "make docs writes it"
+
+
+def test_the_page_of_control_messages_is_what_the_code_has() -> None:
+    assert markdown() == (HOUSE / "docs/messages.md").read_text(), "make docs writes it"
 
 
 def test_the_page_on_steering_has_the_table_of_verdicts() -> None:
@@ -81,6 +87,17 @@ async def test_the_readmes_first_agent_answers() -> None:
     assert response.ended == "done"
     assert len(response.pcm) > 24000
     assert response.said
+
+
+def test_a_module_begins_with_what_it_is() -> None:
+    """No question word comes first: "What a link costs" tells less than "The cost of a link"."""
+    questions = {"What", "Who", "Whose", "How", "Which", "Whether", "When", "Where", "Why"}
+    for path in sorted(HOUSE.rglob("*.py")):
+        folder = path.relative_to(HOUSE).parts[0]
+        if folder in _OURS and not folder.startswith("."):
+            assert (ast.get_docstring(ast.parse(path.read_text())) or "").partition(" ")[0] not in questions, named(
+                path
+            )
 
 
 def test_readme_has_the_versions_of_the_clients_that_tests_run() -> None:

@@ -17,7 +17,7 @@ from rtc.rtp import packet as rtp
 from rtc.rtp.dtmf import DIGITS, Keypad, events
 from rtc.rtp.packet import Packet
 from transceiver.counters import RX_DATAGRAMS, RX_KEYS
-from transceiver.media.hearing import Hearing
+from transceiver.media.playout import Playout
 from transceiver.media.receiver import Receiver
 
 KEY = 110
@@ -169,7 +169,7 @@ class Phone:
         self.ear = Ear()
         self.pressed: list[str] = []
         offer = replace(OFFER, keys=((KEY, 48000), (126, 8000)))
-        self.receiver = Receiver(offer, self.ear.hearing, None, self.pressed.append)
+        self.receiver = Receiver(offer, self.ear.playout, None, self.pressed.append)
 
     def take(self, sequence: int, timestamp: int, payload: bytes, number: int, now: float, ssrc: int = 7) -> bool:
         return self.receiver.take(rtp.build(number, False, sequence, timestamp, ssrc, payload), now)
@@ -237,8 +237,8 @@ def test_malformed_keys_are_counted_and_dropped() -> None:
 def test_an_agent_that_hears_packets_is_passed_no_keys() -> None:
     passed: list[Packet] = []
     pressed: list[str] = []
-    hearing = Hearing(OPUS, 24000, lambda pcm: False)
-    receiver = Receiver(replace(OFFER, keys=((KEY, 48000),)), hearing, passed.append, pressed.append)
+    playout = Playout(OPUS, 24000, lambda pcm: False)
+    receiver = Receiver(replace(OFFER, keys=((KEY, 48000),)), playout, passed.append, pressed.append)
     for i in range(4):
         receiver.take(rtp.build(111, False, 2 * i, 960 * i, 7, SILENCE), 0.02 * i)
         receiver.take(rtp.build(KEY, False, 2 * i + 1, 0, 7, packet(4, 0, 960).payload), 0.02 * i)

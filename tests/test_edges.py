@@ -10,6 +10,7 @@ import pytest
 import zmq
 from signaling_run import Signaling
 from waiting import eventually
+from wiring import Said, heard, raw
 
 from edge.directory import Directory, Transceiver
 from edge.links.transceivers import Refused, Transceivers
@@ -19,6 +20,7 @@ from transceiver.counters import RX_DATAGRAMS
 from transceiver.links.edges import Edges
 from wire import frames, link
 from wire.keys import ClusterKeys
+from wire.messages import Health
 from wire.naming import edge_of, identity, instance_of
 
 KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
@@ -77,14 +79,14 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     house.context.destroy(linger=0)
 
 
-async def asked(edge: Any) -> frames.Control:
+async def asked(edge: Any) -> Said:
     """The answer when it asks how the transceiver does."""
     await eventually(lambda: edge.poll(0, zmq.POLLOUT))
-    edge.send(frames.control("health", request=1))
+    edge.send(raw("health", request=1))
     while True:
         await eventually(lambda: edge.poll(0))
-        message = frames.decode(edge.recv())
-        if isinstance(message, frames.Control):
+        message = heard(edge.recv())
+        if isinstance(message, Said):
             return message
 
 
@@ -133,7 +135,7 @@ async def test_the_refused_edge_says_so_and_counts_it(
         for _ in range(2):
             while True:
                 try:
-                    await second.ask(1, "health")
+                    await second.ask(1, Health())
                 except Refused as e:
                     assert e.code == "name_taken"  # noqa: PT017
                     break

@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 
 from wire import address
-from wire.frames import (
-    MAX_DATAGRAMS,
-    VERSION,
-    Control,
-    Data,
-    OtherVersionError,
-    WireError,
-    control,
-    data,
-    decode,
-    pack_batch,
-)
+from wire.control import Control, Reader, encode
+from wire.frames import MAX_DATAGRAMS, Data, OtherVersionError, WireError, data, pack_batch
+from wire.messages import Health, PathUp, ToTransceiver, ToWorker
+from wire.versions import OLDEST, VERSION, Versions
 
+VERSIONS = range(OLDEST, VERSION + 1)
+decode = Reader[ToTransceiver](ToTransceiver, versions=Versions(OLDEST, VERSION)).read
 A, B = address.pack("192.0.2.1", 1), address.pack("2001:db8::1", 2)
 
 
 def data_message(lengths: object, addresses: object, *bodies: object) -> bytes:
     packed: bytes = msgpack.packb([VERSION, "data", 0, 0, lengths, addresses, *bodies])
+    return packed
+
+
+def control_message(version: int, fields: object, request: object = 1) -> bytes:
+    """A control message with whatever in the place of its map."""
+    packed: bytes = msgpack.packb([version, "control" if version == 3 else request, fields])
     return packed
 
 
@@ -45,8 +45,11 @@ def data_message(lengths: object, addresses: object, *bodies: object) -> bytes:
     ],
     ids=["none", "empty", "one", "several", "longest", "most"],
 )
-def test_a_batch_arrives_in_order(batch: list[tuple[bytes, bytes]]) -> None:
-    message = decode(pack_batch(batch))
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_batch_arrives_in_order(batch: list[tuple[bytes, bytes]], version: int) -> None:
+    said = pack_batch(batch, version=version)
+    assert said[1] == version
+    message = decode(said)
     assert isinstance(message, Data)
     assert len(message) == len(batch)
     assert message.datagrams() == batch
@@ -80,13 +83,15 @@ def test_lengths_are_little_endian_whatever_the_array_says() -> None:
     assert message.lengths.tolist() == [258]
 
 
-def test_a_control_message_arrives() -> None:
-    fields = {"address": A, "ufrag": "abc", "ssrcs": [1, 2**32 - 1], "nothing": None, "nested": {"a": ["b"]}}
-    assert decode(control("path.up", **fields)) == Control("path.up", fields)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_control_message_arrives(version: int) -> None:
+    up = PathUp(address=A, ufrag="abc", ssrcs=[1, 2**32 - 1], spare_ms=0.5)
+    assert Reader[ToWorker](ToWorker).read(encode(up, None, version)) == Control(up, None)
 
 
-def test_a_control_message_may_have_no_fields() -> None:
-    assert decode(control("health")) == Control("health", {})
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_control_message_may_have_no_fields(version: int) -> None:
+    assert decode(encode(Health(), 7, version)) == Control(Health(), 7)
 
 
 # --- what does not add up is refused ---
@@ -97,7 +102,7 @@ def test_another_version_names_both(version: object) -> None:
     with pytest.raises(OtherVersionError) as refused:
         decode(msgpack.packb([version, "control", {"type": "health"}]))
     assert f"wire version {version!r}" in str(refused.value)
-    assert f"speaks {VERSION}" in str(refused.value)
+    assert f"speaks {OLDEST} to {VERSION}" in str(refused.value)
 
 
 @pytest.mark.parametrize("head", [None, 1, "data", {}, {"a": 1}, [], [VERSION], [VERSION, "data"]])
@@ -109,18 +114,28 @@ def test_a_header_of_another_shape_is_refused(head: object) -> None:
 @pytest.mark.parametrize("kind", ["Data", "", None, 7, b"data", ["data"]])
 def test_an_unknown_kind_is_refused(kind: object) -> None:
     with pytest.raises(WireError, match="unknown kind"):
-        decode(msgpack.packb([VERSION, kind, {"type": "x"}]))
+        decode(msgpack.packb([3, kind, {"type": "health", "request": 1}]))
+
+
+@pytest.mark.parametrize("kind", ["Data", "", "control", 1.5, True, b"data", ["data"]])
+def test_a_request_that_is_no_number_is_refused(kind: object) -> None:
+    with pytest.raises(WireError, match="unknown kind"):
+        decode(msgpack.packb([4, kind, {"type": "health"}]))
 
 
 @pytest.mark.parametrize("fields", [None, [], "type", {}, {"type": 1}, {"type": None}, {"Type": "x"}, {"type": b"x"}])
-def test_a_control_message_without_a_type_is_refused(fields: object) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_control_message_without_a_type_is_refused(fields: object, version: int) -> None:
     with pytest.raises(WireError, match="names its type"):
-        decode(msgpack.packb([VERSION, "control", fields]))
+        decode(control_message(version, fields))
 
 
-def test_a_control_message_with_a_body_is_refused() -> None:
+@pytest.mark.parametrize(
+    "said", [[3, "control", {"type": "health", "request": 1}, b""], [4, 1, {"type": "health"}, b""]]
+)
+def test_a_control_message_with_a_body_is_refused(said: list[object]) -> None:
     with pytest.raises(WireError, match="names its type"):
-        decode(msgpack.packb([VERSION, "control", {"type": "health"}, b""]))
+        decode(msgpack.packb(said))
 
 
 @pytest.mark.parametrize(
@@ -176,13 +191,17 @@ def test_too_many_datagrams_are_refused() -> None:
         b"\xc6\xff\xff\xff\xff",
         b"\x91" * 5000,  # nested beyond any stack
         b"\x81\x90\x01",  # an array as a key
-        msgpack.packb([VERSION, "control", {"type": "x"}]) + b"\0",
-        b"\x93\x01\xa7control\x81\xa4type\xa1\xff",  # not UTF-8
+        msgpack.packb([3, "control", {"type": "x"}]) + b"\0",
+        msgpack.packb([4, 1, {"type": "x"}]) + b"\0",
+        b"\x93\x03\xa7control\x81\xa4type\xa1\xff",  # not UTF-8
     ],
 )
 def test_what_is_not_msgpack_is_refused(head: bytes) -> None:
     with pytest.raises(WireError, match=r"^not "):
         decode(head)
+
+
+HEADS = [b"\x97\x03\xa4data", b"\x93\x03\xa7control", b"\x97\x04\xa4data", b"\x93\x04\xc0", b"\x93\x04\x01"]
 
 
 def test_random_bytes_raise_nothing_but_wire_errors() -> None:
@@ -192,7 +211,7 @@ def test_random_bytes_raise_nothing_but_wire_errors() -> None:
         noise = rng.randbytes(rng.randrange(0, 64))
         mutated = bytearray(genuine)
         mutated[rng.randrange(len(mutated))] = rng.randrange(256)
-        for said in (noise, b"\x97\x03\xa4data" + noise, b"\x93\x03\xa7control" + noise, bytes(mutated)):
+        for said in (noise, *(head + noise for head in HEADS), bytes(mutated)):
             try:
                 message = decode(said)
             except WireError:

@@ -26,16 +26,19 @@ from rtc.rtp import packet as rtp
 from rtc.rtp.packet import Packet
 from rtc.rtp.reception import Reception
 from rtc.sdp import answer as sdp
-from transceiver.media.hearing import Hearing
+from transceiver.media.playout import Playout
 from transceiver.media.receiver import Receiver
 from transceiver.media.reports import Reports
 from transceiver.media.voice import Voice
 from wire import address, frames, stun, ufrag
+from wire.control import Reader, encode
+from wire.messages import Health, Message, PathUp, ToTransceiver, ToWorker
 
 KEYS = {1: bytes(16)}
 FINGERPRINT = ":".join(["AB"] * 32)
 PASSWORD = b"a password of the right length"
 SEALED = ufrag.seal(7, 1, KEYS[1])
+READERS: list[Reader[Message]] = [Reader(ToWorker), Reader(ToTransceiver)]
 Target = Callable[[bytes], object]
 SLOW_S = 0.005  # of CPU, for 64 KiB
 
@@ -51,10 +54,11 @@ def read_stun(data: bytes) -> None:
 
 
 def read_frame(data: bytes) -> None:
-    with suppress(frames.WireError):
-        message = frames.decode(data)
-        if isinstance(message, frames.Data):
-            message.datagrams()
+    for reader in READERS:
+        with suppress(frames.WireError):
+            message = reader.read(data)
+            if isinstance(message, frames.Data):
+                message.datagrams()
 
 
 def read_offer(data: bytes) -> None:
@@ -64,11 +68,11 @@ def read_offer(data: bytes) -> None:
 
 
 def make_media_reader() -> Target:
-    hearing = Hearing(OPUS, 24000, lambda pcm: False)
+    playout = Playout(OPUS, 24000, lambda pcm: False)
     offer = replace(
         sdp.parse(Offer(FINGERPRINT).sdp()), red_payload_type=63, nack=True, transport_cc_id=3, keys=((110, 48000),)
     )
-    receiver = Receiver(offer, hearing)
+    receiver = Receiver(offer, playout)
     clock = [0.0]
 
     def read_media(data: bytes) -> None:
@@ -78,7 +82,7 @@ def make_media_reader() -> Target:
         receiver.tick(clock[0])
         list(receiver.feedback(clock[0], 1, 0.02))
         if packet is not None:
-            hearing.push(packet, clock[0])
+            playout.push(packet, clock[0])
             voice = Voice(111, lambda datagram: None)
             voice.pass_on(packet.payload, packet.timestamp, packet.marker)
 
@@ -128,7 +132,8 @@ def make_report_reader() -> Target:
 def seeds() -> dict[str, tuple[Target, list[bytes]]]:
     check = stun.binding_request(f"{SEALED}:abcd".encode(), PASSWORD, tie_breaker=1, nominate=True)
     batch = frames.pack_batch([(address.pack("192.0.2.1", 1), b"datagram"), (address.pack("2001:db8::1", 2), b"")])
-    control = frames.control("path.up", address=bytes(18), ufrag=SEALED, ssrcs=[1, 2])
+    up = PathUp(address=bytes(18), ufrag=SEALED, ssrcs=[1, 2])
+    controls = [encode(up, None, 3), encode(up, None, 4), encode(Health(), 1, 4)]
     opus = Encoder(24000).encode(bytes(960))
     packets = [rtp.build(111, True, i, 960 * i, 2, opus) for i in (0, 1, 65535)]
     redundant = bytes([0x80 | 111, 0x0F, 0, len(opus), 111]) + opus + opus
@@ -143,7 +148,7 @@ def seeds() -> dict[str, tuple[Target, list[bytes]]]:
     events = [json.dumps(event).encode() for event in every_client_event()]
     return {
         "stun": (read_stun, [check]),
-        "frames": (read_frame, [batch, control]),
+        "frames": (read_frame, [batch, *controls]),
         "offer": (read_offer, [Offer(FINGERPRINT).sdp().encode()]),
         "media": (make_media_reader(), packets),
         "report": (make_report_reader(), [report, nack.pack(2, 1, [5, 6, 40])]),

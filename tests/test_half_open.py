@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from signaling_run import Signaling
 from waiting import eventually
+from wiring import Said
 
 from caller.offer import Offer
 from rtc.dtls.secure import Certificate
 from rtc.ice.lite import NEVER_CAME_S
-from wire import frames
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ async def signaling(tmp_path: Path) -> AsyncIterator[Signaling]:
     ends.context.destroy(linger=0)
 
 
-async def place(signaling: Signaling, **fields: Any) -> frames.Control:
+async def place(signaling: Signaling, **fields: Any) -> Said:
     """Places a call. Returns the answer to the offer, or the refusal."""
     offer = Offer(Certificate.generateCertificate().fingerprint).sdp()
     media = ["192.0.2.1", 3478]
     await signaling.send("session.offer", request=1, offer=offer, agent="echo", media=media, **fields)
     kinds = ("session.answer", "session.refused")
 
-    def said() -> list[frames.Control]:
+    def said() -> list[Said]:
         return [message for message in signaling.told[b"edge/signaling-0"] if message.type in kinds]
 
     await eventually(lambda: bool(signaling.drain(b"edge/signaling-0")) and bool(said()))

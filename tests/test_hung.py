@@ -73,6 +73,18 @@ def test_a_transceiver_that_hangs_is_replaced_and_takes_only_its_own_calls(lab: 
 
 
 @pytest.mark.needs_root
+def test_children_of_the_edge_that_hold_too_much_memory_are_replaced_and_calls_go_on(lab: Lab, tmp_path: Path) -> None:
+    # Whatever a worker is, it is more than that.
+    with Appliance(tmp_path, lab=lab, memory_mib=1) as house:
+        until(lambda: "worker-spare" in house.children())
+        call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "8")
+        until(lambda: received(house, "edge", "firsthop_edge_oversized_total")["worker-0"] > 0)
+        assert finish(call)["calls"]["ok"] == 2
+        replaced = received(house, "edge", "firsthop_edge_oversized_total")
+        assert min(replaced["worker-0"], replaced["signaling"]) > 0
+
+
+@pytest.mark.needs_root
 def test_a_host_that_stood_still_as_a_whole_replaces_nobody(lab: Lab, house: Appliance) -> None:
     """As when its virtual machine is paused."""
     until(lambda: {"worker-spare", "media-spare"} <= house.children().keys())  # or they have another name later

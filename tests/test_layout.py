@@ -1,4 +1,4 @@
-"""What the XDP program and Python lay out alike: the C that is made, and what Python packs."""
+"""The layouts that the XDP program and Python share: the C that is made of them, and what Python packs."""
 
 from __future__ import annotations
 

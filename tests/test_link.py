@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 from waiting import until
+from wiring import raw
 
 from wire import frames, link
 from wire.keys import ClusterKeys
@@ -18,7 +19,7 @@ from wire.keys import ClusterKeys
 Socket = zmq.Socket[bytes]
 KEYS = ClusterKeys({1: bytes(16)}, 1, bytes(32))
 OTHERS = ClusterKeys({1: bytes(16)}, 1, bytes(31) + b"\1")
-HELLO = frames.control("health", request=1)
+HELLO = raw("health", request=1)
 
 
 class Ends:
@@ -255,7 +256,7 @@ def test_the_largest_event_passes_both_ways_and_one_that_is_larger_does_not(ends
     router = ends.router(endpoint)
     dealer = ends.keep(link.event_dealer(ends.context, bound(router), b"edge/signaling/events", KEYS))
     until(lambda: dealer.poll(0, zmq.POLLOUT))
-    largest = frames.control("session.event", ufrag="x" * 24, event="y" * link.MAX_EVENT_BYTES)
+    largest = raw("session.event", ufrag="x" * 24, event="y" * link.MAX_EVENT_BYTES)
     dealer.send(largest)
     until(lambda: router.poll(0))
     peer, message = router.recv_multipart()

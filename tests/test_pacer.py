@@ -91,7 +91,7 @@ async def test_a_stream_may_remove_itself_and_others_while_it_is_called() -> Non
     await streams.reached(had["stays"] + 3, "stays")
     pacer.remove(stays)
     assert streams.ticks["last"] == 1
-    # One that shared the slot may have been due in the same breath, but never after it.
+    # One that shared the phase may have been due in the same breath, but never after it.
     assert all(streams.ticks[str(i)] - had[str(i)] <= 1 for i in range(8))
 
 
@@ -170,8 +170,8 @@ async def test_frames_are_counted_by_how_near_to_their_time_they_were_made(monke
     timers: list[tuple[float, Callable[[], None]]] = []
     monkeypatch.setattr(loop, "call_at", lambda when, run: timers.append((when, run)))
     pacer.add(streams.stream("0"))
-    for i in range(1, 5):  # one in each slot
-        pacer._slots[i][streams.stream(str(i))] = None
+    for i in range(1, 5):  # one in each phase
+        pacer._phases[i][streams.stream(str(i))] = None
 
     def run_after(s: float) -> None:
         nonlocal clock
@@ -185,7 +185,7 @@ async def test_frames_are_counted_by_how_near_to_their_time_they_were_made(monke
     before = Counter(pacer.frames)
     run_after(0.0059)
     assert Counter(pacer.frames) - before == {"late": 1}
-    run_after(0.0019)  # the next slot, whose time has come too: in the loop's next turn
+    run_after(0.0019)  # the next phase, whose time has come too: in the loop's next turn
     assert Counter(pacer.frames) - before == {"late": 1, "on_time": 1}
     before = Counter(pacer.frames)
     run_after(1.005)
@@ -204,24 +204,24 @@ async def test_who_has_too_much_to_do_still_reads_what_comes() -> None:
     ticks = [partial(slow) for _ in range(5)]
     for i, tick in enumerate(ticks):
         pacer.add(tick)
-        pacer._slots[0].pop(tick, None)
-        pacer._slots[i][tick] = None
+        pacer._phases[0].pop(tick, None)
+        pacer._phases[i][tick] = None
     async with asyncio.timeout(30):
         while sum(pacer.frames.values()) < 50:
             await asyncio.sleep(0)
             turns += 1
     for tick in ticks:
         pacer.remove(tick)
-    assert turns >= 20  # one a slot; frames that were skipped took none
+    assert turns >= 20  # one a phase; frames that were skipped took none
 
 
-async def test_a_slot_is_filled_before_the_next_is_begun_and_none_overflows() -> None:
+async def test_a_phase_is_filled_before_the_next_is_begun_and_none_overflows() -> None:
     pacer, streams = Pacer(), Streams()
     ticks = [streams.stream(str(i)) for i in range(100)]
     sizes = []
     for tick in ticks:
         pacer.add(tick)
-        sizes.append(sorted(map(len, pacer._slots), reverse=True))
+        sizes.append(sorted(map(len, pacer._phases), reverse=True))
     assert sizes[9] == [10, 0, 0, 0, 0]
     assert sizes[24] == [10, 10, 5, 0, 0]
     assert sizes[99] == [20, 20, 20, 20, 20]

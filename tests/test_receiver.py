@@ -48,9 +48,9 @@ def conversation(round_trip_ms: float, *, loss: float, seconds: int = 60, seed: 
             came.setdefault(sequence, at)
             if ear.take(sequence, at):
                 answer(ear.asks(at, known), at)
-        before = ear.hearing.jitter._next
+        before = ear.playout.jitter._next
         ear.receiver.tick(tick)
-        after = ear.hearing.jitter._next
+        after = ear.playout.jitter._next
         if i > seconds * 25 and before is not None and after != before and before in came:
             longest = max(longest, (tick - before * 0.02 - there) * 1000)
         answer(ear.asks(tick, known), tick)
@@ -119,7 +119,7 @@ def test_each_packet_is_counted_once() -> None:
 def test_what_is_passed_on_is_not_heard() -> None:
     passed: list[Packet] = []
     ear = Ear()
-    receiver = Receiver(OFFER, ear.hearing, passed.append)
+    receiver = Receiver(OFFER, ear.playout, passed.append)
     for i in (1, 3):
         assert not receiver.take(rtp.build(111, False, i, 960 * i, 7, SILENCE), i * 0.02)
         receiver.tick(i * 0.02 + 0.01)
@@ -140,4 +140,4 @@ def test_a_tenth_lost_is_taken_from_red_a_frame_later() -> None:
     print(dict(ear.stats))
     assert ear.stats["red"] >= 0.8 * lost
     assert ear.stats["concealed"] <= 0.2 * lost
-    assert ear.hearing.jitter.wait_ms <= 26
+    assert ear.playout.jitter.wait_ms <= 26

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
@@ -32,6 +32,7 @@ from transceiver.talk.talk import Talk
 from transceiver.transport import Transport
 from wire import address, stun, ufrag
 from wire.frames import Data
+from wire.messages import PathDown, PathUp
 
 WORKER = b"edge/worker-0"
 HOME = address.pack("192.0.2.1", 40000)
@@ -49,8 +50,8 @@ class Written:
     def send(self, worker: bytes, to: bytes, datagram: bytes) -> None:
         self.sent.append((to, datagram))
 
-    def control(self, peer: bytes, type_: str, **fields: Any) -> None:
-        self.told.append((type_, fields["address"]))
+    def control(self, peer: bytes, message: PathUp | PathDown) -> None:
+        self.told.append((str(message.__struct_config__.tag), message.address))
 
     def to(self, where: bytes) -> list[bytes]:
         return [datagram for to, datagram in self.sent if to == where]

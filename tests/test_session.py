@@ -130,7 +130,7 @@ async def test_the_agent_hears_20_ms_at_a_time_whatever_the_caller_sends() -> No
             call.speak(encoder.encode(bytes(2 * samples)))
         await until(lambda: len(Recorder.last.happened) >= 10)
         assert set(Recorder.last.happened) == {("heard", 960)}
-        assert call.session.stream.hearing.stats["malformed"] == 0
+        assert call.session.stream.playout.stats["malformed"] == 0
 
 
 async def test_the_wrong_payload_type_is_not_heard() -> None:
@@ -147,7 +147,7 @@ async def test_malformed_opus_is_concealed() -> None:
         call.speak(b"\xff\xff\xff")
         call.speak(b"")
         call.speak(SILENCE)
-        stats = call.session.stream.hearing.stats
+        stats = call.session.stream.playout.stats
         await until(lambda: stats["heard"] == 2)
         assert (stats["malformed"], stats["padding"]) == (1, 1)
         assert set(Recorder.last.happened) == {("heard", 960)}
@@ -188,7 +188,7 @@ async def test_a_lost_packet_is_asked_for_and_heard_when_it_comes_again() -> Non
         # The clock of this test cannot promise that it is in time; it is either.
         call.speak(spoken[2])
         call.sequence = later
-        stats = call.session.stream.hearing.stats
+        stats = call.session.stream.playout.stats
         await until(lambda: stats["heard"] == 4)
         assert stats["nack"] + stats["concealed"] + stats["fec"] >= 1
 
@@ -241,7 +241,7 @@ async def test_red_is_heard_and_fills_gaps() -> None:
         call.sequence += 1
         head = bytes([0x80 | 111]) + (960 << 10 | len(spoken[1])).to_bytes(3, "big") + bytes([111])
         call.speak(head + spoken[1] + spoken[2], payload_type=63)
-        stats = call.session.stream.hearing.stats
+        stats = call.session.stream.playout.stats
         await until(lambda: stats["heard"] == 2)
         assert stats["red"] == 1
         assert asked_for(call) == []

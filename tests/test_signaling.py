@@ -13,12 +13,13 @@ import zmq
 from edge_run import RealEdge, a_real_edge, offer
 from signaling_edge import CALLS, KEYS, MEDIA, SDP, TOKEN, a_fake
 from waiting import eventually
+from wiring import Said, heard, raw
 
 from caller.offer import parse_answer
 from edge import apikeys
 from edge.signaling.bodies import MAX_BODY_BYTES
 from runtime.errors import ConfigError
-from wire import frames, link, ufrag
+from wire import link, ufrag
 
 
 @pytest.fixture
@@ -365,14 +366,14 @@ async def test_a_control_message_with_wrong_fields_is_refused_and_the_next_is_se
     good = {"request": 1, "offer": offer(), "agent": "", "media": ["192.0.2.1", 3478]}
     try:
         await eventually(lambda: peer.poll(0, zmq.POLLOUT))
-        peer.send(frames.control("session.offer", **{**good, **fields}))
-        peer.send(frames.control("session.end", request=2, ufrag=5))
-        peer.send(frames.control("health", request=3))
+        peer.send(raw("session.offer", **{**good, **fields}))
+        peer.send(raw("session.end", request=2, ufrag=5))
+        peer.send(raw("health", request=3))
         replies = {}
         for _ in range(3):
             await eventually(lambda: peer.poll(0))
-            reply = frames.decode(peer.recv())
-            assert isinstance(reply, frames.Control)
+            reply = heard(peer.recv())
+            assert isinstance(reply, Said)
             replies[reply.fields["request"]] = reply
         assert [(replies[i].type, replies[i].fields["code"]) for i in (1, 2)] == [
             ("session.refused", "invalid_request")

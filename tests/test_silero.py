@@ -9,7 +9,7 @@ from turning import edges
 from caller.voice import Voice, generated
 from rtc.frame import frame_bytes
 from rtc.vad.detector import detector, load
-from rtc.vad.silero import Turns
+from rtc.vad.silero import SileroDetector
 from transceiver.realtime.config import ServerVad
 from transceiver.realtime.listening import Listening
 
@@ -26,12 +26,12 @@ def frames_at(rate_hz: int, voice: Voice) -> list[bytes]:
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 24000, 48000])
 def test_any_rate_tells_the_same_turns(rate_hz: int, voice: Voice) -> None:
-    turns = Turns(rate_hz)
+    turns = SileroDetector(rate_hz)
     assert [edge for frame in frames_at(rate_hz, voice) if (edge := turns.push(frame))] == ["started", "stopped"] * 2
 
 
 def test_who_has_to_be_surer_starts_fewer_turns(voice: Voice) -> None:
-    assert edges(Turns(threshold=1.1), voice.pcm(24000)) == []
+    assert edges(SileroDetector(threshold=1.1), voice.pcm(24000)) == []
 
 
 def chords(seconds: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -42,11 +42,11 @@ def chords(seconds: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
 
 
 def test_music_starts_no_turn() -> None:
-    assert edges(Turns(), chords(10).astype(np.int16).tobytes()) == []
+    assert edges(SileroDetector(), chords(10).astype(np.int16).tobytes()) == []
 
 
 def test_music_does_not_keep_a_turn_open(voice: Voice) -> None:
-    turns = Turns()
+    turns = SileroDetector()
     phrase = voice.pcm(24000)[: 90 * frame_bytes(24000)]
     found = edges(turns, phrase + chords(4).astype(np.int16).tobytes())
     assert [edge for _, edge in found] == ["started", "stopped"]
@@ -54,16 +54,18 @@ def test_music_does_not_keep_a_turn_open(voice: Voice) -> None:
 
 def test_the_dear_detector_is_asked_three_times_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(Turns, "_ask", lambda turns: asked.append(setattr(turns, "_asks", turns._asks - 1)) or 0.0)
+    monkeypatch.setattr(
+        SileroDetector, "_ask", lambda turns: asked.append(setattr(turns, "_asks", turns._asks - 1)) or 0.0
+    )
     random = np.random.default_rng(1)
     bursts = chords(20) * np.repeat(random.uniform(0.2, 3.0, 200), 2400)
-    edges(Turns(), np.clip(bursts, -32768, 32767).astype(np.int16).tobytes())
+    edges(SileroDetector(), np.clip(bursts, -32768, 32767).astype(np.int16).tobytes())
     assert 10 <= len(asked) <= 20 * 3 + 4
 
 
 def test_it_is_used_where_it_is_configured() -> None:
     load("silero")
-    assert isinstance(detector(24000, "silero"), Turns)
-    assert not isinstance(detector(24000, "webrtc"), Turns)
-    assert isinstance(Listening(24000, ServerVad(), vad="silero")._detector, Turns)
-    assert not isinstance(Listening(24000, ServerVad())._detector, Turns)
+    assert isinstance(detector(24000, "silero"), SileroDetector)
+    assert not isinstance(detector(24000, "webrtc"), SileroDetector)
+    assert isinstance(Listening(24000, ServerVad(), vad="silero")._detector, SileroDetector)
+    assert not isinstance(Listening(24000, ServerVad())._detector, SileroDetector)

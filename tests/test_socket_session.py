@@ -16,12 +16,13 @@ import zmq
 from realtime_run import QUIET, loud
 from signaling_run import ONE, OTHER, Signaling
 from waiting import eventually
+from wiring import raw
 
 from caller.offer import Offer
 from edge.signaling.cutting import parts
 from rtc.dtls.secure import Certificate
 from transceiver.records.files import Records
-from wire import frames, ufrag
+from wire import ufrag
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def bombs() -> list[str]:
 
 async def test_nothing_that_is_said_in_events_holds_the_loop_or_stays_in_memory(signaling: Signaling) -> None:
     sealed = await signaling.opened()
-    messages = [frames.control("session.event", ufrag=sealed, event=event) for event in bombs()]
+    messages = [raw("session.event", ufrag=sealed, event=event) for event in bombs()]
     held = [0.0]
 
     async def watch() -> None:

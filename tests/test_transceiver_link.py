@@ -13,13 +13,16 @@ import msgpack
 import pytest
 import zmq
 from waiting import eventually
+from wiring import Said, heard, raw
 
 from runtime import logs
 from transceiver.counters import CONTROL, TX_DATAGRAMS, WIRE_ERRORS
 from transceiver.links.link import Link
 from wire import frames, link
-from wire.frames import Control, Data
+from wire.frames import Data
 from wire.keys import ClusterKeys
+from wire.messages import Event, PathUp
+from wire.versions import VERSION
 
 KEYS = ClusterKeys({1: bytes(16)}, 1, bytes(32))
 CLIENT = bytes(range(18))
@@ -33,11 +36,11 @@ class Ends:
     def __init__(self, directory: Path) -> None:
         self.context = zmq.Context[zmq.Socket[bytes]]()
         endpoint = f"ipc://{directory}/link"
-        self.heard: list[tuple[bytes, Data | Control]] = []
+        self.heard: list[tuple[bytes, Data | Said]] = []
         router = link.router(self.context, endpoint, KEYS)
         self.link = Link(router, lambda *said: self.heard.append(said), lambda *said: self.heard.append(said))
         self.workers = {name: link.media_dealer(self.context, endpoint, name, KEYS)[0] for name in (SLOW, QUICK)}
-        self.got: dict[bytes, list[Data | Control]] = {SLOW: [], QUICK: []}
+        self.got: dict[bytes, list[Data | Said]] = {SLOW: [], QUICK: []}
 
     async def linked(self) -> None:
         """Waits until both have been heard."""
@@ -45,15 +48,15 @@ class Ends:
         def both() -> bool:
             for dealer in self.workers.values():
                 if dealer.poll(0, zmq.POLLOUT):
-                    dealer.send(frames.control("hello"), zmq.NOBLOCK)
+                    dealer.send(raw("health", request=1), zmq.NOBLOCK)
             return {name for name, _ in self.heard} == set(self.workers)
 
         await eventually(both)
 
-    def drain(self, name: bytes) -> list[Data | Control]:
+    def drain(self, name: bytes) -> list[Data | Said]:
         """All that ``name`` has been told."""
         while self.workers[name].poll(0):
-            self.got[name].append(frames.decode(self.workers[name].recv()))
+            self.got[name].append(heard(self.workers[name].recv()))
         return self.got[name]
 
     async def fill(self) -> int:
@@ -105,12 +108,12 @@ async def test_control_is_not_dropped_where_media_is(ends: Ends) -> None:
     before = Counter(CONTROL)
     await ends.fill()
     for i in range(200):
-        ends.link.control(SLOW, "path.up", address=CLIENT, ufrag="", ssrcs=[i])
+        ends.link.control(SLOW, PathUp(address=CLIENT, ufrag="", ssrcs=[i]))
     dropped = TX_DATAGRAMS["edge_full"]
     await eventually(lambda: TX_DATAGRAMS["edge_full"] > dropped)  # media goes on getting too old
 
     def told() -> list[int]:
-        return [said.fields["ssrcs"][0] for said in ends.drain(SLOW) if isinstance(said, Control)]
+        return [said.fields["ssrcs"][0] for said in ends.drain(SLOW) if isinstance(said, Said)]
 
     await eventually(lambda: len(told()) == 200)
     assert told() == list(range(200))
@@ -120,25 +123,25 @@ async def test_control_is_not_dropped_where_media_is(ends: Ends) -> None:
 async def test_control_that_nobody_reads_is_bounded_in_bytes(ends: Ends) -> None:
     before = CONTROL["edge_full"]
     for _ in range(200):
-        ends.link.control(SLOW, "session.event", ufrag="", event="x" * (1 << 20))
+        ends.link.control(SLOW, Event(ufrag="", event="x" * (1 << 20)))
     dropped = CONTROL["edge_full"] - before
     assert dropped >= 50  # 64 MiB wait here, up to 80 with ZeroMQ and in the kernel
 
 
 async def test_media_does_not_overtake_the_path_that_it_needs(ends: Ends) -> None:
     await ends.fill()
-    ends.link.control(SLOW, "path.up", address=CLIENT, ufrag="", ssrcs=[])
+    ends.link.control(SLOW, PathUp(address=CLIENT, ufrag="", ssrcs=[]))
     ends.link.send(SLOW, CLIENT, b"response")
     await eventually(lambda: any(isinstance(s, Data) and s.body == b"response" for s in ends.drain(SLOW)))
     said = ends.got[SLOW]
-    up = next(i for i, message in enumerate(said) if isinstance(message, Control))
+    up = next(i for i, message in enumerate(said) if isinstance(message, Said))
     response = next(i for i, message in enumerate(said) if isinstance(message, Data) and message.body == b"response")
     assert up < response
 
 
 async def test_a_worker_that_is_gone_is_counted_and_what_waited_for_it_with_it(ends: Ends) -> None:
     await ends.fill()
-    ends.link.control(SLOW, "path.up", address=CLIENT, ufrag="", ssrcs=[])
+    ends.link.control(SLOW, PathUp(address=CLIENT, ufrag="", ssrcs=[]))
     gone, control = TX_DATAGRAMS["edge_gone"], CONTROL["edge_gone"]
     ends.workers[SLOW].close()
     await eventually(lambda: CONTROL["edge_gone"] == control + 1)
@@ -163,7 +166,7 @@ async def test_an_edge_of_another_version_is_one_line_and_many_counts(
     logs.configure("info", "json")
     before = WIRE_ERRORS["other_version"]
     for i in range(20):
-        ends.workers[QUICK].send(msgpack.packb([frames.VERSION + 1 + i % 2, "control", {"type": "x"}]))
+        ends.workers[QUICK].send(msgpack.packb([VERSION + 1 + i % 2, "control", {"type": "x"}]))
     await eventually(lambda: WIRE_ERRORS["other_version"] == before + 20)
     (line,) = capfd.readouterr().err.splitlines()
     assert json.loads(line)["edge"] == QUICK.decode()

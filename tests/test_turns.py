@@ -9,8 +9,9 @@ import pytest
 from turning import FRAME_BYTES, edges, frames
 
 from caller.voice import Voice, generated
-from rtc.vad import silero
-from rtc.vad.detector import Detector, Turns
+from rtc.vad.detector import Detector
+from rtc.vad.silero import SileroDetector
+from rtc.vad.webrtc import WebrtcDetector
 
 Kind = Callable[..., Detector]
 
@@ -26,7 +27,7 @@ def noise(level: float, seconds: float = 10.0) -> bytes:
     return np.clip(samples, -32768, 32767).astype(np.int16).tobytes()
 
 
-@pytest.fixture(params=[Turns, silero.Turns], ids=["webrtc", "silero"])
+@pytest.fixture(params=[WebrtcDetector, SileroDetector], ids=["webrtc", "silero"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Either detector: what a turn is they agree on."""
     made: Kind = request.param

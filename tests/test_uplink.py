@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import zmq
 from waiting import until
+from wiring import heard
 
 from edge.relay.uplink import Counts, Uplink
 from runtime.histogram import Histogram
@@ -52,7 +53,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def said(stamp_ns: int, held_ns: int) -> Data:
-    message = frames.decode(frames.pack_batch([(bytes(18), b"x")], stamp_ns, held_ns))
+    message = heard(frames.pack_batch([(bytes(18), b"x")], stamp_ns, held_ns))
     assert isinstance(message, Data)
     return message
 
@@ -95,7 +96,7 @@ def test_a_wall_clock_that_is_set_costs_ages_and_no_media(place: Place, monkeypa
             patch.setattr("edge.relay.uplink.time.time_ns", lambda jump=jump: now + jump)
             place.send(came_ns=now)
         assert router.poll(30_000)
-        assert isinstance(frames.decode(router.recv_multipart()[1]), Data)
+        assert isinstance(heard(router.recv_multipart()[1]), Data)
     assert +place.tally == {"forwarded_flow": 4}
     assert place.age.left_out == 4
     assert sum(place.age.counts) == 0

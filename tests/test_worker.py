@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from waiting import until
+from wiring import Said, heard, raw
 from working import (
     ABSENT,
     KEYS,
@@ -36,7 +37,6 @@ from edge.relay.counted import OUTCOMES
 from edge.relay.spec import Spec
 from runtime.child import ChildSpec
 from wire import address, frames, stun, ufrag
-from wire.frames import Control
 from wire.keys import file_text
 
 
@@ -150,7 +150,7 @@ def test_an_ssrc_is_a_hint_for_an_address_that_nobody_knows(bench: Bench) -> Non
 def test_path_down_forgets_the_flow_and_its_ssrc(bench: Bench) -> None:
     client, moved = bench.client(), bench.client()
     bench.proven(client, 0xABCDEF)
-    bench.transceivers[MINE].send(frames.control("path.down", address=of(client)))
+    bench.transceivers[MINE].send(raw("path.down", address=of(client)))
 
     def forgotten() -> bool:
         return gained(bench, client, b"\x16still there?") == {"unknown_flow": 1}
@@ -162,7 +162,7 @@ def test_path_down_forgets_the_flow_and_its_ssrc(bench: Bench) -> None:
 def test_a_transceiver_cannot_take_down_a_flow_of_another(bench: Bench) -> None:
     client, marker = bench.client(), bench.client()
     bench.proven(client, by=MINE)
-    bench.transceivers[OTHER].send(frames.control("path.down", address=of(client)))
+    bench.transceivers[OTHER].send(raw("path.down", address=of(client)))
     bench.proven(marker, by=OTHER)  # came after it on the same link
     assert gained(bench, client, b"\x16mine") == {"forwarded_flow": 1}
 
@@ -177,10 +177,8 @@ def test_a_check_that_proves_nothing_takes_no_flow_from_another_transceiver(benc
     for proved, owner in ((False, OTHER), (True, MINE)):
         before = bench.funnel("firsthop_worker_wire_errors_total")["refused"]
         bench.to_worker(client, check(MINE))
-        bench.transceivers[MINE].send(
-            frames.control("path.up", address=of(client), ufrag=mine, ssrcs=[], proved=proved)
-        )
-        bench.transceivers[MINE].send(frames.control("unknown"))  # read after it
+        bench.transceivers[MINE].send(raw("path.up", address=of(client), ufrag=mine, ssrcs=[], proved=proved))
+        bench.transceivers[MINE].send(raw("unknown"))  # read after it
         until(lambda before=before: bench.funnel("firsthop_worker_wire_errors_total")["refused"] == before + 1)
         said = b"\x17" + bytes([proved])
         assert gained(bench, client, said) == {"forwarded_flow": 1}
@@ -230,14 +228,14 @@ def test_a_batch_without_bytes_is_no_trouble(bench: Bench, batch: list[tuple[byt
     [
         b"\xc1",
         b"",
-        frames.control("no.such.message"),
-        frames.control("path.up"),
-        frames.control("path.up", address=b"short", ufrag="", ssrcs=[]),
-        frames.control("path.up", address=None, ufrag="", ssrcs=[]),
-        frames.control("path.up", address=bytes(18), ufrag="", ssrcs=None),
-        frames.control("path.up", address=bytes(18), ufrag="", ssrcs=["x"]),
-        frames.control("path.down", address=b"short"),
-        frames.control("path.down"),
+        raw("no.such.message"),
+        raw("path.up"),
+        raw("path.up", address=b"short", ufrag="", ssrcs=[]),
+        raw("path.up", address=None, ufrag="", ssrcs=[]),
+        raw("path.up", address=bytes(18), ufrag="", ssrcs=None),
+        raw("path.up", address=bytes(18), ufrag="", ssrcs=["x"]),
+        raw("path.down", address=b"short"),
+        raw("path.down"),
     ],
 )
 def test_a_message_that_cannot_be_used_is_counted_and_kills_nothing(bench: Bench, said: bytes) -> None:
@@ -382,7 +380,7 @@ def test_a_spec_survives_the_way_into_the_process() -> None:
 
 def test_a_control_message_to_the_worker_is_what_the_wire_says() -> None:
     """The tests above speak the wire's own words."""
-    assert frames.decode(frames.control("path.down", address=bytes(18))) == Control("path.down", {"address": bytes(18)})
+    assert heard(raw("path.down", address=bytes(18))) == Said("path.down", {"address": bytes(18)})
 
 
 def test_a_rebound_flows_old_address_leaves_without_its_ssrc(bench: Bench) -> None:
@@ -390,7 +388,7 @@ def test_a_rebound_flows_old_address_leaves_without_its_ssrc(bench: Bench) -> No
     first, second, third = bench.client(), bench.client(), bench.client()
     bench.proven(first, 0x5EC0)
     bench.proven(second, 0x5EC0)
-    bench.transceivers[MINE].send(frames.control("path.down", address=of(first)))
+    bench.transceivers[MINE].send(raw("path.down", address=of(first)))
 
     def forgotten() -> bool:
         return gained(bench, first, b"\x16still there?") == {"unknown_flow": 1}

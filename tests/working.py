@@ -17,13 +17,14 @@ from pathlib import Path
 import zmq
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import until
+from wiring import Said, heard, hello_back, raw, refused_by_3
 
 from edge.relay.spec import Spec
 from rtc.rtp import packet as rtp
 from runtime.child import ChildSpec
-from wire import address, frames, link, stun, ufrag
-from wire.frames import Data
+from wire import address, link, stun, ufrag
 from wire.keys import ClusterKeys
+from wire.versions import VERSION
 
 KEYS = ClusterKeys({1: bytes(range(16)), 2: bytes(16)}, 1, bytes(32))
 MINE, OTHER, ABSENT = 1, 2, 3
@@ -49,7 +50,7 @@ def check_under(key_id: int, key: bytes, transceiver: int) -> bytes:
 
 def path_up(client: bytes, *ssrcs: int, by: int = MINE) -> bytes:
     """The message of a transceiver about a client whose check it found authentic."""
-    return frames.control("path.up", address=client, ufrag=ufrag.seal(by, 1, KEYS.ufrag[1]), ssrcs=list(ssrcs))
+    return raw("path.up", address=client, ufrag=ufrag.seal(by, 1, KEYS.ufrag[1]), ssrcs=list(ssrcs))
 
 
 def audio(ssrc: int, sequence: int = 1) -> bytes:
@@ -59,10 +60,13 @@ def audio(ssrc: int, sequence: int = 1) -> bytes:
 class Transceiver:
     """The ROUTER of one transceiver and what has come to it."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, speaks: int = VERSION) -> None:
+        self._context, self._endpoint = context, endpoint
         self._number = int(endpoint.rpartition("/")[2])
         self._socket = link.router(context, endpoint, KEYS)
         self.received: list[tuple[bytes, bytes]] = []
+        self.speaks = speaks  # or 3, as the release that knew no hello
+        self.heard_in: list[int] = []  # the version of each message
         self._stamps: list[tuple[list[tuple[bytes, bytes]], int]] = []
 
     def drain(self) -> list[tuple[bytes, bytes]]:
@@ -70,8 +74,11 @@ class Transceiver:
         while self._socket.poll(0):
             peer, said = self._socket.recv_multipart()
             assert peer == WORKER
-            message = frames.decode(said)
-            assert isinstance(message, Data)
+            message = heard(said)
+            self.heard_in.append(said[1])
+            if isinstance(message, Said):
+                self._socket.send_multipart([peer, hello_back(message) if self.speaks > 3 else refused_by_3(message)])
+                continue
             self.received += message.datagrams()
             self._stamps.append((message.datagrams(), message.stamp_ns))
         return self.received
@@ -101,6 +108,20 @@ class Transceiver:
 
     def path_up(self, client: bytes, *ssrcs: int) -> None:
         self.send(path_up(client, *ssrcs, by=self._number))
+
+    def start_again(self, speaks: int) -> None:
+        """As another process, of a release that speaks that version."""
+        self._socket.close()
+        self.speaks = speaks
+        self.heard_in.clear()
+        until(self._bound)
+
+    def _bound(self) -> bool:
+        try:
+            self._socket = link.router(self._context, self._endpoint, KEYS)
+        except zmq.ZMQError:  # ZeroMQ closes in a thread of its own
+            return False
+        return True
 
     def close(self) -> None:
         self._socket.close()
@@ -169,9 +190,9 @@ def of(client: socket.socket) -> bytes:
 
 
 @contextmanager
-def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1) -> Iterator[Bench]:
+def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1, speaks: int = VERSION) -> Iterator[Bench]:
     """A worker whose log goes to the descriptor ``stderr``, or to ``worker.log`` in ``directory``; ``shedding`` is a
-    map."""
+    map, ``speaks`` the version of its transceivers."""
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
@@ -205,7 +226,7 @@ def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1) -> 
         process.stdin.write(child.dump())
         process.stdin.close()
         for number in (MINE, OTHER):
-            bench.transceivers[number] = Transceiver(context, bench.endpoint(number))
+            bench.transceivers[number] = Transceiver(context, bench.endpoint(number), speaks)
 
         def up() -> bool:
             assert process.poll() is None, "the worker died"

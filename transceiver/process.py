@@ -12,7 +12,7 @@ from typing import Any
 import zmq
 
 from rtc.dtls.secure import check_aiortc
-from rtc.vad import detector as turns
+from rtc.vad import detector
 from runtime import logs, metrics, signals
 from runtime.beats import Beat
 from runtime.config import Config
@@ -34,7 +34,7 @@ _NOT_ANEW = "SIGHUP changes nothing: keys are followed by themselves, and anythi
 async def _serve(config: Config, beat: Beat) -> None:
     log = logs.get()
     check(config)
-    turns.load(config.transceiver.vad)
+    detector.load(config.transceiver.vad)
     _load_agents(log)
     key_file = KeyFile(config.cluster.keys, log)
     cluster = key_file.keys

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import zmq
 from prometheus_client.registry import Collector
@@ -28,7 +27,10 @@ from transceiver.records.files import Records
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
 from transceiver.talk.talk import Talk
-from wire import control, frames, keys, ufrag
+from wire import keys, messages, ufrag
+from wire.control import Control
+from wire.messages import Refused as Refusal
+from wire.messages import Request, ToTransceiver
 
 __all__ = ["Transceiver"]
 
@@ -49,18 +51,17 @@ class Transceiver:
         self._backlog = Backlog()
         self._routing = Routing()
         self._link = self._routing.link = Link(socket, self._routing.on_data, self._on_control)
-        handlers: dict[str, Callable[..., None]] = {
-            "session.offer": self._offer,
-            "session.check": self._check,
-            "session.end": self._end,
-            "session.ice": self._ice,
-            "session.open": self._open,
-            "session.watch": self._watch,
-            "session.unwatch": self._unwatch,
-            "session.event": self._event,
-            "health": self._health,
+        self._handlers: dict[type, Callable[..., None]] = {
+            messages.Offer: self._offer,
+            messages.Check: self._check,
+            messages.End: self._end,
+            messages.Ice: self._ice,
+            messages.Open: self._open,
+            messages.Watch: self._watch,
+            messages.Unwatch: self._unwatch,
+            messages.Event: self._event,
+            messages.Health: self._health,
         }
-        self._handlers = {type_: (handler, control.handled_by(handler)) for type_, handler in handlers.items()}
         self._calls: dict[bytes, Session] = {}
         self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
@@ -98,38 +99,31 @@ class Transceiver:
 
     # --- control
 
-    def _on_control(self, peer: bytes, message: frames.Control) -> None:
-        if message.type not in ("session.offer", "session.check"):
-            self._handle(peer, message)
-        elif not self._backlog.put(peer, partial(self._handle, peer, message), most=_MOST_OFFERS):
-            request = message.fields.get("request")
-            self._refuse(peer, request, "full", f"{_MOST_OFFERS} offers wait already")
+    def _on_control(self, peer: bytes, control: Control[ToTransceiver]) -> None:
+        if not isinstance(control.message, messages.Offer | messages.Check):
+            self._handle(peer, control)
+        elif not self._backlog.put(peer, partial(self._handle, peer, control), most=_MOST_OFFERS):
+            self._refuse(peer, control.request, "full", f"{_MOST_OFFERS} offers wait already")
 
-    def _handle(self, peer: bytes, message: frames.Control) -> None:
+    def _handle(self, peer: bytes, control: Control[ToTransceiver]) -> None:
         """Does what a message says. Whoever waits for a reply gets one, whatever happens."""
-        request = message.fields.get("request")
+        message, request = control.message, control.request
+        handler = self._handlers[type(message)]
         try:
-            if message.type not in self._handlers:
-                raise frames.WireError("there is no such message")
-            handler, arguments = self._handlers[message.type]
-            told = arguments(message.fields)
-        except frames.WireError as e:
-            counters.WIRE_ERRORS["refused"] += 1
-            self._link.complain(peer, f"{message.type[:64]}: {e}")
-            if type(request) is int:
-                self._refuse(peer, request, "invalid_request", f"{message.type[:64]}: {e}")
-            return
-        try:
-            handler(peer, **told)
+            if isinstance(message, Request):
+                handler(peer, request, message)
+            else:
+                handler(peer, message)
         except Exception:
             # A fault of ours with one message, and no reason to leave who sent it waiting.
             counters.WIRE_ERRORS["failed"] += 1
-            self._log.exception("a control message failed", type=message.type, edge=peer.decode(errors="replace"))
-            if type(request) is int:
+            kind = message.__struct_config__.tag
+            self._log.exception("a control message failed", type=kind, edge=peer.decode(errors="replace"))
+            if isinstance(message, Request):
                 self._refuse(peer, request, "internal_error", "the transceiver failed: its log says why")
 
-    def _refuse(self, peer: bytes, request: object, code: str, message: str, param: str | None = None) -> None:
-        self._link.control(peer, "session.refused", request=request, code=code, message=message, param=param)
+    def _refuse(self, peer: bytes, request: int | None, code: str, message: str, param: str | None = None) -> None:
+        self._link.control(peer, Refusal(code=code, message=message, param=param), request)
 
     def _find(self, agent: str) -> tuple[str, type[agents.Base]]:
         """The agent that is asked for, or the configured one. Raises Refused."""
@@ -144,42 +138,27 @@ class Transceiver:
             raise Refused(why, "model_not_found", "model")
         return name, found
 
-    def _place(
-        self,
-        agent: str,
-        session: object,
-        locked: list[str] | None,
-        owner: str,
-        holder: str = "",
-        *,
-        half_open: bool = False,
-    ) -> tuple[str, Talk]:
+    def _place(self, wanted: messages.Offer | messages.Open) -> tuple[str, Talk]:
         """The ufrag, agent and configuration of a new session. Raises Refused."""
-        found = self._find(agent)
+        found = self._find(wanted.agent)
         sealed = self._seal()
         call = ufrag.call_id(sealed)
-        protocol = self._protocol(call, found[0], session, locked)
-        self._make_room(owner, holder, half_open=half_open)
+        protocol = self._protocol(call, found[0], wanted.session, wanted.locked)
+        half_open = isinstance(wanted, messages.Offer)  # its caller may never come
+        self._make_room(wanted.owner, wanted.holder if half_open else "", half_open=half_open)
         return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
 
     def _protocol(self, call: str, agent: str, session: object, locked: list[str] | None) -> Realtime:
-        """What a session's clients and its agent speak, configured. Raises Refused."""
+        """The protocol that a session's clients and its agent speak, configured. Raises Refused."""
         return Realtime(call, agent, session, locked, pictures=self._agents.image_urls, vad=self._config.vad)
 
-    def _check(
-        self,
-        peer: bytes,
-        request: control.Request,
-        agent: control.Text,
-        session: Any = None,
-        locked: list[control.Text] | None = None,
-    ) -> None:
+    def _check(self, peer: bytes, request: int, check: messages.Check) -> None:
         """Tells whether a session of an ephemeral key that is being made would be taken."""
         try:
-            self._protocol("", self._find(agent)[0], session, locked)
+            self._protocol("", self._find(check.agent)[0], check.session, check.locked)
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
-        return self._link.control(peer, "session.checked", request=request)
+        return self._link.control(peer, messages.Checked(), request)
 
     def _make_room(self, owner: str, holder: str, *, half_open: bool) -> None:
         """Ends a call that has had time to connect, where a new one needs its place. Raises Refused."""
@@ -192,23 +171,10 @@ class Transceiver:
         if gives_way is not None:
             gives_way.end("never_came")
 
-    def _offer(
-        self,
-        peer: bytes,
-        request: control.Request,
-        offer: str,
-        agent: control.Text,
-        media: control.Media,
-        session: Any = None,
-        owner: control.Text = "",
-        holder: control.Text = "",
-        locked: list[control.Text] | None = None,
-        dcid: control.Stream | None = None,
-    ) -> None:
-        host, port = media
+    def _offer(self, peer: bytes, request: int, offer: messages.Offer) -> None:
         try:
-            parsed = sdp.parse(offer)
-            sealed, talk = self._place(agent, session, locked, owner, holder, half_open=True)
+            parsed = sdp.parse(offer.offer)
+            sealed, talk = self._place(offer)
         except Refused as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         except sdp.OfferError as e:
@@ -222,30 +188,21 @@ class Transceiver:
             backlog=self._backlog,
             certificate=self._certificate,
             on_end=self._ended,
-            owner=owner,
-            dcid=dcid,
-            holder=holder,
+            owner=offer.owner,
+            dcid=offer.dcid,
+            holder=offer.holder,
             consent_s=self._config.consent_s,
         )
-        answer = call.answer(self._certificate, host, port)
+        answer = call.answer(self._certificate, *offer.media)
         self._calls[sealed.encode()] = call
         self._routing.add(call.transport)
-        self._link.control(peer, "session.answer", request=request, ufrag=sealed, sdp=answer)
+        self._link.control(peer, messages.Answer(ufrag=sealed, sdp=answer), request)
         self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
         return None
 
-    def _open(
-        self,
-        peer: bytes,
-        request: control.Request,
-        agent: control.Text,
-        session: Any = None,
-        owner: control.Text = "",
-        holder: control.Text = "",
-        locked: list[control.Text] | None = None,
-    ) -> None:
+    def _open(self, peer: bytes, request: int, wanted: messages.Open) -> None:
         try:
-            sealed, talk = self._place(agent, session, locked, owner)
+            sealed, talk = self._place(wanted)
             if talk.agent_type.respond is agents.Base.respond:
                 why = f"{talk.agent_name} answers calls, and makes no responses in events"
                 raise Refused(why, "model_not_found", "model")
@@ -256,11 +213,11 @@ class Transceiver:
             talk,
             pacer=self._pacer,
             on_end=self._socket_ended,
-            owner=owner,
+            owner=wanted.owner,
         )
         self._sockets[sealed.encode()] = opened
         talk.watchers.add(peer, partial(self._pass_on, peer, sealed))
-        self._link.control(peer, "session.opened", request=request, ufrag=sealed)
+        self._link.control(peer, messages.Opened(ufrag=sealed), request)
         self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
         opened.open()
         return None
@@ -276,31 +233,31 @@ class Transceiver:
             return None
         return session
 
-    def _watch(self, peer: bytes, request: control.Request, ufrag: control.Ufrag, owner: control.Text = "") -> None:
-        session = self._live(ufrag, owner)
+    def _watch(self, peer: bytes, request: int, watch: messages.Watch) -> None:
+        session = self._live(watch.ufrag, watch.owner)
         if session is None:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
             return
-        session.talk.watchers.add(peer, partial(self._pass_on, peer, ufrag))
-        self._link.control(peer, "session.watching", request=request, session=session.talk.protocol.session)
+        session.talk.watchers.add(peer, partial(self._pass_on, peer, watch.ufrag))
+        self._link.control(peer, messages.Watching(session=session.talk.protocol.session), request)
 
-    def _unwatch(self, peer: bytes, ufrag: control.Ufrag) -> None:
-        session = self._live(ufrag)
+    def _unwatch(self, peer: bytes, unwatch: messages.Unwatch) -> None:
+        session = self._live(unwatch.ufrag)
         if session is not None and peer in session.talk.watchers:
             session.talk.watchers.remove(peer)
 
-    def _event(self, peer: bytes, ufrag: control.Ufrag, event: str) -> None:
-        session = self._live(ufrag)
+    def _event(self, peer: bytes, event: messages.Event) -> None:
+        session = self._live(event.ufrag)
         if session is not None and peer in session.talk.watchers:
-            session.talk.client_event(event)
+            session.talk.client_event(event.event)
 
     def _pass_on(self, peer: bytes, ufrag: str, event: str, *_: object) -> None:
-        self._link.control(peer, "session.event", ufrag=ufrag, event=event)
+        self._link.control(peer, messages.Event(ufrag=ufrag, event=event))
 
     def _tell_closed(self, session: Session | SocketSession) -> None:
         for who in session.talk.watchers:
             if isinstance(who, bytes):
-                self._link.control(who, "session.closed", ufrag=session.ufrag, reason=session.ended)
+                self._link.control(who, messages.Closed(ufrag=session.ufrag, reason=session.ended))
 
     def _ended(self, session: Session) -> None:
         self._calls.pop(session.ufrag.encode(), None)
@@ -312,39 +269,29 @@ class Transceiver:
         self._sockets.pop(session.ufrag.encode(), None)
         self._tell_closed(session)
 
-    def _end(self, peer: bytes, request: control.Request, ufrag: control.Ufrag, owner: control.Text = "") -> None:
-        session = self._live(ufrag, owner)
+    def _end(self, peer: bytes, request: int, end: messages.End) -> None:
+        session = self._live(end.ufrag, end.owner)
         if session is None:
             self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
             return
         session.end("hangup")
-        self._link.control(peer, "session.ended", request=request)
+        self._link.control(peer, messages.Ended(), request)
 
-    def _ice(
-        self,
-        peer: bytes,
-        request: control.Request,
-        ufrag: control.Ufrag,
-        match: control.Text,
-        remote: tuple[control.Text, control.Text] | None,
-        media: control.Media,
-        owner: control.Text = "",
-    ) -> None:
-        """Takes the client's ICE credentials. Where they differ from those it had, ICE restarts. ``match`` is the ufrag
-        that the client takes for ours, or a star."""
-        session = self._live(ufrag, owner)
+    def _ice(self, peer: bytes, request: int, restart: messages.Ice) -> None:
+        """Takes the client's ICE credentials. Where they differ from those it had, ICE restarts."""
+        session = self._live(restart.ufrag, restart.owner)
         if not isinstance(session, Session):
             return self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
         ice = session.transport.ice
-        if match not in ("*", ice.ufrag):
+        if restart.match not in ("*", ice.ufrag):
             return self._refuse(peer, request, "precondition_failed", "ICE has restarted meanwhile", "If-Match")
         fragment = ""
-        if remote is not None and remote != ice.remote:
+        if restart.remote is not None and restart.remote != ice.remote:
             if not ice.may_restart(time.monotonic()):
                 return self._refuse(peer, request, "rate_limit_exceeded", "ICE restarts too often")
-            fragment = session.restart_ice(self._seal(like=ufrag), remote, *media)
+            fragment = session.restart_ice(self._seal(like=restart.ufrag), restart.remote, *restart.media)
             self._routing.rename(session.transport)
-        self._link.control(peer, "session.ice", request=request, ufrag=ice.ufrag, fragment=fragment)
+        self._link.control(peer, messages.IceAnswer(ufrag=ice.ufrag, fragment=fragment), request)
         return None
 
     def _seal(self, like: str = "") -> str:
@@ -354,8 +301,8 @@ class Transceiver:
         slot = route.slot if route else None
         return ufrag.seal(self._config.id, cluster.sealing, cluster.ufrag[cluster.sealing], slot=slot)
 
-    def _health(self, peer: bytes, request: control.Request) -> None:
-        self._link.control(peer, "health", request=request, sessions=self.sessions, agents=agents.names())
+    def _health(self, peer: bytes, request: int, _: messages.Health) -> None:
+        self._link.control(peer, messages.HealthReport(sessions=self.sessions, agents=agents.names()), request)
 
     async def sweep_forever(self) -> None:
         """Ends, about once a second, what nobody needs any more."""

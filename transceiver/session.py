@@ -158,7 +158,7 @@ class Session:
         self.ended = reason
         self._pacer.remove(self._tick)
         stream = self.stream
-        self.talk.end(reason, heard_ms=stream.heard_ms, frames=dict(stream.hearing.stats))
+        self.talk.end(reason, heard_ms=stream.heard_ms, frames=dict(stream.playout.stats))
         self.spawn(self.talk.joined())
         self._channels.close()
         stream.close()

@@ -58,6 +58,7 @@ class HostSupervisor(Supervisor):
         )
 
     def _process(self, place: int, ours: Transceiver) -> Child:
+        ours = ours.model_copy(update={"memory_mib": 0})  # which is not for it to know: another limit is no other spec
         config = self._config.model_copy(update={"transceiver": ours})
         return self._child(
             "transceiver.child",

@@ -321,6 +321,7 @@ class Transport:
         try:
             await self._secure.close()
         finally:
+            self.connected = False
             for path in (*self.ice.paths, *self._lost_paths):
                 self._out.path_down(self, path)
             self._call.gone()

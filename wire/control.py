@@ -1,168 +1,171 @@
-"""What the fields of control messages may be: types, lengths and ranges, checked where they arrive.
+"""Control messages as bytes, in each version (``wire.versions``), and the reader of everything that a link brings.
 
 Whoever has the cluster's key file can speak on a link; a fault or an intruder at one end must cost the other end
-nothing. Each message that an edge reads has a struct here. What a transceiver reads is described by its handlers'
-annotations (``handled_by``).
+nothing. So a reader is made for what one process may be told, and takes nothing else (``wire.messages``).
 """
 
 from __future__ import annotations
 
-import inspect
+import reprlib
+import sys
 import typing
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from wire.address import SIZE as ADDRESS_BYTES
-from wire.frames import Control, WireError
+from wire.frames import HEADS, NOT_DATA, Data, OtherVersionError, WireError, read_data
+from wire.messages import Hello, Message, Request
+from wire.versions import Versions, spoken
 
-__all__ = [
-    "MAX_SSRCS",
-    "Media",
-    "PathDown",
-    "PathUp",
-    "Request",
-    "Stream",
-    "Text",
-    "Ufrag",
-    "check_reply",
-    "check_unasked",
-    "handled_by",
-    "read",
-]
+__all__ = ["Control", "MessageError", "Reader", "encode"]
 
-MAX_SSRCS = 8  # of one path
+Number = Annotated[int, Meta(ge=0)] | None
+_THREE_PARTS = 0x93  # msgpack's array of three
+Said = TypeVar("Said", bound=Message, covariant=True)
 
-Ufrag = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"\A[A-Za-z0-9+/]+\Z")]  # RFC 8839 section 5.4
-Text = Annotated[str, Meta(max_length=256)]
-Request = Annotated[int, Meta(ge=0)]
-Stream = Annotated[int, Meta(ge=0, le=65534)]  # of SCTP's; 65535 is none (RFC 8832 section 6)
-Media = tuple[Text, Annotated[int, Meta(ge=1, le=65535)]]
-_Address = Annotated[bytes, Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
-_Ssrc = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
-
-T = TypeVar("T")
+_encode = msgspec.msgpack.Encoder().encode
 
 
-class PathUp(msgspec.Struct, frozen=True):
-    """transceiver -> worker."""
+class MessageError(WireError):
+    """The error that a control message cannot be used: its ``type``, and the number of the request that waits for a
+    reply, or None."""
 
-    address: _Address
-    ufrag: Ufrag
-    ssrcs: Annotated[list[_Ssrc], Meta(max_length=MAX_SSRCS)]
-    spare_ms: Annotated[float, Meta(ge=0, le=1000)] = 0.0
-    proved: bool = True
-
-
-class PathDown(msgspec.Struct, frozen=True):
-    """transceiver -> worker."""
-
-    address: _Address
+    def __init__(self, text: str, type_: str, request: int | None) -> None:
+        super().__init__(text)
+        self.type = type_
+        self.request = request
 
 
-class _Answer(msgspec.Struct, frozen=True):
-    ufrag: Ufrag
-    sdp: Annotated[str, Meta(max_length=1 << 17)]
+@dataclass(frozen=True, slots=True)
+class Control(Generic[Said]):
+    """A control message, and the number of the request that it is or replies to."""
+
+    message: Said
+    request: int | None = None
 
 
-class _Opened(msgspec.Struct, frozen=True):
-    ufrag: Ufrag
+class _Numbered(msgspec.Struct):
+    """The part of version 3's map besides the message's own fields."""
+
+    request: Number = None
 
 
-class _Watching(msgspec.Struct, frozen=True):
-    session: dict[str, Any] | None = None
+class _Outline(msgspec.Struct, array_like=True):
+    """The part with which every message begins."""
+
+    version: msgspec.Raw
+    kind: msgspec.Raw
+    fields: msgspec.Raw
 
 
-class _Ended(msgspec.Struct, frozen=True):
-    pass
+class _Named(msgspec.Struct):
+    """The part of a control message's map that is there in any version."""
+
+    type: str
+    request: msgspec.Raw = msgspec.Raw(b"\xc0")
 
 
-class _Checked(msgspec.Struct, frozen=True):
-    pass
+_outline, _named = msgspec.msgpack.Decoder(_Outline), msgspec.msgpack.Decoder(_Named)
+_scalar: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(int | float | str | bool | None)
+_numbered = msgspec.msgpack.Decoder(tuple[int, str, _Numbered])
 
 
-class _Ice(msgspec.Struct, frozen=True):
-    ufrag: Ufrag
-    fragment: Annotated[str, Meta(max_length=1 << 14)]
+def encode(message: Message, request: int | None, version: int) -> bytes:
+    """A control message in that version."""
+    if version > 3 and not isinstance(message, Hello):
+        return _encode([version, request, message])
+    fields = msgspec.to_builtins(message, builtin_types=(bytes,))
+    if request is not None:
+        fields["request"] = request
+    return _encode([3, "control", fields])
 
 
-class _Refused(msgspec.Struct, frozen=True):
-    code: Text
-    message: Annotated[str, Meta(max_length=1 << 16)]
-    param: Text | None = None
+class Reader(Generic[Said]):
+    """A reader of what may be said to one process: data, and the control messages of the union ``messages``.
+
+    A control message of more than ``most_control_bytes`` is refused unread. ``versions`` is what this side speaks.
+    """
+
+    def __init__(
+        self, messages: Any, *, versions: Versions | None = None, most_control_bytes: int = sys.maxsize
+    ) -> None:
+        self._versions = spoken() if versions is None else versions
+        self._most_control_bytes = most_control_bytes
+        known = [each for each in typing.get_args(messages) if each is not Hello or self._versions.says_hello]
+        self._types = {each.__struct_config__.tag for each in known}
+        union: Any = reduce(or_, known)
+        version_3: Any = tuple[int, str, union]
+        later: Any = tuple[int, Number, union]
+        spoken_here = range(self._versions.least, self._versions.most + 1)
+        self._data_heads = tuple(HEADS[version] for version in spoken_here)
+        # By the array's length and its version, as which every message begins.
+        self._decoders = {
+            bytes((_THREE_PARTS, version)): msgspec.msgpack.Decoder[Any](later if version > 3 else version_3)
+            for version in spoken_here
+        }
+
+    def read(self, said: bytes) -> Data | Control[Said]:
+        """The content of a message; its version is then ``said[1]``.
+
+        Raises MessageError for a control message that cannot be used, OtherVersionError for one of a version that this
+        side does not speak, WireError for everything else.
+        """
+        if said.startswith(self._data_heads):
+            return read_data(said)
+        if len(said) > self._most_control_bytes:
+            raise WireError(f"control message of {len(said)} bytes: at most {self._most_control_bytes}")
+        decoder = self._decoders.get(said[:2])
+        if decoder is None:
+            raise self._fault(said, "it is not in its shortest form")
+        try:
+            _, kind, message = decoder.decode(said)
+            request = _numbered.decode(said)[2].request if said[1] == 3 else kind
+        except (ValueError, TypeError, RecursionError) as e:  # msgspec's own errors are ValueErrors
+            raise self._fault(said, str(e)) from None
+        if said[1] == 3 and kind != "control":
+            raise WireError(f"unknown kind {reprlib.repr(kind)}")
+        if request is None and isinstance(message, Request):
+            raise self._fault(said, "a request without a number")
+        return Control(message, request)
+
+    def _fault(self, said: bytes, why: str) -> WireError:
+        """The fault of a message that was not read: its outline is read once more, and nothing is made of the rest."""
+        try:
+            outline = _outline.decode(said)
+        except msgspec.ValidationError:
+            return WireError("not an array of version, kind and fields")
+        except (ValueError, TypeError, RecursionError) as e:
+            return WireError(f"not msgpack: {e}")
+        version, kind = _plain(outline.version), _plain(outline.kind)
+        if type(version) is not int or not self._versions.least <= version <= self._versions.most:
+            text = f"wire version {reprlib.repr(version)}, this side speaks {self._versions}: upgrade the older one"
+            return OtherVersionError(text)
+        if kind == "data":
+            return WireError(NOT_DATA)
+        if kind != "control" if version == 3 else not (kind is None or type(kind) is int):
+            return WireError(f"unknown kind {reprlib.repr(kind)}")
+        try:
+            named = _named.decode(outline.fields)
+        except msgspec.ValidationError:
+            named = None
+        except (ValueError, TypeError, RecursionError) as e:
+            return WireError(f"not msgpack: {e}")
+        if named is None or said[0] != _THREE_PARTS:
+            return WireError("control message without a map that names its type")
+        number = _plain(named.request) if version == 3 else kind
+        request = number if type(number) is int and number >= 0 else None
+        if named.type not in self._types:
+            return MessageError(f"unknown control message {named.type[:64]!r}", named.type, request)
+        return MessageError(f"{named.type}: {why.replace('`$[2]', '`$')[:200]}", named.type, request)
 
 
-class _Health(msgspec.Struct, frozen=True):
-    sessions: Annotated[int, Meta(ge=0, le=1 << 32)]
-    agents: Annotated[list[Text], Meta(max_length=4096)] = []
-
-
-class _Event(msgspec.Struct, frozen=True):
-    ufrag: Ufrag
-    event: str  # as long as a message of events may be
-
-
-class _Closed(msgspec.Struct, frozen=True):
-    ufrag: Ufrag
-    reason: Annotated[str, Meta(max_length=1 << 16)]
-
-
-_REPLIES: dict[str, tuple[str, type]] = {
-    "session.offer": ("session.answer", _Answer),
-    "session.open": ("session.opened", _Opened),
-    "session.watch": ("session.watching", _Watching),
-    "session.end": ("session.ended", _Ended),
-    "session.check": ("session.checked", _Checked),
-    "session.ice": ("session.ice", _Ice),
-    "health": ("health", _Health),
-}
-_LATE = dict(_REPLIES.values())
-_UNASKED: dict[str, type] = {"session.event": _Event, "session.closed": _Closed}
-
-
-def read(kind: type[T], fields: Mapping[str, Any]) -> T:
-    """``fields`` as a ``kind``. Raises WireError, which names the field."""
+def _plain(said: msgspec.Raw) -> Any:
+    """A number, a text, a truth value or nil; an ellipsis stands for whatever else."""
     try:
-        return msgspec.convert(fields, kind, builtin_types=(bytes,))
-    except (msgspec.ValidationError, RecursionError) as e:
-        raise WireError(str(e)[:200]) from None
-
-
-def check_reply(asked: str | None, reply: Control) -> None:
-    """Whether ``reply`` may follow a request of the type ``asked``, or of any type for None. Raises WireError."""
-    if reply.type == "session.refused":
-        read(_Refused, reply.fields)
-        return
-    expected = _LATE if asked is None else dict([_REPLIES[asked]])
-    if reply.type not in expected:
-        raise WireError(f"{reply.type[:64]!r} is no reply to {asked or 'anything'}")
-    read(expected[reply.type], reply.fields)
-
-
-def check_unasked(message: Control) -> None:
-    """Whether signaling may be told this unasked. Raises WireError."""
-    if message.type not in _UNASKED:
-        raise WireError(f"unknown control message {message.type[:64]!r}")
-    read(_UNASKED[message.type], message.fields)
-
-
-def handled_by(handler: Callable[..., None]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """From fields to the keyword arguments of ``handler``, all but its first, as its annotations describe them. What it
-    returns raises WireError for a field that is missing, unknown or of another type."""
-    hints = typing.get_type_hints(handler, include_extras=True)
-    _, *parameters = inspect.signature(handler).parameters.values()
-    kind = msgspec.defstruct(
-        handler.__name__,
-        [(p.name, hints[p.name]) if p.default is p.empty else (p.name, hints[p.name], p.default) for p in parameters],
-        forbid_unknown_fields=True,
-        kw_only=True,
-    )
-    names = [p.name for p in parameters]
-
-    def arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
-        told = read(kind, fields)
-        return {name: getattr(told, name) for name in names}
-
-    return arguments
+        return _scalar.decode(said)
+    except (ValueError, TypeError, RecursionError):
+        return ...

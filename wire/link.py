@@ -1,4 +1,4 @@
-"""How the two ends of a ZeroMQ link are set up: bounded, watched by the kernel, and encrypted between hosts.
+"""The two ends of a ZeroMQ link: bounded, watched by the kernel, and encrypted between hosts.
 
 On one host (``ipc:///path``) the file's permissions decide who may connect; elsewhere it is CURVE (RFC 26): over TCP,
 and over ``ipc://@name``, which has no file.
@@ -53,7 +53,7 @@ _DEAD_AFTER_MS = 6000
 
 
 def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
-    """The transceiver's end, bound. Raises zmq.ZMQError where the endpoint is taken."""
+    """The transceiver's end of all links, bound. Raises zmq.ZMQError where the endpoint is taken."""
     if endpoint.startswith("ipc://"):
         _require_free(endpoint.removeprefix("ipc://"))
     sock = context.socket(zmq.ROUTER)
@@ -93,13 +93,14 @@ def media_dealer(context: zmq.Context[Any], endpoint: str, identity: bytes, keys
 
 
 class Presence:
-    """Whether the other end of a dealer is there. Costs nothing until it is asked; to be asked now and then, because
-    what has happened is kept until then."""
+    """Whether the other end of a dealer is there, and how often it has come (``arrivals``). Costs nothing until it is
+    asked; to be asked now and then, because what has happened is kept until then."""
 
     def __init__(self, dealer: Any) -> None:
         self._dealer = dealer
         self._events = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._there = False
+        self.arrivals = 0
 
     def __bool__(self) -> bool:
         while True:
@@ -108,9 +109,10 @@ class Presence:
             except zmq.Again:
                 return self._there
             self._there = int.from_bytes(event[:2], sys.byteorder) == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self.arrivals += self._there
 
     def close(self) -> None:
-        """To be called before the dealer is closed; then nobody may ask any more."""
+        """Closes it, before the dealer is closed; then nobody may ask any more."""
         self._dealer.disable_monitor()
         self._events.close(linger=0)
 
@@ -139,7 +141,7 @@ def _anyone_may_connect(endpoint: str) -> bool:
 
 
 def _require_free(path: str) -> None:
-    """ZeroMQ would unlink whatever is there and take its place without a word. Raises zmq.ZMQError."""
+    """Raises zmq.ZMQError where something is at the path: ZeroMQ would unlink it and take its place without a word."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)  # one that hangs has its line full
         answer = probe.connect_ex("\0" + path[1:] if path.startswith("@") else path)

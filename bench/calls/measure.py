@@ -37,7 +37,8 @@ class Saying:
 
 
 def measure(site: Site, server: str, voice: Path, calls: int, seconds: float) -> dict[str, Any]:
-    """What ``calls`` calls heard, and what the server used. Raises ServerError where they did not come up."""
+    """Runs ``calls`` calls, and returns what they heard and what the server used. Raises ServerError where they did not
+    come up."""
     with SERVERS[server](site) as running:
         return load(site, running, [Saying(str(voice))] * calls, seconds)
 

@@ -64,7 +64,7 @@ def line(sample: Sample) -> str:
 
 
 def setup_line(row: dict[str, Any]) -> str:
-    """How long new calls took, for whoever watches."""
+    """The time that new calls took, as a line for whoever watches."""
     beside = f" beside {row['talking']}" if row["talking"] else ""
     failed = f", {row['failed']} failed: {row['why']}" if row["failed"] else ""
     times = _pair(quantiles(row["setup_ms"]), "p50", "p99")
@@ -72,7 +72,7 @@ def setup_line(row: dict[str, Any]) -> str:
 
 
 def quality_line(row: dict[str, Any]) -> str:
-    """How speech came back, for whoever watches."""
+    """The quality of speech that came back, as a line for whoever watches."""
     nack = f", {row['asked_for']} asked for again" if row["nack"] else ""
     return f"{_condition(row)}{nack}: STOI {row['stoi']:.3f}, PESQ {row['pesq']:.2f}"
 

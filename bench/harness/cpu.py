@@ -68,7 +68,7 @@ class Watch:
 
 
 def others() -> float:
-    """How much of a core other processes take now, while nothing is measured."""
+    """The share of a core that other processes take now, while nothing is measured."""
     before = sum(_processes().values())
     time.sleep(LOOK_S)
     return (sum(_processes().values()) - before) / LOOK_S

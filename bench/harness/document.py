@@ -13,7 +13,7 @@ DOCUMENT = ROOT / "docs" / "performance.md"
 
 
 def results_file(name: str) -> Path:
-    """Where the figures of benchmark ``name`` are."""
+    """The file with the figures of benchmark ``name``."""
     return ROOT / "bench" / "results" / f"{name}.json"
 
 

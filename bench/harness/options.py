@@ -10,7 +10,7 @@ __all__ = ["base_parser", "names_of", "numbers"]
 
 
 def numbers(text: str) -> list[int]:
-    """Whole numbers with commas between."""
+    """A reader of whole numbers with commas between."""
     return [int(part) for part in text.split(",")]
 
 
@@ -28,7 +28,7 @@ def names_of(known: Collection[str]) -> Callable[[str], list[str]]:
 def base_parser(
     name: str, what: str, compared: Collection[str], *, seconds: float, repeats: int
 ) -> argparse.ArgumentParser:
-    """With the options that every comparison has; the numbers are defaults."""
+    """A parser with the options that every comparison has; the numbers are defaults."""
     parser = argparse.ArgumentParser(prog=f"bench.{name}", description=what.splitlines()[0])
     parser.add_argument("--only", type=names_of(compared), default=list(compared), help=f"some of {','.join(compared)}")
     parser.add_argument("--seconds", type=float, default=seconds, help="of load for each figure")

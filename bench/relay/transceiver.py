@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 import zmq
 
-from wire import frames, keys, link, stun, ufrag
+from wire import frames, greeting, keys, link, stun, ufrag
+from wire.control import Control, Reader, encode
+from wire.messages import Hello, PathUp, ToTransceiver
+from wire.versions import VERSION, spoken
 
 DATAGRAM = np.dtype(  # struct datagram in datagram.h
     [
@@ -38,10 +41,13 @@ class Echo:
         self._keys = cluster
         self._run = 0
         self._arrived = 0
+        self._reader = Reader[ToTransceiver](ToTransceiver)
 
     def answer(self, worker: bytes, said: bytes) -> None:
-        message = frames.decode(said)
-        if isinstance(message, frames.Control):
+        message = self._reader.read(said)
+        if isinstance(message, Control):
+            if isinstance(message.message, Hello):
+                self._send(worker, encode(greeting.hello(spoken()), message.request, VERSION))
             return
         if (message.lengths == DATAGRAM.itemsize).all():
             body = self._stamped(message.body).tobytes()
@@ -71,7 +77,7 @@ class Echo:
         check = stun.parse(datagram)
         if check is None or not (sealed := stun.server_ufrag(check)) or not ufrag.open_sealed(sealed, self._keys.ufrag):
             return None
-        self._send(worker, frames.control("path.up", address=address, ufrag=sealed.decode(), ssrcs=[]))
+        self._send(worker, encode(PathUp(address=address, ufrag=sealed.decode(), ssrcs=[]), None, VERSION))
         return stun.binding_response(check, address, PASSWORD)
 
     def _send(self, worker: bytes, message: bytes) -> None:

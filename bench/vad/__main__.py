@@ -21,8 +21,8 @@ from bench.harness.document import results_file, save
 from bench.harness.targets import Targets, table
 from bench.vad.material import LABEL_S, NOISES, RATE_HZ, Speech, noisy, speech
 from rtc.frame import frame_samples
-from rtc.vad import detector as turns
-from rtc.vad import silero
+from rtc.vad.silero import SileroDetector
+from rtc.vad.webrtc import WebrtcDetector
 
 RESULTS = results_file("vad")
 FRAME = frame_samples(RATE_HZ)
@@ -128,8 +128,8 @@ def main() -> None:
     for noise in NOISES:
         pcm = noisy(spoken, noise)
         detectors: dict[str, Detector] = {
-            OURS[0]: turns.Turns(RATE_HZ),
-            OURS[1]: silero.Turns(RATE_HZ),
+            OURS[0]: WebrtcDetector(RATE_HZ),
+            OURS[1]: SileroDetector(RATE_HZ),
             "webrtcvad": Webrtc(),
             "silero": Silero(),
         }

@@ -116,7 +116,7 @@ def _music(count: int, random: np.random.Generator) -> Samples:
 
 
 def _loud(pcm: Samples) -> Samples:
-    """Without silence at its ends, and as loud as all are."""
+    """The sentence without silence at its ends, and as loud as all are."""
     loud = np.flatnonzero(np.abs(pcm) > np.abs(pcm).max() * 0.02)
     pcm = pcm[loud[0] : loud[-1] + 1]
     loud_enough: Samples = pcm * (_SPEECH_RMS / np.sqrt((pcm**2).mean()))

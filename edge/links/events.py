@@ -7,15 +7,15 @@ Whoever listens to a session has a ``Feed``. A link's reader never waits for one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
 from edge.directory import Directory
 from edge.links.feed import Ending, Feed
 from edge.links.transceivers import Refused, Transceivers, Unavailable
-from wire import frames, link
+from wire import link, messages
 from wire.keys import ClusterKeys
+from wire.messages import Message
 
 __all__ = ["Events"]
 
@@ -41,15 +41,9 @@ class Events:
         """The number of feeds of all sessions."""
         return sum(len(feeds) for feeds in self._feeds.values())
 
-    async def open(self, transceiver: int, feed: Feed, **fields: Any) -> dict[str, Any]:
-        """Begins a session whose events ``feed`` gets from the first on. Returns the reply, with ``ufrag``. Raises
-        Unavailable or Refused."""
-
-        def listen(reply: frames.Control) -> None:
-            if reply.type == "session.opened":
-                self._listen(str(reply.fields["ufrag"]), transceiver, feed)
-
-        return await self._links.ask(transceiver, "session.open", listen, **fields)
+    async def open(self, transceiver: int, feed: Feed, wanted: messages.Open) -> messages.Opened:
+        """Begins a session whose events ``feed`` gets from the first on. Raises Unavailable or Refused."""
+        return await self._links.ask(transceiver, wanted, lambda opened: self._listen(opened.ufrag, transceiver, feed))
 
     async def watch(self, transceiver: int, ufrag: str, feed: Feed, owner: str) -> None:
         """Has ``feed`` get the events of a session that exists and is ``owner``'s. Raises Unavailable or Refused."""
@@ -57,7 +51,7 @@ class Events:
             raise Refused("full", f"{MAX_WATCHERS} connections watch this call already", "call_id")
         self._listen(ufrag, transceiver, feed)
         try:
-            await self._links.ask(transceiver, "session.watch", ufrag=ufrag, owner=owner)
+            await self._links.ask(transceiver, messages.Watch(ufrag=ufrag, owner=owner))
         except (Refused, Unavailable):
             self._forget(ufrag, feed)
             raise
@@ -66,7 +60,7 @@ class Events:
         """Sends a client's event, as JSON text. It waits while the link is full. Raises Unavailable."""
         for _ in range(round(_PATIENCE_S / _RETRY_S)):
             try:
-                return await self._links.tell(self._at[ufrag], "session.event", ufrag=ufrag, event=event)
+                return await self._links.tell(self._at[ufrag], messages.Event(ufrag=ufrag, event=event))
             except KeyError:
                 raise Unavailable("the session is over") from None
             except Unavailable:
@@ -81,9 +75,10 @@ class Events:
         if transceiver is None:
             return
         if end:
-            await _quietly(self._links.ask(transceiver, "session.end", ufrag=ufrag))
+            await self._end(transceiver, ufrag)
         elif ufrag not in self._feeds:
-            await _quietly(self._links.tell(transceiver, "session.unwatch", ufrag=ufrag))
+            with suppress(Unavailable):
+                await self._links.tell(transceiver, messages.Unwatch(ufrag=ufrag))
 
     def lost(self, transceiver: int) -> None:
         """Tells all who listen to a session of that transceiver that it is gone, or hangs."""
@@ -123,29 +118,26 @@ class Events:
             self._feeds.pop(ufrag, None)
             self._at.pop(ufrag, None)
 
-    def _unasked(self, transceiver: int, message: frames.Control) -> None:
-        ufrag, event = message.fields.get("ufrag"), message.fields.get("event")
-        if not isinstance(ufrag, str) or self._at.get(ufrag) != transceiver:
+    def _unasked(self, transceiver: int, message: Message) -> None:
+        if not isinstance(message, messages.Event | messages.Closed) or self._at.get(message.ufrag) != transceiver:
             return
-        if message.type == "session.event" and isinstance(event, str):
-            for feed in self._feeds[ufrag]:
-                feed.put(event)
-        elif message.type == "session.closed":
-            reason = str(message.fields.get("reason", ""))
-            for feed in self._feeds.pop(ufrag):
-                feed.end(Ending(1012 if reason == "shutdown" else 1001, reason))
-            del self._at[ufrag]
+        if isinstance(message, messages.Event):
+            for feed in self._feeds[message.ufrag]:
+                feed.put(message.event)
+            return
+        reason = message.reason
+        for feed in self._feeds.pop(message.ufrag):
+            feed.end(Ending(1012 if reason == "shutdown" else 1001, reason))
+        del self._at[message.ufrag]
 
-    def _late(self, transceiver: int, reply: frames.Control) -> None:
+    def _late(self, transceiver: int, reply: Message) -> None:
         # A session that nobody waits for any more; one over WebRTC ends by itself when its caller never comes.
-        if reply.type == "session.opened":
-            asking = self._links.ask(transceiver, "session.end", ufrag=reply.fields.get("ufrag"))
-            task = asyncio.create_task(_quietly(asking))
+        if isinstance(reply, messages.Opened):
+            task = asyncio.create_task(self._end(transceiver, reply.ufrag))
             self._ends.add(task)
             task.add_done_callback(self._ends.discard)
 
-
-async def _quietly(asking: Coroutine[Any, Any, Any]) -> None:
-    # Either the session was over before, or it is now.
-    with suppress(Refused, Unavailable):
-        await asking
+    async def _end(self, transceiver: int, ufrag: str) -> None:
+        # Either the session was over before, or it is now.
+        with suppress(Refused, Unavailable):
+            await self._links.ask(transceiver, messages.End(ufrag=ufrag))

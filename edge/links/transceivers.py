@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import zmq
 import zmq.asyncio
@@ -14,15 +14,23 @@ import zmq.asyncio
 from edge.directory import Directory, Transceiver
 from runtime import logs
 from runtime.metrics import Tally
-from wire import control, frames, link, ufrag
+from wire import link, messages, ufrag
+from wire.control import Control, MessageError, Reader, encode
+from wire.frames import OtherVersionError, WireError
+from wire.greeting import Greeting
 from wire.keys import ClusterKeys
+from wire.messages import Message, Request, ToSignaling, reply_type
+from wire.versions import Versions
 
 __all__ = ["Refused", "Silent", "Transceivers", "Unavailable"]
 
 _PATIENCE_S = 2.0
 _AT_ONCE = 64  # messages of one transceiver, until others have their turn
 
-Listener = Callable[[int, frames.Control], None]
+_UNASKED = messages.Event, messages.Closed
+
+Reply = TypeVar("Reply", bound=Message)
+Listener = Callable[[int, Message], None]
 
 
 class Unavailable(Exception):
@@ -47,12 +55,12 @@ class Refused(Exception):
 @dataclass(frozen=True, slots=True)
 class _Asked:
     transceiver: int
-    type: str
-    reply: asyncio.Future[frames.Control]
-    at_once: Callable[[frames.Control], None] | None
+    type: type[Request[Any]]
+    reply: asyncio.Future[Any]
+    at_once: Callable[[Any], None] | None
 
 
-def _nothing(transceiver: int, message: frames.Control) -> None:
+def _nothing(transceiver: int, message: Message) -> None:
     pass
 
 
@@ -60,6 +68,7 @@ def _nothing(transceiver: int, message: frames.Control) -> None:
 class _Link:
     endpoint: str
     socket: Any
+    greeting: Greeting
     tasks: tuple[asyncio.Task[None], ...]
 
 
@@ -68,8 +77,7 @@ class Transceivers:
     on. Links come up and come back by themselves.
 
     ``unasked(transceiver, message)`` has what no request asked for, ``late(transceiver, reply)`` the replies that came
-    when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks or
-    moves. None of them may wait.
+    when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks or moves. None of them may wait.
     """
 
     def __init__(
@@ -82,12 +90,17 @@ class Transceivers:
         unasked: Listener = _nothing,
         late: Listener = _nothing,
         gone: Callable[[int], None] | None = None,
+        versions: Versions | None = None,
     ) -> None:
         self._context = zmq.asyncio.Context()
         self._connect: Callable[[str], Any] = lambda endpoint: dealer(self._context, endpoint, name, keys)
+        self._versions = versions
+        self._reader = Reader[ToSignaling](ToSignaling, versions=versions)
         self._requests = itertools.count(1)
         self.refusals = Tally(
-            "firsthop_signaling_refusals", "Requests that a transceiver refused for what this edge is", ("name_taken",)
+            "firsthop_signaling_refusals",
+            "Requests that a transceiver refused for what this edge is, and links without a version in common",
+            ("name_taken", "other_version"),
         )
         self._waiting: dict[int, _Asked] = {}
         self._complained: set[int] = set()
@@ -143,37 +156,41 @@ class Transceivers:
     async def ask(
         self,
         transceiver: int,
-        type_: str,
-        at_once: Callable[[frames.Control], None] | None = None,
+        request: Request[Reply],
+        at_once: Callable[[Reply], None] | None = None,
         *,
         patience_s: float | None = None,
-        **fields: Any,
-    ) -> dict[str, Any]:
-        """Asks a transceiver, and returns the fields of its reply. ``at_once(reply)`` is called before any later
-        message is read. Raises Unavailable, Silent where it was sent and not answered within ``patience_s``, or
-        Refused."""
-        request = next(self._requests)
-        reply: asyncio.Future[frames.Control] = asyncio.get_running_loop().create_future()
-        self._waiting[request] = _Asked(transceiver, type_, reply, at_once)
+    ) -> Reply:
+        """Asks a transceiver, and returns its reply. ``at_once(reply)`` is called before any later message is read.
+        Raises Unavailable, Silent where it was sent and not answered within ``patience_s``, or Refused."""
+        number = next(self._requests)
+        future: asyncio.Future[Reply | messages.Refused] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = _Asked(transceiver, type(request), future, at_once)
         try:
-            await self.tell(transceiver, type_, request=request, **fields)
-            message = await asyncio.wait_for(reply, _PATIENCE_S if patience_s is None else patience_s)
+            await self.tell(transceiver, request, number)
+            reply = await asyncio.wait_for(future, _PATIENCE_S if patience_s is None else patience_s)
         except TimeoutError:
             raise Silent(f"transceiver {transceiver} does not answer") from None
         finally:
-            del self._waiting[request]
-        if message.type == "session.refused":
-            raise Refused(str(message.fields["code"]), str(message.fields["message"]), message.fields.get("param"))
-        answer: dict[str, Any] = message.fields
-        return answer
+            del self._waiting[number]
+        if isinstance(reply, messages.Refused):
+            raise Refused(reply.code, reply.message, reply.param)
+        return reply
 
-    async def tell(self, transceiver: int, type_: str, **fields: Any) -> None:
-        """Sends a message that has no reply. Raises Unavailable where the transceiver is away or takes no more now."""
+    async def tell(self, transceiver: int, message: Message, request: int | None = None) -> None:
+        """Sends a message. Raises Unavailable where the transceiver is away, takes no more now, or speaks no version
+        that this side does."""
         standing = self._links.get(transceiver)
         if standing is None:
             raise Unavailable(f"transceiver {transceiver} is not in this edge's directory")
+        greeting = standing.greeting
+        if greeting.mute:
+            raise Unavailable(f"transceiver {transceiver}: {greeting.mute}")
         try:
-            await standing.socket.send(frames.control(type_, **fields), zmq.NOBLOCK)
+            if greeting.due:
+                await standing.socket.send(greeting.hello(next(self._requests)), zmq.NOBLOCK)
+                greeting.due = False
+            await standing.socket.send(encode(message, request, greeting.version), zmq.NOBLOCK)
         except zmq.Again:
             raise Unavailable(f"transceiver {transceiver} does not answer") from None
 
@@ -186,10 +203,9 @@ class Transceivers:
 
     def _link(self, transceiver: Transceiver) -> _Link:
         socket = self._connect(transceiver.endpoint)
-        work = [self._read(transceiver.id, socket)]
-        if self._gone is not None:
-            work.append(_watch(transceiver.id, socket, self._gone))
-        return _Link(transceiver.endpoint, socket, tuple(asyncio.create_task(each) for each in work))
+        greeting = Greeting(self._versions)
+        work = self._read(transceiver.id, socket), self._watch(transceiver.id, socket, greeting)
+        return _Link(transceiver.endpoint, socket, greeting, tuple(asyncio.create_task(each) for each in work))
 
     def _end(self, number: int) -> None:
         ending = self._links.pop(number)
@@ -206,53 +222,84 @@ class Transceivers:
             if i % _AT_ONCE == 0:
                 await asyncio.sleep(0)  # what is there already is received without a pause
             try:
-                message = frames.decode(said)
-                if isinstance(message, frames.Control):
+                message = self._reader.read(said)
+                if isinstance(message, Control):
                     self._take(transceiver, message)
-            except frames.WireError as e:
+            except MessageError as e:
+                self._unusable(transceiver, e)
+            except WireError as e:
                 self._complain(transceiver, str(e))
             except Exception:
                 # A fault of ours with one message, and no reason to read no more of them.
                 logs.get().exception("a transceiver's message failed", transceiver=transceiver)
 
-    def _take(self, transceiver: int, message: frames.Control) -> None:
+    def _take(self, transceiver: int, control: Control[ToSignaling]) -> None:
         """Takes a message. Raises WireError where a transceiver may not say it."""
-        request = message.fields.pop("request", None)
-        named = message.fields.get("ufrag")
-        if isinstance(named, str) and ufrag.transceiver_of(named.encode()) != transceiver:
-            raise frames.WireError(f"a session of another transceiver in {message.type[:64]!r}")
+        message, request = control.message, control.request
+        named = getattr(message, "ufrag", None)
+        if named is not None and ufrag.transceiver_of(named.encode()) != transceiver:
+            raise _error("a session of another transceiver", control)
         if request is None:
-            control.check_unasked(message)
+            if not isinstance(message, _UNASKED):
+                raise _error("a reply without a request", control)
             self._unasked(transceiver, message)
             return
-        asked = self._waiting.get(request) if type(request) is int else None
-        if asked is None or asked.transceiver != transceiver or asked.reply.done():
-            control.check_reply(None, message)
+        if isinstance(message, _UNASKED):
+            raise _error("no reply to anything", control)
+        if self._greeted(transceiver, control):
+            return
+        asked = self._asked(transceiver, request)
+        if asked is None:
             self._late(transceiver, message)
             return
-        try:
-            control.check_reply(asked.type, message)
-        except frames.WireError as e:
-            asked.reply.set_exception(Unavailable(f"transceiver {transceiver} gives no usable answer"))
-            raise frames.WireError(f"in answer to {asked.type!r}: {e}") from None
-        if message.type == "session.refused" and message.fields["code"] == "name_taken":
+        if not isinstance(message, reply_type(asked.type) | messages.Refused):
+            raise _error(f"no reply to {asked.type.__struct_config__.tag!r}", control)
+        if isinstance(message, messages.Refused) and message.code == "name_taken":
             self.refusals["name_taken"] += 1
             self._complain(transceiver, "another edge has this edge's name: give each edge.name of its own")
-        if asked.at_once is not None:
+        if asked.at_once is not None and not isinstance(message, messages.Refused):
             asked.at_once(message)
         asked.reply.set_result(message)
+
+    def _asked(self, transceiver: int, request: int | None) -> _Asked | None:
+        """The request's waiter for that transceiver's reply."""
+        asked = None if request is None else self._waiting.get(request)
+        return asked if asked and asked.transceiver == transceiver and not asked.reply.done() else None
+
+    def _greeted(self, transceiver: int, control: Control[ToSignaling]) -> bool:
+        """Whether this was about versions."""
+        standing = self._links.get(transceiver)
+        try:
+            return standing is not None and standing.greeting.take(control)
+        except OtherVersionError as e:
+            self.refusals["other_version"] += 1
+            self._complain(transceiver, str(e))
+            return True
+
+    def _unusable(self, transceiver: int, error: MessageError) -> None:
+        """A message could not be used: whoever waits for it waits no longer."""
+        asked = self._asked(transceiver, error.request)
+        if asked is not None:
+            asked.reply.set_exception(Unavailable(f"transceiver {transceiver} gives no usable answer"))
+        self._complain(transceiver, str(error))
 
     def _complain(self, transceiver: int, why: str) -> None:
         if transceiver not in self._complained:  # the next one would say the same
             self._complained.add(transceiver)
             logs.get().error("a transceiver's messages cannot be used", transceiver=transceiver, why=why)
 
+    async def _watch(self, transceiver: int, socket: Any, greeting: Greeting) -> None:
+        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        try:
+            while True:
+                await monitor.recv_multipart()
+                greeting.lost()
+                if self._gone is not None:
+                    self._gone(transceiver)
+        finally:
+            monitor.close(linger=0)
 
-async def _watch(transceiver: int, socket: Any, gone: Callable[[int], None]) -> None:
-    monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-    try:
-        while True:
-            await monitor.recv_multipart()
-            gone(transceiver)
-    finally:
-        monitor.close(linger=0)
+
+def _error(why: str, control: Control[ToSignaling]) -> MessageError:
+    type_ = control.message.__struct_config__.tag
+    return MessageError(f"{why}: {type_!r}", str(type_), control.request)

@@ -104,7 +104,8 @@ class BatchSocket:
 
     @property
     def came_ns(self) -> int:
-        """When the kernel got the batch's first datagram: nanoseconds of CLOCK_REALTIME, which may jump."""
+        """The time at which the kernel got the batch's first datagram: nanoseconds of CLOCK_REALTIME, which may
+        jump."""
         return self._time[2] * 1_000_000_000 + self._time[3]
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prometheus_client.registry import Collector
+
 from runtime.histogram import Histogram
 from runtime.metrics import Tally
 
@@ -53,4 +55,11 @@ class Counted:
         self.round_trip = Histogram(
             "firsthop_link_round_trip", "Time to a transceiver and back, less what it held a batch", "transceiver"
         )
-        self.all = (self.rx, self.tx, self.wire_errors, self.lost_flows, self.age, self.round_trip)
+        self.all: tuple[Collector, ...] = (
+            self.rx,
+            self.tx,
+            self.wire_errors,
+            self.lost_flows,
+            self.age,
+            self.round_trip,
+        )

@@ -45,7 +45,7 @@ class Rounds:
             self._since, self._counted = now, 0
 
     def wait(self, now: float) -> float:
-        """How long the next round waits; not at all where that is not positive."""
+        """The time that the next round waits; it does not wait where that is not positive."""
         return self._began + self._least_s - now
 
     def _decide(self, rate_hz: float) -> None:
@@ -59,7 +59,7 @@ class Rounds:
 
 
 class Spares:
-    """How long the media of each flow can wait, as transceivers tell."""
+    """The times that the media of each flow can wait, as transceivers tell."""
 
     def __init__(self) -> None:
         self._of: dict[bytes, float] = {}

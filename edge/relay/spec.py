@@ -1,4 +1,4 @@
-"""The orders that a worker gets from its supervisor."""
+"""The spec that a worker gets from its supervisor."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Spec"]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a worker alone is told. ``socket`` is its own, ``not_mine`` are the other workers', which it inherits as
-    well; it may know ``flow_entries`` flows; ``flows``, ``ssrcs`` and ``shedding`` are map descriptors, -1 without XDP;
-    ``keys`` are those to begin with, ``key_file`` is where others come; so are ``transceivers`` (id and endpoint) and
-    the file ``directory``, empty where there is none to follow; ``instance`` tells this edge from another of its name
-    (``wire.naming``)."""
+    """The orders of a worker, beside those that every child has. ``socket`` is its own; ``not_mine`` are the other
+    workers', which it inherits as well. It may know ``flow_entries`` flows. ``flows``, ``ssrcs`` and ``shedding`` are
+    map descriptors, -1 without XDP. ``keys`` are the keys to begin with, and ``key_file`` is the file with later ones;
+    so it is with ``transceivers`` (id and endpoint) and the file ``directory``, which is empty where there is none to
+    follow. ``instance`` tells this edge from another of its name (``wire.naming``)."""
 
     edge: str
     index: int
@@ -35,10 +35,10 @@ class Spec:
     instance: str = ""
 
     def dump(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The spec in a form that JSON can hold."""
         return {**{name: getattr(self, name) for name in self.__slots__}, "keys": self.keys.dump()}
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> Spec:
-        """From what ``dump`` gave."""
+        """The spec in what ``dump`` gave."""
         return cls(**{**fields, "keys": ClusterKeys.parse(fields["keys"])})

@@ -32,7 +32,7 @@ class Buckets:
         self._due: dict[bytes | int, float] = {}
 
     def take(self, name: bytes | int, now: float, wanted: int = 1) -> int:
-        """How many of ``wanted`` tokens that name gets."""
+        """The number of tokens, out of ``wanted``, that the name gets."""
         due = max(now, self._due.pop(name, now))
         granted = min(wanted, self._burst - int((due - now) / self._interval_s + 0.5))
         self._due[name] = due + granted * self._interval_s

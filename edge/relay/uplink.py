@@ -13,6 +13,7 @@ that clock is set some ages are left out, nothing else.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from runtime.histogram import Histogram
 from runtime.metrics import Tally
 from wire import link
 from wire.frames import Data
+from wire.greeting import Greeting
 from wire.keys import ClusterKeys
 from wire.outbox import Outbox
 
@@ -45,13 +47,15 @@ class Counts:
 
 
 class Uplink:
-    """The link to the transceiver ``number`` at ``endpoint``."""
+    """The link to the transceiver ``number`` at ``endpoint``, spoken to in ``greeting.version`` of the wire."""
 
     def __init__(
         self, context: zmq.Context[Any], number: int, endpoint: str, identity: bytes, keys: ClusterKeys, counts: Counts
     ) -> None:
         self.number, self.endpoint = number, endpoint
         self.dealer, self._there = link.media_dealer(context, endpoint, identity, keys)
+        self.greeting = Greeting()
+        self._arrivals, self._hellos = 0, 0
         self._complained = False
         self._tally = counts.outcomes
         self._counts = counts
@@ -81,6 +85,7 @@ class Uplink:
         """Passes on what waited, as far as there is room for it."""
         self._outbox.flush(self._give, time.monotonic())
         if self._outbox and not self._there:
+            self.greeting.lost()
             for batch in self._outbox.clear():
                 self._lose(batch, "link_down")
 
@@ -94,6 +99,18 @@ class Uplink:
         if not self._complained:
             self._complained = True
             logs.get().error("a transceiver's messages cannot be used", transceiver=self.number, why=why)
+
+    def greet(self) -> None:
+        """Says hello to a transceiver that has come. To be called about once a second."""
+        there = self.there
+        if self._arrivals != self._there.arrivals:
+            self._arrivals = self._there.arrivals
+            self.greeting.lost()
+        if there and self.greeting.due:
+            self._hellos += 1
+            with suppress(zmq.Again):
+                self.dealer.send(self.greeting.hello(self._hellos), zmq.NOBLOCK)
+                self.greeting.due = False
 
     def close(self) -> None:
         """Ends the link. What waits is lost, and counted."""

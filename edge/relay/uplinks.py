@@ -14,6 +14,7 @@ import zmq
 
 from edge.directory import Directory, Transceiver
 from edge.relay.uplink import Uplink
+from runtime.metrics import Gauges
 
 __all__ = ["GONE_AFTER_S", "LINGER_S", "Uplinks"]
 
@@ -39,6 +40,9 @@ class Uplinks:
         self._make = make
         self._pollers = tuple(pollers)
         self._leaving: dict[int, _Leaving | None] = {}  # None until the first look
+        self.versions = Gauges(
+            "firsthop_link_wire_version", "Version of the wire that a link speaks", ("transceiver",), self._versions
+        )
         directory.subscribe(self)
 
     def came(self, transceiver: Transceiver) -> None:
@@ -76,6 +80,7 @@ class Uplinks:
         over = []
         for number, uplink in self.by_id.items():
             there = uplink.there
+            uplink.greet()
             if number not in self._leaving:
                 continue
             leaving = self._leaving[number] = self._leaving[number] or _Leaving(now, now)
@@ -92,6 +97,10 @@ class Uplinks:
         uplink = self.by_id.pop(number)
         self._close(uplink)
         uplink.forget()
+
+    def _versions(self) -> dict[tuple[str, ...], float]:
+        # list() takes them at once: another thread asks.
+        return {(str(number),): uplink.greeting.version for number, uplink in list(self.by_id.items())}
 
     def _close(self, uplink: Uplink) -> None:
         for poller in self._pollers:

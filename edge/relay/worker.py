@@ -42,8 +42,10 @@ from runtime.child import become_child, in_a_line
 from runtime.followed import LOOK_EVERY_S
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import FIRST
-from wire import control, frames, stun, ufrag
+from wire import frames, stun, ufrag
+from wire.control import Control, Reader
 from wire.keys import ClusterKeys
+from wire.messages import PathDown, PathUp, ToWorker
 from wire.naming import identity
 
 __all__ = ["SPARE_NAME", "Worker", "main"]
@@ -105,6 +107,8 @@ class Worker:
             (self._poller, self._said),
         )
         self._uplinks = self._links.by_id
+        counted.all += (self._links.versions,)
+        self._reader = Reader[ToWorker](ToWorker, most_control_bytes=_MOST_CONTROL_BYTES)
         self._recover()
 
     @property
@@ -148,6 +152,7 @@ class Worker:
         deadline = time.monotonic() + _LINKS_UP_S
         for uplink in self._uplinks.values():
             uplink.dealer.poll(max(0, round(1000 * (deadline - time.monotonic()))), zmq.POLLOUT)
+            uplink.greet()
         # Collecting garbage when so many objects were made would be half of what a round costs, and rounds leave none:
         # it is done at every sweep, over what is not there for good.
         gc.collect()
@@ -303,8 +308,9 @@ class Worker:
         self, owner: int, addresses: npt.NDArray[np.uint8], lengths: Lengths, body: bytes, outcomes: dict[str, int]
     ) -> None:
         """Sends a batch to ``owner``; its datagrams count as ``outcomes`` when it has left."""
-        message = frames.data(addresses.tobytes(), lengths, body, time.monotonic_ns())
-        self._uplinks[owner].send(message, outcomes, self._socket.came_ns)
+        uplink, stamp_ns = self._uplinks[owner], time.monotonic_ns()
+        message = frames.data(addresses.tobytes(), lengths, body, stamp_ns, version=uplink.greeting.version)
+        uplink.send(message, outcomes, self._socket.came_ns)
 
     # --- transceivers to clients
 
@@ -317,13 +323,13 @@ class Worker:
             except zmq.Again:
                 break
             try:
-                message = frames.decode(said, _MOST_CONTROL_BYTES)
+                message = self._reader.read(said)
                 if isinstance(message, frames.Data):
                     count += len(message)
                     uplink.echoed(message)
                     self._to_clients(number, message)
                 else:
-                    self._control(number, message)
+                    self._control(uplink, message)
             except frames.OtherVersionError as e:
                 self.wire_errors["other_version"] += 1
                 uplink.complain(str(e))
@@ -344,30 +350,29 @@ class Worker:
             addresses, lengths = addresses[its_own], lengths[its_own]
         self._outlet.send(addresses, lengths, body)
 
-    def _control(self, number: int, message: frames.Control) -> None:
-        if message.type == "path.up":
-            up = control.read(control.PathUp, message.fields)
-            if not self._may_claim(number, up):
+    def _control(self, uplink: Uplink, control: Control[ToWorker]) -> None:
+        number, message = uplink.number, control.message
+        if isinstance(message, PathUp):
+            if not self._may_claim(number, message):
                 self.wire_errors["not_its_path"] += 1
                 return
-            if not up.proved and self._owner(up.address) not in (NOBODY, number):
+            if not message.proved and self._owner(message.address) not in (NOBODY, number):
                 # A check whose source address is invented takes nobody's call away.
                 self.lost_flows["held"] += 1
                 return
-            self._learn(up.address, number, up.ssrcs)
-            self._spares.put(up.address, up.spare_ms / 1000)
+            self._learn(message.address, number, message.ssrcs)
+            self._spares.put(message.address, message.spare_ms / 1000)
             self._rounds.spare_s = self._spares.least(len(self._table))
-        elif message.type == "path.down":
-            address = control.read(control.PathDown, message.fields).address
-            if self._owner(address) == number:
-                self._forget(address)
+        elif isinstance(message, PathDown):
+            if self._owner(message.address) == number:
+                self._forget(message.address)
         else:
-            raise frames.WireError(f"unknown control message {message.type[:64]!r}")
+            uplink.greeting.take(control)
 
     def _owner(self, address: bytes) -> int:
         return int(self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))[0])
 
-    def _may_claim(self, number: int, up: control.PathUp) -> bool:
+    def _may_claim(self, number: int, up: PathUp) -> bool:
         """Whether transceiver ``number`` may have a path. After a check that a predecessor of this process passed on, a
         claim is refused once. Raises WireError where the ufrag is not sealed, or names another transceiver."""
         route = ufrag.open_sealed(up.ufrag.encode(), self.keys.ufrag)

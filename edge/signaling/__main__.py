@@ -1,4 +1,4 @@
-"""The signaling process that the supervisor starts: its orders come as JSON on standard input."""
+"""The signaling process that the supervisor starts: its spec comes as JSON on standard input."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from runtime.config import Config
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.metrics import Tally
-from wire import frames
+from wire import messages
 from wire.keys import ClusterKeys
 from wire.naming import identity
 
@@ -58,9 +58,9 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     journal = Journal(edge.run / f"{edge.name}.calls", log)
     ledger = Ledger(*limits(edge), journal.note, journal.held)
 
-    def unasked(_: int, message: frames.Control) -> None:
-        if message.type == "session.closed":
-            ledger.ended(str(message.fields.get("ufrag")))
+    def unasked(_: int, message: messages.Message) -> None:
+        if isinstance(message, messages.Closed):
+            ledger.ended(message.ufrag)
 
     listing = followed(spec["directory"], starmap(Transceiver, spec["transceivers"]), log)
     directory = Directory()

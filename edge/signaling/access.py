@@ -37,11 +37,9 @@ class Caller:
         return self.token.id if self.token else ""
 
     @property
-    def holding(self) -> dict[str, Any]:
-        """What a transceiver is told of the ephemeral key: its id, and the parts of the session that are locked."""
-        if self.token is None:
-            return {}
-        return {"holder": self.token.id, **({"locked": list(self.token.locked)} if self.token.locked else {})}
+    def locked(self) -> list[str] | None:
+        """The parts of the session that the ephemeral key's maker has locked; None where there are none."""
+        return list(self.token.locked) if self.token is not None and self.token.locked else None
 
     def model(self, asked: str) -> str:
         """The model that the caller gets. Raises Refusal where it may not have that one, or its ephemeral key is for

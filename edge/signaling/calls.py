@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from aiohttp import web
 
@@ -13,6 +12,7 @@ from edge.signaling.bodies import Offer, check_intent, model_name, query, read_o
 from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Ledger
 from edge.signaling.placing import Placing
+from wire import messages
 from wire.keys import ClusterKeys
 from wire.ufrag import call_id, open_sealed, ufrag_of_call
 
@@ -63,28 +63,25 @@ class Calls:
         session = caller.session(offer.session)
         asked = model_name(model) or offer.session.get("model", "")
         agent = caller.model(asked)
-        fields: dict[str, Any] = {
-            "owner": caller.key,
-            "offer": offer.sdp,
-            "agent": agent,
-            "media": list(self._media),
-            **caller.holding,
-        }
-        if session:
-            fields["session"] = session
-        if dcid is not None:
-            fields["dcid"] = dcid
-        _, reply = await self._placing.place(
-            caller, lambda transceiver: self._transceivers.ask(transceiver, "session.offer", **fields)
+        wanted = messages.Offer(
+            offer=offer.sdp,
+            agent=agent,
+            media=self._media,
+            session=session or None,
+            owner=caller.key,
+            holder=caller.token_id,
+            locked=caller.locked,
+            dcid=dcid,
         )
-        return Answer(call_id(str(reply["ufrag"])), str(reply["sdp"]))
+        _, answer = await self._placing.place(caller, lambda transceiver: self._transceivers.ask(transceiver, wanted))
+        return Answer(call_id(answer.ufrag), answer.sdp)
 
     async def end_call(self, request: web.Request) -> web.Response:
         """``POST .../hangup`` and ``DELETE``: 200."""
         caller = self._access.caller(request)
         transceiver, ufrag = self.find(request.match_info["call"], caller)
         try:
-            await self._transceivers.ask(transceiver, "session.end", ufrag=ufrag, owner=caller.key)
+            await self._transceivers.ask(transceiver, messages.End(ufrag=ufrag, owner=caller.key))
         except Refused as e:
             if e.code == "call_id_not_found":
                 self._ledger.ended(ufrag)
@@ -100,14 +97,14 @@ class Calls:
         nothing. Raises Refusal."""
         transceiver, ufrag = self.find(call, caller)
         known = match if match == "*" else (ufrag_of_call(match) or b"").decode()
-        fields: dict[str, Any] = {"match": known, "remote": remote, "media": list(self._media), "owner": caller.key}
+        ice = messages.Ice(ufrag=ufrag, match=known, remote=remote, media=self._media, owner=caller.key)
         try:
-            reply = await self._transceivers.ask(transceiver, "session.ice", ufrag=ufrag, **fields)
+            now = await self._transceivers.ask(transceiver, ice)
         except Refused as e:
             raise refused(e) from None
         except Unavailable as e:
             raise unavailable(e) from None
-        return call_id(str(reply["ufrag"])), str(reply["fragment"])
+        return call_id(now.ufrag), now.fragment
 
     def find(self, call: str, caller: Caller) -> tuple[int, str]:
         """The transceiver that holds ``call``, and its ufrag. An ephemeral key finds only calls that it placed itself,

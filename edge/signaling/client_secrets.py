@@ -13,6 +13,7 @@ from edge.signaling.access import Access
 from edge.signaling.bodies import model_name, read_json, session_of
 from edge.signaling.errors import Refusal
 from edge.signaling.placing import Placing
+from wire import messages
 
 __all__ = ["PATH", "ClientSecrets"]
 
@@ -78,9 +79,9 @@ class ClientSecrets:
     async def _check(self, agent: str, session: dict[str, Any], locked: tuple[str, ...]) -> None:
         """Has a transceiver judge the session. Where none answers, the key is made all the same, and is refused when it
         is used. Raises Refusal."""
-        fields: dict[str, Any] = {"agent": agent, "session": session, "locked": list(locked)}
+        check = messages.Check(agent=agent, session=session, locked=list(locked))
         try:
-            await self._placing.anywhere(lambda i: self._transceivers.ask(i, "session.check", **fields))
+            await self._placing.anywhere(lambda i: self._transceivers.ask(i, check))
         except Refusal as e:
             if e.status < 500:
                 raise

@@ -13,6 +13,7 @@ from aiohttp import web
 from edge.links.events import Events
 from edge.links.transceivers import Refused, Transceivers, Unavailable
 from edge.signaling.ledger import Ledger
+from wire import messages
 
 __all__ = ["Health", "keep_true"]
 
@@ -46,7 +47,8 @@ class Health:
 
     async def _up(self) -> list[int]:
         ids = self._transceivers.ids  # others may come and go meanwhile
-        answers = await asyncio.gather(*(self._transceivers.ask(i, "health") for i in ids), return_exceptions=True)
+        asked = (self._transceivers.ask(i, messages.Health()) for i in ids)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         return [i for i, a in zip(ids, answers, strict=True) if not isinstance(a, BaseException)]
 
 
@@ -69,7 +71,7 @@ async def keep_true(
                 while orphans.get(i):
                     await _end(transceivers, i, orphans[i][-1])
                     ledger.ended(orphans[i].pop())
-                sessions = (await transceivers.ask(i, "health")).get("sessions")
+                report = await transceivers.ask(i, messages.Health())
             except (Refused, Unavailable):
                 silent[i] += 1
                 if silent[i] >= _SILENT:
@@ -78,8 +80,7 @@ async def keep_true(
                     ledger.reconcile(stood, 0)
                 continue
             silent[i] = 0
-            if isinstance(sessions, int):
-                ledger.reconcile(stood, sessions)
+            ledger.reconcile(stood, report.sessions)
         _let_go(ledger, transceivers, events)
         silent = Counter({i: silent[i] for i in transceivers.linked})
         await asyncio.sleep(every_s)
@@ -95,4 +96,4 @@ def _let_go(ledger: Ledger, transceivers: Transceivers, events: Events) -> None:
 
 async def _end(transceivers: Transceivers, transceiver: int, ufrag: str) -> None:
     with suppress(Refused):  # it is over
-        await transceivers.ask(transceiver, "session.end", ufrag=ufrag)
+        await transceivers.ask(transceiver, messages.End(ufrag=ufrag))

@@ -61,6 +61,15 @@ def _placed(*headers: str) -> dict[str, Any]:
     }
 
 
+def _ending(operation: str) -> dict[str, Any]:
+    return {
+        "operationId": operation,
+        "summary": "End a call",
+        "parameters": [_path("call_id")],
+        "responses": _answers(401, 404, 502, 503, _200=_OVER),
+    }
+
+
 _OVER = {"description": "The call is over"}
 _SDP_BODY = {"required": True, "content": {"application/sdp": {"schema": _TEXT}}}
 _MULTIPART = {
@@ -109,20 +118,10 @@ _PATHS: dict[str, Any] = {
         }
     },
     "/v1/realtime/calls/{call_id}/hangup": {
-        "post": {
-            "operationId": "hangUpCall",
-            "summary": "End a call",
-            "parameters": [_path("call_id")],
-            "responses": _answers(401, 404, 502, 503, _200=_OVER),
-        }
+        "post": _ending("hangUpCall"),
     },
     "/v1/realtime/calls/{call_id}": {
-        "delete": {
-            "operationId": "deleteCall",
-            "summary": "End a call",
-            "parameters": [_path("call_id")],
-            "responses": _answers(401, 404, 502, 503, _200=_OVER),
-        }
+        "delete": _ending("deleteCall"),
     },
     "/v1/realtime": {
         "get": {

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from edge.links.transceivers import Refused, Silent, Transceivers, Unavailable
 from edge.signaling.access import Caller
 from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Held, Ledger
+from wire import messages
 
 __all__ = ["Placing"]
 
 _PULSE_S = 0.5  # within which a transceiver that lives has said that it does
 _PASSED_OVER_S = 2.0
-Ask = Callable[[int], Awaitable[dict[str, object]]]
+
+Reply = TypeVar("Reply", bound=messages.Message)
+Placed = TypeVar("Placed", messages.Answer, messages.Opened)
 
 
 class Placing:
@@ -31,8 +35,10 @@ class Placing:
         self._turn = 0
         self._silent_until: dict[int, float] = {}
 
-    async def place(self, caller: Caller, ask: Ask, *, socket: bool = False) -> tuple[int, dict[str, object]]:
-        """Places a session. Returns the transceiver that took it and its reply, with ``ufrag``. Raises Refusal."""
+    async def place(
+        self, caller: Caller, ask: Callable[[int], Awaitable[Placed]], *, socket: bool = False
+    ) -> tuple[int, Placed]:
+        """Places a session. Returns the transceiver that took it and its reply. Raises Refusal."""
         wait = self._ledger.admit(caller.key, time.monotonic(), caller.token_id)
         if wait is not None:
             message = f"Rate limit reached: {wait.whose} has as many calls, or new calls this minute, as it may."
@@ -40,12 +46,12 @@ class Placing:
         ufrag, held = None, None
         try:
             transceiver, reply = await self.anywhere(ask)
-            ufrag, held = str(reply["ufrag"]), Held(caller.key, caller.token_id, transceiver, socket)
+            ufrag, held = reply.ufrag, Held(caller.key, caller.token_id, transceiver, socket)
             return transceiver, reply
         finally:
             self._ledger.settle(caller.key, caller.token_id, ufrag, held)
 
-    async def anywhere(self, ask: Ask) -> tuple[int, dict[str, object]]:
+    async def anywhere(self, ask: Callable[[int], Awaitable[Reply]]) -> tuple[int, Reply]:
         """Asks one transceiver after the other, until one is neither full nor away. Returns it and its reply. Raises
         Refusal."""
         trouble = Refusal(503, "no transceiver is configured", code="no_transceiver", retry_after_s=2)
@@ -76,7 +82,7 @@ class Placing:
 
     async def _lives(self, transceiver: int) -> bool:
         try:
-            await self._transceivers.ask(transceiver, "health", patience_s=_PULSE_S)
+            await self._transceivers.ask(transceiver, messages.Health(), patience_s=_PULSE_S)
         except Silent:
             self._pass_over(transceiver)
             return False

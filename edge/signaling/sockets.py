@@ -23,6 +23,7 @@ from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Ledger
 from edge.signaling.pace import Pace
 from edge.signaling.placing import Placing
+from wire import messages
 
 __all__ = ["MAX_SIDEBAND_BYTES", "PATH", "Sockets"]
 
@@ -77,11 +78,13 @@ class Sockets:
         session = caller.session({})
         agent = caller.model(model_name(query(request, "model") or ""))
         feed = Feed()
-        fields = {"owner": caller.key, "agent": agent, **caller.holding, **({"session": session} if session else {})}
-        _, reply = await self._placing.place(
-            caller, lambda transceiver: self._events.open(transceiver, feed, **fields), socket=True
+        wanted = messages.Open(
+            agent=agent, session=session or None, owner=caller.key, holder=caller.token_id, locked=caller.locked
         )
-        ufrag = str(reply["ufrag"])
+        _, opened = await self._placing.place(
+            caller, lambda transceiver: self._events.open(transceiver, feed, wanted), socket=True
+        )
+        ufrag = opened.ufrag
         try:
             return await self._talk(request, ufrag, feed, MAX_BYTES)
         finally:

@@ -82,7 +82,7 @@ def _bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
 
 
 def _buffer(data: bytes | int) -> ctypes.Array[ctypes.c_char]:
-    """``data`` (or that many zero bytes) where the kernel can reach it, without a terminating zero."""
+    """A copy of ``data`` (or that many zero bytes) where the kernel can reach it, without a terminating zero."""
     size = data if isinstance(data, int) else len(data)
     buffer = (ctypes.c_char * size)()
     if not isinstance(data, int):
@@ -91,7 +91,7 @@ def _buffer(data: bytes | int) -> ctypes.Array[ctypes.c_char]:
 
 
 class BpfMap:
-    """A BPF map behind ``fd``, with keys and values as bytes. Does not own the descriptor.
+    """A BPF map behind ``fd``, with keys and values as bytes. It does not own the descriptor.
 
     A value of a per-CPU map is its copies for all possible CPUs in one, each padded to 8 bytes. Raises ValueError
     where the kernel's sizes are others: it would write past our buffers.
@@ -123,13 +123,13 @@ class BpfMap:
         return value.raw
 
     def update(self, key: bytes, value: bytes) -> None:
-        """Make or replace an entry. OSError with E2BIG: the map is full."""
+        """Makes or replaces an entry. Raises OSError with E2BIG where the map is full."""
         if len(value) != self.value_bytes:
             raise ValueError(f"a value of this map has {self.value_bytes} bytes, not {len(value)}")
         self._element(_UPDATE, key, _buffer(value))
 
     def delete(self, key: bytes) -> bool:
-        """Remove an entry; False where there was none."""
+        """Removes an entry. Returns False where there was none."""
         try:
             self._element(_DELETE, key, None)
         except FileNotFoundError:
@@ -196,7 +196,7 @@ class Flow(NamedTuple):
 
 
 class FlowStore:
-    """What steers packets that are not STUN requests: flows by address, and sources by SSRC.
+    """The tables that steer packets which are not STUN requests: flows by address, and sources by SSRC.
 
     The tables live in the kernel as long as anybody holds a descriptor or the program is attached, so a worker
     that was killed finds its flows again.
@@ -207,7 +207,7 @@ class FlowStore:
         self._ssrcs = BpfMap(ssrcs_fd, SSRC.size, U32.size)
 
     def put(self, address18: bytes, cpu: int, transceiver: int) -> bool:
-        """Enter a flow as seen now. False where the table is full: the flow's packets are then dropped.
+        """Enters a flow as seen now. Returns False where the table is full: the flow's packets are then dropped.
 
         One that is there already keeps its buckets: what it may send does not grow by being proved again.
         """
@@ -218,7 +218,7 @@ class FlowStore:
         return _put(self._flows, key, value if known is None else value[:_BUCKETS_AT] + known[_BUCKETS_AT:])
 
     def holder(self, address18: bytes) -> tuple[int, int] | None:
-        """The CPU and the transceiver that have a flow, or None where it is not known."""
+        """The CPU and the transceiver that have a flow, or None where the flow is not known."""
         value = self._flows.lookup(flow_key(address18))
         if value is None:
             return None
@@ -226,7 +226,7 @@ class FlowStore:
         return cpu, transceiver
 
     def remove(self, address18: bytes) -> bool:
-        """Forget a flow; False where it was not known."""
+        """Forgets a flow. Returns False where it was not known."""
         return self._flows.delete(flow_key(address18))
 
     def items(self) -> Iterator[Flow]:
@@ -237,29 +237,29 @@ class FlowStore:
     __iter__ = items
 
     def put_ssrc(self, ssrc: int, cpu: int) -> bool:
-        """Send RTP with this SSRC from unknown addresses to ``cpu``. False where the table is full."""
+        """Sends RTP with this SSRC from unknown addresses to ``cpu``. Returns False where the table is full."""
         return _put(self._ssrcs, SSRC.pack(ssrc), U32.pack(cpu))
 
     def ssrc_holder(self, ssrc: int) -> int | None:
-        """The CPU that an SSRC's packets from unknown addresses go to, or None."""
+        """The CPU to which an SSRC's packets from unknown addresses go, or None."""
         value = self._ssrcs.lookup(SSRC.pack(ssrc))
         return None if value is None else int(U32.unpack(value)[0])
 
     def remove_ssrc(self, ssrc: int) -> bool:
-        """Forget an SSRC; False where it was not known."""
+        """Forgets an SSRC. Returns False where it was not known."""
         return self._ssrcs.delete(SSRC.pack(ssrc))
 
 
 class Shedding:
-    """How much of what comes for each core XDP drops before it gets there. It stays as it is written when the writer
+    """The share of each core's packets that XDP drops before they get there. It stays as it is written when the writer
     ends."""
 
     def __init__(self, shedding_fd: int) -> None:
         self._chances = BpfMap(shedding_fd, U32.size, SHED.size)
 
     def put(self, cpu: int, media: float, strangers: float = 0.0) -> None:
-        """Drop each packet for ``cpu`` that is known flows' media, or strangers', with that probability: 0 none, 1
-        all."""
+        """Has each packet for ``cpu`` that is known flows' media, or strangers', dropped with that probability: 0 none,
+        1 all."""
         self._chances.update(U32.pack(cpu), SHED.pack(round(media * _ALWAYS), round(strangers * _ALWAYS)))
 
     def get(self, cpu: int) -> float:
@@ -286,7 +286,7 @@ def _put(table: BpfMap, key: bytes, value: bytes) -> bool:
 
 
 def prog_test_run(prog_fd: int, packet: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
-    """Run an XDP program on ``packet`` (at least 14 bytes) without a network.
+    """Runs an XDP program on ``packet`` (at least 14 bytes) without a network.
 
     Returns what the program returned, the packet after it, and the mean time of a run in ns over ``repeat`` runs.
     """
@@ -300,7 +300,7 @@ def prog_test_run(prog_fd: int, packet: bytes, repeat: int = 1) -> tuple[int, by
 
 
 def attach_xdp(prog_fd: int, interface: int, flags: int) -> int:
-    """Attach to the interface of that index and return the link's descriptor (Linux 5.9).
+    """Attaches to the interface of that index and returns the link's descriptor (Linux 5.9).
 
     The program is attached as long as the link is open: closing it, or dying, takes this program off and no
     other. EBUSY or EEXIST where one is there already.
@@ -309,18 +309,20 @@ def attach_xdp(prog_fd: int, interface: int, flags: int) -> int:
 
 
 def replace_xdp(link_fd: int, new_prog_fd: int, old_prog_fd: int) -> None:
-    """Put another program in a link, between two packets. OSError with EPERM: ``old_prog_fd`` is not the one in it."""
+    """Puts another program in a link, between two packets. Raises OSError with EPERM where ``old_prog_fd`` is not the
+    one in it."""
     _bpf(_LINK_UPDATE, _buffer(_LINK_TO.pack(link_fd, new_prog_fd, _REPLACE, old_prog_fd)))
 
 
 def attach_tracepoint(prog_fd: int, name: str) -> int:
-    """Run a raw tracepoint program at ``name`` as long as the link is open or pinned, whose descriptor this returns."""
+    """Runs a raw tracepoint program at ``name`` as long as the link, whose descriptor this returns, is open or
+    pinned."""
     at = ctypes.create_string_buffer(name.encode())
     return _bpf(_RAW_TRACEPOINT, _buffer(_TRACEPOINT.pack(ctypes.addressof(at), prog_fd)))
 
 
 def pin(fd: int, path: Path) -> None:
-    """Let a map, program or link live on in a BPF filesystem until ``path`` is unlinked."""
+    """Lets a map, program or link live on in a BPF filesystem until ``path`` is unlinked."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     _bpf(_PIN, _buffer(_OBJECT.pack(ctypes.addressof(name), fd, 0)))
 
@@ -339,14 +341,14 @@ def is_bpffs(path: Path) -> bool:
 
 
 def possible_cpus() -> list[int]:
-    """The CPUs that the kernel keeps per-CPU values for."""
+    """The CPUs for which the kernel keeps per-CPU values."""
     with open("/sys/devices/system/cpu/possible") as file:
         ranges = [part.split("-") for part in file.read().strip().split(",")]
     return [cpu for part in ranges for cpu in range(int(part[0]), int(part[-1]) + 1)]
 
 
 def facts(fd: int) -> dict[str, str]:
-    """What the kernel tells of a BPF descriptor, such as ``map_id``, ``prog_tag`` or a link's ``ifindex``."""
+    """The kernel's facts about a BPF descriptor, such as ``map_id``, ``prog_tag`` or a link's ``ifindex``."""
     with open(f"/proc/self/fdinfo/{fd}") as file:
         pairs = (line.partition(":") for line in file)
         return {name: value.strip() for name, _, value in pairs}

@@ -21,7 +21,8 @@ _CAPABILITIES = {12: "CAP_NET_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
 
 
 class SteeringError(Exception):
-    """XDP steering cannot be had as asked; one line says why and what to do. ``why`` is that in a word."""
+    """The error that XDP steering cannot be had as asked; one line says why and what to do. ``why`` is that in
+    a word."""
 
     def __init__(self, line: str, why: str = "refused") -> None:
         super().__init__(line)
@@ -29,7 +30,7 @@ class SteeringError(Exception):
 
 
 class SteeringUnavailable(SteeringError):
-    """Something that steering needs is missing here: one line says what, and how to get it."""
+    """The error that something which steering needs is missing here: one line says what, and how to get it."""
 
     def __init__(self, line: str) -> None:
         super().__init__(line, "not_loaded")
@@ -59,8 +60,8 @@ def require_what_bcc_needs() -> None:
 def compile_program(
     constants: Mapping[str, int], maps: Mapping[str, Map], there: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Compile and load what is in ``bpf/``. Returns the descriptors of the programs, ``steer`` and ``overflow``, and of
-    ``maps``, ours to close.
+    """Compiles and loads what is in ``bpf/``. Returns the descriptors of the programs, ``steer`` and ``overflow``, and
+    of ``maps``, ours to close.
 
     Maps that are ``there`` are used, by name, instead of new ones. BCC is let go again at once: from here on
     descriptors are enough. Raises SteeringUnavailable.

@@ -1,6 +1,6 @@
 """The XDP steering of an edge: it loads ``bpf/steer.c``, fills and attaches it, and reads its counters.
 
-Without it firsthop works too, so whatever is missing is one ``SteeringUnavailable`` with one line to act on.
+firsthop works without it too, so whatever is missing is one ``SteeringUnavailable`` with one line to act on.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Steering:
         pins: Pins | None,
         adopted: bool,
     ) -> None:
-        """For ``load``: takes the descriptors over. ``adopted``: an earlier process filled these very maps."""
+        """Takes the descriptors over, for ``load``. ``adopted`` says that an earlier process filled these very maps."""
         self.prog_fd = programs["steer"]
         self._overflow_fd = programs["overflow"]
         self._pins = pins
@@ -93,7 +93,7 @@ class Steering:
         limits: Limits = Limits(),  # noqa: B008  # a value
         pins: Pins | None = None,
     ) -> Steering:
-        """Compile, load and fill the program, attached to nothing yet.
+        """Compiles, loads and fills the program, which is attached to nothing yet.
 
         With ``pins`` the maps outlive this process, and what an earlier one pinned there is taken over: flows,
         counters, and which cores are out. It is this object's to remove.
@@ -185,7 +185,7 @@ class Steering:
         _copy(self._older_flows, self._flows, lambda value: FLOW.read(value, "last_seen_ns") > since_ns)
 
     def set_keys(self, keys: Mapping[int, bytes]) -> None:
-        """Accept ufrags under these keys (key id to 16 bytes) and no others: key rotation without a reload.
+        """Accepts ufrags under these keys (key id to 16 bytes) and no others: key rotation without a reload.
 
         A key that stays is not touched, and what comes is there before what goes is gone.
         """
@@ -198,7 +198,7 @@ class Steering:
                 self._keys.update(at, value)
 
     def set_slots(self, cpus: Sequence[int | None]) -> None:
-        """The CPU of each of the 256 slots; None drops what belongs there (counted as ``no_core``)."""
+        """Sets the CPU of each of the 256 slots; None drops what belongs there (counted as ``no_core``)."""
         if len(cpus) != SLOTS:
             raise ValueError(f"there are {SLOTS} slots, not {len(cpus)}")
         for slot, cpu in enumerate(cpus):
@@ -210,7 +210,7 @@ class Steering:
         return [by_slot[slot] for slot in range(SLOTS)]
 
     def attach(self, ifname: str) -> str:
-        """Steer what arrives at the interface. Returns ``native``, or ``generic`` where the driver has no XDP.
+        """Steers what arrives at the interface. Returns ``native``, or ``generic`` where the driver has no XDP.
 
         Where an earlier process pinned its link, this program takes the place of the one in it between two packets,
         unless it is the same. The program leaves the interface when this object detaches, or, without pins, when its
@@ -238,7 +238,7 @@ class Steering:
         return self._link_fd is not None and self._is_on(ifname) and self._is_mine(self._link_fd)
 
     def let_go(self, ifname: str) -> None:
-        """Detach from an interface that does not have that name, or is gone; nothing happens where none is such."""
+        """Detaches from an interface that does not have that name, or is gone. Nothing happens where there is none."""
         if self._link_fd is not None and not self._is_on(ifname):
             self.detach()
 
@@ -321,11 +321,12 @@ class Steering:
         bring_in_bulk(int(kernel.facts(self._cpu_queues.fd)["map_id"]), self.cpus)
 
     def overflow(self) -> dict[int, int]:
-        """Packets that found no room in the queue of their core, by CPU, since the first ``watch_queues``."""
+        """The number of packets that found no room in the queue of their core, by CPU, since the first
+        ``watch_queues``."""
         return {cpu: sum(self._copies.unpack(self._overflow.lookup(U32.pack(cpu)) or b"")) for cpu in self.cpus}
 
     def detach(self) -> None:
-        """Take the program off its interface. Nothing happens where it is on none."""
+        """Takes the program off its interface. Nothing happens where it is on none."""
         if self._link_fd is not None:
             if self._pins is not None:
                 for mode in _MODES:
@@ -334,7 +335,8 @@ class Steering:
             self._link_fd = None
 
     def counters(self) -> dict[tuple[str, int], int]:
-        """Packets by verdict and target CPU since the load, in one read. Verdicts that are not ``of_core`` have CPU 0.
+        """The number of packets by verdict and target CPU since the load, in one read. Verdicts that are not
+        ``of_core`` have CPU 0.
 
         Each verdict is there, each that is ``of_core`` for each worker's CPU, zero or not.
         """
@@ -347,7 +349,7 @@ class Steering:
         return totals
 
     def flow_count(self) -> int:
-        """Flows in the kernel's table, by reading it whole (a few ms when full)."""
+        """The number of flows in the kernel's table, found by reading it whole (a few ms when full)."""
         return sum(1 for _ in self._flows.items())
 
     def release(self) -> None:
@@ -362,7 +364,7 @@ class Steering:
             os.close(self._fds.pop())
 
     def close(self) -> None:
-        """Detach, unpin, and release program and maps (which live on in the workers that hold them)."""
+        """Detaches, unpins, and releases program and maps (which live on in the workers that hold them)."""
         self.detach()
         self.release()
         if self._pins is not None:
@@ -387,8 +389,9 @@ def _index(ifname: str) -> int:
 
 
 def _copy(fd: int, table: kernel.BpfMap, wanted: Callable[[bytes], bool] = lambda value: True) -> None:
-    """Entries of an outgrown map, as far as there is room for them, that are not there and whose values are ``wanted``.
-    Values of an older layout are shorter, and zeroes follow them (``bpf/layout.py``); of a newer one they are cut."""
+    """Copies entries of an outgrown map, as far as there is room for them, that are not there and whose values are
+    ``wanted``. Values of an older layout are shorter, and zeroes follow them (``bpf/layout.py``); values of a newer one
+    are cut."""
     about = kernel.facts(fd)
     if int(about["key_size"]) != table.key_bytes:
         return

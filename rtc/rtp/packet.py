@@ -87,5 +87,5 @@ def build(payload_type: int, marker: bool, sequence: int, timestamp: int, ssrc: 
 
 
 def sequence_distance(a: int, b: int) -> int:
-    """How far ``b`` is ahead of ``a``, -32768 to 32767, across the wrap (RFC 1982)."""
+    """The distance by which ``b`` is ahead of ``a``, -32768 to 32767, across the wrap (RFC 1982)."""
     return ((b - a + 0x8000) & 0xFFFF) - 0x8000

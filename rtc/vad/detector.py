@@ -1,27 +1,17 @@
-"""The detector of turns: voice activity of 20 ms frames becomes beginnings and ends of speech. Pure.
+"""Detection of turns: voice activity of 20 ms frames becomes beginnings and ends of speech. Pure.
 
-``Detector`` is all that others know of it, and ``detector`` makes the one that is asked for: this, or that of
-``rtc/vad/silero.py``, which is right more often in noise and costs twenty times as much.
-
-The detector is WebRTC's (``webrtcvad``), which looks at 8 kHz whatever it is given, so the samples of a higher rate are
-averaged into those first.
+``Detector`` is all that others know of it, and ``detector`` makes the one that is asked for: WebRTC's
+(``rtc/vad/webrtc.py``), or that of ``rtc/vad/silero.py``, which is right more often in noise and costs twenty times as
+much.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Literal, Protocol
 
-import numpy as np
-import webrtcvad
+from rtc.vad.webrtc import ONSET_MS, QUIET_RMS, WebrtcDetector
 
-from rtc.frame import FRAME_MS
-
-__all__ = ["ONSET_MS", "Detector", "Turns", "Vad", "detector", "load"]
-
-_QUIET_RMS = 64  # of 32768: -54 dBFS
-_ONSET = (3, 4)  # this many voiced frames out of the last so many begin speech
-ONSET_MS = _ONSET[1] * FRAME_MS  # as far back speech may reach when it is noticed
+__all__ = ["ONSET_MS", "Detector", "Vad", "detector", "load"]
 
 Vad = Literal["webrtc", "silero"]
 
@@ -49,53 +39,7 @@ def detector(rate_hz: int, vad: Vad = "webrtc", *, silence_ms: int = 500, thresh
     if vad == "silero":
         from rtc.vad import silero  # its weights are for those who use it
 
-        return silero.Turns(rate_hz, silence_ms=silence_ms, threshold=threshold)
+        return silero.SileroDetector(rate_hz, silence_ms=silence_ms, threshold=threshold)
     sure = 3 if threshold >= 0.5 else 2 if threshold >= 0.25 else 1
-    loud = _QUIET_RMS * 2 ** max(0.0, 8 * (threshold - 0.5))
-    return Turns(rate_hz, silence_ms=silence_ms, aggressiveness=sure, quiet_rms=loud)
-
-
-class Turns:
-    """The turns of one caller, from mono PCM16 of 8, 16, 24 or 48 kHz. ``voiced`` says whether the last frame was
-    voice."""
-
-    def __init__(
-        self,
-        rate_hz: int = 24000,
-        *,
-        silence_ms: int = 500,
-        aggressiveness: int = 3,
-        quiet_rms: float = _QUIET_RMS,
-    ) -> None:
-        self.silence_ms = silence_ms
-        self._quiet = quiet_rms**2
-        self._vad = webrtcvad.Vad(aggressiveness)
-        self._recent: deque[bool] = deque(maxlen=_ONSET[1])
-        self._silent_frames = 0
-        self._fold = np.ones(rate_hz // 8000, np.float32)
-        self.speaking = False
-        self.voiced = False
-
-    def push(self, frame: bytes) -> str:
-        """``started``, ``stopped`` or nothing, for one frame of 20 ms."""
-        # The mean of each few samples, by a product: NumPy's own mean takes five times as long.
-        narrow = np.frombuffer(frame, np.int16).astype(np.float32).reshape(-1, len(self._fold)) @ self._fold
-        narrow /= len(self._fold)
-        # The detector holds on for some frames after any loud one: a click must not become speech by that, nor the
-        # silence after speech be longer than it is.
-        audible = bool(narrow @ narrow > len(narrow) * self._quiet)
-        voiced = self._vad.is_speech(narrow.astype(np.int16).tobytes(), 8000) and audible
-        self.voiced = voiced
-        self._recent.append(voiced)
-        if not self.speaking:
-            if sum(self._recent) < _ONSET[0]:
-                return ""
-            self.speaking = True
-            self._silent_frames = 0
-            return "started"
-        self._silent_frames = 0 if voiced else self._silent_frames + 1
-        if self._silent_frames * FRAME_MS < self.silence_ms:
-            return ""
-        self.speaking = False
-        self._recent.clear()
-        return "stopped"
+    loud = QUIET_RMS * 2 ** max(0.0, 8 * (threshold - 0.5))
+    return WebrtcDetector(rate_hz, silence_ms=silence_ms, aggressiveness=sure, quiet_rms=loud)

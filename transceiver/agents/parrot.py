@@ -24,7 +24,7 @@ class Agent(Base):
 
 
 def _from_first_sound(pcm: bytes) -> bytes:
-    """Without the silence that a turn has before it: who answers at once is heard at once."""
+    """The turn without the silence before it, so that the answer is heard at once."""
     samples = np.frombuffer(pcm, np.int16)
     audible = (samples > _AUDIBLE) | (samples < -_AUDIBLE)
     return pcm[2 * int(audible.argmax()) :] if audible.any() else pcm

@@ -17,8 +17,11 @@ import zmq
 from transceiver.counters import WIRE_ERRORS
 from transceiver.links.edges import Edges
 from transceiver.links.peer import Peer
-from wire import frames
-from wire.frames import Control, Data, OtherVersionError, WireError
+from wire import frames, greeting
+from wire.control import Control, MessageError, Reader, encode
+from wire.frames import Data, OtherVersionError, WireError
+from wire.messages import Hello, Message, Refused, Request, ToTransceiver
+from wire.versions import Versions, spoken
 
 __all__ = ["Link"]
 
@@ -30,17 +33,21 @@ _FULL_S = 0.004  # until a peer that was full is tried again
 
 
 class Link:
-    """The links. It calls ``on_data(worker, batch)`` and ``on_control(peer, message)``."""
+    """The links. It calls ``on_data(worker, batch)`` and ``on_control(peer, message)``, and answers each peer in the
+    version of the wire that the peer speaks; ``versions`` are those that it knows itself."""
 
     def __init__(
         self,
         socket: zmq.Socket[bytes],
         on_data: Callable[[bytes, Data], None],
-        on_control: Callable[[bytes, Control], None],
+        on_control: Callable[[bytes, Control[ToTransceiver]], None],
+        versions: Versions | None = None,
     ) -> None:
         self._socket = socket
         self._on_data = on_data
         self._on_control = on_control
+        self._versions = spoken() if versions is None else versions
+        self._reader = Reader[ToTransceiver](ToTransceiver, versions=self._versions)
         self._outbox: dict[bytes, list[tuple[bytes, bytes]]] = {}
         self._peers: dict[bytes, Peer] = {}
         self._edges = Edges(lambda name: self._peer(name).there)
@@ -59,17 +66,13 @@ class Link:
             self._loop.call_soon(self._flush)
         self._outbox.setdefault(worker, []).append((address, datagram))
 
-    def control(self, peer: bytes, type_: str, **fields: object) -> None:
-        """Sends a control message after the datagrams queued so far: a goodbye leaves before its path goes down. Only
-        where the peer is full it goes ahead of them."""
+    def control(self, peer: bytes, message: Message, request: int | None = None) -> None:
+        """Sends a control message, or the reply to that request, after the datagrams queued so far: a goodbye leaves
+        before its path goes down. Only where the peer is full it goes ahead of them."""
         self._flush()
         there = self._peer(peer)
-        there.control(frames.control(type_, **fields), time.monotonic())
+        there.control(encode(message, request, there.version), time.monotonic())
         self._sent(peer, there)
-
-    def complain(self, peer: bytes, why: str) -> None:
-        """Logs once that this peer cannot be understood."""
-        self._peer(peer).complain(why)
 
     def close(self) -> None:
         """Sends what is queued and ends."""
@@ -89,14 +92,19 @@ class Link:
                 part = batch[at : at + frames.MAX_DATAGRAMS]
                 stamp_ns, seen_ns = self._stamps.pop(worker, (0, 0))
                 held_ns = time.monotonic_ns() - seen_ns if stamp_ns else 0
-                peer.media(len(part), frames.pack_batch(part, stamp_ns, held_ns), time.monotonic())
+                peer.media(len(part), frames.pack_batch(part, stamp_ns, held_ns, peer.version), time.monotonic())
             self._sent(worker, peer)
 
-    def _turn_away(self, peer: bytes, message: Data | Control) -> None:
+    def _greet(self, peer: bytes, hello: Hello, request: int | None) -> None:
+        """Replies to who says which versions it speaks. Raises OtherVersionError where this side speaks none."""
+        self.control(peer, greeting.hello(self._versions), request)
+        greeting.agreed(self._versions, hello)
+
+    def _turn_away(self, peer: bytes, message: Data | Control[ToTransceiver]) -> None:
         """Tells the second edge of a name why nobody listens to it; a message of media gets no answer."""
-        if isinstance(message, Control) and type(request := message.fields.get("request")) is int:
-            said = {"code": "name_taken", "message": "another edge has this edge's name", "param": None}
-            self.control(peer, "session.refused", request=request, **said)
+        if isinstance(message, Control) and isinstance(message.message, Request):
+            why = Refused(code="name_taken", message="another edge has this edge's name")
+            self.control(peer, why, message.request)
 
     def _peer(self, name: bytes) -> Peer:
         peer = self._peers.get(name)
@@ -139,7 +147,12 @@ class Link:
             try:
                 if len(parts) != 1:
                     raise WireError(f"a message of {len(parts)} parts")
-                message = frames.decode(parts[0])
+                said = parts[0]
+                message = self._reader.read(said)
+                if isinstance(message, Control) and isinstance(message.message, Hello):
+                    self._greet(peer, message.message, message.request)
+                    continue
+                self._peer(peer).version = said[1]
                 if not self._edges.admits(peer, time.monotonic()):
                     WIRE_ERRORS["name_taken"] += 1
                     self._turn_away(peer, message)
@@ -157,6 +170,8 @@ class Link:
             except WireError as e:
                 WIRE_ERRORS["refused"] += 1
                 self._peer(peer).complain(str(e))
+                if isinstance(e, MessageError) and e.request is not None:
+                    self.control(peer, Refused(code="invalid_request", message=str(e)), e.request)
             except Exception as e:
                 # A fault of ours with one message; the descriptor would not tell again of those behind it.
                 self._failed(e)

@@ -14,10 +14,10 @@ from runtime import logs
 from transceiver.counters import CONTROL, TX_DATAGRAMS
 from wire.frames import pack_batch
 from wire.outbox import Outbox
+from wire.versions import OLDEST
 
 __all__ = ["Peer"]
 
-_NOTHING = pack_batch([])
 # More than a full transceiver says until the kernel tells that the other is gone; events may be large.
 _MOST_CONTROL, _MOST_CONTROL_BYTES = 4096, 64 << 20
 
@@ -28,6 +28,7 @@ class Peer:
     def __init__(self, name: bytes, router: zmq.Socket[bytes]) -> None:
         self._name = name
         self._router = router
+        self.version = OLDEST  # of the wire: that of the last message from there
         self._complained = False
         self._control: deque[bytes] = deque()
         self._control_bytes = 0
@@ -42,7 +43,7 @@ class Peer:
     def there(self) -> bool:
         """Whether a process of that name is connected. Asking sends it a message that says nothing."""
         try:
-            self._put(_NOTHING)
+            self._put(pack_batch([], version=self.version))
         except ConnectionResetError:
             return False
         return True

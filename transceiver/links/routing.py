@@ -16,6 +16,7 @@ from rtc.ice.lite import IceLite, Path
 from rtc.rtp import packet as rtp
 from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
 from wire import frames, stun
+from wire.messages import Message, PathDown, PathUp
 from wire.naming import edge_of
 
 __all__ = ["Carrier", "Routing", "Transport"]
@@ -30,7 +31,7 @@ class Carrier(Protocol):
     def send(self, worker: bytes, address: bytes, datagram: bytes) -> None:
         """Queues a datagram for the client at ``address``, 18 bytes as ``wire.address`` packs them."""
 
-    def control(self, peer: bytes, type_: str, **fields: object) -> None:
+    def control(self, peer: bytes, message: Message) -> None:
         """Queues a control message, behind the datagrams queued so far."""
 
 
@@ -243,7 +244,7 @@ class Routing:
             del table[path]
         if mine and path not in self._by_path and path not in self._claimed:
             self._told_at.pop(path, None)
-            self.link.control(self._worker_of.pop(path), "path.down", address=path.address)
+            self.link.control(self._worker_of.pop(path), PathDown(address=path.address))
 
     def speaks(self, transport: Transport) -> None:
         """Takes note that the transport's SSRCs are known, or have changed."""
@@ -280,13 +281,11 @@ class Routing:
             return
         self._worker_of[path] = worker
         self._told_at[path] = now
-        ssrcs = list(transport.ssrcs)
-        self.link.control(
-            worker,
-            "path.up",
+        up = PathUp(
             address=path.address,
             ufrag=transport.ice.ufrag,  # under the newest key that checks of this call come with
-            ssrcs=ssrcs,
+            ssrcs=list(transport.ssrcs),
             spare_ms=transport.spare_ms,
             proved=transport.ice.is_proved(path),
         )
+        self.link.control(worker, up)

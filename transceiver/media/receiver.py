@@ -16,27 +16,27 @@ from rtc.rtp.source import BEGINS, CONTINUES, STRANGER, Source
 from rtc.rtp.transport_cc import Arrivals
 from rtc.sdp.answer import Offer
 from transceiver.counters import RX_DATAGRAMS, RX_KEYS, TARGET
-from transceiver.media.hearing import Hearing
+from transceiver.media.playout import Playout
 
 __all__ = ["Receiver"]
 
 
 class Receiver:
     """The receive side. ``take`` each packet, and ``tick`` every 20 ms. Packets go to ``passed`` as they come where
-    that is given, and else to ``hearing``; pressed keys go to ``pressed``, once for each press."""
+    that is given, and else to ``playout``; pressed keys go to ``pressed``, once for each press."""
 
     def __init__(
         self,
         offer: Offer,
-        hearing: Hearing,
+        playout: Playout,
         passed: Callable[[Packet], None] | None = None,
         pressed: Callable[[str], None] = lambda digit: None,
     ) -> None:
-        self.reception = Reception(hearing.codec.clock_hz)
+        self.reception = Reception(playout.codec.clock_hz)
         self._payload_type = offer.payload_type
         self._red = offer.red_payload_type
         self._transport_cc_id = offer.transport_cc_id
-        self._hearing = hearing
+        self._hearing = playout
         self._passed = passed
         self._pressed = pressed
         self._keys = frozenset(number for number, _ in offer.keys)
@@ -45,7 +45,7 @@ class Receiver:
         self._arrivals = Arrivals()
         # What is passed on as it comes would come too late.
         self._missing = Missing() if offer.nack and passed is None else None
-        self._targets = TARGET.of(hearing.codec.name)
+        self._targets = TARGET.of(playout.codec.name)
 
     def take(self, plain: bytes, now: float) -> bool:
         """Takes an RTP packet that came at ``now``, in seconds. Returns whether ``feedback`` should be given at once. A
@@ -110,11 +110,11 @@ class Receiver:
         return self._missing is not None and self._missing.fresh
 
     def _hear(self, packet: Packet, copies: list[Packet], now: float, *, anew: bool) -> None:
-        missing, hearing = self._missing, self._hearing
+        missing, playout = self._missing, self._hearing
         came = self._follow(packet, anew=anew)
-        hearing.push(packet, now, came)
+        playout.push(packet, now, came)
         for copy in copies:
-            if hearing.push(copy, now, Came.COPY) and missing is not None:
+            if playout.push(copy, now, Came.COPY) and missing is not None:
                 missing.came(copy.sequence)
 
     def _follow(self, packet: Packet, *, anew: bool) -> int:

@@ -16,7 +16,7 @@ from rtc.frame import FRAME_MS
 from rtc.rtp.packet import Packet
 from rtc.sdp.answer import Offer
 from transceiver.counters import RX_DATAGRAMS, TX_FRAMES
-from transceiver.media.hearing import Hearing
+from transceiver.media.playout import Playout
 from transceiver.media.receiver import Receiver
 from transceiver.media.reports import Reports
 from transceiver.media.voice import Voice
@@ -77,11 +77,11 @@ class MediaStream:
     def __init__(self, offer: Offer, *, rate_hz: int, packets: bool = False) -> None:
         codec = CODECS[offer.codec]
         self.voice = Voice(offer.payload_type, None, codec, rate_hz)
-        self.hearing = Hearing(codec, rate_hz, self._heard)
+        self.playout = Playout(codec, rate_hz, self._heard)
         self.heard_ms = 0
         self._packets = packets
         self._sends, self._receives = offer.sends, offer.receives
-        self._receiver = Receiver(offer, self.hearing, self._pass_on if packets else None, self._pressed)
+        self._receiver = Receiver(offer, self.playout, self._pass_on if packets else None, self._pressed)
         self._quality = Quality(copies=offer.copies)
         self._reports = Reports(self.voice.ssrc, reduced_size=offer.reduced_size)
         self._tape: Tape | None = None
@@ -111,15 +111,16 @@ class MediaStream:
         self._closed = True
 
     def so_far(self) -> dict[str, Any]:
-        """As JSON: the caller's frames by how they came, as ``counters.RX_FRAMES`` has them, and packets lost on the
-        way up; ours by whether they were made in time, and the share that the caller last said was lost. ``wait_ms``
-        is how long the jitter buffer waits, ``round_trip_ms`` is by RTCP, or None."""
+        """The media's figures so far, as JSON: the caller's frames by how they came, as ``counters.RX_FRAMES`` has
+        them, and packets lost on the way up; our frames by whether they were made in time, and the share that the
+        caller last said was lost. ``wait_ms`` is how long the jitter buffer waits, ``round_trip_ms`` is by RTCP, or
+        None."""
         reception, round_trip_s = self._receiver.reception, self._reports.round_trip_s
         return {
-            "heard": dict(self.hearing.stats),
+            "heard": dict(self.playout.stats),
             "lost": reception.lost,
             "jitter_ms": round(reception.jitter_ms, 2),
-            "wait_ms": round(self.hearing.jitter.wait_ms, 1),
+            "wait_ms": round(self.playout.jitter.wait_ms, 1),
             "made": {"on_time": self._quality.on_time, "late": self._quality.late},
             "lost_share": self._reports.fraction_lost,
             "round_trip_ms": None if round_trip_s is None else round(1000 * round_trip_s, 1),

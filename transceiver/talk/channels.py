@@ -28,9 +28,8 @@ _MOST_EARLY = 16  # messages on a channel that waits
 
 
 class Channels:
-    """The data channels of one call. ``most_bytes`` is what the client takes at once, 0 for any; ``greet()`` begins the
-    stream of events on a new channel, ``take(message)`` gets the client's, ``failed(error)`` is called where one of
-    these raises."""
+    """The data channels of one call, for its ``talk``. ``most_bytes`` is what the client takes at once, 0 for any;
+    ``failed(error)`` is called where the talk raises."""
 
     def __init__(
         self,

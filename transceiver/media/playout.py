@@ -1,4 +1,4 @@
-"""The audio that the agent hears: one incoming RTP stream in time, decoded and cut into 20 ms frames.
+"""The playout of an incoming RTP stream: jitter buffer and decoder make frames of 20 ms, which the agent hears.
 
 Packets come when they come; ``tick`` is called by the call's 20 ms clock and makes one frame of what is due.
 """
@@ -17,7 +17,7 @@ from rtc.jitter.buffer import COMFORT, CONCEAL, EXPAND, NOTHING, RECOVER, SHORTE
 from rtc.rtp.packet import Packet
 from transceiver.counters import RX_FRAMES
 
-__all__ = ["Hearing"]
+__all__ = ["Playout"]
 
 _MOST_PIECES = 10  # a frame of 2.5 ms packets is eight
 _QUIET_RMS = 200.0
@@ -25,8 +25,8 @@ _COMFORTED = 50  # frames in a row: an encoder that means it says so again every
 _HEARD = {Came.FRESH: "heard", Came.COPY: "red", Came.AGAIN: "nack"}
 
 
-class Hearing:
-    """The audio of one stream. It calls ``heard(pcm)`` once a tick, from the first packet on; ``heard`` returns whether
+class Playout:
+    """The playout of one stream. It calls ``heard(pcm)`` once a tick, from the first packet on, which returns whether
     that was voice. ``stats`` counts what ``RX_FRAMES`` counts, of this stream alone."""
 
     def __init__(self, codec: Codec, rate_hz: int, heard: Callable[[bytes], bool]) -> None:

@@ -16,8 +16,8 @@ from rtc.codecs.quality import Settings
 from rtc.frame import frame_bytes
 from rtc.jitter.buffer import Came
 from rtc.rtp.packet import Packet
-from rtc.vad.detector import Turns
-from transceiver.media.hearing import Hearing
+from rtc.vad.webrtc import WebrtcDetector
+from transceiver.media.playout import Playout
 
 RATE_HZ = 24000
 COPIES = Settings(complexity=1, loss_percent=10)
@@ -45,9 +45,9 @@ class Heard:
         which: Codec = CODECS[codec]
         self.frames: list[bytes] = []
         self.turns: list[str] = []
-        self.hearing = Hearing(which, RATE_HZ, self._listen)
-        self._detector = Turns(RATE_HZ)
-        self.stats = self.hearing.stats
+        self.playout = Playout(which, RATE_HZ, self._listen)
+        self._detector = WebrtcDetector(RATE_HZ)
+        self.stats = self.playout.stats
         step = which.clock_hz // 50
         arrivals = []
         for i, payload in enumerate(payloads(codec, settings)):
@@ -59,9 +59,9 @@ class Heard:
         for tick in range(30 * 50 + 20):
             now = tick * 0.02 + 0.007
             while at < len(arrivals) and arrivals[at][0] <= now:
-                self.hearing.push(arrivals[at][1], arrivals[at][0])
+                self.playout.push(arrivals[at][1], arrivals[at][0])
                 at += 1
-            self.hearing.tick(now)
+            self.playout.tick(now)
             if not self.frames:
                 self.began = tick + 1
 
@@ -139,16 +139,16 @@ def test_every_tick_is_one_frame_from_the_first_packet_on() -> None:
 
 def test_a_copy_in_red_is_counted_as_such() -> None:
     frames: list[bytes] = []
-    hearing = Hearing(OPUS, RATE_HZ, lambda pcm: bool(frames.append(pcm)))
+    playout = Playout(OPUS, RATE_HZ, lambda pcm: bool(frames.append(pcm)))
     spoken = payloads("opus/48000/2", COPIES)
     packets = [Packet(111, False, i, 960 * i, 1, spoken[i]) for i in range(3)]
-    hearing.push(packets[0], 0.0)
-    hearing.push(packets[2], 0.04)
-    assert hearing.push(packets[1], 0.04, Came.COPY)
-    assert not hearing.push(packets[1], 0.04, Came.COPY)
+    playout.push(packets[0], 0.0)
+    playout.push(packets[2], 0.04)
+    assert playout.push(packets[1], 0.04, Came.COPY)
+    assert not playout.push(packets[1], 0.04, Came.COPY)
     for tick in range(3):
-        hearing.tick(0.025 + tick * 0.02)
-    assert hearing.stats == {"heard": 2, "red": 1}
+        playout.tick(0.025 + tick * 0.02)
+    assert playout.stats == {"heard": 2, "red": 1}
     assert len(frames) == 3
 
 
@@ -156,21 +156,21 @@ def test_a_copy_in_red_is_counted_as_such() -> None:
 @pytest.mark.parametrize("codec", list(CODECS))
 def test_an_agent_hears_at_the_rate_that_it_asks_for(codec: str, rate_hz: int) -> None:
     frames: list[bytes] = []
-    hearing = Hearing(CODECS[codec], rate_hz, lambda pcm: bool(frames.append(pcm)))
+    playout = Playout(CODECS[codec], rate_hz, lambda pcm: bool(frames.append(pcm)))
     step = CODECS[codec].clock_hz // 50
     for i, payload in enumerate(payloads(codec, Settings())[:50]):
         if i not in (20, 21):
-            hearing.push(Packet(111, False, i, step * i, 1, payload), i * 0.02)
-        hearing.tick(i * 0.02 + 0.01)
+            playout.push(Packet(111, False, i, step * i, 1, payload), i * 0.02)
+        playout.tick(i * 0.02 + 0.01)
     assert {len(frame) for frame in frames} == {frame_bytes(rate_hz)}
-    assert hearing.stats["concealed"] == 2
+    assert playout.stats["concealed"] == 2
 
 
 def test_silence_goes_on_when_nothing_comes_any_more() -> None:
     frames: list[bytes] = []
-    hearing = Hearing(OPUS, RATE_HZ, lambda pcm: bool(frames.append(pcm)))
-    hearing.push(Packet(111, False, 1, 960, 1, payloads("opus/48000/2", COPIES)[20]), 0.0)
+    playout = Playout(OPUS, RATE_HZ, lambda pcm: bool(frames.append(pcm)))
+    playout.push(Packet(111, False, 1, 960, 1, payloads("opus/48000/2", COPIES)[20]), 0.0)
     for tick in range(500):
-        hearing.tick(0.01 + tick * 0.02)
+        playout.tick(0.01 + tick * 0.02)
     assert len(frames) == 500
     assert frames[-1] == bytes(960)

@@ -1,0 +1,293 @@
+"""The control messages between an edge's processes and a transceiver: what each says, and the bounds of its fields.
+
+``python -m wire.messages`` prints this as the protocol's reference. A message without a field that has a default means
+the default, and fields that are not known here are ignored. Three unions say who may be told what; how a message
+becomes bytes is in ``wire.control``.
+
+A ``Request`` gets one reply: the message that it names, or ``Refused``. A request that cannot be used is refused with
+code ``invalid_request``, one that the transceiver fails at with ``internal_error``.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from wire.address import SIZE as ADDRESS_BYTES
+
+__all__ = [
+    "MAX_SSRCS",
+    "Answer",
+    "Check",
+    "Checked",
+    "Closed",
+    "End",
+    "Ended",
+    "Event",
+    "Health",
+    "HealthReport",
+    "Hello",
+    "Ice",
+    "IceAnswer",
+    "Media",
+    "Message",
+    "Offer",
+    "Open",
+    "Opened",
+    "PathDown",
+    "PathUp",
+    "Refused",
+    "Request",
+    "ToSignaling",
+    "ToTransceiver",
+    "ToWorker",
+    "Unwatch",
+    "Watch",
+    "Watching",
+    "reply_type",
+]
+
+MAX_SSRCS = 8  # of one path
+
+Ufrag = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"\A[A-Za-z0-9+/]+\Z")]  # RFC 8839 section 5.4
+Text = Annotated[str, Meta(max_length=256)]
+LongText = Annotated[str, Meta(max_length=1 << 16)]
+Media = tuple[Text, Annotated[int, Meta(ge=1, le=65535)]]
+Address = Annotated[bytes, Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
+Ssrc = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
+Version = Annotated[int, Meta(ge=0, le=127)]
+
+Reply = TypeVar("Reply", bound="Message")
+
+
+def about(meaning: str) -> Meta:
+    """A field's meaning, for the reference."""
+    return Meta(description=meaning)
+
+
+CallUfrag = Annotated[Ufrag, about("The session, by the first ufrag that it was given.")]
+Agent = Annotated[Text, about("The name of the agent; empty for that of the transceiver's configuration.")]
+# Whatever a client says: the transceiver judges it as it does a client's own event, and refuses it in the same words.
+Session = Annotated[Any, about("The session's settings, as in the Realtime API's `session.update`; nil for defaults.")]
+Owner = Annotated[
+    Text,
+    about("The account that the session is on. A session of another account is not found; empty asks as the edge."),
+]
+Holder = Annotated[
+    Text, about("The ephemeral key that the session is placed with; calls of one that have not connected are limited.")
+]
+Locked = Annotated[
+    list[Text] | None,
+    about(
+        "Fields of `session` that the client may neither change nor see, as the maker of its key demands: they keep "
+        "what `session` says, or their defaults."
+    ),
+]
+MediaAddress = Annotated[Media, about("The host and port that clients send media to.")]
+
+
+class Message(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
+    """A control message."""
+
+
+class Request(Message, Generic[Reply]):
+    """A control message that gets a ``Reply``, or is refused."""
+
+
+def reply_type(request: type[Request[Reply]]) -> type[Reply]:
+    """The type of the reply to such a request, where it is not refused."""
+    (declared,) = (base for base in request.__orig_bases__ if typing.get_origin(base) is Request)  # type: ignore[attr-defined]
+    (reply,) = typing.get_args(declared)
+    return typing.cast("type[Reply]", reply)
+
+
+# --- either way
+
+
+class Hello(Message, tag="hello"):
+    """The versions of the wire that a side speaks. An edge's process says it on a new link, and is answered."""
+
+    versions: Annotated[tuple[Version, Version], about("The oldest and the newest version that the sender speaks.")]
+    software: Annotated[Text, about("The sender's release, for its reader's log.")] = ""
+
+
+class Event(Message, tag="session.event"):
+    """An event of a session: from a client that opened or watches it, or to all clients that do, each once."""
+
+    ufrag: CallUfrag
+    event: Annotated[str, about("JSON text, of at most `link.MAX_EVENT_BYTES`.")]
+
+
+# --- transceiver to signaling
+
+
+class Refused(Message, tag="session.refused"):
+    """The refusal of a request, whatever it was."""
+
+    code: Annotated[Text, about("The reason, for programs: `full`, `call_id_not_found`, `invalid_request`, ...")]
+    message: Annotated[LongText, about("The reason, for people.")]
+    param: Annotated[Text | None, about("The part of the client's request at fault.")] = None
+
+
+class Answer(Message, tag="session.answer"):
+    """The transceiver took the call."""
+
+    ufrag: Annotated[Ufrag, about("The session's name from now on, and the ufrag in the SDP.")]
+    sdp: Annotated[str, Meta(max_length=1 << 17), about("The SDP answer (RFC 8829).")]
+
+
+class Opened(Message, tag="session.opened"):
+    """The transceiver opened the session without media."""
+
+    ufrag: Annotated[Ufrag, about("The session's name from now on.")]
+
+
+class Watching(Message, tag="session.watching"):
+    """The session's events are on their way from now on."""
+
+    session: Annotated[dict[str, Any] | None, about("The session as in `session.created`.")] = None
+
+
+class Ended(Message, tag="session.ended"):
+    """The session is over."""
+
+
+class Checked(Message, tag="session.checked"):
+    """Such a session would be taken."""
+
+
+class IceAnswer(Message, tag="session.ice"):
+    """The ICE session that there is now."""
+
+    ufrag: Annotated[Ufrag, about("The transceiver's ufrag: a new one where ICE restarts.")]
+    fragment: Annotated[str, Meta(max_length=1 << 14), about("SDP (RFC 8840) where ICE restarts, or empty.")]
+
+
+class HealthReport(Message, tag="health"):
+    """The transceiver is there."""
+
+    sessions: Annotated[int, Meta(ge=0, le=1 << 32), about("The number of its sessions.")]
+    agents: Annotated[list[Text], Meta(max_length=4096), about("The names of the agents that it has.")] = []
+
+
+class Closed(Message, tag="session.closed"):
+    """A session is over. All who placed, opened or watch it are told."""
+
+    ufrag: CallUfrag
+    reason: Annotated[LongText, about("The reason, in a word.")]
+
+
+# --- signaling to transceiver
+
+
+class Offer(Request[Answer], tag="session.offer"):
+    """Asks for a call over WebRTC."""
+
+    offer: Annotated[str, about("The client's SDP offer.")]
+    agent: Agent
+    media: MediaAddress
+    session: Session = None
+    owner: Owner = ""
+    holder: Holder = ""
+    locked: Locked = None
+    dcid: Annotated[
+        Annotated[int, Meta(ge=0, le=65534)] | None,
+        about("The SCTP stream of the events channel, where the client has negotiated one (RFC 8832 section 6)."),
+    ] = None
+
+
+class Open(Request[Opened], tag="session.open"):
+    """Asks for a session without media. Its events go to the process that asked, from the first on."""
+
+    agent: Agent
+    session: Session = None
+    owner: Owner = ""
+    holder: Holder = ""
+    locked: Locked = None
+
+
+class Watch(Request[Watching], tag="session.watch"):
+    """Asks for the events of a session that exists. It is counted, and as many `session.unwatch` take it back."""
+
+    ufrag: CallUfrag
+    owner: Owner = ""
+
+
+class Unwatch(Message, tag="session.unwatch"):
+    """Takes one `session.watch` back."""
+
+    ufrag: CallUfrag
+
+
+class End(Request[Ended], tag="session.end"):
+    """Ends a session."""
+
+    ufrag: CallUfrag
+    owner: Owner = ""
+
+
+class Ice(Request[IceAnswer], tag="session.ice"):
+    """Tells the client's ICE credentials (RFC 9725 section 4.3): where they are new, ICE restarts."""
+
+    ufrag: CallUfrag
+    match: Annotated[Text, about("The transceiver's ufrag as the client knows it, or a star for any.")]
+    remote: Annotated[tuple[Text, Text] | None, about("The client's ufrag and password, or nil to ask only.")]
+    media: MediaAddress
+    owner: Owner = ""
+
+
+class Check(Request[Checked], tag="session.check"):
+    """Asks whether such a session would be taken, for an ephemeral key that is being made."""
+
+    agent: Agent
+    session: Session = None
+    locked: Locked = None
+
+
+class Health(Request[HealthReport], tag="health"):
+    """Asks whether the transceiver is there."""
+
+
+# --- transceiver to worker
+
+
+class PathUp(Message, tag="path.up"):
+    """A client proved itself: datagrams from its address are for this transceiver.
+
+    The ufrag's seal says whose the path is. The worker grants it only to a transceiver to which it passed something
+    from that address (``edge.relay.claims``).
+    """
+
+    address: Annotated[Address, about("The client's address (`wire.address`).")]
+    ufrag: Annotated[Ufrag, about("The ufrag in its checks.")]
+    ssrcs: Annotated[
+        list[Ssrc],
+        Meta(max_length=MAX_SSRCS),
+        about("The SSRCs that it sends: a hint for media from an address that is new."),
+    ]
+    spare_ms: Annotated[
+        float, Meta(ge=0, le=1000), about("The time that media of this path may wait at the worker, in milliseconds.")
+    ] = 0.0
+    proved: Annotated[
+        bool, about("Whether it answered a check of ours. One that has not yet takes no path from another transceiver.")
+    ] = True
+
+
+class PathDown(Message, tag="path.down"):
+    """A path is nobody's any more."""
+
+    address: Annotated[Address, about("The client's address (`wire.address`).")]
+
+
+ToTransceiver = Hello | Event | Offer | Open | Watch | Unwatch | End | Ice | Check | Health
+ToSignaling = Hello | Event | Refused | Answer | Opened | Watching | Ended | Checked | IceAnswer | HealthReport | Closed
+ToWorker = Hello | Refused | PathUp | PathDown
+
+
+if __name__ == "__main__":
+    from wire.reference import markdown
+
+    print(markdown(), end="")
