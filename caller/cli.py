@@ -6,8 +6,9 @@ import ipaddress
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,6 +39,10 @@ def _keys(context: click.Context, parameter: click.Parameter, value: str) -> str
     return value
 
 
+def _above_zero(name: str, *, help: str) -> Callable[[Any], Any]:
+    return click.option(name, type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help=help)
+
+
 @click.command()
 @click.argument("url")
 @click.option("-n", "--calls", type=click.IntRange(1, 100_000), default=1, show_default=True, help="How many.")
@@ -47,20 +52,8 @@ def _keys(context: click.Context, parameter: click.Parameter, value: str) -> str
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help=f"File with the bearer token; else {TOKEN_VARIABLE} of the environment is used.",
 )
-@click.option(
-    "--duration",
-    type=click.FloatRange(0, min_open=True),
-    default=10.0,
-    show_default=True,
-    help="Seconds that each call talks.",
-)
-@click.option(
-    "--rate",
-    type=click.FloatRange(0, min_open=True),
-    default=10.0,
-    show_default=True,
-    help="New calls per second.",
-)
+@_above_zero("--duration", help="Seconds that each call talks.")
+@_above_zero("--rate", help="New calls per second.")
 @click.option(
     "--voice",
     "recording",
@@ -69,13 +62,7 @@ def _keys(context: click.Context, parameter: click.Parameter, value: str) -> str
 )
 @click.option("--dtmf", "keys", callback=_keys, default="", help="Keys to press while talking, such as 123#.")
 @click.option("--bind", callback=_local, help="Local address to call from.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=10.0,
-    show_default=True,
-    help="Seconds that each phase of the setup may take.",
-)
+@_above_zero("--timeout", help="Seconds that each phase of the setup may take.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and the live table on stderr.")
 @click.option("--quiet", is_flag=True, help="No live table.")
 def call(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 from runtime import ports
 from runtime.config import Config
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, folder_trouble
 from wire.exposure import exposure
 
 __all__ = ["check_edge", "check_transceiver"]
@@ -73,13 +72,8 @@ def _private(key: str, path: Path) -> None:
 
 def _folder(key: str, path: Path) -> None:
     """Makes a folder for sockets: /run is emptied at boot, and without systemd nobody else makes it."""
-    try:
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as e:
-        raise ConfigError(f"{key}: no files can be made in {path}: {e.strerror}") from None
+    if trouble := folder_trouble(path):
+        raise ConfigError(f"{key}: no files can be made in {path}: {trouble}")
 
 
 class _Ports(NamedTuple):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import tempfile
+from pathlib import Path
 
-__all__ = ["ConfigError", "bind_trouble"]
+__all__ = ["ConfigError", "bind_trouble", "folder_trouble"]
 
 
 class ConfigError(ValueError):
@@ -18,3 +21,15 @@ def bind_trouble(e: OSError) -> str:
     if e.errno == errno.EADDRNOTAVAIL:
         return "this host does not have that address"
     return e.strerror or str(e)
+
+
+def folder_trouble(path: Path) -> str | None:
+    """What keeps files from being made in a folder, which is made where it is missing; None where nothing does."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as e:
+        return e.strerror or str(e)
+    return None

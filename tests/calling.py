@@ -8,7 +8,11 @@ import subprocess
 import sys
 from typing import Any
 
+from waiting import until
+
 from lab.appliance import Appliance, Place
+
+RX_AUDIO = ("firsthop_rx_transceiver_datagrams_total", "audio")
 
 
 def start_call(place: Place, appliance: Appliance, *options: str) -> subprocess.Popen[bytes]:
@@ -22,6 +26,22 @@ def finish(call: subprocess.Popen[bytes], expect: int = 0, within_s: float = 120
     assert call.returncode == expect, output.decode()
     said: dict[str, Any] = json.loads(output)
     return said
+
+
+def hang_up(call: subprocess.Popen[bytes], expect: int = 0) -> dict[str, Any]:
+    """The same, of calls that end now instead of after their ``--duration``."""
+    call.terminate()
+    return finish(call, expect)
+
+
+def goes_on(appliance: Appliance, *processes: str, frames: int = 50) -> None:
+    """Returns when each of these transceiver processes has heard that many more frames of audio."""
+
+    def heard() -> list[float]:
+        return [appliance.metrics(process)[RX_AUDIO] for process in processes]
+
+    before = heard()
+    until(lambda: all(now - was >= frames for now, was in zip(heard(), before, strict=True)))
 
 
 def flow_gone(appliance: Appliance) -> bool:

@@ -146,7 +146,7 @@ async def test_a_cancelled_story_stops() -> None:
         agent.respond(response)
         await eventually(lambda: response.pcm)
         agent.cancelled(response)
-        await eventually(lambda: not agent._tasks._tasks)
+        await eventually(lambda: not agent._tasks)
         assert not response.ended
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import packets as p
 import pytest
-from calling import finish, flow_gone, start_call
+from calling import finish, flow_gone, goes_on, hang_up, start_call
 from conftest import InNamespace
 from observing import moved, xdp
 from steer_run import loaded
@@ -212,7 +212,7 @@ def test_a_cable_that_is_pulled_and_put_back_is_steered_again_and_status_tells(t
         log = appliance.log_file("edge")
         assert attached(appliance) == {"native": 1}
         finish(start_call(lab.client, appliance, "--model", "echo", "--duration", "1"))
-        call = start_call(lab.client, appliance, "--model", "echo", "--duration", "12")
+        call = start_call(lab.client, appliance, "--model", "echo", "--duration", "60")
         until(lambda: not flow_gone(appliance))
         serving = {name: child.pid for name, child in appliance.children().items() if name != "worker-spare"}
 
@@ -228,7 +228,8 @@ def test_a_cable_that_is_pulled_and_put_back_is_steered_again_and_status_tells(t
         lab.plug()
         until(lambda: attached(appliance) == {"native": 1})
         assert not [each for each in status(lab, appliance)[1]["down"] if each["process"] == "XDP"]
-        said = finish(call)
+        goes_on(appliance, "transceiver")
+        said = hang_up(call)
         assert said["calls"]["ok"] == 1, "it outlived the cable"
         before = xdp(appliance)
         finish(start_call(lab.client, appliance, "--model", "echo", "--duration", "1"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import socket
@@ -15,21 +14,17 @@ from typing import Any
 
 import psutil
 import pytest
-from calling import finish, flow_gone, start_call
+from calling import finish, flow_gone, hang_up, start_call
 from observing import STEERED, core_of, cores, moved, received, xdp
 from pyroute2 import IPRoute
 from waiting import until
 
-from bpf import layout
-from edge.xdp import kernel
-from edge.xdp.pins import folder_of
 from lab.appliance import Appliance, Loopback
 from lab.network import Lab
-from runtime.config import load
 
 
 def test_twenty_calls_at_once_all_come_back(lab: Lab, appliance: Appliance) -> None:
-    said = finish(start_call(lab.client, appliance, "-n", "20", "--model", "echo", "--duration", "3"))
+    said = finish(start_call(lab.client, appliance, "-n", "20", "--model", "echo", "--duration", "6"))
     assert said["calls"]["ok"] == 20
     assert said["audio"]["packets"]["lost"] == 0
     for call in said["per_call"]:
@@ -183,24 +178,6 @@ def test_checks_from_where_nobody_answers_take_no_audio_and_draw_little(lab: Lab
     assert 0 < said["drawn"] < 3 * said["spent"]
 
 
-def test_what_one_caller_sends_costs_the_others_nothing(lab: Lab, appliance: Appliance) -> None:
-    """A report that asks for thousands of packets is half a millisecond of the loop that all of them share."""
-    until(lambda: flow_gone(appliance))
-    others = start_call(lab.client, appliance, "-n", "4", "--model", "echo", "--duration", "7")
-    until(lambda: appliance.metrics("edge")[("firsthop_xdp_flows",)] == 4)
-    before = received(appliance, "transceiver", "firsthop_rx_transceiver_datagrams_total")
-    script = Path(__file__).parent / "odd_caller.py"
-    argv = [sys.executable, str(script), appliance.url, str(appliance.token_file), "flood", "200"]
-    finish(lab.client.popen(argv, stdout=subprocess.PIPE))
-    said = finish(others)
-    change = moved(before, received(appliance, "transceiver", "firsthop_rx_transceiver_datagrams_total"))
-    print(said["audio"], change)
-    assert said["calls"]["ok"] == 4
-    assert change["overflow"] > 500  # of those that XDP let through
-    # One core does everything here, and a machine may be busy besides.
-    assert said["audio"]["packets"]["lost"] + said["audio"]["frames"]["lost"] <= 0.02 * said["audio"]["frames"]["sent"]
-
-
 def test_random_bytes_get_no_answer_and_wake_no_worker(lab: Lab, appliance: Appliance) -> None:
     until(lambda: flow_gone(appliance))
     rng = random.Random(20260504)
@@ -223,75 +200,6 @@ def test_random_bytes_get_no_answer_and_wake_no_worker(lab: Lab, appliance: Appl
     assert sum(n for (verdict, _), n in change.items() if verdict != "other_traffic") == 2000
     assert not any(verdict in STEERED for verdict, _ in change)
     assert at_workers() == workers_before
-
-
-def lost_on_the_link(lab: Lab) -> int:
-    """The number of packets from the client that the link to the edge had no room for, so that no program ever saw
-    them."""
-
-    def dropped() -> int:
-        with IPRoute() as ip:
-            (link,) = ip.get_links(ifname="to-edge")
-            return int(link.get("stats64")["tx_dropped"])
-
-    return lab.client.inside(dropped)
-
-
-def live_ssrcs(appliance: Appliance) -> list[str]:
-    """The SSRCs of all calls, as XDP knows them."""
-    fd = kernel.pinned(folder_of(load(appliance.config_file).edge) / "ssrcs")
-    try:
-        table = kernel.BpfMap(fd, layout.SSRC.size, layout.U32.size)
-        return [str(layout.SSRC.unpack(key)[0]) for key, _ in table.items()]
-    finally:
-        os.close(fd)
-
-
-def flood(lab: Lab, appliance: Appliance, *, calls: int, seconds: int, may_lose: float, overheard: bool) -> None:
-    """Calls go on under a flood of packets that do not belong, each of which is counted and reaches no worker. With the
-    SSRCs of these calls ``overheard`` a caller that moved would look alike: of those as many are let through as the
-    limit for strangers allows, for the transceiver to refuse."""
-    until(lambda: flow_gone(appliance))
-    before, link = xdp(appliance), lost_on_the_link(lab)
-    workers = [f"worker-{i}" for i in range(len(cores()))]
-    at_workers = [received(appliance, worker, "firsthop_rx_worker_datagrams_total") for worker in workers]
-    call = start_call(lab.client, appliance, "-n", str(calls), "--model", "echo", "--duration", str(seconds + 6))
-    until(lambda: appliance.metrics("edge")[("firsthop_xdp_flows",)] == calls)
-    argv = [sys.executable, str(Path(__file__).parent / "flood.py"), lab.edge.address, "3478", str(seconds)]
-    if overheard:
-        argv += live_ssrcs(appliance)
-    sent = finish(lab.client.popen(argv, stdout=subprocess.PIPE))
-    said = finish(call)
-    change = moved(before, xdp(appliance))
-    arrived = sum(sent.values()) - (lost_on_the_link(lab) - link)
-    print(f"{arrived} of {sum(sent.values())} packets in {seconds} s; {said['audio']['packets']}; {change}")
-    assert said["calls"]["ok"] == calls
-    lost = said["audio"]["packets"]["lost"] + said["audio"]["frames"]["lost"]
-    assert lost <= may_lose * said["audio"]["packets"]["received"]
-    dropped = sum(n for (verdict, _), n in change.items() if verdict not in (*STEERED, "other_traffic"))
-    steered = sum(n for (verdict, _), n in change.items() if verdict in STEERED)
-    let_through = sum(n for (verdict, _), n in change.items() if verdict == "ssrc_steered")
-    edge = load(appliance.config_file).edge
-    assert let_through <= (edge.unknown_burst + edge.unknown_rate * (seconds + 2) if overheard else 0)
-    # Callers say a little more after they hung up, when their flow is gone already.
-    assert 0 <= dropped + let_through - arrived <= 20 * calls
-    reached = sum(
-        sum(moved(was, received(appliance, worker, "firsthop_rx_worker_datagrams_total")).values())
-        for worker, was in zip(workers, at_workers, strict=True)
-    )
-    assert reached == steered
-
-
-@pytest.mark.parametrize("overheard", [False, True], ids=["strangers", "overheard"])
-def test_a_flood_costs_no_call_its_audio(lab: Lab, appliance: Appliance, overheard: bool) -> None:
-    # One core sends, steers and relays here, and a machine may be busy besides; the long form is strict.
-    flood(lab, appliance, calls=4, seconds=1, may_lose=0.05, overheard=overheard)
-
-
-@pytest.mark.trials
-@pytest.mark.parametrize("overheard", [False, True], ids=["strangers", "overheard"])
-def test_a_long_flood_costs_twenty_calls_nothing(lab: Lab, appliance: Appliance, overheard: bool) -> None:
-    flood(lab, appliance, calls=20, seconds=20, may_lose=0.001, overheard=overheard)
 
 
 def test_wrong_token_is_refused_and_the_caller_says_so(lab: Lab, appliance: Appliance, tmp_path: Path) -> None:
@@ -356,12 +264,11 @@ def test_calls_work_without_xdp(tmp_path: Path) -> None:
 
 def test_without_xdp_a_killed_worker_learns_its_flow_from_the_next_check(tmp_path: Path) -> None:
     with Appliance(tmp_path, http_port=18080, media_port=13478, cores=cores()[:1]) as appliance:
-        call = start_call(Loopback(), appliance, "--model", "echo", "--duration", "10")
+        call = start_call(Loopback(), appliance, "--model", "echo", "--duration", "60")
         until(lambda: received(appliance, "worker-0", "firsthop_rx_worker_datagrams_total")["forwarded_flow"] > 50)
         appliance.children()["worker-0"].send_signal(signal.SIGKILL)
         until(lambda: received(appliance, "edge", "firsthop_edge_restarts_total")["worker-0"] == 1)
         appliance.wait_ready()
-        said = finish(call)
-        assert said["calls"]["ok"] == 1
-        # It knew nothing any more, and yet the call went on: 50 frames are a second of it.
-        assert received(appliance, "worker-0", "firsthop_rx_worker_datagrams_total")["forwarded_flow"] > 50
+        # It knew nothing any more, and yet the call goes on: 50 frames are a second of it.
+        until(lambda: received(appliance, "worker-0", "firsthop_rx_worker_datagrams_total")["forwarded_flow"] > 50)
+        assert hang_up(call)["calls"]["ok"] == 1

@@ -62,6 +62,7 @@ TO_TRANSCEIVER: list[dict[str, Any]] = [
     {"type_": "session.event", "ufrag": SEALED, "event": "{}"},
     {"type_": "session.end", "request": 1, "ufrag": SEALED, "owner": "x"},
     {"type_": "session.ice", "request": 1, "ufrag": SEALED, "match": "*", "remote": ["a", "b"], "media": MEDIA},
+    {"type_": "session.check", "request": 1, "agent": "echo", "session": {}, "locked": ["instructions"]},
     {"type_": "health", "request": 1},
 ]
 FOR_WORKERS = Reader[ToWorker](ToWorker)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import finish, flow_gone, start_call
+from calling import finish, flow_gone, hang_up, start_call
 from click.testing import CliRunner, Result
 from conftest import cannot_run
 from observing import STEERED, cores, moved, xdp
@@ -71,7 +71,7 @@ def test_a_core_leaves_and_returns_under_calls(lab: Lab, appliance: Appliance) -
     assert {core: row["in"] for core, row in told(appliance).items()} == dict.fromkeys(cores(), True)
 
     # Enough that each core gets some of them.
-    calls = start_call(lab.client, appliance, "-n", "16", "--model", "echo", "--duration", "12")
+    calls = start_call(lab.client, appliance, "-n", "16", "--model", "echo", "--duration", "60")
     until(lambda: sum(row["flows"] for row in told(appliance).values()) == 16)
     placed = {core: row["flows"] for core, row in told(appliance).items()}
     assert placed[first] > 0
@@ -83,7 +83,7 @@ def test_a_core_leaves_and_returns_under_calls(lab: Lab, appliance: Appliance) -
     until(lambda: sum(row["flows"] for row in told(appliance).values()) == 24)
     assert told(appliance)[first]["flows"] == placed[first]
     assert finish(more)["audio"]["packets"]["lost"] == 0
-    said = finish(calls)
+    said = hang_up(calls)
     assert said["calls"]["ok"] == 16
     assert said["audio"]["packets"]["lost"] == 0
     after = moved(before, xdp(appliance))

@@ -9,13 +9,12 @@ import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from calling import finish, start_call
-from observing import cores, received, sessions_of, transceiver_of
-from test_recovery import at_work, kill_the_supervisor
+from calling import finish, kill_the_supervisor, start_call
+from observing import at_work, cores, received, sessions_of, transceiver_of
 from waiting import DEADLINE_S, until
 
 from lab.appliance import Appliance
@@ -81,6 +80,25 @@ def a_third(lab: Lab, house: Appliance) -> Iterator[str]:
         third.wait(DEADLINE_S)
 
 
+@pytest.fixture
+def ending() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, which a test that fails leaves neither running nor with open pipes."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        process.wait(DEADLINE_S)
+
+
 def write_transceivers(house: Appliance, *listed: tuple[int, str]) -> None:
     """Has the configuration name these."""
     text = house.config_file.read_text()
@@ -109,6 +127,11 @@ def sessions(house: Appliance) -> list[int | None]:
     return [sessions_of(house, f"media-{i}") for i in (1, 2)]
 
 
+def long_calls(lab: Lab, house: Appliance) -> subprocess.Popen[bytes]:
+    """Four calls, which SIGINT ends."""
+    return start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "300")
+
+
 def new_calls(lab: Lab, house: Appliance, n: int) -> Counter[int]:
     """Places calls that all go well; how many each transceiver got."""
     said = finish(start_call(lab.client, house, "-n", str(n), "--model", "echo", "--duration", "1"))
@@ -128,15 +151,14 @@ def linked(house: Appliance) -> set[str]:
     }
 
 
-def test_transceivers_come_and_go_while_calls_go_on(lab: Lab, house: Appliance) -> None:
+def test_transceivers_come_and_go_while_calls_go_on(lab: Lab, house: Appliance, ending: ExitStack) -> None:
     listed = [(peer.id, peer.endpoint) for peer in load(house.config_file).edge.transceivers]
     until(lambda: {"worker-spare", "media-spare"} <= set(house.children()))
     serving, supervisor = at_work(house), house.processes["edge"]
-    sockets = lab.client.popen(
-        [sys.executable, "-c", _SOCKETS, house.url, house.token], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    argv = [sys.executable, "-c", _SOCKETS, house.url, house.token]
+    sockets = ending.enter_context(ended(lab.client.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)))
     assert sockets.stdout.readline().split() == [b"session.created"] * 2
-    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "300")
+    calls = ending.enter_context(ended(long_calls(lab, house)))
     until(lambda: sessions(house) == [3, 3])
 
     with a_third(lab, house) as endpoint:
@@ -155,6 +177,9 @@ def test_transceivers_come_and_go_while_calls_go_on(lab: Lab, house: Appliance) 
         # Its calls are whole, and then its links are gone.
         calls.send_signal(signal.SIGINT)
         said = finish(calls)
+        for worker in [name for name in serving if name != "signaling"]:
+            counted = received(house, worker, "firsthop_rx_worker_datagrams_total")
+            assert (counted["link_down"], counted["unknown_transceiver"]) == (0, 0)
         assert said["calls"]["ok"] == 4
         assert said["audio"]["frames"]["lost"] + said["audio"]["packets"]["lost"] == 0
         until(lambda: linked(house) == {"2", "3"})
@@ -170,9 +195,9 @@ def test_transceivers_come_and_go_while_calls_go_on(lab: Lab, house: Appliance) 
     assert supervisor.poll() is None
 
 
-def test_calls_of_one_that_went_outlive_supervisor_and_workers(lab: Lab, house: Appliance) -> None:
+def test_calls_of_one_that_went_outlive_supervisor_and_workers(lab: Lab, house: Appliance, ending: ExitStack) -> None:
     listed = [(peer.id, peer.endpoint) for peer in load(house.config_file).edge.transceivers]
-    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "300")
+    calls = ending.enter_context(ended(long_calls(lab, house)))
     until(lambda: sessions(house) == [2, 2])
     serving = at_work(house)
     kill_the_supervisor(house)

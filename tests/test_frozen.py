@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import zmq
-from calling import finish, start_call
+from calling import goes_on, hang_up, start_call
 from waiting import until
 
 from lab.appliance import Appliance
@@ -113,7 +113,7 @@ def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
 def freeze_in_mid_call(lab: Lab, house: Appliance, frozen: list[Any], calls: int) -> dict[str, Any]:
     """The words of callers whose calls went on while these processes stood still."""
     restarts = house.metrics("edge")
-    running = start_call(lab.client, house, "-n", str(calls), "--model", "echo", "--duration", "14")
+    running = start_call(lab.client, house, "-n", str(calls), "--model", "echo", "--duration", "60")
     until(lambda: house.metrics("transceiver")[("firsthop_transceiver_sessions",)] == calls)
     until(lambda: house.metrics("transceiver")[("firsthop_rx_transceiver_datagrams_total", "audio")] > 50 * calls)
     for process in frozen:
@@ -121,7 +121,8 @@ def freeze_in_mid_call(lab: Lab, house: Appliance, frozen: list[Any], calls: int
     time.sleep(FROZEN_S)
     for process in frozen:
         process.send_signal(signal.SIGCONT)
-    said = finish(running)
+    goes_on(house, "transceiver", frames=50 * calls)
+    said = hang_up(running)
     assert house.processes["transceiver"].poll() is None
     assert "_io_error" not in house.log_file("transceiver").read_text() + house.log_file("edge").read_text()
     after = house.metrics("edge")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from calling import finish, start_call
+from calling import finish, goes_on, hang_up, start_call
 from observing import at_work, received, sessions_of
 from waiting import eventually, until
 
@@ -47,11 +47,12 @@ def hang(house: Appliance, name: str) -> None:
 @pytest.mark.parametrize("name", ["worker-0", "signaling"])
 def test_a_child_of_the_edge_that_hangs_is_replaced(lab: Lab, house: Appliance, name: str) -> None:
     until(lambda: "worker-spare" in house.children())
-    call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "10")
+    call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "60")
     until(lambda: sessions_of(house, "media-1") == 1)
     others = {child: pid for child, pid in at_work(house).items() if child != name}
     hang(house, name)
-    assert finish(call)["calls"]["ok"] == 2
+    goes_on(house, "media-1", "media-2")
+    assert hang_up(call)["calls"]["ok"] == 2
     assert {child: pid for child, pid in at_work(house).items() if child != name} == others
     assert received(house, "edge", "firsthop_edge_hung_total")[name] == 1
 
@@ -59,10 +60,11 @@ def test_a_child_of_the_edge_that_hangs_is_replaced(lab: Lab, house: Appliance, 
 @pytest.mark.needs_root
 def test_a_transceiver_that_hangs_is_replaced_and_takes_only_its_own_calls(lab: Lab, house: Appliance) -> None:
     until(lambda: "media-spare" in house.children())
-    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "9")
+    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "60")
     until(lambda: [sessions_of(house, f"media-{i}") for i in (1, 2)] == [2, 2])
     hang(house, "media-1")
-    said = finish(calls, expect=1)
+    goes_on(house, "media-2")
+    said = hang_up(calls, expect=1)
     assert said["calls"]["ok"] == 2
     assert [call["frames"]["lost"] for call in said["per_call"] if call["outcome"] == "ok"] == [0, 0]
     assert house.metrics("transceiver")[("firsthop_transceiver_hung_total", "media-1")] == 1

@@ -128,11 +128,15 @@ async def test_what_waits_to_be_read_or_sent_goes_along() -> None:
         talk = Talk(two)
         await talk.open(opener=0)
         former = two.ends[1]
-        talk.say(1, "before the move, and not sent yet")
+        for end in two.ends:
+            assert end.sctp is not None
+            await end.sctp.drained()
         await former.hold()
         talk.say(0, "while it is held")
-        await asyncio.sleep(0.01)
+        await until(lambda: former._pipe.held)
         assert not talk.came[1]
+        two.carries = lambda sender, datagram: sender == 1  # nothing is sent again with success
+        talk.say(1, "before the move, and not sent yet")
         await talk.move(1)
         await until(lambda: talk.came == [["before the move, and not sent yet"], ["while it is held"]])
 
@@ -216,6 +220,7 @@ async def test_openssl_and_libsrtp_at_the_other_end_notice_nothing(suite: str, a
 async def test_goodbyes_are_understood_after_the_move(at: int, closer: str) -> None:
     async with pair() as two:
         talk = Talk(two)
+        await talk.open(opener=at)
         await talk.move(at)
         gone = asyncio.Event()
         first, other = (at, 1 - at) if closer == "it" else (1 - at, at)

@@ -24,6 +24,7 @@ _WHY = {
     412: "If-Match names an ICE session of the past",
     413: "The body is too large",
     415: "The body is of another type",
+    417: "Expect has more in it than 100-continue",
     422: "ICE restarts are not supported",
     426: "Only for WebSockets",
     428: "If-Match is missing",
@@ -38,7 +39,7 @@ _WHY = {
 def _answers(*codes: int, **good: dict[str, Any]) -> dict[str, Any]:
     """The responses of an operation: ``_200=...`` for success, and the errors, all of one shape."""
     answers = {name.removeprefix("_"): response for name, response in good.items()}
-    for code in sorted({*codes, 400, 431, 500}):
+    for code in sorted({*codes, 400, 417, 431, 500}):
         answers[str(code)] = {"description": _WHY[code], "content": {"application/json": {"schema": _ERROR}}}
         if code in (429, 503):
             answers[str(code)]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
@@ -58,6 +59,15 @@ def _placed(*headers: str) -> dict[str, Any]:
         "description": "The SDP answer",
         "headers": {name: {"schema": _TEXT} for name in ("Location", *headers)},
         "content": {"application/sdp": {"schema": _TEXT}},
+    }
+
+
+def _ending(operation: str) -> dict[str, Any]:
+    return {
+        "operationId": operation,
+        "summary": "End a call",
+        "parameters": [_path("call_id")],
+        "responses": _answers(401, 404, 502, 503, _200=_OVER),
     }
 
 
@@ -109,20 +119,10 @@ _PATHS: dict[str, Any] = {
         }
     },
     "/v1/realtime/calls/{call_id}/hangup": {
-        "post": {
-            "operationId": "hangUpCall",
-            "summary": "End a call",
-            "parameters": [_path("call_id")],
-            "responses": _answers(401, 404, 502, 503, _200=_OVER),
-        }
+        "post": _ending("hangUpCall"),
     },
     "/v1/realtime/calls/{call_id}": {
-        "delete": {
-            "operationId": "deleteCall",
-            "summary": "End a call",
-            "parameters": [_path("call_id")],
-            "responses": _answers(401, 404, 502, 503, _200=_OVER),
-        }
+        "delete": _ending("deleteCall"),
     },
     "/v1/realtime": {
         "get": {

@@ -60,7 +60,8 @@ class Pipe:
 
     async def hold(self) -> None:
         """Gives nothing out from now on, and returns when what was given out has been read."""
-        self._held = deque(maxlen=_QUEUE)
+        if self._held is None:
+            self._held = deque(maxlen=_QUEUE)
         while not self._queue.empty():
             if (datagram := self._queue.get_nowait()) is not None:
                 self._held.append(datagram)

@@ -7,40 +7,30 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from datetime import datetime
-from typing import ClassVar, Literal
 
-from transceiver.agents import Base, Item, Line, Response
+from transceiver.agents import Item, Line, Response
 from transceiver.speech.brain import answer, seen, tool_call
 from transceiver.speech.ears import Ears
 from transceiver.speech.espeak import speak
 from transceiver.speech.sentences import Sentences
-from transceiver.speech.tasks import Tasks
+from transceiver.speech.tasks import Answering
 
 _MOST_TURNS = 128  # whose text is remembered
 
 
-class Agent(Base):
+class Agent(Answering):
     """Calls a function where the request has words of one, and says what came of it."""
-
-    runs: ClassVar[Literal["loop", "thread"]] = "thread"
 
     def __init__(self, line: Line) -> None:
         super().__init__(line)
-        self._tasks = Tasks()
         self._ears = Ears()
         self._texts: dict[str, str] = {}
 
     async def speech_started(self) -> None:  # type: ignore[override]
         await self._ears.start()
 
-    def respond(self, response: Response) -> None:
-        self._tasks.start(response, self._answer)
-
-    def cancelled(self, response: Response) -> None:
-        self._tasks.cancel(response)
-
     async def close(self) -> None:  # type: ignore[override]
-        await self._tasks.close()
+        await super().close()
         await self._ears.close()
 
     async def _answer(self, response: Response) -> None:

@@ -10,25 +10,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from transceiver.agents import Base, Item, Line, Response
+from transceiver.agents import Item, Line, Response
 from transceiver.speech.sentences import Sentences
 from transceiver.speech.services import Services, Words
-from transceiver.speech.tasks import Failure, Tasks
+from transceiver.speech.tasks import Answering, Failure
 
 _MOST_SENTENCES = 16  # written and not yet spoken
 _MOST_TURNS = 128  # whose transcription is remembered
 
 
-class Agent(Base):
+class Agent(Answering):
     """One call's client of the three services."""
-
-    runs: ClassVar[Literal["loop", "thread"]] = "thread"
 
     def __init__(self, line: Line) -> None:
         super().__init__(line)
-        self._tasks = Tasks()
         self._services: Services | None = None
         self._texts: dict[str, asyncio.Task[str]] = {}
 
@@ -36,14 +33,8 @@ class Agent(Base):
         if item.pcm and not item.text:
             self._text_of(item)
 
-    def respond(self, response: Response) -> None:
-        self._tasks.start(response, self._answer)
-
-    def cancelled(self, response: Response) -> None:
-        self._tasks.cancel(response)
-
     async def close(self) -> None:  # type: ignore[override]
-        await self._tasks.close()
+        await super().close()
         for task in self._texts.values():
             task.cancel()
         await asyncio.gather(*self._texts.values(), return_exceptions=True)

@@ -15,13 +15,13 @@ import binascii
 import contextlib
 from base64 import b64decode, b64encode
 from collections import deque
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import aiohttp
 import msgspec
 
-from transceiver.agents import Base, Item, Line, Response, Settings
-from transceiver.speech.tasks import Failure, Tasks
+from transceiver.agents import Item, Line, Response, Settings
+from transceiver.speech.tasks import Answering, Failure
 
 _MOST_MESSAGE = 1 << 22  # bytes
 _MOST_EVENTS = 256  # that wait for a response to take them
@@ -31,14 +31,11 @@ _COMMITTED = "input_audio_buffer.committed"
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 
 
-class Agent(Base):
+class Agent(Answering):
     """One call's connection to it."""
-
-    runs: ClassVar[Literal["loop", "thread"]] = "thread"
 
     def __init__(self, line: Line) -> None:
         super().__init__(line)
-        self._tasks = Tasks()
         self._http: aiohttp.ClientSession | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -49,14 +46,8 @@ class Agent(Base):
         self._named: dict[str, str] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    def respond(self, response: Response) -> None:
-        self._tasks.start(response, self._answer)
-
-    def cancelled(self, response: Response) -> None:
-        self._tasks.cancel(response)
-
     async def close(self) -> None:  # type: ignore[override]
-        await self._tasks.close()
+        await super().close()
         await self._hang_up()
         if self._http:
             await self._http.close()

@@ -5,7 +5,7 @@ told of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
@@ -237,6 +237,9 @@ def _json_bytes(value: Any, prefix: str) -> int:
     return len(msgspec.json.encode(value))
 
 
+_Shape = TypeVar("_Shape", bound=_Asked)
+
+
 class Config:
     """One session's configuration. Its content is never changed, only replaced, so nothing of it is copied."""
 
@@ -255,12 +258,7 @@ class Config:
         if session.get("type") == "transcription":
             why = "Sessions that only transcribe are not served: 'session.type' is 'realtime'."
             raise Refused(why, "invalid_value", "session.type")
-        self._check_locks(session, "session")
-        _check_sizes(session, "session")
-        try:
-            asked = Session.model_validate(session)
-        except ValidationError as e:
-            raise refusal(e, "session") from None
+        asked = self._read(Session, session, "session")
         merged = _merged(self._values, _named(asked, session))
         _check_sizes(merged, "session")
         if "audio" in asked.model_fields_set:
@@ -280,22 +278,22 @@ class Config:
     def response(self, response: object) -> tuple[ResponseParams, Settings]:
         """The parameters of a ``response.create``, and what the agent is told. Raises Refused."""
         raw = response if isinstance(response, dict) else {}
-        self._check_locks(raw, "response")
-        _check_sizes(raw, "response")
-        try:
-            params = ResponseParams.model_validate(raw)
-        except ValidationError as e:
-            raise refusal(e, "response") from None
+        params = self._read(ResponseParams, raw, "response")
         named = _named(params, raw)
         voice = params.audio.output.voice or self._values["audio"]["output"]["voice"]
         return params, _settings(
             {**self._values, **{key: named[key] for key in named if key in _fields(_Asked)}}, voice
         )
 
-    def _check_locks(self, named: dict[str, Any], prefix: str) -> None:
+    def _read(self, shape: type[_Shape], named: dict[str, Any], prefix: str) -> _Shape:
         if locked := sorted(self._locked & named.keys()):
             param = f"{prefix}.{locked[0]}"
             raise Refused(f"'{param}' was set by who made the key, and is not yours to change.", "locked", param)
+        _check_sizes(named, prefix)
+        try:
+            return shape.model_validate(named)
+        except ValidationError as e:
+            raise refusal(e, prefix) from None
 
     @property
     def event(self) -> dict[str, Any]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import tempfile
 import time
 from pathlib import Path
 
 from rtc.frame import FRAMES_PER_S
 from runtime import logs
 from runtime.config import Transceiver
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, folder_trouble
 from transceiver.records.writer import File, Writer
 
 __all__ = ["Record", "Records", "check"]
@@ -26,14 +24,8 @@ _SKIPPED = 10  # ticks: what a pacer makes up for is not skipped
 def check(config: Transceiver) -> None:
     """Checks that files can be made in the configured folders; a folder that is missing is made. Raises ConfigError."""
     for key, folder in (("transcripts", config.transcripts), ("recordings", config.recordings)):
-        if folder is not None:
-            try:
-                with contextlib.suppress(FileExistsError):
-                    folder.mkdir(mode=0o700)
-                with tempfile.TemporaryFile(dir=folder):
-                    pass
-            except OSError as e:
-                raise ConfigError(f"transceiver.{key} {folder}: no files can be made there: {e.strerror}") from None
+        if folder is not None and (trouble := folder_trouble(folder)):
+            raise ConfigError(f"transceiver.{key} {folder}: no files can be made there: {trouble}")
 
 
 class Records:

@@ -1,47 +1,54 @@
-"""The responses that an agent is making: one task each, in the agent's own loop; each can be ended at once."""
+"""The base of agents that make each response in a task of its own, in the agent's loop, which can be ended at once."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from typing import ClassVar, Literal
 
-from transceiver.agents import Response
+from transceiver.agents import Base, Line, Response
 
-__all__ = ["Failure", "Tasks"]
+__all__ = ["Answering", "Failure"]
 
 
 class Failure(Exception):
     """The reason why a response cannot be finished, in words for the client."""
 
 
-class Tasks:
-    """The responses being made. Whatever ends a response's task, the response gets ``done``, ``fail`` or a cancel; it
-    never goes on in silence."""
+class Answering(Base):
+    """An agent whose subclass says in ``_answer`` how a response is made. Whatever ends a response's task, the response
+    gets ``done``, ``fail`` or a cancel; it never goes on in silence."""
 
-    def __init__(self) -> None:
+    runs: ClassVar[Literal["loop", "thread"]] = "thread"
+
+    def __init__(self, line: Line) -> None:
+        super().__init__(line)
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, response: Response, make: Callable[[Response], Coroutine[None, None, None]]) -> None:
-        """Runs ``make``, which streams into ``response``; it raises Failure with what the client shall read."""
-        task = asyncio.get_running_loop().create_task(self._run(response, make))
+    def respond(self, response: Response) -> None:
+        """Begins to make the response."""
+        task = asyncio.get_running_loop().create_task(self._run(response))
         self._tasks[response.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(response.id, None))
 
-    def cancel(self, response: Response) -> None:
-        """Stops making that response."""
+    def cancelled(self, response: Response) -> None:
+        """Stops making the response."""
         if task := self._tasks.get(response.id):
             task.cancel()
 
-    async def close(self) -> None:
-        """Stops all of them."""
+    async def close(self) -> None:  # type: ignore[override]
+        """Stops all that is being made."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, response: Response, make: Callable[[Response], Coroutine[None, None, None]]) -> None:
+    async def _answer(self, response: Response) -> None:
+        """Streams into ``response`` and finishes it. Raises Failure with what the client shall read."""
+        raise NotImplementedError
+
+    async def _run(self, response: Response) -> None:
         try:
-            await make(response)
+            await self._answer(response)
         except Failure as error:
             response.fail(str(error))
         except Exception as error:
