@@ -122,10 +122,11 @@ def test_a_process_whose_configuration_has_changed_is_replaced_when_its_calls_ar
     reconfigured(house, 'agent = "parrot"', 'agent = "echo"')
     house.processes["transceiver"].send_signal(signal.SIGHUP)
     (idle,) = set(before) - {busy}
-    until(lambda: processes(house).get(idle, before[idle]) != before[idle])
+    until(lambda: processes(house).get(idle) != before[idle])
     assert processes(house)[busy] == before[busy]
     said = finish(call)
     assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (1, 0)
+    until(lambda: processes(house).get(idle, before[idle]) != before[idle])
     until(lambda: processes(house).get(busy, before[busy]) != before[busy])
     house.wait_ready()
     assert finish(start_call(lab.client, house, "-n", "2", "--duration", "1"))["calls"]["ok"] == 2
