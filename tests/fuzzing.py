@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
+import time
+
+
+def fresh_seed() -> int:
+    """The seed of a fuzzer: that of the environment variable FUZZ_SEED, else in CI a new one each time, else always the
+    same. It is printed, and pytest shows that where the test fails."""
+    fresh = time.time_ns() if os.environ.get("CI") == "true" else 1
+    seed = int(os.environ.get("FUZZ_SEED", fresh))
+    print(f"FUZZ_SEED={seed}")
+    return seed
 
 
 def mutated(rng: random.Random, seed: bytes) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import mutated
+from fuzzing import fresh_seed, mutated
 from signaling_run import Signaling
 from wiring import raw
 
@@ -90,7 +90,7 @@ def odd(rng: random.Random, seed: dict[str, Any]) -> bytes:
 
 
 async def fuzz(target: Target, seeds: list[dict[str, Any]], seconds: float) -> None:
-    rng, until = random.Random(20261128), time.monotonic() + seconds
+    rng, until = random.Random(fresh_seed()), time.monotonic() + seconds
     rounds = 0
     while rounds < 3000 or time.monotonic() < until:
         rounds += 1
