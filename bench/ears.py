@@ -24,7 +24,7 @@ async def spoken(text: str, voice: str) -> bytes:
 
 
 def main() -> None:
-    hearing = ears.Hearing()
+    hearing = ears.Recognizer()
     for voice in VOICES:
         both = general = 0
         for phrase in PHRASES:

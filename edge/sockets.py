@@ -8,7 +8,7 @@ import socket
 
 from runtime.address import Address
 from runtime.errors import ConfigError, bind_trouble
-from runtime.store import Store
+from runtime.supervision.store import Store
 from wire.address import pack
 
 __all__ = ["http_socket", "listening", "media_sockets"]

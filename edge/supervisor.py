@@ -1,7 +1,7 @@
 """The edge's parent: it opens every socket, owns XDP, and supervises the workers and signaling.
 
 The sockets stay open here, so a worker that dies leaves its socket's queue and its flows to the next one. What must
-outlive this process too is in a store (sockets and children, ``runtime/store.py``) or pinned (XDP,
+outlive this process too is in a store (sockets and children, ``runtime/supervision/store.py``) or pinned (XDP,
 ``edge/xdp/pins.py``), and the next supervisor takes it over. This is also the only process with privileges.
 """
 
@@ -28,15 +28,15 @@ from edge.xdp import kernel
 from edge.xdp.installed import Xdp
 from edge.xdp.pins import folder_of
 from runtime import logs, ports
-from runtime.children import Child, Children
 from runtime.config import Config, Edge
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.metrics import Gauges
 from runtime.process import cpus, instance
-from runtime.store import Store, open_store
-from runtime.supervisor import Supervisor, supervise
+from runtime.supervision.children import Child, Children
+from runtime.supervision.store import Store, open_store
+from runtime.supervision.supervisor import Supervisor, supervise
 from wire import keys
 from wire.keys import ClusterKeys
 

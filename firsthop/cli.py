@@ -76,7 +76,7 @@ def edge(config: Path | None, check: bool) -> None:
     Ctrl-C and SIGTERM end it and all that it started. SIGHUP lets a new program take over, with calls going on: for an
     upgrade, or a changed configuration.
     """
-    from runtime import signals
+    from runtime.supervision import signals
 
     if not check:
         signals.hold_back()
@@ -96,7 +96,7 @@ def transceiver(config: Path | None, check: bool) -> None:
     when it holds no call; one alone goes on as it is.
     """
     from firsthop.preflight import check_transceiver
-    from runtime import signals
+    from runtime.supervision import signals
 
     if not check:
         signals.hold_back()

@@ -145,7 +145,7 @@ def text(plan: Plan) -> str:
 _TLS = (("tls_certificate", "tls.pem"), ("tls_key", "tls.key"))
 
 
-class Refused(Exception):
+class InitRefused(Exception):
     """The error that nothing is written, for a reason that one line tells."""
 
 
@@ -189,7 +189,7 @@ def plan_for(host: Host, directory: Path, **wished: Any) -> Plan:
 
 
 def write(plan: Plan, report: Report, *, keep: bool, owner: tuple[int, int] | None) -> None:
-    """Makes the files, for ``owner`` where that is somebody else. Raises Refused, and then leaves nothing new."""
+    """Makes the files, for ``owner`` where that is somebody else. Raises InitRefused, and then leaves nothing new."""
     contents: dict[Path, Callable[[], str]] = {
         plan.keys: new_file_text,
         plan.api_keys: lambda: f"{secrets.token_urlsafe(32)}\n",
@@ -197,7 +197,9 @@ def write(plan: Plan, report: Report, *, keep: bool, owner: tuple[int, int] | No
     }
     there = [path for path in contents if os.path.lexists(path)]
     if there and not keep:
-        raise Refused(f"{there[0]} is there already: move it away, take another --dir, or keep what is there by --keep")
+        raise InitRefused(
+            f"{there[0]} is there already: move it away, take another --dir, or keep what is there by --keep"
+        )
     made: list[Path] = []
     try:
         for folder, mode in ((plan.directory, 0o750), (plan.run, 0o700)):
@@ -218,9 +220,9 @@ def write(plan: Plan, report: Report, *, keep: bool, owner: tuple[int, int] | No
             path.rmdir() if path.is_dir() else path.unlink()
         if isinstance(e, OSError):
             where = e.filename2 or e.filename or plan.directory
-            raise Refused(f"{where}: {e.strerror} (another folder: --dir)") from None
+            raise InitRefused(f"{where}: {e.strerror} (another folder: --dir)") from None
         if isinstance(e, ConfigError | KeyFileError):
-            raise Refused(str(e)) from None
+            raise InitRefused(str(e)) from None
         raise
     report.wrote = [str(path) for path in made if path.is_file()]
     report.kept = [str(path) for path in there]
@@ -272,9 +274,9 @@ def _account(name: str) -> tuple[int, int]:
     try:
         user = pwd.getpwnam(name)
     except KeyError:
-        raise Refused(f"--user: this host has no user {name} (useradd --system {name} makes one)") from None
+        raise InitRefused(f"--user: this host has no user {name} (useradd --system {name} makes one)") from None
     if os.geteuid() not in (0, user.pw_uid):
-        raise Refused(f"--user {name}: only root can make files of another user's")
+        raise InitRefused(f"--user {name}: only root can make files of another user's")
     return user.pw_uid, user.pw_gid
 
 
@@ -335,7 +337,7 @@ def init(directory: Path, user: str | None, keep: bool, as_json: bool, **wished:
     report = Report(str(plan.config), cautions=_cautions(plan, host), next=_next(plan))
     try:
         write(plan, report, keep=keep, owner=_account(user) if user else None)
-    except Refused as e:
+    except InitRefused as e:
         click.echo(f"firsthop: {e}", err=True)
         sys.exit(2)
     if as_json:

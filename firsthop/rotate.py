@@ -27,13 +27,13 @@ from wire.exposure import exposure
 from wire.keys import KeyFileError, read_text
 from wire.rotation import KeyRing
 
-__all__ = ["Refused", "Report", "command", "rotate"]
+__all__ = ["Report", "RotationRefused", "command", "rotate"]
 
 _PATIENCE_S = 10.0
 _LOOK_EVERY_S = 0.2
 
 
-class Refused(Exception):
+class RotationRefused(Exception):
     """The error that the rotation does not go on, for a reason that one line tells."""
 
 
@@ -95,20 +95,22 @@ def rotate(report: Report, host: Host, *, step: bool, force: bool) -> None:
     """Rotates the keys of ``report.file`` and writes down in ``report`` what became of it: both steps, or with ``step``
     the one that is due. ``force`` drops a key under which calls live.
 
-    Raises Refused, or KeyFileError for a file that cannot be used.
+    Raises RotationRefused, or KeyFileError for a file that cannot be used.
     """
     path = Path(report.file)
     read_text(path)
     if host.unasked and not step:
         who = ", ".join(host.unasked)
-        raise Refused(f"{who} cannot be asked from here: use --step, and copy {path} to every host after each one")
+        raise RotationRefused(
+            f"{who} cannot be asked from here: use --step, and copy {path} to every host after each one"
+        )
     try:
         with secretfile.locked(path):
             _rotate(report, path, host, step=step, force=force)
     except BlockingIOError:
-        raise Refused(f"another rotation of {path} is under way") from None
+        raise RotationRefused(f"another rotation of {path} is under way") from None
     except OSError as e:
-        raise Refused(f"{path}: {e.strerror}") from None
+        raise RotationRefused(f"{path}: {e.strerror}") from None
 
 
 def _rotate(report: Report, path: Path, host: Host, *, step: bool, force: bool) -> None:
@@ -116,7 +118,9 @@ def _rotate(report: Report, path: Path, host: Host, *, step: bool, force: bool) 
     report.knows(ring)
     found, behind = _taken(host, ring)
     if behind:
-        raise Refused(f"{behind}: other keys than in {path} for {_PATIENCE_S:.0f} s now, so nothing was changed")
+        raise RotationRefused(
+            f"{behind}: other keys than in {path} for {_PATIENCE_S:.0f} s now, so nothing was changed"
+        )
     while True:
         promoting = ring.prepared is not None
         after = ring.promote() if promoting else ring.prepare(datetime.now(UTC), secrets.token_bytes(16))
@@ -124,7 +128,7 @@ def _rotate(report: Report, path: Path, host: Host, *, step: bool, force: bool) 
         live = _live(found, dropped)
         if live and not force:
             why = f"{_calls(live)} under {_keys(dropped)}, which this would drop"
-            raise Refused(f"{why}: run it when they have ended, or cut them off with --force")
+            raise RotationRefused(f"{why}: run it when they have ended, or cut them off with --force")
         secretfile.replace(path, after.text())
         ring = after
         key = ring.sealing if promoting else ring.accepted[0]
@@ -134,7 +138,7 @@ def _rotate(report: Report, path: Path, host: Host, *, step: bool, force: bool) 
         report.asked = list(found)
         if behind:
             then = "" if promoting else ", so it does not seal: run this again to go on"
-            raise Refused(f"{behind}: key {key} was not taken within {_PATIENCE_S:.0f} s{then}")
+            raise RotationRefused(f"{behind}: key {key} was not taken within {_PATIENCE_S:.0f} s{then}")
         if step or promoting:
             break
     if step:
@@ -184,7 +188,7 @@ def command(config: Path | None, file: Path | None, *, step: bool, force: bool, 
         report = Report(str(file or configured.cluster.keys), host.unasked)
         try:
             rotate(report, host, step=step, force=force)
-        except Refused as e:
+        except RotationRefused as e:
             report.error = str(e)
     except (ConfigError, KeyFileError) as e:
         click.echo(f"firsthop: {e}", err=True)

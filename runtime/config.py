@@ -89,7 +89,7 @@ def _nth(key: str, endpoint: Endpoint, i: int) -> Endpoint:
         raise ConfigError(f"{key} {endpoint}: {e}") from None
 
 
-def _each_process(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
+def _each_process(peers: tuple[TransceiverEntry, ...]) -> tuple[TransceiverEntry, ...]:
     peers = tuple(
         peer.model_copy(update={"id": peer.id + i, "endpoint": _nth("endpoint", peer.endpoint, i), "processes": 1})
         for peer in peers
@@ -120,7 +120,7 @@ class Cluster(_Section):
     keys: Path = Field(Path("/etc/firsthop/cluster.toml"), description="the cluster's secrets: `firsthop keys new`")
 
 
-class Peer(_Section):
+class TransceiverEntry(_Section):
     """A transceiver as the edge sees it."""
 
     id: int = Field(ge=0, le=MAX_TRANSCEIVER, description="the id that its ufrags carry")
@@ -199,7 +199,7 @@ class Edge(_Section):
         Address("127.0.0.1:9400"),
         description="Prometheus: the supervisor here, signaling one port up, workers from two ports up",
     )
-    transceivers: Annotated[tuple[Peer, ...], AfterValidator(_each_process)] = Field(
+    transceivers: Annotated[tuple[TransceiverEntry, ...], AfterValidator(_each_process)] = Field(
         (),
         description="the transceivers: `[[edge.transceivers]]` with id, endpoint, and processes if there are several",
     )

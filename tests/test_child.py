@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from waiting import until
 
-from runtime.beats import Beats
-from runtime.child import ChildSpec
-from runtime.store import Store
+from runtime.supervision.beats import Beats
+from runtime.supervision.child import ChildSpec
+from runtime.supervision.store import Store
 
 # It says what it is, and waits.
 PROGRAM = """
 import json, signal, sys, time
 from pathlib import Path
-from runtime import child
+from runtime.supervision import child
 from runtime.errors import ConfigError
 from runtime.process import FIRST
 told = child.become_child("not-yet", FIRST)

@@ -15,12 +15,19 @@ import pytest
 from signaling_edge import CALLS, KEYS, OTHER_TOKEN, SDP, SECRETS, TOKEN, Edge, FakeTransceiver, a_fake, an_edge
 
 from edge.apikeys import ApiKeys
-from edge.signaling.tokens import MAX_SESSION_BYTES, MAX_TOKEN_BYTES, ExpiredError, ForgedError, Token, Tokens
+from edge.signaling.ephemeral_keys import (
+    MAX_SESSION_BYTES,
+    MAX_TOKEN_BYTES,
+    EphemeralKey,
+    EphemeralKeys,
+    ExpiredError,
+    ForgedError,
+)
 from runtime import logs
 
 NOW = 1_700_000_000.0
-TOKENS = Tokens(KEYS.client_secrets())
-GRANT = Token("a" * 18, "parrot", {"type": "realtime", "instructions": "sing"}, int(NOW) + 600)
+TOKENS = EphemeralKeys(KEYS.client_secrets())
+GRANT = EphemeralKey("a" * 18, "parrot", {"type": "realtime", "instructions": "sing"}, int(NOW) + 600)
 
 
 @pytest.fixture
@@ -42,14 +49,14 @@ def test_a_key_holds_what_was_put_into_it() -> None:
 
 def test_every_edge_of_the_cluster_opens_it_also_after_the_ufrag_keys_have_changed() -> None:
     later = replace(KEYS, ufrag={2: bytes(16)}, sealing=2)
-    assert Tokens(later.client_secrets()).open(TOKENS.make(GRANT), NOW) == GRANT
+    assert EphemeralKeys(later.client_secrets()).open(TOKENS.make(GRANT), NOW) == GRANT
 
 
 def test_another_cluster_does_not_and_the_link_secret_is_not_the_key_itself() -> None:
     value = TOKENS.make(GRANT)
     for secret in (replace(KEYS, link=bytes(31) + b"\1").client_secrets(), KEYS.link):
         with pytest.raises(ForgedError):
-            Tokens(secret).open(value, NOW)
+            EphemeralKeys(secret).open(value, NOW)
 
 
 def test_it_expires_on_the_second() -> None:
@@ -192,7 +199,7 @@ async def test_it_is_for_its_own_model_alone(both: tuple[Edge, FakeTransceiver])
         (lambda value: value[:-9], "invalid_api_key"),
         (lambda value: value[:40] + ("A" if value[40] != "A" else "B") + value[41:], "invalid_api_key"),
         (lambda _: "ek_" + "A" * 23000, "invalid_api_key"),
-        (lambda _: Tokens(bytes(32)).make(GRANT), "invalid_api_key"),
+        (lambda _: EphemeralKeys(bytes(32)).make(GRANT), "invalid_api_key"),
         (lambda _: TOKENS.make(replace(GRANT, expires_at=1)), "token_expired"),
         # The API key that made it has been taken out of the file.
         (lambda _: TOKENS.make(replace(GRANT, expires_at=1 << 40)), "invalid_api_key"),

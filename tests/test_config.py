@@ -26,9 +26,9 @@ from firsthop.preflight import check_edge, check_transceiver
 from firsthop.status_cli import Host
 from runtime import ports
 from runtime.address import Address
-from runtime.child import ChildSpec
 from runtime.config import BROWSER_REFUSES, Config, load, rows
 from runtime.errors import ConfigError
+from runtime.supervision.child import ChildSpec
 from transceiver import supervisor as transceiver_supervisor
 from wire.keys import KeyFileError, new_file_text
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from realtime_run import QUIET, Partner, Scene, every_client_event, loud
 
-from transceiver.realtime.config import Refused
+from transceiver.realtime.config import InvalidRequest
 
 MESSAGE = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}
 VAD = "session.audio.input.turn_detection"
@@ -132,7 +132,7 @@ def test_what_the_maker_of_the_key_locked_its_holder_neither_changes_nor_sees() 
 
 
 def test_what_no_session_has_cannot_be_locked() -> None:
-    with pytest.raises(Refused, match="instruction'"):
+    with pytest.raises(InvalidRequest, match="instruction'"):
         Scene(locked=["instruction"])
 
 

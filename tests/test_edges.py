@@ -13,7 +13,7 @@ from waiting import eventually
 from wiring import Said, heard, raw
 
 from edge.directory import Directory, Transceiver
-from edge.links.transceivers import Refused, Transceivers
+from edge.links.transceivers import RequestRefused, Transceivers
 from runtime import logs
 from runtime.process import instance
 from transceiver.counters import RX_DATAGRAMS
@@ -136,7 +136,7 @@ async def test_the_refused_edge_says_so_and_counts_it(
             while True:
                 try:
                     await second.ask(1, Health())
-                except Refused as e:
+                except RequestRefused as e:
                     assert e.code == "name_taken"  # noqa: PT017
                     break
                 except Exception:  # the link is not there yet

@@ -20,13 +20,13 @@ from waiting import eventually, until
 
 from lab.appliance import Appliance
 from lab.network import Lab
-from runtime import children as under_test
-from runtime import pidfd
-from runtime.beats import EVERY_S, Beat, Beats
-from runtime.children import Child, Children
 from runtime.errors import ConfigError
 from runtime.metrics import Gauges
-from runtime.store import Store
+from runtime.supervision import children as under_test
+from runtime.supervision import pidfd
+from runtime.supervision.beats import EVERY_S, Beat, Beats
+from runtime.supervision.children import Child, Children
+from runtime.supervision.store import Store
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_host_that_stood_still_as_a_whole_replaces_nobody(lab: Lab, house: App
 COUNTING = """
 import json, os, sys, time
 from pathlib import Path
-from runtime.beats import Beat
+from runtime.supervision.beats import Beat
 text = sys.stdin.buffer.read()
 if not text:
     sys.exit()

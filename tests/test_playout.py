@@ -12,7 +12,7 @@ from stoi import aligned, stoi
 
 from caller.voice import generated
 from rtc.codecs.codec import CODECS, OPUS, Codec
-from rtc.codecs.quality import Settings
+from rtc.codecs.encoder_policy import Settings
 from rtc.frame import frame_bytes
 from rtc.jitter.buffer import Came
 from rtc.rtp.packet import Packet

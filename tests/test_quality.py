@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rtc.codecs.quality import Quality, Settings
+from rtc.codecs.encoder_policy import EncoderPolicy, Settings
 
 
 class Clock:
     """A call's clock of 20 ms that comes as late as it is told."""
 
-    def __init__(self, quality: Quality) -> None:
+    def __init__(self, quality: EncoderPolicy) -> None:
         self.quality = quality
         self.due = 1000.0
 
@@ -18,8 +18,8 @@ class Clock:
             self.due += 0.02
 
 
-def running() -> tuple[Quality, Clock]:
-    quality = Quality(copies=True)
+def running() -> tuple[EncoderPolicy, Clock]:
+    quality = EncoderPolicy(copies=True)
     clock = Clock(quality)
     clock.run(50)
     return quality, clock
@@ -77,7 +77,7 @@ def test_a_clock_that_has_moved_is_not_late_for_ever() -> None:
 
 
 def test_loss_brings_copies_and_its_end_takes_them_away() -> None:
-    quality = Quality(copies=True)
+    quality = EncoderPolicy(copies=True)
     quality.reported(0.01)
     assert quality.settings.loss_percent == 0
     quality.reported(0.10)
@@ -90,12 +90,12 @@ def test_loss_brings_copies_and_its_end_takes_them_away() -> None:
 
 
 def test_a_caller_that_cannot_use_copies_gets_none() -> None:
-    quality = Quality(copies=False)
+    quality = EncoderPolicy(copies=False)
     quality.reported(0.5)
     assert quality.settings == Settings()
 
 
 def test_what_is_expected_to_be_lost_is_bounded() -> None:
-    quality = Quality(copies=True)
+    quality = EncoderPolicy(copies=True)
     quality.reported(1.0)
     assert quality.settings.loss_percent == 30

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from realtime_run import Scene
 
-from transceiver.realtime.config import Refused
+from transceiver.realtime.config import InvalidRequest
 from transceiver.realtime.reading import count_values, event_id_in, read, write
 from wire.link import MAX_EVENT_BYTES
 
@@ -42,7 +42,7 @@ def cpu_ms(what: Callable[[], object], times: int = 5) -> float:
 def read_it(text: str | bytes) -> dict[str, Any] | None:
     try:
         return read(text, count_values(text))
-    except Refused:
+    except InvalidRequest:
         return None
 
 

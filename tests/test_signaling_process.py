@@ -18,8 +18,8 @@ from aiohttp import WSMsgType
 from signaling_edge import CALLS, DEADLINE_S, KEYS, SDP, TOKEN, FakeTransceiver
 from waiting import eventually
 
-from runtime.child import ChildSpec
 from runtime.config import Config
+from runtime.supervision.child import ChildSpec
 from wire.keys import file_text
 
 

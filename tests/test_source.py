@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from rtc.rtp.packet import Packet
-from rtc.rtp.source import BEGINS, CONTINUES, STRANGER, Source
+from rtc.rtp.ssrc import BEGINS, CONTINUES, STRANGER, SsrcSelector
 
 
-def admit(source: Source, sequence: int, now: float, ssrc: int = 1) -> int:
+def admit(source: SsrcSelector, sequence: int, now: float, ssrc: int = 1) -> int:
     return source.admit(Packet(111, False, sequence & 0xFFFF, 0, ssrc, b""), now)
 
 
-def begun(last: int = 100) -> Source:
-    source = Source()
+def begun(last: int = 100) -> SsrcSelector:
+    source = SsrcSelector()
     assert admit(source, last, 1.0) == BEGINS
     return source
 

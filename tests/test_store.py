@@ -21,10 +21,10 @@ from waiting import DEADLINE_S, until
 
 from edge.sockets import http_socket, media_sockets
 from lab.appliance import Appliance, Loopback
-from runtime import holder
 from runtime.address import Address
 from runtime.errors import ConfigError
-from runtime.store import HolderStore, Store, StoreInUse, lifeline
+from runtime.supervision import holder
+from runtime.supervision.store import HolderStore, Store, StoreInUse, lifeline
 
 
 def loopback(directory: Path, **edge: object) -> Appliance:
@@ -435,7 +435,7 @@ def died(store: HolderStore) -> None:
 
 
 def test_a_start_waits_for_no_holder_that_hangs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.store._ANSWERS_WITHIN_S", 0.3)
+    monkeypatch.setattr("runtime.supervision.store._ANSWERS_WITHIN_S", 0.3)
     hung = started(place)
     hung.suspend()
     try:

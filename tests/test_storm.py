@@ -32,7 +32,7 @@ def processes(appliance: Appliance) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             mine = process.environ().get("FIRSTHOP_CONFIG_FILE") == str(appliance.config_file)
-            others = {"transceiver", "runtime.holder"} & set(process.cmdline())
+            others = {"transceiver", "runtime.supervision.holder"} & set(process.cmdline())
             if mine and not others and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

@@ -35,7 +35,7 @@ from working import (
 
 from edge.relay.counted import OUTCOMES
 from edge.relay.spec import Spec
-from runtime.child import ChildSpec
+from runtime.supervision.child import ChildSpec
 from wire import address, frames, stun, ufrag
 from wire.keys import file_text
 

@@ -21,7 +21,7 @@ from wiring import Said, heard, hello_back, raw, refused_by_3
 
 from edge.relay.spec import Spec
 from rtc.rtp import packet as rtp
-from runtime.child import ChildSpec
+from runtime.supervision.child import ChildSpec
 from wire import address, link, stun, ufrag
 from wire.keys import ClusterKeys
 from wire.versions import VERSION

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from runtime.child import become_child, in_a_line
 from runtime.config import Config
 from runtime.process import FIRST
+from runtime.supervision.child import become_child, in_a_line
 from transceiver import process
 from transceiver.supervisor import SPARE_NAME
 

@@ -13,14 +13,15 @@ import zmq
 
 from rtc.dtls.secure import check_aiortc
 from rtc.vad import detector
-from runtime import logs, metrics, signals
-from runtime.beats import Beat
+from runtime import logs, metrics
 from runtime.config import Config
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
-from runtime.notify import notify
 from runtime.process import FIRST, drop_capabilities, set_nice
+from runtime.supervision import signals
+from runtime.supervision.beats import Beat
+from runtime.supervision.notify import notify
 from transceiver import agents, counters
 from transceiver.server import Transceiver
 from transceiver.supervisor import check

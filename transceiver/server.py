@@ -22,7 +22,7 @@ from transceiver.backlog import Backlog
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
 from transceiver.places import Full, room_for
-from transceiver.realtime.protocol import Realtime, Refused
+from transceiver.realtime.protocol import InvalidRequest, Realtime
 from transceiver.records.files import Records
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
@@ -126,20 +126,20 @@ class Transceiver:
         self._link.control(peer, Refusal(code=code, message=message, param=param), request)
 
     def _find(self, agent: str) -> tuple[str, type[agents.Base]]:
-        """The agent that is asked for, or the configured one. Raises Refused."""
+        """The agent that is asked for, or the configured one. Raises InvalidRequest."""
         name = agent or self._config.agent
         try:
             found = agents.find(name)
         except (ImportError, TypeError) as e:  # of another package
             self._log.error("an agent cannot be loaded", agent=name, why=str(e))
-            raise Refused(f"agent {name!r} cannot be loaded: its reason is in the log", "full") from None
+            raise InvalidRequest(f"agent {name!r} cannot be loaded: its reason is in the log", "full") from None
         if found is None:
             why = f"no agent called {name!r}: there is {', '.join(agents.names())}"
-            raise Refused(why, "model_not_found", "model")
+            raise InvalidRequest(why, "model_not_found", "model")
         return name, found
 
     def _place(self, wanted: messages.Offer | messages.Open) -> tuple[str, Talk]:
-        """The ufrag, agent and configuration of a new session. Raises Refused."""
+        """The ufrag, agent and configuration of a new session. Raises InvalidRequest."""
         found = self._find(wanted.agent)
         sealed = self._seal()
         call = ufrag.call_id(sealed)
@@ -149,25 +149,25 @@ class Transceiver:
         return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
 
     def _protocol(self, call: str, agent: str, session: object, locked: list[str] | None) -> Realtime:
-        """The protocol that a session's clients and its agent speak, configured. Raises Refused."""
+        """The protocol that a session's clients and its agent speak, configured. Raises InvalidRequest."""
         return Realtime(call, agent, session, locked, pictures=self._agents.image_urls, vad=self._config.vad)
 
     def _check(self, peer: bytes, request: int, check: messages.Check) -> None:
         """Tells whether a session of an ephemeral key that is being made would be taken."""
         try:
             self._protocol("", self._find(check.agent)[0], check.session, check.locked)
-        except Refused as e:
+        except InvalidRequest as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         return self._link.control(peer, messages.Checked(), request)
 
     def _make_room(self, owner: str, holder: str, *, half_open: bool) -> None:
-        """Ends a call that has had time to connect, where a new one needs its place. Raises Refused."""
+        """Ends a call that has had time to connect, where a new one needs its place. Raises InvalidRequest."""
         calls = self._calls.values()
         most, now = self._config.max_sessions, time.monotonic()
         try:
             gives_way = room_for(owner, holder, calls, now, taken=self.sessions, most=most, half_open=half_open)
         except Full as e:
-            raise Refused(str(e), e.code) from None
+            raise InvalidRequest(str(e), e.code) from None
         if gives_way is not None:
             gives_way.end("never_came")
 
@@ -175,7 +175,7 @@ class Transceiver:
         try:
             parsed = sdp.parse(offer.offer)
             sealed, talk = self._place(offer)
-        except Refused as e:
+        except InvalidRequest as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         except sdp.OfferError as e:
             return self._refuse(peer, request, "invalid_offer", str(e), "sdp")
@@ -205,8 +205,8 @@ class Transceiver:
             sealed, talk = self._place(wanted)
             if talk.agent_type.respond is agents.Base.respond:
                 why = f"{talk.agent_name} answers calls, and makes no responses in events"
-                raise Refused(why, "model_not_found", "model")
-        except Refused as e:
+                raise InvalidRequest(why, "model_not_found", "model")
+        except InvalidRequest as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         opened = SocketSession(
             sealed,

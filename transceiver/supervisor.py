@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from runtime import logs
-from runtime.children import Child, Children
 from runtime.config import Config, Transceiver
 from runtime.errors import ConfigError
 from runtime.process import cpus
-from runtime.store import Store, open_store
-from runtime.supervisor import Supervisor, supervise
+from runtime.supervision.children import Child, Children
+from runtime.supervision.store import Store, open_store
+from runtime.supervision.supervisor import Supervisor, supervise
 from transceiver import agents
 from transceiver.records import files as records
 from wire import keys

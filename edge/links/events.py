@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from edge.directory import Directory
 from edge.links.feed import Ending, Feed
-from edge.links.transceivers import Refused, Transceivers, Unavailable
+from edge.links.transceivers import RequestRefused, Transceivers, Unavailable
 from wire import link, messages
 from wire.keys import ClusterKeys
 from wire.messages import Message
@@ -42,17 +42,18 @@ class Events:
         return sum(len(feeds) for feeds in self._feeds.values())
 
     async def open(self, transceiver: int, feed: Feed, wanted: messages.Open) -> messages.Opened:
-        """Begins a session whose events ``feed`` gets from the first on. Raises Unavailable or Refused."""
+        """Begins a session whose events ``feed`` gets from the first on. Raises Unavailable or RequestRefused."""
         return await self._links.ask(transceiver, wanted, lambda opened: self._listen(opened.ufrag, transceiver, feed))
 
     async def watch(self, transceiver: int, ufrag: str, feed: Feed, owner: str) -> None:
-        """Has ``feed`` get the events of a session that exists and is ``owner``'s. Raises Unavailable or Refused."""
+        """Has ``feed`` get the events of a session that exists and is ``owner``'s. Raises Unavailable or
+        RequestRefused."""
         if len(self._feeds.get(ufrag, ())) >= MAX_WATCHERS:
-            raise Refused("full", f"{MAX_WATCHERS} connections watch this call already", "call_id")
+            raise RequestRefused("full", f"{MAX_WATCHERS} connections watch this call already", "call_id")
         self._listen(ufrag, transceiver, feed)
         try:
             await self._links.ask(transceiver, messages.Watch(ufrag=ufrag, owner=owner))
-        except (Refused, Unavailable):
+        except (RequestRefused, Unavailable):
             self._forget(ufrag, feed)
             raise
 
@@ -139,5 +140,5 @@ class Events:
 
     async def _end(self, transceiver: int, ufrag: str) -> None:
         # Either the session was over before, or it is now.
-        with suppress(Refused, Unavailable):
+        with suppress(RequestRefused, Unavailable):
             await self._links.ask(transceiver, messages.End(ufrag=ufrag))

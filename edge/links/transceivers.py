@@ -22,7 +22,7 @@ from wire.keys import ClusterKeys
 from wire.messages import Message, Request, ToSignaling, reply_type
 from wire.versions import Versions
 
-__all__ = ["Refused", "Silent", "Transceivers", "Unavailable"]
+__all__ = ["RequestRefused", "Silent", "Transceivers", "Unavailable"]
 
 _PATIENCE_S = 2.0
 _AT_ONCE = 64  # messages of one transceiver, until others have their turn
@@ -42,7 +42,7 @@ class Silent(Unavailable):
     still because of it."""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The error that a transceiver refused: ``code`` is for programs, the text for people, ``param`` is the part of the
     request at fault."""
 
@@ -162,7 +162,7 @@ class Transceivers:
         patience_s: float | None = None,
     ) -> Reply:
         """Asks a transceiver, and returns its reply. ``at_once(reply)`` is called before any later message is read.
-        Raises Unavailable, Silent where it was sent and not answered within ``patience_s``, or Refused."""
+        Raises Unavailable, Silent where it was sent and not answered within ``patience_s``, or RequestRefused."""
         number = next(self._requests)
         future: asyncio.Future[Reply | messages.Refused] = asyncio.get_running_loop().create_future()
         self._waiting[number] = _Asked(transceiver, type(request), future, at_once)
@@ -174,7 +174,7 @@ class Transceivers:
         finally:
             del self._waiting[number]
         if isinstance(reply, messages.Refused):
-            raise Refused(reply.code, reply.message, reply.param)
+            raise RequestRefused(reply.code, reply.message, reply.param)
         return reply
 
     async def tell(self, transceiver: int, message: Message, request: int | None = None) -> None:

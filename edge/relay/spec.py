@@ -12,7 +12,7 @@ __all__ = ["Spec"]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """The orders of a worker, beside those that every child has. ``socket`` is its own; ``not_mine`` are the other
+    """The spec of a worker, beside what every child is told. ``socket`` is its own; ``not_mine`` are the other
     workers', which it inherits as well. It may know ``flow_entries`` flows. ``flows``, ``ssrcs`` and ``shedding`` are
     map descriptors, -1 without XDP. ``keys`` are the keys to begin with, and ``key_file`` is the file with later ones;
     so it is with ``transceivers`` (id and endpoint) and the file ``directory``, which is empty where there is none to

@@ -37,11 +37,11 @@ from edge.relay.uplinks import Uplinks
 from edge.xdp.kernel import FlowStore, Shedding
 from edge.xdp.shedding import Controller, StrangersController
 from runtime import logs, metrics
-from runtime.beats import Beat
-from runtime.child import become_child, in_a_line
 from runtime.followed import LOOK_EVERY_S
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import FIRST
+from runtime.supervision.beats import Beat
+from runtime.supervision.child import become_child, in_a_line
 from wire import frames, stun, ufrag
 from wire.control import Control, Reader
 from wire.keys import ClusterKeys

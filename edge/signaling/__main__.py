@@ -26,12 +26,12 @@ from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
 from edge.tls import Certificate
 from runtime import logs, metrics
-from runtime.beats import Beat
-from runtime.child import become_child, in_a_line
 from runtime.config import Config
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.metrics import Tally
+from runtime.supervision.beats import Beat
+from runtime.supervision.child import become_child, in_a_line
 from wire import messages
 from wire.keys import ClusterKeys
 from wire.naming import identity

@@ -11,8 +11,8 @@ from aiohttp import web
 
 from edge.apikeys import ANY_MODEL, ApiKeys
 from edge.signaling.bodies import merged
+from edge.signaling.ephemeral_keys import PREFIX, EphemeralKey, EphemeralKeys, ExpiredError, ForgedError
 from edge.signaling.errors import Refusal, unauthorized
-from edge.signaling.tokens import PREFIX, ExpiredError, ForgedError, Token, Tokens
 
 __all__ = ["KEY_PROTOCOL", "Access", "Caller", "offered_protocols"]
 
@@ -29,7 +29,7 @@ class Caller:
     key: str
     models: Sequence[str]
     default: str = ""
-    token: Token | None = None
+    token: EphemeralKey | None = None
 
     @property
     def token_id(self) -> str:
@@ -73,7 +73,7 @@ class Access:
     list of their own; ``clock`` gives seconds since 1970."""
 
     def __init__(
-        self, api_keys: ApiKeys, tokens: Tokens, models: Sequence[str], clock: Callable[[], float] = time.time
+        self, api_keys: ApiKeys, tokens: EphemeralKeys, models: Sequence[str], clock: Callable[[], float] = time.time
     ) -> None:
         self._api_keys = api_keys
         self._tokens = tokens
@@ -104,7 +104,7 @@ class Access:
             raise unauthorized("Incorrect ephemeral key provided: the API key that made it is no longer valid.")
         return self._of(token.key, token)
 
-    def _of(self, key: str, token: Token | None = None) -> Caller:
+    def _of(self, key: str, token: EphemeralKey | None = None) -> Caller:
         own = self._api_keys.models(key)
         if not own:
             return Caller(key, self._models, token=token)
@@ -121,7 +121,7 @@ class Access:
         self, caller: Caller, model: str, session: dict[str, object], seconds: int, locked: tuple[str, ...] = ()
     ) -> tuple[str, int]:
         """An ephemeral key on the caller's account, and when it expires. Raises ValueError for a session too large."""
-        token = Token(caller.key, model, session, int(self.clock()) + seconds, locked)
+        token = EphemeralKey(caller.key, model, session, int(self.clock()) + seconds, locked)
         return self._tokens.make(token), token.expires_at
 
 

@@ -16,12 +16,12 @@ from edge.signaling.access import Access
 from edge.signaling.bodies import MAX_BODY_BYTES
 from edge.signaling.calls import Calls
 from edge.signaling.client_secrets import ClientSecrets
+from edge.signaling.ephemeral_keys import EphemeralKeys
 from edge.signaling.errors import Refusal
 from edge.signaling.health import Health
 from edge.signaling.ledger import Ledger
 from edge.signaling.placing import Placing
 from edge.signaling.sockets import Sockets
-from edge.signaling.tokens import Tokens
 from edge.signaling.whip import Whip
 from runtime import logs
 from runtime.config import Edge
@@ -95,7 +95,7 @@ def make_app(
     responses: Tally,
 ) -> web.Application:
     """The application. ``keys`` gives the cluster's present keys; ``responses`` counts by status."""
-    access = Access(api_keys, Tokens(keys().client_secrets()), edge.models)
+    access = Access(api_keys, EphemeralKeys(keys().client_secrets()), edge.models)
     placing = Placing(transceivers, ledger)
     on_calls = Calls(transceivers, access, placing, ledger, keys, (edge.advertise or edge.media).pair)
     on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins)

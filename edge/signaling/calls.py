@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from edge.links.transceivers import Refused, Transceivers, Unavailable
+from edge.links.transceivers import RequestRefused, Transceivers, Unavailable
 from edge.signaling.access import Access, Caller
 from edge.signaling.bodies import Offer, check_intent, model_name, query, read_offer
 from edge.signaling.errors import Refusal, refused, unavailable
@@ -82,7 +82,7 @@ class Calls:
         transceiver, ufrag = self.find(request.match_info["call"], caller)
         try:
             await self._transceivers.ask(transceiver, messages.End(ufrag=ufrag, owner=caller.key))
-        except Refused as e:
+        except RequestRefused as e:
             if e.code == "call_id_not_found":
                 self._ledger.ended(ufrag)
             raise refused(e) from None
@@ -100,7 +100,7 @@ class Calls:
         ice = messages.Ice(ufrag=ufrag, match=known, remote=remote, media=self._media, owner=caller.key)
         try:
             now = await self._transceivers.ask(transceiver, ice)
-        except Refused as e:
+        except RequestRefused as e:
             raise refused(e) from None
         except Unavailable as e:
             raise unavailable(e) from None

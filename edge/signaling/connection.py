@@ -16,8 +16,8 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
+from edge.signaling.ephemeral_keys import MAX_TOKEN_BYTES
 from edge.signaling.errors import Refusal
-from edge.signaling.tokens import MAX_TOKEN_BYTES
 from runtime import logs
 
 __all__ = ["MAX_HEAD_BYTES", "Connection"]

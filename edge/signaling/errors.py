@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from edge.links.transceivers import Refused, Unavailable
+from edge.links.transceivers import RequestRefused, Unavailable
 
 __all__ = ["Refusal", "refused", "unauthorized", "unavailable"]
 
@@ -68,7 +68,7 @@ def unauthorized(message: str, code: str = "invalid_api_key") -> Refusal:
     return Refusal(401, message, code=code, headers={"WWW-Authenticate": "Bearer"})
 
 
-def refused(e: Refused) -> Refusal:
+def refused(e: RequestRefused) -> Refusal:
     """The refusal that passes on a transceiver's own."""
     status = _STATUS.get(e.code, 400 if e.code.startswith(_MISTAKES) else 502)
     retry = _RETRY_AFTER_S if status in (429, 503) else None

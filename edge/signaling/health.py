@@ -11,7 +11,7 @@ from typing import Never
 from aiohttp import web
 
 from edge.links.events import Events
-from edge.links.transceivers import Refused, Transceivers, Unavailable
+from edge.links.transceivers import RequestRefused, Transceivers, Unavailable
 from edge.signaling.ledger import Ledger
 from wire import messages
 
@@ -72,7 +72,7 @@ async def keep_true(
                     await _end(transceivers, i, orphans[i][-1])
                     ledger.ended(orphans[i].pop())
                 report = await transceivers.ask(i, messages.Health())
-            except (Refused, Unavailable):
+            except (RequestRefused, Unavailable):
                 silent[i] += 1
                 if silent[i] >= _SILENT:
                     events.lost(i)
@@ -95,5 +95,5 @@ def _let_go(ledger: Ledger, transceivers: Transceivers, events: Events) -> None:
 
 
 async def _end(transceivers: Transceivers, transceiver: int, ufrag: str) -> None:
-    with suppress(Refused):  # it is over
+    with suppress(RequestRefused):  # it is over
         await transceivers.ask(transceiver, messages.End(ufrag=ufrag))

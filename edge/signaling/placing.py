@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from edge.links.transceivers import Refused, Silent, Transceivers, Unavailable
+from edge.links.transceivers import RequestRefused, Silent, Transceivers, Unavailable
 from edge.signaling.access import Caller
 from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Held, Ledger
@@ -65,7 +65,7 @@ class Placing:
                 raise unavailable(e) from None
             except Unavailable as e:
                 trouble = unavailable(e)
-            except Refused as e:
+            except RequestRefused as e:
                 trouble = refused(e)
                 if e.code != "full":
                     break
@@ -86,7 +86,7 @@ class Placing:
         except Silent:
             self._pass_over(transceiver)
             return False
-        except (Unavailable, Refused):
+        except (Unavailable, RequestRefused):
             return False
         self._silent_until.pop(transceiver, None)
         return True

@@ -14,7 +14,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from edge.links.events import Events
 from edge.links.feed import Ending, Feed
-from edge.links.transceivers import Refused, Unavailable
+from edge.links.transceivers import RequestRefused, Unavailable
 from edge.signaling.access import KEY_PROTOCOL, Access, Caller, offered_protocols
 from edge.signaling.bodies import check_intent, model_name, query
 from edge.signaling.calls import Calls, call_not_found
@@ -98,7 +98,7 @@ class Sockets:
         feed = Feed()
         try:
             await self._events.watch(transceiver, ufrag, feed, caller.key)
-        except Refused as e:
+        except RequestRefused as e:
             raise refused(e) from None
         except Unavailable as e:
             raise unavailable(e) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from rtc.codecs import g711, opus
-from rtc.codecs.quality import Settings
+from rtc.codecs.encoder_policy import Settings
 
 __all__ = ["CODECS", "OPUS", "Codec", "Decoder", "Encoder"]
 

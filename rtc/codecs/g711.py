@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rtc.codecs.quality import Settings
+from rtc.codecs.encoder_policy import Settings
 from rtc.codecs.resample import Down, Samples, Up
 from rtc.frame import frame_samples
 

@@ -13,7 +13,7 @@ import glob
 import importlib.util
 from pathlib import Path
 
-from rtc.codecs.quality import Settings
+from rtc.codecs.encoder_policy import Settings
 
 __all__ = ["CLOCK_HZ", "SILENCE", "Decoder", "Encoder", "OpusError", "has_copy", "ticks_of"]
 

@@ -2,7 +2,7 @@
 
 The raw socket is drained without blocking when its descriptor says so; asyncio's own ZeroMQ integration costs
 twelve times as much a message. Outgoing datagrams gather per worker until the loop has run everything that was
-due, then leave as one message. Each edge process is a ``Peer``: one that is full keeps nobody else waiting.
+due, then leave as one message. Each edge process is a ``EdgeProcess``: one that is full keeps nobody else waiting.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Callable
 import zmq
 
 from transceiver.counters import WIRE_ERRORS
+from transceiver.links.edge_process import EdgeProcess
 from transceiver.links.edges import Edges
-from transceiver.links.peer import Peer
 from wire import frames, greeting
 from wire.control import Control, MessageError, Reader, encode
 from wire.frames import Data, OtherVersionError, WireError
@@ -49,10 +49,10 @@ class Link:
         self._versions = spoken() if versions is None else versions
         self._reader = Reader[ToTransceiver](ToTransceiver, versions=self._versions)
         self._outbox: dict[bytes, list[tuple[bytes, bytes]]] = {}
-        self._peers: dict[bytes, Peer] = {}
+        self._peers: dict[bytes, EdgeProcess] = {}
         self._edges = Edges(lambda name: self._peer(name).there)
         self._stamps: dict[bytes, tuple[int, int]] = {}  # by worker: its last stamp, and when that was seen
-        self._full: dict[bytes, Peer] = {}
+        self._full: dict[bytes, EdgeProcess] = {}
         self._retry: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
         self._again: asyncio.Handle | None = None
@@ -106,13 +106,13 @@ class Link:
             why = Refused(code="name_taken", message="another edge has this edge's name")
             self.control(peer, why, message.request)
 
-    def _peer(self, name: bytes) -> Peer:
+    def _peer(self, name: bytes) -> EdgeProcess:
         peer = self._peers.get(name)
         if peer is None:
-            peer = self._peers[name] = Peer(name, self._socket)
+            peer = self._peers[name] = EdgeProcess(name, self._socket)
         return peer
 
-    def _sent(self, name: bytes, peer: Peer) -> None:
+    def _sent(self, name: bytes, peer: EdgeProcess) -> None:
         if peer.waits:
             self._full[name] = peer
             if self._retry is None:

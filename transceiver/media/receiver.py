@@ -12,7 +12,7 @@ from rtc.rtp import packet as rtp
 from rtc.rtp.nack import Missing
 from rtc.rtp.packet import Packet
 from rtc.rtp.reception import Reception
-from rtc.rtp.source import BEGINS, CONTINUES, STRANGER, Source
+from rtc.rtp.ssrc import BEGINS, CONTINUES, STRANGER, SsrcSelector
 from rtc.rtp.transport_cc import Arrivals
 from rtc.sdp.answer import Offer
 from transceiver.counters import RX_DATAGRAMS, RX_KEYS, TARGET
@@ -41,7 +41,7 @@ class Receiver:
         self._pressed = pressed
         self._keys = frozenset(number for number, _ in offer.keys)
         self._keypad = dtmf.Keypad()
-        self._source = Source()
+        self._source = SsrcSelector()
         self._arrivals = Arrivals()
         # What is passed on as it comes would come too late.
         self._missing = Missing() if offer.nack and passed is None else None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from rtc.codecs.codec import CODECS
-from rtc.codecs.quality import Quality
+from rtc.codecs.encoder_policy import EncoderPolicy
 from rtc.frame import FRAME_MS
 from rtc.rtp.packet import Packet
 from rtc.sdp.answer import Offer
@@ -82,7 +82,7 @@ class MediaStream:
         self._packets = packets
         self._sends, self._receives = offer.sends, offer.receives
         self._receiver = Receiver(offer, self.playout, self._pass_on if packets else None, self._pressed)
-        self._quality = Quality(copies=offer.copies)
+        self._quality = EncoderPolicy(copies=offer.copies)
         self._reports = Reports(self.voice.ssrc, reduced_size=offer.reduced_size)
         self._tape: Tape | None = None
         self._heard_now = b""

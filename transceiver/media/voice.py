@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable
 
 from rtc.codecs.codec import OPUS, Codec, Encoder
-from rtc.codecs.quality import Settings
+from rtc.codecs.encoder_policy import Settings
 from rtc.frame import frame_bytes, frame_samples
 from rtc.rtp import packet as rtp
 from rtc.rtp.history import History

@@ -16,7 +16,7 @@ from transceiver.agents import Settings
 __all__ = [
     "Config",
     "Format",
-    "Refused",
+    "InvalidRequest",
     "ResponseParams",
     "SemanticVad",
     "ServerVad",
@@ -36,7 +36,7 @@ _MOST_METADATA = 16  # pairs
 _MOST_FIELDS = 64  # of a map that is looked through for such as nobody knows
 
 
-class Refused(ValueError):
+class InvalidRequest(ValueError):
     """The error for what a client asked for and cannot have; ``code`` and ``param`` are as in an ``error`` event."""
 
     def __init__(self, message: str, code: str = "invalid_value", param: str | None = None) -> None:
@@ -173,7 +173,7 @@ _NAMES = {name for model in _MODELS for name in model.model_fields}
 _CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
 
 
-def refusal(error: ValidationError, prefix: str = "") -> Refused:
+def refusal(error: ValidationError, prefix: str = "") -> InvalidRequest:
     """The error for the first thing that a model did not take."""
     what: ErrorDetails = error.errors(include_url=False, include_context=False)[0]
     kind = what["type"]
@@ -187,10 +187,10 @@ def refusal(error: ValidationError, prefix: str = "") -> Refused:
             param += f".{part}" if param else part
     code = _CODES.get(kind, "invalid_type" if kind.endswith("_type") else "invalid_value")
     if code == "unknown_parameter":
-        return Refused(f"Unknown parameter: '{param}'.", code, param)
+        return InvalidRequest(f"Unknown parameter: '{param}'.", code, param)
     if code == "missing_required_parameter":
-        return Refused(f"Missing required parameter: '{param}'.", code, param)
-    return Refused(f"Invalid value for '{param}': {what['msg']}.", code, param)
+        return InvalidRequest(f"Missing required parameter: '{param}'.", code, param)
+    return InvalidRequest(f"Invalid value for '{param}': {what['msg']}.", code, param)
 
 
 def _named(model: BaseModel, raw: dict[str, Any]) -> dict[str, Any]:
@@ -207,21 +207,21 @@ def _named(model: BaseModel, raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_sizes(values: Mapping[str, Any], prefix: str) -> None:
-    """Raises Refused where ``values`` are larger than a session's configuration may be."""
+    """Raises InvalidRequest where ``values`` are larger than a session's configuration may be."""
     instructions = values.get("instructions")
     if isinstance(instructions, str) and utf8_bytes(instructions) > _MOST_INSTRUCTIONS_BYTES:
         param = f"{prefix}.instructions"
         why = f"'{param}' has at most {_MOST_INSTRUCTIONS_BYTES} bytes."
-        raise Refused(why, "string_above_max_length", param)
+        raise InvalidRequest(why, "string_above_max_length", param)
     if _json_bytes(values.get("tools"), prefix) > _MOST_TOOLS_BYTES:
         param = f"{prefix}.tools"
-        raise Refused(f"'{param}' has at most {_MOST_TOOLS_BYTES} bytes as JSON.", "invalid_value", param)
+        raise InvalidRequest(f"'{param}' has at most {_MOST_TOOLS_BYTES} bytes as JSON.", "invalid_value", param)
     if len(values) > _MOST_FIELDS:
-        raise Refused(f"'{prefix}' has at most {_MOST_FIELDS} fields.", "unknown_parameter", prefix)
+        raise InvalidRequest(f"'{prefix}' has at most {_MOST_FIELDS} fields.", "unknown_parameter", prefix)
     rest = {name: value for name, value in values.items() if name not in ("instructions", "tools", "input")}
     if _json_bytes(rest, prefix) > _MOST_OTHER_BYTES:
         why = f"'{prefix}' has at most {_MOST_OTHER_BYTES} bytes as JSON beside instructions and tools."
-        raise Refused(why, "invalid_value", prefix)
+        raise InvalidRequest(why, "invalid_value", prefix)
 
 
 def utf8_bytes(text: str) -> int:
@@ -233,7 +233,7 @@ def _json_bytes(value: Any, prefix: str) -> int:
     try:
         msgspec.msgpack.encode(value)  # as it goes to an edge
     except OverflowError:
-        raise Refused(f"'{prefix}' has a number of more than 64 bits.", "invalid_value", prefix) from None
+        raise InvalidRequest(f"'{prefix}' has a number of more than 64 bits.", "invalid_value", prefix) from None
     return len(msgspec.json.encode(value))
 
 
@@ -252,12 +252,12 @@ class Config:
 
     def update(self, session: object) -> None:
         """Takes the fields that ``session`` names. Where one is not valid, or not the client's to set, it raises
-        Refused and changes nothing."""
+        InvalidRequest and changes nothing."""
         if not isinstance(session, dict):
-            raise Refused("'session' must be an object.", "invalid_type", "session")
+            raise InvalidRequest("'session' must be an object.", "invalid_type", "session")
         if session.get("type") == "transcription":
             why = "Sessions that only transcribe are not served: 'session.type' is 'realtime'."
-            raise Refused(why, "invalid_value", "session.type")
+            raise InvalidRequest(why, "invalid_value", "session.type")
         asked = self._read(Session, session, "session")
         merged = _merged(self._values, _named(asked, session))
         _check_sizes(merged, "session")
@@ -267,16 +267,16 @@ class Config:
         self._values = merged
 
     def lock(self, names: Iterable[str]) -> None:
-        """Forbids the client to change or see these fields of the session from now on. Raises Refused where there is no
-        such field."""
+        """Forbids the client to change or see these fields of the session from now on. Raises InvalidRequest where
+        there is no such field."""
         locked = list(names)
         for i, name in enumerate(locked):
             if name not in _fields(Session):
-                raise Refused(f"There is no field '{name[:64]}' to lock.", "invalid_value", f"locked[{i}]")
+                raise InvalidRequest(f"There is no field '{name[:64]}' to lock.", "invalid_value", f"locked[{i}]")
         self._locked = frozenset(locked)
 
     def response(self, response: object) -> tuple[ResponseParams, Settings]:
-        """The parameters of a ``response.create``, and what the agent is told. Raises Refused."""
+        """The parameters of a ``response.create``, and what the agent is told. Raises InvalidRequest."""
         raw = response if isinstance(response, dict) else {}
         params = self._read(ResponseParams, raw, "response")
         named = _named(params, raw)
@@ -288,7 +288,7 @@ class Config:
     def _read(self, shape: type[_Shape], named: dict[str, Any], prefix: str) -> _Shape:
         if locked := sorted(self._locked & named.keys()):
             param = f"{prefix}.{locked[0]}"
-            raise Refused(f"'{param}' was set by who made the key, and is not yours to change.", "locked", param)
+            raise InvalidRequest(f"'{param}' was set by who made the key, and is not yours to change.", "locked", param)
         _check_sizes(named, prefix)
         try:
             return shape.model_validate(named)

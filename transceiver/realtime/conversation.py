@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from rtc.frame import frame_bytes
 from rtc.vad.detector import Vad
 from transceiver.realtime import shapes
-from transceiver.realtime.config import Config, Refused, ServerVad
+from transceiver.realtime.config import Config, InvalidRequest, ServerVad
 from transceiver.realtime.formats import Reader, Writer
 from transceiver.realtime.inbox import Inbox, Steps
 from transceiver.realtime.items import Entry, Items, new_id, spoken
@@ -155,11 +155,11 @@ class Conversation:
         if handler is not None:
             return handler(self, event)
         if not self._partner.listens:
-            raise Refused(f"There is no event type '{event['type'][:64]}'.", "invalid_value", "type")
+            raise InvalidRequest(f"There is no event type '{event['type'][:64]}'.", "invalid_value", "type")
         self._partner.event(event)
         return None
 
-    def _error(self, refused: Refused, event_id: str | None) -> None:
+    def _error(self, refused: InvalidRequest, event_id: str | None) -> None:
         what = {"type": "invalid_request_error", "code": refused.code, "message": str(refused)}
         self._emit({"type": "error", "error": {**what, "param": refused.param, "event_id": event_id}})
 
@@ -183,7 +183,7 @@ class Conversation:
 
     def _append(self, event: shapes.Append) -> Steps:
         if self._media:
-            raise Refused("This session's audio comes as media.", "invalid_value", "audio")
+            raise InvalidRequest("This session's audio comes as media.", "invalid_value", "audio")
         return self._take_in(event.audio)
 
     def _take_in(self, audio: str) -> Steps:
@@ -204,7 +204,7 @@ class Conversation:
     def _commit_asked(self, event: shapes.ClientEvent) -> None:
         ms = self._listening.buffered_ms
         if ms < _LEAST_COMMIT_MS:
-            raise Refused(
+            raise InvalidRequest(
                 f"The buffer has {ms} ms of audio, and a turn at least {_LEAST_COMMIT_MS}.",
                 "input_audio_buffer_commit_empty",
             )
@@ -221,16 +221,16 @@ class Conversation:
 
     def _clear_output(self, event: shapes.ClientEvent) -> None:
         if not self._media:
-            raise Refused("There is no output audio buffer without media.", "invalid_value", "type")
+            raise InvalidRequest("There is no output audio buffer without media.", "invalid_value", "type")
         self._speaking.clear()
 
     def _create_item(self, event: shapes.ItemCreate) -> Steps:
         after = event.previous_item_id
         if after not in (None, "root") and self._items.get(after or "") is None:
-            raise Refused(f"There is no item '{after}'.", "item_not_found", "previous_item_id")
+            raise InvalidRequest(f"There is no item '{after}'.", "item_not_found", "previous_item_id")
         entry = yield from self._items.made(event.item)
         if self._items.get(entry.id) is not None:
-            raise Refused(f"There is an item '{entry.id}' already.", "item_id_taken", "item.id")
+            raise InvalidRequest(f"There is an item '{entry.id}' already.", "item_id_taken", "item.id")
         self._add(entry, after)
 
     def _add(self, entry: Entry, after: str | None = None) -> None:
@@ -244,7 +244,7 @@ class Conversation:
     def _named(self, item_id: str, what: str) -> Entry:
         entry = self._items.get(item_id)
         if entry is None:
-            raise Refused(f"There is no item '{item_id}'.", f"item_{what}_invalid_item_id", "item_id")
+            raise InvalidRequest(f"There is no item '{item_id}'.", f"item_{what}_invalid_item_id", "item_id")
         return entry
 
     def _retrieve(self, event: shapes.ItemNamed) -> None:
@@ -260,23 +260,23 @@ class Conversation:
         entry = self._named(event.item_id, "truncate")
         parts = entry.content
         if event.content_index >= len(parts) or parts[event.content_index]["type"] != "output_audio":
-            raise Refused("There is no speech of the assistant's.", "invalid_value", "content_index")
+            raise InvalidRequest("There is no speech of the assistant's.", "invalid_value", "content_index")
         if event.audio_end_ms > entry.audio_ms:
             why = f"Audio content of {entry.audio_ms} ms is already shorter than {event.audio_end_ms} ms."
-            raise Refused(why, "invalid_value", "audio_end_ms")
+            raise InvalidRequest(why, "invalid_value", "audio_end_ms")
         self._emit(entry.truncated(event.audio_end_ms))
 
     def _tell_media(self, event: shapes.ClientEvent) -> None:
         """Answers ``firsthop.media.retrieve``, which is not OpenAI's: only a client that asks is told."""
         if not self._media:
-            raise Refused("This session has no media.", "invalid_value", "type")
+            raise InvalidRequest("This session has no media.", "invalid_value", "type")
         self._emit({"type": "firsthop.media", **self._around.media_so_far()})
 
     # --- responses
 
     def _create_response(self, event: shapes.ResponseCreate) -> Steps:
         if not self._partner.responds:
-            raise Refused("This agent makes no responses.", "unsupported")
+            raise InvalidRequest("This agent makes no responses.", "unsupported")
         params, settings = self._config.response(event.response)
         items = self._items.view()
         if params.input is not None:
@@ -363,7 +363,7 @@ class Conversation:
             pcm = reader.push(data)
             left -= len(pcm)
             if left < 0:
-                raise Refused(
+                raise InvalidRequest(
                     f"An item has at most {_LONGEST_ITEM_S} s of audio.", "invalid_value", "item.content.audio"
                 )
             yield pcm, reader.cost_us(data)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any
 
-from transceiver.realtime.config import Refused
+from transceiver.realtime.config import InvalidRequest
 from transceiver.realtime.reading import count_values, event_id_in, read
 from transceiver.realtime.shapes import event_id_of
 
@@ -30,13 +30,13 @@ Steps = Generator[float, None, None]  # that say what they took, in microseconds
 
 class Inbox:
     """The queue. ``handle(event)`` does what an event says, or gives the steps in which that is done; it may raise
-    Refused, and so may each step. ``refuse(why, event_id)`` tells the client; ``sent_bytes()`` is how much it has been
-    sent so far."""
+    InvalidRequest, and so may each step. ``refuse(why, event_id)`` tells the client; ``sent_bytes()`` is how much it
+    has been sent so far."""
 
     def __init__(
         self,
         handle: Callable[[dict[str, Any]], Steps | None],
-        refuse: Callable[[Refused, str | None], None],
+        refuse: Callable[[InvalidRequest, str | None], None],
         sent_bytes: Callable[[], int],
     ) -> None:
         self._handle, self._refuse, self._sent_bytes = handle, refuse, sent_bytes
@@ -57,7 +57,7 @@ class Inbox:
         if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + len(text) > _MOST_WAITING_BYTES:
             if not self._flooded:
                 self._flooded = True
-                why = Refused("events come faster than they can be handled", "rate_limit_exceeded")
+                why = InvalidRequest("events come faster than they can be handled", "rate_limit_exceeded")
                 self._refuse(why, event_id_in(text))
             return
         self._waiting.append(text)
@@ -97,7 +97,7 @@ class Inbox:
             steps = self._handle(event)
             if steps is not None:
                 self._steps = self.answering, steps
-        except Refused as e:
+        except InvalidRequest as e:
             self._refuse(e, self.answering or event_id_in(text))
         finally:
             self.answering = None
@@ -108,7 +108,7 @@ class Inbox:
             self._left_us -= next(steps)
         except StopIteration:
             self._steps = None
-        except Refused as e:
+        except InvalidRequest as e:
             self._steps = None
             self._refuse(e, event_id)
         finally:

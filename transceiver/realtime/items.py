@@ -10,7 +10,7 @@ from typing import Any
 
 from transceiver.agents import Item
 from transceiver.realtime import shapes
-from transceiver.realtime.config import Refused, utf8_bytes
+from transceiver.realtime.config import InvalidRequest, utf8_bytes
 from transceiver.realtime.pictures import check
 
 __all__ = ["Entry", "Items", "new_id", "said_bytes", "spoken"]
@@ -98,8 +98,8 @@ def said_bytes(item: Item) -> int:
 
 class Items:
     """The items. ``rate_hz`` is the agent's; ``pcm(base64)`` makes samples at that rate of what clients send, piece by
-    piece, and says how long each took in microseconds; ``picture(url, param)`` raises Refused for one that is not
-    taken."""
+    piece, and says how long each took in microseconds; ``picture(url, param)`` raises InvalidRequest for one that
+    is not taken."""
 
     def __init__(
         self,
@@ -177,12 +177,12 @@ class Items:
     def made(self, raw: object, param: str = "item", calls: Collection[str] = ()) -> Generator[float, None, Entry]:
         """The entry of an item that a client describes; an ``item_reference`` gives the one that is there. It is made
         in steps, each of which says how many microseconds it took. ``calls`` are function calls that have no item yet.
-        Raises Refused."""
+        Raises InvalidRequest."""
         shape = shapes.parse_item(raw, param)
         if isinstance(shape, shapes.ItemReference):
             known = self.get(shape.id)
             if known is None:
-                raise Refused(f"There is no item '{shape.id}'.", "item_not_found", f"{param}.id")
+                raise InvalidRequest(f"There is no item '{shape.id}'.", "item_not_found", f"{param}.id")
             return known
         id_ = shape.id or new_id("item")
         if isinstance(shape, shapes.FunctionCall):
@@ -191,13 +191,13 @@ class Items:
         elif isinstance(shape, shapes.FunctionCallOutput):
             if shape.call_id not in calls and not self._called(shape.call_id):
                 why = f"There is no function call '{shape.call_id}'."
-                raise Refused(why, "item_not_found", f"{param}.call_id")
+                raise InvalidRequest(why, "item_not_found", f"{param}.call_id")
             entry = Entry(Item(id_, "function_call_output", call_id=shape.call_id, text=shape.output))
         else:
             entry = yield from self._message(id_, shape, param)
         if max(map(utf8_bytes, (entry.item.text, entry.item.arguments))) > _MOST_TEXT_BYTES:
             why = f"An item has at most {_MOST_TEXT_BYTES} bytes of text."
-            raise Refused(why, "string_above_max_length", param)
+            raise InvalidRequest(why, "string_above_max_length", param)
         return entry
 
     def _called(self, call_id: str) -> bool:
@@ -205,7 +205,9 @@ class Items:
 
     def _message(self, id_: str, shape: shapes.Message, param: str) -> Generator[float, None, Entry]:
         if len(shape.content) > _MOST_PARTS:
-            raise Refused(f"A message has at most {_MOST_PARTS} parts.", "array_above_max_length", f"{param}.content")
+            raise InvalidRequest(
+                f"A message has at most {_MOST_PARTS} parts.", "array_above_max_length", f"{param}.content"
+            )
         content: list[dict[str, Any]] = []
         pcm = bytearray()
         images: list[str] = []

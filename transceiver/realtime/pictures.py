@@ -13,7 +13,7 @@ import re
 from typing import Literal
 from urllib.parse import urlsplit
 
-from transceiver.realtime.config import Refused
+from transceiver.realtime.config import InvalidRequest
 
 __all__ = ["Schemes", "check"]
 
@@ -26,13 +26,13 @@ _MOST_URL = 2048
 
 
 def check(url: str, param: str, schemes: Schemes = "data") -> None:
-    """Raises Refused, naming ``param``, for a URL that is not taken."""
+    """Raises InvalidRequest, naming ``param``, for a URL that is not taken."""
     if _DATA.match(url):
         return
     if schemes == "data":
-        raise Refused("Pictures are taken as data URLs: 'data:image/...'.", "invalid_value", param)
+        raise InvalidRequest("Pictures are taken as data URLs: 'data:image/...'.", "invalid_value", param)
     if not _is_public(url):
-        raise Refused("Pictures are taken as data URLs, or by https from public hosts.", "invalid_value", param)
+        raise InvalidRequest("Pictures are taken as data URLs, or by https from public hosts.", "invalid_value", param)
 
 
 def _is_public(url: str) -> bool:

@@ -7,21 +7,21 @@ from typing import Any
 
 from rtc.vad.detector import Vad
 from transceiver.realtime import fitting
-from transceiver.realtime.config import Config, Refused
+from transceiver.realtime.config import Config, InvalidRequest
 from transceiver.realtime.conversation import Conversation
 from transceiver.realtime.items import new_id
 from transceiver.realtime.pictures import Schemes
 from transceiver.realtime.reading import check_depth, write
 from transceiver.talk.protocol import Partner, Surroundings
 
-__all__ = ["Realtime", "Refused"]
+__all__ = ["InvalidRequest", "Realtime"]
 
 
 class Realtime:
     """The protocol of one session of ``model``, which clients know as ``call``. ``session`` is the configuration that
     was asked for when it was placed, and ``locked`` are the names of fields that no client may see or change.
     ``pictures`` are the kinds of URLs that an item may have, and ``vad`` is the detector that finds turns. Raises
-    Refused."""
+    InvalidRequest."""
 
     def __init__(
         self,

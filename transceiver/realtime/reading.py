@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from transceiver.realtime.config import Refused
+from transceiver.realtime.config import InvalidRequest
 from wire.link import MAX_EVENT_BYTES
 
 __all__ = ["check_depth", "count_values", "event_id_in", "read", "write"]
@@ -55,28 +55,28 @@ def _count(count: Callable[[T], int], find: Callable[[T, int], int], size: int, 
 
 
 def read(text: str | bytes, values: int) -> dict[str, Any]:
-    """The object in a message that has ``values`` values. Raises Refused unless it is a JSON object with a type, within
-    bounds."""
+    """The object in a message that has ``values`` values. Raises InvalidRequest unless it is a JSON object with a
+    type, within bounds."""
     if len(text) > MAX_EVENT_BYTES:
-        raise Refused(f"An event has at most {MAX_EVENT_BYTES >> 20} MiB.", "invalid_event")
+        raise InvalidRequest(f"An event has at most {MAX_EVENT_BYTES >> 20} MiB.", "invalid_event")
     if len(text) > _MOST_NOT_ASCII_BYTES and not text.isascii():
-        raise Refused(f"An event of more than {_MOST_NOT_ASCII_BYTES >> 20} MiB is ASCII.", "invalid_event")
+        raise InvalidRequest(f"An event of more than {_MOST_NOT_ASCII_BYTES >> 20} MiB is ASCII.", "invalid_event")
     if values > (_MOST_VALUES if len(text) <= _SMALL_BYTES else _MOST_VALUES_IF_LARGE):
-        raise Refused("The event has more values than one may have.", "invalid_event")
+        raise InvalidRequest("The event has more values than one may have.", "invalid_event")
     try:
         event = msgspec.json.decode(text)
     except RecursionError:
         raise _too_deep() from None
     except ValueError as e:  # msgspec's own errors, and those of UTF-8
-        raise Refused(f"An event is a JSON object with a type: {_why(e)}.", "invalid_event") from None
+        raise InvalidRequest(f"An event is a JSON object with a type: {_why(e)}.", "invalid_event") from None
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
-        raise Refused("An event is a JSON object with a type.", "invalid_event")
+        raise InvalidRequest("An event is a JSON object with a type.", "invalid_event")
     check_depth(event)
     return event
 
 
 def check_depth(value: dict[str, Any]) -> None:
-    """Raises Refused where maps and lists are nested deeper than they may be."""
+    """Raises InvalidRequest where maps and lists are nested deeper than they may be."""
     level: list[Any] = [value]
     for _ in range(_DEEPEST):
         inside = (inner.values() if isinstance(inner, dict) else inner for inner in level)
@@ -86,8 +86,8 @@ def check_depth(value: dict[str, Any]) -> None:
     raise _too_deep()
 
 
-def _too_deep() -> Refused:
-    return Refused(f"Nothing in an event may lie deeper than {_DEEPEST} levels.", "invalid_event")
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"Nothing in an event may lie deeper than {_DEEPEST} levels.", "invalid_event")
 
 
 def _why(error: ValueError) -> str:

@@ -1,4 +1,4 @@
-"""The shapes of clients' events and of the items in them, read from JSON. What does not fit raises Refused."""
+"""The shapes of clients' events and of the items in them, read from JSON. What does not fit raises InvalidRequest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
-from transceiver.realtime.config import Refused, refusal
+from transceiver.realtime.config import InvalidRequest, refusal
 
 __all__ = [
     "ClientEvent",
@@ -161,7 +161,7 @@ def event_id_of(event: dict[str, Any]) -> str | None:
 
 
 def parse(event: dict[str, Any], shape: type[_E]) -> _E:
-    """A client's event, which must have that shape. Raises Refused."""
+    """A client's event, which must have that shape. Raises InvalidRequest."""
     try:
         return shape.model_validate(event)
     except ValidationError as e:
@@ -177,7 +177,7 @@ def parse_item(item: object, prefix: str = "item") -> ItemShape:
         loc = ".".join(str(part) for part in what["loc"] if part not in _TAGS)
         param = f"{prefix}.{loc}" if loc else prefix
         code = "missing_required_parameter" if what["type"] == "missing" else "invalid_value"
-        raise Refused(f"Invalid item: {what['msg']} ('{param}').", code, param) from None
+        raise InvalidRequest(f"Invalid item: {what['msg']} ('{param}').", code, param) from None
 
 
 _TAGS = {"message", "user", "system", "assistant", "function_call", "function_call_output", "item_reference"}
@@ -185,9 +185,9 @@ _TAGS |= {"input_text", "input_audio", "input_image", "output_text", "output_aud
 
 
 def samples(audio: str, param: str = "audio") -> Iterator[bytes]:
-    """The bytes in base64, in pieces that take less than a millisecond to be decoded. Raises Refused."""
+    """The bytes in base64, in pieces that take less than a millisecond to be decoded. Raises InvalidRequest."""
     for at in range(0, len(audio), _PIECE):
         try:
             yield base64.b64decode(audio[at : at + _PIECE], validate=True)
         except (binascii.Error, ValueError):
-            raise Refused(f"'{param}' is not base64.", "invalid_value", param) from None
+            raise InvalidRequest(f"'{param}' is not base64.", "invalid_value", param) from None

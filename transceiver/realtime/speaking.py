@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from transceiver.agents import Item, Settings
-from transceiver.realtime.config import Refused, ResponseParams
+from transceiver.realtime.config import InvalidRequest, ResponseParams
 from transceiver.realtime.formats import Writer
 from transceiver.realtime.items import Items, said_bytes
 from transceiver.realtime.playback import Playback
@@ -64,16 +64,16 @@ class Speaking:
             self.respond(ResponseParams(), self._settings(), self._items.view())
 
     def respond(self, params: ResponseParams, settings: Settings, items: list[Item]) -> None:
-        """Begins a response to ``items``. Raises Refused where one is active or too many are made."""
+        """Begins a response to ``items``. Raises InvalidRequest where one is active or too many are made."""
         if params.conversation != "none" and self.active is not None:
             why = f"Conversation already has an active response in progress: {self.active.id}."
-            raise Refused(why, "conversation_already_has_active_response")
+            raise InvalidRequest(why, "conversation_already_has_active_response")
         if sum(not making.over for making in self._makings.values()) >= _MOST_AT_ONCE:
-            raise Refused(f"{_MOST_AT_ONCE} responses are being made.", "rate_limit_exceeded")
+            raise InvalidRequest(f"{_MOST_AT_ONCE} responses are being made.", "rate_limit_exceeded")
         kept = self._makings.values()
         answers_bytes = self._items.said_bytes if params.input is None else sum(map(said_bytes, items))
         if len(kept) >= _MOST_KEPT or sum(making.answers_bytes for making in kept) + answers_bytes > _MOST_KEPT_BYTES:
-            raise Refused("Too many responses wait to be heard.", "rate_limit_exceeded")
+            raise InvalidRequest("Too many responses wait to be heard.", "rate_limit_exceeded")
         making = Making(self._stage, params, settings, items)
         making.answers_bytes = answers_bytes
         self._makings[making.id] = making
@@ -86,10 +86,10 @@ class Speaking:
 
     def cancel(self, response: str | None) -> None:
         """Cancels a response because the client asks; what was handed over is still heard, until the client clears it.
-        Raises Refused where nothing is being made."""
+        Raises InvalidRequest where nothing is being made."""
         making = self.active if response is None else self._makings.get(response)
         if making is None or making.over:
-            raise Refused("Cancellation failed: no active response found.", "response_cancel_not_active")
+            raise InvalidRequest("Cancellation failed: no active response found.", "response_cancel_not_active")
         self._wanted = False
         making.finish("cancelled", "client_cancelled")
         self._tell(making)

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import msgpack
 
-from runtime.child import step_down
+from runtime.supervision.child import step_down
 from transceiver.records.recording import Recording
 from transceiver.records.sink import Sink
 from transceiver.records.transcript import Transcript

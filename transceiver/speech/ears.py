@@ -21,7 +21,7 @@ import numpy as np
 
 from transceiver.speech.tasks import Failure
 
-__all__ = ["Ears", "Hearing"]
+__all__ = ["Ears", "Recognizer"]
 
 _LONGEST = 24000 * 2 * 30  # the last 30 s of a turn
 _PATIENCE_S = 60.0
@@ -88,7 +88,7 @@ class Ears:
             await process.wait()
 
 
-class Hearing:
+class Recognizer:
     """Two decoders: one for the phrases that the brain knows, few and so heard well, and one for everything else."""
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ def _alikeness(one: list[str], other: list[str]) -> float:
 
 
 def _serve() -> None:
-    hearing = Hearing()
+    hearing = Recognizer()
     source = sys.stdin.buffer
     while len(head := source.read(4)) == 4:
         pcm = source.read(struct.unpack("<I", head)[0])

@@ -1,8 +1,8 @@
 """Descriptors that outlive the supervisor: sockets, the children's pidfds, and the lifeline of these children.
 
 Under systemd its file descriptor store keeps them (``FileDescriptorStoreMax=``, sd_notify(3)). Elsewhere a holder does
-(``runtime/holder.py``), a process of our own that is told the same and gives them to the next supervisor. Where neither
-is possible nothing is kept: the lifeline breaks with the supervisor, and the children end.
+(``runtime/supervision/holder.py``), a process of our own that is told the same and gives them to the next supervisor.
+Where neither is possible nothing is kept: the lifeline breaks with the supervisor, and the children end.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime import holder, logs
+from runtime import logs
 from runtime.errors import ConfigError
-from runtime.notify import notify
+from runtime.supervision import holder
+from runtime.supervision.notify import notify
 
 __all__ = ["HolderStore", "Store", "StoreInUse", "SystemdStore", "lifeline", "open_store"]
 

@@ -105,7 +105,15 @@ def start(listener: socket.socket, path: Path, give_up: Iterable[str], patience_
     When it ends it removes the files and folders in ``give_up``, and ``path``.
     """
     subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "runtime.holder", str(listener.fileno()), str(patience_s), *give_up, str(path)],
+        [
+            sys.executable,
+            "-m",
+            "runtime.supervision.holder",
+            str(listener.fileno()),
+            str(patience_s),
+            *give_up,
+            str(path),
+        ],
         pass_fds=[listener.fileno()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -127,7 +135,7 @@ def _remove(path: Path) -> None:
 
 
 def main() -> None:
-    """``python -m runtime.holder DESCRIPTOR PATIENCE_S [PATH ...]``."""
+    """``python -m runtime.supervision.holder DESCRIPTOR PATIENCE_S [PATH ...]``."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a supervisor that starts hears no signal yet
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     descriptor, patience_s, *paths = sys.argv[1:]

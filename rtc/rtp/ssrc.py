@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rtc.rtp.packet import Packet, sequence_distance
 
-__all__ = ["BEGINS", "CONTINUES", "STRANGER", "Source"]
+__all__ = ["BEGINS", "CONTINUES", "STRANGER", "SsrcSelector"]
 
 STRANGER, CONTINUES, BEGINS = 0, 1, 2
 
@@ -17,7 +17,7 @@ _MAX_MISORDER = 100
 _SILENT_S = 0.1
 
 
-class Source:
+class SsrcSelector:
     """The one stream of a caller. ``admit`` looks at every packet; ``ssrc`` is the stream's, None before there
     is one."""
 

@@ -16,13 +16,13 @@ from wire.frames import pack_batch
 from wire.outbox import Outbox
 from wire.versions import OLDEST
 
-__all__ = ["Peer"]
+__all__ = ["EdgeProcess"]
 
 # More than a full transceiver says until the kernel tells that the other is gone; events may be large.
 _MOST_CONTROL, _MOST_CONTROL_BYTES = 4096, 64 << 20
 
 
-class Peer:
+class EdgeProcess:
     """The way to the process ``name`` by a ROUTER. It counts what becomes of each datagram."""
 
     def __init__(self, name: bytes, router: zmq.Socket[bytes]) -> None:

@@ -13,7 +13,7 @@ import os
 import struct
 from typing import Never
 
-from runtime.store import Store
+from runtime.supervision.store import Store
 
 __all__ = ["EVERY_S", "Beat", "Beats"]
 

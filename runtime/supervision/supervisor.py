@@ -1,9 +1,10 @@
 """The base of both supervisors: the parent of a service's processes, as far as the edge's and the transceivers' are
 alike.
 
-It starts its children, and starts them again when they die, hang or hold too much memory (``runtime/children.py``).
-When it is killed, it leaves them at work, and the next supervisor takes them over (``runtime/store.py``). On SIGHUP it
-becomes the next one: the program that is installed now, with the configuration as it is now.
+It starts its children, and starts them again when they die, hang or hold too much memory
+(``runtime/supervision/children.py``). When it is killed, it leaves them at work, and the next supervisor takes them
+over (``runtime/supervision/store.py``). On SIGHUP it becomes the next one: the program that is installed now, with the
+configuration as it is now.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from typing import Any
 
 from prometheus_client.registry import Collector
 
-from runtime import logs, metrics, signals
+from runtime import logs, metrics
 from runtime.address import Address
-from runtime.beats import Beats
-from runtime.child import ChildSpec
-from runtime.children import Child, Children, identity
 from runtime.config import Config
 from runtime.errors import ConfigError
-from runtime.notify import notify
-from runtime.store import Store, lifeline
+from runtime.supervision import signals
+from runtime.supervision.beats import Beats
+from runtime.supervision.child import ChildSpec
+from runtime.supervision.children import Child, Children, identity
+from runtime.supervision.notify import notify
+from runtime.supervision.store import Store, lifeline
 
 __all__ = ["Supervisor", "supervise"]
 

@@ -8,8 +8,9 @@ in a few milliseconds, and another process becomes the spare.
 Children outlive the supervisor. Its successor finds them in the store and goes on watching; those that serve another
 spec than it would give (another configuration, other code) are replaced one after the other.
 
-A child hangs when its count (``runtime.beats``) stands still while this process looked at it several times, a second
-apart. Looks are counted and not seconds: where the whole machine stood still, there were no looks meanwhile.
+A child hangs when its count (``runtime.supervision.beats``) stands still while this process looked at it several
+times, a second apart. Looks are counted and not seconds: where the whole machine stood still, there were no looks
+meanwhile.
 
 A child that holds more memory than it may is ended in order, and started again. Its memory is looked at from here,
 because no limit of the kernel's means that: RLIMIT_AS and RLIMIT_DATA count what is mapped and never touched, of which
@@ -27,12 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import logs
-from runtime.beats import EVERY_S, Beats
-from runtime.child import MEND
 from runtime.errors import ConfigError
 from runtime.metrics import Gauges, Tally
-from runtime.pidfd import Process
-from runtime.store import Store
+from runtime.supervision.beats import EVERY_S, Beats
+from runtime.supervision.child import MEND
+from runtime.supervision.pidfd import Process
+from runtime.supervision.store import Store
 
 __all__ = ["Child", "Children", "identity"]
 
@@ -69,7 +70,7 @@ def identity(spec: bytes, *packages: str) -> str:
     """A value that is the same for children that would do the same: same spec, and same code in these packages."""
     digest = hashlib.blake2b(spec, digest_size=8)
     for package in packages:
-        for file in sorted((Path(__file__).parent.parent / package).rglob("*.py")):
+        for file in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from runtime import logs
-from runtime.beats import Beat
 from runtime.errors import ConfigError
 from runtime.process import drop_capabilities, set_name, set_nice
+from runtime.supervision.beats import Beat
 from wire.keys import KeyFileError
 
 __all__ = ["MEND", "ChildSpec", "become_child", "in_a_line", "step_down"]

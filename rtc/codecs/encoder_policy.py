@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from rtc.frame import FRAME_S
 
-__all__ = ["Quality", "Settings"]
+__all__ = ["EncoderPolicy", "Settings"]
 
 _LATE_S, _CALM_S = 0.010, 0.005
 _LATE_TICKS, _OF_TICKS = 3, 25
@@ -37,7 +37,7 @@ class Settings(NamedTuple):
     loss_percent: int = 0
 
 
-class Quality:
+class EncoderPolicy:
     """The choice of ``settings``, after each ``tick`` of the call's clock and each ``reported`` loss. ``copies`` says
     whether the caller can use copies; ``late`` counts the ticks that came more than 5 ms late, ``on_time`` the others.
     """

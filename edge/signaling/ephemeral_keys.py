@@ -17,7 +17,15 @@ from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
 
-__all__ = ["MAX_SESSION_BYTES", "MAX_TOKEN_BYTES", "PREFIX", "ExpiredError", "ForgedError", "Token", "Tokens"]
+__all__ = [
+    "MAX_SESSION_BYTES",
+    "MAX_TOKEN_BYTES",
+    "PREFIX",
+    "EphemeralKey",
+    "EphemeralKeys",
+    "ExpiredError",
+    "ForgedError",
+]
 
 PREFIX = "ek_"
 MAX_SESSION_BYTES = 16 << 10
@@ -35,7 +43,7 @@ class ExpiredError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class EphemeralKey:
     """What an ephemeral key allows: calls of ``model`` ("" for any) with ``session`` (the Realtime API's session
     configuration), until ``expires_at`` (seconds since 1970), on the account of the API key with id ``key``. Its holder
     may neither see nor replace the parts of the session that ``locked`` names."""
@@ -48,20 +56,20 @@ class Token:
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
 
 
-class Tokens:
+class EphemeralKeys:
     """The maker and reader of ephemeral keys, with 32 secret bytes."""
 
     def __init__(self, secret: bytes) -> None:
         self._fernet = Fernet(base64.urlsafe_b64encode(secret))
 
-    def make(self, token: Token) -> str:
+    def make(self, token: EphemeralKey) -> str:
         """The ephemeral key. Raises ValueError where the session is larger than MAX_SESSION_BYTES as JSON."""
         if len(_json(token.session)) > MAX_SESSION_BYTES or len(_json(token.locked)) > _MAX_LOCKED_BYTES:
             raise ValueError(f"the session is larger than {MAX_SESSION_BYTES} bytes")
         fields = [token.id, token.key, token.model, token.expires_at, token.session, *token.locked]
         return PREFIX + self._fernet.encrypt(zlib.compress(_json(fields), 9)).decode().rstrip("=")
 
-    def open(self, text: str, now: float) -> Token:
+    def open(self, text: str, now: float) -> EphemeralKey:
         """The content of ``text`` at ``now`` (seconds since 1970). Raises ForgedError or ExpiredError."""
         # Base64 decoders pass over what they do not know, and one key would have many spellings.
         if len(text) > MAX_TOKEN_BYTES or not _SHAPE.fullmatch(text):
@@ -74,7 +82,7 @@ class Tokens:
         token_id, key, model, expires_at, session, *locked = json.loads(zlib.decompress(plain))
         if now >= expires_at:
             raise ExpiredError("the ephemeral key has expired")
-        return Token(key, model, session, expires_at, tuple(locked), token_id)
+        return EphemeralKey(key, model, session, expires_at, tuple(locked), token_id)
 
 
 def _json(value: object) -> bytes:
