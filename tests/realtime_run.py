@@ -18,6 +18,8 @@ from transceiver.talk import protocol
 
 RATE_HZ = 24000
 QUIET = bytes(960)
+MESSAGE = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}
+NO_TURNS = {"audio": {"input": {"turn_detection": None}}}
 
 
 def loud(seed: int = 1) -> bytes:
@@ -207,3 +209,11 @@ def every_client_event() -> list[dict[str, Any]]:
         {"type": "conversation.item.truncate", "item_id": "u1", "content_index": 0, "audio_end_ms": 10},
         {"type": "conversation.item.delete", "item_id": "u1"},
     ]
+
+
+def turn_detection(**fields: Any) -> dict[str, Any]:
+    return {"audio": {"input": {"turn_detection": fields}}}
+
+
+def seconds(count: float) -> bytes:
+    return b"\1\2" * round(24000 * count)

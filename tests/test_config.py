@@ -4,57 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from configuring import complaint, written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from working import free_port
 
 from edge import supervisor as edge_supervisor
-from firsthop.cli import main
 from firsthop.preflight import check_edge, check_transceiver
 from firsthop.status_cli import Host
-from runtime import ports
 from runtime.address import Address
 from runtime.config import BROWSER_REFUSES, Config, load, rows
 from runtime.errors import ConfigError
-from runtime.supervision.child import ChildSpec
 from transceiver import supervisor as transceiver_supervisor
-from wire.keys import KeyFileError, new_file_text
+from wire.keys import KeyFileError
 
-
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.upper().startswith("FIRSTHOP_"):
-            monkeypatch.delenv(name)
-
-
-def written(directory: Path, text: str) -> Path:
-    path = directory / "firsthop.toml"
-    path.write_text(text)
-    return path
-
-
-def complaint(directory: Path, text: str) -> str:
-    path = written(directory, text)
-    with pytest.raises(ConfigError) as refused:
-        load(path)
-    said = str(refused.value)
-    assert said.startswith(f"{path}: ")
-    assert "\n" not in said
-    return said
-
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 # --- what is read ---
 
@@ -196,318 +163,6 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         Address(text)
 
 
-# --- the command ---
-
-
-def firsthop(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    """The exit code, output and errors of the command; one that runs for ever is a failed test."""
-    argv = [sys.executable, "-m", "firsthop", *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
-    return done.returncode, done.stdout, done.stderr
-
-
-def one_line(code: int, errors: str) -> str:
-    """The one line of a command that could not start."""
-    assert code == 2, errors
-    assert errors.startswith("firsthop: ")
-    assert errors.count("\n") == 1, errors
-    assert errors.endswith("\n")
-    return errors
-
-
-@contextmanager
-def taken(kind: socket.SocketKind) -> Iterator[str]:
-    """An address that somebody else listens on."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        if kind == socket.SOCK_STREAM:
-            sock.listen()
-        yield f"127.0.0.1:{sock.getsockname()[1]}"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> dict[str, str]:
-    """Settings with which an edge and a transceiver would start, but for one thing."""
-    (tmp_path / "cluster.toml").write_text(new_file_text())
-    (tmp_path / "api-keys").write_text("token\n")
-    for name in ("cluster.toml", "api-keys"):
-        (tmp_path / name).chmod(0o600)
-    return {
-        "FIRSTHOP_CLUSTER__KEYS": str(tmp_path / "cluster.toml"),
-        "FIRSTHOP_EDGE__API_KEYS": str(tmp_path / "api-keys"),
-        "FIRSTHOP_EDGE__RUN": str(tmp_path),
-        "FIRSTHOP_EDGE__HTTP": f"127.0.0.1:{free_port()}",
-        "FIRSTHOP_EDGE__TRANSCEIVERS": f'[{{"id": 1, "endpoint": "ipc://{tmp_path}/t"}}]',
-        "FIRSTHOP_TRANSCEIVER__ENDPOINT": f"ipc://{tmp_path}/t",
-    }
-
-
-@pytest.mark.parametrize("command", ["edge", "transceiver"])
-def test_a_bad_configuration_is_one_line_and_exit_code_2(tmp_path: Path, command: str) -> None:
-    path = written(tmp_path, "[edge]\nmdeia = 1\n")
-    code, output, errors = firsthop(command, "--config", str(path))
-    assert one_line(code, errors) == f"firsthop: {path}: edge.mdeia: no such key\n"
-    assert output == ""
-
-
-@pytest.mark.parametrize("command", ["edge", "transceiver"])
-def test_a_configuration_file_may_come_from_the_environment(tmp_path: Path, command: str) -> None:
-    path = written(tmp_path, "[edge]\nmdeia = 1\n")
-    code, _, errors = firsthop(command, FIRSTHOP_CONFIG_FILE=str(path))
-    assert one_line(code, errors) == f"firsthop: {path}: edge.mdeia: no such key\n"
-
-
-@pytest.mark.parametrize("command", ["edge", "transceiver"])
-def test_a_missing_key_file_is_one_line_and_exit_code_2(host: dict[str, str], command: str) -> None:
-    host["FIRSTHOP_CLUSTER__KEYS"] = "/nowhere/cluster.toml"
-    code, _, errors = firsthop(command, **host)
-    assert "/nowhere/cluster.toml: No such file" in one_line(code, errors)
-    assert "firsthop keys new -o /nowhere/cluster.toml" in errors
-
-
-def test_an_edge_whose_media_port_is_taken_says_so_in_one_line(host: dict[str, str]) -> None:
-    with taken(socket.SOCK_DGRAM) as address:
-        code, _, errors = firsthop("edge", **host, FIRSTHOP_EDGE__MEDIA=address)
-    assert one_line(code, errors).startswith("firsthop: edge.media")
-    assert address.rpartition(":")[2] in errors
-    assert "the port is taken" in errors
-
-
-def test_an_edge_whose_http_port_is_taken_says_so_in_one_line(host: dict[str, str]) -> None:
-    with taken(socket.SOCK_STREAM) as address, taken(socket.SOCK_DGRAM) as free:
-        # The media port is one that was free a moment ago.
-        host["FIRSTHOP_EDGE__MEDIA"] = free.replace("127.0.0.1", "127.0.0.2")
-        host["FIRSTHOP_EDGE__HTTP"] = address
-        code, _, errors = firsthop("edge", **host)
-    assert one_line(code, errors).startswith("firsthop: edge.http")
-    assert address.rpartition(":")[2] in errors
-    assert "the port is taken" in errors
-
-
-def test_an_address_that_this_host_does_not_have_is_one_line(host: dict[str, str]) -> None:
-    code, _, errors = firsthop("edge", **host, FIRSTHOP_EDGE__MEDIA="192.0.2.1:3478")
-    assert one_line(code, errors).startswith("firsthop: edge.media")
-    assert "this host does not have that address" in errors
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "said"),
-    [
-        ("EDGE__TRANSCEIVERS", "[]", "edge.transceivers: at least one"),
-        ("EDGE__API_KEYS", "/nowhere/keys", "edge.api_keys /nowhere/keys: "),
-        ("EDGE__HTTP", "127.0.0.1:65536", "environment: edge.http: "),
-        ("EDGE__METRICS", "127.0.0.1:65535", "edge.metrics 127.0.0.1:65535: signaling and every worker need"),
-        (
-            "EDGE__TRANSCEIVERS",
-            '[{"id": 1, "endpoint": "tcp://nonsense"}]',
-            "environment: edge.transceivers.0.endpoint: ",
-        ),
-        (
-            "EDGE__TRANSCEIVERS",
-            '[{"id": 1, "endpoint": "ipc:///a"}, {"id": 1, "endpoint": "ipc:///b"}]',
-            "environment: edge.transceivers: two transceivers have the same id",
-        ),
-        ("EDGE__CORES", "[9999]", "edge.cores: this process may not use [9999]"),
-        ("EDGE__TLS_KEY", "/nowhere/key.pem", "edge.tls_certificate and edge.tls_key: set both or neither"),
-        ("EDGE__INTERFACE", "nosuch0", "edge.interface: this host has no interface 'nosuch0'"),
-    ],
-)
-def test_what_an_edge_cannot_run_with_is_one_line(host: dict[str, str], name: str, value: str, said: str) -> None:
-    host["FIRSTHOP_" + name] = value
-    with taken(socket.SOCK_DGRAM) as free:
-        host["FIRSTHOP_EDGE__MEDIA"] = free.replace("127.0.0.1", "127.0.0.2")
-        code, _, errors = firsthop("edge", **host)
-    assert one_line(code, errors).startswith(f"firsthop: {said}")
-
-
-def test_a_transceiver_whose_endpoint_is_taken_says_so_in_one_line(host: dict[str, str]) -> None:
-    with taken(socket.SOCK_STREAM) as address:
-        code, _, errors = firsthop("transceiver", **{**host, "FIRSTHOP_TRANSCEIVER__ENDPOINT": f"tcp://{address}"})
-    assert f"transceiver.endpoint tcp://{address}" in one_line(code, errors)
-
-
-def test_a_new_key_file_is_printed_and_nothing_else() -> None:
-    code, output, errors = firsthop("keys", "new")
-    assert (code, errors) == (0, "")
-    assert output.startswith('link = "')
-
-
-def test_the_table_for_the_readme_has_every_key() -> None:
-    code, output, _ = firsthop("config", "--markdown")
-    assert code == 0
-    assert all(f"| `{key}` |" in output for key, _, _ in rows())
-
-
-def test_a_transceiver_whose_agent_is_not_there_says_so_in_one_line(host: dict[str, str]) -> None:
-    code, _, errors = firsthop("transceiver", **{**host, "FIRSTHOP_TRANSCEIVER__AGENT": "nosuch"})
-    assert one_line(code, errors).startswith("firsthop: transceiver.agent: no agent called 'nosuch'")
-
-
-@pytest.mark.parametrize(
-    "command", [["edge"], ["edge", "--check"], ["transceiver"], ["status"], ["keys", "rotate"], ["cores"]]
-)
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (None, "no such file (firsthop init makes one)"),
-        ("folder", "Is a directory"),
-        (b"\xff\xfe", "'utf-8' codec can't decode"),
-        (b"[edge]\nmedia = 3478", "edge.media: "),
-    ],
-    ids=["missing", "a folder", "not text", "wrong"],
-)
-def test_every_command_says_in_one_line_what_is_wrong_with_its_configuration(
-    tmp_path: Path, command: list[str], content: bytes | str | None, said: str
-) -> None:
-    path = tmp_path / "firsthop.toml"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content:
-        path.mkdir()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    result = CliRunner().invoke(main, [*command, "-c", str(path)], catch_exceptions=False)
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # services hold signals back until they have begun
-    assert result.stdout == ""
-    assert one_line(result.exit_code, result.stderr).startswith(f"firsthop: {path}: {said}")
-
-
-@pytest.mark.needs_root
-def test_a_configuration_in_a_folder_that_this_user_may_not_enter_is_one_line(tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    file = written(tmp_path, "")
-    code = f"from pathlib import Path; from runtime.config import load; load(Path({str(file)!r}))"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import os; os.setuid(65534); {code}"], capture_output=True, text=True, timeout=60
-    )
-    assert done.stderr.splitlines()[-1] == f"runtime.errors.ConfigError: {file}: Permission denied"
-
-
-def test_rotating_a_file_that_is_not_there_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    for path in (tmp_path / "cluster.toml", tmp_path / "none" / "cluster.toml"):
-        code, _, errors = firsthop("keys", "rotate", "--file", str(path))
-        assert one_line(code, errors).startswith(f"firsthop: {path}: No such file")
-
-
-# --- ports
-
-
-@pytest.mark.parametrize(
-    ("key", "text"),
-    [
-        ("edge.http", "[edge]\nhttp = '127.0.0.1:0'\n"),
-        ("edge.metrics", "[edge]\nmetrics = '[::]:0'\n"),
-        ("transceiver.metrics", "[transceiver]\nmetrics = '127.0.0.1:0'\n"),
-        ("transceiver.endpoint", "[transceiver]\nendpoint = 'tcp://127.0.0.1:0'\n"),
-        ("edge.transceivers.0.endpoint", "[[edge.transceivers]]\nid = 1\nendpoint = 'tcp://127.0.0.1:0'\n"),
-    ],
-)
-def test_a_port_that_nobody_would_find_is_refused(tmp_path: Path, key: str, text: str) -> None:
-    assert f": {key}: " in complaint(tmp_path, text)
-    assert "port 0" in complaint(tmp_path, text)
-
-
-def test_each_process_has_a_port_of_its_own() -> None:
-    first = Address("[2001:db8::1]:9400")
-    edge = [first, ports.signaling(first), *(ports.worker(first, i) for i in range(3))]
-    assert [each.port for each in edge] == list(ports.of_edge(first, 3)) == [9400, 9401, 9402, 9403, 9404]
-    assert edge[4] == "[2001:db8::1]:9404"
-    last = Address("127.0.0.1:65534")
-    assert ports.process(last, 0).port == ports.of_transceiver(last, 1)[-1] == 65535
-    for past_the_last in (lambda: ports.process(last, 1), lambda: ports.worker(last, 0)):
-        with pytest.raises(ConfigError, match=r"metrics 127\.0\.0\.1:65534: .* need"):
-            past_the_last()
-
-
-HERE = "[[edge.transceivers]]\nid = 1\nendpoint = 'ipc:///run/firsthop/transceiver-1.sock'\n"
-EDGE = "[edge]\ncores = [0, 1]\nmetrics = '127.0.0.1:9400'\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "between"),
-    [
-        ("[edge]\ncores = [0]\nhttp = '127.0.0.1:9402'\n" + HERE, ("edge.http", "edge.metrics")),
-        ("[edge]\ncores = [0]\nhttp = '0.0.0.0:9400'\n" + HERE, ("edge.http", "edge.metrics")),
-        (EDGE + HERE + "[transceiver]\nmetrics = '127.0.0.1:9403'\n", ("edge.metrics", "transceiver.metrics")),
-        (
-            EDGE + HERE + "[transceiver]\nmetrics = '127.0.0.1:9398'\ncores = [0, 1]\n",
-            ("edge.metrics", "transceiver.metrics"),
-        ),
-        (EDGE + HERE + "[transceiver]\nmetrics = '127.0.0.1:8080'\n", ("edge.http", "transceiver.metrics")),
-    ],
-)
-def test_ports_that_two_would_have_are_refused_before_anything_starts(
-    tmp_path: Path, text: str, between: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "keys").touch(0o600)
-    monkeypatch.setenv("FIRSTHOP_CLUSTER__KEYS", str(tmp_path / "keys"))
-    monkeypatch.setenv("FIRSTHOP_EDGE__API_KEYS", str(tmp_path / "keys"))
-    config = load(written(tmp_path, text))
-    with pytest.raises(ConfigError, match=f"{between[0]} .* and {between[1]} .* overlap: choose others"):
-        check_edge(config)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        # Another host's, in a file that both have.
-        EDGE + "[[edge.transceivers]]\nid = 1\nendpoint = 'tcp://10.0.0.5:7400'\n"
-        "[transceiver]\nendpoint = 'tcp://10.0.0.5:7400'\nmetrics = '127.0.0.1:9400'\n",
-        EDGE + HERE + "[transceiver]\nmetrics = '127.0.0.1:9404'\n",
-        EDGE + HERE + "[transceiver]\nmetrics = '127.0.0.2:9400'\n",
-        "[edge]\nmedia = '127.0.0.1:8443'\nhttp = '127.0.0.1:8443'\n" + HERE,  # UDP and TCP
-    ],
-)
-def test_ports_that_are_apart_are_taken(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "keys").touch(0o600)
-    monkeypatch.setenv("FIRSTHOP_CLUSTER__KEYS", str(tmp_path / "keys"))
-    monkeypatch.setenv("FIRSTHOP_EDGE__API_KEYS", str(tmp_path / "keys"))
-    monkeypatch.setenv("FIRSTHOP_EDGE__RUN", str(tmp_path))
-    check_edge(load(written(tmp_path, text)))
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("endpoint = 'tcp://127.0.0.1:65535'\ncores = [0, 1]\n", "transceiver.endpoint tcp://127.0.0.1:65535"),
-        ("metrics = '127.0.0.1:65535'\ncores = [0]\n", "transceiver.metrics 127.0.0.1:65535"),
-        ("id = 2\n", "transceiver.id: ipc:///run/firsthop/transceiver-1.sock is 2 here and 1 in edge.transceivers"),
-        ("endpoint = 'ipc:///nowhere/deep/1.sock'\n", "transceiver.endpoint: no files can be made in /nowhere/deep"),
-    ],
-)
-def test_what_a_transceiver_cannot_run_with_is_one_line(
-    host: dict[str, str], tmp_path: Path, text: str, said: str
-) -> None:
-    (file := tmp_path / "transceiver.toml").write_text(HERE + "[transceiver]\n" + text)
-    del host["FIRSTHOP_TRANSCEIVER__ENDPOINT"], host["FIRSTHOP_EDGE__TRANSCEIVERS"]
-    code, _, errors = firsthop("transceiver", "-c", str(file), **host)
-    assert one_line(code, errors).startswith(f"firsthop: {said}")
-
-
-def test_a_child_whose_file_went_away_says_so_in_one_line(tmp_path: Path) -> None:
-    config = Config(edge={"api_keys": tmp_path / "gone", "run": tmp_path}, log={"format": "json"})
-    keys = {"ufrag": {"1": "00" * 16}, "sealing": 1, "link": "00" * 32}
-    ours, theirs = os.pipe()
-    own = {"config": config.model_dump_json(), "metrics": ["127.0.0.1", 0], "instance": "", "keys": keys}
-    own |= {"transceivers": [], "directory": ""}
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        own["socket"] = listening.fileno()
-        done = subprocess.run(
-            [sys.executable, "-m", "edge.signaling"],
-            input=ChildSpec("signaling", own, {"level": "info", "form": "json"}, ours).dump().decode(),
-            pass_fds=(listening.fileno(), ours),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    for end in (ours, theirs):
-        os.close(end)
-    assert done.returncode == 2
-    said = [json.loads(line) for line in done.stderr.splitlines()]
-    assert f"edge.api_keys {tmp_path / 'gone'}: No such file" in said[-1]["why"]
-
-
-# --- whatever is written in it
-
 ODD = ["", "x", "/", "..", "\0", "a\nb", "é", "\x7f", "/dev/null", "127.0.0.1:0", "127.0.0.1:65535", "[::]:9400"]
 ODD += ["[fe80::1%lo]:3478", "127.0.0.1:\u0663\u0664\u0667\u0668", "127.0.0.1:+80", "127.0.0.1: 80"]
 ODD += ["tcp://127.0.0.1:65535", "tcp://[::1]", "ipc:///x9999999999999999999999", "ipc://", f"ipc://{'/y' * 90}"]
@@ -534,6 +189,9 @@ def toml(value: Any) -> str:
     if isinstance(value, float):
         return "nan" if math.isnan(value) else repr(value)
     return json.dumps(value)
+
+
+# --- whatever is written in it ---
 
 
 @settings(max_examples=400, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))

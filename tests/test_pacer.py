@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -227,3 +228,29 @@ async def test_a_phase_is_filled_before_the_next_is_begun_and_none_overflows() -
     assert sizes[99] == [20, 20, 20, 20, 20]
     for tick in ticks:
         pacer.remove(tick)
+
+
+async def test_pacer_calls_each_on_schedule_and_spread_over_the_frame() -> None:
+    pacer, loop = Pacer(), asyncio.get_running_loop()
+    times: list[list[float]] = [[] for _ in range(10)]
+    enough = asyncio.Event()
+
+    def sender(i: int) -> Any:
+        def send() -> None:
+            times[i].append(loop.time())
+            if all(len(t) >= 25 for t in times):
+                enough.set()
+
+        return send
+
+    sends = [sender(i) for i in range(10)]
+    for send in sends:
+        pacer.add(send)
+    await asyncio.wait_for(enough.wait(), 30)
+    for send in sends:
+        pacer.remove(send)
+    # Everyone is called equally often, give or take the slot that has just come: nothing drifts.
+    assert {len(t) for t in times} <= {25, 26, 27}
+    counts = [len(t) for t in times]
+    await asyncio.sleep(0.05)
+    assert [len(t) for t in times] == counts

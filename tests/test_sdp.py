@@ -1,135 +1,28 @@
-"""Offers as Chromium, Firefox and aiortc write them, offers that cannot be answered, and the one answer."""
+"""Offers as Chromium, Firefox and aiortc write them, and the one answer."""
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Callable
 
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack
 from aiortc.sdp import MediaDescription, SessionDescription
+from browser_offers import (
+    CHROMIUM,
+    CHROMIUM_AUDIO,
+    CHROMIUM_DATA,
+    CHROMIUM_HEAD,
+    CHROMIUM_VIDEO,
+    FIREFOX,
+    answered,
+    without,
+)
+from offers import FINGERPRINT, crlf
 
 from caller.offer import Offer as CallersOffer
 from rtc.sdp import answer as sdp
-from rtc.sdp.answer import OfferError
 
-FINGERPRINT = ":".join(f"{i:02X}" for i in range(32))
-
-SECURITY = f"""\
-a=ice-ufrag:EsAw
-a=ice-pwd:bP+XJMM09aR8AiX1jdukzR6Y
-a=ice-options:trickle
-a=fingerprint:sha-256 {FINGERPRINT}
-a=setup:actpass
-"""
-CHROMIUM_AUDIO = f"""\
-m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126
-c=IN IP4 0.0.0.0
-a=rtcp:9 IN IP4 0.0.0.0
-{SECURITY}a=mid:0
-a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level
-a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time
-a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01
-a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid
-a=sendrecv
-a=msid:6c2fcf3f 8f8f6b0c
-a=rtcp-mux
-a=rtcp-rsize
-a=rtpmap:111 opus/48000/2
-a=rtcp-fb:111 transport-cc
-a=fmtp:111 minptime=10;useinbandfec=1
-a=rtpmap:63 red/48000/2
-a=fmtp:63 111/111
-a=rtpmap:9 G722/8000
-a=rtpmap:0 PCMU/8000
-a=rtpmap:8 PCMA/8000
-a=rtpmap:13 CN/8000
-a=rtpmap:110 telephone-event/48000
-a=rtpmap:126 telephone-event/8000
-a=ssrc:2815372861 cname:OZ5ipkrjkrzA
-a=ssrc:2815372861 msid:6c2fcf3f 8f8f6b0c
-"""
-CHROMIUM_VIDEO = f"""\
-m=video 9 UDP/TLS/RTP/SAVPF 96 97
-c=IN IP4 0.0.0.0
-a=rtcp:9 IN IP4 0.0.0.0
-{SECURITY}a=mid:1
-a=sendrecv
-a=rtcp-mux
-a=rtpmap:96 VP8/90000
-a=rtcp-fb:96 nack pli
-a=rtpmap:97 rtx/90000
-a=fmtp:97 apt=96
-"""
-CHROMIUM_DATA = f"""\
-m=application 9 UDP/DTLS/SCTP webrtc-datachannel
-c=IN IP4 0.0.0.0
-{SECURITY}a=mid:2
-a=sctp-port:5000
-a=max-message-size:262144
-"""
-CHROMIUM_HEAD = """\
-v=0
-o=- 4611731400430051336 2 IN IP4 127.0.0.1
-s=-
-t=0 0
-a=group:BUNDLE 0 1 2
-a=extmap-allow-mixed
-a=msid-semantic: WMS 6c2fcf3f
-"""
-# Firefox says the fingerprint once, in the session's part, and trickles a candidate with an mDNS name.
-FIREFOX = f"""\
-v=0
-o=mozilla...THIS_IS_SDPARTA-99.0 5903434357398391937 0 IN IP4 0.0.0.0
-s=-
-t=0 0
-a=fingerprint:sha-256 {FINGERPRINT}
-a=group:BUNDLE 0 1
-a=ice-options:trickle
-a=msid-semantic:WMS *
-m=audio 54321 UDP/TLS/RTP/SAVPF 109 9 0 8 101
-c=IN IP4 192.0.2.55
-a=candidate:0 1 UDP 2122187007 3c5dd6b2-7d5e-4b45-9c7e-3e8a0e3cf1fb.local 54321 typ host
-a=candidate:4 1 TCP 2105458943 192.0.2.55 9 typ host tcptype active
-a=sendrecv
-a=end-of-candidates
-a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level
-a=extmap:2/recvonly urn:ietf:params:rtp-hdrext:csrc-audio-level
-a=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid
-a=fmtp:109 maxplaybackrate=48000;stereo=1;useinbandfec=1
-a=fmtp:101 0-15
-a=ice-pwd:b0a4c8fe2dd5a5fb0e31b62a3b8d64ba
-a=ice-ufrag:2a3d7f10
-a=mid:0
-a=msid:{{2d6f1c1e-0000}} {{8f7a-0000}}
-a=rtcp-mux
-a=rtcp-rsize
-a=rtpmap:109 opus/48000/2
-a=rtpmap:9 G722/8000/1
-a=rtpmap:0 PCMU/8000
-a=rtpmap:8 PCMA/8000
-a=rtpmap:101 telephone-event/8000/1
-a=setup:actpass
-a=ssrc:4227147428 cname:{{d1b3-0000}}
-m=application 54321 UDP/DTLS/SCTP webrtc-datachannel
-c=IN IP4 192.0.2.55
-a=sendrecv
-a=ice-pwd:b0a4c8fe2dd5a5fb0e31b62a3b8d64ba
-a=ice-ufrag:2a3d7f10
-a=mid:1
-a=setup:actpass
-a=sctp-port:5000
-a=max-message-size:1073741823
-"""
-
-
-def crlf(text: str) -> str:
-    return text.replace("\n", "\r\n")
-
-
-CHROMIUM = crlf(CHROMIUM_HEAD + CHROMIUM_AUDIO + CHROMIUM_VIDEO + CHROMIUM_DATA)
 CALLER = CallersOffer(FINGERPRINT).sdp()
 
 
@@ -144,22 +37,10 @@ async def aiortc_offer() -> str:
         await peer.close()
 
 
-def answered(text: str, host: str = "203.0.113.10") -> str:
-    return sdp.answer(
-        sdp.parse(text), ufrag="A" * 24, password="p" * 24, fingerprint=FINGERPRINT, host=host, port=3478, ssrc=77
-    )
-
-
 def sections(answer: str) -> list[MediaDescription]:
     """The sections that aiortc reads in it."""
     media: list[MediaDescription] = SessionDescription.parse(answer).media
     return media
-
-
-def without(text: str, line: str) -> str:
-    """``text`` without the lines that begin so."""
-    assert f"\n{line}" in text
-    return "".join(kept for kept in text.splitlines(keepends=True) if not kept.startswith(line))
 
 
 def check_answer(answer: str) -> MediaDescription:
@@ -325,154 +206,11 @@ def test_an_offer_without_ssrcs_is_answered() -> None:
     check_answer(answered(text))
 
 
-# --- offers that cannot be answered ---
-
-
-@pytest.mark.parametrize(
-    ("spoil", "named"),
-    [
-        (lambda text: without(text, "a=ice-ufrag"), "a=ice-ufrag"),
-        (lambda text: without(text, "a=ice-pwd"), "a=ice-pwd"),
-        (lambda text: without(text, "a=fingerprint"), "a=fingerprint"),
-        (lambda text: without(text, "a=rtcp-mux"), "a=rtcp-mux"),
-        (lambda text: re.sub("opus|PCM.", "speex", text), "opus/48000/2, PCMU/8000, PCMA/8000"),
-        (lambda text: re.sub("(opus|PCM.)/[0-9]+", "opus/16000", text), "opus/48000/2"),
-        (lambda text: text.replace("m=audio 9", "m=audio 0"), "audio section"),
-        (lambda text: text.replace("m=audio", "m=text"), "m=audio"),
-        (lambda text: text.replace("a=setup:actpass", "a=setup:holdconn"), "holdconn"),
-        (lambda text: "x" + text, "v=0"),
-        (lambda text: "", "v=0"),
-    ],
-)
-def test_what_an_offer_lacks_is_named(spoil: Callable[[str], str], named: str) -> None:
-    with pytest.raises(OfferError, match=re.escape(named)):
-        sdp.parse(spoil(CHROMIUM))
-
-
-def test_the_reason_is_one_line() -> None:
-    for text in ("v=0\r\nm=audio", "v=x", "v=0\r\nc=nowhere", "v=0\r\nm=audio 9 X 111\r\na=rtpmap:x\r\n"):
-        with pytest.raises(OfferError) as refused:
-            sdp.parse(text)
-        assert len(str(refused.value).splitlines()) == 1
-
-
-def outcome(text: str) -> bool:
-    """Whether ``text`` is answered, by an answer that can be read. Anything but OfferError is a failed test."""
-    refused = ""
-    try:
-        answer = answered(text)
-    except OfferError as e:
-        refused = str(e)
-    if refused:
-        assert len(refused.splitlines()) == 1
-        assert not re.search("[A-Z][a-z]+Error", refused)
-        return False
-    lines = answer.removesuffix("\r\n").split("\r\n")
-    assert all(re.fullmatch(r"[a-z]=[^\r\n\0]+", line) for line in lines)
-    # As the offer has them, though it may end its lines as it likes.
-    offered = re.findall(r"^[ \t]*m=([!-~]+)", text.replace("\r", "\n"), re.MULTILINE)
-    assert [line[2:].partition(" ")[0] for line in lines if line.startswith("m=")] == offered
-    return True
-
-
-@pytest.mark.parametrize("text", [CHROMIUM, crlf(FIREFOX)], ids=["chromium", "firefox"])
-def test_truncated_offers_raise_nothing_but_offer_errors(text: str) -> None:
-    assert [outcome(text[:length]) for length in range(0, len(text), 3)].count(True) > 0
-
-
-def test_offers_without_any_one_line_raise_nothing_but_offer_errors() -> None:
-    lines = CHROMIUM.splitlines(keepends=True)
-    for i in range(len(lines)):
-        outcome("".join(lines[:i] + lines[i + 1 :]))
-
-
-def test_mutated_offers_raise_nothing_but_offer_errors() -> None:
-    rng = random.Random(8866)
-    alphabet = "0123456789abcdefAZ:=/ .-\r\n\0\u00e9\u2028"
-    for _ in range(1500):
-        text = list(CHROMIUM)
-        for _ in range(rng.randrange(1, 8)):
-            at = rng.randrange(len(text))
-            text[at] = rng.choice((rng.choice(alphabet), "", text[at] * 2))
-        outcome("".join(text))
-
-
-def test_shuffled_offers_raise_nothing_but_offer_errors() -> None:
-    rng = random.Random(8829)
-    lines = CHROMIUM.splitlines(keepends=True)
-    for _ in range(300):
-        outcome(lines[0] + "".join(rng.sample(lines[1:], rng.randrange(len(lines)))))
-
-
-def test_random_text_raises_nothing_but_offer_errors() -> None:
-    rng = random.Random(4566)
-    for _ in range(1500):
-        noise = rng.randbytes(rng.randrange(0, 300)).decode("latin-1")
-        assert not outcome(noise)
-        assert not outcome("v=0\r\n" + noise)
-        outcome(CHROMIUM + noise)
-
-
-def test_huge_numbers_raise_nothing_but_offer_errors() -> None:
-    for digits in (5, 10, 20, 100, 5000):
-        number = "9" * digits
-        for pattern in (r"m=audio \d+", r"rtpmap:111 opus/\d+", r"max-message-size:\d+", r"a=rtcp:\d+"):
-            spoiled = re.sub(pattern, lambda m, n=number: re.sub(r"\d+$", n, m.group()), CHROMIUM)
-            assert spoiled != CHROMIUM
-            outcome(spoiled)
-
-
-def test_a_disabled_data_section_stays_disabled() -> None:
-    text = crlf(CHROMIUM_HEAD + CHROMIUM_AUDIO + CHROMIUM_DATA.replace("m=application 9", "m=application 0"))
-    assert sdp.parse(text).sctp_port is None
-
-
-def test_an_offer_without_mid_is_answered_without_mid_and_bundle() -> None:
-    text = answered(without(crlf(CHROMIUM_HEAD + CHROMIUM_AUDIO), "a=mid"))
-    assert "a=mid" not in text
-    assert "BUNDLE" not in text
-
-
-def test_missing_setup_is_named() -> None:
-    with pytest.raises(OfferError, match="a=setup"):
-        sdp.parse(without(CHROMIUM, "a=setup"))
-
-
-def test_opus_that_the_section_does_not_list_is_not_offered() -> None:
-    with pytest.raises(OfferError, match="opus"):
-        sdp.parse(CHROMIUM.replace("SAVPF 111 63 9 0 8", "SAVPF 63 9"))
-
-
-@pytest.mark.parametrize("number", [-1, 64, 95, 128, 255, 300, 100000])
-def test_payload_types_that_rtp_cannot_carry_are_refused(number: int) -> None:
-    text = (
-        re.sub("PCM.", "G729", CHROMIUM)
-        .replace("rtpmap:111 opus", f"rtpmap:{number} opus")
-        .replace("SAVPF 111", f"SAVPF {number}")
-    )
-    with pytest.raises(OfferError):
-        sdp.parse(text)
-
-
-@pytest.mark.parametrize("ssrc", [-1, 1 << 32, 10**30])
-def test_ssrcs_of_no_packet_are_forgotten(ssrc: int) -> None:
-    assert all(0 <= s < 1 << 32 for s in sdp.parse(re.sub(r"a=ssrc:[0-9]+", f"a=ssrc:{ssrc}", CHROMIUM)).ssrcs)
-
-
-@pytest.mark.parametrize(
-    "line", ["sctp-port:65536", "sctp-port:-1", "max-message-size:-1", f"max-message-size:{10**30}"]
-)
-def test_numbers_that_sctp_cannot_mean_are_refused(line: str) -> None:
-    name = line.partition(":")[0]
-    with pytest.raises(OfferError, match=name):
-        sdp.parse(re.sub(rf"a={name}:[0-9]+", f"a={line}", CHROMIUM))
+def audio_lines(answer: str) -> list[str]:
+    return answer.split("\r\nm=")[1].split("\r\n")
 
 
 # --- what makes loss bearable, and other codecs ---
-
-
-def audio_lines(answer: str) -> list[str]:
-    return answer.split("\r\nm=")[1].split("\r\n")
 
 
 def test_what_chromium_offers_against_loss_is_answered() -> None:
