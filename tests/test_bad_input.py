@@ -142,7 +142,7 @@ print("came through")
 
 
 def test_without_any_standard_error_nothing_is_written_anywhere(tmp_path: Path) -> None:
-    code = "from firsthop import logs; logs.configure('info', 'auto'); f = open('taken', 'w'); logs.get().error('x')"
+    code = "from runtime import logs; logs.configure('info', 'auto'); f = open('taken', 'w'); logs.get().error('x')"
     shell = ["sh", "-c", f'exec 2>&-; exec "$0" -c "{code}"', sys.executable]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run(shell, timeout=60, cwd=tmp_path, env=env, check=False).returncode == 0
@@ -189,11 +189,11 @@ def asks_for_wall_time(path: Path) -> bool:
 def test_nothing_on_the_path_of_media_asks_for_wall_time_but_the_age_of_a_batch() -> None:
     """So a clock that is set moves nothing: tests/test_uplink.py has what it does to the ages that are told, and
     tests/test_shedding.py to those that a core sheds by."""
-    path = [file for package in ("edge", "wire", "transceiver") for file in (ROOT / package).glob("**/*.py")]
+    path = [file for package in ("edge", "wire", "rtc", "transceiver") for file in (ROOT / package).glob("**/*.py")]
     assert len(path) > 40
     # Keys and lines of transcripts are dated for people, a sender report tells the time (RFC 3550), ephemeral keys
     # expire, and an agent is asked what time it is: no media goes by any of these.
-    dated = {"wire/keys.py", "wire/rotation.py", "transceiver/session.py", "edge/signaling/access.py"}
+    dated = {"wire/keys.py", "wire/rotation.py", "transceiver/media/stream.py", "edge/signaling/access.py"}
     dated |= {"transceiver/agents/offline.py", "transceiver/speech/brain.py"}
     dated |= {"transceiver/records/files.py", "transceiver/records/transcript.py"}
     found = {str(file.relative_to(ROOT)) for file in path if asks_for_wall_time(file)}
