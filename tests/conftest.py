@@ -9,29 +9,13 @@ import secrets
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NoReturn
 
 import packets as p
 import pytest
-from working import free_port
+from privileges import CLONE_NEWNET, InNamespace, cannot_run
 
-from caller.voice import Voice, generated
 from lab.appliance import Appliance
 from lab.network import Lab
-from wire.keys import new_file_text
-
-InNamespace = Callable[[Callable[[], None]], None]
-
-
-def cannot_run(reason: str) -> NoReturn:
-    """Skips the test for ``reason``; fails it where the environment says CI=true."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
-
-
-CLONE_NEWNET = 0x40000000
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -124,34 +108,3 @@ def in_namespace() -> Iterator[InNamespace]:
         yield enter
     finally:
         ip("netns", "del", name)
-
-
-@pytest.fixture(scope="module")
-def voice() -> Voice:
-    """Seven seconds of generated speech, with its pauses."""
-    return generated(7.0, seed=3)
-
-
-@pytest.fixture
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting comes from the environment of whoever runs the tests."""
-    for name in os.environ:
-        if name.upper().startswith("FIRSTHOP_"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> dict[str, str]:
-    """Settings with which an edge and a transceiver would start, but for one thing."""
-    (tmp_path / "cluster.toml").write_text(new_file_text())
-    (tmp_path / "api-keys").write_text("token\n")
-    for name in ("cluster.toml", "api-keys"):
-        (tmp_path / name).chmod(0o600)
-    return {
-        "FIRSTHOP_CLUSTER__KEYS": str(tmp_path / "cluster.toml"),
-        "FIRSTHOP_EDGE__API_KEYS": str(tmp_path / "api-keys"),
-        "FIRSTHOP_EDGE__RUN": str(tmp_path),
-        "FIRSTHOP_EDGE__HTTP": f"127.0.0.1:{free_port()}",
-        "FIRSTHOP_EDGE__TRANSCEIVERS": f'[{{"id": 1, "endpoint": "ipc://{tmp_path}/t"}}]',
-        "FIRSTHOP_TRANSCEIVER__ENDPOINT": f"ipc://{tmp_path}/t",
-    }

@@ -1,5 +1,6 @@
-"""The twin of ``bpf/steer.c`` in Python: the specification to read first. ``tests/test_classifier.py`` checks that both
-decide alike on every packet.
+"""The twin of ``bpf/steer.c`` in Python: the specification to read first.
+
+``tests/edge/xdp/test_classifier.py`` checks that both decide alike on every packet.
 
 A pure function of the frame and the tables; no packet of a running edge comes through here.
 """

@@ -3,7 +3,7 @@
 BCC costs 100 MB and half a second, so one process loads the program and workers inherit descriptors. A
 worker needs no capability for that: with ``kernel.unprivileged_bpf_disabled`` set to 2, making maps and loading
 programs is for CAP_BPF, while lookups, updates, deletes and batches on a descriptor that one holds stay open to
-anyone (Linux 5.19 and later; ``tests/test_steer.py`` shows it with a process of user nobody).
+anyone (Linux 5.19 and later; ``tests/edge/xdp/test_steer.py`` shows it with a process of user nobody).
 
 Every call that the kernel refuses raises OSError.
 """

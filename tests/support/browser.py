@@ -1,0 +1,41 @@
+"""Debian's Chromium on the lab's client host."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from playwright.async_api import Browser, async_playwright
+from privileges import cannot_run
+
+from lab.network import Lab
+
+CHROMIUM = Path("/usr/bin/chromium")
+_SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+]
+
+
+@asynccontextmanager
+async def chromium(lab: Lab, directory: Path, *switches: str) -> AsyncIterator[Browser]:
+    """Starts Chromium, headless, with more ``switches``; its wrapper is written to ``directory``."""
+    if not CHROMIUM.exists():
+        cannot_run("needs Debian's chromium: run scripts/setup dev as root")
+    # Playwright starts one program: this one enters the client host and becomes the browser.
+    wrapper = directory / "chromium"
+    wrapper.write_text(f'#!/bin/sh\nexec {" ".join(lab.client.command([str(CHROMIUM)]))} "$@"\n')
+    wrapper.chmod(0o755)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=wrapper, args=[*_SWITCHES, *switches])
+        try:
+            yield browser
+        finally:
+            await browser.close()

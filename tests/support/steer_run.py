@@ -1,0 +1,110 @@
+"""The loaded XDP program as tests see it: a packet in, and out come what XDP returned and the counter that moved."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import packets as p
+from paths import TESTS
+from privileges import cannot_run
+from siphash24 import siphash24
+
+from bpf import layout
+from edge.xdp import kernel
+from edge.xdp.limits import Limits, Rate
+from edge.xdp.steering import Steering, SteeringUnavailable
+from wire import ufrag
+
+GOLDEN = json.loads((TESTS / "vectors/ufrag.json").read_text())
+KEYS = {int(key_id): bytes.fromhex(key) for key_id, key in GOLDEN["keys"].items()}
+CPUS = (0, 1)
+SLOT_TO_CPU = [CPUS[slot % len(CPUS)] for slot in range(ufrag.SLOTS)]
+
+MOST = Rate(10**9, 10**9)
+NO_LIMITS = Limits(unknown=MOST, named=MOST, checks=MOST, flow=MOST)
+
+_HOUR_NS = 3600 * 10**9
+
+
+@contextlib.contextmanager
+def loaded(port: int = p.MEDIA_PORT, where: bytes | None = None, **options: Any) -> Iterator[Steering]:
+    try:
+        steering = Steering.load(port, where, KEYS, CPUS, **options)
+    except SteeringUnavailable as missing:
+        cannot_run(str(missing))
+    with steering:
+        yield steering
+
+
+def run(steering: Steering, packet: bytes) -> tuple[int, str, int]:
+    """The result of XDP, and the label and CPU of the one counter that moved."""
+    before = steering.counters()
+    verdict, out, _ = kernel.prog_test_run(steering.prog_fd, packet)
+    after = steering.counters()
+    moved = {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)}
+    assert out == packet
+    assert list(moved.values()) == [1], moved
+    ((label, cpu),) = moved
+    return verdict, label, cpu
+
+
+def prefix(host: str) -> bytes:
+    """The bucket of ``host`` where prefixes have their default lengths."""
+    ip = ipaddress.ip_address(host)
+    return bytes(10) + b"\xff\xff" + ip.packed if ip.version == 4 else ip.packed[:8] + bytes(8)
+
+
+def buckets(steering: Steering) -> kernel.BpfMap:
+    return kernel.BpfMap(steering.buckets_fd, 16, 8)
+
+
+def older_flows(flows: list[kernel.Flow], entries: int = 65536) -> int:
+    """A flow table in the layout from before flows had buckets, with these flows in it; the caller closes it."""
+    older = struct.Struct("=IIQQ")
+    attributes = struct.pack("=IIIII", 1, layout.FLOW_KEY.size, older.size, entries, 0)  # BPF_MAP_TYPE_HASH
+    fd = kernel._bpf(0, kernel._buffer(attributes))  # BPF_MAP_CREATE
+    table = kernel.BpfMap(fd, layout.FLOW_KEY.size, older.size)
+    for address, cpu, transceiver, seen_ns in flows:
+        table.update(layout.flow_key(address), older.pack(cpu, transceiver, seen_ns, 0))
+    return fd
+
+
+def named(steering: Steering) -> kernel.BpfMap:
+    return kernel.BpfMap(steering.named_fd, 8, 8)
+
+
+def name_of(ufrag_or_ssrc: bytes | int) -> bytes:
+    """The bucket of all strangers who name that ufrag (its key id must be in ``KEYS``) or SSRC."""
+    if isinstance(ufrag_or_ssrc, int):
+        return ufrag_or_ssrc.to_bytes(4, "big") + bytes(4)
+    return siphash24(ufrag_or_ssrc[:16], key=KEYS[ufrag.key_id(ufrag_or_ssrc)]).digest()
+
+
+def exhaust(steering: Steering, host: str) -> None:
+    """Uses up, for an hour, the bucket of the prefix of ``host``."""
+    buckets(steering).update(prefix(host), _in_an_hour().to_bytes(8, "little"))
+
+
+def exhaust_name(steering: Steering, ufrag_or_ssrc: bytes | int) -> None:
+    """Uses up the bucket of all strangers who name that."""
+    named(steering).update(name_of(ufrag_or_ssrc), _in_an_hour().to_bytes(8, "little"))
+
+
+def exhaust_flow(steering: Steering, address18: bytes, *kinds: str) -> None:
+    """Uses up the bucket of a known flow's ``media``, ``checks`` or ``other``."""
+    table = kernel.BpfMap(steering.flows_fd, layout.FLOW_KEY.size, layout.FLOW.size)
+    key = layout.flow_key(address18)
+    fields = list(layout.FLOW.unpack(table.lookup(key) or b""))
+    for at, kind in ((4, "media"), (5, "other"), (6, "checks")):
+        fields[at] = _in_an_hour() if kind in kinds else fields[at]
+    table.update(key, layout.FLOW.pack(*fields))
+
+
+def _in_an_hour() -> int:
+    return time.monotonic_ns() + _HOUR_NS
