@@ -1,4 +1,4 @@
-"""Where things are: the repository, the tests, and what they keep beside themselves."""
+"""The places of things: the repository, its tests, and the modules that tests share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests need root for, and what becomes of those that cannot have it."""
+"""Tests that need root: namespaces of their own, and the end of those that cannot have them."""
 
 from __future__ import annotations
 
