@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from calling import finish, kill_the_supervisor, start_call
+from calling import finish, kill_the_supervisor, lost_in, start_call
 from observing import at_work, cores, received, sessions_of, transceiver_of
 from waiting import DEADLINE_S, until
 
@@ -181,7 +181,7 @@ def test_transceivers_come_and_go_while_calls_go_on(lab: Lab, house: Appliance, 
             counted = received(house, worker, "firsthop_rx_worker_datagrams_total")
             assert (counted["link_down"], counted["unknown_transceiver"]) == (0, 0)
         assert said["calls"]["ok"] == 4
-        assert said["audio"]["frames"]["lost"] + said["audio"]["packets"]["lost"] == 0
+        assert lost_in(said["audio"]) == 0
         until(lambda: linked(house) == {"2", "3"})
         output, _ = sockets.communicate(timeout=DEADLINE_S)
         assert (output.split(), sockets.returncode) == ([b"input_audio_buffer.cleared"] * 2, 0)

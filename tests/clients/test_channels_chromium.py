@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from browser import chromium
+from browser import a_page
 from playwright.async_api import Page
 
 from lab.appliance import Appliance
@@ -37,12 +37,8 @@ UPDATE = '{"type": "session.update", "session": {"instructions": "sing"}}'
 
 @pytest.fixture
 async def page(lab: Lab, appliance: Appliance, tmp_path: Path) -> AsyncIterator[Page]:
-    async with chromium(lab, tmp_path) as browser:
-        page = await browser.new_page()
-        await page.goto(appliance.url + "/healthz")
-        await page.add_script_tag(content=SCRIPT)
+    async with a_page(lab, tmp_path, appliance.url, SCRIPT) as page:
         yield page
-        await page.evaluate("pc.close()")
 
 
 async def call(page: Page, appliance: Appliance, query: str = "") -> None:

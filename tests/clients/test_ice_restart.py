@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from browser import chromium
+from browser import a_page
 
 from lab.appliance import Appliance
 from lab.network import Lab
@@ -57,10 +57,7 @@ async function now() {
 
 
 async def test_a_call_goes_on_through_restarts(lab: Lab, appliance: Appliance, tmp_path: Path) -> None:
-    async with chromium(lab, tmp_path) as browser:
-        page = await browser.new_page()
-        await page.goto(appliance.url + "/healthz")
-        await page.add_script_tag(content=SCRIPT)
+    async with a_page(lab, tmp_path, appliance.url, SCRIPT) as page:
 
         async def now() -> dict[str, Any]:
             said: dict[str, Any] = await page.evaluate("now()")

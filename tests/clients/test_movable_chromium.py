@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium
+from browser import a_page
 from playwright.async_api import Page
 
 from lab.appliance import Appliance
@@ -85,12 +85,8 @@ def moving(lab: Lab, tmp_path: Path) -> Iterator[Moving]:
 
 @pytest.fixture
 async def page(lab: Lab, moving: Moving, tmp_path: Path) -> AsyncIterator[Page]:
-    async with chromium(lab, tmp_path) as browser:
-        page = await browser.new_page()
-        await page.goto(moving.url + "/healthz")
-        await page.add_script_tag(content=SCRIPT)
+    async with a_page(lab, tmp_path, moving.url, SCRIPT) as page:
         yield page
-        await page.evaluate("pc.close()")
 
 
 async def test_no_packet_is_lost_and_the_channel_goes_on(page: Page, moving: Moving) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from observing import moved, received, xdp
-from paths import ROOT, SUPPORT
+from paths import SUPPORT
+from privileges import NOBODY
 from waiting import until
 
 from firsthop import rotate
@@ -199,11 +200,7 @@ def test_what_this_user_may_not_write_is_refused_and_stays(
     before = file.read_bytes()
     result = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, str(file)],
-        user=65534,
-        group=65534,
-        extra_groups=[],
-        cwd="/",
-        env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        **NOBODY,
         capture_output=True,
         text=True,
     )

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 from privileges import cannot_run
 
 from lab.network import Lab
@@ -39,3 +39,14 @@ async def chromium(lab: Lab, directory: Path, *switches: str) -> AsyncIterator[B
             yield browser
         finally:
             await browser.close()
+
+
+@asynccontextmanager
+async def a_page(lab: Lab, directory: Path, url: str, script: str) -> AsyncIterator[Page]:
+    """A page of the origin ``url`` with ``script`` in it, whose call ``pc`` ends with it."""
+    async with chromium(lab, directory) as browser:
+        page = await browser.new_page()
+        await page.goto(url + "/healthz")
+        await page.add_script_tag(content=script)
+        yield page
+        await page.evaluate("pc.close()")

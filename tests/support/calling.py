@@ -35,6 +35,11 @@ def hang_up(call: subprocess.Popen[bytes], expect: int = 0) -> dict[str, Any]:
     return finish(call, expect)
 
 
+def lost_in(audio: dict[str, Any]) -> int:
+    """Frames that did not come back, and packets that did not come: of all calls, or of one."""
+    return int(audio["frames"]["lost"] + audio["packets"]["lost"])
+
+
 def goes_on(appliance: Appliance, *processes: str, frames: int = 50) -> None:
     """Returns when each of these transceiver processes has heard that many more frames of audio."""
 

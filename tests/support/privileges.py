@@ -1,17 +1,27 @@
-"""Tests that need root: namespaces of their own, and the end of those that cannot have them."""
+"""Root in tests: the namespaces that need it, and the skip of a test that cannot have it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
+from paths import ROOT
 
 CLONE_NEWNET = 0x40000000  # sched.h
 
 InNamespace = Callable[[Callable[[], None]], None]
 """Runs a function in a network namespace of its own."""
+
+NOBODY: dict[str, Any] = {
+    "user": 65534,
+    "group": 65534,
+    "extra_groups": [],
+    "cwd": "/",
+    "env": {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+}
+"""Options of a subprocess in Python that may do nothing, and finds our packages."""
 
 
 def cannot_run(reason: str) -> NoReturn:

@@ -30,6 +30,10 @@ class Signaling:
         self.sockets = {name: link.dealer(self.context, endpoint, name, KEYS) for name in (ONE, OTHER)}
         self.told: dict[bytes, list[Said]] = {ONE: [], OTHER: []}
 
+    async def close(self) -> None:
+        await self.transceiver.close()
+        self.context.destroy(linger=0)
+
     async def send(self, type_: str, who: bytes = ONE, **fields: Any) -> None:
         socket = self.sockets[who]
         await eventually(lambda: socket.poll(0, zmq.POLLOUT))

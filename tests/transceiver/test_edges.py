@@ -75,8 +75,7 @@ class House(Signaling):
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     house = House(tmp_path)
     yield house
-    await house.transceiver.close()
-    house.context.destroy(linger=0)
+    await house.close()
 
 
 async def asked(edge: Any) -> Said:

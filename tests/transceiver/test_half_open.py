@@ -21,10 +21,7 @@ from rtc.ice.lite import NEVER_CAME_S
 async def signaling(tmp_path: Path) -> AsyncIterator[Signaling]:
     ends = Signaling(tmp_path, max_sessions=40)
     yield ends
-    await ends.transceiver.close()
-    for socket in ends.sockets.values():
-        socket.close()
-    ends.context.destroy(linger=0)
+    await ends.close()
 
 
 async def place(signaling: Signaling, **fields: Any) -> Said:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import packets as p
 import pytest
-from calling import finish, flow_gone, hang_up, start_call
+from calling import finish, flow_gone, hang_up, lost_in, start_call
 from observing import STEERED, cores, moved, received, xdp
 from paths import SUPPORT
 from pyroute2 import IPRoute
@@ -222,7 +222,7 @@ def flood(lab: Lab, appliance: Appliance, *, calls: int, seconds: int, may_lose:
     arrived = sum(sent.values()) - (lost_on_the_link(lab) - link)
     print(f"{arrived} of {sum(sent.values())} packets in {seconds} s; {said['audio']['packets']}; {change}")
     assert said["calls"]["ok"] == calls
-    lost = said["audio"]["packets"]["lost"] + said["audio"]["frames"]["lost"]
+    lost = lost_in(said["audio"])
     assert lost <= may_lose * said["audio"]["packets"]["received"]
     dropped = sum(n for (verdict, _), n in change.items() if verdict not in (*STEERED, "other_traffic"))
     steered = sum(n for (verdict, _), n in change.items() if verdict in STEERED)
@@ -268,4 +268,4 @@ def test_what_one_caller_sends_costs_the_others_nothing(lab: Lab, appliance: App
     assert said["calls"]["ok"] == 4
     assert change["overflow"] > 500  # of those that XDP let through
     # One core does everything here, and a machine may be busy besides.
-    assert said["audio"]["packets"]["lost"] + said["audio"]["frames"]["lost"] <= 0.02 * said["audio"]["frames"]["sent"]
+    assert lost_in(said["audio"]) <= 0.02 * said["audio"]["frames"]["sent"]

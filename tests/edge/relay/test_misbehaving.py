@@ -259,8 +259,7 @@ async def test_unasked_it_speaks_of_its_own_sessions_and_in_known_words(rogues: 
 async def signaling(tmp_path: Path) -> AsyncIterator[Signaling]:
     ends = Signaling(tmp_path)
     yield ends
-    await ends.transceiver.close()
-    ends.context.destroy(linger=0)
+    await ends.close()
 
 
 @pytest.mark.parametrize(

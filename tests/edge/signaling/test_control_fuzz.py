@@ -150,8 +150,7 @@ async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
 async def signaling(tmp_path: Path) -> AsyncIterator[Signaling]:
     ends = Signaling(tmp_path)
     yield ends
-    await ends.transceiver.close()
-    ends.context.destroy(linger=0)
+    await ends.close()
 
 
 def for_a_transceiver(signaling: Signaling) -> Target:

@@ -6,10 +6,7 @@ from typing import Any
 
 import packets as p
 import pytest
-from steer_run import (
-    KEYS,
-    SLOT_TO_CPU,
-)
+from steer_run import KEYS, SLOT_TO_CPU
 
 from wire import address, stun, ufrag
 

@@ -23,7 +23,7 @@ import packets as p
 import psutil
 import pytest
 from paths import ROOT
-from privileges import InNamespace
+from privileges import NOBODY, InNamespace
 from steer_run import CPUS, KEYS, loaded, older_flows, run
 
 from bpf import layout
@@ -50,11 +50,7 @@ def as_nobody(code: str, *fds: int) -> None:
     subprocess.run(
         [sys.executable, "-c", code, *map(str, fds)],
         pass_fds=fds,
-        user=65534,
-        group=65534,
-        extra_groups=[],
-        cwd="/",
-        env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        **NOBODY,
         check=True,
     )
 

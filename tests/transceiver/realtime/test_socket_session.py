@@ -29,10 +29,7 @@ from wire import ufrag
 async def signaling(tmp_path: Path) -> AsyncIterator[Signaling]:
     ends = Signaling(tmp_path)
     yield ends
-    await ends.transceiver.close()
-    for socket in ends.sockets.values():
-        socket.close()
-    ends.context.destroy(linger=0)
+    await ends.close()
 
 
 async def test_a_session_without_media_hears_and_answers_in_events(signaling: Signaling) -> None:
