@@ -52,6 +52,17 @@ def test_imports_say_the_whole_name() -> None:
     assert not named([path for path in SOURCES if relative(path)])
 
 
+def test_test_modules_never_import_one_another() -> None:
+    def imported(path: Path) -> set[str]:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        return plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+    modules = {path.stem for path in TESTS if path.name.startswith("test_")} | {"conftest", "tests"}
+    for path in TESTS:
+        assert modules.isdisjoint(name.partition(".")[0] for name in imported(path)), path
+
+
 def test_what_a_file_offers_is_there_and_in_order() -> None:
     for path in SOURCES:
         defined, offered = _names(ast.parse(path.read_text()))
