@@ -14,7 +14,9 @@ import msgspec
 
 from wire.ufrag import MAX_TRANSCEIVER
 
-__all__ = ["Directory", "Subscriber", "Transceiver"]
+__all__ = ["MOST_DEPARTED", "Directory", "Subscriber", "Transceiver"]
+
+MOST_DEPARTED = 256  # of those that went last: ids may be new for ever, and calls end
 
 
 class Transceiver(msgspec.Struct, frozen=True):
@@ -90,7 +92,8 @@ class Directory:
         went = {i: transceiver for i, transceiver in before.items() if i not in present}
         gone = {**departed, **self._departed, **went}
         self._present = MappingProxyType(present)
-        self._departed = MappingProxyType({i: gone[i] for i in gone if i not in present})
+        known = [i for i in gone if i not in present][-MOST_DEPARTED:]
+        self._departed = MappingProxyType({i: gone[i] for i in known})
         changed = [new for i, new in present.items() if i in before and before[i] != new]
         came = [new for i, new in present.items() if i not in before]
         for subscriber in self._subscribers:
