@@ -208,12 +208,12 @@ async def test_who_has_too_much_to_do_still_reads_what_comes() -> None:
         pacer._phases[0].pop(tick, None)
         pacer._phases[i][tick] = None
     async with asyncio.timeout(30):
-        while sum(pacer.frames.values()) < 50:
+        while pacer.frames["on_time"] + pacer.frames["late"] < 25:
             await asyncio.sleep(0)
             turns += 1
     for tick in ticks:
         pacer.remove(tick)
-    assert turns >= 20  # one a phase; frames that were skipped took none
+    assert turns >= 20  # one a phase
 
 
 async def test_a_phase_is_filled_before_the_next_is_begun_and_none_overflows() -> None:
