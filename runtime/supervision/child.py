@@ -67,14 +67,14 @@ def become_child(name: str, nice: int | None = None) -> tuple[dict[str, Any], Be
 
 def step_down(name: str, nice: int | None = None) -> None:
     """The part of ``become_child`` for one whose standard input is not a spec: it leaves the group's signals to its
-    parent, takes its name and priority, and gives up every capability. Raises OSError."""
+    parent, takes its priority, gives up every capability, and then takes its name. Raises OSError."""
     # Ctrl-C and a terminal that hangs up reach the whole group; the supervisor says when it is time to end.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    set_name(name)
     if nice is not None:
         set_nice(nice)
     drop_capabilities()
+    set_name(name)
 
 
 @contextmanager

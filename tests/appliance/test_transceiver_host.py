@@ -147,8 +147,9 @@ def test_hangup_ends_no_call_of_a_transceiver_alone(lab: Lab, tmp_path: Path) ->
 def test_who_faces_the_network_has_no_capabilities(lab: Lab, tmp_path: Path) -> None:
     """Started by root, without systemd that would take them away."""
     with Appliance(tmp_path, lab=lab) as alone:
+        until(lambda: {"worker-0", "worker-spare", "signaling"} <= set(alone.children()))  # not "python", as at first
         facing = {**alone.children(), "transceiver": psutil.Process(alone.processes["transceiver"].pid)}
-        assert {"worker-0", "signaling", "transceiver"} <= set(facing)
+        assert {"worker-0", "worker-spare", "signaling", "transceiver"} <= set(facing)
         for name, process in facing.items():
             status = Path(f"/proc/{process.pid}/status").read_text()
             effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
