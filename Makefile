@@ -29,7 +29,7 @@ demo:
 docs:
 	@scripts/setup
 	@$(PYTHON) -m firsthop config --markdown > docs/configuration.md
-	@$(PYTHON) -m wire.messages > docs/messages.md
+	@$(PYTHON) -m wire.reference > docs/messages.md
 
 trials: setup
 	$(PYTHON) -m pytest -m trials --timeout 3600

@@ -1,6 +1,6 @@
 """The control messages between an edge's processes and a transceiver: what each says, and the bounds of its fields.
 
-``python -m wire.messages`` prints this as the protocol's reference. A message without a field that has a default means
+``python -m wire.reference`` prints this as the protocol's reference. A message without a field that has a default means
 the default, and fields that are not known here are ignored. Three unions say who may be told what; how a message
 becomes bytes is in ``wire.control``.
 
@@ -285,9 +285,3 @@ class PathDown(Message, tag="path.down"):
 ToTransceiver = Hello | Event | Offer | Open | Watch | Unwatch | End | Ice | Check | Health
 ToSignaling = Hello | Event | Refused | Answer | Opened | Watching | Ended | Checked | IceAnswer | HealthReport | Closed
 ToWorker = Hello | Refused | PathUp | PathDown
-
-
-if __name__ == "__main__":
-    from wire.reference import markdown
-
-    print(markdown(), end="")

@@ -114,3 +114,7 @@ def _bounds(least: float | None, most: float | None, unit: str) -> str:
     if least is None:
         return f", at most {most}{unit}"
     return f", at least {least}{unit}" if most is None else f", {least} to {most}{unit}"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

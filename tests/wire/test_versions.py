@@ -385,7 +385,8 @@ def test_each_request_names_a_reply_that_signaling_may_be_told() -> None:
 
 
 def test_the_reference_is_printed() -> None:
-    printed = subprocess.run([sys.executable, "-m", "wire.messages"], capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-m", "wire.reference"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for message in every_message():
         assert f"### `{message.__struct_config__.tag}`" in printed
     assert "| `dcid` | integer, 0 to 65534 or nil | nil |" in printed
