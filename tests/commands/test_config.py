@@ -16,7 +16,8 @@ from edge import supervisor as edge_supervisor
 from firsthop.preflight import check_edge, check_transceiver
 from firsthop.status_cli import Host
 from runtime.address import Address
-from runtime.config import BROWSER_REFUSES, Config, load, rows
+from runtime.config import Config, load, rows
+from runtime.config.edge import BROWSER_REFUSES
 from runtime.errors import ConfigError
 from transceiver import supervisor as transceiver_supervisor
 from wire.keys import KeyFileError

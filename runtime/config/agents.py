@@ -1,0 +1,66 @@
+"""The sections of the agents that come with firsthop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from runtime.config.section import Section
+
+__all__ = ["Agents", "Pipeline", "Upstream"]
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(text: str) -> str:
+        try:
+            split = urlsplit(text)
+            good = split.scheme in schemes and bool(split.hostname) and split.port != 0
+        except ValueError:  # a port or an IPv6 address that is none
+            good = False
+        if not good or not text.isprintable() or " " in text:
+            raise ValueError(f"{text!r} is no URL with {' or '.join(f'{s}://' for s in schemes)}")
+        return text.rstrip("/")
+
+    return AfterValidator(check)
+
+
+class Pipeline(Section):
+    """The agent ``pipeline``: three services that speak OpenAI's HTTP."""
+
+    transcription_url: Annotated[str, _url("http", "https")] = Field(
+        "http://127.0.0.1:8000/v1", description="base URL of speech to text"
+    )
+    transcription_model: str = Field("whisper-1", description="its model")
+    chat_url: Annotated[str, _url("http", "https")] = Field(
+        "http://127.0.0.1:8000/v1", description="base URL of the language model"
+    )
+    chat_model: str = Field("default", description="its model")
+    speech_url: Annotated[str, _url("http", "https")] = Field(
+        "http://127.0.0.1:8000/v1", description="base URL of text to speech"
+    )
+    speech_model: str = Field("tts-1", description="its model")
+    voice: str = Field("alloy", description="the voice where the session names none")
+    key_file: Path | None = Field(None, description="file with the bearer token for all three")
+    timeout_s: float = Field(15.0, gt=0, le=600, description="seconds that one of the services may be silent")
+
+
+class Upstream(Section):
+    """The agent ``realtime``: another server of the Realtime protocol."""
+
+    url: Annotated[str, _url("ws", "wss")] = Field(
+        "wss://api.openai.com/v1/realtime", description="WebSocket URL of the upstream server"
+    )
+    model: str = Field("gpt-realtime", description="the model to ask upstream for")
+    key_file: Path | None = Field(None, description="file with its bearer token")
+    timeout_s: float = Field(15.0, gt=0, le=600, description="seconds within which upstream has to say something")
+
+
+class Agents(Section):
+    image_urls: Literal["data", "https"] = Field(
+        "data", description="URLs of pictures that callers may show: data URLs, or also https of public hosts"
+    )
+    pipeline: Pipeline = Pipeline()  # type: ignore[call-arg]
+    realtime: Upstream = Upstream()  # type: ignore[call-arg]

@@ -1,0 +1,156 @@
+"""The sections of an edge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from runtime.address import Address, Endpoint
+from runtime.config.section import Section, TcpAddress, nth
+from wire.ufrag import MAX_TRANSCEIVER
+
+__all__ = ["BROWSER_REFUSES", "Edge", "IceServer", "MediaAddress", "Model", "TransceiverEntry"]
+
+# Ports that browsers refuse as media or page addresses (the fetch standard's list of bad ports, from 1024 up).
+BROWSER_REFUSES = frozenset(
+    [
+        1719,
+        1720,
+        1723,
+        2049,
+        3659,
+        4045,
+        4190,
+        5060,
+        5061,
+        6000,
+        6566,
+        6665,
+        6666,
+        6667,
+        6668,
+        6669,
+        6679,
+        6697,
+        10080,
+    ]
+)
+
+
+def _media_address(address: Address) -> Address:
+    if address.host in ("0.0.0.0", "::"):
+        raise ValueError(
+            f"{str(address)!r}: name one address: clients are told this one, and replies must come from it"
+        )
+    if address.port < 1024 or address.port in BROWSER_REFUSES:
+        raise ValueError(f"browsers send no media to port {address.port}: choose another, such as 3478")
+    return address
+
+
+def _each_process(peers: tuple[TransceiverEntry, ...]) -> tuple[TransceiverEntry, ...]:
+    peers = tuple(
+        peer.model_copy(update={"id": peer.id + i, "endpoint": nth("endpoint", peer.endpoint, i), "processes": 1})
+        for peer in peers
+        for i in range(peer.processes)
+    )
+    for name in ("id", "endpoint"):
+        values = [getattr(peer, name) for peer in peers]
+        if len(set(values)) != len(values):
+            raise ValueError(f"two transceivers have the same {name}")
+    if any(peer.id > MAX_TRANSCEIVER for peer in peers):
+        raise ValueError(f"ids count up to more than {MAX_TRANSCEIVER}")
+    return peers
+
+
+# What stands between quotes in a header without an escape.
+_QUOTABLE = r"^[ !#-\[\]-~]*$"
+
+MediaAddress = Annotated[Address, AfterValidator(_media_address)]
+Model = Annotated[str, Field(pattern=r"^[!-+\--~]{1,128}$")]
+
+
+class TransceiverEntry(Section):
+    """A transceiver as the edge sees it."""
+
+    id: int = Field(ge=0, le=MAX_TRANSCEIVER, description="the id that its ufrags carry")
+    endpoint: Endpoint = Field(description="where it listens, `tcp://` or `ipc://`")
+    processes: int = Field(
+        1, ge=1, le=256, description="so many of them, ids and last number of the endpoint counting up"
+    )
+
+
+class IceServer(Section):
+    """A server that WHIP clients are told of (RFC 9725 section 4.6)."""
+
+    url: str = Field(pattern=r"^(stun|stuns|turn|turns):[!-;=?-~]+$", description="such as `turn:turn.example:3478`")
+    username: str = Field("", pattern=_QUOTABLE, description="for TURN")
+    credential: str = Field("", pattern=_QUOTABLE, description="its password")
+
+
+class Edge(Section):
+    name: str = Field("edge", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="this edge, unique in the cluster")
+    media: MediaAddress = Field(
+        Address("127.0.0.1:3478"), description="the one UDP address and port that all clients send to"
+    )
+    advertise: MediaAddress | None = Field(
+        None, description="the address that clients are told instead, behind a 1:1 NAT"
+    )
+    interface: str = Field(
+        "", description="the interface that XDP attaches to; empty: the kernel spreads flows by itself"
+    )
+    cores: tuple[int, ...] = Field((), description="cores with a worker each; empty: all that this process may use")
+    flow_entries: int = Field(65536, ge=64, le=1 << 24, description="flows that the kernel map holds, and each worker")
+    unknown_rate: int = Field(
+        5000,
+        ge=0,
+        le=10**6,
+        description="packets a second from one IPv4 address or IPv6 /64 not yet in a call; 0: no limit",
+    )
+    unknown_burst: int = Field(5000, ge=1, le=10**6, description="so many of these packets may come at once")
+    flow_rate: int = Field(
+        1000,
+        ge=0,
+        le=10**6,
+        description="packets a second of media, and as many others, from one address in a call; 0: no limit",
+    )
+    run: Path = Field(
+        Path("/run/firsthop"), description="where, without systemd, sockets and workers wait for a killed supervisor"
+    )
+    pins: Path = Field(
+        Path("/sys/fs/bpf/firsthop"), description="folder of a BPF filesystem where XDP and its flows outlive this edge"
+    )
+    http: TcpAddress = Field(Address("127.0.0.1:8080"), description="where signaling listens")
+    connections: int = Field(4096, ge=16, description="HTTP connections and WebSockets at once; one more is closed")
+    connections_per_address: int = Field(
+        256, ge=0, description="of these, so many from one IPv4 address or IPv6 /64; 0: no limit, as behind a proxy"
+    )
+    tls_certificate: Path | None = Field(None, description="file with a PEM chain; with it signaling speaks HTTPS")
+    tls_key: Path | None = Field(None, description="file with the PEM key of that certificate")
+    api_keys: Path = Field(Path("/etc/firsthop/api-keys"), description="file of bearer tokens, one a line")
+    models: tuple[Model, ...] = Field(
+        ("parrot", "offline", "echo", "loopback"),
+        description="agents that keys may name if they list none, as in `token models=parrot,offline`; `*`: every one",
+    )
+    calls_per_key: int = Field(0, ge=0, description="calls at once of one API key at this edge; 0: no limit")
+    calls_per_minute: int = Field(0, ge=0, description="new calls a minute of one API key at this edge; 0: no limit")
+    calls_per_ephemeral_key: int = Field(
+        4, ge=0, description="calls at once of one ephemeral key at this edge; 0: no limit"
+    )
+    ephemeral_calls_per_minute: int = Field(
+        30, ge=0, description="new calls a minute of one ephemeral key at this edge; 0: no limit"
+    )
+    ice_servers: tuple[IceServer, ...] = Field(
+        (), description="servers that WHIP clients are told of: `[[edge.ice_servers]]` with url, username, credential"
+    )
+    allowed_origins: tuple[str, ...] = Field(("*",), description="origins whose pages may place calls (CORS)")
+    memory_mib: int = Field(0, ge=0, description="MiB that a worker or signaling may hold; more: replaced; 0: no limit")
+    metrics: TcpAddress = Field(
+        Address("127.0.0.1:9400"),
+        description="Prometheus: the supervisor here, signaling one port up, workers from two ports up",
+    )
+    transceivers: Annotated[tuple[TransceiverEntry, ...], AfterValidator(_each_process)] = Field(
+        (),
+        description="the transceivers: `[[edge.transceivers]]` with id, endpoint, and processes if there are several",
+    )

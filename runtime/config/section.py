@@ -1,0 +1,28 @@
+"""The base of every section of the configuration, and the types that several have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from runtime.address import Address, Endpoint, findable
+from runtime.errors import ConfigError
+
+__all__ = ["Section", "TcpAddress", "nth"]
+
+TcpAddress = Annotated[Address, AfterValidator(findable)]
+
+
+class Section(BaseModel):
+    """A section: its keys are its fields, and no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def nth(key: str, endpoint: Endpoint, i: int) -> Endpoint:
+    """The endpoint ``i`` further up. Raises ConfigError, which names ``key``."""
+    try:
+        return endpoint.up(i)
+    except ValueError as e:
+        raise ConfigError(f"{key} {endpoint}: {e}") from None

@@ -1,0 +1,68 @@
+"""The section of a transceiver host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from runtime import ports
+from runtime.address import Address, Endpoint
+from runtime.config.section import Section, TcpAddress, nth
+from wire.ufrag import MAX_TRANSCEIVER
+
+__all__ = ["Transceiver"]
+
+
+class Transceiver(Section):
+    id: int = Field(1, ge=0, le=MAX_TRANSCEIVER, description="unique in the cluster; its ufrags carry it")
+    endpoint: Endpoint = Field(Endpoint("ipc:///run/firsthop/transceiver-1.sock"), description="where edges connect")
+    cores: tuple[int, ...] = Field(
+        (),
+        description="one process each; ids, ports and the endpoint's last number count up; empty: one, on any core",
+    )
+    agent: str = Field("parrot", description="the agent of a call that names no model")
+    vad: Literal["webrtc", "silero"] = Field(
+        "webrtc",
+        description="the detector of speech in noise; silero is right more often and costs twenty times as much",
+    )
+    transcripts: Path | None = Field(
+        None, description="folder for the events of each call, as JSON Lines; empty: none are kept"
+    )
+    recordings: Path | None = Field(
+        None, description="folder for the sound of each call, as Ogg Opus; empty: none is kept; callers must be told"
+    )
+    max_sessions: int = Field(200, ge=1, description="calls beyond this are refused with 503")
+    consent_s: float = Field(
+        30.0,
+        ge=5,
+        le=3600,
+        allow_inf_nan=False,
+        description="a call ends so many seconds after its caller last sent or answered a check (RFC 7675)",
+    )
+    memory_mib: int = Field(0, ge=0, description="MiB that each of `cores` may hold; more: replaced; 0: no limit")
+    metrics: TcpAddress = Field(
+        Address("127.0.0.1:9500"), description="Prometheus; with `cores` each process is a port further up"
+    )
+    run: Path = Field(
+        Path("/run/firsthop"), description="where, without systemd, processes of `cores` wait for a killed supervisor"
+    )
+
+    @property
+    def processes(self) -> tuple[Transceiver, ...]:
+        """Each process that this host runs: with ``cores`` so many, the first metrics port being their supervisor's.
+        Raises ConfigError."""
+        if not self.cores:
+            return (self,)
+        return tuple(
+            self.model_copy(
+                update={
+                    "id": self.id + i,
+                    "endpoint": nth("transceiver.endpoint", self.endpoint, i),
+                    "cores": (core,),
+                    "metrics": ports.process(self.metrics, i),
+                }
+            )
+            for i, core in enumerate(self.cores)
+        )
