@@ -23,6 +23,7 @@ from runtime.supervision import signals
 from runtime.supervision.beats import Beat
 from runtime.supervision.notify import notify
 from transceiver import agents, counters
+from transceiver.gpus import Gpus
 from transceiver.load import calibrated
 from transceiver.server import Transceiver
 from transceiver.supervisor import check
@@ -48,7 +49,9 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> Non
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    transceiver = Transceiver(config, cluster, socket, selector=selector, prior=calibrated())
+    gpus = Gpus()
+    gpus.start()
+    transceiver = Transceiver(config, cluster, socket, lambda: gpus.now, selector=selector, prior=calibrated())
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, transceiver.leave)
     signals.let_through()
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)

@@ -28,6 +28,7 @@ from transceiver.load import PRIOR, Load
 from transceiver.places import Full, room_for
 from transceiver.realtime.protocol import InvalidRequest, Realtime
 from transceiver.records.files import Records
+from transceiver.reporting import Reporting
 from transceiver.session import Session
 from transceiver.socket_session import EVENTS, SocketSession
 from transceiver.talk.talk import Talk
@@ -35,6 +36,7 @@ from wire import keys, messages, ufrag
 from wire.control import Control
 from wire.messages import Refused as Refusal
 from wire.messages import Request, ToTransceiver
+from wire.report import Gpu, Report
 
 __all__ = ["Transceiver"]
 
@@ -56,6 +58,7 @@ class Transceiver:
         config: Config,
         cluster: keys.ClusterKeys,
         socket: zmq.Socket[bytes],
+        gpus: Callable[[], tuple[Gpu, ...]] = tuple,
         *,
         selector: BusySelector | None = None,
         prior: float = PRIOR,
@@ -85,6 +88,7 @@ class Transceiver:
         self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
         self._records = Records(*folders) if any(folders) else None
+        self._reporting = Reporting(config, gpus)
         self._litter = 0
         self.idle = asyncio.Event()
         self._leaves = False
@@ -103,6 +107,11 @@ class Transceiver:
         # list() takes them at once: another thread asks.
         live = Counter(ufrag.key_id(sealed) for sealed in [*self._calls, *self._sockets])
         return {(str(i),): live[i] for i in sorted({*live, *self._cluster.ufrag})}
+
+    def report(self) -> Report:
+        """What edges are told of this process."""
+        lag_ms = 1000 * self.load.lag_s
+        return self._reporting.make(time.monotonic(), sessions=self.sessions, room=self.room, lag_ms=lag_ms)
 
     @property
     def schedule(self) -> tuple[Collector, ...]:
@@ -341,7 +350,8 @@ class Transceiver:
         return ufrag.seal(self._config.id, cluster.sealing, cluster.ufrag[cluster.sealing], slot=slot)
 
     def _health(self, peer: bytes, request: int, _: messages.Health) -> None:
-        self._link.control(peer, messages.HealthReport(sessions=self.sessions, agents=agents.names()), request)
+        report = messages.HealthReport(sessions=self.sessions, agents=agents.names(), report=self.report())
+        self._link.control(peer, report, request)
 
     async def sweep_forever(self) -> None:
         """Ends, about once a second, what nobody needs any more."""
