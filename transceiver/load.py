@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -52,14 +52,14 @@ class Load:
         self._pinned = len(os.sched_getaffinity(0)) == 1
         self._before = self._now()
 
-    def room(self, kind: Kind, live: Iterable[Kind]) -> int | None:
+    def room(self, kind: Kind, live: Mapping[Kind, int]) -> int | None:
         """The number of calls of this kind that there is room for beside those of ``live``; None where only
         ``max_sessions`` says so."""
-        return None if self._fixed else self.capacity.room(kind, Counter(live), self._begun)
+        return None if self._fixed else self.capacity.room(kind, live, self._begun)
 
-    def admits(self, kind: Kind, live: Iterable[Kind]) -> bool:
+    def admits(self, kind: Kind, live: Mapping[Kind, int]) -> bool:
         """Whether one more call of this kind is let in beside those of ``live``. If so, say ``begun``."""
-        return self._fixed or self.capacity.admits(kind, Counter(live), self._begun)
+        return self._fixed or self.capacity.admits(kind, live, self._begun)
 
     def begun(self) -> None:
         """Takes note that a call was let in."""

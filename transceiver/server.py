@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from weakref import WeakSet
 
@@ -266,9 +266,8 @@ class Transceiver:
         opened.open()
         return None
 
-    def _kinds(self) -> list[tuple[str, str]]:
-        # list() takes them at once: another thread asks.
-        return [session.kind for session in self._all()]
+    def _kinds(self) -> Counter[Hashable]:
+        return Counter(session.kind for session in self._all())
 
     def _all(self) -> list[Session | SocketSession]:
         return [*self._calls.values(), *self._sockets.values()]
