@@ -201,11 +201,13 @@ def test_the_kernel_says_when_it_got_the_first_of_each_batch(loopback: Loopback)
         client.send(b"first")
         between = time.time_ns()
         client.send(b"second")
-        while loopback.batch.receive() == 0:
+        while (came := loopback.batch.receive()) == 0:
             pass
-        assert before <= loopback.batch.came_ns
-        return loopback.batch.came_ns <= between
+        came_ns = loopback.batch.came_ns
+        while came < 2:
+            came += loopback.batch.receive()
+        assert before <= came_ns
+        return came_ns <= between
 
     # A busy kernel gets to it later, and one that nobody asked before begins to take these times a moment later.
     until(told)
-        loopback.batch.receive()
