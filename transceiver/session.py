@@ -116,6 +116,11 @@ class Session:
         """Whether DTLS is not done yet."""
         return not self.talk.begun and not self.ended
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What its cost depends on: the agent and the codec."""
+        return self.talk.agent_name, self._offer.codec
+
     # --- from the transport
 
     def connected(self) -> None:
@@ -129,7 +134,7 @@ class Session:
         # What is heard as PCM is heard by the call's clock, and may wait for it.
         self.transport.spare_ms = 0 if self._packets else _SPARE_MS
         self._ticked = time.monotonic()
-        self._pacer.add(self._tick)
+        self._pacer.add(self._tick, self.kind)
         self._log.info("media up", agent=talk.agent_name)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
@@ -256,7 +261,7 @@ class Session:
             for _ in range(missed):
                 self._tick()
         if not self.ended:
-            self._pacer.add(self._tick, ticked + (missed + 1) * FRAME_S)
+            self._pacer.add(self._tick, self.kind, due=ticked + (missed + 1) * FRAME_S)
 
     def forsake(self) -> None:
         """Gives the call up without a word to anybody, ``on_end`` included, because it goes on elsewhere."""

@@ -32,6 +32,7 @@ _LAST_WORDS = {
     "shutdown": ("shutdown", "The server shuts down: call again."),
     "agent_failed": ("agent_failed", "the agent failed"),
     "session_failed": ("session_failed", "The server failed: the call is over."),
+    "overloaded": ("overloaded", "The server cannot keep all of its calls on schedule: call again."),
 }
 
 
@@ -92,7 +93,7 @@ class Talk:
         kind = self.agent_type
         self._end, self._voice, self.media_so_far = end, voice, media_so_far
         self._open_record()
-        self.host = host(kind, self, self._agent_failed)
+        self.host = host(kind, self, self._agent_failed, self.agent_name)
         media = voice is not None
         self.conversation = self.protocol.converse(self.host, self, rate_hz=kind.rate_hz, media=media)
         self.begun = True
@@ -141,7 +142,7 @@ class Talk:
         kind = self.agent_type
         self._end, self._voice, self.media_so_far = end, voice, media_so_far
         self.sent_bytes, self._parts = state.sent_bytes, state.parts + 1
-        self.host = host(kind, self, self._agent_failed)
+        self.host = host(kind, self, self._agent_failed, self.agent_name)
         self.host.pause()
         self.begun = True
         self.conversation = self.protocol.take_up(state.conversation, self.host, self, rate_hz=kind.rate_hz, media=True)
