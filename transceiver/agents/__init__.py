@@ -56,12 +56,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any, ClassVar, Literal, Protocol
 
 from runtime.config import Agents
 
-__all__ = ["VERSION", "Base", "Item", "Line", "Response", "Settings", "find", "names"]
+__all__ = ["VERSION", "Base", "Item", "Line", "Response", "Settings", "find", "names", "versions"]
 
 VERSION = 2
 
@@ -225,6 +225,21 @@ class Base:
     def event(self, event: dict[str, Any]) -> None:
         """Called with a JSON event of the client's that the protocol does not know."""
 
+    def state(self) -> object:
+        """What an agent that takes this one's place has to know beside the items, as ``resume`` is to get it: of maps,
+        lists, text, bytes and numbers, 1 MiB at most as msgpack. Called when the session is about to go on in another
+        process; nothing else is called after it unless the session stays. May be a coroutine; what has not answered
+        after a second is moved without a state."""
+        return None
+
+    def resume(self, state: object, items: Sequence[Item]) -> None:
+        """Called after ``configured`` and before anything else where the session was served elsewhere before. ``items``
+        is the conversation, oldest first, with all that is in it; ``state`` is what ``state()`` gave there, or None.
+        What is not overridden takes the user's items as if they had just been committed."""
+        for item in items:
+            if item.role == "user":
+                self.committed(item)
+
     def close(self) -> None:
         """Called when the session is over."""
 
@@ -232,6 +247,30 @@ class Base:
 def names() -> list[str]:
     """The names of all agents that can be asked for."""
     return sorted({*_own(), *_others()})
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The names of all agents that can be loaded, each with the version of the distribution that brings it. They are
+    loaded by this, if they were not before."""
+    return {name: _version(name) for name in names() if _loads(name)}
+
+
+def _loads(name: str) -> bool:
+    try:
+        return find(name) is not None
+    except Exception:  # whatever the import of another package raises
+        return False
+
+
+def _version(name: str) -> str:
+    if name not in _own():
+        distribution = _others()[name].dist
+        return distribution.version if distribution else ""
+    try:
+        return version("firsthop")
+    except PackageNotFoundError:  # a source tree that is not installed
+        return ""
 
 
 def find(name: str) -> type[Base] | None:

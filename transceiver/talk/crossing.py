@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from runtime.config import Agents
 from transceiver.agents import Item, Line, Settings
 from transceiver.talk.protocol import Making
+from transceiver.turns import Turn
 
 __all__ = ["Crossing", "CrossingLine", "CrossingResponse"]
 
@@ -35,11 +37,24 @@ class Crossing:
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...], int]] = deque()
         self._bytes = 0
         self._due = False
+        self._paused = False
         self.closed = False
+
+    def pause(self) -> None:
+        """Lets nothing across until ``resume``: it waits, within the same bounds."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Lets across what waits, in order, and what comes."""
+        with self._lock:
+            self._paused = False
+            if self._calls and not self._due:
+                self._due = True
+                self._loop.call_soon_threadsafe(self._drain)
 
     def __call__(self, method: Callable[..., object], *args: Any, size: int = 0, later: bool = False) -> None:
         """Has ``method(*args)`` called, ``later`` in another turn of the loop; ``size`` is that of audio, in bytes."""
-        if threading.get_ident() == self._home and not later and not self._calls:
+        if threading.get_ident() == self._home and not later and not self._calls and not self._paused:
             if not self.closed:
                 method(*args)
             return
@@ -55,7 +70,7 @@ class Crossing:
             self._bytes += size
             while self._bytes > _MOST_SAID_BYTES or len(self._calls) > _MOST_SAID:
                 self._drop_audio()
-            if not self._due:
+            if not self._due and not self._paused:
                 self._due = True
                 self._loop.call_soon_threadsafe(self._drain)
 
@@ -72,7 +87,7 @@ class Crossing:
             if taken >= _PIECE_BYTES:
                 break
             with self._lock:
-                if not self._calls or self.closed:
+                if not self._calls or self.closed or self._paused:
                     self._due = False
                     return
                 method, args, size = self._calls.popleft()
@@ -112,10 +127,11 @@ class CrossingLine:
 
 
 class CrossingResponse:
-    """A response as the agent holds it, which any thread may use."""
+    """A response as the agent holds it, which any thread may use. ``turn`` hears when it begins to sound."""
 
-    def __init__(self, making: Making, cross: Crossing) -> None:
+    def __init__(self, making: Making, cross: Crossing, turn: Turn | None = None) -> None:
         self._making, self._cross = making, cross
+        self.turn = turn or Turn.nobodys()
 
     @property
     def id(self) -> str:
@@ -138,6 +154,8 @@ class CrossingResponse:
         return self._making.settled
 
     def audio(self, pcm: bytes) -> None:
+        if pcm:
+            self.turn.heard(time.monotonic())
         # A long answer in one piece would hold up the loop for as long as it takes to make events of it.
         for at in range(0, len(pcm), _PIECE_BYTES):
             piece = bytes(pcm[at : at + _PIECE_BYTES])
@@ -147,13 +165,16 @@ class CrossingResponse:
         self._cross(self._making.transcript, str(delta))
 
     def text(self, delta: str) -> None:
+        self.turn.heard(time.monotonic())
         self._cross(self._making.text, str(delta))
 
     def call(self, name: str, arguments: str, call_id: str = "") -> None:
         self._cross(self._making.call, str(name), str(arguments), str(call_id or ""))
 
     def done(self, usage: dict[str, Any] | None = None) -> None:
+        self.turn.over()
         self._cross(self._making.done, usage)
 
     def fail(self, message: str, code: str = "agent_failed") -> None:
+        self.turn.over()
         self._cross(self._making.fail, str(message), str(code))
