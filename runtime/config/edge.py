@@ -130,6 +130,9 @@ class Edge(Section):
     pins: Path = Field(
         Path("/sys/fs/bpf/firsthop"), description="folder of a BPF filesystem where XDP and its flows outlive this edge"
     )
+    compiled: Path | None = Field(
+        None, description="folder that keeps the compiled XDP program for the next start; none: that of `edge.run`"
+    )
     http: TcpAddress = Field(Address("127.0.0.1:8080"), description="where signaling listens")
     connections: int = Field(4096, ge=16, description="HTTP connections and WebSockets at once; one more is closed")
     connections_per_address: int = Field(

@@ -191,7 +191,7 @@ async def test_frames_are_counted_by_how_near_to_their_time_they_were_made(monke
     before = Counter(pacer.frames)
     run_after(1.005)
     assert (Counter(pacer.frames) - before)["skipped"] == 50 * 5
-    assert sum(pacer._lag.counts) == pacer.frames["on_time"] + pacer.frames["late"]
+    assert sum(pacer.recent.counts) == pacer.frames["on_time"] + pacer.frames["late"]
 
 
 async def test_who_has_too_much_to_do_still_reads_what_comes() -> None:
