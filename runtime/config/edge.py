@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -99,6 +99,13 @@ class Edge(Section):
     )
     region: Name = Field("", description="the region that this edge is in, as transceivers name theirs")
     zone: Name = Field("", description="the zone in it")
+    regions: tuple[Name, ...] = Field(
+        (), description="the only regions where calls may be placed, as where data must stay in them; empty: all"
+    )
+    placement: Literal["latency", "spread", "pack"] = Field(
+        "latency",
+        description="how calls are placed: where the first sound comes soonest, evenly, or on as few as can hold them",
+    )
     interface: str = Field(
         "", description="the interface that XDP attaches to; empty: the kernel spreads flows by itself"
     )
