@@ -319,10 +319,7 @@ class ThreadHost(Host):
             self._held = method == "state"
         self._busy_since = time.monotonic()
         try:
-            if method == "state":
-                self._loop.create_task(self._tell_state())
-                return
-            result = getattr(self._agent, method)(*args)
+            result = self._tell_state() if method == "state" else getattr(self._agent, method)(*args)
             if asyncio.iscoroutine(result):
                 self._start(result, method)
         except Exception as e:
