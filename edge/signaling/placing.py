@@ -67,7 +67,7 @@ class Placing:
                 trouble = unavailable(e)
             except RequestRefused as e:
                 trouble = refused(e)
-                if e.code != "full":
+                if e.code not in ("full", "draining"):
                     break
         raise trouble
 
