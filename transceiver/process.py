@@ -23,6 +23,7 @@ from runtime.supervision import signals
 from runtime.supervision.beats import Beat
 from runtime.supervision.notify import notify
 from transceiver import agents, counters
+from transceiver.gpus import Gpus
 from transceiver.server import Transceiver
 from transceiver.supervisor import check
 from wire import link
@@ -47,7 +48,9 @@ async def _serve(config: Config, beat: Beat) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    transceiver = Transceiver(config, cluster, socket)
+    gpus = Gpus()
+    gpus.start()
+    transceiver = Transceiver(config, cluster, socket, lambda: gpus.now)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, transceiver.leave)
     signals.let_through()
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)

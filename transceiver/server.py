@@ -24,6 +24,7 @@ from transceiver.links.routing import Routing
 from transceiver.places import Full, room_for
 from transceiver.realtime.protocol import InvalidRequest, Realtime
 from transceiver.records.files import Records
+from transceiver.reporting import Reporting
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
 from transceiver.talk.talk import Talk
@@ -31,6 +32,7 @@ from wire import keys, messages, ufrag
 from wire.control import Control
 from wire.messages import Refused as Refusal
 from wire.messages import Request, ToTransceiver
+from wire.report import Gpu, Report
 
 __all__ = ["Transceiver"]
 
@@ -42,7 +44,13 @@ _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 class Transceiver:
     """The transceiver: it owns every session that its ufrags name."""
 
-    def __init__(self, config: Config, cluster: keys.ClusterKeys, socket: zmq.Socket[bytes]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        cluster: keys.ClusterKeys,
+        socket: zmq.Socket[bytes],
+        gpus: Callable[[], tuple[Gpu, ...]] = tuple,
+    ) -> None:
         self._config = config.transceiver
         self._agents = config.agents
         self._cluster = cluster
@@ -66,6 +74,7 @@ class Transceiver:
         self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
         self._records = Records(*folders) if any(folders) else None
+        self._reporting = Reporting(config, gpus)
         self._litter = 0
         self.idle = asyncio.Event()
         self._leaves = False
@@ -82,6 +91,10 @@ class Transceiver:
         # list() takes them at once: another thread asks.
         live = Counter(ufrag.key_id(sealed) for sealed in [*self._calls, *self._sockets])
         return {(str(i),): live[i] for i in sorted({*live, *self._cluster.ufrag})}
+
+    def report(self) -> Report:
+        """What edges are told of this process."""
+        return self._reporting.make(time.monotonic(), sessions=self.sessions)
 
     @property
     def schedule(self) -> tuple[Collector, ...]:
@@ -302,7 +315,8 @@ class Transceiver:
         return ufrag.seal(self._config.id, cluster.sealing, cluster.ufrag[cluster.sealing], slot=slot)
 
     def _health(self, peer: bytes, request: int, _: messages.Health) -> None:
-        self._link.control(peer, messages.HealthReport(sessions=self.sessions, agents=agents.names()), request)
+        report = messages.HealthReport(sessions=self.sessions, agents=agents.names(), report=self.report())
+        self._link.control(peer, report, request)
 
     async def sweep_forever(self) -> None:
         """Ends, about once a second, what nobody needs any more."""

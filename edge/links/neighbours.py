@@ -7,7 +7,7 @@ import random
 from contextlib import suppress
 from typing import Never
 
-from edge.directory import Directory
+from edge.directory import Directory, Known, Transceiver
 from edge.links.transceivers import Transceivers, Unavailable
 from wire import messages
 from wire.messages import MAX_NEIGHBOURS, Neighbour
@@ -23,7 +23,19 @@ def neighbours(directory: Directory, of: int, chance: random.Random) -> list[Nei
     others = [each for each in directory.present.values() if each.id != of]
     if len(others) > MAX_NEIGHBOURS:
         others = chance.sample(others, MAX_NEIGHBOURS)
-    return [Neighbour(id=each.id, endpoint=each.endpoint) for each in others]
+    return [_neighbour(each, directory.reports.get(each.id)) for each in others]
+
+
+def _neighbour(transceiver: Transceiver, known: Known | None) -> Neighbour:
+    if known is None:
+        return Neighbour(id=transceiver.id, endpoint=transceiver.endpoint)
+    report = known.report
+    rooms = [model.room for model in report.models if model.room is not None]
+    room = max(rooms, default=None)  # of the model of which it can take most: it is asked about each call
+    if report.most:
+        places = max(0, report.most - report.sessions)
+        room = places if room is None else min(room, places)
+    return Neighbour(id=transceiver.id, endpoint=transceiver.endpoint, room=room, draining=report.draining)
 
 
 async def tell_forever(directory: Directory, transceivers: Transceivers) -> Never:

@@ -275,6 +275,8 @@ class Transceivers:
         named = getattr(message, "ufrag", None)
         if named is not None and not self._has(transceiver, named, control):
             return
+        if isinstance(message, messages.HealthReport) and message.report and message.report.id != transceiver:
+            raise _error(f"a report of transceiver {message.report.id}", control)
         if request is None:
             if isinstance(message, messages.Moved):
                 self._take_moved(transceiver, message, control)

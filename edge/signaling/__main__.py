@@ -18,6 +18,7 @@ from edge.directory import Directory, Transceiver
 from edge.directory_file import followed
 from edge.links.events import Events
 from edge.links.neighbours import tell_forever
+from edge.links.sampling import sample
 from edge.links.transceivers import Transceivers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
@@ -109,6 +110,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         follow(listing, lambda now: loop.call_later(_WORKERS_FIRST_S, now.fill, directory)),
         keep_true(ledger, transceivers, events),
         tell_forever(directory, transceivers),
+        sample(transceivers, directory),
     )
     tasks = [asyncio.create_task(each) for each in work]
     await stop.wait()

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from runtime.address import Address, Endpoint
-from runtime.config.section import Section, TcpAddress, nth
+from runtime.config.section import Name, Section, TcpAddress, nth
 from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = ["BROWSER_REFUSES", "Edge", "IceServer", "MediaAddress", "Model", "TransceiverEntry"]
@@ -97,6 +97,8 @@ class Edge(Section):
     advertise: MediaAddress | None = Field(
         None, description="the address that clients are told instead, behind a 1:1 NAT"
     )
+    region: Name = Field("", description="the region that this edge is in, as transceivers name theirs")
+    zone: Name = Field("", description="the zone in it")
     interface: str = Field(
         "", description="the interface that XDP attaches to; empty: the kernel spreads flows by itself"
     )

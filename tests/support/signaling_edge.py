@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import zmq
 import zmq.asyncio
 from aiohttp import web
@@ -35,6 +36,7 @@ from runtime.metrics import Tally
 from wire import link, ufrag
 from wire.keys import ClusterKeys
 from wire.messages import Closed, Message
+from wire.report import Report
 from wire.versions import OLDEST, VERSION
 
 DEADLINE_S = 30
@@ -158,7 +160,8 @@ async def an_edge(
 
 class FakeTransceiver:
     """Speaks the wire's messages for as many sessions as come. ``said`` has every message that it got, by type, with
-    ``events`` by ufrag apart; ``refusal`` refuses what comes, and what is of a type in ``mute`` gets no answer."""
+    ``events`` by ufrag apart; ``report`` is part of its health. ``refusal`` refuses what comes, and what is of a
+    type in ``mute`` gets no answer."""
 
     def __init__(self, number: int, endpoint: str, versions: tuple[int, int] = (OLDEST, VERSION)) -> None:
         self._endpoint = endpoint
@@ -169,6 +172,7 @@ class FakeTransceiver:
         self.placed_by: dict[str, bytes] = {}
         self.refusal: tuple[str, str] | None = None
         self.mute: set[str] = set()
+        self.report: Report | None = None
         self.ice: dict[str, tuple[str, Any]] = {}  # our ufrag and the client's credentials, by the call's ufrag
         self.versions = versions
         self.heard_in: list[int] = []  # the version of each message
@@ -249,7 +253,8 @@ class FakeTransceiver:
     def _replies(self, peer: bytes, type_: str, fields: dict[str, Any]) -> list[dict[str, Any]]:
         request, sealed = fields.get("request"), str(fields.get("ufrag"))
         if type_ == "health":
-            return [{"type_": "health", "request": request, "sessions": self.sessions, "agents": []}]
+            told = {"report": msgspec.to_builtins(self.report)} if self.report else {}
+            return [{"type_": "health", "request": request, "sessions": self.sessions, "agents": [], **told}]
         if self.refusal is not None and type_ in ("session.offer", "session.open"):
             code, message = self.refusal
             return [

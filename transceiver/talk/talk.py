@@ -78,7 +78,7 @@ class Talk:
             # Without media nobody here knows when the client heard what.
             paced = voice is not None and kind.hears == "pcm"
             self.record = self._records.open(self._call, kind.rate_hz if paced else None)
-        self.host = host(kind, self, self._agent_failed)
+        self.host = host(kind, self, self._agent_failed, self.agent_name)
         media = voice is not None
         self.conversation = self.protocol.converse(self.host, self, rate_hz=kind.rate_hz, media=media)
         self.begun = True
