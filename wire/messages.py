@@ -68,6 +68,7 @@ __all__ = [
 
 MAX_SSRCS = 8  # of one path
 MAX_NAMES = 8  # ufrags of one call, and paths of it at one worker, in one message
+MAX_PATHS = 64  # of one call that is handed over
 MAX_NEIGHBOURS = 64
 MAX_STATE_BYTES = 4 << 20  # of a call that is handed over
 
@@ -75,6 +76,7 @@ Ufrag = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"\A[A-Za-z0-9
 Text = Annotated[str, Meta(max_length=256)]
 LongText = Annotated[str, Meta(max_length=1 << 16)]
 Media = tuple[Text, Annotated[int, Meta(ge=1, le=65535)]]
+Name = Annotated[bytes, Meta(min_length=1, max_length=255)]
 Address = Annotated[bytes, Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
 Ssrc = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 Version = Annotated[int, Meta(ge=0, le=127)]
@@ -372,7 +374,12 @@ class Take(Request[Taken], tag="call.take"):
     """Hands a call over. It is the sender's until that has said `call.go_on`."""
 
     ufrag: CallUfrag
-    state: Annotated[bytes, Meta(max_length=MAX_STATE_BYTES), about("The session (`transceiver.state`). It has keys.")]
+    state: Annotated[bytes, Meta(max_length=MAX_STATE_BYTES), about("The session, as a value. It has keys.")]
+    paths: Annotated[
+        list[tuple[Address, Name]],
+        Meta(max_length=MAX_PATHS),
+        about("The client's addresses, each with the worker by which it comes."),
+    ] = []
 
 
 class GoOn(Message, tag="call.go_on"):
