@@ -38,7 +38,13 @@ class Transceiver(Section):
     recordings: Path | None = Field(
         None, description="folder for the sound of each call, as Ogg Opus; empty: none is kept; callers must be told"
     )
-    max_sessions: int = Field(200, ge=1, description="calls beyond this are refused with 503")
+    max_sessions: int = Field(
+        200, ge=1, description="calls beyond this are refused with 503, whatever there is room for"
+    )
+    capacity: Literal["measured", "fixed"] = Field(
+        "measured",
+        description="measured: calls that would be late are refused, whatever `max_sessions`; fixed: it alone decides",
+    )
     consent_s: float = Field(
         30.0,
         ge=5,

@@ -332,4 +332,4 @@ async def until_connected(edge: Edge, fake: FakeTransceiver) -> None:
             if await edge.refused_socket("", headers=TOKEN) == 101:
                 break
             await asyncio.sleep(0.02)
-    await eventually(lambda: not fake.placed_by)
+    await eventually(lambda: not fake.placed_by and len(edge.ledger) == 0)

@@ -29,6 +29,7 @@ _LAST_WORDS = {
     "shutdown": ("shutdown", "The server shuts down: call again."),
     "agent_failed": ("agent_failed", "the agent failed"),
     "session_failed": ("session_failed", "The server failed: the call is over."),
+    "overloaded": ("overloaded", "The server cannot keep all of its calls on schedule: call again."),
 }
 
 
