@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -22,6 +24,7 @@ from runtime.config import Config
 from transceiver import agents, counters
 from transceiver.backlog import Backlog
 from transceiver.capacity import Capacity
+from transceiver.handover.desk import Desk, House
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
 from transceiver.load import PRIOR, Load
@@ -36,6 +39,7 @@ from wire import keys, messages, ufrag
 from wire.control import Control
 from wire.messages import Refused as Refusal
 from wire.messages import Request, ToTransceiver
+from wire.naming import seen_through
 from wire.report import Gpu, Report
 
 __all__ = ["Transceiver"]
@@ -84,6 +88,19 @@ class Transceiver:
             messages.Event: self._event,
             messages.Health: self._health,
         }
+        house = House(
+            keys=lambda: self._cluster,
+            calls=lambda: list(self._calls.values()),
+            sockets=lambda: list(self._sockets.values()),
+            room=self._room_for_another,
+            take_up=self.take_up,
+            took=self._took,
+            gone=self._gone,
+            handle=self._handle,
+        )
+        generation = secrets.token_hex(8)
+        self._desk = Desk(self._config.id, generation, self._routing, self._link, house)
+        self._handlers |= self._desk.handlers
         self._calls: dict[bytes, Session] = {}
         self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
@@ -98,8 +115,18 @@ class Transceiver:
 
     @property
     def sessions(self) -> int:
-        """The number of calls."""
-        return len(self._calls) + len(self._sockets)
+        """The number of calls, and of places that are kept for those on their way."""
+        return len(self._calls) + len(self._sockets) + self._desk.reserved
+
+    @property
+    def draining(self) -> bool:
+        """Whether new calls go elsewhere, because this process is about to leave."""
+        return self._desk.draining
+
+    @property
+    def drained(self) -> tuple[int, int]:
+        """How many calls have been handed over since a drain began, and of how many; zeros where there is none."""
+        return self._desk.drained
 
     @property
     def sessions_by_key(self) -> dict[tuple[str, ...], float]:
@@ -111,7 +138,8 @@ class Transceiver:
     def report(self) -> Report:
         """What edges are told of this process."""
         lag_ms = 1000 * self.load.lag_s
-        return self._reporting.make(time.monotonic(), sessions=self.sessions, room=self.room, lag_ms=lag_ms)
+        now, draining = time.monotonic(), self._desk.draining
+        return self._reporting.make(now, sessions=self.sessions, draining=draining, room=self.room, lag_ms=lag_ms)
 
     @property
     def schedule(self) -> tuple[Collector, ...]:
@@ -132,8 +160,16 @@ class Transceiver:
 
     def leave(self) -> None:
         """Prepares to leave: ``idle`` is set as soon as there is no call, because another process is to take this one's
-        place."""
+        place. Calls are handed over where others have room."""
         self._leaves = True
+        self._desk.begin_drain(for_good=False)
+
+    async def drain(self, within_s: float) -> None:
+        """Takes no new calls, hands over those that there are, and closes WebSocket sessions; returns when that is done
+        or the time is over."""
+        self._desk.begin_drain()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._desk.empty(), within_s)
 
     def use(self, cluster: keys.ClusterKeys) -> None:
         """Seals with these keys from now on; sessions that exist keep the ufrag that they have."""
@@ -152,10 +188,14 @@ class Transceiver:
         message, request = control.message, control.request
         handler = self._handlers[type(message)]
         try:
+            if self._desk.answers(peer, control):
+                return
             if isinstance(message, Request):
                 handler(peer, request, message)
             else:
                 handler(peer, message)
+        except InvalidRequest as e:
+            self._refuse(peer, request, e.code, str(e), e.param)
         except Exception:
             # A fault of ours with one message, and no reason to leave who sent it waiting.
             counters.WIRE_ERRORS["failed"] += 1
@@ -182,6 +222,7 @@ class Transceiver:
 
     def _place(self, wanted: messages.Offer | messages.Open, codec: str) -> tuple[str, Talk]:
         """The ufrag, agent and configuration of a new session. Raises InvalidRequest."""
+        self._desk.check_open()
         found = self._find(wanted.agent)
         sealed = self._seal()
         call = ufrag.call_id(sealed)
@@ -214,6 +255,20 @@ class Transceiver:
             raise InvalidRequest(str(e), e.code) from None
         if gives_way is not None:
             gives_way.end("never_came")
+
+    def _room_for_another(self, agent: str) -> None:
+        """Raises InvalidRequest where a call with that agent, which is connected, cannot be taken."""
+        self._desk.check_open()
+        busy = not self._load.admits((self._find(agent)[0], _USUAL), self._kinds())
+        self._make_room("", "", half_open=False, busy=busy)
+
+    def _took(self, call: Session) -> None:
+        self._calls[call.ufrag.encode()] = call
+        self._load.begun()
+
+    def _gone(self, call: Session) -> None:
+        self._calls.pop(call.ufrag.encode(), None)
+        self._litter += 1
 
     def _offer(self, peer: bytes, request: int, offer: messages.Offer) -> None:
         try:
@@ -289,13 +344,13 @@ class Transceiver:
         self._link.control(peer, messages.Watching(session=session.talk.protocol.session), request)
 
     def _unwatch(self, peer: bytes, unwatch: messages.Unwatch) -> None:
-        session = self._live(unwatch.ufrag)
-        if session is not None and peer in session.talk.watchers:
-            session.talk.watchers.remove(peer)
+        session, who = self._live(unwatch.ufrag), seen_through(peer) or peer
+        if session is not None and who in session.talk.watchers:
+            session.talk.watchers.remove(who)
 
     def _event(self, peer: bytes, event: messages.Event) -> None:
         session = self._live(event.ufrag)
-        if session is not None and peer in session.talk.watchers:
+        if session is not None and (seen_through(peer) or peer) in session.talk.watchers:
             session.talk.client_event(event.event)
 
     def _pass_on(self, peer: bytes, ufrag: str, event: str, *_: object) -> None:
@@ -360,7 +415,8 @@ class Transceiver:
             for session in self._all():
                 session.sweep(now)
             self._shed(self._load.look())
-            if self._leaves and not self.sessions and not len(self._backlog):
+            self._desk.sweep(now)
+            if self._leaves and not self.sessions and not len(self._backlog) and self._desk.quiet:
                 self.idle.set()
             # What an ended session leaves are circles through OpenSSL and libsrtp, whose memory the collector cannot
             # see: it would wait for hundreds of calls. With a hundred calls alive this takes five milliseconds.
@@ -385,6 +441,7 @@ class Transceiver:
         for session in live:
             session.end("shutdown")
         await asyncio.gather(*(session.closed() for session in live))
+        self._desk.close()
         self._link.close()
         if self._records is not None:
             self._records.close()

@@ -10,23 +10,28 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from runtime import logs
-from transceiver.handover.drain import Drain
+from transceiver.handover.drain import SPEAKS_S, Drain
 from transceiver.handover.leaving import Leaving
+from transceiver.handover.line import NotTaken
 from transceiver.handover.neighbours import Neighbourhood
 from transceiver.handover.taking import Taking
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
+from transceiver.realtime.protocol import InvalidRequest
 from transceiver.session import Session
-from transceiver.state import SessionState
+from transceiver.socket_session import SocketSession
+from transceiver.state import SessionState, StateError
 from wire import messages
 from wire.control import Control
 from wire.keys import ClusterKeys
 from wire.messages import Message, Neighbour, Request
 from wire.naming import transceiver_name
+from wire.ufrag import transceiver_of
 
 __all__ = ["Desk", "House"]
 
@@ -41,6 +46,7 @@ class House:
 
     keys: Callable[[], ClusterKeys]
     calls: Callable[[], list[Session]]
+    sockets: Callable[[], list[SocketSession]]
     room: Callable[[str], None]
     take_up: Callable[[SessionState], Session]
     took: Callable[[Session], None]
@@ -52,13 +58,16 @@ class Desk:
     """The desk of the transceiver ``number``; ``generation`` tells it from another process with that id."""
 
     def __init__(self, number: int, generation: str, routing: Routing, link: Link, house: House) -> None:
-        self._house, self._link, self._routing = house, link, routing
+        self._house, self._link, self._routing, self._number = house, link, routing, number
+        self._moves: set[asyncio.Task[None]] = set()
         name = transceiver_name(number, generation)
         self._neighbours = Neighbourhood(number, random.Random())  # noqa: S311  # nothing secret
         self._leaving = Leaving(name, house.keys, routing, link, house.gone)
         self._taking = Taking(routing, house.room, house.take_up, self._took)
         self._kept: deque[tuple[bytes, Control[Any]]] = deque()
         self._drain: Drain | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._for_good = False
         self.handlers: dict[type[Message], Callable[..., None]] = {
             messages.Neighbours: self._heard_of,
             messages.Steered: lambda peer, said: routing.steered(peer, said.addresses),
@@ -75,9 +84,14 @@ class Desk:
         return len(self._taking)
 
     @property
-    def has_neighbours(self) -> bool:
-        """Whether another transceiver could take calls."""
-        return bool(self._neighbours.present(time.monotonic()))
+    def draining(self) -> bool:
+        """Whether new calls go elsewhere: always in a drain for good, else where another transceiver has room."""
+        return self._drain is not None and (self._for_good or bool(self._neighbours.present(time.monotonic())))
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing has come lately for calls that left."""
+        return self._leaving.quiet(time.monotonic())
 
     @property
     def drained(self) -> tuple[int, int]:
@@ -113,23 +127,60 @@ class Desk:
         finally:
             self._take_kept()
 
-    async def drain(self) -> None:
-        """Hands all calls over, also those that come meanwhile; ends when there is none, and nobody needs anything
-        passed on."""
-        self._drain = drain = Drain(self._house.calls, self.hand_over, self._choose)
-        await drain.run()
-        while not self._leaving.quiet(time.monotonic()):
+    def check_open(self) -> None:
+        """Raises InvalidRequest where no calls are taken any more."""
+        if self.draining:
+            raise InvalidRequest("this transceiver is about to leave", "draining")
+
+    def begin_drain(self, *, for_good: bool = True) -> None:
+        """Hands all calls over from now on, also those that come meanwhile. ``for_good`` takes no new ones, whether
+        there is another transceiver or not, and ends WebSocket sessions, whose clients connect elsewhere."""
+        self._for_good = self._for_good or for_good
+        if self._draining is None:
+            self._drain = Drain(self._house.calls, self.hand_over, self._choose)
+            self._draining = asyncio.create_task(self._drain.run())
+            self._draining.add_done_callback(_complain)
+            logs.get().info("draining", calls=len(self._house.calls()), sockets=len(self._house.sockets()))
+
+    async def empty(self) -> None:
+        """Waits until no session is left, and nothing comes any more that has to be passed on."""
+        since = time.monotonic()
+        while self._house.calls() or self._house.sockets() or not self.quiet:
+            for session in self._house.sockets():
+                if session.quiet or time.monotonic() - since >= SPEAKS_S:
+                    session.end("shutdown")
             await asyncio.sleep(_LOOK_S)
-        logs.get().info("drained", moved=drain.moved)
+        logs.get().info("drained", moved=self.drained[0])
+
+    def move(self, call: Session) -> bool:
+        """Hands a call over soon, because this process cannot serve it. Returns whether there is anybody to take it."""
+        if not call.movable or not self._neighbours.present(time.monotonic()):
+            return False
+        task = asyncio.create_task(self._move(call))
+        self._moves.add(task)
+        task.add_done_callback(self._moves.discard)
+        return True
+
+    async def _move(self, call: Session) -> None:
+        to = self._choose(set())
+        if to is not None:
+            with suppress(NotTaken, StateError):
+                await self.hand_over(call, to)
 
     def sweep(self, now: float) -> None:
         """Called about once a second."""
         self._taking.sweep(now)
         self._leaving.sweep(asyncio.get_running_loop().time())
+        for call in self._house.calls():
+            # Its ufrag names another transceiver, so a worker that begins anew has to be told.
+            if not call.away and transceiver_of(call.ufrag.encode()) != self._number:
+                self._routing.remind(call.transport)
         self._take_kept()
 
     def close(self) -> None:
         """Ends what waits, and all links."""
+        for task in (*self._moves, *([self._draining] if self._draining else [])):
+            task.cancel()
         self._taking.close()
         self._leaving.close()
 
@@ -155,3 +206,8 @@ class Desk:
         kept, self._kept = self._kept, deque()
         for peer, control in kept:
             self._house.handle(peer, control)
+
+
+def _complain(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logs.get().error("the drain failed", exc_info=error)

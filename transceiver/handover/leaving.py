@@ -8,7 +8,6 @@ that it had, because nothing was sent meanwhile.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -59,8 +58,8 @@ class _Left:
 
 
 class Leaving:
-    """The calls that leave and those that left. ``name`` is this transceiver's on links to others, and ``gone(session)``
-    is told of each call that is here no more."""
+    """The calls that leave and those that left. ``name`` is this transceiver's on links to others; ``gone(session)`` is
+    told of each call that is here no more."""
 
     def __init__(
         self,

@@ -67,7 +67,7 @@ class Dealer:
     async def came(self, within_s: float) -> bool:
         """Waits until the other end is connected. Returns False where it is not within that time."""
         until = self._loop.time() + within_s
-        while not self.there:
+        while not self.there:  # no event tells
             if self._loop.time() >= until:
                 return False
             await asyncio.sleep(_LOOK_S)
@@ -82,7 +82,7 @@ class Dealer:
             self._put(self._greeting.hello(_HELLO))
             self._greeting.due = False
         oldest = self._greeting.version
-        while self._greeting.version == oldest and self._loop.time() < until:
+        while self._greeting.version == oldest and self._loop.time() < until:  # noqa: ASYNC110  # it is over in a moment
             await asyncio.sleep(_LOOK_S)
         return self._greeting.version > oldest
 

@@ -79,7 +79,9 @@ class Link:
         """The processes of edges that have spoken in version ``least`` or a later one, whether they are still there or
         not."""
         return [
-            name for name, peer in self._peers.items() if peer.version >= least and b"/" in name and not seen_through(name)
+            name
+            for name, peer in self._peers.items()
+            if peer.version >= least and b"/" in name and not seen_through(name)
         ]
 
     def close(self) -> None:

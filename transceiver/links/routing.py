@@ -13,7 +13,7 @@ then those of an ``Elsewhere``, which keeps its datagrams or passes them on.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -378,4 +378,3 @@ class Routing:
             proved=transport.ice.is_proved(path),
         )
         self.link.control(worker, up)
-
