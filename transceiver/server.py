@@ -36,11 +36,11 @@ from transceiver.session import Session
 from transceiver.socket_session import EVENTS, SocketSession
 from transceiver.state import SessionState, StateError
 from transceiver.talk.talk import Talk
+from transceiver.watching import Watching, not_found
 from wire import keys, messages, ufrag
 from wire.control import Control
 from wire.messages import Refused as Refusal
 from wire.messages import Request, ToTransceiver
-from wire.naming import seen_through
 from wire.report import Gpu, Report
 
 __all__ = ["Transceiver"]
@@ -54,8 +54,6 @@ _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 class Transceiver:
     """The transceiver: it owns every session that its ufrags name. ``selector`` is the event loop's, if that counts;
     ``prior`` the share of a core that a call may cost, before any was measured.
-
-    ``move(session)`` is asked to move a call away that this process cannot serve; it returns whether it will.
     """
 
     def __init__(
@@ -84,9 +82,6 @@ class Transceiver:
             messages.End: self._end,
             messages.Ice: self._ice,
             messages.Open: self._open,
-            messages.Watch: self._watch,
-            messages.Unwatch: self._unwatch,
-            messages.Event: self._event,
             messages.Health: self._health,
         }
         house = House(
@@ -101,7 +96,8 @@ class Transceiver:
         )
         generation = secrets.token_hex(8)
         self._desk = Desk(self._config.id, generation, self._routing, self._link, house)
-        self._handlers |= self._desk.handlers
+        self._watching = Watching(self._link, self._live)
+        self._handlers |= self._desk.handlers | self._watching.handlers
         self._calls: dict[bytes, Session] = {}
         self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
@@ -110,7 +106,6 @@ class Transceiver:
         self._litter = 0
         self.idle = asyncio.Event()
         self._leaves = False
-        self.move: Callable[[Session], bool] = lambda session: False
         self._leaving: WeakSet[Session | SocketSession] = WeakSet()
         self._log = logs.get()
 
@@ -254,7 +249,7 @@ class Transceiver:
             pacer=self._pacer,
             backlog=self._backlog,
             on_end=self._ended,
-            watch=lambda who: partial(self._pass_on, who, state.ufrag),
+            watch=lambda who: self._watching.way_to(who, state.ufrag),
             elapsed_s=elapsed_s,
         )
 
@@ -336,7 +331,7 @@ class Transceiver:
             owner=wanted.owner,
         )
         self._sockets[sealed.encode()] = opened
-        talk.watchers.add(peer, partial(self._pass_on, peer, sealed))
+        talk.watchers.add(peer, self._watching.way_to(peer, sealed))
         self._link.control(peer, messages.Opened(ufrag=sealed), request)
         self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
         opened.open()
@@ -356,47 +351,20 @@ class Transceiver:
             return None
         return session
 
-    def _watch(self, peer: bytes, request: int, watch: messages.Watch) -> None:
-        session = self._live(watch.ufrag, watch.owner)
-        if session is None:
-            self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
-            return
-        session.talk.watchers.add(peer, partial(self._pass_on, peer, watch.ufrag))
-        self._link.control(peer, messages.Watching(session=session.talk.protocol.session), request)
-
-    def _unwatch(self, peer: bytes, unwatch: messages.Unwatch) -> None:
-        session, who = self._live(unwatch.ufrag), seen_through(peer) or peer
-        if session is not None and who in session.talk.watchers:
-            session.talk.watchers.remove(who)
-
-    def _event(self, peer: bytes, event: messages.Event) -> None:
-        session = self._live(event.ufrag)
-        if session is not None and (seen_through(peer) or peer) in session.talk.watchers:
-            session.talk.client_event(event.event)
-
-    def _pass_on(self, peer: bytes, ufrag: str, event: str, *_: object) -> None:
-        self._link.control(peer, messages.Event(ufrag=ufrag, event=event))
-
-    def _tell_closed(self, session: Session | SocketSession) -> None:
-        for who in session.talk.watchers:
-            if isinstance(who, bytes):
-                self._link.control(who, messages.Closed(ufrag=session.ufrag, reason=session.ended))
-
     def _ended(self, session: Session) -> None:
         self._calls.pop(session.ufrag.encode(), None)
         self._routing.remove(session.transport)
-        self._tell_closed(session)
+        self._watching.closed(session)
         self._litter += 1
 
     def _socket_ended(self, session: SocketSession) -> None:
         self._sockets.pop(session.ufrag.encode(), None)
-        self._tell_closed(session)
+        self._watching.closed(session)
 
     def _end(self, peer: bytes, request: int, end: messages.End) -> None:
         session = self._live(end.ufrag, end.owner)
         if session is None:
-            self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
-            return
+            raise not_found()
         session.end("hangup")
         self._link.control(peer, messages.Ended(), request)
 
@@ -404,18 +372,17 @@ class Transceiver:
         """Takes the client's ICE credentials. Where they differ from those it had, ICE restarts."""
         session = self._live(restart.ufrag, restart.owner)
         if not isinstance(session, Session):
-            return self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
+            raise not_found()
         ice = session.transport.ice
         if restart.match not in ("*", ice.ufrag):
-            return self._refuse(peer, request, "precondition_failed", "ICE has restarted meanwhile", "If-Match")
+            raise InvalidRequest("ICE has restarted meanwhile", "precondition_failed", "If-Match")
         fragment = ""
         if restart.remote is not None and restart.remote != ice.remote:
             if not ice.may_restart(time.monotonic()):
-                return self._refuse(peer, request, "rate_limit_exceeded", "ICE restarts too often")
+                raise InvalidRequest("ICE restarts too often", "rate_limit_exceeded")
             fragment = session.restart_ice(self._seal(like=restart.ufrag), restart.remote, *restart.media)
             self._routing.rename(session.transport)
         self._link.control(peer, messages.IceAnswer(ufrag=ice.ufrag, fragment=fragment), request)
-        return None
 
     def _seal(self, like: str = "") -> str:
         """A new ufrag for the same core as ``like``, whose worker knows the call's paths."""
@@ -451,7 +418,7 @@ class Transceiver:
         served = (s for s in self._all() if s.talk.begun and not s.ended and s not in self._leaving)
         for session in sorted(served, key=lambda session: session.began, reverse=True)[:calls]:
             self._leaving.add(session)
-            moves = isinstance(session, Session) and self.move(session)
+            moves = isinstance(session, Session) and self._desk.move(session)
             self._log.warning("too many calls to be served in time: one leaves", call=session.ufrag, moves=moves)
             if not moves:
                 session.end("overloaded")

@@ -166,6 +166,8 @@ class Desk:
         if to is not None:
             with suppress(NotTaken, StateError):
                 await self.hand_over(call, to)
+                return
+        call.end("overloaded")
 
     def sweep(self, now: float) -> None:
         """Called about once a second."""

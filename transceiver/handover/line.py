@@ -80,7 +80,8 @@ class Line:
         self._used = self._loop.time()
         number, until = next(self._numbers), self._used + within_s
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._asked[number] = reply_type(type(request)), future
+        expected: type[Message] = reply_type(type(request))  # type: ignore[arg-type]  # a type of a type variable
+        self._asked[number] = expected, future
         try:
             if not self._own.control(request, number):
                 raise Gone(f"transceiver {self.id} is away")

@@ -28,6 +28,11 @@ class Elsewhere:
         self._kept: deque[tuple[bytes, Path, bytes]] = deque()
         self._take: Take | None = None
 
+    @property
+    def keys(self) -> list[bytes | int | Path]:
+        """Everything that names it."""
+        return [*self.ufrags, *self.ssrcs, *self.paths]
+
     def take(self, worker: bytes, path: Path, datagram: bytes) -> None:
         """Takes a client's datagram."""
         if self._take is not None:

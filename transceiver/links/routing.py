@@ -116,12 +116,12 @@ class Routing:
 
     def expect(self, elsewhere: Elsewhere) -> None:
         """Has that object take what is for these ufrags, and for these paths and SSRCs while they are nobody's here."""
-        for key in (*elsewhere.ufrags, *elsewhere.ssrcs, *elsewhere.paths):
+        for key in elsewhere.keys:
             self._elsewhere[key] = elsewhere
 
     def forget(self, elsewhere: Elsewhere) -> None:
         """Has that object take nothing any more."""
-        for key in (*elsewhere.ufrags, *elsewhere.ssrcs, *elsewhere.paths):
+        for key in elsewhere.keys:
             if self._elsewhere.get(key) is elsewhere:
                 del self._elsewhere[key]
 

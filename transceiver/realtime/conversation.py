@@ -96,6 +96,11 @@ class Conversation:
         """The ``event_id`` of the client's event that is being handled, where it has one."""
         return self._inbox.answering
 
+    @property
+    def quiet(self) -> bool:
+        """Whether neither side speaks, or is about to."""
+        return not self._listening.speaking and not self._speaking.busy
+
     def client_event(self, text: str | bytes, now: float) -> None:
         """Takes a client's event as it came. What is more than can be done at once waits, and past a bound is
         refused."""
