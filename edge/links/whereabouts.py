@@ -1,4 +1,4 @@
-"""The transceivers of calls that live elsewhere than their ufrag says, as signaling knows them. Pure; times are in seconds.
+"""Calls that live elsewhere than their ufrag says, as signaling knows them. Pure; times are in seconds.
 
 What a call's new transceiver says of it may come before the old one's word that the call moved, because they have links
 of their own. It is kept for a moment, behind the last event of the old one.

@@ -22,10 +22,12 @@ from edge.links.sampling import sample
 from edge.links.transceivers import Transceivers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
+from edge.signaling.explaining import EXPLAIN_PATH, explanation
 from edge.signaling.health import keep_true
 from edge.signaling.journal import Journal
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
+from edge.signaling.placing import Placing
 from edge.tls import Certificate
 from runtime import logs, metrics
 from runtime.config import Config
@@ -75,6 +77,8 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
     connections = connections_tally()
+    loop = asyncio.get_running_loop()
+    placing = Placing(transceivers, ledger, edge)
     metrics.serve(
         "edge.metrics",
         *spec["metrics"],
@@ -84,8 +88,10 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         sockets,
         transceivers.refusals,
         ufrag_keys(lambda: key_file.keys),
+        *placing.metrics,
+        pages={EXPLAIN_PATH: partial(explanation, placing, loop)},
     )
-    app = make_app(edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses)
+    app = make_app(edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses, placing)
     tls = Certificate(edge.tls_certificate, edge.tls_key, log)
     runner = web.AppRunner(app, shutdown_timeout=_GOODBYE_S)
     await runner.setup()
@@ -100,7 +106,6 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     )
     log.info("ready", http=edge.http)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     work = (
         beat.forever(),
