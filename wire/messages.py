@@ -19,6 +19,7 @@ from msgspec import Meta
 from wire.address import SIZE as ADDRESS_BYTES
 
 __all__ = [
+    "MAX_MORE_MEDIA",
     "MAX_SSRCS",
     "Answer",
     "Check",
@@ -51,6 +52,7 @@ __all__ = [
 ]
 
 MAX_SSRCS = 8  # of one path
+MAX_MORE_MEDIA = 7  # candidates of one answer, beside the first
 
 Ufrag = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"\A[A-Za-z0-9+/]+\Z")]  # RFC 8839 section 5.4
 Text = Annotated[str, Meta(max_length=256)]
@@ -87,6 +89,11 @@ Locked = Annotated[
     ),
 ]
 MediaAddress = Annotated[Media, about("The host and port that clients send media to.")]
+MoreMedia = Annotated[
+    list[Media],
+    Meta(max_length=MAX_MORE_MEDIA),
+    about("Those of other edges, the preferred first: clients may send there as well."),
+]
 
 
 class Message(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
@@ -189,6 +196,7 @@ class Offer(Request[Answer], tag="session.offer"):
     offer: Annotated[str, about("The client's SDP offer.")]
     agent: Agent
     media: MediaAddress
+    more_media: MoreMedia = []
     session: Session = None
     owner: Owner = ""
     holder: Holder = ""
@@ -236,6 +244,7 @@ class Ice(Request[IceAnswer], tag="session.ice"):
     match: Annotated[Text, about("The transceiver's ufrag as the client knows it, or a star for any.")]
     remote: Annotated[tuple[Text, Text] | None, about("The client's ufrag and password, or nil to ask only.")]
     media: MediaAddress
+    more_media: MoreMedia = []
     owner: Owner = ""
 
 

@@ -16,8 +16,10 @@ from aiohttp import web
 from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
 from edge.directory_file import followed
+from edge.links.announcing import Announcing
 from edge.links.events import Events
 from edge.links.transceivers import Transceivers
+from edge.peers import Peer, Peers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
 from edge.signaling.health import keep_true
@@ -72,6 +74,9 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
     connections = connections_tally()
+    peers = Peers(edge.name, (edge.advertise or edge.media).pair)
+    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys)
+    announcing.know(Peer(row.name, row.media.pair, row.endpoint, row.region) for row in edge.edges)
     metrics.serve(
         "edge.metrics",
         *spec["metrics"],
@@ -80,9 +85,11 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         held,
         sockets,
         transceivers.refusals,
+        announcing.heard,
+        announcing.well,
         ufrag_keys(lambda: key_file.keys),
     )
-    app = make_app(edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses)
+    app = make_app(edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses, peers)
     tls = Certificate(edge.tls_certificate, edge.tls_key, log)
     runner = web.AppRunner(app, shutdown_timeout=_GOODBYE_S)
     await runner.setup()
@@ -106,6 +113,8 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         follow(tls),
         follow(listing, lambda now: loop.call_later(_WORKERS_FIRST_S, now.fill, directory)),
         keep_true(ledger, transceivers, events),
+        announcing.listen(),
+        announcing.announce(),
     )
     tasks = [asyncio.create_task(each) for each in work]
     await stop.wait()
@@ -116,6 +125,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     await runner.cleanup()
     await events.close()
     await transceivers.close()
+    announcing.close()
     journal.close()
 
 
