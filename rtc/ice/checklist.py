@@ -1,8 +1,8 @@
 """The controlling side of ICE towards several candidates (RFC 8445 section 6.1.2), sans-I/O: a candidate pair for each.
 
 All pairs are checked, the preferred first. The first that answers is selected and nominated, and the others are kept
-warm. Where nothing comes over the selected pair any more, all are checked, and the first that answers takes its place:
-libwebrtc does the same, by the same times. Time is an argument.
+warm. Where nothing comes over the selected pair any more, all are checked, and the first that answers takes its place.
+libwebrtc does the same in about the same time. Time is an argument.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from rtc.ice.controlling import CONSENT_EVERY_S, Controlling
 
 __all__ = ["WEAK_AFTER_S", "Checklist"]
 
-WEAK_AFTER_S = 2.5  # since anything came over the selected pair (libwebrtc's WEAK_CONNECTION_RECEIVE_TIMEOUT)
+# Since anything came over the selected pair: where no media comes, that is the answer to a check of ours. libwebrtc
+# takes 2.5 s for silence, and another second until it moves.
+WEAK_AFTER_S = CONSENT_EVERY_S + 0.5
 _KEEP_WARM_S = 15.0  # RFC 8445 section 11
 _PACE_S = 0.05  # between the first checks of two pairs (RFC 8445 section 14.2)
 _WEAK_EVERY_S = 0.1
@@ -108,7 +110,7 @@ class Checklist:
             self._select(source, now)
         elif source == self.selected:
             self._heard = now
-        elif self._weak:
+        elif self._is_weak(now):
             self.moves += 1
             self._select(source, now)
 
@@ -120,9 +122,12 @@ class Checklist:
         if len(self._pairs) > 1:
             self._pairs[remote].hurry(now)  # with USE-CANDIDATE, which its first check had not
 
+    def _is_weak(self, now: float) -> bool:
+        return self.connected_at is not None and len(self._pairs) > 1 and now >= self._heard + WEAK_AFTER_S
+
     def _look(self, now: float) -> None:
         """Sets how often each pair is checked."""
-        weak = self.connected_at is not None and len(self._pairs) > 1 and now - self._heard >= WEAK_AFTER_S
+        weak = self._is_weak(now)
         if weak and not self._weak:
             for pair in self._pairs.values():
                 pair.hurry(now)
