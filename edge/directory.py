@@ -2,6 +2,8 @@
 
 A *source* fills it: whatever reads a configuration, a file (``edge/directory_file.py``) or a socket calls ``replace``,
 ``put`` or ``remove`` in the thread that has the directory. Anyone may read a snapshot from any thread, without waiting.
+
+Beside them are the *reports* in which transceivers say how they are. They change each second and are no news.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ from typing import Annotated, Protocol
 
 import msgspec
 
+from wire.report import Report
 from wire.ufrag import MAX_TRANSCEIVER
 
-__all__ = ["MOST_DEPARTED", "Directory", "Subscriber", "Transceiver"]
+__all__ = ["MOST_DEPARTED", "Directory", "Known", "Subscriber", "Transceiver"]
 
 MOST_DEPARTED = 256  # of those that went last: ids may be new for ever, and calls end
+_SMOOTHING = 1 / 8  # the weight of a new round trip, as RFC 6298 section 2 has it
 
 
 class Transceiver(msgspec.Struct, frozen=True):
@@ -27,6 +31,18 @@ class Transceiver(msgspec.Struct, frozen=True):
 
     id: Annotated[int, msgspec.Meta(ge=0, le=MAX_TRANSCEIVER)]
     endpoint: str
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What is known of how a transceiver is. Times are in seconds."""
+
+    report: Report
+    received_at: float
+    """When this report was new, by the reader's monotonic clock."""
+    round_trip_s: float | None = None
+    """From this edge to the transceiver and back, smoothed; None where no link has measured it."""
+    least_round_trip_s: float | None = None
+    """The shortest so far: the way alone, without what waited."""
 
 
 class Subscriber(Protocol):
@@ -50,6 +66,7 @@ class Directory:
         self._subscribers: list[Subscriber] = []
         self._present: Mapping[int, Transceiver] = MappingProxyType({})
         self._departed: Mapping[int, Transceiver] = MappingProxyType({})
+        self._reports: dict[int, Known] = {}
         self.replace(transceivers, departed)
 
     @property
@@ -61,6 +78,33 @@ class Directory:
     def departed(self) -> Mapping[int, Transceiver]:
         """A snapshot of those that went, as they were last."""
         return self._departed
+
+    @property
+    def reports(self) -> Mapping[int, Known]:
+        """The last report of each that is present and has made one. It follows later reports."""
+        return MappingProxyType(self._reports)
+
+    def report(self, report: Report, now: float, round_trip_s: float | None = None) -> bool:
+        """Takes note of a report that was received at ``now``, by a link that measured ``round_trip_s`` if it did.
+        Returns False where it is of a transceiver that is not present, or older than what is known of it."""
+        known = self._reports.get(report.id)
+        if report.id not in self._present:
+            return False
+        if known is None:
+            self._reports[report.id] = Known(report, now, round_trip_s, round_trip_s)
+            return True
+        same = known.report.generation == report.generation
+        if same and report.number < known.report.number:
+            return False
+        received_at = known.received_at if same and report.number == known.report.number else now
+        smoothed, least = known.round_trip_s, known.least_round_trip_s
+        if round_trip_s is not None and smoothed is not None and least is not None:
+            smoothed += _SMOOTHING * (round_trip_s - smoothed)
+            least = min(least, round_trip_s)
+        elif round_trip_s is not None:
+            smoothed = least = round_trip_s
+        self._reports[report.id] = Known(report, received_at, smoothed, least)
+        return True
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Tells ``subscriber`` of those that are there, and from now on of changes."""
@@ -91,6 +135,8 @@ class Directory:
         before = self._present
         went = {i: transceiver for i, transceiver in before.items() if i not in present}
         gone = {**departed, **self._departed, **went}
+        for i in went:
+            self._reports.pop(i, None)
         self._present = MappingProxyType(present)
         known = [i for i in gone if i not in present][-MOST_DEPARTED:]
         self._departed = MappingProxyType({i: gone[i] for i in known})

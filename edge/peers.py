@@ -52,11 +52,8 @@ class Peers:
         return tuple(self._known.values())
 
     def know(self, edges: Iterable[Peer]) -> None:
-        """Makes these the edges that there are; this one may be among them, and tells its own region so."""
-        listed = {edge.name: edge for edge in edges}
-        own = listed.pop(self.name, None)
-        if own is not None and own.region:
-            self._region = own.region
+        """Makes these the edges that there are; this one may be among them."""
+        listed = {edge.name: edge for edge in edges if edge.name != self.name}
         self._known = listed
         self._heard = {name: heard for name, heard in self._heard.items() if name in listed}
 

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
@@ -77,9 +77,11 @@ class Appliance:
         http_port: int = 8080,
         media_port: int = 3478,
         transceiver_cores: Sequence[int] = (),
+        capacity: Literal["measured", "fixed"] = "fixed",
         **edge: Any,
     ) -> None:
-        """``edge`` are more keys of section [edge], such as ``cores`` or ``interface``; both edges have them."""
+        """``edge`` are more keys of section [edge], such as ``cores`` or ``interface``; both edges have them. Its
+        capacity is fixed: what a test's machine can do is not what the test is about."""
         self._cores = tuple(transceiver_cores)
         self._directory = directory
         self.edge: Place = lab.edge if lab else Loopback()
@@ -101,6 +103,7 @@ class Appliance:
             "agent": agent,
             "cores": list(self._cores),
             "run": str(directory),
+            "capacity": capacity,
         }
         if lab:
             edge = {"interface": lab.edge_interface, **edge}

@@ -114,6 +114,7 @@ ENDS = Tally(
         "dtls_failed",
         "agent_failed",
         "session_failed",
+        "overloaded",
         "shutdown",
     ),
     label="reason",

@@ -13,7 +13,7 @@ import zmq
 
 from rtc.dtls.secure import check_aiortc
 from rtc.vad import detector
-from runtime import logs, metrics
+from runtime import busy, logs, metrics
 from runtime.config import Config
 from runtime.errors import ConfigError
 from runtime.followed import follow
@@ -23,6 +23,8 @@ from runtime.supervision import signals
 from runtime.supervision.beats import Beat
 from runtime.supervision.notify import notify
 from transceiver import agents, counters
+from transceiver.gpus import Gpus
+from transceiver.load import calibrated
 from transceiver.server import Transceiver
 from transceiver.supervisor import check
 from wire import link
@@ -32,7 +34,7 @@ __all__ = ["run", "serve"]
 _NOT_ANEW = "SIGHUP changes nothing: keys are followed by themselves, and anything else needs a restart"
 
 
-async def _serve(config: Config, beat: Beat) -> None:
+async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> None:
     log = logs.get()
     check(config)
     detector.load(config.transceiver.vad)
@@ -47,7 +49,9 @@ async def _serve(config: Config, beat: Beat) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    transceiver = Transceiver(config, cluster, socket)
+    gpus = Gpus()
+    gpus.start()
+    transceiver = Transceiver(config, cluster, socket, lambda: gpus.now, selector=selector, prior=calibrated())
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, transceiver.leave)
     signals.let_through()
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
@@ -57,9 +61,33 @@ async def _serve(config: Config, beat: Beat) -> None:
         ("id",),
         lambda: transceiver.sessions_by_key,
     )
+    load = transceiver.load
+    loads = (
+        metrics.Gauges(
+            "firsthop_transceiver_room",
+            "Calls that could be let in now, if all were of that agent",
+            ("agent",),
+            lambda: {(agent,): room for agent, room in transceiver.room.items()},
+        ),
+        metrics.Gauge(
+            "firsthop_transceiver_used_ratio",
+            "Share of the last second for which the tightest of what media needs was taken",
+            lambda: load.used,
+        ),
+        metrics.Gauge(
+            "firsthop_transceiver_used_limit_ratio",
+            "Share up to which calls are let in; frames that are late bring it down",
+            lambda: load.limit,
+        ),
+        metrics.Gauge(
+            "firsthop_transceiver_late_seconds",
+            "How late frames were in the last second, 99th percentile",
+            lambda: load.lag_s,
+        ),
+    )
     held = ufrag_keys(lambda: key_file.keys)
     more = (*transceiver.schedule, *counters.all_counters)
-    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, sessions, by_key, held, *more)
+    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, sessions, by_key, held, *loads, *more)
     gc.freeze()  # what is here stays: looking through it for garbage would be a pause of 40 ms for every call
     notify("READY=1")
     log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())
@@ -94,7 +122,7 @@ def serve(config: Config, beat: Beat) -> None:
         check_aiortc()
     except RuntimeError as e:
         sys.exit(f"firsthop transceiver: {e}")
-    asyncio.run(_serve(config, beat))
+    busy.run(lambda selector: _serve(config, beat, selector))
 
 
 def run(config: Config) -> None:

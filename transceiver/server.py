@@ -6,8 +6,9 @@ import asyncio
 import gc
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
+from weakref import WeakSet
 
 import zmq
 from prometheus_client.registry import Collector
@@ -16,39 +17,60 @@ from rtc.dtls.secure import Certificate
 from rtc.pacer import Pacer
 from rtc.sdp import answer as sdp
 from runtime import logs
+from runtime.busy import BusySelector
 from runtime.config import Config
 from transceiver import agents, counters
 from transceiver.backlog import Backlog
+from transceiver.capacity import Capacity
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
+from transceiver.load import PRIOR, Load
 from transceiver.places import Full, room_for
 from transceiver.realtime.protocol import InvalidRequest, Realtime
 from transceiver.records.files import Records
+from transceiver.reporting import Reporting
 from transceiver.session import Session
-from transceiver.socket_session import SocketSession
+from transceiver.socket_session import EVENTS, SocketSession
 from transceiver.talk.talk import Talk
 from wire import keys, messages, ufrag
 from wire.control import Control
 from wire.messages import Refused as Refusal
 from wire.messages import Request, ToTransceiver
+from wire.report import Gpu, Report
 
 __all__ = ["Transceiver"]
 
 _SWEEP_S = 1.0
+_USUAL = "opus/48000/2"  # the codec of most calls
 _LITTER = 16  # ended sessions
 _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 
 
 class Transceiver:
-    """The transceiver: it owns every session that its ufrags name."""
+    """The transceiver: it owns every session that its ufrags name. ``selector`` is the event loop's, if that counts;
+    ``prior`` the share of a core that a call may cost, before any was measured.
 
-    def __init__(self, config: Config, cluster: keys.ClusterKeys, socket: zmq.Socket[bytes]) -> None:
+    ``move(session)`` is asked to move a call away that this process cannot serve; it returns whether it will.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        cluster: keys.ClusterKeys,
+        socket: zmq.Socket[bytes],
+        gpus: Callable[[], tuple[Gpu, ...]] = tuple,
+        *,
+        selector: BusySelector | None = None,
+        prior: float = PRIOR,
+    ) -> None:
         self._config = config.transceiver
         self._agents = config.agents
         self._cluster = cluster
         self._certificate: Certificate = Certificate.generateCertificate()
         self._pacer = Pacer()
         self._backlog = Backlog()
+        fixed = self._config.capacity == "fixed"
+        self._load = Load(self._pacer, self._backlog, selector=selector, prior=prior, fixed=fixed)
         self._routing = Routing()
         self._link = self._routing.link = Link(socket, self._routing.on_data, self._on_control)
         self._handlers: dict[type, Callable[..., None]] = {
@@ -66,9 +88,12 @@ class Transceiver:
         self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
         self._records = Records(*folders) if any(folders) else None
+        self._reporting = Reporting(config, gpus)
         self._litter = 0
         self.idle = asyncio.Event()
         self._leaves = False
+        self.move: Callable[[Session], bool] = lambda session: False
+        self._leaving: WeakSet[Session | SocketSession] = WeakSet()
         self._log = logs.get()
 
     @property
@@ -83,10 +108,27 @@ class Transceiver:
         live = Counter(ufrag.key_id(sealed) for sealed in [*self._calls, *self._sockets])
         return {(str(i),): live[i] for i in sorted({*live, *self._cluster.ufrag})}
 
+    def report(self) -> Report:
+        """What edges are told of this process."""
+        lag_ms = 1000 * self.load.lag_s
+        return self._reporting.make(time.monotonic(), sessions=self.sessions, room=self.room, lag_ms=lag_ms)
+
     @property
     def schedule(self) -> tuple[Collector, ...]:
         """The counts of frames by whether they were made in time."""
         return self._pacer.frames, self._pacer.lag
+
+    @property
+    def room(self) -> dict[str, int]:
+        """The number of calls that can be let in now, by agent, if all were of that one."""
+        live, hard = self._kinds(), max(0, self._config.max_sessions - self.sessions)
+        rooms = {name: self._load.room((name, _USUAL), live) for name in agents.names()}
+        return {name: hard if room is None else min(hard, room) for name, room in rooms.items()}
+
+    @property
+    def load(self) -> Capacity:
+        """What this process has measured of itself."""
+        return self._load.capacity
 
     def leave(self) -> None:
         """Prepares to leave: ``idle`` is set as soon as there is no call, because another process is to take this one's
@@ -138,14 +180,16 @@ class Transceiver:
             raise InvalidRequest(why, "model_not_found", "model")
         return name, found
 
-    def _place(self, wanted: messages.Offer | messages.Open) -> tuple[str, Talk]:
+    def _place(self, wanted: messages.Offer | messages.Open, codec: str) -> tuple[str, Talk]:
         """The ufrag, agent and configuration of a new session. Raises InvalidRequest."""
         found = self._find(wanted.agent)
         sealed = self._seal()
         call = ufrag.call_id(sealed)
         protocol = self._protocol(call, found[0], wanted.session, wanted.locked)
         half_open = isinstance(wanted, messages.Offer)  # its caller may never come
-        self._make_room(wanted.owner, wanted.holder if half_open else "", half_open=half_open)
+        busy = not self._load.admits((found[0], codec), self._kinds())
+        self._make_room(wanted.owner, wanted.holder if half_open else "", half_open=half_open, busy=busy)
+        self._load.begun()
         return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
 
     def _protocol(self, call: str, agent: str, session: object, locked: list[str] | None) -> Realtime:
@@ -160,12 +204,12 @@ class Transceiver:
             return self._refuse(peer, request, e.code, str(e), e.param)
         return self._link.control(peer, messages.Checked(), request)
 
-    def _make_room(self, owner: str, holder: str, *, half_open: bool) -> None:
+    def _make_room(self, owner: str, holder: str, *, half_open: bool, busy: bool) -> None:
         """Ends a call that has had time to connect, where a new one needs its place. Raises InvalidRequest."""
-        calls = self._calls.values()
+        calls, taken = self._calls.values(), self.sessions
         most, now = self._config.max_sessions, time.monotonic()
         try:
-            gives_way = room_for(owner, holder, calls, now, taken=self.sessions, most=most, half_open=half_open)
+            gives_way = room_for(owner, holder, calls, now, taken=taken, most=most, half_open=half_open, busy=busy)
         except Full as e:
             raise InvalidRequest(str(e), e.code) from None
         if gives_way is not None:
@@ -174,7 +218,7 @@ class Transceiver:
     def _offer(self, peer: bytes, request: int, offer: messages.Offer) -> None:
         try:
             parsed = sdp.parse(offer.offer)
-            sealed, talk = self._place(offer)
+            sealed, talk = self._place(offer, parsed.codec)
         except InvalidRequest as e:
             return self._refuse(peer, request, e.code, str(e), e.param)
         except sdp.OfferError as e:
@@ -202,7 +246,7 @@ class Transceiver:
 
     def _open(self, peer: bytes, request: int, wanted: messages.Open) -> None:
         try:
-            sealed, talk = self._place(wanted)
+            sealed, talk = self._place(wanted, EVENTS)
             if talk.agent_type.respond is agents.Base.respond:
                 why = f"{talk.agent_name} answers calls, and makes no responses in events"
                 raise InvalidRequest(why, "model_not_found", "model")
@@ -221,6 +265,9 @@ class Transceiver:
         self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
         opened.open()
         return None
+
+    def _kinds(self) -> Counter[Hashable]:
+        return Counter(session.kind for session in self._all())
 
     def _all(self) -> list[Session | SocketSession]:
         return [*self._calls.values(), *self._sockets.values()]
@@ -303,7 +350,8 @@ class Transceiver:
         return ufrag.seal(self._config.id, cluster.sealing, cluster.ufrag[cluster.sealing], slot=slot)
 
     def _health(self, peer: bytes, request: int, _: messages.Health) -> None:
-        self._link.control(peer, messages.HealthReport(sessions=self.sessions, agents=agents.names()), request)
+        report = messages.HealthReport(sessions=self.sessions, agents=agents.names(), report=self.report())
+        self._link.control(peer, report, request)
 
     async def sweep_forever(self) -> None:
         """Ends, about once a second, what nobody needs any more."""
@@ -312,6 +360,7 @@ class Transceiver:
             now = time.monotonic()
             for session in self._all():
                 session.sweep(now)
+            self._shed(self._load.look())
             if self._leaves and not self.sessions and not len(self._backlog):
                 self.idle.set()
             # What an ended session leaves are circles through OpenSSL and libsrtp, whose memory the collector cannot
@@ -319,6 +368,17 @@ class Transceiver:
             if self._litter >= _LITTER:
                 self._litter = 0
                 gc.collect()
+
+    def _shed(self, calls: int) -> None:
+        """Has the newest calls leave, so that the others are served in time. One that is moved away is here for a
+        while yet."""
+        served = (s for s in self._all() if s.talk.begun and not s.ended and s not in self._leaving)
+        for session in sorted(served, key=lambda session: session.began, reverse=True)[:calls]:
+            self._leaving.add(session)
+            moves = isinstance(session, Session) and self.move(session)
+            self._log.warning("too many calls to be served in time: one leaves", call=session.ufrag, moves=moves)
+            if not moves:
+                session.end("overloaded")
 
     async def close(self) -> None:
         """Says goodbye to every caller."""

@@ -106,6 +106,11 @@ class Session:
         """Whether DTLS is not done yet."""
         return not self.talk.begun and not self.ended
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What its cost depends on: the agent and the codec."""
+        return self.talk.agent_name, self._offer.codec
+
     # --- from the transport
 
     def connected(self) -> None:
@@ -118,7 +123,7 @@ class Session:
             return  # the agent's fault
         # What is heard as PCM is heard by the call's clock, and may wait for it.
         self.transport.spare_ms = 0 if self._packets else _SPARE_MS
-        self._pacer.add(self._tick)
+        self._pacer.add(self._tick, self.kind)
         self._log.info("media up", agent=talk.agent_name)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:

@@ -10,7 +10,7 @@ from wire.frames import OtherVersionError
 from wire.messages import Hello, Message, Refused
 from wire.versions import OLDEST, Versions, spoken
 
-__all__ = ["Greeting", "agreed", "hello"]
+__all__ = ["Greeting", "agreed", "hello", "software"]
 
 
 class Greeting:
@@ -54,7 +54,7 @@ class Greeting:
 
 def hello(versions: Versions) -> Hello:
     """The message by which this side says, and replies, that it speaks ``versions``."""
-    return Hello(versions=versions, software=_software())
+    return Hello(versions=versions, software=software())
 
 
 def agreed(versions: Versions, said: Hello) -> int:
@@ -67,7 +67,8 @@ def agreed(versions: Versions, said: Hello) -> int:
 
 
 @cache
-def _software() -> str:
+def software() -> str:
+    """The name and version of this release."""
     try:
         return f"firsthop {version('firsthop')}"
     except PackageNotFoundError:  # a source tree that is not installed

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from wire.address import SIZE as ADDRESS_BYTES
+from wire.report import Report
 
 __all__ = [
     "MAX_MORE_MEDIA",
@@ -178,6 +179,9 @@ class HealthReport(Message, tag="health"):
 
     sessions: Annotated[int, Meta(ge=0, le=1 << 32), about("The number of its sessions.")]
     agents: Annotated[list[Text], Meta(max_length=4096), about("The names of the agents that it has.")] = []
+    report: Annotated[Report | None, about("Its report of itself (`wire.report`), about once a second a new one.")] = (
+        None
+    )
 
 
 class Closed(Message, tag="session.closed"):

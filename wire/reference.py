@@ -101,6 +101,8 @@ def _shown(of: Any) -> str:
             return "true or false"
         case types.DictType():
             return "map"
+        case types.StructType():
+            return f"map (`{of.cls.__module__}.{of.cls.__name__}`)"
         case types.AnyType():
             return "any"
     raise TypeError(f"no words for {of}")

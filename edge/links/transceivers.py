@@ -239,6 +239,8 @@ class Transceivers:
         named = getattr(message, "ufrag", None)
         if named is not None and ufrag.transceiver_of(named.encode()) != transceiver:
             raise _error("a session of another transceiver", control)
+        if isinstance(message, messages.HealthReport) and message.report and message.report.id != transceiver:
+            raise _error(f"a report of transceiver {message.report.id}", control)
         if request is None:
             if not isinstance(message, _UNASKED):
                 raise _error("a reply without a request", control)

@@ -18,6 +18,7 @@ from edge.directory import Directory, Transceiver
 from edge.directory_file import followed
 from edge.links.announcing import Announcing
 from edge.links.events import Events
+from edge.links.sampling import sample
 from edge.links.transceivers import Transceivers
 from edge.peers import Peer, Peers
 from edge.signaling.app import make_app
@@ -74,7 +75,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
     connections = connections_tally()
-    peers = Peers(edge.name, (edge.advertise or edge.media).pair)
+    peers = Peers(edge.name, (edge.advertise or edge.media).pair, edge.region)
     announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys)
     announcing.know(Peer(row.name, row.media.pair, row.endpoint, row.region) for row in edge.edges)
     metrics.serve(
@@ -113,6 +114,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         follow(tls),
         follow(listing, lambda now: loop.call_later(_WORKERS_FIRST_S, now.fill, directory)),
         keep_true(ledger, transceivers, events),
+        sample(transceivers, directory),
         announcing.listen(),
         announcing.announce(),
     )

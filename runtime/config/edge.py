@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from runtime.address import Address, Endpoint
-from runtime.config.section import Section, TcpAddress, nth
+from runtime.config.section import Name, Section, TcpAddress, nth
 from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = ["BROWSER_REFUSES", "Edge", "EdgeEntry", "IceServer", "MediaAddress", "Model", "TransceiverEntry"]
@@ -87,7 +87,7 @@ class EdgeEntry(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="its `edge.name`")
     media: MediaAddress = Field(description="the address that clients are told: its `edge.advertise` or `edge.media`")
     endpoint: Endpoint = Field(description="where it announces itself to the other edges, `tcp://` or `ipc://`")
-    region: str = Field("", max_length=64, description="where it is: edges of one region name each other first")
+    region: Name = Field("", description="its `edge.region`: edges of one region name each other first")
 
 
 def _named_once(edges: tuple[EdgeEntry, ...]) -> tuple[EdgeEntry, ...]:
@@ -114,6 +114,8 @@ class Edge(Section):
     advertise: MediaAddress | None = Field(
         None, description="the address that clients are told instead, behind a 1:1 NAT"
     )
+    region: Name = Field("", description="the region that this edge is in, as transceivers name theirs")
+    zone: Name = Field("", description="the zone in it")
     interface: str = Field(
         "", description="the interface that XDP attaches to; empty: the kernel spreads flows by itself"
     )

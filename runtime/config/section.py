@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from runtime.address import Address, Endpoint, findable
 from runtime.errors import ConfigError
 
-__all__ = ["Section", "TcpAddress", "nth"]
+__all__ = ["Name", "Section", "TcpAddress", "nth"]
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
 TcpAddress = Annotated[Address, AfterValidator(findable)]
 
 

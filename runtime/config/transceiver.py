@@ -9,7 +9,7 @@ from pydantic import Field
 
 from runtime import ports
 from runtime.address import Address, Endpoint
-from runtime.config.section import Section, TcpAddress, nth
+from runtime.config.section import Name, Section, TcpAddress, nth
 from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = ["Transceiver"]
@@ -18,6 +18,11 @@ __all__ = ["Transceiver"]
 class Transceiver(Section):
     id: int = Field(1, ge=0, le=MAX_TRANSCEIVER, description="unique in the cluster; its ufrags carry it")
     endpoint: Endpoint = Field(Endpoint("ipc:///run/firsthop/transceiver-1.sock"), description="where edges connect")
+    advertise: Endpoint | None = Field(
+        None, description="where edges are told to connect instead, as for `tcp://0.0.0.0:7400`"
+    )
+    region: Name = Field("", description="the region that this host is in, such as `eu-west`, by which edges place")
+    zone: Name = Field("", description="the zone in it")
     cores: tuple[int, ...] = Field(
         (),
         description="one process each; ids, ports and the endpoint's last number count up; empty: one, on any core",
@@ -33,7 +38,13 @@ class Transceiver(Section):
     recordings: Path | None = Field(
         None, description="folder for the sound of each call, as Ogg Opus; empty: none is kept; callers must be told"
     )
-    max_sessions: int = Field(200, ge=1, description="calls beyond this are refused with 503")
+    max_sessions: int = Field(
+        200, ge=1, description="calls beyond this are refused with 503, whatever there is room for"
+    )
+    capacity: Literal["measured", "fixed"] = Field(
+        "measured",
+        description="measured: calls that would be late are refused, whatever `max_sessions`; fixed: it alone decides",
+    )
     consent_s: float = Field(
         30.0,
         ge=5,
@@ -60,6 +71,7 @@ class Transceiver(Section):
                 update={
                     "id": self.id + i,
                     "endpoint": nth("transceiver.endpoint", self.endpoint, i),
+                    "advertise": self.advertise and nth("transceiver.advertise", self.advertise, i),
                     "cores": (core,),
                     "metrics": ports.process(self.metrics, i),
                 }

@@ -53,7 +53,7 @@ def test_while_this_edge_drains_others_are_named_in_its_place() -> None:
 
 
 def test_edges_of_the_own_region_come_first_and_the_rest_take_turns() -> None:
-    peers = Peers("edge-1", HERE)
+    peers = Peers("edge-1", HERE, "west")
     rows = [edge(1, "west"), edge(2, "east"), edge(3, "east"), edge(4, "west")]
     peers.know(rows)
     for row in rows[1:]:

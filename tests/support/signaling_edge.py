@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import zmq
 import zmq.asyncio
 from aiohttp import web
@@ -24,6 +25,7 @@ from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
 from edge.links.events import Events
 from edge.links.transceivers import Transceivers
+from edge.peers import Peers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
 from edge.signaling.ledger import Ledger, limits
@@ -35,6 +37,7 @@ from runtime.metrics import Tally
 from wire import link, ufrag
 from wire.keys import ClusterKeys
 from wire.messages import Closed, Message
+from wire.report import Report
 from wire.versions import OLDEST, VERSION
 
 DEADLINE_S = 30
@@ -59,6 +62,7 @@ class Edge:
         self.context = zmq.Context[zmq.Socket[bytes]]()
         self.ledger = Ledger()
         self.transceivers = Directory()
+        self.peers = Peers("edge", MEDIA)
         self.runner: web.AppRunner | None = None
         self.events: Events | None = None
         self.links: Transceivers
@@ -129,7 +133,7 @@ async def an_edge(
         events = edge.events = Events(edge.transceivers, b"edge/signaling/events", KEYS)
         responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
         api_keys = edge.api_keys = ApiKeys(directory / "api-keys", logs.get())
-        app = make_app(config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses)
+        app = make_app(config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses, edge.peers)
         edge.runner = web.AppRunner(app, shutdown_timeout=1)
         await edge.runner.setup()
         assert edge.runner.server is not None
@@ -158,7 +162,8 @@ async def an_edge(
 
 class FakeTransceiver:
     """Speaks the wire's messages for as many sessions as come. ``said`` has every message that it got, by type, with
-    ``events`` by ufrag apart; ``refusal`` refuses what comes, and what is of a type in ``mute`` gets no answer."""
+    ``events`` by ufrag apart; ``report`` is part of its health. ``refusal`` refuses what comes, and what is of a
+    type in ``mute`` gets no answer."""
 
     def __init__(self, number: int, endpoint: str, versions: tuple[int, int] = (OLDEST, VERSION)) -> None:
         self._endpoint = endpoint
@@ -169,6 +174,7 @@ class FakeTransceiver:
         self.placed_by: dict[str, bytes] = {}
         self.refusal: tuple[str, str] | None = None
         self.mute: set[str] = set()
+        self.report: Report | None = None
         self.ice: dict[str, tuple[str, Any]] = {}  # our ufrag and the client's credentials, by the call's ufrag
         self.versions = versions
         self.heard_in: list[int] = []  # the version of each message
@@ -249,7 +255,8 @@ class FakeTransceiver:
     def _replies(self, peer: bytes, type_: str, fields: dict[str, Any]) -> list[dict[str, Any]]:
         request, sealed = fields.get("request"), str(fields.get("ufrag"))
         if type_ == "health":
-            return [{"type_": "health", "request": request, "sessions": self.sessions, "agents": []}]
+            told = {"report": msgspec.to_builtins(self.report)} if self.report else {}
+            return [{"type_": "health", "request": request, "sessions": self.sessions, "agents": [], **told}]
         if self.refusal is not None and type_ in ("session.offer", "session.open"):
             code, message = self.refusal
             return [
@@ -327,4 +334,4 @@ async def until_connected(edge: Edge, fake: FakeTransceiver) -> None:
             if await edge.refused_socket("", headers=TOKEN) == 101:
                 break
             await asyncio.sleep(0.02)
-    await eventually(lambda: not fake.placed_by)
+    await eventually(lambda: not fake.placed_by and len(edge.ledger) == 0)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,9 +160,14 @@ class Bench:
 
     def to_worker(self, client: socket.socket, *datagrams: bytes) -> None:
         """Sends, and waits until all of them are counted, so that no buffer overflows unnoticed."""
-        for datagram in datagrams:
-            client.sendto(datagram, ("127.0.0.1", self.port))
-        self.sent += len(datagrams)
+        self.from_all([client], *datagrams)
+
+    def from_all(self, clients: Sequence[socket.socket], *datagrams: bytes) -> None:
+        """The same of several clients, each of which sends all of these."""
+        for client in clients:
+            for datagram in datagrams:
+                client.sendto(datagram, ("127.0.0.1", self.port))
+        self.sent += len(clients) * len(datagrams)
         until(lambda: sum(self.funnel(RX).values()) >= self.sent)
 
     def funnel(self, name: str) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""What edges say to each other, and what cannot be such a thing."""
+"""The announcements of edges to each other, and messages that are none."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import subprocess
@@ -17,7 +18,7 @@ import zmq
 from calling import finish, start_call
 from paths import TESTS
 from signaling_edge import SDP, a_fake
-from waiting import eventually, until
+from waiting import DEADLINE_S, eventually, until
 from wiring import Said, heard, raw
 from working import MINE, WORKER, Bench, a_worker, check, of
 
@@ -333,11 +334,20 @@ async def test_a_transceiver_without_a_version_in_common_gets_no_calls(
     async with a_fake(tmp_path) as (edge, fake):
         fake.versions = (VERSION + 1, VERSION + 2)
         await fake.start_again()
+        said: list[str] = []
+
+        def complaints() -> list[str]:
+            said.append(capfd.readouterr().err)
+            return [line for line in "".join(said).splitlines() if "messages cannot be used" in line]
+
+        async with asyncio.timeout(DEADLINE_S):
+            while not complaints():
+                await edge.ready()
         for _ in range(3):
             await edge.ready()
         status, _, body = await edge.place("v=0\r\n")
         assert (status, json.loads(body)["error"]["code"]) == (503, "transceiver_away")
-        (line,) = [line for line in capfd.readouterr().err.splitlines() if "messages cannot be used" in line]
+        (line,) = complaints()
         assert f"speaks wire version {VERSION + 1} to {VERSION + 2}, this side {OLDEST} to {VERSION}" in line
 
 

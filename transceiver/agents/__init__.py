@@ -56,12 +56,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any, ClassVar, Literal, Protocol
 
 from runtime.config import Agents
 
-__all__ = ["VERSION", "Base", "Item", "Line", "Response", "Settings", "find", "names"]
+__all__ = ["VERSION", "Base", "Item", "Line", "Response", "Settings", "find", "names", "versions"]
 
 VERSION = 2
 
@@ -232,6 +232,30 @@ class Base:
 def names() -> list[str]:
     """The names of all agents that can be asked for."""
     return sorted({*_own(), *_others()})
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The names of all agents that can be loaded, each with the version of the distribution that brings it. They are
+    loaded by this, if they were not before."""
+    return {name: _version(name) for name in names() if _loads(name)}
+
+
+def _loads(name: str) -> bool:
+    try:
+        return find(name) is not None
+    except Exception:  # whatever the import of another package raises
+        return False
+
+
+def _version(name: str) -> str:
+    if name not in _own():
+        distribution = _others()[name].dist
+        return distribution.version if distribution else ""
+    try:
+        return version("firsthop")
+    except PackageNotFoundError:  # a source tree that is not installed
+        return ""
 
 
 def find(name: str) -> type[Base] | None:

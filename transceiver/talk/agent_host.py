@@ -19,6 +19,7 @@ from runtime.process import step_back
 from transceiver.agents import Base, Item, Line, Settings
 from transceiver.talk.crossing import Crossing, CrossingLine, CrossingResponse
 from transceiver.talk.protocol import Making
+from transceiver.turns import TURNS
 
 __all__ = ["Host", "LoopHost", "ThreadHost", "host"]
 
@@ -34,13 +35,14 @@ Failed = Callable[[str], None]
 class Host:
     """An agent as its call sees it: no method raises, and all return at once."""
 
-    def __init__(self, kind: type[Base], line: Line, failed: Failed) -> None:
+    def __init__(self, kind: type[Base], line: Line, failed: Failed, model: str = "") -> None:
         self.responds = kind.respond is not Base.respond
         self.wants_turns = self.responds or kind.committed is not Base.committed
         self.listens = kind.event is not Base.event
         self.yields_after_ms = kind.yields_after_ms
         self._kind = kind
         self._failed = failed
+        self._model = model
         self._cross = Crossing(asyncio.get_running_loop(), failed)
         self._line: Line = CrossingLine(line, self._cross)
         self._responses: dict[str, CrossingResponse] = {}
@@ -70,15 +72,22 @@ class Host:
     def respond(self, making: Making) -> None:
         # The agent sees the same object again when it is cancelled.
         for id_ in [id_ for id_, known in self._responses.items() if known.cancelled or known.settled]:
-            del self._responses[id_]
+            self._forget(id_)
         while len(self._responses) >= _MOST_TASKS:
-            del self._responses[next(iter(self._responses))]
-        self._responses[making.id] = CrossingResponse(making, self._cross)
+            self._forget(next(iter(self._responses)))
+        turn = TURNS.asked(self._model, time.monotonic())
+        self._responses[making.id] = CrossingResponse(making, self._cross, turn)
         self.ask("respond", self._responses[making.id])
 
     def cancelled(self, making: Making) -> None:
-        known = self._responses.pop(making.id, None)
+        known = self._forget(making.id)
         self.ask("cancelled", known or CrossingResponse(making, self._cross))
+
+    def _forget(self, id_: str) -> CrossingResponse | None:
+        known = self._responses.pop(id_, None)
+        if known is not None:
+            known.turn.over()
+        return known
 
     def dtmf(self, digit: str) -> None:
         self.ask("dtmf", digit)
@@ -91,6 +100,8 @@ class Host:
 
     def close(self) -> None:
         """Tells the agent that the session is over."""
+        for known in self._responses.values():
+            known.turn.over()
 
     async def joined(self) -> None:
         """Waits, for a short while, until nothing of the agent runs any more."""
@@ -99,8 +110,8 @@ class Host:
 class LoopHost(Host):
     """A host that calls the agent at once. It makes the agent, which may raise."""
 
-    def __init__(self, kind: type[Base], line: Line, failed: Failed) -> None:
-        super().__init__(kind, line, failed)
+    def __init__(self, kind: type[Base], line: Line, failed: Failed, model: str = "") -> None:
+        super().__init__(kind, line, failed, model)
         self._agent = kind(self._line)
         self._over = False
 
@@ -114,6 +125,7 @@ class LoopHost(Host):
             self._failed(repr(e))
 
     def close(self) -> None:
+        super().close()
         self.ask("close")
         self._over = self._cross.closed = True
 
@@ -121,8 +133,10 @@ class LoopHost(Host):
 class ThreadHost(Host):
     """A host that calls the agent in a thread of the agent's own."""
 
-    def __init__(self, kind: type[Base], line: Line, failed: Failed, *, hangs_s: float = _HANGS_S) -> None:
-        super().__init__(kind, line, failed)
+    def __init__(
+        self, kind: type[Base], line: Line, failed: Failed, model: str = "", *, hangs_s: float = _HANGS_S
+    ) -> None:
+        super().__init__(kind, line, failed, model)
         self._home = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         self._lock = threading.Lock()
@@ -171,6 +185,7 @@ class ThreadHost(Host):
             self._failed(f"it has not returned for {self._hangs_s:.0f} s")
 
     def close(self) -> None:
+        super().close()
         self._cross.closed = True
         with self._lock:
             self._over = True
@@ -260,6 +275,6 @@ class ThreadHost(Host):
             self._home.call_soon_threadsafe(self._failed, repr(error))
 
 
-def host(kind: type[Base], line: Line, failed: Failed) -> Host:
-    """Makes the host that the agent asks for."""
-    return ThreadHost(kind, line, failed) if kind.runs == "thread" else LoopHost(kind, line, failed)
+def host(kind: type[Base], line: Line, failed: Failed, model: str = "") -> Host:
+    """Makes the host that the agent asks for, which clients know as ``model``."""
+    return ThreadHost(kind, line, failed, model) if kind.runs == "thread" else LoopHost(kind, line, failed, model)

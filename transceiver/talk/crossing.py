@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from runtime.config import Agents
 from transceiver.agents import Item, Line, Settings
 from transceiver.talk.protocol import Making
+from transceiver.turns import Turn
 
 __all__ = ["Crossing", "CrossingLine", "CrossingResponse"]
 
@@ -112,10 +114,11 @@ class CrossingLine:
 
 
 class CrossingResponse:
-    """A response as the agent holds it, which any thread may use."""
+    """A response as the agent holds it, which any thread may use. ``turn`` hears when it begins to sound."""
 
-    def __init__(self, making: Making, cross: Crossing) -> None:
+    def __init__(self, making: Making, cross: Crossing, turn: Turn | None = None) -> None:
         self._making, self._cross = making, cross
+        self.turn = turn or Turn.nobodys()
 
     @property
     def id(self) -> str:
@@ -138,6 +141,8 @@ class CrossingResponse:
         return self._making.settled
 
     def audio(self, pcm: bytes) -> None:
+        if pcm:
+            self.turn.heard(time.monotonic())
         # A long answer in one piece would hold up the loop for as long as it takes to make events of it.
         for at in range(0, len(pcm), _PIECE_BYTES):
             piece = bytes(pcm[at : at + _PIECE_BYTES])
@@ -147,13 +152,16 @@ class CrossingResponse:
         self._cross(self._making.transcript, str(delta))
 
     def text(self, delta: str) -> None:
+        self.turn.heard(time.monotonic())
         self._cross(self._making.text, str(delta))
 
     def call(self, name: str, arguments: str, call_id: str = "") -> None:
         self._cross(self._making.call, str(name), str(arguments), str(call_id or ""))
 
     def done(self, usage: dict[str, Any] | None = None) -> None:
+        self.turn.over()
         self._cross(self._making.done, usage)
 
     def fail(self, message: str, code: str = "agent_failed") -> None:
+        self.turn.over()
         self._cross(self._making.fail, str(message), str(code))

@@ -29,6 +29,7 @@ _LAST_WORDS = {
     "shutdown": ("shutdown", "The server shuts down: call again."),
     "agent_failed": ("agent_failed", "the agent failed"),
     "session_failed": ("session_failed", "The server failed: the call is over."),
+    "overloaded": ("overloaded", "The server cannot keep all of its calls on schedule: call again."),
 }
 
 
@@ -78,7 +79,7 @@ class Talk:
             # Without media nobody here knows when the client heard what.
             paced = voice is not None and kind.hears == "pcm"
             self.record = self._records.open(self._call, kind.rate_hz if paced else None)
-        self.host = host(kind, self, self._agent_failed)
+        self.host = host(kind, self, self._agent_failed, self.agent_name)
         media = voice is not None
         self.conversation = self.protocol.converse(self.host, self, rate_hz=kind.rate_hz, media=media)
         self.begun = True

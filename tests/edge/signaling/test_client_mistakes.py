@@ -11,7 +11,6 @@ import aiohttp
 import pytest
 from edge_run import RealEdge, a_real_edge, offer
 from signaling_edge import CALLS, SDP, SECRETS, TOKEN, Edge, a_fake
-from waiting import eventually
 
 from edge.signaling.bodies import merged
 
@@ -259,7 +258,6 @@ async def test_what_the_minter_locked_is_told_to_the_transceiver_and_is_not_the_
         assert (status, error["code"], error["param"]) == (403, "locked", f"session.{told[0]}")
         assert (await edge.place("v=0", **key))[0] == 201
         assert sorted(fake.said["session.offer"][-1]["locked"]) == told
-        await eventually(lambda: True)
         while await edge.refused_socket("", headers=key) != 101:
             pass
         assert sorted(fake.said["session.open"][-1]["locked"]) == told
