@@ -31,6 +31,7 @@ from transceiver.records.files import Records
 from transceiver.reporting import Reporting
 from transceiver.session import Session
 from transceiver.socket_session import EVENTS, SocketSession
+from transceiver.state import SessionState, StateError
 from transceiver.talk.talk import Talk
 from wire import keys, messages, ufrag
 from wire.control import Control
@@ -195,6 +196,26 @@ class Transceiver:
     def _protocol(self, call: str, agent: str, session: object, locked: list[str] | None) -> Realtime:
         """The protocol that a session's clients and its agent speak, configured. Raises InvalidRequest."""
         return Realtime(call, agent, session, locked, pictures=self._agents.image_urls, vad=self._config.vad)
+
+    def take_up(self, state: SessionState, elapsed_s: float = 0.0) -> Session:
+        """A session that left another process, or this one, ``elapsed_s`` ago. It is away until it is told to stay, and
+        neither counted nor reachable yet. Raises StateError."""
+        try:
+            agent = self._find(state.talk.agent)
+            protocol = Realtime.taken_up(state.talk.protocol, pictures=self._agents.image_urls, vad=self._config.vad)
+        except ValueError as e:
+            raise StateError(f"the call cannot be taken up: {e}") from None
+        call = ufrag.call_id(state.ufrag)
+        return Session.take_up(
+            state,
+            Talk(call, agent, protocol, config=self._agents, records=self._records),
+            outbound=self._routing,
+            pacer=self._pacer,
+            backlog=self._backlog,
+            on_end=self._ended,
+            watch=lambda who: partial(self._pass_on, who, state.ufrag),
+            elapsed_s=elapsed_s,
+        )
 
     def _check(self, peer: bytes, request: int, check: messages.Check) -> None:
         """Tells whether a session of an ephemeral key that is being made would be taken."""

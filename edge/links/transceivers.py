@@ -111,6 +111,11 @@ class Transceivers:
         directory.subscribe(self)
 
     @property
+    def directory(self) -> Directory:
+        """The directory whose transceivers these are."""
+        return self._directory
+
+    @property
     def ids(self) -> tuple[int, ...]:
         """The ids of all to which new sessions may go, up or not."""
         return tuple(self._directory.present)

@@ -23,10 +23,12 @@ from edge.links.transceivers import Transceivers
 from edge.peers import Peer, Peers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
+from edge.signaling.explaining import EXPLAIN_PATH, explanation
 from edge.signaling.health import keep_true
 from edge.signaling.journal import Journal
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
+from edge.signaling.placing import Placing
 from edge.tls import Certificate
 from runtime import logs, metrics
 from runtime.config import Config
@@ -78,6 +80,8 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     peers = Peers(edge.name, (edge.advertise or edge.media).pair, edge.region)
     announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys)
     announcing.know(Peer(row.name, row.media.pair, row.endpoint, row.region) for row in edge.edges)
+    loop = asyncio.get_running_loop()
+    placing = Placing(transceivers, ledger, edge)
     metrics.serve(
         "edge.metrics",
         *spec["metrics"],
@@ -89,8 +93,12 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         announcing.heard,
         announcing.well,
         ufrag_keys(lambda: key_file.keys),
+        *placing.metrics,
+        pages={EXPLAIN_PATH: partial(explanation, placing, loop)},
     )
-    app = make_app(edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses, peers)
+    app = make_app(
+        edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses, placing=placing, peers=peers
+    )
     tls = Certificate(edge.tls_certificate, edge.tls_key, log)
     runner = web.AppRunner(app, shutdown_timeout=_GOODBYE_S)
     await runner.setup()
@@ -105,7 +113,6 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     )
     log.info("ready", http=edge.http)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     work = (
         beat.forever(),

@@ -94,13 +94,14 @@ def make_app(
     api_keys: ApiKeys,
     keys: Callable[[], ClusterKeys],
     responses: Tally,
+    placing: Placing | None = None,
     peers: Peers | None = None,
 ) -> web.Application:
-    """The application. ``keys`` gives the cluster's present keys; ``responses`` counts by status; without ``peers``
-    this is the only edge."""
-    peers = peers or Peers(edge.name, (edge.advertise or edge.media).pair)
+    """The application. ``keys`` gives the cluster's present keys; ``responses`` counts by status; ``placing`` is made
+    where none is given, and without ``peers`` this is the only edge."""
     access = Access(api_keys, EphemeralKeys(keys().client_secrets()), edge.models)
-    placing = Placing(transceivers, ledger)
+    placing = placing or Placing(transceivers, ledger, edge)
+    peers = peers or Peers(edge.name, (edge.advertise or edge.media).pair)
     on_calls = Calls(transceivers, access, placing, ledger, keys, peers)
     on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins)
     on_whip = Whip(access, on_calls, edge.ice_servers)

@@ -77,7 +77,9 @@ class Calls:
             locked=caller.locked,
             dcid=dcid,
         )
-        _, answer = await self._placing.place(caller, lambda transceiver: self._transceivers.ask(transceiver, wanted))
+        _, answer = await self._placing.place(
+            caller, lambda transceiver: self._transceivers.ask(transceiver, wanted), agent
+        )
         return Answer(call_id(answer.ufrag), answer.sdp)
 
     async def end_call(self, request: web.Request) -> web.Response:

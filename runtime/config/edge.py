@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -116,6 +116,13 @@ class Edge(Section):
     )
     region: Name = Field("", description="the region that this edge is in, as transceivers name theirs")
     zone: Name = Field("", description="the zone in it")
+    regions: tuple[Name, ...] = Field(
+        (), description="the only regions where calls may be placed, as where data must stay in them; empty: all"
+    )
+    placement: Literal["latency", "spread", "pack"] = Field(
+        "latency",
+        description="how calls are placed: where the first sound comes soonest, evenly, or on as few as can hold them",
+    )
     interface: str = Field(
         "", description="the interface that XDP attaches to; empty: the kernel spreads flows by itself"
     )
@@ -139,6 +146,9 @@ class Edge(Section):
     )
     pins: Path = Field(
         Path("/sys/fs/bpf/firsthop"), description="folder of a BPF filesystem where XDP and its flows outlive this edge"
+    )
+    compiled: Path | None = Field(
+        None, description="folder that keeps the compiled XDP program for the next start; none: that of `edge.run`"
     )
     http: TcpAddress = Field(Address("127.0.0.1:8080"), description="where signaling listens")
     connections: int = Field(4096, ge=16, description="HTTP connections and WebSockets at once; one more is closed")

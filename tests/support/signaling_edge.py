@@ -30,6 +30,7 @@ from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
+from edge.signaling.placing import Placing
 from edge.tls import Certificate
 from runtime import logs
 from runtime.config import Config
@@ -66,6 +67,7 @@ class Edge:
         self.runner: web.AppRunner | None = None
         self.events: Events | None = None
         self.links: Transceivers
+        self.placing: Placing
         self.api_keys: ApiKeys
         self.address: tuple[str, int]
         self.certificate: Certificate
@@ -133,7 +135,10 @@ async def an_edge(
         events = edge.events = Events(edge.transceivers, b"edge/signaling/events", KEYS)
         responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
         api_keys = edge.api_keys = ApiKeys(directory / "api-keys", logs.get())
-        app = make_app(config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses, edge.peers)
+        placing = edge.placing = Placing(transceivers, edge.ledger, config.edge)
+        app = make_app(
+            config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses, placing, edge.peers
+        )
         edge.runner = web.AppRunner(app, shutdown_timeout=1)
         await edge.runner.setup()
         assert edge.runner.server is not None

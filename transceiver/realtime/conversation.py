@@ -77,6 +77,15 @@ class Conversation:
         """Tells that the agent is there, which then hears what the session asks for."""
         self._partner.configured(self._config.settings())
 
+    def resume(self, state: object) -> None:
+        """Tells that the agent is there which goes on where another has been."""
+        self._partner.configured(self._config.settings())
+        self._partner.resume(state, self._items.view())
+
+    def export(self) -> bytes:
+        """All of it."""
+        return b""
+
     @property
     def created(self) -> dict[str, Any]:
         """The event that greets a client or a watcher."""
