@@ -169,8 +169,8 @@ class Session:
         now = time.monotonic()
         try:
             state = SessionState(
-                media=self.stream.export(now),
                 talk=self.talk.export(),
+                media=self.stream.export(now),
                 channels=self._channels.export(),
                 transport=self.transport.export(now),
                 owner=self.owner,
@@ -237,7 +237,7 @@ class Session:
         stream.take_up(state.media, now)
         stream.start(self.transport)
         self._channels.take_up(state.channels, self.transport.take_up(state.transport, now))
-        talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch)
+        talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch, now)
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus)
 
     def stay(self) -> None:

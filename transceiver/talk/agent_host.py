@@ -123,7 +123,7 @@ class Host:
         """Asks the agent for its state, so that ``export`` may follow; it is told nothing more until ``release``."""
 
     def export(self) -> HostState:
-        """All of it. What the agent does from then on waits for ``release``."""
+        """All of it, when it is paused."""
         raise NotImplementedError
 
     def resume(self, state: object, items: Sequence[Item]) -> None:
@@ -137,8 +137,9 @@ class Host:
                 self.ask(method, *args)
 
     def pause(self) -> None:
-        """Lets what the agent does wait for ``release``."""
+        """Lets what the agent does from now on wait for ``release``; what it has done is done."""
         self._cross.pause()
+        self._cross.flush()
 
     def release(self) -> None:
         """Goes on: after ``hold``, ``export`` or ``pause``."""
@@ -171,7 +172,6 @@ class LoopHost(Host):
             self._failed(repr(e))
 
     def export(self) -> HostState:
-        self.pause()
         try:
             return HostState(_packed(self._agent.state()), [])
         except Exception as e:
@@ -237,7 +237,6 @@ class ThreadHost(Host):
             self._held = True
 
     def export(self) -> HostState:
-        self.pause()
         with self._lock:
             calls = [(method, list(args)) for method, args in self._calls if method in _PORTABLE]
         return HostState(self._state, calls)

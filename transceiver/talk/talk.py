@@ -117,11 +117,13 @@ class Talk:
 
     def export(self) -> TalkState:
         """All of it. Nothing happens to it from then on until ``resume``; whoever takes the state up goes on."""
+        self.host.pause()
+        conversation = self.conversation.export()  # first, since it may have something to do
         watchers = [(who, times) for who, times in self.watchers.counted().items() if isinstance(who, bytes)]
         return TalkState(
             self.agent_name,
             self.protocol.export(),
-            self.conversation.export(),
+            conversation,
             self.host.export(),
             watchers,
             self.sent_bytes,
@@ -135,6 +137,7 @@ class Talk:
         voice: Voice,
         media_so_far: Callable[[], dict[str, Any]],
         watch: Callable[[bytes], Send],
+        now: float,
     ) -> None:
         """Goes on where ``export`` left off, in the place of ``begin``, once it is told to ``resume``. ``watch`` gives
         the way to an edge process that watches. Raises ValueError where the state is none, and whatever the agent
@@ -145,7 +148,7 @@ class Talk:
         self.host = host(kind, self, self._agent_failed, self.agent_name)
         self.host.pause()
         self.begun = True
-        self.conversation = self.protocol.take_up(state.conversation, self.host, self, rate_hz=kind.rate_hz, media=True)
+        self.conversation = self.protocol.take_up(state.conversation, self.host, self, now, rate_hz=kind.rate_hz)
         self.conversation.resume(state.host.decoded)
         self.host.take_up(state.host.calls)
         for who, times in state.watchers:
