@@ -308,7 +308,7 @@ class Transceiver:
             holder=offer.holder,
             consent_s=self._config.consent_s,
         )
-        answer = call.answer(self._certificate, *offer.media)
+        answer = call.answer(self._certificate, *offer.media, offer.more_media)
         self._calls[sealed.encode()] = call
         self._routing.add(call.transport)
         self._link.control(peer, messages.Answer(ufrag=sealed, sdp=answer), request)
@@ -380,7 +380,8 @@ class Transceiver:
         if restart.remote is not None and restart.remote != ice.remote:
             if not ice.may_restart(time.monotonic()):
                 raise InvalidRequest("ICE restarts too often", "rate_limit_exceeded")
-            fragment = session.restart_ice(self._seal(like=restart.ufrag), restart.remote, *restart.media)
+            sealed = self._seal(like=restart.ufrag)
+            fragment = session.restart_ice(sealed, restart.remote, *restart.media, restart.more_media)
             self._routing.rename(session.transport)
         self._link.control(peer, messages.IceAnswer(ufrag=ice.ufrag, fragment=fragment), request)
 

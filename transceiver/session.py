@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from aiortc import RTCDataChannel
@@ -93,8 +93,8 @@ class Session:
             log=self._log,
         )
 
-    def answer(self, certificate: Certificate, host: str, port: int) -> str:
-        """The SDP answer that names the edge's ``host`` and ``port``."""
+    def answer(self, certificate: Certificate, host: str, port: int, more: Sequence[tuple[str, int]] = ()) -> str:
+        """The SDP answer that names the edge's ``host`` and ``port``, and ``more`` of other edges."""
         return sdp.answer(
             self._offer,
             ufrag=self.ufrag,
@@ -103,14 +103,17 @@ class Session:
             host=host,
             port=port,
             ssrc=self.stream.voice.ssrc,
+            more=more,
         )
 
-    def restart_ice(self, ufrag: str, remote: tuple[str, str], host: str, port: int) -> str:
+    def restart_ice(
+        self, ufrag: str, remote: tuple[str, str], host: str, port: int, more: Sequence[tuple[str, int]] = ()
+    ) -> str:
         """Takes other credentials from now on, the client's among them. Returns the SDP fragment that tells it ours."""
         ice = self.transport.ice
         ice.restart(ufrag, remote)
         self._log.info("ice restarts")
-        return sdp.fragment(self._offer, ufrag=ufrag, password=ice.password, host=host, port=port)
+        return sdp.fragment(self._offer, ufrag=ufrag, password=ice.password, host=host, port=port, more=more)
 
     @property
     def half_open(self) -> bool:

@@ -21,6 +21,7 @@ from wire.report import Report
 from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = [
+    "MAX_MORE_MEDIA",
     "MAX_NEIGHBOURS",
     "MAX_SSRCS",
     "MAX_STATE_BYTES",
@@ -71,6 +72,7 @@ MAX_NAMES = 8  # ufrags of one call, and paths of it at one worker, in one messa
 MAX_PATHS = 64  # of one call that is handed over
 MAX_NEIGHBOURS = 64
 MAX_STATE_BYTES = 4 << 20  # of a call that is handed over
+MAX_MORE_MEDIA = 7  # candidates of one answer, beside the first
 
 Ufrag = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"\A[A-Za-z0-9+/]+\Z")]  # RFC 8839 section 5.4
 Text = Annotated[str, Meta(max_length=256)]
@@ -109,6 +111,11 @@ Locked = Annotated[
     ),
 ]
 MediaAddress = Annotated[Media, about("The host and port that clients send media to.")]
+MoreMedia = Annotated[
+    list[Media],
+    Meta(max_length=MAX_MORE_MEDIA),
+    about("Those of other edges, the preferred first: clients may send there as well."),
+]
 
 
 class Message(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
@@ -214,6 +221,7 @@ class Offer(Request[Answer], tag="session.offer"):
     offer: Annotated[str, about("The client's SDP offer.")]
     agent: Agent
     media: MediaAddress
+    more_media: MoreMedia = []
     session: Session = None
     owner: Owner = ""
     holder: Holder = ""
@@ -261,6 +269,7 @@ class Ice(Request[IceAnswer], tag="session.ice"):
     match: Annotated[Text, about("The transceiver's ufrag as the client knows it, or a star for any.")]
     remote: Annotated[tuple[Text, Text] | None, about("The client's ufrag and password, or nil to ask only.")]
     media: MediaAddress
+    more_media: MoreMedia = []
     owner: Owner = ""
 
 

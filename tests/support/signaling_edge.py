@@ -25,6 +25,7 @@ from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
 from edge.links.events import Events
 from edge.links.transceivers import Transceivers
+from edge.peers import Peers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
 from edge.signaling.ledger import Ledger, limits
@@ -62,6 +63,7 @@ class Edge:
         self.context = zmq.Context[zmq.Socket[bytes]]()
         self.ledger = Ledger()
         self.transceivers = Directory()
+        self.peers = Peers("edge", MEDIA)
         self.runner: web.AppRunner | None = None
         self.events: Events | None = None
         self.links: Transceivers
@@ -136,7 +138,9 @@ async def an_edge(
         responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
         api_keys = edge.api_keys = ApiKeys(directory / "api-keys", logs.get())
         placing = edge.placing = Placing(transceivers, edge.ledger, config.edge)
-        app = make_app(config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses, placing)
+        app = make_app(
+            config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses, placing, edge.peers
+        )
         edge.runner = web.AppRunner(app, shutdown_timeout=1)
         await edge.runner.setup()
         assert edge.runner.server is not None

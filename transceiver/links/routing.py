@@ -60,8 +60,8 @@ class Transport(Protocol):
     def dtls(self, datagram: bytes, path: Path) -> None:
         """Takes a datagram whose first byte is 20 to 63 (RFC 7983)."""
 
-    def media(self, datagram: bytes) -> None:
-        """Takes an SRTP or SRTCP datagram by a path of the transport's."""
+    def media(self, datagram: bytes) -> bool:
+        """Takes an SRTP or SRTCP datagram by a path of the transport's. Returns whether it was authentic."""
 
     def media_if_authentic(self, datagram: bytes) -> bool:
         """Takes media that came by a path that is nobody's. Returns False unless it is the transport's."""
@@ -202,7 +202,8 @@ class Routing:
                 continue
             try:
                 if rtp.is_rtp_or_rtcp(datagram):
-                    transport.media(datagram)
+                    if transport.media(datagram) and transport.ice.spoke(path, time.monotonic()):
+                        transport.moved()
                 elif datagram and 20 <= datagram[0] <= 63:
                     transport.dtls(datagram, path)
                 else:
