@@ -31,6 +31,7 @@ from transceiver.load import PRIOR, Load
 from transceiver.places import Full, room_for
 from transceiver.realtime.protocol import InvalidRequest, Realtime
 from transceiver.records.files import Records
+from transceiver.refusing import RequestError
 from transceiver.reporting import Reporting
 from transceiver.session import Session
 from transceiver.socket_session import EVENTS, SocketSession
@@ -190,7 +191,7 @@ class Transceiver:
                 handler(peer, request, message)
             else:
                 handler(peer, message)
-        except InvalidRequest as e:
+        except (RequestError, InvalidRequest) as e:
             self._refuse(peer, request, e.code, str(e), e.param)
         except Exception:
             # A fault of ours with one message, and no reason to leave who sent it waiting.
@@ -273,7 +274,7 @@ class Transceiver:
             gives_way.end("never_came")
 
     def _room_for_another(self, agent: str) -> None:
-        """Raises InvalidRequest where a call with that agent, which is connected, cannot be taken."""
+        """Raises RequestError or InvalidRequest where a call with that agent, which is connected, cannot be taken."""
         self._desk.check_open()
         busy = not self._load.admits((self._find(agent)[0], _USUAL), self._kinds())
         self._make_room("", "", half_open=False, busy=busy)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from transceiver.links.link import Link
-from transceiver.realtime.protocol import InvalidRequest
+from transceiver.refusing import RequestError
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
 from wire import messages
@@ -19,9 +19,9 @@ __all__ = ["Watching", "not_found"]
 AnySession = Session | SocketSession
 
 
-def not_found() -> InvalidRequest:
+def not_found() -> RequestError:
     """The error that there is no such session, for whoever asks."""
-    return InvalidRequest("no such call", "call_id_not_found", "call_id")
+    return RequestError("no such call", "call_id_not_found", "call_id")
 
 
 class Watching:

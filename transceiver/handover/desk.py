@@ -22,7 +22,7 @@ from transceiver.handover.neighbours import Neighbourhood
 from transceiver.handover.taking import Taking
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
-from transceiver.realtime.protocol import InvalidRequest
+from transceiver.refusing import RequestError
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
 from transceiver.state import SessionState, StateError
@@ -41,7 +41,7 @@ _LOOK_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What the desk needs of its transceiver. ``room(agent)`` raises InvalidRequest where there is none for another
+    """What the desk needs of its transceiver. ``room(agent)`` raises an error that the transceiver knows where there is none for another
     call, ``handle`` does what a message says, ``took`` and ``gone`` are told of calls that come and go."""
 
     keys: Callable[[], ClusterKeys]
@@ -128,9 +128,9 @@ class Desk:
             self._take_kept()
 
     def check_open(self) -> None:
-        """Raises InvalidRequest where no calls are taken any more."""
+        """Raises RequestError where no calls are taken any more."""
         if self.draining:
-            raise InvalidRequest("this transceiver is about to leave", "draining")
+            raise RequestError("this transceiver is about to leave", "draining")
 
     def begin_drain(self, *, for_good: bool = True) -> None:
         """Hands all calls over from now on, also those that come meanwhile. ``for_good`` takes no new ones, whether

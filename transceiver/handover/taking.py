@@ -16,7 +16,7 @@ from transceiver import state
 from transceiver.counters import HANDOVER_TIME, TAKEN
 from transceiver.links.elsewhere import Elsewhere
 from transceiver.links.routing import Routing
-from transceiver.realtime.protocol import InvalidRequest
+from transceiver.refusing import RequestError
 from transceiver.session import Session
 from transceiver.state import SessionState, StateError
 from wire import messages
@@ -41,7 +41,7 @@ class _Waiting:
 
 
 class Taking:
-    """The calls that are about to be this transceiver's. ``room(agent)`` raises InvalidRequest where there is none for
+    """The calls that are about to be this transceiver's. ``room(agent)`` raises RequestError where there is none for
     a call with that agent, ``take_up`` makes a session of a state, and ``took(session)`` has each that goes on here."""
 
     def __init__(
@@ -64,21 +64,21 @@ class Taking:
         return waiting is not None and waiting.session is not None
 
     def reserve(self, peer: bytes, wanted: messages.Reserve) -> messages.Reserved:
-        """Keeps a place. Raises InvalidRequest."""
+        """Keeps a place. Raises RequestError."""
         self._check(peer)
         if len(self._waiting) >= _MOST:
-            raise InvalidRequest(f"{_MOST} calls are being handed over already", "full")
+            raise RequestError(f"{_MOST} calls are being handed over already", "full")
         self._room(wanted.agent)
         self._drop(wanted.ufrag)
         self._waiting[wanted.ufrag] = _Waiting(peer, time.monotonic() + _WAITS_S)
         return messages.Reserved()
 
     def take(self, peer: bytes, said: messages.Take) -> messages.Taken:
-        """Takes a call up, which then waits. Raises InvalidRequest."""
+        """Takes a call up, which then waits. Raises RequestError."""
         self._check(peer)
         place = self._waiting.get(said.ufrag)
         if place is None or place.peer != peer or place.session is not None:
-            raise InvalidRequest("no place is reserved for that call", "full")
+            raise RequestError("no place is reserved for that call", "full")
         now = time.monotonic()
         try:
             value = state.decoded(said.state)
@@ -89,7 +89,7 @@ class Taking:
             self._drop(said.ufrag)
             TAKEN["refused"] += 1
             logs.get().warning("a call was not taken", call=call_id(said.ufrag), why=str(e))
-            raise InvalidRequest(str(e), "other_state") from None
+            raise RequestError(str(e), "other_state") from None
         transport = session.transport
         names = tuple(name.encode() for name in dict.fromkeys((transport.ufrag, *transport.ice.ufrags)))
         paths = {Path(edge_of(worker), address): through(worker, peer) for address, worker in said.paths}
@@ -141,4 +141,4 @@ class Taking:
     @staticmethod
     def _check(peer: bytes) -> None:
         if not is_transceiver(peer):
-            raise InvalidRequest("only a transceiver hands calls over", "invalid_request")
+            raise RequestError("only a transceiver hands calls over", "invalid_request")
