@@ -41,8 +41,8 @@ _LOOK_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What the desk needs of its transceiver. ``room(agent)`` raises an error that the transceiver knows where there is none for another
-    call, ``handle`` does what a message says, ``took`` and ``gone`` are told of calls that come and go."""
+    """What the desk needs of its transceiver. ``room(agent)`` raises an error where there is none for another call,
+    ``handle`` does what a message says, ``took`` and ``gone`` are told of calls that come and go."""
 
     keys: Callable[[], ClusterKeys]
     calls: Callable[[], list[Session]]
