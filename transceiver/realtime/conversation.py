@@ -62,11 +62,8 @@ class Conversation:
         pictures: Schemes = "data",
         vad: Vad = "webrtc",
     ) -> None:
-        self._config = config
-        self._partner = partner
-        self._around = around
-        self._rate_hz = rate_hz
-        self._frame_bytes = frame_bytes(rate_hz)
+        self._config, self._partner, self._around = config, partner, around
+        self._rate_hz, self._frame_bytes = rate_hz, frame_bytes(rate_hz)
         self._media = media
         self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns, vad=vad)
         self._items = Items(rate_hz, self._samples, partial(check, schemes=pictures))
