@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from aiortc import RTCDataChannel
@@ -28,6 +28,7 @@ from wire.ufrag import call_id
 __all__ = ["Session"]
 
 _SPARE_MS = 5
+_LOOK_S = 0.001
 _MOST_MADE_UP = 10  # ticks: what is older than 200 ms helps nobody
 
 
@@ -93,8 +94,8 @@ class Session:
             log=self._log,
         )
 
-    def answer(self, certificate: Certificate, host: str, port: int) -> str:
-        """The SDP answer that names the edge's ``host`` and ``port``."""
+    def answer(self, certificate: Certificate, host: str, port: int, more: Sequence[tuple[str, int]] = ()) -> str:
+        """The SDP answer that names the edge's ``host`` and ``port``, and ``more`` of other edges."""
         return sdp.answer(
             self._offer,
             ufrag=self.ufrag,
@@ -103,14 +104,17 @@ class Session:
             host=host,
             port=port,
             ssrc=self.stream.voice.ssrc,
+            more=more,
         )
 
-    def restart_ice(self, ufrag: str, remote: tuple[str, str], host: str, port: int) -> str:
+    def restart_ice(
+        self, ufrag: str, remote: tuple[str, str], host: str, port: int, more: Sequence[tuple[str, int]] = ()
+    ) -> str:
         """Takes other credentials from now on, the client's among them. Returns the SDP fragment that tells it ours."""
         ice = self.transport.ice
         ice.restart(ufrag, remote)
         self._log.info("ice restarts")
-        return sdp.fragment(self._offer, ufrag=ufrag, password=ice.password, host=host, port=port)
+        return sdp.fragment(self._offer, ufrag=ufrag, password=ice.password, host=host, port=port, more=more)
 
     @property
     def half_open(self) -> bool:
@@ -151,6 +155,23 @@ class Session:
         self._on_end(self)
 
     # --- as a value
+
+    @property
+    def movable(self) -> bool:
+        """Whether it can leave: it is connected, and here."""
+        return not self.ended and not self.away and self.transport.connected
+
+    @property
+    def quiet(self) -> bool:
+        """Whether neither the caller nor the agent speaks."""
+        return self.stream.voice.idle and self.talk.begun and self.talk.conversation.quiet
+
+    async def ticked(self) -> None:
+        """Waits until the next 20 ms have been made, or long enough where nothing is made any more."""
+        before, loop = self._ticked, asyncio.get_running_loop()
+        until = loop.time() + 2 * FRAME_S
+        while self._ticked == before and loop.time() < until:  # noqa: ASYNC110  # an event would cost each tick
+            await asyncio.sleep(_LOOK_S)
 
     async def hold(self) -> None:
         """Prepares to leave: the agent is asked for its state, for a second at most, and then data channels wait. Media
@@ -197,7 +218,7 @@ class Session:
         )
 
     def _check_movable(self) -> None:
-        if self.ended or self.away or not self.transport.connected:
+        if not self.movable:
             raise StateError("the call cannot leave: it is not connected")
 
     @classmethod

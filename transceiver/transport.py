@@ -211,18 +211,20 @@ class Transport:
         taken = self._gate.admits_dtls(time.monotonic()) and self._backlog.put(self, feed)
         RX_DATAGRAMS["dtls" if taken else "overflow"] += 1
 
-    def media(self, datagram: bytes) -> None:
-        """Takes an SRTP or SRTCP datagram from a path of the transport's. A bad one is dropped and never ends
-        anything."""
+    def media(self, datagram: bytes) -> bool:
+        """Takes an SRTP or SRTCP datagram from a path of the transport's. Returns whether it was authentic: a bad one
+        is dropped and never ends anything."""
         now = time.monotonic()
         plain = self._opened(datagram, now)
         if isinstance(plain, str):
             RX_DATAGRAMS[plain] += 1
-        elif rtp.is_rtcp(datagram):
+            return False
+        if rtp.is_rtcp(datagram):
             RX_DATAGRAMS["rtcp"] += 1
             self._media.rtcp(plain, now)
         else:
             self._media.rtp(plain, now)
+        return True
 
     def media_if_authentic(self, datagram: bytes) -> bool:
         """Takes an SRTP datagram from any path. Returns False, and has neither counted nor used it, unless it
