@@ -75,6 +75,10 @@ class Conversation(Protocol):
     def answering(self) -> str | None:
         """The id of the client's event that is being handled, where it has one."""
 
+    @property
+    def quiet(self) -> bool:
+        """Whether neither side speaks, or is about to."""
+
     def begin(self) -> None:
         """Tells that the agent is there, which then hears what the session asks for."""
 
@@ -83,8 +87,7 @@ class Conversation(Protocol):
         that one's state. No event may be sent yet."""
 
     def export(self) -> bytes:
-        """All of it as bytes, between two events, with a version of their own. Whoever takes them up goes on, and
-        nothing may happen to this object unless it goes on itself."""
+        """All of it as bytes, between two events, with a version of their own. It changes nothing."""
 
     def client_event(self, text: str | bytes, now: float) -> None:
         """Takes an event of a client's, as it came."""
