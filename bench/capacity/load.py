@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import secrets
 import struct
 import sys
@@ -37,6 +38,7 @@ __all__ = ["main"]
 AGAIN_S = 2.0  # as Retry-After says
 SHORT_S = (3.0, 8.0)
 CONNECT_S = 5.0
+ENDS_S = 2.0
 SETTLED_S = 1.0  # of a call, before its frames count
 _STAMP = struct.Struct("qq")
 _HEAD = struct.Struct("!xBHI")
@@ -132,7 +134,7 @@ class Callers:
         self.refused: Counter[str] = Counter()
         self.refused_ms: list[float] = []
         self._live = 0
-        self.live: list[tuple[float, int]] = []
+        self._over = False
 
     async def run(self) -> dict[str, Any]:
         plan = self._plan
@@ -155,9 +157,10 @@ class Callers:
         # What was due at the end is still on its way.
         await asyncio.sleep(0.5)
         frames, worst = self._frames(begin, end)
+        self._over = True
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait(tasks, timeout=ENDS_S)  # their server ends next: nobody misses a goodbye
         return {
             "calls": sum(counts) / max(1, len(counts)),
             "due": frames.due,
@@ -183,7 +186,7 @@ class Callers:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(at - loop.time())
         short = number % self._plan["short_of"] == 0
-        while True:
+        while not self._over:
             client = Client(self._place)
             asked = loop.time()
             try:
@@ -220,6 +223,7 @@ async def _run(plan: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     set_nice(FIRST)  # as the servers do
     print(json.dumps(asyncio.run(_run(json.load(sys.stdin)))), flush=True)
+    os._exit(0)  # whatever of the calls did not end
 
 
 if __name__ == "__main__":
