@@ -55,19 +55,33 @@ class Pacer:
         self._step = 0
         self._origin = 0.0
         self._timer: asyncio.Handle | None = None
+        self._running = False
 
-    def add(self, tick: Tick, kind: Hashable = None) -> None:
-        """Has ``tick`` called every 20 ms from now on."""
+    def add(self, tick: Tick, kind: Hashable = None, *, due: float | None = None) -> None:
+        """Has ``tick`` called every 20 ms from now on. Where the time matters, ``due`` is the first, give or take 2 ms:
+        in seconds of the loop's clock, and not past."""
         loop = asyncio.get_running_loop()
         if self._timer is None:
-            self._origin = loop.time()
+            self._origin = loop.time() if due is None else due
             self._step = 0
-        phase = min(range(_PHASES), key=self._unsuited)
+        if due is None:
+            phase = min(range(_PHASES), key=self._unsuited)
+        else:
+            phase = round((due - self._origin) / _PHASE_S) % _PHASES
         self._phases[phase][tick] = kind
         self.made.setdefault(kind, 0)
         self.made_s.setdefault(kind, 0.0)
         if self._timer is None:
-            self._timer = loop.call_soon(self._run)
+            self._timer = loop.call_at(self._origin, self._run)
+        elif due is not None and not self._running:
+            self._begin_by(round((due - self._origin) / _PHASE_S))
+
+    def _begin_by(self, step: int) -> None:
+        """Sees to it that the clock does not sleep through ``step``, whose phase nobody used."""
+        if step < self._step and self._timer is not None:
+            self._timer.cancel()
+            self._step = step
+            self._timer = asyncio.get_running_loop().call_at(self._origin + step * _PHASE_S, self._run)
 
     def _unsuited(self, phase: int) -> tuple[bool, int, int]:
         """The sort key of a phase for the next stream; the least is best. A phase in use that has room goes first, then
@@ -111,11 +125,13 @@ class Pacer:
         if phase:
             self.worst_late_ms = max(self.worst_late_ms, (now - due) * 1000)
             ticks, clock, made, made_s = tuple(phase.items()), loop.time, self.made, self.made_s
+            self._running = True
             for tick, kind in ticks:
                 self._call(tick)
                 before, now = now, clock()
                 made[kind] += 1
                 made_s[kind] += now - before
+            self._running = False
             lag = now - due
             self.frames["on_time" if lag <= _LATE_S else "late"] += len(ticks)
             if lag > _MISSED_S:

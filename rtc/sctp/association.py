@@ -296,11 +296,18 @@ class Sctp(RTCSctpTransport):
     def export(self) -> AssociationState | None:
         """The whole state, between two packets; None where there is no association any more. The association is silent
         from then on, and its channels with it."""
+        exported = self.snapshot()
+        if exported is not None:
+            self.forsake()
+        return exported
+
+    def snapshot(self) -> AssociationState | None:
+        """The whole state as ``export`` gives it, of an association that goes on."""
         state = self._association_state
         if state == _State.CLOSED:
             return None
         channels = list(dict.fromkeys([*self._data_channels.values(), *(item[0] for item in self._data_channel_queue)]))
-        exported = AssociationState(
+        return AssociationState(
             state=state.name,
             plain={name: getattr(self, name) for name in PLAIN},
             sets={name: sorted(getattr(self, name)) for name in SETS},
@@ -316,18 +323,20 @@ class Sctp(RTCSctpTransport):
             refused_channels=self._refused_channels,
             inbound=None if self._inbound is None else self._inbound.export(),
         )
+
+    def forsake(self) -> None:
+        """Ends it without a word, and its channels with it; nobody is told."""
         for cancel in (self._t1_cancel, self._t2_cancel, self._t3_cancel, self._reconfig_timer_cancel):
             cancel()
         self._association_state = _State.CLOSED
         self.transport._unregister_data_receiver(self)
-        return exported
 
     def take_up(self, state: AssociationState) -> list[RTCDataChannel]:
         """Goes on where ``export`` left off, instead of ``start``. Returns the channels that are not closed."""
-        for name, value in state.plain.items():
-            setattr(self, name, value)
-        for name, members in state.sets.items():
-            setattr(self, name, set(members))
+        for name in PLAIN:
+            setattr(self, name, state.plain[name])
+        for name in SETS:
+            setattr(self, name, set(state.sets[name]))
         if state.threshold is not None:
             self._ssthresh = state.threshold
         self._refused_channels = state.refused_channels
