@@ -1,1 +1,1 @@
-"""How many calls a transceiver lets in, beside how many it could serve."""
+"""The benchmark of capacity: the calls that a transceiver lets in, beside the most that it could serve."""
