@@ -15,6 +15,8 @@ from rtc.dtls.secure import check_aiortc
 from rtc.vad import detector
 from runtime import logs, metrics
 from runtime.config import Config
+from runtime.directory.opened import open_store
+from runtime.directory.publishing import publish
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
@@ -50,6 +52,7 @@ async def _serve(config: Config, beat: Beat) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     gpus = Gpus()
     gpus.start()
+    store = open_store(config.directory)
     transceiver = Transceiver(config, cluster, socket, lambda: gpus.now)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, transceiver.leave)
     signals.let_through()
@@ -69,6 +72,8 @@ async def _serve(config: Config, beat: Beat) -> None:
 
     work = (transceiver.sweep_forever(), follow(key_file, transceiver.use), beat.forever())
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(each) for each in work]
+    if config.directory.redis:
+        tasks.append(asyncio.create_task(publish(store, transceiver.report, log)))
     tasks += [asyncio.create_task(event.wait()) for event in (stop, transceiver.idle)]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
@@ -77,6 +82,7 @@ async def _serve(config: Config, beat: Beat) -> None:
             await task
     notify("STOPPING=1")
     await transceiver.close()
+    await store.close()
     context.destroy(linger=200)
     log.info("stopped")
 

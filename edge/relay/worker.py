@@ -22,7 +22,7 @@ import numpy.typing as npt
 import zmq
 
 from edge.directory import Directory, Transceiver
-from edge.directory_file import followed
+from edge.directory_file import Listings, followed
 from edge.relay.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.relay.claims import Claims
 from edge.relay.counted import OUTCOMES, Counted
@@ -42,7 +42,7 @@ from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import FIRST
 from runtime.supervision.beats import Beat
 from runtime.supervision.child import become_child, in_a_line
-from wire import frames, stun, ufrag
+from wire import frames, link, stun, ufrag
 from wire.control import Control, Reader
 from wire.keys import ClusterKeys
 from wire.messages import PathDown, PathUp, ToWorker
@@ -95,10 +95,11 @@ class Worker:
         self._outlet = Outlet(self._socket, self.tx)
         self._poller, self._said = zmq.Poller(), zmq.Poller()
         self._poller.register(self._socket.fileno(), zmq.POLLIN)
-        context = zmq.Context[zmq.Socket[bytes]]()
+        context = link.roomy(zmq.Context[zmq.Socket[bytes]]())
         name = identity(spec.edge, spec.instance, f"worker-{spec.index}")
         counts = Counts(counted.rx, counted.age, counted.round_trip)
-        self._listing = followed(spec.directory, starmap(Transceiver, spec.transceivers), logs.get())
+        configured = followed(spec.directory, starmap(Transceiver, spec.transceivers), logs.get())
+        self._listing = Listings(configured, followed(spec.found, (), logs.get()))
         self._directory = Directory()
         self._listing.value.fill(self._directory)
         self._links = Uplinks(
@@ -281,7 +282,7 @@ class Worker:
                 route = ufrag.open_sealed(sealed, self.keys.ufrag) if sealed else None
                 if route is None:
                     return "stun_bad_ufrag", NOBODY
-                if route.transceiver not in self._uplinks:
+                if not self._links.reach(route.transceiver):
                     return "unknown_transceiver", NOBODY
                 if owner == NOBODY and not self._strangers.may_name(sealed or b"", time.monotonic()):
                     return "name_limited", NOBODY

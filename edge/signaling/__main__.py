@@ -9,18 +9,20 @@ import socket
 import sys
 from functools import partial
 from itertools import starmap
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
-from edge.directory_file import followed
+from edge.directory_file import Listings, followed
 from edge.links.events import Events
 from edge.links.sampling import sample
 from edge.links.transceivers import Transceivers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
+from edge.signaling.discovery import Discovery, EdgeReporting
 from edge.signaling.health import keep_true
 from edge.signaling.journal import Journal
 from edge.signaling.ledger import Ledger, limits
@@ -28,6 +30,8 @@ from edge.signaling.listener import Listener, connections_tally
 from edge.tls import Certificate
 from runtime import logs, metrics
 from runtime.config import Config
+from runtime.directory.opened import open_store
+from runtime.directory.publishing import publish
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.metrics import Tally
@@ -63,12 +67,24 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         if isinstance(message, messages.Closed):
             ledger.ended(message.ufrag)
 
-    listing = followed(spec["directory"], starmap(Transceiver, spec["transceivers"]), log)
+    configured = followed(spec["directory"], starmap(Transceiver, spec["transceivers"]), log)
+    listing = Listings(configured, followed(spec["found"], (), log))
     directory = Directory()
     listing.value.fill(directory)
     name, events_name = (identity(edge.name, spec["instance"], p) for p in ("signaling", "signaling/events"))
     transceivers = Transceivers(directory, name, key_file.keys, unasked=unasked)
     events = Events(directory, events_name, key_file.keys)
+    store = open_store(config.directory)
+    discovery = Discovery(
+        store,
+        directory,
+        transceivers,
+        found=Path(spec["found"]) if spec["found"] else None,
+        known=listing.found.value.transceivers,
+        configured=lambda: configured.value.transceivers,
+        ttl_s=config.directory.ttl_s,
+        log=log,
+    )
     responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
     held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
@@ -81,6 +97,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         held,
         sockets,
         transceivers.refusals,
+        *(discovery.metrics if config.directory.redis else ()),
         ufrag_keys(lambda: key_file.keys),
     )
     app = make_app(edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses)
@@ -108,6 +125,8 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         follow(listing, lambda now: loop.call_later(_WORKERS_FIRST_S, now.fill, directory)),
         keep_true(ledger, transceivers, events),
         sample(transceivers, directory),
+        discovery.run(),
+        publish(store, EdgeReporting(edge).make, log),
     )
     tasks = [asyncio.create_task(each) for each in work]
     await stop.wait()
@@ -118,6 +137,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     await runner.cleanup()
     await events.close()
     await transceivers.close()
+    await store.close()
     journal.close()
 
 
