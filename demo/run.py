@@ -81,8 +81,8 @@ def _demo(console: Console, once: bool, port: int) -> int:
 
 def _appliance(directory: Path, lab: Lab | None, port: int) -> Appliance:
     if lab is not None:
-        return Appliance(directory, lab=lab, agent=AGENT)
-    return Appliance(directory, agent=AGENT, http_port=port + 1)
+        return Appliance(directory, lab=lab, agent=AGENT, capacity="measured")
+    return Appliance(directory, agent=AGENT, http_port=port + 1, capacity="measured")
 
 
 def _place_call(console: Console, appliance: Appliance, lab: Lab | None) -> bool:

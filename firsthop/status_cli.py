@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -77,13 +79,14 @@ class Host:
         found = {name: scrape for name, scrape in answers.items() if scrape is not None}
         return found, {name: str(places[0]) for name, places in expected.items()}
 
-    def watch(self, interval_s: float) -> Iterator[Status]:
-        """A status each ``interval_s`` seconds, with the rates of that time."""
+    def watch(self, interval_s: float, stop: threading.Event) -> Iterator[Status]:
+        """A status each ``interval_s`` seconds, with the rates of that time, until ``stop`` is set."""
         before, _ = self.look()
         due = time.monotonic()
         while True:
             due = max(due + interval_s, time.monotonic())
-            time.sleep(due - time.monotonic())
+            if stop.wait(due - time.monotonic()):
+                return
             after, expected = self.look()
             yield compare(before, after, expected)
             before = after
@@ -119,15 +122,18 @@ def status(config: Path | None, watch: bool, as_json: bool, interval: float) -> 
     except ConfigError as e:
         click.echo(f"firsthop: {e}", err=True)
         sys.exit(2)
-    with suppress(KeyboardInterrupt):
-        if watch:
-            _watch(host, interval, as_json)
-        else:
+    if watch:
+        # An exception out of nowhere, in the middle of a look, may hide behind one of a lock's.
+        stop = threading.Event()
+        signal.signal(signal.SIGINT, lambda number, frame: stop.set())
+        _watch(host, interval, as_json, stop)
+    else:
+        with suppress(KeyboardInterrupt):
             sys.exit(_once(host, interval, as_json))
 
 
 def _once(host: Host, interval_s: float, as_json: bool) -> int:
-    now = next(host.watch(interval_s))
+    now = next(host.watch(interval_s, threading.Event()))
     if now.nothing:
         click.echo(f"firsthop: {host.nothing()}", err=True)
     elif as_json:
@@ -137,15 +143,15 @@ def _once(host: Host, interval_s: float, as_json: bool) -> int:
     return now.exit_code
 
 
-def _watch(host: Host, interval_s: float, as_json: bool) -> None:
+def _watch(host: Host, interval_s: float, as_json: bool, stop: threading.Event) -> None:
     if as_json:
-        for now in host.watch(interval_s):
+        for now in host.watch(interval_s, stop):
             click.echo(json.dumps(now.as_json()))
         return
     console = Console(highlight=False)
     # The terminal's other screen: whatever the height, and what stood there before comes back.
     with Live(Text("measuring", style="dim"), console=console, auto_refresh=False, screen=True) as screen:
-        for now in host.watch(interval_s):
+        for now in host.watch(interval_s, stop):
             screen.update(Text(host.nothing(), style="bold red") if now.nothing else view(now), refresh=True)
 
 

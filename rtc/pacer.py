@@ -7,7 +7,8 @@ through, so there are not many, and one is filled before the next is begun; but 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 
 from rtc.frame import FRAME_S
 from runtime.histogram import Histogram
@@ -20,6 +21,7 @@ _PHASE_S = FRAME_S / _PHASES
 _ROOMY = 10  # streams in a phase; each takes about 0.1 ms
 _HOPELESS_S = 0.2
 _LATE_S = 0.005  # what every receiver's jitter buffer makes up for
+_MISSED_S = _LATE_S + FRAME_S
 
 Tick = Callable[[], None]
 
@@ -31,7 +33,11 @@ class Pacer:
     after more than 200 ms the frames are skipped, because a burst of old ones would help nobody.
 
     ``frames`` counts those that were made within 5 ms of when they were due, later, or never; ``lag`` is how long after
-    its time a phase was done. No frame is early: an agent's speech waits for its phase.
+    its time a phase was done. No frame is early: an agent's speech waits for its phase. ``missed`` counts the frames
+    that were later than a frame lasts, or never made.
+
+    ``streams`` counts those that are called, by the kind that they were added as, and ``spent_s`` has the seconds that
+    each kind has taken so far.
     """
 
     def __init__(self) -> None:
@@ -42,22 +48,43 @@ class Pacer:
             ("on_time", "late", "skipped"),
         )
         self.lag = Histogram("firsthop_transceiver_lag", "From when frames were due until they were made", "loop")
-        self._lag = self.lag.of("media")
-        self._phases: list[dict[Tick, None]] = [{} for _ in range(_PHASES)]
+        self.recent = self.lag.of("media")
+        self.missed = 0
+        self.spent_s: dict[Hashable, float] = {}
+        self._phases: list[dict[Tick, Hashable]] = [{} for _ in range(_PHASES)]
         self._step = 0
         self._origin = 0.0
         self._timer: asyncio.Handle | None = None
+        self._running = False
 
-    def add(self, tick: Tick) -> None:
-        """Has ``tick`` called every 20 ms from now on."""
+    @property
+    def streams(self) -> Counter[Hashable]:
+        return Counter(kind for phase in self._phases for kind in phase.values())
+
+    def add(self, tick: Tick, kind: Hashable = None, *, due: float | None = None) -> None:
+        """Has ``tick`` called every 20 ms from now on. Where the time matters, ``due`` is the first, give or take 2 ms:
+        in seconds of the loop's clock, and not past."""
         loop = asyncio.get_running_loop()
         if self._timer is None:
-            self._origin = loop.time()
+            self._origin = loop.time() if due is None else due
             self._step = 0
-        phase = min(range(_PHASES), key=self._unsuited)
-        self._phases[phase][tick] = None
+        if due is None:
+            phase = min(range(_PHASES), key=self._unsuited)
+        else:
+            phase = round((due - self._origin) / _PHASE_S) % _PHASES
+        self._phases[phase][tick] = kind
+        self.spent_s.setdefault(kind, 0.0)
         if self._timer is None:
-            self._timer = loop.call_soon(self._run)
+            self._timer = loop.call_at(self._origin, self._run)
+        elif due is not None and not self._running:
+            self._begin_by(round((due - self._origin) / _PHASE_S))
+
+    def _begin_by(self, step: int) -> None:
+        """Sees to it that the clock does not sleep through ``step``, whose phase nobody used."""
+        if step < self._step and self._timer is not None:
+            self._timer.cancel()
+            self._step = step
+            self._timer = asyncio.get_running_loop().call_at(self._origin + step * _PHASE_S, self._run)
 
     def _unsuited(self, phase: int) -> tuple[bool, int, int]:
         """The sort key of a phase for the next stream; the least is best. A phase in use that has room goes first, then
@@ -92,18 +119,26 @@ class Pacer:
             # A whole number of frames, so that nobody's place among the phases changes.
             skipped = int(late / FRAME_S) * _PHASES
             self._step += skipped
-            self.frames["skipped"] += skipped // _PHASES * sum(map(len, self._phases))
+            frames = skipped // _PHASES * sum(map(len, self._phases))
+            self.frames["skipped"] += frames
+            self.missed += frames
         due = self._origin + self._step * _PHASE_S
         phase = self._phases[self._step % _PHASES]
         self._step += 1
         if phase:
             self.worst_late_ms = max(self.worst_late_ms, (now - due) * 1000)
-            ticks = tuple(phase)
-            for tick in ticks:
+            ticks, clock, spent_s = tuple(phase.items()), loop.time, self.spent_s
+            self._running = True
+            for tick, kind in ticks:
                 self._call(tick)
-            now = loop.time()
-            self.frames["on_time" if now - due <= _LATE_S else "late"] += len(ticks)
-            self._lag.add(round(1e9 * (now - due)))
+                before, now = now, clock()
+                spent_s[kind] += now - before
+            self._running = False
+            lag = now - due
+            self.frames["on_time" if lag <= _LATE_S else "late"] += len(ticks)
+            if lag > _MISSED_S:
+                self.missed += len(ticks)
+            self.recent.add(round(1e9 * lag))
         # One phase in a turn of the loop, also when the next is due already: a process that has too much to do would
         # otherwise never again read what comes.
         if not any(self._phases):

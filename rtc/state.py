@@ -1,4 +1,4 @@
-"""A call's transport as bytes, for whoever takes the call up. The bytes hold its keys. Pure."""
+"""A call's transport as a value, for whoever takes the call up. It holds the call's keys. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from rtc.dtls.secure import SecureState
 from rtc.ice.state import IceState
 from rtc.sdp.offer import Offer
 
-__all__ = ["VERSION", "TransportState", "decoded", "encoded"]
-
-VERSION = 1  # changes with anything that a TransportState has, in whatever depth
+__all__ = ["TransportState"]
 
 
 class TransportState(msgspec.Struct, frozen=True):
@@ -26,24 +24,3 @@ class TransportState(msgspec.Struct, frozen=True):
     ice: IceState
     secure: SecureState
     authentic_ssrcs: tuple[bytes, ...]
-
-
-class _Envelope(msgspec.Struct, array_like=True):
-    version: int
-    state: msgspec.Raw
-
-
-def encoded(state: TransportState) -> bytes:
-    """The state and its version, as msgpack."""
-    encode = msgspec.msgpack.encode
-    return encode(_Envelope(VERSION, msgspec.Raw(encode(state))))
-
-
-def decoded(data: bytes) -> TransportState:
-    """The state that ``encoded`` gave. Raises ValueError with one line where it is of another version."""
-    envelope = msgspec.msgpack.decode(data, type=_Envelope)
-    if envelope.version != VERSION:
-        raise ValueError(
-            f"a transport's state of version {envelope.version} cannot be taken up: {VERSION} is known here"
-        )
-    return msgspec.msgpack.decode(envelope.state, type=TransportState)

@@ -7,7 +7,7 @@ of them is right to a few parts in ten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -44,6 +44,17 @@ class Durations:
             place = -1
         self.counts[place] += 1
         self.sum_ns += ns
+
+    def quantile_ns(self, share: float, since: Sequence[int]) -> float:
+        """The duration that this share of those was at most that were added since ``counts`` were ``since``, as if they
+        were spread evenly in their bucket; 0 where there were none."""
+        added = [now - before for now, before in zip(self.counts, since, strict=True)]
+        below, wanted = 0, share * sum(added)
+        for lower, upper, count in zip((0, *_BOUNDS_NS), (*_BOUNDS_NS, _BOUNDS_NS[-1]), added, strict=True):
+            if count and below + count >= wanted:
+                return lower + (upper - lower) * (wanted - below) / count
+            below += count
+        return 0.0
 
 
 class Histogram(Collector):

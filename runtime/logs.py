@@ -8,12 +8,29 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Hashable, MutableMapping
+from collections.abc import Callable, Hashable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any, Protocol, TextIO, cast
 
-import structlog
-
 from runtime.stderr import LossyStream
+
+
+@contextmanager
+def _without(package: str) -> Iterator[None]:
+    """Imports in here find no ``package``, unless it is there already."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
+# structlog takes rich for tracebacks wherever it is installed: a fifth of what a worker imports, and never used.
+with _without("rich"):
+    import structlog
 
 __all__ = ["Limit", "Log", "configure", "get"]
 

@@ -7,20 +7,42 @@ import ctypes
 import os
 import secrets
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 
 import packets as p
 import pytest
+from hypothesis import HealthCheck, settings
 from privileges import CLONE_NEWNET, InNamespace, cannot_run
 
 from lab.appliance import Appliance
 from lab.network import Lab
 
+COMPILED = "FIRSTHOP_EDGE__COMPILED"
+
+# Other examples each time in CI, else always the same, as with fuzzers' seeds (tests/support/fuzzing.py). What failed
+# is printed with the line that has it fail again. How slow a machine is says nothing about what it runs.
+settings.register_profile(
+    "firsthop",
+    max_examples=50,
+    derandomize=os.environ.get("CI") != "true",
+    print_blob=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("firsthop")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):  # one of several processes that pytest-xdist started
         be_a_host()
+    elif COMPILED not in os.environ:
+        # What one test compiled, no other needs to: a second of a core for each start of an edge with XDP.
+        folder = tempfile.TemporaryDirectory(prefix="firsthop-compiled-")
+        os.environ[COMPILED] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 def be_a_host() -> None:

@@ -20,11 +20,12 @@ Job = Callable[[], None]
 
 
 class Backlog:
-    """Jobs in the order in which each owner brought them; owners take turns."""
+    """Jobs in the order in which each owner brought them; owners take turns. ``spent_s`` is what all have taken."""
 
     def __init__(self) -> None:
         self._waiting: dict[Hashable, deque[Job]] = {}
         self._next: asyncio.Handle | None = None
+        self.spent_s = 0.0
 
     def __len__(self) -> int:
         """The number of jobs that wait."""
@@ -61,7 +62,9 @@ class Backlog:
             self._waiting[owner] = jobs  # behind the others
         if self._waiting:
             self._next = loop.call_soon(self._run)
+        began = loop.time()
         try:
             job()
         except Exception as e:
             loop.call_exception_handler({"message": "work for a session failed", "exception": e})
+        self.spent_s += loop.time() - began

@@ -13,7 +13,7 @@ import zmq
 
 from rtc.dtls.secure import check_aiortc
 from rtc.vad import detector
-from runtime import logs, metrics
+from runtime import busy, logs, metrics
 from runtime.config import Config
 from runtime.directory.opened import open_store
 from runtime.directory.publishing import publish
@@ -26,6 +26,7 @@ from runtime.supervision.beats import Beat
 from runtime.supervision.notify import notify
 from transceiver import agents, counters
 from transceiver.gpus import Gpus
+from transceiver.load import calibrated
 from transceiver.server import Transceiver
 from transceiver.supervisor import check
 from wire import link
@@ -35,7 +36,7 @@ __all__ = ["run", "serve"]
 _NOT_ANEW = "SIGHUP changes nothing: keys are followed by themselves, and anything else needs a restart"
 
 
-async def _serve(config: Config, beat: Beat) -> None:
+async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> None:
     log = logs.get()
     check(config)
     detector.load(config.transceiver.vad)
@@ -48,13 +49,14 @@ async def _serve(config: Config, beat: Beat) -> None:
     except zmq.ZMQError as e:
         raise ConfigError(f"transceiver.endpoint {config.transceiver.endpoint}: {e.strerror}") from None
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, stop.set)
     gpus = Gpus()
     gpus.start()
     store = open_store(config.directory)
-    transceiver = Transceiver(config, cluster, socket, lambda: gpus.now)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, transceiver.leave)
+    transceiver = Transceiver(config, cluster, socket, lambda: gpus.now, selector=selector, prior=calibrated())
+    loop.add_signal_handler(signal.SIGTERM, _Ending(transceiver, config.transceiver.drain_s, stop))
+    loop.add_signal_handler(signal.SIGUSR1, transceiver.leave)
     signals.let_through()
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
     by_key = metrics.Gauges(
@@ -63,9 +65,44 @@ async def _serve(config: Config, beat: Beat) -> None:
         ("id",),
         lambda: transceiver.sessions_by_key,
     )
+    load = transceiver.load
+    loads = (
+        metrics.Gauges(
+            "firsthop_transceiver_room",
+            "Calls that could be let in now, if all were of that agent",
+            ("agent",),
+            lambda: {(agent,): room for agent, room in transceiver.room.items()},
+        ),
+        metrics.Gauge(
+            "firsthop_transceiver_used_ratio",
+            "Share of the last second for which the tightest of what media needs was taken",
+            lambda: load.used,
+        ),
+        metrics.Gauge(
+            "firsthop_transceiver_used_limit_ratio",
+            "Share up to which calls are let in; frames that are late bring it down",
+            lambda: load.limit,
+        ),
+        metrics.Gauge(
+            "firsthop_transceiver_late_seconds",
+            "How late frames were in the last second, 99th percentile",
+            lambda: load.lag_s,
+        ),
+        metrics.Gauges(
+            "firsthop_transceiver_drain_calls",
+            "Calls since a drain began: those that were handed over, and all",
+            ("calls",),
+            lambda: dict(zip((("moved",), ("all",)), map(float, transceiver.drained), strict=True)),
+        ),
+        metrics.Gauge(
+            "firsthop_transceiver_draining",
+            "1 while new calls go elsewhere because this process is about to leave",
+            lambda: float(transceiver.draining),
+        ),
+    )
     held = ufrag_keys(lambda: key_file.keys)
     more = (*transceiver.schedule, *counters.all_counters)
-    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, sessions, by_key, held, *more)
+    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, sessions, by_key, held, *loads, *more)
     gc.freeze()  # what is here stays: looking through it for garbage would be a pause of 40 ms for every call
     notify("READY=1")
     log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())
@@ -87,6 +124,21 @@ async def _serve(config: Config, beat: Beat) -> None:
     log.info("stopped")
 
 
+class _Ending:
+    """What SIGTERM does: the first begins a drain, the second ends that."""
+
+    def __init__(self, transceiver: Transceiver, drain_s: float, stop: asyncio.Event) -> None:
+        self._transceiver, self._drain_s, self._stop = transceiver, drain_s, stop
+        self._drain: asyncio.Task[None] | None = None
+
+    def __call__(self) -> None:
+        if self._drain is not None or not self._drain_s:
+            self._stop.set()
+            return
+        self._drain = asyncio.create_task(self._transceiver.drain(self._drain_s))
+        self._drain.add_done_callback(lambda _: self._stop.set())
+
+
 def _load_agents(log: Any) -> None:
     """Imports all agents before there are calls: a package may take seconds to import, and media would wait."""
     for name in agents.names():
@@ -97,13 +149,14 @@ def _load_agents(log: Any) -> None:
 
 
 def serve(config: Config, beat: Beat) -> None:
-    """Runs until SIGTERM, or after SIGUSR1 until there is no call; ``beat`` counts for the supervisor. Raises
-    ConfigError or KeyFileError with one line for what stands in the way."""
+    """Runs until SIGTERM, which hands calls over first; at once until SIGINT or a second SIGTERM; after SIGUSR1 until
+    there is no call. ``beat`` counts for the supervisor. Raises ConfigError or KeyFileError with one line for what
+    stands in the way."""
     try:
         check_aiortc()
     except RuntimeError as e:
         sys.exit(f"firsthop transceiver: {e}")
-    asyncio.run(_serve(config, beat))
+    busy.run(lambda selector: _serve(config, beat, selector))
 
 
 def run(config: Config) -> None:

@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from aiortc import RTCDataChannel
 
-from rtc.dtls.secure import Certificate
+from rtc.dtls.secure import Certificate, DtlsError
+from rtc.frame import FRAME_S
 from rtc.ice.lite import CONSENT_S
 from rtc.pacer import Pacer
 from rtc.sdp import answer as sdp
 from runtime import logs
 from transceiver.backlog import Backlog
 from transceiver.media.stream import MediaStream
+from transceiver.state import SessionState, StateError
 from transceiver.talk.channels import Channels
 from transceiver.talk.talk import Talk
+from transceiver.talk.watchers import Send
 from transceiver.transport import Outbound, Transport
 from wire.ufrag import call_id
 
 __all__ = ["Session"]
 
 _SPARE_MS = 5
+_LOOK_S = 0.001
+_MOST_MADE_UP = 10  # ticks: what is older than 200 ms helps nobody
 
 
 class Session:
     """One call. ``on_end(session)`` is called once, after which nothing more is sent. ``owner`` names the account that
     it is on, ``holder`` the ephemeral key with which it was placed, if any, ``dcid`` the stream of the events channel
-    where the client has negotiated one."""
+    where the client has negotiated one.
+
+    A connected session is a value. ``leave`` gives it, and ``take_up`` makes another of it, perhaps in another process.
+    Both objects are ``away`` then: they neither send nor take anything, and tell nobody anything. One of them is told
+    to ``stay`` and goes on, with no packet and no number between; the other is told to ``forsake`` the call.
+    """
 
     def __init__(
         self,
@@ -40,7 +50,7 @@ class Session:
         outbound: Outbound,
         pacer: Pacer,
         backlog: Backlog,
-        certificate: Certificate,
+        certificate: Certificate | None,
         on_end: Callable[[Session], None],
         owner: str = "",
         dcid: int | None = None,
@@ -52,6 +62,10 @@ class Session:
         self.holder = holder
         self.began = time.monotonic()
         self.ended = ""
+        self.away = False
+        self._left: tuple[SessionState, float] | None = None  # what it left with, and when
+        self._end_due = ""  # the reason for which it is to end when it is not away any more
+        self._ticked = self.began
         self._offer = offer
         self.talk = talk
         self._packets = talk.agent_type.hears == "opus"
@@ -79,8 +93,8 @@ class Session:
             log=self._log,
         )
 
-    def answer(self, certificate: Certificate, host: str, port: int) -> str:
-        """The SDP answer that names the edge's ``host`` and ``port``."""
+    def answer(self, certificate: Certificate, host: str, port: int, more: Sequence[tuple[str, int]] = ()) -> str:
+        """The SDP answer that names the edge's ``host`` and ``port``, and ``more`` of other edges."""
         return sdp.answer(
             self._offer,
             ufrag=self.ufrag,
@@ -89,19 +103,27 @@ class Session:
             host=host,
             port=port,
             ssrc=self.stream.voice.ssrc,
+            more=more,
         )
 
-    def restart_ice(self, ufrag: str, remote: tuple[str, str], host: str, port: int) -> str:
+    def restart_ice(
+        self, ufrag: str, remote: tuple[str, str], host: str, port: int, more: Sequence[tuple[str, int]] = ()
+    ) -> str:
         """Takes other credentials from now on, the client's among them. Returns the SDP fragment that tells it ours."""
         ice = self.transport.ice
         ice.restart(ufrag, remote)
         self._log.info("ice restarts")
-        return sdp.fragment(self._offer, ufrag=ufrag, password=ice.password, host=host, port=port)
+        return sdp.fragment(self._offer, ufrag=ufrag, password=ice.password, host=host, port=port, more=more)
 
     @property
     def half_open(self) -> bool:
         """Whether DTLS is not done yet."""
         return not self.talk.begun and not self.ended
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What its cost depends on: the agent and the codec."""
+        return self.talk.agent_name, self._offer.codec
 
     # --- from the transport
 
@@ -115,7 +137,8 @@ class Session:
             return  # the agent's fault
         # What is heard as PCM is heard by the call's clock, and may wait for it.
         self.transport.spare_ms = 0 if self._packets else _SPARE_MS
-        self._pacer.add(self._tick)
+        self._ticked = time.monotonic()
+        self._pacer.add(self._tick, self.kind)
         self._log.info("media up", agent=talk.agent_name)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
@@ -126,34 +149,175 @@ class Session:
         """Takes note that SCTP was ended for what the client did with it."""
         self._channels.aborted(reason, why, error)
 
-    def adopt(self, transport: Transport, channels: Iterable[RTCDataChannel]) -> None:
-        """Goes on over ``transport``, which has taken up what was exported of the former one."""
-        self.transport = transport
-        self.stream.start(transport)
-        self._channels.adopt(channels)
-
     def gone(self) -> None:
         """Takes note that the client has been told of the end."""
         self._on_end(self)
+
+    # --- as a value
+
+    @property
+    def movable(self) -> bool:
+        """Whether it can leave: it is connected, and here."""
+        return not self.ended and not self.away and self.transport.connected
+
+    @property
+    def quiet(self) -> bool:
+        """Whether neither the caller nor the agent speaks."""
+        return self.stream.voice.idle and self.talk.begun and self.talk.conversation.quiet
+
+    async def ticked(self) -> None:
+        """Waits until the next 20 ms have been made, or long enough where nothing is made any more."""
+        before, loop = self._ticked, asyncio.get_running_loop()
+        until = loop.time() + 2 * FRAME_S
+        while self._ticked == before and loop.time() < until:  # noqa: ASYNC110  # an event would cost each tick
+            await asyncio.sleep(_LOOK_S)
+
+    async def hold(self) -> None:
+        """Prepares to leave: the agent is asked for its state, for a second at most, and then data channels wait. Media
+        goes on. Either ``leave`` or ``stay`` is to follow. Raises StateError where the call is not connected."""
+        self._check_movable()
+        await self.talk.hold()
+        if self.transport.connected:
+            await self.transport.hold()
+
+    def leave(self) -> SessionState:
+        """The whole session, when it is held; it is away from now on. Raises StateError where it has ended meanwhile,
+        and changes nothing then."""
+        self._check_movable()
+        now = time.monotonic()
+        try:
+            state = SessionState(
+                talk=self.talk.export(),
+                media=self.stream.export(now),
+                channels=self._channels.export(),
+                transport=self.transport.export(now),
+                owner=self.owner,
+                holder=self.holder,
+                age_s=now - self.began,
+                tick_s=now - self._ticked,
+            )
+        except DtlsError as e:
+            self.talk.resume()
+            raise StateError(f"the call cannot leave: {e}") from None
+        self.away, self._left = True, (state, now)
+        self._pacer.remove(self._tick)
+        self._channels.close()
+        return state
+
+    def _check_movable(self) -> None:
+        if not self.movable:
+            raise StateError("the call cannot leave: it is not connected")
+
+    @classmethod
+    def take_up(
+        cls,
+        state: SessionState,
+        talk: Talk,
+        *,
+        outbound: Outbound,
+        pacer: Pacer,
+        backlog: Backlog,
+        on_end: Callable[[Session], None],
+        watch: Callable[[bytes], Send],
+        elapsed_s: float = 0.0,
+    ) -> Session:
+        """A session that goes on where ``leave`` left off, once it is told to ``stay``. ``talk`` is new, of the agent
+        and the protocol that the state names; ``watch`` gives the way to an edge process that watches it;
+        ``elapsed_s`` is how long ago it left, where that is known. It is not in any routing yet. Raises StateError, and
+        leaves nothing behind, where the state or the agent is of no use."""
+        now = time.monotonic() - elapsed_s
+        session = None
+        try:
+            session = cls(
+                *(state.transport.offer, state.ufrag, talk),
+                outbound=outbound,
+                pacer=pacer,
+                backlog=backlog,
+                certificate=None,
+                on_end=on_end,
+                owner=state.owner,
+                dcid=state.transport.dcid,
+                holder=state.holder,
+            )
+            session.away = True
+            session._take_up(state, now, watch)
+            if session._end_due:
+                raise StateError(session._end_due)
+        except Exception as e:
+            if session is not None:
+                session.forsake()
+            raise StateError(f"the call cannot be taken up: {e!r}") from e
+        return session
+
+    def _take_up(self, state: SessionState, now: float, watch: Callable[[bytes], Send]) -> None:
+        talk, stream = self.talk, self.stream
+        self.began, self._ticked = now - state.age_s, now - state.tick_s
+        stream.take_up(state.media, now)
+        stream.start(self.transport)
+        self._channels.take_up(state.channels, self.transport.take_up(state.transport, now))
+        talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch, now)
+        stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus)
+
+    def stay(self) -> None:
+        """Goes on from here, at the time of the next tick: after ``hold``, ``leave`` or ``take_up``."""
+        if self._left is not None:
+            (state, now), self._left = self._left, None
+            self._channels.take_up(state.channels, self.transport.take_up(state.transport, now))
+        was_away, self.away = self.away, False
+        self.transport.resume()
+        self.talk.resume()
+        self.stream.record_on(self.talk.record)
+        if was_away:
+            self._keep_time()
+        if self._end_due:
+            self.end(self._end_due)
+
+    def _keep_time(self) -> None:
+        """Makes up for the ticks that have not been, or passes over them where they are many."""
+        ticked = self._ticked
+        missed = int((time.monotonic() - ticked) / FRAME_S)
+        if missed > _MOST_MADE_UP:
+            self.stream.skip(missed)
+        else:
+            for _ in range(missed):
+                self._tick()
+        if not self.ended:
+            self._pacer.add(self._tick, self.kind, due=ticked + (missed + 1) * FRAME_S)
+
+    def forsake(self) -> None:
+        """Gives the call up without a word to anybody, ``on_end`` included, because it goes on elsewhere."""
+        self.away, self._left = True, None
+        self._pacer.remove(self._tick)
+        self._channels.close()
+        self.stream.close()
+        self.transport.forsake()
+        self.talk.forsake()
+        self.spawn(self.talk.joined())
 
     # --- life
 
     def _tick(self) -> None:
         if self.ended:
             return
+        self._ticked = now = time.monotonic()
         try:
-            self.stream.tick(time.monotonic())
+            self.stream.tick(now)
         except Exception as e:
             self.fail(e)
 
     def sweep(self, now: float) -> None:
         """Looks after transport and agent; called about once a second."""
+        if self.away:
+            return
         self.transport.sweep(now)
         self.talk.check(now)
 
     def end(self, reason: str) -> None:
         """Ends the call, once; ``reason`` is one of ``counters.ENDS``."""
         if self.ended:
+            return
+        if self.away:
+            self._end_due = self._end_due or reason
             return
         self.ended = reason
         self._pacer.remove(self._tick)

@@ -11,7 +11,10 @@ from runtime import logs
 from transceiver.talk.talk import Talk
 from wire.ufrag import call_id
 
-__all__ = ["SocketSession"]
+__all__ = ["EVENTS", "SocketSession"]
+
+EVENTS = "events"
+"""What stands in the place of a codec's name."""
 
 _LONGEST_S = 3600.0  # as OpenAI's; and what a signaling process that died leaves behind
 
@@ -33,22 +36,32 @@ class SocketSession:
         self.owner = owner
         self.talk = talk
         self.ended = ""
-        self._began = time.monotonic()
+        self.began = time.monotonic()
         self._pacer = pacer
         self._on_end = on_end
         self._joining: asyncio.Task[None] | None = None
         self._log = logs.get().bind(call=call_id(ufrag))
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What its cost depends on: the agent, and that it has no codec."""
+        return self.talk.agent_name, EVENTS
+
+    @property
+    def quiet(self) -> bool:
+        """Whether neither the client nor the agent speaks."""
+        return self.talk.begun and self.talk.conversation.quiet
+
     def open(self) -> None:
         """Makes the agent, and greets those who watch."""
         self.talk.begin(self.end)
         if not self.ended:
-            self._pacer.add(self._tick)
+            self._pacer.add(self._tick, self.kind)
             self.talk.greet()
 
     def sweep(self, now: float) -> None:
         """Looks after the agent; called about once a second."""
-        if now - self._began > _LONGEST_S:
+        if now - self.began > _LONGEST_S:
             self.end("expired")
         else:
             self.talk.check(now)

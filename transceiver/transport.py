@@ -116,6 +116,7 @@ class Transport:
         self.spare_ms = 0.0
         self.connected = False  # from the end of the handshake until DTLS is closed
         self._closed = False
+        self._away = False  # between ``export`` or ``take_up`` and ``resume``
         self._connecting = False
         self._offer, self._dcid = offer, dcid
         self._call = call
@@ -135,46 +136,58 @@ class Transport:
         on. The transport must be connected."""
         await self._secure.hold()
 
-    def export(self) -> TransportState:
+    def export(self, now: float) -> TransportState:
         """All of it, when it is held: budgets alone begin anew. It sends and takes nothing from then on, and tells the
         call nothing: whoever takes the state up goes on, on the same paths. Raises DtlsError where DTLS is closed."""
         for feed in self._backlog.take(self):
             feed()
         secure = self._secure.export()
-        self._closed, self.connected = True, False
+        self._closed = self._away = True
+        self.connected = False
         return TransportState(
             ufrag=self.ufrag,
             offer=self._offer,
             dcid=self._dcid,
             ssrcs=self.ssrcs,
             spare_ms=self.spare_ms,
-            ice=self.ice.export(time.monotonic()),
+            ice=self.ice.export(now),
             secure=secure,
             authentic_ssrcs=self._gate.ssrcs,
         )
 
-    @classmethod
-    def take_up(
-        cls, state: TransportState, *, call: Call, media: Media, outbound: Outbound, backlog: Backlog
-    ) -> tuple[Transport, list[RTCDataChannel]]:
-        """A transport that goes on where ``export`` left off, and its data channels. ``call`` is told neither of these
-        nor that it is connected."""
-        transport = cls(
-            state.offer, state.ufrag, None, call=call, media=media, outbound=outbound, backlog=backlog, dcid=state.dcid
-        )
-        transport.ice = IceLite.take_up(state.ice, time.monotonic())
-        transport.ssrcs, transport.spare_ms = state.ssrcs, state.spare_ms
-        transport._gate = Gate(state.authentic_ssrcs)
-        transport._connecting = transport.connected = True
-        transport._secure, channels = SecureTransport.take_up(
-            transport.send,
+    def take_up(self, state: TransportState, now: float) -> list[RTCDataChannel]:
+        """Goes on where ``export`` left off at ``now``, once it is told to ``resume``; until then it sends and takes
+        nothing. Returns the data channels; the call is told neither of these nor that it is connected. It may be the
+        transport that left, or a new one."""
+        ice, gate = IceLite.take_up(state.ice, now), Gate(state.authentic_ssrcs)
+        secure, channels = SecureTransport.take_up(
+            self.send,
             state.secure,
             negotiated=state.dcid,
-            on_channel=call.channel_opened,
-            aborted=call.channels_aborted,
+            on_channel=self._call.channel_opened,
+            aborted=self._call.channels_aborted,
         )
-        transport._secure.on_close(transport._closed_by_peer)
-        return transport, channels
+        self._secure.forsake()
+        self._secure = secure
+        secure.on_close(self._closed_by_peer)
+        self._closed = self._away = self._connecting = True
+        self.ice, self._gate = ice, gate
+        self.ssrcs, self.spare_ms = state.ssrcs, state.spare_ms
+        return channels
+
+    def resume(self) -> None:
+        """Sends and takes again, from the next datagram on: after ``hold`` or ``take_up``."""
+        if self._away:
+            self._closed = self._away = False
+            self.connected = True
+        self._secure.release()
+
+    def forsake(self) -> None:
+        """Ends it without a word to anybody, because the call is served elsewhere."""
+        self._closed = self._away = True
+        self.connected = False
+        self._backlog.forget(self)
+        self._secure.forsake()
 
     # --- datagrams in
 
@@ -190,18 +203,20 @@ class Transport:
         taken = self._gate.admits_dtls(time.monotonic()) and self._backlog.put(self, feed)
         RX_DATAGRAMS["dtls" if taken else "overflow"] += 1
 
-    def media(self, datagram: bytes) -> None:
-        """Takes an SRTP or SRTCP datagram from a path of the transport's. A bad one is dropped and never ends
-        anything."""
+    def media(self, datagram: bytes) -> bool:
+        """Takes an SRTP or SRTCP datagram from a path of the transport's. Returns whether it was authentic: a bad one
+        is dropped and never ends anything."""
         now = time.monotonic()
         plain = self._opened(datagram, now)
         if isinstance(plain, str):
             RX_DATAGRAMS[plain] += 1
-        elif rtp.is_rtcp(datagram):
+            return False
+        if rtp.is_rtcp(datagram):
             RX_DATAGRAMS["rtcp"] += 1
             self._media.rtcp(plain, now)
         else:
             self._media.rtp(plain, now)
+        return True
 
     def media_if_authentic(self, datagram: bytes) -> bool:
         """Takes an SRTP datagram from any path. Returns False, and has neither counted nor used it, unless it
@@ -240,7 +255,7 @@ class Transport:
     def send(self, datagram: bytes) -> None:
         """Sends a datagram of this transport's, perhaps once more, on the selected path."""
         path = self.ice.selected or self._last_path
-        if path is None:
+        if path is None or self._away:
             TX_DATAGRAMS["no_path"] += 1
         elif path == self._last_path or self.ice.may_send(path, len(datagram)):
             self._out.send(self, path, datagram)

@@ -100,6 +100,7 @@ def firsthop(site: Site, agent: str) -> Iterator[Running]:
         endpoint = "{endpoint}"
         agent = "{agent}"
         max_sessions = {MOST_CALLS}
+        capacity = "fixed"
         """
     )
     command = (sys.executable, "-m", "firsthop")

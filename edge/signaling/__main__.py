@@ -17,16 +17,21 @@ from aiohttp import web
 from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
 from edge.directory_file import Listings, followed
+from edge.links.announcing import Announcing
 from edge.links.events import Events
+from edge.links.neighbours import tell_forever
 from edge.links.sampling import sample
 from edge.links.transceivers import Transceivers
+from edge.peers import Peer, Peers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
-from edge.signaling.discovery import Discovery, EdgeReporting
+from edge.signaling.discovery import Discovery, EdgeReporting, peers_in
+from edge.signaling.explaining import EXPLAIN_PATH, explanation
 from edge.signaling.health import keep_true
 from edge.signaling.journal import Journal
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
+from edge.signaling.placing import Placing
 from edge.tls import Certificate
 from runtime import logs, metrics
 from runtime.config import Config
@@ -72,8 +77,17 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     directory = Directory()
     listing.value.fill(directory)
     name, events_name = (identity(edge.name, spec["instance"], p) for p in ("signaling", "signaling/events"))
-    transceivers = Transceivers(directory, name, key_file.keys, unasked=unasked)
-    events = Events(directory, events_name, key_file.keys)
+    moved = ledger.whereabouts
+    transceivers = Transceivers(directory, name, key_file.keys, unasked=unasked, moved=ledger.moved, known=moved)
+    events = Events(directory, events_name, key_file.keys, moved)
+    responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
+    held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
+    sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
+    connections = connections_tally()
+    peers = Peers(edge.name, (edge.advertise or edge.media).pair, edge.region)
+    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys)
+    rows = [Peer(row.name, row.media.pair, row.endpoint, row.region) for row in edge.edges]
+    announcing.know(rows)
     store = open_store(config.directory)
     discovery = Discovery(
         store,
@@ -84,11 +98,11 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         configured=lambda: configured.value.transceivers,
         ttl_s=config.directory.ttl_s,
         log=log,
+        edges=lambda found: announcing.know([*peers_in(found), *rows]),
     )
-    responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
-    held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
-    sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
-    connections = connections_tally()
+    reporting = EdgeReporting(edge, str(edge.announces_at or ""), lambda: peers.draining)
+    loop = asyncio.get_running_loop()
+    placing = Placing(transceivers, ledger, edge)
     metrics.serve(
         "edge.metrics",
         *spec["metrics"],
@@ -98,9 +112,15 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         sockets,
         transceivers.refusals,
         *(discovery.metrics if config.directory.redis else ()),
+        announcing.heard,
+        announcing.well,
         ufrag_keys(lambda: key_file.keys),
+        *placing.metrics,
+        pages={EXPLAIN_PATH: partial(explanation, placing, loop)},
     )
-    app = make_app(edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses)
+    app = make_app(
+        edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses, placing=placing, peers=peers
+    )
     tls = Certificate(edge.tls_certificate, edge.tls_key, log)
     runner = web.AppRunner(app, shutdown_timeout=_GOODBYE_S)
     await runner.setup()
@@ -115,7 +135,6 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     )
     log.info("ready", http=edge.http)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     work = (
         beat.forever(),
@@ -124,9 +143,12 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         follow(tls),
         follow(listing, lambda now: loop.call_later(_WORKERS_FIRST_S, now.fill, directory)),
         keep_true(ledger, transceivers, events),
+        tell_forever(directory, transceivers),
         sample(transceivers, directory),
         discovery.run(),
-        publish(store, EdgeReporting(edge).make, log),
+        publish(store, reporting.make, log),
+        announcing.listen(),
+        announcing.announce(),
     )
     tasks = [asyncio.create_task(each) for each in work]
     await stop.wait()
@@ -138,6 +160,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     await events.close()
     await transceivers.close()
     await store.close()
+    announcing.close()
     journal.close()
 
 

@@ -22,7 +22,9 @@ from edge.directory import Directory, Transceiver
 from edge.directory_file import unlisted, write
 from edge.links.transceivers import RequestRefused, Transceivers, Unavailable
 from edge.membership import Membership
+from edge.peers import Peer
 from runtime import logs
+from runtime.address import Address
 from runtime.config import Edge
 from runtime.directory.store import MAX_TRANSCEIVERS, REFUSALS, Snapshot, Store, StoreError
 from runtime.logs import Log
@@ -31,7 +33,7 @@ from wire.greeting import software
 from wire.messages import Health
 from wire.report import EdgeReport, Report
 
-__all__ = ["Discovery", "EdgeReporting"]
+__all__ = ["Discovery", "EdgeReporting", "peers_in"]
 
 _EVERY_S = 1.0
 _LEAST_S = 0.2  # between two looks, however many changes are told
@@ -201,6 +203,15 @@ class Discovery:
             why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in refused.items())
             self._log.warning("entries in the directory's store cannot be used", why=why)
         self._refused = refused
+
+
+def peers_in(reports: Iterable[EdgeReport]) -> list[Peer]:
+    """The edges among these that announce themselves to others."""
+    return [
+        Peer(report.name, Address(report.media).pair, report.endpoint, report.region)
+        for report in reports
+        if report.endpoint
+    ]
 
 
 class EdgeReporting:

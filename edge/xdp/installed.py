@@ -116,7 +116,7 @@ class Xdp(Collector):
             return None
         pins = self._pins(edge)
         try:
-            # Compiling takes a core for half a second, and calls may be going on. Linux makes the thread alone nice.
+            # Compiling takes a core for a second, and calls may be going on. Linux makes the thread alone nice.
             with ThreadPoolExecutor(1, initializer=lambda: os.nice(19)) as yielding:
                 steering = yielding.submit(
                     Steering.load,
@@ -130,6 +130,7 @@ class Xdp(Collector):
                         flow=Rate(edge.flow_rate, max(1, edge.flow_rate)),
                     ),
                     pins=pins,
+                    compiled=edge.compiled or edge.run,
                 ).result()
         except ValueError as e:
             raise ConfigError(f"edge.interface {edge.interface}: {e}") from None

@@ -1,6 +1,6 @@
 """BPF maps and programs by file descriptor, for processes without BCC: the ``bpf(2)`` system call itself.
 
-BCC costs 100 MB and half a second, so one process loads the program and workers inherit descriptors. A
+BCC costs 100 MB and a second, so it only compiles, in one process, and workers inherit descriptors. A
 worker needs no capability for that: with ``kernel.unprivileged_bpf_disabled`` set to 2, making maps and loading
 programs is for CAP_BPF, while lookups, updates, deletes and batches on a descriptor that one holds stay open to
 anyone (Linux 5.19 and later; ``tests/edge/xdp/test_steer.py`` shows it with a process of user nobody).
@@ -10,6 +10,7 @@ Every call that the kernel refuses raises OSError.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -33,8 +34,10 @@ __all__ = [
     "Shedding",
     "attach_tracepoint",
     "attach_xdp",
+    "create_map",
     "facts",
     "is_bpffs",
+    "load_program",
     "pin",
     "pinned",
     "possible_cpus",
@@ -42,6 +45,7 @@ __all__ = [
     "replace_xdp",
 ]
 
+XDP_PROGRAM, TRACEPOINT_PROGRAM = 6, 17  # BPF_PROG_TYPE_XDP, BPF_PROG_TYPE_RAW_TRACEPOINT
 XDP_DROP: Final = 1
 XDP_PASS: Final = 2
 XDP_REDIRECT: Final = 4
@@ -49,10 +53,14 @@ XDP_REDIRECT: Final = 4
 _BUCKETS_AT: Final = FLOW.offset("media_due_ns")
 _LOOKUP, _UPDATE, _DELETE, _PIN, _GET, _TEST_RUN, _RAW_TRACEPOINT, _LOOKUP_BATCH = 1, 2, 3, 6, 7, 10, 17, 24
 _LINK_CREATE, _LINK_UPDATE = 28, 29
+_MAP_CREATE, _PROG_LOAD = 0, 5
 _ATTACH_XDP = 37
 _REPLACE = 1 << 2  # BPF_F_REPLACE
 _BPFFS_MAGIC = 0xCAFE4A11
 # union bpf_attr of include/uapi/linux/bpf.h, one view a command.
+_MAP = struct.Struct("=IIIIIII16s")  # type, bytes of key, of value, entries, flags, inner map, NUMA node, name
+# Type, instructions, where they are, licence, log level, bytes of log, where it goes, kernel version, flags, name.
+_PROGRAM = struct.Struct("=IIQQIIQII16s")
 _ELEMENT = struct.Struct("=IxxxxQQQ")  # map, key, value, flags
 _BATCH = struct.Struct("=QQQQIIQQ")  # in, out, keys, values, count, map, element flags, flags
 _RUN = struct.Struct("=IIIIQQII40x")  # program, verdict, bytes in, bytes out, in, out, repeat, duration
@@ -68,6 +76,9 @@ _libc.syscall.restype = ctypes.c_long
 _ALWAYS = 0xFFFFFFFF
 _PER_CPU_TYPES = {"5", "6", "10", "21"}  # percpu hash, percpu array, percpu LRU hash, percpu cgroup storage
 _FIRST_BATCH = 4096
+_LICENCE = b"GPL\0"  # without it the kernel lends a program few of its functions
+_VERIFIER_LOG_BYTES = 1 << 20
+_INSTRUCTION_BYTES = 8
 
 
 def _bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
@@ -88,6 +99,33 @@ def _buffer(data: bytes | int) -> ctypes.Array[ctypes.c_char]:
     if not isinstance(data, int):
         buffer.raw = data
     return buffer
+
+
+def create_map(name: str, kind: int, key_bytes: int, value_bytes: int, entries: int) -> int:
+    """Makes a map of the type ``kind`` (enum bpf_map_type). Returns its descriptor, the caller's to close."""
+    return _bpf(_MAP_CREATE, _buffer(_MAP.pack(kind, key_bytes, value_bytes, entries, 0, 0, 0, name.encode()[:15])))
+
+
+def load_program(name: str, kind: int, instructions: bytes) -> int:
+    """Loads a program of the type ``kind`` (enum bpf_prog_type). Returns its descriptor, the caller's to close. A note
+    of the OSError has what the kernel's verifier said."""
+    code, licence, log = _buffer(instructions), _buffer(_LICENCE), _buffer(_VERIFIER_LOG_BYTES)
+    where = [ctypes.addressof(each) for each in (code, licence, log)]
+
+    def load(log_level: int) -> int:
+        wanted = (log_level, len(log), where[2]) if log_level else (0, 0, 0)
+        count = len(code) // _INSTRUCTION_BYTES
+        return _bpf(
+            _PROG_LOAD, _buffer(_PROGRAM.pack(kind, count, where[0], where[1], *wanted, 0, 0, name.encode()[:15]))
+        )
+
+    try:
+        return load(0)
+    except OSError as refused:
+        with contextlib.suppress(OSError):
+            os.close(load(1))
+        refused.add_note(log.value.decode(errors="replace"))
+        raise
 
 
 class BpfMap:

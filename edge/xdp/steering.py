@@ -11,6 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,7 +22,7 @@ from edge.xdp.cpumap import bring_in_bulk
 from edge.xdp.limits import Limits
 from edge.xdp.pins import Pins
 from edge.xdp.placement import slots
-from edge.xdp.program import SteeringError, SteeringUnavailable, compile_program, require_what_bcc_needs
+from edge.xdp.program import SteeringError, SteeringUnavailable, load_programs, require_what_bcc_needs
 from wire.ufrag import MAX_KEY_ID, SLOTS
 
 __all__ = [
@@ -92,8 +93,10 @@ class Steering:
         flow_entries: int = DEFAULT_FLOW_ENTRIES,
         limits: Limits = Limits(),  # noqa: B008  # a value
         pins: Pins | None = None,
+        compiled: Path | None = None,
     ) -> Steering:
-        """Compiles, loads and fills the program, which is attached to nothing yet.
+        """Compiles, loads and fills the program, which is attached to nothing yet. The folder ``compiled`` keeps it for
+        the next time.
 
         With ``pins`` the maps outlive this process, and what an earlier one pinned there is taken over: flows,
         counters, and which cores are out. It is this object's to remove.
@@ -122,7 +125,7 @@ class Steering:
             constants |= {f"MEDIA_ADDRESS_{i}": word for i, word in enumerate(struct.unpack("=4I", address))}
         fitting, outgrown = pins.fit(made) if pins is not None else ({}, {})
         try:
-            programs, map_fds = compile_program(constants, made, fitting)
+            programs, map_fds = load_programs(constants, made, fitting, compiled)
             try:
                 steering = cls(programs, made, map_fds, cpus, pins, adopted=len(fitting) == len(map_fds))
             except BaseException:

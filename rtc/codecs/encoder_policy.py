@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from rtc.frame import FRAME_S
 
-__all__ = ["EncoderPolicy", "Settings"]
+__all__ = ["EncoderPolicy", "PolicyState", "Settings"]
 
 _LATE_S, _CALM_S = 0.010, 0.005
 _LATE_TICKS, _OF_TICKS = 3, 25
@@ -35,6 +37,16 @@ class Settings(NamedTuple):
     bitrate_bps: int = 32000
     complexity: int = 0
     loss_percent: int = 0
+
+
+class PolicyState(Struct, frozen=True, array_like=True):
+    """The choice as a value. How late the clock is, is the matter of a process, and not in it."""
+
+    on_time: int
+    late: int
+    step: int
+    loss: float
+    resilient: bool
 
 
 class EncoderPolicy:
@@ -100,3 +112,15 @@ class EncoderPolicy:
             self.settings = Settings(bitrate_bps, with_copies, percent)
         else:
             self.settings = Settings(bitrate_bps)
+
+    # --- as a value
+
+    def export(self) -> PolicyState:
+        """What was chosen, and why."""
+        return PolicyState(self.on_time, self.late, self._step, self._loss, self._resilient)
+
+    def take_up(self, state: PolicyState) -> None:
+        """Goes on where ``export`` left off."""
+        self.on_time, self.late, self._loss, self._resilient = state.on_time, state.late, state.loss, state.resilient
+        self._step = min(max(state.step, 0), len(_STEPS) - 1)
+        self._set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from rtc.dtls import flights
 
@@ -58,6 +58,10 @@ class Pipe:
             self._queue.get_nowait()
         self._queue.put_nowait(None)
 
+    def keep(self, datagrams: Iterable[bytes]) -> None:
+        """Gives nothing out from now on, before anything has been given out; these ``datagrams`` have come already."""
+        self._held = deque(datagrams, maxlen=_QUEUE)
+
     async def hold(self) -> None:
         """Gives nothing out from now on, and returns when what was given out has been read."""
         if self._held is None:
@@ -66,6 +70,12 @@ class Pipe:
             if (datagram := self._queue.get_nowait()) is not None:
                 self._held.append(datagram)
         await self._waits.wait()
+
+    def release(self) -> None:
+        """Gives out again what comes, and first what was kept."""
+        held, self._held = self._held or (), None
+        for datagram in held:
+            self.feed(datagram)
 
     @property
     def held(self) -> tuple[bytes, ...] | None:

@@ -233,10 +233,20 @@ class SecureTransport:
         if held is None or not self.connected:
             raise DtlsError("only what is connected and held can be taken up by another")
         state = SecureState(self._dtls.export(), None if self._sctp is None else self._sctp.export(), held)
-        self._sctp = None
+        self.forsake()
+        return state
+
+    def forsake(self) -> None:
+        """Ends it without a word to anybody: it is silent and deaf."""
+        if self._sctp is not None:
+            self._sctp.forsake()
+            self._sctp = None
         self._dtls.remove_all_listeners()
         self._pipe.close()
-        return state
+
+    def release(self) -> None:
+        """Reads on, after ``hold`` or ``take_up``."""
+        self._pipe.release()
 
     @classmethod
     def take_up(
@@ -248,18 +258,22 @@ class SecureTransport:
         on_channel: Callable[[RTCDataChannel], None] = lambda channel: None,
         aborted: Aborted = _nobody_asks,
     ) -> tuple[SecureTransport, list[RTCDataChannel]]:
-        """Goes on where ``export`` left off; the other arguments are as of ``open_sctp``. With it come the data
-        channels that there are, for which ``on_channel`` is not called."""
+        """What goes on where ``export`` left off, once it is told to ``release``; until then it is held. The other
+        arguments are as of ``open_sctp``. With it come the data channels that there are, for which ``on_channel`` is
+        not called. Raises whatever a state raises that ``export`` did not give, and leaves nothing behind."""
         secure = cls(send, None, client=state.dtls.role == "client")
-        secure._dtls.take_up(state.dtls)
-        secure._srtp = secure._dtls.srtp
-        secure._pipe.settle()
         channels: list[RTCDataChannel] = []
-        if state.sctp is not None:
-            secure._sctp = secure._association(on_channel, negotiated, aborted)
-            channels = secure._sctp.take_up(state.sctp)
-        for datagram in state.held:
-            secure.feed(datagram)
+        try:
+            secure._pipe.settle()
+            secure._pipe.keep(state.held)
+            secure._dtls.take_up(state.dtls)
+            secure._srtp = secure._dtls.srtp
+            if state.sctp is not None:
+                secure._sctp = secure._association(on_channel, negotiated, aborted)
+                channels = secure._sctp.take_up(state.sctp)
+        except Exception:
+            secure.forsake()
+            raise
         return secure, channels
 
     def _association(

@@ -16,11 +16,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from rtc.frame import FRAME_MS, frame_samples
-from rtc.jitter.delay import LONGEST_MS, Delay
+from rtc.jitter.delay import LONGEST_MS, Delay, DelayState
 from rtc.rtp.packet import Packet
 
-__all__ = ["COMFORT", "CONCEAL", "EXPAND", "NOTHING", "PLAY", "RECOVER", "SHORTEN", "Came", "JitterBuffer"]
+__all__ = [
+    "COMFORT",
+    "CONCEAL",
+    "EXPAND",
+    "NOTHING",
+    "PLAY",
+    "RECOVER",
+    "SHORTEN",
+    "Came",
+    "JitterBuffer",
+    "JitterState",
+]
 
 # What ``pop`` asks for.
 NOTHING = 0  # no packet has come yet
@@ -48,6 +61,32 @@ class Came:
     """The way in which a packet came."""
 
     FRESH, COPY, AGAIN = 0, 1, 2
+
+
+class JitterState(Struct, frozen=True, array_like=True):
+    """A jitter buffer as a value. ``held`` has sequence number, unwrapped timestamp, payload and ``Came``; ``payload``
+    is what was played last."""
+
+    payload: bytes
+    came: int
+    dropped: int
+    return_ms: float | None
+    delay: DelayState
+    held: list[tuple[int, int, bytes, int]]
+    empty: list[int]
+    next: int | None
+    position: int
+    newest: int
+    step: int
+    played: bool
+    idle: bool
+    missed: int
+    spare: int
+    loss: float
+    lossy: bool
+    copies: int
+    since_urgent: int
+    asked_ms: float
 
 
 class JitterBuffer:
@@ -287,3 +326,37 @@ class JitterBuffer:
         self._loss = 1 - (1 - self._loss) * (1 - 1 / _LOSS_OF) ** count
         if self._loss > _LOSSY:
             self._lossy = True
+
+    # --- as a value
+
+    def export(self, now: float) -> JitterState:
+        """All of it."""
+        return JitterState(
+            *(self.payload, self.came, self.dropped, self.return_ms, self._delay.export(now * 1000)),
+            [(sequence, *slot) for sequence, slot in self._held.items()],
+            sorted(self._empty),
+            self._next,
+            *(self._position, self._newest, self._step),
+            *(self._played, self._idle),
+            *(self._missed, self._spare),
+            *(self._loss, self._lossy),
+            *(self._copies, self._since_urgent),
+            now * 1000 - self._asked_ms,
+        )
+
+    def take_up(self, state: JitterState, now: float) -> None:
+        """Goes on where ``export`` left off."""
+        self.payload, self.came, self.dropped, self.return_ms = (
+            state.payload,
+            state.came,
+            state.dropped,
+            state.return_ms,
+        )
+        self._delay.take_up(state.delay, now * 1000)
+        held = state.held[: _MOST_PACKETS + 1]
+        self._held = {sequence: (timestamp, payload, came) for sequence, timestamp, payload, came in held}
+        self._empty = set(state.empty[:_MOST_PACKETS])
+        self._next, self._position, self._newest, self._step = state.next, state.position, state.newest, state.step
+        self._played, self._idle, self._missed, self._spare = state.played, state.idle, state.missed, state.spare
+        self._loss, self._lossy, self._copies = state.loss, state.lossy, state.copies
+        self._since_urgent, self._asked_ms = state.since_urgent, now * 1000 - state.asked_ms

@@ -10,7 +10,9 @@ Pure: times are milliseconds of any two clocks of about the same speed.
 
 from __future__ import annotations
 
-__all__ = ["LONGEST_MS", "Delay"]
+from msgspec import Struct
+
+__all__ = ["LONGEST_MS", "Delay", "DelayState"]
 
 LONGEST_MS = 180
 _BUCKET_MS = 2
@@ -19,6 +21,21 @@ _WINDOW_MS = 2000.0
 _FORGET = 0.983
 _QUANTILE = 0.95
 _HEAVY = 1e12
+
+
+class DelayState(Struct, frozen=True, array_like=True):
+    """The estimate as a value. Transit times are less what our clock showed, and of the histogram there is what is
+    above nothing, as bucket and count."""
+
+    quickest_ms: float
+    wait_ms: float
+    now: float
+    before: float
+    window_ms: float
+    interval_ms: float
+    worst: float
+    counts: list[tuple[int, float]]
+    total: float
 
 
 class Delay:
@@ -77,3 +94,26 @@ class Delay:
             place -= 1
             beyond -= self._counts[place]
         self.wait_ms = float((place + 1) * _BUCKET_MS)
+
+    # --- as a value
+
+    def export(self, now_ms: float) -> DelayState:
+        """All of it."""
+        weight = self._weight
+        return DelayState(
+            self.quickest_ms - now_ms,
+            self.wait_ms,
+            *(self._now - now_ms, self._before - now_ms, now_ms - self._window_at, now_ms - self._interval_at),
+            self._worst,
+            [(at, count / weight) for at, count in enumerate(self._counts) if count],
+            self._total / weight,
+        )
+
+    def take_up(self, state: DelayState, now_ms: float) -> None:
+        """Goes on where ``export`` left off."""
+        self.quickest_ms, self.wait_ms = state.quickest_ms + now_ms, state.wait_ms
+        self._now, self._before = state.now + now_ms, state.before + now_ms
+        self._window_at, self._interval_at = now_ms - state.window_ms, now_ms - state.interval_ms
+        self._worst, self._total = state.worst, state.total
+        for at, count in state.counts:
+            self._counts[at] = count

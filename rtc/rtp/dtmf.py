@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from rtc.rtp.packet import Packet
 
-__all__ = ["DIGITS", "Keypad", "events"]
+__all__ = ["DIGITS", "Keypad", "KeypadState", "events"]
 
 DIGITS = "0123456789*#ABCD"  # by their codes (RFC 4733 section 3.2); what comes after are no keys
 
@@ -34,6 +36,15 @@ def events(payload: bytes) -> list[tuple[int, bool, int]] | None:
         return None
     fields = (payload[at : at + _EVENT_BYTES] for at in range(0, len(payload), _EVENT_BYTES))
     return [(field[0], field[1] > 127, int.from_bytes(field[2:], "big")) for field in fields]
+
+
+class KeypadState(Struct, frozen=True, array_like=True):
+    """The keys as a value: of each press its timestamp, code, whether it has ended, and its newest sequence number, the
+    newest press last. ``age_s`` is how long ago the last one began."""
+
+    presses: list[tuple[int, int, bool, int]]
+    allowed: float
+    age_s: float
 
 
 class Keypad:
@@ -86,3 +97,17 @@ class Keypad:
             return False
         self._allowed -= 1
         return True
+
+    # --- as a value
+
+    def export(self, now: float) -> KeypadState:
+        """All of it."""
+        presses = [(*which, *what) for which, what in self._presses.items()]
+        return KeypadState(presses, self._allowed, now - self._at)
+
+    def take_up(self, state: KeypadState, now: float) -> None:
+        """Goes on where ``export`` left off."""
+        self._presses = {
+            (timestamp, code): (ended, newest) for timestamp, code, ended, newest in state.presses[-_KNOWN:]
+        }
+        self._allowed, self._at = min(state.allowed, _AT_ONCE), now - state.age_s

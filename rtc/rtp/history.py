@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-__all__ = ["History"]
+from msgspec import Struct
+
+__all__ = ["History", "HistoryState"]
 
 _KEPT = 64  # packets: 1.3 s of 20 ms frames
 _MOST_TIMES = 3  # that one packet is sent again, however often it is asked for
+
+
+class HistoryState(Struct, frozen=True, array_like=True):
+    """A history as a value: of each datagram its sequence number and how often it was sent again, oldest first."""
+
+    newest: int
+    kept: list[tuple[int, int, bytes]]
 
 
 class History:
@@ -43,3 +52,19 @@ class History:
             kept = self._kept[sequence % _KEPT]
             if kept is not None and kept[0] == sequence & 0xFFFF:
                 yield kept[1]
+
+    # --- as a value
+
+    def export(self) -> HistoryState:
+        """All of it."""
+        newest = self._newest
+        places = [sequence % _KEPT for sequence in range(newest - _KEPT + 1, newest + 1)]
+        kept = [(*slot, self._times[place]) for place in places if (slot := self._kept[place]) is not None]
+        return HistoryState(newest, [(sequence, times, datagram) for sequence, datagram, times in kept])
+
+    def take_up(self, state: HistoryState) -> None:
+        """Goes on where ``export`` left off."""
+        for sequence, times, datagram in state.kept:
+            self.put(sequence, datagram)
+            self._times[sequence % _KEPT] = times
+        self._newest = state.newest

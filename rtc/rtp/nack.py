@@ -9,9 +9,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 
+from msgspec import Struct
+
 from rtc.rtp.packet import sequence_distance
 
-__all__ = ["Missing", "pack"]
+__all__ = ["Missing", "MissingState", "pack"]
 
 _MOST_TIMES = 3
 _MOST_MISSING = 32
@@ -30,6 +32,14 @@ def pack(sender: int, media: int, lost: Iterable[int]) -> bytes:
             pairs.append([sequence, 0])
     head = struct.pack("!BBHII", 0x80 | _NACK, _RTPFB, 2 + len(pairs), sender, media)
     return head + b"".join(struct.pack("!HH", *pair) for pair in pairs)
+
+
+class MissingState(Struct, frozen=True, array_like=True):
+    """The gaps as a value: ``wanted`` has sequence numbers, how often each was asked for, and how long ago, in
+    seconds."""
+
+    highest: int | None
+    wanted: list[tuple[int, int, float]]
 
 
 class Missing:
@@ -82,3 +92,14 @@ class Missing:
                 self._wanted[sequence] = (times + 1, now)
                 asked.append(sequence)
         return asked
+
+    # --- as a value
+
+    def export(self, now: float) -> MissingState:
+        """All of it."""
+        return MissingState(self._highest, [(n, times, now - at) for n, (times, at) in self._wanted.items()])
+
+    def take_up(self, state: MissingState, now: float) -> None:
+        """Goes on where ``export`` left off."""
+        self._highest = state.highest
+        self._wanted = {sequence: (times, now - age_s) for sequence, times, age_s in state.wanted[-_MOST_MISSING:]}

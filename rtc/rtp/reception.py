@@ -5,14 +5,36 @@ Pure: the time of every packet is an argument, in seconds of one monotonic clock
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from rtc.rtp.packet import Packet, sequence_distance
 
-__all__ = ["Reception"]
+__all__ = ["Reception", "ReceptionState"]
 
 # A sequence number this far off is another stream, not a loss (MAX_DROPOUT, RFC 3550 appendix A.1).
 _MAX_DROPOUT = 3000
 _WINDOW = 256
 _WINDOW_MASK = (1 << _WINDOW) - 1
+
+
+class ReceptionState(Struct, frozen=True, array_like=True):
+    """The statistics as a value. ``first_s`` and ``last_s`` are ages in seconds, ``seen`` the window as big-endian
+    bytes."""
+
+    ssrc: int | None
+    received: int
+    duplicates: int
+    reordered: int
+    first_s: float | None
+    last_s: float | None
+    longest_gap_ms: float
+    base: int
+    highest: int
+    seen: bytes
+    unique: int
+    lost_before: int
+    jitter: float
+    reported: tuple[int, int]
 
 
 class Reception:
@@ -115,3 +137,26 @@ class Reception:
         self._seen = 1
         self._unique = 0
         self._transit = None
+
+    # --- as a value
+
+    def export(self, now: float) -> ReceptionState:
+        """All of it. The next packet alone tells nothing about jitter: its clock may be another."""
+        return ReceptionState(
+            *(self.ssrc, self.received, self.duplicates, self.reordered),
+            None if self.first_at is None else now - self.first_at,
+            None if self._last_at is None else now - self._last_at,
+            *(self.longest_gap_ms, self._base, self._highest, self._seen.to_bytes(_WINDOW // 8, "big")),
+            *(self._unique, self._lost_before, self._jitter, self._reported),
+        )
+
+    def take_up(self, state: ReceptionState, now: float) -> None:
+        """Goes on where ``export`` left off."""
+        self.ssrc, self.received, self.duplicates = state.ssrc, state.received, state.duplicates
+        self.reordered, self.longest_gap_ms = state.reordered, state.longest_gap_ms
+        self.first_at = None if state.first_s is None else now - state.first_s
+        self._last_at = None if state.last_s is None else now - state.last_s
+        self._base, self._highest = state.base, state.highest
+        self._seen = int.from_bytes(state.seen, "big") & _WINDOW_MASK
+        self._unique, self._lost_before, self._jitter = state.unique, state.lost_before, state.jitter
+        self._reported = state.reported

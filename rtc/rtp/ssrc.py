@@ -6,15 +6,26 @@ Another stream is believed at its second packet in a row, or at once where the k
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from rtc.rtp.packet import Packet, sequence_distance
 
-__all__ = ["BEGINS", "CONTINUES", "STRANGER", "SsrcSelector"]
+__all__ = ["BEGINS", "CONTINUES", "STRANGER", "SsrcSelector", "SsrcState"]
 
 STRANGER, CONTINUES, BEGINS = 0, 1, 2
 
 _MAX_DROPOUT = 3000
 _MAX_MISORDER = 100
 _SILENT_S = 0.1
+
+
+class SsrcState(Struct, frozen=True, array_like=True):
+    """The choice as a value; ``age_s`` is how long ago the stream's last packet came."""
+
+    ssrc: int | None
+    highest: int
+    age_s: float
+    expected: tuple[int, int] | None
 
 
 class SsrcSelector:
@@ -43,3 +54,14 @@ class SsrcSelector:
             return STRANGER
         self.ssrc, self._highest, self._at, self._expected = ssrc, sequence, now, None
         return BEGINS
+
+    # --- as a value
+
+    def export(self, now: float) -> SsrcState:
+        """All of it."""
+        return SsrcState(self.ssrc, self._highest, now - self._at, self._expected)
+
+    def take_up(self, state: SsrcState, now: float) -> None:
+        """Goes on where ``export`` left off."""
+        self.ssrc, self._highest, self._expected = state.ssrc, state.highest, state.expected
+        self._at = now - state.age_s

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["Arrivals"]
+from msgspec import Struct
+
+__all__ = ["Arrivals", "ArrivalsState"]
 
 _EVERY_S = 0.1
 _MOST = 128  # packets in one report
@@ -17,6 +19,17 @@ _REFERENCE_TICKS = 256  # the reference time counts 64 ms
 _RTPFB, _TRANSPORT_CC = 205, 15
 _LOST, _SMALL, _LARGE = 0, 1, 2
 _IN_VECTOR = 7
+
+
+class ArrivalsState(Struct, frozen=True, array_like=True):
+    """The arrival times as a value: ``came`` has numbers, and how long ago each came, in seconds. ``clock_s`` is what
+    the clock shows by which the sender is told."""
+
+    came: list[tuple[int, float]]
+    next: int | None
+    reported_s: float
+    count: int
+    clock_s: float
 
 
 class Arrivals:
@@ -28,6 +41,7 @@ class Arrivals:
         self._next: int | None = None  # the first number of the next report
         self._reported_at = 0.0
         self._count = 0
+        self._ahead_s = 0.0  # of our clock, that by which the sender is told
 
     def add(self, number: int, now: float) -> None:
         """Tells that the packet with the 16 bit ``number`` came now."""
@@ -52,7 +66,8 @@ class Arrivals:
 
     def _pack(self, start: int, count: int, sender: int, media: int) -> bytes:
         came, self._came = self._came, {}
-        times = [came.get((start + i) & 0xFFFF) for i in range(count)]
+        ahead_s = self._ahead_s
+        times = [None if (at := came.get((start + i) & 0xFFFF)) is None else at + ahead_s for i in range(count)]
         first = next(int(at / _TICK_S) for at in times if at is not None)
         last = first // _REFERENCE_TICKS * _REFERENCE_TICKS
         head = struct.pack("!HHI", start, count, (last // _REFERENCE_TICKS & 0xFFFFFF) << 8 | self._count)
@@ -70,6 +85,19 @@ class Arrivals:
         body = struct.pack("!II", sender, media) + head + _chunks(symbols) + deltas
         body += bytes(-len(body) % 4)
         return struct.pack("!BBH", 0x80 | _TRANSPORT_CC, _RTPFB, len(body) // 4) + body
+
+    # --- as a value
+
+    def export(self, now: float) -> ArrivalsState:
+        """All of it."""
+        came = [(number, now - at) for number, at in self._came.items()]
+        return ArrivalsState(came, self._next, now - self._reported_at, self._count, now + self._ahead_s)
+
+    def take_up(self, state: ArrivalsState, now: float) -> None:
+        """Goes on where ``export`` left off: the clock by which the sender is told does not jump."""
+        self._came = {number: now - age_s for number, age_s in state.came[:_MOST]}
+        self._next, self._reported_at, self._count = state.next, now - state.reported_s, state.count
+        self._ahead_s = state.clock_s - now
 
 
 def _chunks(symbols: list[int]) -> bytes:

@@ -316,18 +316,22 @@ class Sctp(RTCSctpTransport):
             refused_channels=self._refused_channels,
             inbound=None if self._inbound is None else self._inbound.export(),
         )
+        self.forsake()
+        return exported
+
+    def forsake(self) -> None:
+        """Ends it without a word, and its channels with it; nobody is told."""
         for cancel in (self._t1_cancel, self._t2_cancel, self._t3_cancel, self._reconfig_timer_cancel):
             cancel()
         self._association_state = _State.CLOSED
         self.transport._unregister_data_receiver(self)
-        return exported
 
     def take_up(self, state: AssociationState) -> list[RTCDataChannel]:
         """Goes on where ``export`` left off, instead of ``start``. Returns the channels that are not closed."""
-        for name, value in state.plain.items():
-            setattr(self, name, value)
-        for name, members in state.sets.items():
-            setattr(self, name, set(members))
+        for name in PLAIN:
+            setattr(self, name, state.plain[name])
+        for name in SETS:
+            setattr(self, name, set(state.sets[name]))
         if state.threshold is not None:
             self._ssthresh = state.threshold
         self._refused_channels = state.refused_channels

@@ -38,13 +38,26 @@ class Transceiver(Section):
     recordings: Path | None = Field(
         None, description="folder for the sound of each call, as Ogg Opus; empty: none is kept; callers must be told"
     )
-    max_sessions: int = Field(200, ge=1, description="calls beyond this are refused with 503")
+    max_sessions: int = Field(
+        200, ge=1, description="calls beyond this are refused with 503, whatever there is room for"
+    )
+    capacity: Literal["measured", "fixed"] = Field(
+        "measured",
+        description="measured: calls that would be late are refused, whatever `max_sessions`; fixed: it alone decides",
+    )
     consent_s: float = Field(
         30.0,
         ge=5,
         le=3600,
         allow_inf_nan=False,
         description="a call ends so many seconds after its caller last sent or answered a check (RFC 7675)",
+    )
+    drain_s: float = Field(
+        30.0,
+        ge=0,
+        le=86400,
+        allow_inf_nan=False,
+        description="SIGTERM: so long calls are handed over or end by themselves; then they are ended; 0: at once",
     )
     memory_mib: int = Field(0, ge=0, description="MiB that each of `cores` may hold; more: replaced; 0: no limit")
     metrics: TcpAddress = Field(

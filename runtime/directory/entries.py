@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 
 import msgspec
 
-from runtime.address import Endpoint
+from runtime.address import Address, Endpoint
 from runtime.directory.store import MAX_ENTRY_BYTES, Entry, name_of
 from wire.report import EdgeReport, Report
 
@@ -52,7 +52,9 @@ def unpack(kind: str, name: str, packed: bytes | memoryview) -> Entry:
         raise ValueError(f"no entry: {e}") from None
     if name_of(entry) != (kind, name):
         raise ValueError("an entry under the name of another")
-    if isinstance(entry, Report):
+    if isinstance(entry, EdgeReport):
+        Address(entry.media)
+    if isinstance(entry, Report) or entry.endpoint:
         endpoint = Endpoint(entry.endpoint)
         if endpoint.address is not None and endpoint.address.host in _WILDCARDS:
             raise ValueError(f"{entry.endpoint} is no endpoint to connect to")

@@ -1,5 +1,5 @@
 """A transceiver that is never content with where its calls are: ``python moving_transceiver.py CONFIG``. Every 300 ms
-it exports each connected call's transport to bytes, drops it, and takes it up again, and writes a line about it."""
+each connected session leaves as bytes, and another takes its place; it writes a line about it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from rtc import state
 from runtime import config
-from transceiver import process
+from transceiver import process, state
 from transceiver.server import Transceiver
 from transceiver.session import Session
-from transceiver.transport import Transport
 
 EVERY_S = 0.3
 
@@ -33,17 +31,16 @@ class Moving(Transceiver):
             for call in [call for call in self._calls.values() if call.transport.connected]:
                 await self._move(call)
 
-    async def _move(self, call: Session) -> None:
-        former = call.transport
+    async def _move(self, former: Session) -> None:
         await former.hold()
-        if not former.connected:
+        if former.ended:
             return
-        data = state.encoded(former.export())
-        transport, channels = Transport.take_up(
-            state.decoded(data), call=call, media=call.stream, outbound=self._routing, backlog=self._backlog
-        )
-        self._routing.replace(former, transport)
-        call.adopt(transport, channels)
+        data = state.encoded(former.leave())
+        call = self.take_up(state.decoded(data))
+        self._calls[call.ufrag.encode()] = call
+        self._routing.replace(former.transport, call.transport)
+        former.forsake()
+        call.stay()
         self._log.info("moved", bytes=len(data))
 
 

@@ -195,6 +195,14 @@ async def test_garbage_is_counted_and_passed_over(server: RedisServer) -> None:
         client.rpush("test:transceiver:12", "a list")
         seconds, micros = client.time()  # type: ignore[misc]
         client.zadd("test:transceivers", dict.fromkeys([*entries, "12", "nobody's"], seconds * 1000000 + micros))
+        for name, edge in {
+            "a": EdgeReport("a", "nowhere"),
+            "b": EdgeReport("b", EDGE.media, "tcp://0.0.0.0:7300"),
+        }.items():
+            client.set(f"test:edge:{name}", pack(edge))
+            client.zadd("test:edges", {name: seconds * 1000000 + micros})
+        assert (await store.snapshot()).refused == {"malformed": len(entries) + 2, "too_large": 1}
+        client.delete("test:edges")
         client.set("test:transceiver:99", good)  # in no index
         client.rpush("test:edges", "no sorted set")
         client.set("somebody else's", "x")

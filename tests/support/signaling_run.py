@@ -25,7 +25,7 @@ class Signaling:
     def __init__(self, directory: Path, max_sessions: int = 3) -> None:
         self.context = zmq.Context[zmq.Socket[bytes]]()
         endpoint = f"ipc://{directory}/1"
-        config = Config(transceiver={"id": 1, "max_sessions": max_sessions})
+        config = Config(transceiver={"id": 1, "max_sessions": max_sessions, "capacity": "fixed"})
         self.transceiver = Transceiver(config, KEYS, link.router(self.context, endpoint, KEYS))
         self.sockets = {name: link.dealer(self.context, endpoint, name, KEYS) for name in (ONE, OTHER)}
         self.told: dict[bytes, list[Said]] = {ONE: [], OTHER: []}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import os
 import struct
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import packets as p
@@ -26,6 +28,9 @@ KEYS = {int(key_id): bytes.fromhex(key) for key_id, key in GOLDEN["keys"].items(
 CPUS = (0, 1)
 SLOT_TO_CPU = [CPUS[slot % len(CPUS)] for slot in range(ufrag.SLOTS)]
 
+# One folder for all processes of a run.
+COMPILED = Path(os.environ["FIRSTHOP_EDGE__COMPILED"])
+
 MOST = Rate(10**9, 10**9)
 NO_LIMITS = Limits(unknown=MOST, named=MOST, checks=MOST, flow=MOST)
 
@@ -35,7 +40,7 @@ _HOUR_NS = 3600 * 10**9
 @contextlib.contextmanager
 def loaded(port: int = p.MEDIA_PORT, where: bytes | None = None, **options: Any) -> Iterator[Steering]:
     try:
-        steering = Steering.load(port, where, KEYS, CPUS, **options)
+        steering = Steering.load(port, where, KEYS, CPUS, **{"compiled": COMPILED, **options})
     except SteeringUnavailable as missing:
         cannot_run(str(missing))
     with steering:

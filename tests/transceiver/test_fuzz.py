@@ -89,6 +89,14 @@ def make_media_reader() -> Target:
     return read_media
 
 
+def spent_on(data: bytes, *, media: bool) -> float:
+    """The CPU time in seconds that a conversation spends on a client's event."""
+    scene = Scene(media=media)
+    began = time.thread_time()
+    scene.conversation.client_event(data, scene.now)
+    return time.thread_time() - began
+
+
 def make_event_reader() -> Target:
     scenes = [Scene(), Scene(media=False)]
 
@@ -97,12 +105,9 @@ def make_event_reader() -> Target:
             began = time.thread_time()
             scene.conversation.client_event(data, scene.now)
             slow = time.thread_time() - began > SLOW_S
-            # Once more before it is a finding: others share the caches, and the collector comes when it likes.
+            # Again before it is a finding: others share the caches, and the collector comes when it likes.
             if slow and len(data) <= 64 << 10:
-                again = Scene(media=scene.media)
-                began = time.thread_time()
-                again.conversation.client_event(data, again.now)
-                assert time.thread_time() - began < SLOW_S
+                assert min(spent_on(data, media=scene.media) for _ in range(5)) < SLOW_S
             scene.wait(20)
             for making in scene.partner.makings:
                 making.transcript("so ")

@@ -88,8 +88,8 @@ async def test_a_worker_that_reads_nothing_costs_another_nothing(ends: Ends) -> 
     before = TX_DATAGRAMS["sent"]
     ends.link.send(QUICK, CLIENT, b"for the quick one")
     await asyncio.sleep(0)
-    await eventually(lambda: ends.drain(QUICK))
-    assert TX_DATAGRAMS["sent"] == before + 1
+    await eventually(lambda: any(isinstance(s, Data) and s.body == b"for the quick one" for s in ends.drain(QUICK)))
+    assert TX_DATAGRAMS["sent"] > before
 
 
 async def test_the_oldest_media_goes_and_the_newest_arrives(ends: Ends) -> None:

@@ -225,6 +225,21 @@ class Base:
     def event(self, event: dict[str, Any]) -> None:
         """Called with a JSON event of the client's that the protocol does not know."""
 
+    def state(self) -> object:
+        """What an agent that takes this one's place has to know beside the items, as ``resume`` is to get it: of maps,
+        lists, text, bytes and numbers, 1 MiB at most as msgpack. Called when the session is about to go on in another
+        process; nothing else is called after it unless the session stays. May be a coroutine; what has not answered
+        after a second is moved without a state."""
+        return None
+
+    def resume(self, state: object, items: Sequence[Item]) -> None:
+        """Called after ``configured`` and before anything else where the session was served elsewhere before. ``items``
+        is the conversation, oldest first, with all that is in it; ``state`` is what ``state()`` gave there, or None.
+        What is not overridden takes the user's items as if they had just been committed."""
+        for item in items:
+            if item.role == "user":
+                self.committed(item)
+
     def close(self) -> None:
         """Called when the session is over."""
 

@@ -5,24 +5,38 @@ Packets come when they come; ``tick`` is called by the call's 20 ms clock and ma
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
+from msgspec import Struct
 
 from rtc.codecs.codec import Codec
 from rtc.codecs.opus import OpusError
 from rtc.frame import frame_bytes
-from rtc.jitter.buffer import COMFORT, CONCEAL, EXPAND, NOTHING, RECOVER, SHORTEN, Came, JitterBuffer
+from rtc.jitter.buffer import COMFORT, CONCEAL, EXPAND, NOTHING, RECOVER, SHORTEN, Came, JitterBuffer, JitterState
 from rtc.rtp.packet import Packet
 from transceiver.counters import RX_FRAMES
 
-__all__ = ["Playout"]
+__all__ = ["Playout", "PlayoutState"]
 
 _MOST_PIECES = 10  # a frame of 2.5 ms packets is eight
 _QUIET_RMS = 200.0
 _COMFORTED = 50  # frames in a row: an encoder that means it says so again every 400 ms
 _HEARD = {Came.FRESH: "heard", Came.COPY: "red", Came.AGAIN: "nack"}
+
+
+class PlayoutState(Struct, frozen=True, array_like=True):
+    """A playout as a value. ``rest`` is what was decoded and not heard yet, ``left_out`` a frame that the next is to be
+    joined with, ``comforted`` the frames of comfort noise in a row."""
+
+    jitter: JitterState
+    stats: dict[str, int]
+    voiced: bool
+    rest: bytes
+    left_out: bytes
+    comforted: int
 
 
 class Playout:
@@ -103,6 +117,22 @@ class Playout:
             self._left_out = pcm
             return b""
         return pcm
+
+    def export(self, now: float) -> PlayoutState:
+        """All of it except for the decoder."""
+        jitter = self.jitter.export(now)
+        return PlayoutState(jitter, dict(self.stats), self._voiced, self._rest, self._left_out, self._comforted)
+
+    def take_up(self, state: PlayoutState, now: float) -> None:
+        """Goes on where ``export`` left off. A new decoder that is given what was played last goes on with hardly a
+        crack."""
+        self.jitter.take_up(state.jitter, now)
+        self.stats.update(state.stats)
+        self._voiced, self._left_out, self._comforted = state.voiced, state.left_out, state.comforted
+        self._rest = state.rest[: 2 * self._frame_bytes]
+        if state.jitter.payload:
+            with contextlib.suppress(OpusError):
+                self._decoder.decode(state.jitter.payload)
 
     def _count(self, outcome: str, count: int = 1) -> None:
         RX_FRAMES[outcome] += count

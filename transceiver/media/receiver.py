@@ -6,19 +6,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from msgspec import Struct
+
 from rtc.jitter.buffer import Came
 from rtc.rtp import dtmf, nack, red
 from rtc.rtp import packet as rtp
-from rtc.rtp.nack import Missing
+from rtc.rtp.dtmf import KeypadState
+from rtc.rtp.nack import Missing, MissingState
 from rtc.rtp.packet import Packet
-from rtc.rtp.reception import Reception
-from rtc.rtp.ssrc import BEGINS, CONTINUES, STRANGER, SsrcSelector
-from rtc.rtp.transport_cc import Arrivals
+from rtc.rtp.reception import Reception, ReceptionState
+from rtc.rtp.ssrc import BEGINS, CONTINUES, STRANGER, SsrcSelector, SsrcState
+from rtc.rtp.transport_cc import Arrivals, ArrivalsState
 from rtc.sdp.answer import Offer
 from transceiver.counters import RX_DATAGRAMS, RX_KEYS, TARGET
 from transceiver.media.playout import Playout
 
-__all__ = ["Receiver"]
+__all__ = ["Receiver", "ReceiverState"]
+
+
+class ReceiverState(Struct, frozen=True, array_like=True):
+    """A receive side as a value, less its playout."""
+
+    reception: ReceptionState
+    source: SsrcState
+    keypad: KeypadState
+    arrivals: ArrivalsState
+    missing: MissingState | None
 
 
 class Receiver:
@@ -150,3 +163,24 @@ class Receiver:
         """Enters the buffer's target in the process's histogram; called about once a second."""
         if self._passed is None and self.reception.ssrc is not None:
             self._targets.add(int(self._hearing.jitter.wait_ms * 1e6))
+
+    # --- as a value
+
+    def export(self, now: float) -> ReceiverState:
+        """All of it, less its playout."""
+        return ReceiverState(
+            self.reception.export(now),
+            self._source.export(now),
+            self._keypad.export(now),
+            self._arrivals.export(now),
+            None if self._missing is None else self._missing.export(now),
+        )
+
+    def take_up(self, state: ReceiverState, now: float) -> None:
+        """Goes on where ``export`` left off."""
+        self.reception.take_up(state.reception, now)
+        self._source.take_up(state.source, now)
+        self._keypad.take_up(state.keypad, now)
+        self._arrivals.take_up(state.arrivals, now)
+        if self._missing is not None and state.missing is not None:
+            self._missing.take_up(state.missing, now)

@@ -14,11 +14,12 @@ from aiortc.rtp import (
     RtcpSourceInfo,
     RtcpSrPacket,
 )
+from msgspec import Struct
 
 from rtc.rtp.reception import Reception
 from transceiver.media.voice import Voice
 
-__all__ = ["Reports"]
+__all__ = ["Reports", "ReportsState"]
 
 _NTP_EPOCH = 2208988800
 _CNAME = 1  # SDES item, RFC 3550 section 6.5.1
@@ -26,6 +27,19 @@ _NACK = 1  # RFC 4585 section 6.2.1
 _MOST_ASKED = 64  # packets that one NACK may name: no more are kept
 _KEPT_REPORTS = 16
 _LONGEST_ROUND_TRIP_S = 10.0
+
+
+class ReportsState(Struct, frozen=True, array_like=True):
+    """The reports as a value. ``sent`` has the middle 32 bits of the NTP times of ours and how long ago they left,
+    ``last`` is that of the peer's last one, which came ``last_s`` ago."""
+
+    fraction_lost: float
+    round_trip_s: float | None
+    reports: int
+    malformed: int
+    sent: list[tuple[int, float]]
+    last: int
+    last_s: float
 
 
 class Reports:
@@ -116,3 +130,22 @@ class Reports:
     def _description(self) -> bytes:
         source = RtcpSourceInfo(ssrc=self._ssrc, items=[(_CNAME, b"firsthop")])
         return bytes(RtcpSdesPacket(chunks=[source]))
+
+    # --- as a value
+
+    def export(self, now: float) -> ReportsState:
+        """All of it."""
+        return ReportsState(
+            *(self.fraction_lost, self.round_trip_s),
+            *(self.reports, self.malformed),
+            [(ntp, now - at) for ntp, at in self._sent.items()],
+            self._last_report,
+            now - self._last_report_at,
+        )
+
+    def take_up(self, state: ReportsState, now: float) -> None:
+        """Goes on where ``export`` left off."""
+        self.fraction_lost, self.round_trip_s = state.fraction_lost, state.round_trip_s
+        self.reports, self.malformed = state.reports, state.malformed
+        self._sent = {ntp: now - age_s for ntp, age_s in state.sent[-_KEPT_REPORTS:]}
+        self._last_report, self._last_report_at = state.last, now - state.last_s

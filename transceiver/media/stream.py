@@ -10,18 +10,20 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from rtc.codecs.codec import CODECS
-from rtc.codecs.encoder_policy import EncoderPolicy
+from rtc.codecs.encoder_policy import EncoderPolicy, PolicyState
 from rtc.frame import FRAME_MS
 from rtc.rtp.packet import Packet
 from rtc.sdp.answer import Offer
 from transceiver.counters import RX_DATAGRAMS, TX_FRAMES
-from transceiver.media.playout import Playout
-from transceiver.media.receiver import Receiver
-from transceiver.media.reports import Reports
-from transceiver.media.voice import Voice
+from transceiver.media.playout import Playout, PlayoutState
+from transceiver.media.receiver import Receiver, ReceiverState
+from transceiver.media.reports import Reports, ReportsState
+from transceiver.media.voice import Voice, VoiceState
 
-__all__ = ["Listener", "MediaStream", "Sender", "Tape"]
+__all__ = ["Listener", "MediaState", "MediaStream", "Sender", "Tape"]
 
 _REPORT_EVERY_TICKS = 50
 # Packets of audio for a caller that moved: a round trip of 40 ms, and the 20 ms in which it said nothing.
@@ -66,6 +68,18 @@ class Tape(Protocol):
         """Takes 20 ms of each, as mono PCM16, or nothing where there was silence."""
 
 
+class MediaState(Struct, frozen=True, array_like=True):
+    """The media of one call as a value: its clocks, what waits to be heard or said, and what the reports say."""
+
+    voice: VoiceState
+    playout: PlayoutState
+    receiver: ReceiverState
+    quality: PolicyState
+    reports: ReportsState
+    heard_ms: int
+    ticks: int
+
+
 class MediaStream:
     """The media of one call. Call ``tick`` every 20 ms, once ``start`` and ``deliver_to`` have been called. PCM has
     ``rate_hz``. With ``packets``, nothing is decoded or paced: payloads are taken and sent as they are."""
@@ -83,6 +97,7 @@ class MediaStream:
         self._sends, self._receives = offer.sends, offer.receives
         self._receiver = Receiver(offer, self.playout, self._pass_on if packets else None, self._pressed)
         self._quality = EncoderPolicy(copies=offer.copies)
+        self._reduced_size = offer.reduced_size
         self._reports = Reports(self.voice.ssrc, reduced_size=offer.reduced_size)
         self._tape: Tape | None = None
         self._heard_now = b""
@@ -105,6 +120,10 @@ class MediaStream:
         """Gives ``listener`` what comes from now on; then ``tick`` may be called. ``take_packet(payload, timestamp,
         marker)`` is for a stream of packets, ``tape`` for one that is recorded."""
         self._listener, self._take_packet, self._tape = listener, take_packet, tape
+
+    def record_on(self, tape: Tape | None) -> None:
+        """Records by ``tape`` from now on."""
+        self._tape = tape
 
     def close(self) -> None:
         """Ends it: nothing is sent or heard any more."""
@@ -196,3 +215,33 @@ class MediaStream:
     def _give_feedback(self, now: float) -> None:
         for packet in self._receiver.feedback(now, self.voice.ssrc, self._reports.round_trip_s):
             self._sender.send_rtcp(self._reports.feedback(packet))
+
+    # --- as a value
+
+    def export(self, now: float) -> MediaState:
+        """All of it, between two ticks. Whoever takes it up goes on, and this object must not: it would use sequence
+        numbers twice."""
+        return MediaState(
+            self.voice.export(),
+            self.playout.export(now),
+            self._receiver.export(now),
+            self._quality.export(),
+            self._reports.export(now),
+            self.heard_ms,
+            self._ticks,
+        )
+
+    def take_up(self, state: MediaState, now: float) -> None:
+        """Goes on where ``export`` left off, in place of what the stream was made with."""
+        self.voice.take_up(state.voice)
+        self._reports = Reports(self.voice.ssrc, reduced_size=self._reduced_size)
+        self._reports.take_up(state.reports, now)
+        self.playout.take_up(state.playout, now)
+        self._receiver.take_up(state.receiver, now)
+        self._quality.take_up(state.quality)
+        self.heard_ms, self._ticks = state.heard_ms, state.ticks
+
+    def skip(self, frames: int) -> None:
+        """Passes over 20 ms frames for which it is too late."""
+        if not self._packets:
+            self.voice.skip(frames)

@@ -10,19 +10,38 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from rtc.codecs.codec import OPUS, Codec, Encoder
 from rtc.codecs.encoder_policy import Settings
 from rtc.frame import frame_bytes, frame_samples
 from rtc.rtp import packet as rtp
-from rtc.rtp.history import History
+from rtc.rtp.history import History, HistoryState
 from transceiver.counters import TX_FRAMES
 
-__all__ = ["RATE_HZ", "Voice"]
+__all__ = ["RATE_HZ", "Voice", "VoiceState"]
 
 RATE_HZ = 24000
 _LONGEST_S = 60
 
 Send = Callable[[bytes], bytes | None]
+
+
+class VoiceState(Struct, frozen=True, array_like=True):
+    """A voice as a value. ``sequence`` and ``timestamp`` are those of the next packet, ``waiting`` is speech that has
+    not been sent, ``said`` the last 20 ms where they were speech, ``passed_offset`` how far a stream of packets that
+    are passed on is ahead of its sender's clock."""
+
+    ssrc: int
+    sequence: int
+    timestamp: int
+    packets: int
+    octets: int
+    waiting: bytes
+    spoke: bool
+    said: bytes
+    passed_offset: int | None
+    history: HistoryState
 
 
 class Voice:
@@ -51,6 +70,11 @@ class Voice:
         self._spoke = False
         self.said = b""  # in the last tick; nothing where it was silence
         self._passed_offset: int | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return not self._waiting
 
     def say(self, pcm: bytes) -> None:
         """Queues mono PCM16."""
@@ -100,3 +124,28 @@ class Voice:
         self.octets += len(payload)
         if datagram := send(packet):
             self.history.put(sequence, datagram)
+
+    # --- as a value
+
+    def export(self) -> VoiceState:
+        """All of it except for the encoder. Whoever takes it up goes on sending, and this object must not."""
+        return VoiceState(
+            *(self.ssrc, self._sequence, self.timestamp, self.packets, self.octets),
+            *(bytes(self._waiting), self._spoke, self.said, self._passed_offset, self.history.export()),
+        )
+
+    def take_up(self, state: VoiceState) -> None:
+        """Goes on where ``export`` left off. A new encoder that is given what was said last goes on with hardly a
+        crack."""
+        self.ssrc, self._sequence, self.timestamp = state.ssrc, state.sequence, state.timestamp
+        self.packets, self.octets = state.packets, state.octets
+        self._waiting[:] = state.waiting[: _LONGEST_S * 2 * self._rate_hz]
+        self._spoke, self._passed_offset = state.spoke, state.passed_offset
+        self.history.take_up(state.history)
+        if len(state.said) == self._frame_bytes:
+            self._encoder = self._codec.encoder(self._rate_hz, self.settings)
+            self._encoder.encode(state.said)
+
+    def skip(self, frames: int) -> None:
+        """Lets the clock of what is sent go on by 20 ms frames that were never made."""
+        self.timestamp = (self.timestamp + frames * self._frame_ticks) & 0xFFFFFFFF

@@ -15,6 +15,7 @@ from transceiver.agents import Settings
 
 __all__ = [
     "Config",
+    "ConfigState",
     "Format",
     "InvalidRequest",
     "ResponseParams",
@@ -240,6 +241,15 @@ def _json_bytes(value: Any, prefix: str) -> int:
 _Shape = TypeVar("_Shape", bound=_Asked)
 
 
+class ConfigState(msgspec.Struct, frozen=True, array_like=True):
+    """A configuration as a value: the call's public id, its model, what was set, and the fields that are locked."""
+
+    call: str
+    model: str
+    values: dict[str, Any]
+    locked: list[str]
+
+
 class Config:
     """One session's configuration. Its content is never changed, only replaced, so nothing of it is copied."""
 
@@ -274,6 +284,22 @@ class Config:
             if name not in _fields(Session):
                 raise InvalidRequest(f"There is no field '{name[:64]}' to lock.", "invalid_value", f"locked[{i}]")
         self._locked = frozenset(locked)
+
+    def export(self) -> ConfigState:
+        """All of it."""
+        return ConfigState(self._fixed["id"], self._fixed["model"], self._values, sorted(self._locked))
+
+    @classmethod
+    def taken_up(cls, state: ConfigState) -> Config:
+        """The configuration that ``export`` gave. Raises InvalidRequest where it cannot have."""
+        config = cls(state.call, state.model)
+        config._read(Session, state.values, "session")
+        if missing := config._initial.keys() - state.values.keys():
+            raise InvalidRequest(f"'session' has no {sorted(missing)[0]}.", "missing_required_parameter", "session")
+        config._values = state.values
+        config._audio = Audio.model_validate(state.values["audio"])
+        config.lock(state.locked)
+        return config
 
     def response(self, response: object) -> tuple[ResponseParams, Settings]:
         """The parameters of a ``response.create``, and what the agent is told. Raises InvalidRequest."""

@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any
 
+from msgspec import Struct
+
 from transceiver.realtime.config import InvalidRequest
 from transceiver.realtime.reading import count_values, event_id_in, read
 from transceiver.realtime.shapes import event_id_of
 
-__all__ = ["Inbox", "Steps"]
+__all__ = ["Inbox", "InboxState", "Steps"]
 
 _MOST_WAITING = 256
 _MOST_WAITING_BYTES = 24 << 20
@@ -26,6 +28,13 @@ _VALUES_A_US = 5
 _SENT_BYTES_A_US = 64  # encoded, encrypted and packed
 
 Steps = Generator[float, None, None]  # that say what they took, in microseconds
+
+
+class InboxState(Struct, frozen=True, array_like=True):
+    """A queue of events as a value."""
+
+    waiting: list[bytes]
+    left_us: float
 
 
 class Inbox:
@@ -82,6 +91,19 @@ class Inbox:
                 return
             self._left_us -= (self._sent_bytes() - sent) / _SENT_BYTES_A_US
         self._left_us = max(self._left_us, -_MOST_OWED_US)
+
+    def export(self) -> InboxState:
+        """What waits, once what is being handled has been done to its end."""
+        while self._steps is not None:
+            self._step(*self._steps)
+        waiting = [text if isinstance(text, bytes) else text.encode() for text in self._waiting]
+        return InboxState(waiting, self._left_us)
+
+    def take_up(self, state: InboxState) -> None:
+        """Goes on where ``export`` left off."""
+        for text in state.waiting:
+            self.put(text)
+        self._left_us = min(state.left_us, _TICK_US)
 
     def close(self) -> None:
         """Forgets everything."""

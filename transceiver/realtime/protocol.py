@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rtc.vad.detector import Vad
-from transceiver.realtime import fitting
-from transceiver.realtime.config import Config, InvalidRequest
+from transceiver.realtime import fitting, state
+from transceiver.realtime.config import Config, ConfigState, InvalidRequest
 from transceiver.realtime.conversation import Conversation
 from transceiver.realtime.items import new_id
 from transceiver.realtime.pictures import Schemes
@@ -50,6 +50,26 @@ class Realtime:
         return Conversation(
             self._config, partner, around, rate_hz=rate_hz, media=media, pictures=self._pictures, vad=self._vad
         )
+
+    def export(self) -> bytes:
+        """The session's configuration."""
+        return state.encoded(self._config.export())
+
+    def take_up(
+        self, conversation: bytes, partner: Partner, around: Surroundings, now: float, *, rate_hz: int
+    ) -> Conversation:
+        """Makes the conversation that goes on where another left off. Raises ValueError where the bytes are none of
+        this version's."""
+        made = self.converse(partner, around, rate_hz=rate_hz, media=True)
+        made.take_up(conversation, now)
+        return made
+
+    @classmethod
+    def taken_up(cls, exported: bytes, *, pictures: Schemes = "data", vad: Vad = "webrtc") -> Realtime:
+        """The protocol of a session whose ``export`` this is. Raises ValueError where it is none of this version's."""
+        made = cls("", "", pictures=pictures, vad=vad)
+        made._config = Config.taken_up(state.decoded(exported, ConfigState))
+        return made
 
     def write(self, event: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """The event with an ``event_id``, and its JSON."""

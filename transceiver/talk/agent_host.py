@@ -11,8 +11,10 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
+
+import msgspec
 
 from runtime import logs
 from runtime.process import step_back
@@ -21,15 +23,32 @@ from transceiver.talk.crossing import Crossing, CrossingLine, CrossingResponse
 from transceiver.talk.protocol import Making
 from transceiver.turns import TURNS
 
-__all__ = ["Host", "LoopHost", "ThreadHost", "host"]
+__all__ = ["Host", "HostState", "LoopHost", "ThreadHost", "host"]
 
 _MOST_HEARD = 100  # frames that wait for an agent
 _MOST_CALLS = 256  # of anything else
 _MOST_TASKS = 256  # coroutines of one agent
 _HANGS_S = 30.0
 _JOIN_S = 5.0
+_STATE_S = 1.0
+_MOST_STATE_BYTES = 1 << 20
+# What an agent that takes another's place is told of what that one had not been told yet. The rest it learns otherwise:
+# the items and settings are there, and what is still to be answered is asked for again.
+_PORTABLE = ("heard", "heard_opus", "speech_started", "speech_stopped", "dtmf", "event")
 
 Failed = Callable[[str], None]
+
+
+class HostState(msgspec.Struct, frozen=True, array_like=True):
+    """An agent as a value: what its ``state`` gave, as msgpack, or nothing; and calls that it has not taken."""
+
+    state: bytes
+    calls: list[tuple[str, list[Any]]]
+
+    @property
+    def decoded(self) -> object:
+        """What ``resume`` is given. Raises ValueError where it is no msgpack."""
+        return msgspec.msgpack.decode(self.state) if self.state else None
 
 
 class Host:
@@ -98,6 +117,34 @@ class Host:
     def check(self, now: float) -> None:
         """Looks for an agent that hangs; called about once a second, with ``now`` in seconds, monotonic."""
 
+    # --- as a value
+
+    async def hold(self) -> None:
+        """Asks the agent for its state, so that ``export`` may follow; it is told nothing more until ``release``."""
+
+    def export(self) -> HostState:
+        """All of it, when it is paused."""
+        raise NotImplementedError
+
+    def resume(self, state: object, items: Sequence[Item]) -> None:
+        """Tells a new agent what there was before it."""
+        self.ask("resume", state, items)
+
+    def take_up(self, calls: Sequence[tuple[str, list[Any]]]) -> None:
+        """Makes the calls that another's agent has not taken."""
+        for method, args in calls[: _MOST_HEARD + _MOST_CALLS]:
+            if method in _PORTABLE:
+                self.ask(method, *args)
+
+    def pause(self) -> None:
+        """Lets what the agent does from now on wait for ``release``; what it has done is done."""
+        self._cross.pause()
+        self._cross.flush()
+
+    def release(self) -> None:
+        """Goes on: after ``hold``, ``export`` or ``pause``."""
+        self._cross.resume()
+
     def close(self) -> None:
         """Tells the agent that the session is over."""
         for known in self._responses.values():
@@ -124,6 +171,13 @@ class LoopHost(Host):
             logs.get().exception("agent raised", method=method)
             self._failed(repr(e))
 
+    def export(self) -> HostState:
+        try:
+            return HostState(_packed(self._agent.state()), [])
+        except Exception as e:
+            _stateless(self._kind, repr(e))
+            return HostState(b"", [])
+
     def close(self) -> None:
         super().close()
         self.ask("close")
@@ -142,7 +196,9 @@ class ThreadHost(Host):
         self._lock = threading.Lock()
         self._calls: deque[tuple[str, tuple[Any, ...]]] = deque()
         self._heard = 0
-        self._due = self._over = False
+        self._due = self._over = self._held = False
+        self._answer: asyncio.Future[bytes] | None = None  # to the question for the agent's state
+        self._state = b""
         self._busy_since: float | None = time.monotonic()
         self._hangs_s = hangs_s
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -168,6 +224,31 @@ class ThreadHost(Host):
             self._calls.append((method, args))
             self._wake()
 
+    async def hold(self) -> None:
+        answer = self._answer = self._home.create_future()
+        self.ask("state")
+        try:
+            async with asyncio.timeout(_STATE_S):
+                self._state = await answer
+        except TimeoutError:
+            self._state = b""
+            _stateless(self._kind, f"it does not answer within {_STATE_S:g} s")
+        with self._lock:
+            self._held = True
+
+    def export(self) -> HostState:
+        with self._lock:
+            calls = [(method, list(args)) for method, args in self._calls if method in _PORTABLE]
+        return HostState(self._state, calls)
+
+    def release(self) -> None:
+        super().release()
+        with self._lock:
+            self._held = False
+            self._calls = deque(call for call in self._calls if call[0] != "state")
+            if self._calls and not self._loop.is_closed():
+                self._wake()
+
     def _wake(self) -> None:
         if not self._due:
             self._due = True
@@ -189,6 +270,7 @@ class ThreadHost(Host):
         self._cross.closed = True
         with self._lock:
             self._over = True
+            self._held = False
             self._calls.clear()
             self._heard = 0
             self._calls.append(("close", ()))
@@ -225,13 +307,17 @@ class ThreadHost(Host):
     def _next(self) -> None:
         """The next call, after what else is due before it."""
         with self._lock:
-            if not self._calls:
+            if not self._calls or self._held:
                 self._due = False
                 return
             method, args = self._calls.popleft()
             self._heard -= method == "heard"
+            self._held = method == "state"
         self._busy_since = time.monotonic()
         try:
+            if method == "state":
+                self._loop.create_task(self._tell_state())
+                return
             result = getattr(self._agent, method)(*args)
             if asyncio.iscoroutine(result):
                 self._start(result, method)
@@ -243,6 +329,21 @@ class ThreadHost(Host):
             self._loop.call_soon(self._loop.stop)
         else:
             self._loop.call_soon(self._next)
+
+    async def _tell_state(self) -> None:
+        packed = b""
+        try:
+            assert self._agent is not None
+            state: Any = self._agent.state()
+            packed = _packed(await state if asyncio.iscoroutine(state) else state)
+        except Exception as e:
+            _stateless(self._kind, repr(e))
+        if not self._home.is_closed():
+            self._home.call_soon_threadsafe(self._answered, packed)
+
+    def _answered(self, packed: bytes) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(packed)
 
     def _start(self, coroutine: Coroutine[Any, Any, Any], method: str) -> None:
         if len(self._tasks) >= _MOST_TASKS and method != "close":
@@ -273,6 +374,20 @@ class ThreadHost(Host):
         logs.get().error("agent raised", agent=self._kind.__module__, error=repr(error), exc_info=error)
         if not self._over and not self._home.is_closed():
             self._home.call_soon_threadsafe(self._failed, repr(error))
+
+
+def _packed(state: object) -> bytes:
+    """The state as msgpack. Raises TypeError or ValueError where it cannot be one."""
+    if state is None:
+        return b""
+    packed = msgspec.msgpack.encode(state)
+    if len(packed) > _MOST_STATE_BYTES:
+        raise ValueError(f"its state has {len(packed)} bytes, and {_MOST_STATE_BYTES} are taken")
+    return packed
+
+
+def _stateless(kind: type[Base], why: str) -> None:
+    logs.get().warning("an agent is moved without its state", agent=kind.__module__, why=why)
 
 
 def host(kind: type[Base], line: Line, failed: Failed, model: str = "") -> Host:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiortc import RTCDataChannel
+from msgspec import Struct
 
 from transceiver.counters import SCTP_ABORTS
 from transceiver.talk.talk import Talk
 
-__all__ = ["Channels"]
+__all__ = ["Channels", "ChannelsState"]
 
 _WHO = "events channel"
 _MOST_BACKLOG_BYTES = 1 << 20
@@ -25,6 +26,15 @@ _DRAINED_BYTES = 1 << 18
 _LARGEST_EVENT_BYTES = 256 << 10
 _WAITS_S = 1.0
 _MOST_EARLY = 16  # messages on a channel that waits
+
+
+class ChannelsState(Struct, frozen=True, array_like=True):
+    """The channels of a call as a value, by their streams: the one that is for events, those that wait with what came
+    on them, and how many events were dropped."""
+
+    events: int | None
+    waiting: list[tuple[int, list[bytes]]]
+    dropped: int
 
 
 class Channels:
@@ -59,19 +69,23 @@ class Channels:
         else:
             self._wait(channel, [])
 
-    def adopt(self, channels: Iterable[RTCDataChannel]) -> None:
-        """Puts these channels in the place of those of the same streams, because another transport has taken the call
-        up; nobody is greeted again."""
-        events, waiting = self._events, self._waiting
-        self._events, self._waiting = None, {}
-        for _, refuse in waiting.values():
-            refuse.cancel()
+    def export(self) -> ChannelsState:
+        """What is known of them."""
+        waiting = [(c.id, list(map(_as_bytes, early))) for c, (early, _) in self._waiting.items() if c.id is not None]
+        return ChannelsState(None if self._events is None else self._events.id, waiting, self._dropped)
+
+    def take_up(self, state: ChannelsState, channels: Iterable[RTCDataChannel]) -> None:
+        """Goes on where ``export`` left off; nobody is greeted again."""
+        early = dict(state.waiting)
         for channel in channels:
             self._listen(channel)
-            if events is not None and channel.id == events.id:
+            if channel.id == state.events:
                 self._use(channel)
+                if _WHO not in self._talk.watchers:
+                    self._talk.watchers.add(_WHO, self._send)
             else:
-                self._wait(channel, next((early for old, (early, _) in waiting.items() if old.id == channel.id), []))
+                self._wait(channel, list(early.get(channel.id or 0, ())[:_MOST_EARLY]))
+        self._dropped = state.dropped
 
     def aborted(self, reason: str, why: str, error: Exception | None) -> None:
         """Takes note that we ended SCTP for what the client did with it."""
@@ -82,7 +96,7 @@ class Channels:
             self._log.error("data channels aborted", reason=reason, why=why, exc_info=error)
 
     def close(self) -> None:
-        """Closes the channels: the call is over."""
+        """Closes the channels: the call is over, or goes on elsewhere."""
         for _, refuse in self._waiting.values():
             refuse.cancel()
         self._waiting.clear()
@@ -166,3 +180,7 @@ class Channels:
             self._dropped = 0
             protocol, why = self._talk.protocol, f"{dropped} events were not sent: more waited than is kept"
             channel.send(protocol.write(protocol.error("events_dropped", why))[1])
+
+
+def _as_bytes(message: str | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.encode()

@@ -37,11 +37,40 @@ class Crossing:
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...], int]] = deque()
         self._bytes = 0
         self._due = False
+        self._paused = False
         self.closed = False
+
+    def pause(self) -> None:
+        """Lets nothing across until ``resume``: it waits, within the same bounds."""
+        self._paused = True
+
+    def flush(self) -> None:
+        """Lets across all that waits, now."""
+        while True:
+            with self._lock:
+                if not self._calls or self.closed:
+                    return
+                method, args, size = self._calls.popleft()
+                self._bytes -= size
+            self._called(method, args)
+
+    def _called(self, method: Callable[..., object], args: tuple[Any, ...]) -> None:
+        try:
+            method(*args)
+        except Exception as e:
+            self._failed(repr(e))
+
+    def resume(self) -> None:
+        """Lets across what waits, in order, and what comes."""
+        with self._lock:
+            self._paused = False
+            if self._calls and not self._due:
+                self._due = True
+                self._loop.call_soon_threadsafe(self._drain)
 
     def __call__(self, method: Callable[..., object], *args: Any, size: int = 0, later: bool = False) -> None:
         """Has ``method(*args)`` called, ``later`` in another turn of the loop; ``size`` is that of audio, in bytes."""
-        if threading.get_ident() == self._home and not later and not self._calls:
+        if threading.get_ident() == self._home and not later and not self._calls and not self._paused:
             if not self.closed:
                 method(*args)
             return
@@ -57,7 +86,7 @@ class Crossing:
             self._bytes += size
             while self._bytes > _MOST_SAID_BYTES or len(self._calls) > _MOST_SAID:
                 self._drop_audio()
-            if not self._due:
+            if not self._due and not self._paused:
                 self._due = True
                 self._loop.call_soon_threadsafe(self._drain)
 
@@ -74,16 +103,13 @@ class Crossing:
             if taken >= _PIECE_BYTES:
                 break
             with self._lock:
-                if not self._calls or self.closed:
+                if not self._calls or self.closed or self._paused:
                     self._due = False
                     return
                 method, args, size = self._calls.popleft()
                 self._bytes -= size
             taken += size
-            try:
-                method(*args)
-            except Exception as e:
-                self._failed(repr(e))
+            self._called(method, args)
         self._loop.call_soon(self._drain)
 
 

@@ -6,6 +6,7 @@ A protocol is a folder of its own, as ``transceiver.realtime`` is: it has an ``E
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from transceiver.agents import Item, Response, Settings
@@ -44,6 +45,7 @@ class Partner(Protocol):
     def cancelled(self, making: Making) -> None: ...
     def dtmf(self, digit: str) -> None: ...
     def event(self, event: Event) -> None: ...
+    def resume(self, state: object, items: Sequence[Item]) -> None: ...
 
 
 class Surroundings(Protocol):
@@ -73,8 +75,20 @@ class Conversation(Protocol):
     def answering(self) -> str | None:
         """The id of the client's event that is being handled, where it has one."""
 
+    @property
+    def quiet(self) -> bool:
+        """Whether neither side speaks, or is about to."""
+
     def begin(self) -> None:
         """Tells that the agent is there, which then hears what the session asks for."""
+
+    def resume(self, agent: object) -> None:
+        """Tells, in the place of ``begin``, that the agent is there which goes on where another has been; ``agent`` is
+        that one's state. No event may be sent yet."""
+
+    def export(self) -> bytes:
+        """All of it as bytes, between two events, with a version of their own. Whoever takes them up goes on, and
+        nothing may happen to this object unless it goes on itself."""
 
     def client_event(self, text: str | bytes, now: float) -> None:
         """Takes an event of a client's, as it came."""
@@ -107,6 +121,15 @@ class EventProtocol(Protocol):
 
     def converse(self, partner: Partner, around: Surroundings, *, rate_hz: int, media: bool) -> Conversation:
         """The session's conversation, made once. ``media`` says whether sound travels beside the events."""
+
+    def export(self) -> bytes:
+        """The protocol's own state as bytes, with a version of their own."""
+
+    def take_up(
+        self, conversation: bytes, partner: Partner, around: Surroundings, now: float, *, rate_hz: int
+    ) -> Conversation:
+        """The conversation over media that goes on where ``Conversation.export`` left off, in the place of
+        ``converse``. Raises ValueError where the bytes are none of this version's."""
 
     def write(self, event: Event) -> tuple[Event, str]:
         """The event, with an id of its own where it had none, and its text."""

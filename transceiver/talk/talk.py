@@ -9,18 +9,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import Struct
+
 from runtime import logs
 from runtime.config import Agents
 from transceiver.agents import Base
 from transceiver.counters import ENDS
 from transceiver.media.voice import Voice
 from transceiver.records.files import Record, Records
-from transceiver.talk.agent_host import Host, host
+from transceiver.talk.agent_host import Host, HostState, host
 from transceiver.talk.protocol import Conversation, EventProtocol
-from transceiver.talk.watchers import Watchers
+from transceiver.talk.watchers import Send, Watchers
 
-__all__ = ["Talk"]
+__all__ = ["Talk", "TalkState"]
 
+_MOST_TIMES = 4096  # that one edge process is believed to watch
 _MOST_EARLY_EVENTS = 64  # of who watches a session that has not begun
 # What a client is told of the end that it did not ask for, by reason: code and message.
 _LAST_WORDS = {
@@ -29,7 +32,21 @@ _LAST_WORDS = {
     "shutdown": ("shutdown", "The server shuts down: call again."),
     "agent_failed": ("agent_failed", "the agent failed"),
     "session_failed": ("session_failed", "The server failed: the call is over."),
+    "overloaded": ("overloaded", "The server cannot keep all of its calls on schedule: call again."),
 }
+
+
+class TalkState(Struct, frozen=True, array_like=True):
+    """A talk as a value: the agent's name, its protocol and conversation in a form of the protocol's own, and edge
+    processes that watch, each with how often it does. ``parts`` is how many records there are of it."""
+
+    agent: str
+    protocol: bytes
+    conversation: bytes
+    host: HostState
+    watchers: list[tuple[bytes, int]]
+    sent_bytes: int
+    parts: int
 
 
 class Talk:
@@ -61,6 +78,7 @@ class Talk:
         self._early: deque[str | bytes] = deque(maxlen=_MOST_EARLY_EVENTS)
         self._voice: Voice | None = None
         self._over = False
+        self._parts = 1
         self._log = logs.get().bind(call=call)
 
     def begin(
@@ -74,10 +92,7 @@ class Talk:
         no media, and ``media_so_far()`` gives the figures of the media."""
         kind = self.agent_type
         self._end, self._voice, self.media_so_far = end, voice, media_so_far
-        if self._records is not None:
-            # Without media nobody here knows when the client heard what.
-            paced = voice is not None and kind.hears == "pcm"
-            self.record = self._records.open(self._call, kind.rate_hz if paced else None)
+        self._open_record()
         self.host = host(kind, self, self._agent_failed, self.agent_name)
         media = voice is not None
         self.conversation = self.protocol.converse(self.host, self, rate_hz=kind.rate_hz, media=media)
@@ -85,6 +100,76 @@ class Talk:
         self.conversation.begin()
         while self._early and not self._over:
             self.client_event(self._early.popleft())
+
+    def _open_record(self) -> None:
+        if self._records is None:
+            return
+        # Without media nobody here knows when the client heard what.
+        paced = self._voice is not None and self.agent_type.hears == "pcm"
+        name = self._call if self._parts == 1 else f"{self._call}.{self._parts}"
+        self.record = self._records.open(name, self.agent_type.rate_hz if paced else None)
+
+    # --- as a value
+
+    async def hold(self) -> None:
+        """Asks the agent for its state, for a second at most, so that ``export`` may follow."""
+        await self.host.hold()
+
+    def export(self) -> TalkState:
+        """All of it. Nothing happens to it from then on until ``resume``; whoever takes the state up goes on."""
+        self.host.pause()
+        conversation = self.conversation.export()  # first, since it may have something to do
+        watchers = [(who, times) for who, times in self.watchers.counted().items() if isinstance(who, bytes)]
+        return TalkState(
+            self.agent_name,
+            self.protocol.export(),
+            conversation,
+            self.host.export(),
+            watchers,
+            self.sent_bytes,
+            self._parts,
+        )
+
+    def take_up(
+        self,
+        state: TalkState,
+        end: Callable[[str], None],
+        voice: Voice,
+        media_so_far: Callable[[], dict[str, Any]],
+        watch: Callable[[bytes], Send],
+        now: float,
+    ) -> None:
+        """Goes on where ``export`` left off, in the place of ``begin``, once it is told to ``resume``. ``watch`` gives
+        the way to an edge process that watches. Raises ValueError where the state is none, and whatever the agent
+        raises; the talk is then to be given up by ``forsake``."""
+        kind = self.agent_type
+        self._end, self._voice, self.media_so_far = end, voice, media_so_far
+        self.sent_bytes, self._parts = state.sent_bytes, state.parts + 1
+        self.host = host(kind, self, self._agent_failed, self.agent_name)
+        self.host.pause()
+        self.begun = True
+        self.conversation = self.protocol.take_up(state.conversation, self.host, self, now, rate_hz=kind.rate_hz)
+        self.conversation.resume(state.host.decoded)
+        self.host.take_up(state.host.calls)
+        for who, times in state.watchers:
+            for _ in range(min(times, _MOST_TIMES)):
+                self.watchers.add(who, watch(who))
+
+    def resume(self) -> None:
+        """Goes on: after ``hold``, ``export`` or ``take_up``."""
+        if self._parts > 1 and self.record is None:
+            self._open_record()
+        self.host.release()
+
+    def forsake(self) -> None:
+        """Ends it without a word to any client, because it goes on elsewhere."""
+        self._over = True
+        if not self.begun:
+            return
+        self.conversation.close()
+        self.host.close()
+        if self.record is not None:
+            self.record.close()
 
     def client_event(self, text: str | bytes) -> None:
         """Takes an event of the client's, or of somebody who watches."""

@@ -34,6 +34,10 @@ class Watchers:
     def __iter__(self) -> Iterator[Hashable]:
         return iter(tuple(self._sends))
 
+    def counted(self) -> dict[Hashable, int]:
+        """How often each is there."""
+        return dict(self._times)
+
     def tell(self, text: str, event: dict[str, Any], asked: str | None = None) -> None:
         """Gives an event to all. ``asked`` is the ``event_id`` of the client's event that this answers."""
         for send in tuple(self._sends.values()):

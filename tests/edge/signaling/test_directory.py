@@ -213,7 +213,7 @@ async def test_new_calls_go_to_one_that_came_and_to_none_that_went(tmp_path: Pat
 async def test_who_comes_or_goes_while_all_are_asked_is_no_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 0.3)
+    monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 1.0)
     monkeypatch.setattr("edge.signaling.health._READY_FOR_S", 0.0)
     async with two_fakes(tmp_path) as (edge, one, two):
         one.mute = {"health"}

@@ -29,7 +29,7 @@ async def test_calls_that_are_placed_at_once_take_turns(tmp_path: Path) -> None:
 async def test_an_offer_that_silenced_one_transceiver_is_not_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 0.3)
+    monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 1.0)
     async with two_fakes(tmp_path) as (edge, one, other):
         one.mute = other.mute = {"session.offer"}
         for i in range(1, 4):
@@ -42,7 +42,7 @@ async def test_an_offer_that_silenced_one_transceiver_is_not_passed_on(
 async def test_a_transceiver_that_was_silent_is_passed_over_until_it_answers_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 0.3)
+    monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 1.0)
     async with two_fakes(tmp_path) as (edge, one, _):
         one.mute = {"session.offer"}
         assert sorted([(await edge.place("v=0"))[0] for _ in range(2)]) == [201, 503]
@@ -54,6 +54,7 @@ async def test_a_transceiver_that_was_silent_is_passed_over_until_it_answers_aga
         async with asyncio.timeout(30):
             while one.sessions == before:
                 assert (await edge.place("v=0"))[0] == 201
+                await asyncio.sleep(0.05)
 
 
 async def test_what_is_full_is_asked_and_passed_by(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ async def test_who_does_not_finish_the_handshake_is_counted_and_cut_off(
         plain = socket.create_connection(edge.address)
         plain.sendall(GET)
         await eventually(lambda: edge.connections["broken"] == 5)
+        monkeypatch.undo()
         assert await is_served(*(await connect(edge)))
         for sock in (*idle, plain):
             sock.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import random
 from typing import Any
 
@@ -14,17 +13,13 @@ from aiortc import RTCDataChannel
 from aiortc.rtcdatachannel import RTCDataChannelParameters
 from dtls_run import DEADLINE_S, RECEIVER_REPORT, Pair, audio, pair
 from openssl_peer import SUITES, OneSuite, of_openssl
-from session_run import a_call, until, voice
+from session_run import until
 
-from rtc import state
 from rtc.dtls.records import headers
 from rtc.dtls.secure import DtlsError, SecureState, SecureTransport
 from rtc.ice.lite import IceLite, Path
 from rtc.ice.state import IceState
 from rtc.rtp.gate import Gate
-from transceiver.agents import parrot
-from transceiver.backlog import Backlog
-from transceiver.transport import Transport
 from wire import stun
 
 PORT = 5000
@@ -67,6 +62,7 @@ class Talk:
         await former.hold()
         made = copied(former.export(), SecureState)
         two.ends[at], channels = SecureTransport.take_up(lambda d: two._pass(at, d), made)
+        two.ends[at].release()
         for channel in channels:
             self.listen(at, channel)
 
@@ -208,6 +204,7 @@ async def test_openssl_and_libsrtp_at_the_other_end_notice_nothing(suite: str, a
             await two.ends[ours].hold()
             made = copied(two.ends[ours].export(), SecureState)
             two.ends[ours], _ = SecureTransport.take_up(lambda d: two._pass(ours, d), made)
+            two.ends[ours].release()
             assert all(two.ends[ours].unprotect(packet) is None for packet in (*heard, late[1])), move
             assert all(two.ends[ours].unprotect_rtcp(report) is None for _, report in replays), move
             # One that was overtaken by others before the move is no replay.
@@ -330,45 +327,3 @@ def test_a_gate_knows_its_ssrcs() -> None:
     gate = Gate([b"abcd"])
     assert gate.ssrcs == (b"abcd",)
     assert gate.tries(bytes([0x80, 111]) + bytes(6) + b"abcd", 0.0)
-
-
-# --- a whole session ---
-
-
-async def moved(call: Any) -> None:
-    """The session's transport is exported to bytes between two ticks, and taken up."""
-    former = call.session.transport
-    await former.hold()
-    data = state.encoded(former.export())
-    transport, channels = Transport.take_up(
-        state.decoded(data), call=call.session, media=call.session.stream, outbound=call, backlog=Backlog()
-    )
-    call.session.adopt(transport, channels)
-
-
-async def test_a_session_goes_on_over_a_transport_that_was_taken_up() -> None:
-    async with a_call(parrot.Agent) as call:
-        channel = await call.open_channel()
-        await until(lambda: any(event["type"] == "session.created" for event in call.events))
-        payloads = voice(50)
-        for n, payload in enumerate(payloads):
-            call.speak(payload)
-            if n % 10 == 5:
-                await moved(call)
-            channel.send(
-                json.dumps({"type": "session.update", "session": {"type": "realtime", "instructions": f"{n}"}})
-            )
-            call.session._tick()
-            await asyncio.sleep(0)
-        await until(lambda: sum(event["type"] == "session.updated" for event in call.events) == len(payloads))
-        assert sum(event["type"] == "session.created" for event in call.events) == 1
-        assert call.session.stream._receiver.reception.lost == 0
-        sequences = [packet.sequence for packet in call.rtp]
-        assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
-        assert not call.session.ended
-
-
-def test_a_state_of_another_version_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = msgspec.msgpack.encode([2, {"whatever": 1}])
-    with pytest.raises(ValueError, match=r"^a transport's state of version 2 cannot be taken up: 1 is known here$"):
-        state.decoded(data)

@@ -77,7 +77,7 @@ async def services(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Services]:
     app.router.add_post("/v1/audio/speech", speech)
     async with TestServer(app) as server:
         url = str(server.make_url("/v1"))
-        section = Pipeline(transcription_url=url, chat_url=url, speech_url=url, timeout_s=0.5)
+        section = Pipeline(transcription_url=url, chat_url=url, speech_url=url, timeout_s=30.0)
         monkeypatch.setattr(Line, "config", Agents(pipeline=section))
         yield made
         made.release.set()
@@ -177,7 +177,12 @@ async def broken_off(request: web.Request) -> web.StreamResponse:
 
 @pytest.mark.parametrize("service", ["transcription", "chat", "speech"])
 @pytest.mark.parametrize("how", ["refuses", "hangs", "closes", "garbage"])
-async def test_a_bad_service_costs_one_response_and_not_the_call(services: Services, service: str, how: str) -> None:
+async def test_a_bad_service_costs_one_response_and_not_the_call(
+    services: Services, service: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "hangs":
+        hasty = Line.config.pipeline.model_copy(update={"timeout_s": 1.0})
+        monkeypatch.setattr(Line, "config", Agents(pipeline=hasty))
     bad = {
         "refuses": reply(429, '{"error": {"message": "too many"}}'),
         "hangs": services.hang,

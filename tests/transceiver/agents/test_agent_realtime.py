@@ -72,7 +72,7 @@ async def upstream(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     app.router.add_get("/v1/realtime", made.handle)
     async with TestServer(app) as server:
         url = str(server.make_url("/v1/realtime")).replace("http://", "ws://")
-        monkeypatch.setattr(Line, "config", Agents(realtime=Upstream(url=url, timeout_s=0.5)))
+        monkeypatch.setattr(Line, "config", Agents(realtime=Upstream(url=url, timeout_s=30.0)))
         yield made
 
 
@@ -120,7 +120,12 @@ async def test_what_upstream_knows_is_not_told_again(upstream: Server) -> None:
 
 
 @pytest.mark.parametrize("how", ["refuses", "hangs", "closes", "breaks off"])
-async def test_a_bad_upstream_costs_one_response_and_the_next_connects_again(upstream: Server, how: str) -> None:
+async def test_a_bad_upstream_costs_one_response_and_the_next_connects_again(
+    upstream: Server, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "hangs":
+        hasty = Line.config.realtime.model_copy(update={"timeout_s": 1.0})
+        monkeypatch.setattr(Line, "config", Agents(realtime=hasty))
     agent = realtime.Agent(Line())
     first, second = Response([said("one")]), Response([said("one"), said("two", 2)], id="resp_2")
     async with living(agent):

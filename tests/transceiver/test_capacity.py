@@ -1,0 +1,212 @@
+"""The learning of a capacity, on a simulated machine: a second has so much time, and calls take theirs."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transceiver.capacity import Capacity, Window
+
+PARROT, ECHO = ("parrot", "opus"), ("echo", "opus")
+LATE_FROM = 0.85  # of a core: beyond it frames of the simulated machine are late
+Kind = tuple[str, str]
+
+
+@dataclass
+class Machine:
+    """A process whose calls have these ``costs``, beside a ``neighbour`` that takes a share of its core."""
+
+    costs: dict[Kind, float]
+    neighbour: float = 0.0
+    noise: float = 0.0
+    fixed: float = 0.01
+    capacity: Capacity = field(default_factory=lambda: Capacity(0.02))
+    live: Counter[Kind] = field(default_factory=Counter)
+    begun: int = 0
+    left: int = 0
+    _chance: random.Random = field(default_factory=lambda: random.Random(1))
+
+    def offer(self, kind: Kind, calls: int) -> int:
+        """The number of ``calls`` that are let in, one after the other."""
+        taken = 0
+        for _ in range(calls):
+            if self.capacity.admits(kind, self.live, self.begun):
+                self.live[kind] += 1
+                self.begun += 1
+                taken += 1
+        return taken
+
+    @property
+    def demand(self) -> float:
+        """What its calls need of the time that the neighbour leaves; more than 1 cannot be done."""
+        wanted = self.fixed + sum(self.costs[kind] * count for kind, count in self.live.items())
+        return wanted / (1 - self.neighbour)
+
+    def second(self) -> int:
+        """Lets a second pass. Returns the number of calls that have to leave, which do."""
+        demand = self.demand * self._chance.uniform(1 - self.noise, 1 + self.noise)
+        made = min(1.0, 1 / demand)
+        due = 50 * self.live.total()
+        window = Window(
+            seconds=1.0,
+            used=min(1.0, demand),
+            streams=dict(self.live),
+            frames_s={kind: made * self.costs[kind] / (1 - self.neighbour) * n for kind, n in self.live.items()},
+            begun=self.begun,
+            due=due,
+            missed=round(due * (1 - made)),
+            lag_s=0.002 if demand < LATE_FROM else 0.009 if demand < 1 else 0.2,
+        )
+        self.begun = 0
+        leave = self.capacity.measured(window)
+        for _ in range(leave):
+            self.live[next(kind for kind, count in self.live.items() if count)] -= 1
+        self.left += leave
+        return leave
+
+    def run(self, seconds: int, kind: Kind = PARROT, offered: int = 20) -> None:
+        for _ in range(seconds):
+            self.offer(kind, offered)
+            self.second()
+
+
+def test_a_burst_is_not_let_in_on_an_old_measurement() -> None:
+    machine = Machine({PARROT: 0.02})
+    machine.second()
+    assert 25 <= machine.offer(PARROT, 50) <= 44  # 50 would be more than the core
+
+
+def test_calls_that_are_not_measured_yet_count_with_the_cost_that_was_learned() -> None:
+    machine = Machine({PARROT: 0.04})
+    machine.offer(PARROT, 5)
+    for _ in range(5):
+        machine.second()
+    machine.offer(PARROT, 50)
+    assert 0.7 <= machine.demand <= 0.88
+
+
+@given(
+    cost=st.floats(0.004, 0.028),
+    noise=st.floats(0, 0.05),
+    offered=st.integers(3, 40),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_call_costs_the_process_fills_and_nobody_is_late(cost: float, noise: float, offered: int) -> None:
+    machine = Machine({PARROT: cost}, noise=noise)
+    machine.run(90, offered=offered)
+    assert machine.demand <= 0.95
+    assert machine.demand >= 0.85 * LATE_FROM - cost
+    assert machine.left == 0
+
+
+def test_each_kind_has_its_own_cost() -> None:
+    machine = Machine({PARROT: 0.04, ECHO: 0.004})
+    machine.offer(PARROT, 5)
+    machine.offer(ECHO, 10)
+    for _ in range(10):
+        machine.second()
+    parrots, echoes = (machine.capacity.room(kind, machine.live) for kind in (PARROT, ECHO))
+    assert parrots == pytest.approx((0.88 - machine.demand) / 0.04, abs=2)
+    assert echoes == pytest.approx((0.88 - machine.demand) / 0.004, rel=0.25)
+
+
+def test_a_neighbour_is_noticed_within_three_seconds_and_forgotten_again() -> None:
+    machine = Machine({PARROT: 0.01})
+    machine.run(10, offered=4)
+    assert machine.capacity.room(PARROT, machine.live) > 20
+    machine.neighbour = 0.5
+    for _ in range(3):
+        machine.second()
+    assert machine.capacity.room(PARROT, machine.live) < 10
+    machine.neighbour = 0.0
+    for _ in range(60):
+        machine.second()
+    assert machine.capacity.room(PARROT, machine.live) > 20
+    assert machine.left == 0  # they fitted beside the neighbour
+
+
+def test_of_an_overloaded_process_few_leave_and_then_the_others_are_in_time() -> None:
+    machine = Machine({PARROT: 0.01})
+    machine.run(60)
+    before = machine.live.total()
+    machine.neighbour = 0.3
+    per_second = [machine.second() for _ in range(30)]
+    assert per_second[:2] == [0, 0]
+    assert max(per_second) <= before // 10 + 1
+    assert machine.demand <= 1.01
+    assert machine.live.total() >= 0.9 * 0.7 / 0.01  # no more than had to
+    assert not any(per_second[-10:])
+
+
+def test_a_pause_of_the_machine_ends_nobody() -> None:
+    machine = Machine({PARROT: 0.01})
+    machine.run(60)
+    streams = dict(machine.live)
+    due = 50 * machine.live.total()
+    pause = Window(2.0, 1.0, streams, {PARROT: 0.8}, due=2 * due, missed=due, lag_s=1.0)
+    assert machine.capacity.measured(pause) == 0
+    assert machine.second() == 0
+    assert machine.capacity.measured(pause) == 0
+    assert machine.left == 0
+
+
+def test_calls_stay_where_fewer_of_them_would_help_nobody() -> None:
+    machine = Machine({PARROT: 0.01})
+    machine.offer(PARROT, 10)
+    stalls = Window(1.0, 0.2, dict(machine.live), {PARROT: 0.1}, due=500, missed=100, lag_s=0.1)
+    assert [machine.capacity.measured(stalls) for _ in range(20)] == [0] * 20
+
+
+def test_the_last_call_stays() -> None:
+    machine = Machine({PARROT: 0.3})
+    machine.offer(PARROT, 2)
+    machine.neighbour = 0.9
+    for _ in range(30):
+        machine.second()
+    assert machine.live.total() == 1
+
+
+def test_a_process_without_calls_takes_one() -> None:
+    capacity = Capacity(prior=3.0)
+    assert capacity.room(PARROT, {}) == 1
+    assert capacity.room(PARROT, {PARROT: 1}) == 0
+
+
+def test_room_does_not_flap_at_the_limit() -> None:
+    machine = Machine({PARROT: 0.001}, noise=0.002)
+    machine.run(90, offered=200)
+    full = machine.live.total()
+    machine.live[PARROT] -= 5  # half a percent of the core
+    assert not machine.capacity.admits(PARROT, machine.live)
+    machine.live[PARROT] = full - 150
+    assert machine.capacity.admits(PARROT, machine.live)
+
+
+def test_lateness_brings_the_limit_down_and_calm_brings_it_back() -> None:
+    machine = Machine({PARROT: 0.01})
+    machine.offer(PARROT, 40)
+    late = Window(1.0, 0.5, dict(machine.live), {PARROT: 0.4}, due=2000, missed=0, lag_s=0.008)
+    machine.capacity.measured(late)
+    assert machine.capacity.room(PARROT, machine.live) > 10  # one second says little
+    machine.capacity.measured(late)
+    assert machine.capacity.limit < 0.5
+    assert machine.capacity.room(PARROT, machine.live) == 0
+    for _ in range(60):
+        machine.capacity.measured(late._replace(lag_s=0.001))
+    assert machine.capacity.limit > 0.8
+    assert machine.capacity.room(PARROT, machine.live) > 0
+
+
+def test_an_agent_that_is_far_dearer_than_was_thought_costs_a_few_calls_of_the_first_burst_alone() -> None:
+    machine = Machine({PARROT: 0.06})
+    first = machine.offer(PARROT, 50)
+    machine.run(60)
+    assert first - 16 <= machine.left <= first - 10
+    machine.left = 0
+    machine.run(60)
+    assert machine.left == 0
