@@ -11,11 +11,11 @@ import pytest
 from another import new_calls, ready, started_third
 from calling import finish, start_call
 from observing import at_work, received
-from redis_server import RedisServer
 from waiting import until
 
 from lab.appliance import Appliance
 from lab.network import Lab
+from lab.redis_server import RedisServer
 
 pytestmark = pytest.mark.needs_root
 

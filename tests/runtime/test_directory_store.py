@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis_server import RedisServer
 from waiting import DEADLINE_S, eventually
 
+from lab.redis_server import RedisServer
 from runtime.config import Directory
 from runtime.directory.entries import pack
 from runtime.directory.opened import open_store

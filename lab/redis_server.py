@@ -1,15 +1,22 @@
-"""A real redis-server on a Unix socket in a folder of its own, which a test may kill and start again."""
+"""A real redis-server on a Unix socket in a folder of its own, which a lab may kill and start again.
+
+A path is the same on all hosts of a lab, whose networks are apart and whose files are not.
+"""
 
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from waiting import until
+
+__all__ = ["RedisServer"]
+
+_READY_S = 60.0
 
 
 class RedisServer:
@@ -30,7 +37,7 @@ class RedisServer:
         self.kill()
 
     def start(self) -> None:
-        """Starts it, and waits until it answers."""
+        """Starts it, and waits until it answers. Raises TimeoutError."""
         command = ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", "", "--appendonly", "no"]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -39,7 +46,11 @@ class RedisServer:
                 stdout=log,
                 stderr=log,
             )
-        until(self._answers)
+        deadline = time.monotonic() + _READY_S
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"redis-server does not answer at {self.socket}")
+            time.sleep(0.02)
 
     def kill(self) -> None:
         """Ends it at once, with all that it holds."""
@@ -49,12 +60,12 @@ class RedisServer:
             self._process = None
             self.socket.unlink(missing_ok=True)
 
-    def client(self, **settings: str) -> redis.Redis:
+    def client(self, **settings: Any) -> redis.Redis:
         """A client that sees it as it is."""
         return redis.Redis(
             unix_socket_path=str(self.socket),
             retry=Retry(NoBackoff(), 0),
-            **settings,  # type: ignore[arg-type]
+            **settings,
         )
 
     def _answers(self) -> bool:
