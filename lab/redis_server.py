@@ -40,7 +40,7 @@ class RedisServer:
         """Starts it, and waits until it answers. Raises TimeoutError."""
         command = ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", "", "--appendonly", "no"]
         with (self._folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603
                 [*command, "--dir", str(self._folder), *self._settings],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
