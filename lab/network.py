@@ -231,6 +231,7 @@ class Lab:
             sysctl("net/ipv4/ip_forward", "1")
         with entered(self.edge.netns), IPRoute() as ip:
             ip.route("add", dst=f"10.81.{x}.0/24", gateway=self.transceiver.address)
+            ip.route("add", dst=f"10.80.{x}.1/32", gateway=self.client.address)
 
     def _join_client(self) -> None:
         join((self.client.name, "to-edge"), (self.edge.name, self.edge_interface), index=10)
