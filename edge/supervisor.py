@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from edge import apikeys
 from edge.directory import Transceiver
 from edge.directory_file import announce
+from edge.links.announcing import flows_endpoint
 from edge.relay.spec import Spec
 from edge.relay.worker import SPARE_NAME
 from edge.sockets import http_socket, listening, media_sockets
@@ -99,6 +100,8 @@ class EdgeSupervisor(Supervisor):
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
             instance=self._instance,
+            flows_to=flows_endpoint(edge),
+            flows_from=tuple(row.endpoint for row in edge.behind_one_address),
         )
         lasting = replace(
             spec,

@@ -16,7 +16,7 @@ from aiohttp import web
 from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
 from edge.directory_file import followed
-from edge.links.announcing import Announcing
+from edge.links.announcing import Announcing, flows_endpoint
 from edge.links.events import Events
 from edge.links.sampling import sample
 from edge.links.transceivers import Transceivers
@@ -78,7 +78,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
     connections = connections_tally()
     peers = Peers(edge.name, (edge.advertise or edge.media).pair, edge.region)
-    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys)
+    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys, flows_endpoint(edge))
     announcing.know(Peer(row.name, row.media.pair, row.endpoint, row.region) for row in edge.edges)
     loop = asyncio.get_running_loop()
     placing = Placing(transceivers, ledger, edge)

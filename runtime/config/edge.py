@@ -196,3 +196,9 @@ class Edge(Section):
     def announces_at(self) -> Endpoint | None:
         """The endpoint of this edge's announcements; None where there is no other edge to hear them."""
         return self.announce or next((row.endpoint for row in self.edges if row.name == self.name), None)
+
+    @property
+    def behind_one_address(self) -> tuple[EdgeEntry, ...]:
+        """The other edges whose clients send to the same address as this one's: the network may move a flow."""
+        here = (self.advertise or self.media).pair
+        return tuple(row for row in self.edges if row.name != self.name and row.media.pair == here)
