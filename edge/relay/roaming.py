@@ -143,6 +143,12 @@ class Roaming:
                 break
             self.counts["told"] += len(flows)
 
+    def close(self) -> None:
+        """Ends the connections."""
+        for socket in (self._voice, self._ears):
+            if socket is not None:
+                socket.close(linger=0)
+
     def _take(self, told: Flows, now: float) -> None:
         for ssrc, transceiver in told.flows:
             if ssrc % self._of == self._which:
