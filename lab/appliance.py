@@ -78,10 +78,12 @@ class Appliance:
         media_port: int = 3478,
         transceiver_cores: Sequence[int] = (),
         capacity: Literal["measured", "fixed"] = "fixed",
+        drain_s: float = 0,
         **edge: Any,
     ) -> None:
         """``edge`` are more keys of section [edge], such as ``cores`` or ``interface``; both edges have them. Its
-        capacity is fixed: what a test's machine can do is not what the test is about."""
+        capacity is fixed: what a test's machine can do is not what the test is about. It ends at once, unless it has
+        ``drain_s``."""
         self._cores = tuple(transceiver_cores)
         self._directory = directory
         self.edge: Place = lab.edge if lab else Loopback()
@@ -104,6 +106,7 @@ class Appliance:
             "cores": list(self._cores),
             "run": str(directory),
             "capacity": capacity,
+            "drain_s": drain_s,
         }
         if lab:
             edge = {"interface": lab.edge_interface, **edge}

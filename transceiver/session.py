@@ -27,6 +27,7 @@ from wire.ufrag import call_id
 __all__ = ["Session"]
 
 _SPARE_MS = 5
+_LOOK_S = 0.001
 _MOST_MADE_UP = 10  # ticks: what is older than 200 ms helps nobody
 
 
@@ -154,6 +155,23 @@ class Session:
 
     # --- as a value
 
+    @property
+    def movable(self) -> bool:
+        """Whether it can leave: it is connected, and here."""
+        return not self.ended and not self.away and self.transport.connected
+
+    @property
+    def quiet(self) -> bool:
+        """Whether neither the caller nor the agent speaks."""
+        return self.stream.voice.idle and self.talk.begun and self.talk.conversation.quiet
+
+    async def ticked(self) -> None:
+        """Waits until the next 20 ms have been made, or long enough where nothing is made any more."""
+        before, loop = self._ticked, asyncio.get_running_loop()
+        until = loop.time() + 2 * FRAME_S
+        while self._ticked == before and loop.time() < until:  # noqa: ASYNC110  # an event would cost each tick
+            await asyncio.sleep(_LOOK_S)
+
     async def hold(self) -> None:
         """Prepares to leave: the agent is asked for its state, for a second at most, and then data channels wait. Media
         goes on. Either ``leave`` or ``stay`` is to follow. Raises StateError where the call is not connected."""
@@ -187,7 +205,7 @@ class Session:
         return state
 
     def _check_movable(self) -> None:
-        if self.ended or self.away or not self.transport.connected:
+        if not self.movable:
             raise StateError("the call cannot leave: it is not connected")
 
     @classmethod

@@ -1,6 +1,7 @@
 """A transceiver host's parent: it supervises one process a core, each with its own id, link and metrics.
 
-A process that would be started otherwise now (other code, other configuration) is replaced as soon as it holds no call.
+A process that would be started otherwise now (other code, other configuration) hands its calls over where others have
+room, and is replaced as soon as it holds none.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class HostSupervisor(Supervisor):
             "firsthop_transceiver",
             patient=True,
             most_bytes=ours.memory_mib << 20,
+            goodbye_s=ours.drain_s,
         )
 
     def _process(self, place: int, ours: Transceiver) -> Child:

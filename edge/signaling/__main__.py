@@ -18,6 +18,7 @@ from edge.directory import Directory, Transceiver
 from edge.directory_file import followed
 from edge.links.announcing import Announcing, flows_endpoint
 from edge.links.events import Events
+from edge.links.neighbours import tell_forever
 from edge.links.sampling import sample
 from edge.links.transceivers import Transceivers
 from edge.peers import Peer, Peers
@@ -71,8 +72,9 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     directory = Directory()
     listing.value.fill(directory)
     name, events_name = (identity(edge.name, spec["instance"], p) for p in ("signaling", "signaling/events"))
-    transceivers = Transceivers(directory, name, key_file.keys, unasked=unasked)
-    events = Events(directory, events_name, key_file.keys)
+    moved = ledger.whereabouts
+    transceivers = Transceivers(directory, name, key_file.keys, unasked=unasked, moved=ledger.moved, known=moved)
+    events = Events(directory, events_name, key_file.keys, moved)
     responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
     held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
@@ -121,6 +123,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         follow(tls),
         follow(listing, lambda now: loop.call_later(_WORKERS_FIRST_S, now.fill, directory)),
         keep_true(ledger, transceivers, events),
+        tell_forever(directory, transceivers),
         sample(transceivers, directory),
         announcing.listen(),
         announcing.announce(),

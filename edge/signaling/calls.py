@@ -124,7 +124,7 @@ class Calls:
             held = self._ledger.get(sealed.decode())
             if held is None or held.token != caller.token.id:
                 raise call_not_found()
-        return route.transceiver, sealed.decode()
+        return self._transceivers.whereabouts.home(sealed.decode()), sealed.decode()
 
 
 def call_not_found() -> Refusal:

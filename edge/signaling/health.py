@@ -77,10 +77,10 @@ async def keep_true(
                 if silent[i] >= _SILENT:
                     events.lost(i)
                 if silent[i] >= _GONE and i not in transceivers.ids:
-                    ledger.reconcile(stood, 0)
+                    ledger.reconcile(stood, 0, i)
                 continue
             silent[i] = 0
-            ledger.reconcile(stood, report.sessions)
+            ledger.reconcile(stood, report.sessions, i)
         _let_go(ledger, transceivers, events)
         silent = Counter({i: silent[i] for i in transceivers.linked})
         await asyncio.sleep(every_s)

@@ -29,6 +29,7 @@ from wire import messages
 __all__ = ["Placing"]
 
 _PULSE_S = 0.5  # within which a transceiver that lives has said that it does
+_FULL = "full", "draining"  # codes with which a transceiver sends a call on to the next
 _PASSED_OVER_S = 2.0
 _DEADLINE_S = 5.0  # after which nobody else is asked for a request
 _CALL_S = 120.0  # a guess, for those who are told when another try makes sense
@@ -123,7 +124,7 @@ class Placing:
                 trouble = unavailable(e)
             except RequestRefused as e:
                 trouble = refused(e)
-                if e.code != "full":
+                if e.code not in _FULL:
                     self._count("refused", call)
                     raise trouble from None
                 self._placer.full(choice.id)
@@ -135,9 +136,9 @@ class Placing:
                 if call:
                     logs.get().info("placed", transceiver=choice.id, model=model, tries=tries, **_reasons(choice))
                 return choice.id, reply
-        if trouble.code == "full":
+        if trouble.code in _FULL:
             trouble.headers["Retry-After"] = str(self._retry_after_s())
-        self._count("full" if trouble.code in ("full", "no_transceiver") else "away", call)
+        self._count("full" if trouble.code in (*_FULL, "no_transceiver") else "away", call)
         raise trouble
 
     def explain(self, model: str, version: str = "", region: str = "") -> Explanation:

@@ -62,11 +62,8 @@ class Conversation:
         pictures: Schemes = "data",
         vad: Vad = "webrtc",
     ) -> None:
-        self._config = config
-        self._partner = partner
-        self._around = around
-        self._rate_hz = rate_hz
-        self._frame_bytes = frame_bytes(rate_hz)
+        self._config, self._partner, self._around = config, partner, around
+        self._rate_hz, self._frame_bytes = rate_hz, frame_bytes(rate_hz)
         self._media = media
         self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns, vad=vad)
         self._items = Items(rate_hz, self._samples, partial(check, schemes=pictures))
@@ -136,6 +133,11 @@ class Conversation:
     def answering(self) -> str | None:
         """The ``event_id`` of the client's event that is being handled, where it has one."""
         return self._inbox.answering
+
+    @property
+    def quiet(self) -> bool:
+        """Whether neither side speaks, or is about to."""
+        return not self._listening.speaking and not self._speaking.busy
 
     def client_event(self, text: str | bytes, now: float) -> None:
         """Takes a client's event as it came. What is more than can be done at once waits, and past a bound is

@@ -75,6 +75,10 @@ class Conversation(Protocol):
     def answering(self) -> str | None:
         """The id of the client's event that is being handled, where it has one."""
 
+    @property
+    def quiet(self) -> bool:
+        """Whether neither side speaks, or is about to."""
+
     def begin(self) -> None:
         """Tells that the agent is there, which then hears what the session asks for."""
 
