@@ -16,6 +16,7 @@ from aiohttp import web
 from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
 from edge.directory_file import followed
+from edge.draining import follow_mark
 from edge.links.announcing import Announcing, flows_endpoint
 from edge.links.events import Events
 from edge.links.neighbours import tell_forever
@@ -127,6 +128,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         sample(transceivers, directory),
         announcing.listen(),
         announcing.announce(),
+        follow_mark(edge, peers),
     )
     tasks = [asyncio.create_task(each) for each in work]
     await stop.wait()
