@@ -45,11 +45,11 @@ class Health:
             self._asking, self._asked_at = asyncio.ensure_future(self._up()), now
         up = await asyncio.shield(self._asking)
         ready = bool(up) and not self._peers.draining
-        body = {"ready": ready, "transceivers": {str(i): i in up for i in self._transceivers.ids}}
+        body = {"ready": ready, "transceivers": {str(i): i in up for i in self._transceivers.sampled}}
         return web.json_response(body, status=200 if ready else 503, headers=None if ready else {"Retry-After": "2"})
 
     async def _up(self) -> list[int]:
-        ids = self._transceivers.ids  # others may come and go meanwhile
+        ids = self._transceivers.sampled  # others may come and go meanwhile
         asked = (self._transceivers.ask(i, messages.Health()) for i in ids)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return [i for i, a in zip(ids, answers, strict=True) if not isinstance(a, BaseException)]
