@@ -39,7 +39,8 @@ async def main(url, key, call):
         print("watching", flush=True)
         while not reader.done():
             try:
-                await socket.send_json({"type": "session.update", "session": {"type": "realtime", "instructions": str(asked)}})
+                session = {"type": "realtime", "instructions": str(asked)}
+                await socket.send_json({"type": "session.update", "session": session})
                 asked += 1
             except ConnectionError:
                 break
