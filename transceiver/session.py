@@ -14,6 +14,7 @@ from rtc.frame import FRAME_S
 from rtc.ice.lite import CONSENT_S
 from rtc.pacer import Pacer
 from rtc.sdp import answer as sdp
+from rtc.state import TransportState
 from runtime import logs
 from transceiver.backlog import Backlog
 from transceiver.media.stream import MediaStream
@@ -185,24 +186,36 @@ class Session:
         and changes nothing then."""
         self._check_movable()
         now = time.monotonic()
+        self.talk.pause()
         try:
-            state = SessionState(
-                talk=self.talk.export(),
-                media=self.stream.export(now),
-                channels=self._channels.export(),
-                transport=self.transport.export(now),
-                owner=self.owner,
-                holder=self.holder,
-                age_s=now - self.began,
-                tick_s=now - self._ticked,
-            )
+            transport = self.transport.export(now)
         except DtlsError as e:
             self.talk.resume()
             raise StateError(f"the call cannot leave: {e}") from None
+        state = self._state(transport, now)
         self.away, self._left = True, (state, now)
         self._pacer.remove(self._tick)
         self._channels.close()
         return state
+
+    def snapshot(self) -> SessionState:
+        """The whole session as ``leave`` gives it, of one that goes on: what is kept in case this process dies. Whoever
+        takes it up jumps over the numbers that were used since. Raises StateError where the call is not connected."""
+        self._check_movable()
+        now = time.monotonic()
+        return self._state(self.transport.snapshot(now), now)
+
+    def _state(self, transport: TransportState, now: float) -> SessionState:
+        return SessionState(
+            transport=transport,
+            media=self.stream.export(now),
+            talk=self.talk.export(),
+            channels=self._channels.export(),
+            owner=self.owner,
+            holder=self.holder,
+            age_s=now - self.began,
+            tick_s=now - self._ticked,
+        )
 
     def _check_movable(self) -> None:
         if not self.movable:

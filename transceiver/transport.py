@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from aiortc import RTCDataChannel
 
-from rtc.dtls.secure import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
+from rtc.dtls.secure import MAX_RTP_BYTES, Certificate, DtlsError, SecureState, SecureTransport
 from rtc.ice.lite import CONSENT_S, IceLite, Path
 from rtc.rtp import packet as rtp
 from rtc.rtp.gate import Gate
@@ -144,6 +144,14 @@ class Transport:
         secure = self._secure.export()
         self._closed = self._away = True
         self.connected = False
+        return self._state(secure, now)
+
+    def snapshot(self, now: float) -> TransportState:
+        """All of it, of one that is connected and goes on. Whoever takes it up jumps over the numbers that were used
+        since."""
+        return self._state(self._secure.snapshot(), now)
+
+    def _state(self, secure: SecureState, now: float) -> TransportState:
         return TransportState(
             ufrag=self.ufrag,
             offer=self._offer,

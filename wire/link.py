@@ -41,6 +41,7 @@ __all__ = [
     "hear",
     "media_dealer",
     "publisher",
+    "roomy",
     "router",
     "subscriber",
 ]
@@ -55,6 +56,12 @@ _MAX_EVENT_MESSAGE_BYTES = MAX_EVENT_BYTES + (64 << 10)
 # A host that is gone is noticed within 6 s, whether something was sent to it or not.
 _KEEPALIVE_S, _KEEPALIVE_PROBES = 2, 2
 _DEAD_AFTER_MS = 6000
+
+
+def roomy(context: Any) -> Any:
+    """The context itself, with room for as many links as an edge may have. To be called before the first is made."""
+    context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))
+    return context
 
 
 def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:

@@ -31,6 +31,7 @@ _DRAWS = 8  # how often chance tries again, and how many are asked that it has c
 _FAR_MS = 150.0  # round trip to another region, while none has been measured
 _ELSEWHERE_MS = 100.0  # what the wish for a region weighs
 _UNKNOWN_CAPACITY = 64.0
+_DOUBT = 0.3  # the part of an agent's time that may be otherwise by now: it differs from turn to turn, and reports age
 _REFUSED = 1e9  # so many own calls say that a transceiver has no room, whatever it reported
 
 Floats = npt.NDArray[np.float32]
@@ -104,7 +105,7 @@ class Shortlist:
         self.score_ms = self.fixed_ms + load_ms(self.used, placer.policy)
         fit = self.fits & ~self.full
         fresh = fit & ~self.old
-        self.good = _good(self.fixed_ms, fresh if fresh.any() else fit, placer.policy.alike_ms)
+        self.good = _good(self.fixed_ms, _DOUBT * self.agent_ms, fresh if fresh.any() else fit, placer.policy.alike_ms)
 
     def by_score(self, which: Bools) -> Places:
         """The places of ``which``, the best first."""
@@ -139,10 +140,10 @@ def _known_or_mean(latency_ms: Floats) -> Floats:
     return np.where(missing, known.mean() if len(known) else 0, latency_ms).astype(np.float32)
 
 
-def _good(fixed_ms: Floats, fit: Bools, alike_ms: float) -> Places:
+def _good(fixed_ms: Floats, doubt_ms: Floats, fit: Bools, alike_ms: float) -> Places:
     fixed_ms = np.where(fit, fixed_ms, np.float32(np.inf))
     best = fixed_ms.min(initial=np.inf)
-    good: Places = np.flatnonzero(fit & (fixed_ms <= best + alike_ms))
+    good: Places = np.flatnonzero(fit & (fixed_ms - doubt_ms <= best + alike_ms))
     return good
 
 
@@ -216,13 +217,17 @@ class Placer:
         """The transceivers to ask, each once: a few draws among the good ones, then the others as their scores are,
         then those whose report is old, and at last a few that said that they are full."""
         drawn: set[int] = set()
-        shortlist = self.shortlist(wanted, now)
+        shortlist, spent = self.shortlist(wanted, now), False
         for _ in range(_DRAWS):
             choice = self._draw(shortlist, drawn) if shortlist is not None else None
+            if choice is None and not spent:
+                # What was placed and refused meanwhile has used up those that were good.
+                shortlist, spent = self.shortlist(wanted, now, afresh=True), True
+                choice = self._draw(shortlist, drawn) if shortlist is not None else None
             if choice is None:
                 break
             yield choice
-        shortlist = self.shortlist(wanted, now, afresh=True)  # what was placed and refused meanwhile is in this one
+        shortlist = self.shortlist(wanted, now, afresh=True)
         if shortlist is None:
             return
         fit = shortlist.fits & ~shortlist.full

@@ -91,14 +91,13 @@ class Conversation:
         self._partner.configured(self._config.settings())
 
     def export(self) -> bytes:
-        """All of it, where there is media, once the event that is being handled has been done to its end."""
-        inbox = self._inbox.export()
+        """All of it, where there is media."""
         return state.encoded(
             ConversationState(
                 self._items.export(),
                 self._listening.export(),
                 self._speaking.export(),
-                inbox,
+                self._inbox.export(),
                 self._turn,
                 self._over_agent,
                 bytes(self._unheard),

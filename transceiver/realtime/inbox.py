@@ -52,7 +52,9 @@ class Inbox:
         self._waiting: deque[str | bytes] = deque()
         self._waiting_bytes = 0
         self._flooded = False
-        self._steps: tuple[str | None, Steps] | None = None  # of the event that is being handled, whose id that is
+        # Of the event that is being handled: its id, and itself.
+        self._steps: tuple[str | None, Steps] | None = None
+        self._handled: str | bytes = b""
         self._left_us = float(_TICK_US)
         self.answering: str | None = None  # the ``event_id`` of the event that something is done about just now
 
@@ -93,11 +95,9 @@ class Inbox:
         self._left_us = max(self._left_us, -_MOST_OWED_US)
 
     def export(self) -> InboxState:
-        """What waits, once what is being handled has been done to its end."""
-        while self._steps is not None:
-            self._step(*self._steps)
-        waiting = [text if isinstance(text, bytes) else text.encode() for text in self._waiting]
-        return InboxState(waiting, self._left_us)
+        """What waits. What is being handled in steps is begun anew: none but the last of them changes anything."""
+        texts = [self._handled, *self._waiting] if self._steps is not None else self._waiting
+        return InboxState([text if isinstance(text, bytes) else text.encode() for text in texts], self._left_us)
 
     def take_up(self, state: InboxState) -> None:
         """Goes on where ``export`` left off."""
@@ -118,7 +118,7 @@ class Inbox:
             self.answering = event_id_of(event)
             steps = self._handle(event)
             if steps is not None:
-                self._steps = self.answering, steps
+                self._steps, self._handled = (self.answering, steps), text
         except InvalidRequest as e:
             self._refuse(e, self.answering or event_id_in(text))
         finally:
@@ -129,9 +129,9 @@ class Inbox:
         try:
             self._left_us -= next(steps)
         except StopIteration:
-            self._steps = None
+            self._steps, self._handled = None, b""
         except InvalidRequest as e:
-            self._steps = None
+            self._steps, self._handled = None, b""
             self._refuse(e, event_id)
         finally:
             self.answering = None

@@ -87,8 +87,7 @@ class Conversation(Protocol):
         that one's state. No event may be sent yet."""
 
     def export(self) -> bytes:
-        """All of it as bytes, between two events, with a version of their own. Whoever takes them up goes on, and
-        nothing may happen to this object unless it goes on itself."""
+        """All of it as bytes, between two events, with a version of their own. It changes nothing."""
 
     def client_event(self, text: str | bytes, now: float) -> None:
         """Takes an event of a client's, as it came."""

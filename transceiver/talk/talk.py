@@ -112,18 +112,20 @@ class Talk:
     # --- as a value
 
     async def hold(self) -> None:
-        """Asks the agent for its state, for a second at most, so that ``export`` may follow."""
+        """Asks the agent for its state, for a second at most, so that ``pause`` and ``export`` may follow."""
         await self.host.hold()
 
-    def export(self) -> TalkState:
-        """All of it. Nothing happens to it from then on until ``resume``; whoever takes the state up goes on."""
+    def pause(self) -> None:
+        """Lets nothing happen to it from now on until ``resume``, so that the state that ``export`` gives is all."""
         self.host.pause()
-        conversation = self.conversation.export()  # first, since it may have something to do
+
+    def export(self) -> TalkState:
+        """All of it. It changes nothing; of what the agent keeps for itself there is what was last asked."""
         watchers = [(who, times) for who, times in self.watchers.counted().items() if isinstance(who, bytes)]
         return TalkState(
             self.agent_name,
             self.protocol.export(),
-            conversation,
+            self.conversation.export(),
             self.host.export(),
             watchers,
             self.sent_bytes,

@@ -1,4 +1,4 @@
-"""Which transceivers a call is offered to, and in which order."""
+"""The transceivers that a call is offered to, and their order."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import pytest
 from fleets import a_report
 from prometheus_client import CollectorRegistry
 from signaling_edge import CALLS, SDP, SECRETS, TOKEN, Edge, a_fake, two_fakes
+
+from edge.signaling.explaining import explanation
 
 _COUNT = itertools.count(1)
 
@@ -159,6 +163,16 @@ async def test_what_would_become_of_a_call_is_explained(tmp_path: Path) -> None:
         assert (found.policy, found.silent, found.verdicts) == ("latency", [], {"good": 1})
         assert (found.candidates[0].id, found.candidates[0].sessions) == (1, 12)
         assert edge.placing.explain("whisper").models == ["parrot"]
+
+
+async def test_another_thread_may_ask_for_the_explanation(tmp_path: Path) -> None:
+    async with a_fake(tmp_path) as (edge, _):
+        report(edge, 1, region="eu")
+        query = {"model": "parrot", "region": "us", "unknown": "x"}
+        page = await asyncio.to_thread(explanation, edge.placing, asyncio.get_running_loop(), query)
+        found = json.loads(page)
+        assert (found["model"], found["region"], found["verdicts"]) == ("parrot", "us", {"good": 1})
+        assert [(c["id"], c["region"]) for c in found["candidates"]] == [(1, "eu")]
 
 
 async def test_one_that_left_the_directory_is_not_ranked(tmp_path: Path) -> None:
