@@ -17,8 +17,9 @@ import msgspec
 from wire.report import Report
 from wire.ufrag import MAX_TRANSCEIVER
 
-__all__ = ["MOST_DEPARTED", "Directory", "Known", "Subscriber", "Transceiver"]
+__all__ = ["AT_ONCE", "MOST_DEPARTED", "Directory", "Known", "Subscriber", "Transceiver"]
 
+AT_ONCE = 64  # transceivers with a link from the beginning; the others get one when it is needed
 MOST_DEPARTED = 256  # of those that went last: ids may be new for ever, and calls end
 _SMOOTHING = 1 / 8  # the weight of a new round trip, as RFC 6298 section 2 has it
 

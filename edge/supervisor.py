@@ -19,7 +19,9 @@ from prometheus_client.registry import Collector
 
 from edge import apikeys
 from edge.directory import Transceiver
-from edge.directory_file import announce
+from edge.directory_file import announce, prepare
+from edge.draining import empty, mark
+from edge.links.announcing import flows_endpoint
 from edge.relay.spec import Spec
 from edge.relay.worker import SPARE_NAME
 from edge.sockets import http_socket, listening, media_sockets
@@ -29,6 +31,7 @@ from edge.xdp.installed import Xdp
 from edge.xdp.pins import folder_of
 from runtime import logs, ports
 from runtime.config import Config, Edge
+from runtime.directory import opened
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
@@ -63,11 +66,14 @@ class EdgeSupervisor(Supervisor):
             # Opened later, and by children; but a port that is taken is better said now than by one that keeps dying.
             listening("edge.metrics", *address.pair).close()
         self._instance = instance(edge.run)
+        with contextlib.suppress(OSError):
+            mark(edge).unlink()  # of one that was killed while it drained
         self._http = http_socket(edge.http, store)
         self._media = media_sockets(edge.media, len(self._cpus), store)
         self._xdp = Xdp(edge, self._keys.ufrag, self._cpus, self._media, self._log)
         self._transceivers = [Transceiver(peer.id, str(peer.endpoint)) for peer in edge.transceivers]
         self._directory = announce(_directory_path(edge), self._transceivers, self._log)
+        self._found = prepare(_found_path(edge), self._log, keep=bool(config.directory.redis))
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self.children = Children(
             [*workers, self._signaling()],
@@ -96,9 +102,12 @@ class EdgeSupervisor(Supervisor):
             metrics=ports.worker(edge.metrics, index).pair,
             transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
             directory=self._directory,
+            found=self._found,
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
             instance=self._instance,
+            flows_to=flows_endpoint(edge),
+            flows_from=tuple(row.endpoint for row in edge.behind_one_address),
         )
         lasting = replace(
             spec,
@@ -125,12 +134,13 @@ class EdgeSupervisor(Supervisor):
     def _signaling(self) -> Child:
         listed = tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers)
         # What it follows or need not know makes no other spec.
-        edge = self._config.edge.model_copy(update={"transceivers": (), "memory_mib": 0})
+        edge = self._config.edge.model_copy(update={"transceivers": (), "memory_mib": 0, "drain_s": 0})
         told = {
             "config": self._config.model_copy(update={"edge": edge}).model_dump_json(),
             "metrics": ports.signaling(edge.metrics).pair,
             "instance": self._instance,
             "directory": self._directory,
+            "found": self._found,
         }
         http = self._http.fileno()
         lasting = {**told, "keys": self._lasting_keys().dump(), "transceivers": () if self._directory else listed}
@@ -162,6 +172,14 @@ class EdgeSupervisor(Supervisor):
         """See Supervisor."""
         return follow(self._key_file, self._use), self._xdp.stay()
 
+    async def leave(self) -> None:
+        """See Supervisor. Where there are other edges, new calls are for them, and this one's have time to end."""
+        edge = self._config.edge
+        if edge.drain_s and edge.other_edges:
+            with contextlib.suppress(OSError):
+                mark(edge).touch()
+            await empty(edge, len(self._cpus), self._log)
+
     def facts(self) -> dict[str, Any]:
         """See Supervisor."""
         return {"media": self._config.edge.media, "http": self._config.edge.http, "xdp": self._xdp.mode}
@@ -171,8 +189,9 @@ class EdgeSupervisor(Supervisor):
         self._xdp.close()
         for sock in (*self._media, self._http):
             sock.close()
-        with contextlib.suppress(OSError):
-            _directory_path(self._config.edge).unlink()
+        for path in (_directory_path(self._config.edge), _found_path(self._config.edge), mark(self._config.edge)):
+            with contextlib.suppress(OSError):
+                path.unlink()
         super().close()
 
 
@@ -182,8 +201,11 @@ def check(config: Config) -> None:
     keys.load(config.cluster.keys)
     apikeys.load(edge.api_keys)
     server_context(edge.tls_certificate, edge.tls_key)
-    if not edge.transceivers:
-        raise ConfigError("edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed")
+    if not edge.transceivers and not config.directory.redis:
+        raise ConfigError(
+            "edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed, or directory.redis"
+        )
+    opened.check(config.directory)
     cpus("edge.cores", edge.cores)
     if edge.interface and edge.interface not in {name for _, name in socket.if_nameindex()}:
         raise ConfigError(f"edge.interface: this host has no interface {edge.interface!r}")
@@ -194,6 +216,10 @@ def check(config: Config) -> None:
 
 def _directory_path(edge: Edge) -> Path:
     return edge.run / f"{edge.name}.transceivers"
+
+
+def _found_path(edge: Edge) -> Path:
+    return edge.run / f"{edge.name}.found"
 
 
 def _identities(*descriptors: int) -> list[str]:
@@ -207,5 +233,6 @@ def run(config: Config) -> None:
     logs.configure(config.log.level, config.log.format, process="edge", edge=config.edge.name)
     check(config)
     edge = config.edge
-    store = open_store("edge.name", edge.run / f"{edge.name}.holder", [folder_of(edge), _directory_path(edge)])
+    leave = [folder_of(edge), _directory_path(edge), _found_path(edge)]
+    store = open_store("edge.name", edge.run / f"{edge.name}.holder", leave)
     supervise(store, lambda: EdgeSupervisor(config, store))

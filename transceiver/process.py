@@ -15,6 +15,8 @@ from rtc.dtls.secure import check_aiortc
 from rtc.vad import detector
 from runtime import busy, logs, metrics
 from runtime.config import Config
+from runtime.directory.opened import open_store
+from runtime.directory.publishing import publish
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
@@ -51,6 +53,7 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> Non
     loop.add_signal_handler(signal.SIGINT, stop.set)
     gpus = Gpus()
     gpus.start()
+    store = open_store(config.directory)
     transceiver = Transceiver(config, cluster, socket, lambda: gpus.now, selector=selector, prior=calibrated())
     loop.add_signal_handler(signal.SIGTERM, _Ending(transceiver, config.transceiver.drain_s, stop))
     loop.add_signal_handler(signal.SIGUSR1, transceiver.leave)
@@ -106,6 +109,8 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> Non
 
     work = (transceiver.sweep_forever(), follow(key_file, transceiver.use), beat.forever())
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(each) for each in work]
+    if config.directory.redis:
+        tasks.append(asyncio.create_task(publish(store, transceiver.report, log)))
     tasks += [asyncio.create_task(event.wait()) for event in (stop, transceiver.idle)]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
@@ -114,6 +119,7 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> Non
             await task
     notify("STOPPING=1")
     await transceiver.close()
+    await store.close()
     context.destroy(linger=200)
     log.info("stopped")
 

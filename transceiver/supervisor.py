@@ -10,6 +10,7 @@ from typing import Any
 
 from runtime import logs
 from runtime.config import Config, Transceiver
+from runtime.directory import opened
 from runtime.errors import ConfigError
 from runtime.process import cpus
 from runtime.supervision.children import Child, Children
@@ -32,6 +33,10 @@ def check(config: Config) -> None:
     if agents.find(ours.agent) is None:
         raise ConfigError(f"transceiver.agent: no agent called {ours.agent!r}, there is {', '.join(agents.names())}")
     records.check(ours)
+    opened.check(config.directory)
+    reachable = (ours.advertise or ours.endpoint).address
+    if config.directory.redis and reachable is not None and reachable.host in ("0.0.0.0", "::"):
+        raise ConfigError(f"transceiver.advertise: edges cannot connect to {ours.endpoint}: name what they reach it by")
     cpus("transceiver.cores", ours.cores)
     if ours.processes[-1].id > MAX_TRANSCEIVER:
         raise ConfigError(f"transceiver.id: {len(ours.cores)} of them from {ours.id} on are more than there are")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import zmq
 import zmq.asyncio
 
-from edge.directory import Directory, Transceiver
+from edge.directory import AT_ONCE, Directory, Transceiver
 from edge.links.whereabouts import Whereabouts
 from runtime import logs
 from runtime.metrics import Tally
@@ -27,6 +27,7 @@ from wire.versions import OLDEST, Versions
 __all__ = ["RequestRefused", "Silent", "Transceivers", "Unavailable"]
 
 _PATIENCE_S = 2.0
+_UP_WITHIN_S = 0.5  # a link that is made when it is needed: a round trip or two between hosts
 _AT_ONCE = 64  # messages of one transceiver, until others have their turn
 
 _UNASKED = messages.Event, messages.Closed
@@ -76,8 +77,9 @@ class _Link:
 
 
 class Transceivers:
-    """A link to every transceiver of ``directory``, by id, and to those that left it until ``let_go``: their calls go
-    on. Links come up and come back by themselves.
+    """A link to transceivers of ``directory``, by id, and to those that left it until ``let_go``: their calls go on.
+    The first AT_ONCE have one from the beginning, the others when they are asked something first. Links come up and
+    come back by themselves.
 
     ``unasked(transceiver, message)`` has what no request asked for, ``late(transceiver, reply)`` the replies that came
     when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks or moves, and ``moved(ufrag,
@@ -99,7 +101,7 @@ class Transceivers:
         known: Mapping[str, int] | None = None,
         versions: Versions | None = None,
     ) -> None:
-        self._context = zmq.asyncio.Context()
+        self._context = link.roomy(zmq.asyncio.Context())
         self._connect: Callable[[str], Any] = lambda endpoint: dealer(self._context, endpoint, name, keys)
         self._versions = versions
         self._reader = Reader[ToSignaling](ToSignaling, versions=versions)
@@ -114,6 +116,7 @@ class Transceivers:
         self._unasked, self._late, self._gone, self._moved = unasked, late, gone, moved
         self.whereabouts = Whereabouts(known)
         self._links: dict[int, _Link] = {}
+        self._coming: dict[int, float] = {}  # until when new links are waited for
         self._ended: set[asyncio.Task[None]] = set()
         self._directory = directory
         directory.subscribe(self)
@@ -129,15 +132,21 @@ class Transceivers:
         return tuple(self._directory.present)
 
     @property
+    def sampled(self) -> tuple[int, ...]:
+        """Those of them to which there is a link."""
+        return tuple(number for number in self._links if number in self._directory.present)
+
+    @property
     def linked(self) -> tuple[int, ...]:
-        """Those ids, and the ids of the ones that left and still have a link."""
+        """The ids of all that have a link, those that left among them."""
         return tuple(self._links)
 
     def came(self, transceiver: Transceiver) -> None:
-        """Makes the link, or goes on with the one that stands."""
+        """Makes the link, unless there are many already, or goes on with the one that stands."""
         standing = self._links.get(transceiver.id)
         if standing is None:
-            self._links[transceiver.id] = self._link(transceiver)
+            if len(self._links) < AT_ONCE:
+                self._links[transceiver.id] = self._link(transceiver)
         elif standing.endpoint != transceiver.endpoint:
             self._end(transceiver.id)
             self._links[transceiver.id] = self._link(transceiver)
@@ -219,9 +228,9 @@ class Transceivers:
     ) -> None:
         """Sends a message. Raises Unavailable where the transceiver is away, takes no more now, or speaks no version
         that this side does, or none from ``least`` on."""
-        standing = self._links.get(transceiver)
-        if standing is None:
-            raise Unavailable(f"transceiver {transceiver} is not in this edge's directory")
+        standing = self._links.get(transceiver) or self._needed(transceiver)
+        if transceiver in self._coming:
+            await self._come(transceiver, standing)
         greeting = standing.greeting
         if greeting.mute:
             raise Unavailable(f"transceiver {transceiver}: {greeting.mute}")
@@ -242,6 +251,27 @@ class Transceivers:
         await asyncio.gather(*self._ended, return_exceptions=True)
         self._context.destroy(linger=0)
 
+    def _needed(self, transceiver: int) -> _Link:
+        """Makes a link that there was no need of before."""
+        present = self._directory.present.get(transceiver)
+        if present is None:
+            raise Unavailable(f"transceiver {transceiver} is not in this edge's directory")
+        try:
+            made = self._links[transceiver] = self._link(present)
+        except zmq.ZMQError as e:  # no more descriptors
+            raise Unavailable(f"transceiver {transceiver}: {e.strerror}") from None
+        self._coming[transceiver] = time.monotonic() + _UP_WITHIN_S
+        return made
+
+    async def _come(self, transceiver: int, standing: _Link) -> None:
+        """Waits a moment until a new link is up. Raises Unavailable where it has moved or ended meanwhile."""
+        left_s = self._coming[transceiver] - time.monotonic()
+        if left_s > 0:
+            await standing.socket.poll(max(1, round(1000 * left_s)), zmq.POLLOUT)
+        self._coming.pop(transceiver, None)
+        if self._links.get(transceiver) is not standing:
+            raise Unavailable(f"transceiver {transceiver} is not there any more")
+
     def _link(self, transceiver: Transceiver) -> _Link:
         socket = self._connect(transceiver.endpoint)
         greeting = Greeting(self._versions)
@@ -250,6 +280,7 @@ class Transceivers:
 
     def _end(self, number: int) -> None:
         ending = self._links.pop(number)
+        self._coming.pop(number, None)
         for task in ending.tasks:
             task.cancel()
             self._ended.add(task)

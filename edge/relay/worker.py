@@ -22,12 +22,13 @@ import numpy.typing as npt
 import zmq
 
 from edge.directory import Directory, Transceiver
-from edge.directory_file import followed
+from edge.directory_file import Listings, followed
 from edge.relay.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.relay.counted import OUTCOMES, Counted
 from edge.relay.flows import Flows
 from edge.relay.flowtable import NOBODY
 from edge.relay.outlet import Outlet
+from edge.relay.roaming import Roaming
 from edge.relay.rounds import Rounds
 from edge.relay.spec import Spec
 from edge.relay.strangers import Strangers
@@ -41,7 +42,7 @@ from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import FIRST
 from runtime.supervision.beats import Beat
 from runtime.supervision.child import become_child, in_a_line
-from wire import frames, stun, ufrag
+from wire import frames, link, stun, ufrag
 from wire.control import Control, Reader
 from wire.keys import ClusterKeys
 from wire.messages import Moved, NotSteered, PathDown, PathUp, Steered, ToWorker
@@ -89,10 +90,11 @@ class Worker:
         self._outlet = Outlet(self._socket, self.tx)
         self._poller, self._said = zmq.Poller(), zmq.Poller()
         self._poller.register(self._socket.fileno(), zmq.POLLIN)
-        context = zmq.Context[zmq.Socket[bytes]]()
+        context = link.roomy(zmq.Context[zmq.Socket[bytes]]())
         name = identity(spec.edge, spec.instance, f"worker-{spec.index}")
         counts = Counts(counted.rx, counted.age, counted.round_trip)
-        self._listing = followed(spec.directory, starmap(Transceiver, spec.transceivers), logs.get())
+        configured = followed(spec.directory, starmap(Transceiver, spec.transceivers), logs.get())
+        self._listing = Listings(configured, followed(spec.found, (), logs.get()))
         self._directory = Directory()
         self._listing.value.fill(self._directory)
         self._links = Uplinks(
@@ -101,7 +103,16 @@ class Worker:
             (self._poller, self._said),
         )
         self._uplinks = self._links.by_id
-        counted.all += (self._links.versions,)
+        self._roaming = Roaming(
+            context,
+            spec.edge,
+            self._flows.hints,
+            spec.keys,
+            to=spec.flows_to,
+            others=spec.flows_from,
+            share=(spec.index, 1 + len(spec.not_mine)) if store is not None else (0, 1),
+        )
+        counted.all += (self._links.versions, self._roaming.counts)
         self._reader = Reader[ToWorker](ToWorker, most_control_bytes=_MOST_CONTROL_BYTES)
         self._flows.recover(self._links.reach, time.monotonic())
 
@@ -160,7 +171,7 @@ class Worker:
                     self._shed(count, now)
                 if count < BATCH:
                     break
-            for uplink in self._uplinks.values():
+            for uplink in list(self._uplinks.values()):  # what one says may need a link to another
                 handled += self._from_transceiver(uplink)
             waits = self._flush()
             if now - looked > LOOK_EVERY_S:
@@ -168,6 +179,7 @@ class Worker:
                 self._beat()
                 self._key_file.refresh()
                 self._look_at_links(now)
+                self._roaming.look(now)
             if now - swept > _SWEEP_S:
                 swept = now
                 gc.collect()
@@ -267,7 +279,7 @@ class Worker:
                     return "stun_bad_ufrag", NOBODY
                 now = time.monotonic()
                 home = self._flows.moves.home(sealed, route.transceiver, now)
-                if home not in self._uplinks:
+                if not self._links.reach(home):
                     return "unknown_transceiver", NOBODY
                 if owner == NOBODY and not self._strangers.may_name(sealed, now):
                     return "name_limited", NOBODY
@@ -276,7 +288,7 @@ class Worker:
             at = 4 if 192 <= datagram[1] <= 223 else 8
             ssrc = int.from_bytes(datagram[at : at + 4], "big")
             hinted = self._flows.hints.transceiver(ssrc)
-            if hinted is not None:
+            if hinted in self._uplinks:
                 if not self._strangers.may_name(ssrc, time.monotonic()):
                     return "name_limited", NOBODY
                 return "forwarded_ssrc", hinted
@@ -348,7 +360,7 @@ class Worker:
 
     def _moved(self, uplink: Uplink, moved: Moved) -> None:
         """Steers a call's paths to where it lives now, and tells that one; or says that there is no way to it."""
-        target = self._uplinks.get(moved.to)
+        target = self._uplinks[moved.to] if self._links.reach(moved.to) else None
         if target is None or not target.there:
             uplink.tell(NotSteered(ufrag=moved.ufrags[0]))
             return

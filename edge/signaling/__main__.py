@@ -9,14 +9,16 @@ import socket
 import sys
 from functools import partial
 from itertools import starmap
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
-from edge.directory_file import followed
-from edge.links.announcing import Announcing
+from edge.directory_file import Listings, followed
+from edge.draining import follow_mark
+from edge.links.announcing import Announcing, flows_endpoint
 from edge.links.events import Events
 from edge.links.neighbours import tell_forever
 from edge.links.sampling import sample
@@ -24,6 +26,7 @@ from edge.links.transceivers import Transceivers
 from edge.peers import Peer, Peers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
+from edge.signaling.discovery import Discovery, EdgeReporting, peers_in
 from edge.signaling.explaining import EXPLAIN_PATH, explanation
 from edge.signaling.health import keep_true
 from edge.signaling.journal import Journal
@@ -33,6 +36,8 @@ from edge.signaling.placing import Placing
 from edge.tls import Certificate
 from runtime import logs, metrics
 from runtime.config import Config
+from runtime.directory.opened import open_store
+from runtime.directory.publishing import publish
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.metrics import Tally
@@ -68,7 +73,8 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         if isinstance(message, messages.Closed):
             ledger.ended(message.ufrag)
 
-    listing = followed(spec["directory"], starmap(Transceiver, spec["transceivers"]), log)
+    configured = followed(spec["directory"], starmap(Transceiver, spec["transceivers"]), log)
+    listing = Listings(configured, followed(spec["found"], (), log))
     directory = Directory()
     listing.value.fill(directory)
     name, events_name = (identity(edge.name, spec["instance"], p) for p in ("signaling", "signaling/events"))
@@ -80,8 +86,22 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
     connections = connections_tally()
     peers = Peers(edge.name, (edge.advertise or edge.media).pair, edge.region)
-    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys)
-    announcing.know(Peer(row.name, row.media.pair, row.endpoint, row.region) for row in edge.edges)
+    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys, flows_endpoint(edge))
+    rows = [Peer(row.name, row.media.pair, row.endpoint, row.region) for row in edge.edges]
+    announcing.know(rows)
+    store = open_store(config.directory)
+    discovery = Discovery(
+        store,
+        directory,
+        transceivers,
+        found=Path(spec["found"]) if spec["found"] else None,
+        known=listing.found.value.transceivers,
+        configured=lambda: configured.value.transceivers,
+        ttl_s=config.directory.ttl_s,
+        log=log,
+        edges=lambda found: announcing.know([*peers_in(found), *rows]),
+    )
+    reporting = EdgeReporting(edge, str(edge.announces_at or ""), lambda: peers.draining)
     loop = asyncio.get_running_loop()
     placing = Placing(transceivers, ledger, edge)
     metrics.serve(
@@ -92,6 +112,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         held,
         sockets,
         transceivers.refusals,
+        *(discovery.metrics if config.directory.redis else ()),
         announcing.heard,
         announcing.well,
         ufrag_keys(lambda: key_file.keys),
@@ -125,8 +146,11 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         keep_true(ledger, transceivers, events),
         tell_forever(directory, transceivers),
         sample(transceivers, directory),
+        discovery.run(),
+        publish(store, reporting.make, log),
         announcing.listen(),
         announcing.announce(),
+        follow_mark(edge, peers),
     )
     tasks = [asyncio.create_task(each) for each in work]
     await stop.wait()
@@ -137,6 +161,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     await runner.cleanup()
     await events.close()
     await transceivers.close()
+    await store.close()
     announcing.close()
     journal.close()
 

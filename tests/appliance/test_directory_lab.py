@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
-import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from another import a_third, new_calls, ready
 from calling import finish, kill_the_supervisor, lost_in, start_call
-from observing import at_work, cores, received, sessions_of, transceiver_of
+from observing import at_work, cores, received, sessions_of
 from waiting import DEADLINE_S, until
 
 from lab.appliance import Appliance
@@ -55,31 +53,6 @@ def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
         yield appliance
 
 
-@contextmanager
-def a_third(lab: Lab, house: Appliance) -> Iterator[str]:
-    """Another transceiver, with id 3; its endpoint."""
-    folder = house.config_file.parent / "third"
-    folder.mkdir()
-    endpoint = f"tcp://{lab.transceiver.address}:7403"
-    (folder / "firsthop.toml").write_text(
-        f'[cluster]\nkeys = "{house.config_file.parent}/cluster.toml"\n'
-        f'[transceiver]\nid = 3\nendpoint = "{endpoint}"\nmetrics = "127.0.0.1:9503"\nrun = "{folder}"\n'
-    )
-    with (folder / "log").open("ab") as log:
-        third = lab.transceiver.popen(
-            [sys.executable, "-m", "firsthop", "transceiver", "--config", str(folder / "firsthop.toml")],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        yield endpoint
-    finally:
-        third.terminate()
-        third.wait(DEADLINE_S)
-
-
 @pytest.fixture
 def ending() -> Iterator[ExitStack]:
     with ExitStack() as stack:
@@ -114,15 +87,6 @@ def list_transceivers(house: Appliance, *listed: tuple[int, str]) -> None:
     house.processes["edge"].send_signal(signal.SIGHUP)
 
 
-def ready(house: Appliance) -> set[int]:
-    def ask() -> set[int]:
-        with suppress(OSError), urllib.request.urlopen(f"{house.url}/readyz", timeout=10) as response:
-            return {int(i) for i, up in json.load(response)["transceivers"].items() if up}
-        return set()
-
-    return house.edge.inside(ask)
-
-
 def sessions(house: Appliance) -> list[int | None]:
     return [sessions_of(house, f"media-{i}") for i in (1, 2)]
 
@@ -130,13 +94,6 @@ def sessions(house: Appliance) -> list[int | None]:
 def long_calls(lab: Lab, house: Appliance) -> subprocess.Popen[bytes]:
     """Four calls, which SIGINT ends."""
     return start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "300")
-
-
-def new_calls(lab: Lab, house: Appliance, n: int) -> Counter[int]:
-    """Places calls that all go well; how many each transceiver got."""
-    said = finish(start_call(lab.client, house, "-n", str(n), "--model", "echo", "--duration", "1"))
-    assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (n, 0)
-    return Counter(transceiver_of(house, call["call_id"]) for call in said["per_call"])
 
 
 def linked(house: Appliance) -> set[str]:
