@@ -1,5 +1,5 @@
-"""The cost of placement itself: the time of a choice among so many transceivers while their reports come, of entering a
-report, and the bytes that reports are for a store."""
+"""The cost of placement itself: the time of a choice among ten thousand transceivers while their reports come, of
+entering a report, and the bytes that reports are for a store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from bench.placement.strategies import first_reports
-from bench.placement.world import REGIONS, World
+from bench.placement.world import REGIONS, make_world
 from edge.placement.fleet import Fleet
 from edge.placement.placer import Placer, Wanted
 from edge.placement.score import POLICIES
@@ -22,8 +22,9 @@ _CALLS_A_SECOND = 100
 _SECONDS = 20
 
 
-def cost(world: World, seed: int) -> dict[str, Any]:
+def cost(seed: int, transceivers: int = 10_000) -> dict[str, Any]:
     """Microseconds and bytes. Every report comes once a second, calls at even distances between them."""
+    world = make_world(transceivers, 1, seed)
     fleet, reports = Fleet(), first_reports(world)
     way_s = world.round_trip_ms[int(world.edge_region[0])][world.region] / 1000
     for i, report in enumerate(reports):
