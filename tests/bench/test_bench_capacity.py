@@ -92,7 +92,7 @@ def test_a_short_run_hears_calls_that_were_let_in(tmp_path: Path) -> None:
         cannot_run("needs two cores, one for the load and one for the server")
     out = tmp_path / "capacity.json"
     command = [sys.executable, "-m", "bench.capacity", "--only", "echo", "--guess", "1", "--minutes", "0"]
-    command += ["--settle", "2", "--seconds", "1", "--json", str(out)]
+    command += ["--settle", "1.5", "--seconds", "1", "--json", str(out)]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr
     (one,) = json.loads(out.read_text())["samples"]
