@@ -55,7 +55,9 @@ def targets(result: Row) -> list[Row]:
     rows = {row["strategy"]: row for row in result["rows"]}
     judged = Targets()
     judged.judge(
-        f"a choice among {result['cost']['transceivers']:,}, p99, ms", result["cost"]["choose_us"]["p99"] / 1000, 1.0
+        f"CPU time of a choice among {result['cost']['transceivers']:,}, p99, ms",
+        result["cost"]["choose_us"]["p99"] / 1000,
+        1.0,
     )
     if OURS in rows and COMPARED in rows:
         ratio = rows[OURS]["ms"]["p99"] / rows[COMPARED]["ms"]["p99"]
@@ -94,8 +96,8 @@ def _cost(result: Row) -> str:
     count = cost["transceivers"]
     megabytes = count * cost["report_bytes"] / 1e6
     return (
-        f"Among {count:,}, a choice takes {cost['choose_us']['p50']:.0f} µs (p50) and {cost['choose_us']['p99']:.0f} µs "
-        f"(p99), and entering a report {cost['report_us']:.0f} µs. A report is {cost['report_bytes']:.0f} bytes: with "
+        f"A choice among {count:,} takes {cost['choose_us']['p50']:.0f} µs (p50) or {cost['choose_us']['p99']:.0f} µs "
+        f"(p99), entering a report {cost['report_us']:.0f} µs. A report is {cost['report_bytes']:.0f} bytes: with "
         f"one each second from {count:,} transceivers a store takes {count:,} writes and {megabytes:.1f} MB a second, "
         f"and gives {megabytes:.1f} MB to each edge that reads all of them, {_EDGES * megabytes:.0f} MB to {_EDGES}."
     )
