@@ -12,6 +12,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from another import started_third
 from calling import finish, hang_up, lost_in, start_call
@@ -60,7 +61,15 @@ def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
 
 
 def logged(house: Appliance, event: str) -> list[dict[str, Any]]:
-    lines = map(json.loads, house.log_file("transceiver").read_text().splitlines())
+    """The lines about that. Two processes that log at once may have theirs on one, with the end of it after both."""
+    text, decode = house.log_file("transceiver").read_text(), json.JSONDecoder().raw_decode
+    lines, at = [], 0
+    while (at := text.find("{", at)) >= 0:
+        try:
+            line, at = decode(text, at)
+        except ValueError:
+            break  # it is being written
+        lines.append(line)
     return [line for line in lines if line["event"] == event]
 
 
@@ -128,10 +137,15 @@ def test_a_host_hands_its_calls_over_to_another_host(lab: Lab, tmp_path: Path) -
 
 def replaced(house: Appliance, name: str) -> None:
     """Tells a process to end, and returns when another has its place."""
-    until(lambda: name in house.children())
-    leaving = house.children()[name]
+
+    def child() -> psutil.Process | None:
+        return house.children().get(name)
+
+    until(child)
+    leaving = child()
+    assert leaving is not None
     leaving.send_signal(signal.SIGTERM)
-    until(lambda: name in house.children() and house.children()[name].pid != leaving.pid)
+    until(lambda: (now := child()) is not None and now.pid != leaving.pid)
 
 
 @pytest.mark.trials
