@@ -28,7 +28,7 @@ PRIOR = 0.02
 """The share of a core that a call may cost, where nobody has measured anything."""
 _RATE_HZ = 24000
 _TRIES = 25
-_REST = 4  # a frame's way costs this many times what its codec does, at most
+_REST = 8  # a frame costs this many times what its codec does, at most: it was five to seven
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 
