@@ -113,7 +113,11 @@ class Appliance:
         if lab and lab.edge_2:
             inner = {"edge": lab.edge_inner_address, "edge-2": lab.edge_2_inner_address}
             edge["edges"] = [
-                {"name": name, "media": f"{place.address}:{media_port}", "endpoint": f"tcp://{inner[name]}:7450"}
+                {
+                    "name": name,
+                    "media": edge.get("media", f"{place.address}:{media_port}"),
+                    "endpoint": f"tcp://{inner[name]}:7450",
+                }
                 for name, place in self._edges.items()
             ]
         for name, place in self._edges.items():
