@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import psutil
 import pytest
 from calling import finish, goes_on, hang_up, start_call
 from observing import at_work, received, sessions_of
+from shared import whole
 from waiting import eventually, until
 
 from lab.appliance import Appliance
@@ -30,9 +31,8 @@ from runtime.supervision.store import Store
 
 
 @pytest.fixture
-def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
-    with Appliance(tmp_path, lab=lab, transceiver_cores=sorted(os.sched_getaffinity(0))[:2]) as appliance:
-        yield appliance
+def house(two_cores: Appliance) -> Appliance:
+    return whole(two_cores, 1, 2)
 
 
 def hang(house: Appliance, name: str) -> None:
@@ -46,48 +46,63 @@ def hang(house: Appliance, name: str) -> None:
 @pytest.mark.needs_root
 @pytest.mark.parametrize("name", ["worker-0", "signaling"])
 def test_a_child_of_the_edge_that_hangs_is_replaced(lab: Lab, house: Appliance, name: str) -> None:
-    until(lambda: "worker-spare" in house.children())
-    call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "60")
-    until(lambda: sessions_of(house, "media-1") == 1)
+    hung = received(house, "edge", "firsthop_edge_hung_total").get(name, 0)
+    call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "600")
+    until(lambda: [sessions_of(house, f"media-{i}") for i in (1, 2)] == [1, 1])
     others = {child: pid for child, pid in at_work(house).items() if child != name}
     hang(house, name)
+    house.wait_ready()
     goes_on(house, "media-1", "media-2")
     assert hang_up(call)["calls"]["ok"] == 2
     assert {child: pid for child, pid in at_work(house).items() if child != name} == others
-    assert received(house, "edge", "firsthop_edge_hung_total")[name] == 1
+    assert received(house, "edge", "firsthop_edge_hung_total")[name] == hung + 1
+
+
+def hung_transceivers(house: Appliance) -> int:
+    return int(house.metrics("transceiver").get(("firsthop_transceiver_hung_total", "media-1"), 0))
 
 
 @pytest.mark.needs_root
 def test_a_transceiver_that_hangs_is_replaced_and_takes_only_its_own_calls(lab: Lab, house: Appliance) -> None:
-    until(lambda: "media-spare" in house.children())
-    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "60")
+    hung = hung_transceivers(house)
+    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "600")
     until(lambda: [sessions_of(house, f"media-{i}") for i in (1, 2)] == [2, 2])
     hang(house, "media-1")
     goes_on(house, "media-2")
     said = hang_up(calls, expect=1)
     assert said["calls"]["ok"] == 2
     assert [call["frames"]["lost"] for call in said["per_call"] if call["outcome"] == "ok"] == [0, 0]
-    assert house.metrics("transceiver")[("firsthop_transceiver_hung_total", "media-1")] == 1
+    assert hung_transceivers(house) == hung + 1
+    house.wait_ready()
     again = finish(start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "1"))
     assert again["calls"]["ok"] == 4
 
 
 @pytest.mark.needs_root
-def test_children_of_the_edge_that_hold_too_much_memory_are_replaced_and_calls_go_on(lab: Lab, tmp_path: Path) -> None:
+def test_children_of_the_edge_that_hold_too_much_memory_are_replaced_and_calls_go_on(tmp_path: Path) -> None:
     # Whatever a worker is, it is more than that.
-    with Appliance(tmp_path, lab=lab, memory_mib=1) as house:
+    with Lab() as lab, Appliance(tmp_path, lab=lab, memory_mib=1) as house:
         until(lambda: "worker-spare" in house.children())
-        call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "8")
-        until(lambda: received(house, "edge", "firsthop_edge_oversized_total")["worker-0"] > 0)
-        assert finish(call)["calls"]["ok"] == 2
-        replaced = received(house, "edge", "firsthop_edge_oversized_total")
-        assert min(replaced["worker-0"], replaced["signaling"]) > 0
+        call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "600")
+        until(lambda: sessions_of(house, "transceiver") == 2)
+
+        def replaced() -> dict[str, int]:
+            return received(house, "edge", "firsthop_edge_oversized_total")
+
+        before = replaced()
+        until(lambda: all(replaced()[name] > before[name] for name in ("worker-0", "signaling")))
+        # No hang-up meets a signaling that is just being replaced.
+        house.config_file.write_text(house.config_file.read_text().replace("memory_mib = 1\n", ""))
+        house.processes["edge"].send_signal(signal.SIGHUP)
+        until(lambda: house.log_file("edge").read_text().count('"xdp attached"') == 2)
+        house.wait_ready()
+        goes_on(house, "transceiver", frames=100)
+        assert hang_up(call)["calls"]["ok"] == 2
 
 
 @pytest.mark.needs_root
 def test_a_host_that_stood_still_as_a_whole_replaces_nobody(lab: Lab, house: Appliance) -> None:
     """As when its virtual machine is paused."""
-    until(lambda: {"worker-spare", "media-spare"} <= house.children().keys())  # or they have another name later
     everybody = [psutil.Process(house.processes[name].pid) for name in ("edge", "transceiver")]
     everybody += house.children().values()
     before = {name: child.pid for name, child in house.children().items()}
