@@ -7,15 +7,14 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from calling import finish, kill_the_supervisor, lost_in, start_call
-from observing import at_work, received, sessions_of, transceiver_of
-from shared import whole
+from observing import at_work, received, transceiver_of
+from shared import sessions, spread_calls, whole
 from waiting import DEADLINE_S, until
 
 from lab.appliance import Appliance
@@ -126,20 +125,18 @@ def ready(house: Appliance) -> set[int]:
     return house.edge.inside(ask)
 
 
-def sessions(house: Appliance) -> list[int | None]:
-    return [sessions_of(house, f"media-{i}") for i in (1, 2)]
+def gets_calls(lab: Lab, house: Appliance, *transceivers: int) -> None:
+    """Places calls until each of these has got one, and sees that no other does. All of them go well."""
+    got: set[int] = set()
 
+    def each_has_one() -> bool:
+        said = finish(start_call(lab.client, house, "-n", "3", "--model", "echo", "--duration", "1"))
+        assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (3, 0)
+        got.update(transceiver_of(house, call["call_id"]) for call in said["per_call"])
+        assert got <= set(transceivers)
+        return got == set(transceivers)
 
-def long_calls(lab: Lab, house: Appliance) -> subprocess.Popen[bytes]:
-    """Two calls, which SIGINT ends."""
-    return start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "600")
-
-
-def new_calls(lab: Lab, house: Appliance, n: int) -> Counter[int]:
-    """Places calls that all go well; how many each transceiver got."""
-    said = finish(start_call(lab.client, house, "-n", str(n), "--model", "echo", "--duration", "1"))
-    assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (n, 0)
-    return Counter(transceiver_of(house, call["call_id"]) for call in said["per_call"])
+    until(each_has_one)
 
 
 def linked(house: Appliance) -> set[str]:
@@ -170,22 +167,23 @@ def test_transceivers_come_and_go_while_calls_go_on(
     argv = [sys.executable, "-c", _SOCKETS, house.url, house.token]
     sockets = ending.enter_context(ended(lab.client.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)))
     assert sockets.stdout.readline().split() == [b"session.created"] * 2
-    calls = ending.enter_context(ended(long_calls(lab, house)))
-    until(lambda: sessions(house) == [2, 2])
+    calls, _ = spread_calls(lab.client, house, 2)
+    ending.enter_context(ended(calls))
+    held = sessions(house)
     refused = refused_here(house, serving)
 
     with a_third(lab, house, tmp_path / "third") as endpoint:
         # A third comes, and gets calls.
         list_transceivers(house, *listed, (3, endpoint))
         until(lambda: ready(house) == {1, 2, 3})
-        assert new_calls(lab, house, 3) == {1: 1, 2: 1, 3: 1}
+        gets_calls(lab, house, 1, 2, 3)
         until(lambda: linked(house) == {"1", "2", "3"})
 
         # The first goes: its calls go on, and it gets none.
         list_transceivers(house, *listed[1:], (3, endpoint))
         until(lambda: ready(house) == {2, 3})
-        assert new_calls(lab, house, 4) == {2: 2, 3: 2}
-        assert sessions(house)[0] == 2
+        gets_calls(lab, house, 2, 3)
+        assert sessions(house)[0] == held[0]
 
         # Its calls are whole, and then its links are gone.
         calls.send_signal(signal.SIGINT)
@@ -200,7 +198,7 @@ def test_transceivers_come_and_go_while_calls_go_on(
         # Its id can be had again.
         list_transceivers(house, *listed, (3, endpoint))
         until(lambda: ready(house) == {1, 2, 3})
-        assert new_calls(lab, house, 3) == {1: 1, 2: 1, 3: 1}
+        gets_calls(lab, house, 1, 2, 3)
         until(lambda: linked(house) == {"1", "2", "3"})
     assert at_work(house) == serving
     assert supervisor.poll() is None
@@ -208,8 +206,8 @@ def test_transceivers_come_and_go_while_calls_go_on(
 
 def test_calls_of_one_that_went_outlive_supervisor_and_workers(lab: Lab, house: Appliance, ending: ExitStack) -> None:
     listed = [(peer.id, peer.endpoint) for peer in load(house.config_file).edge.transceivers]
-    calls = ending.enter_context(ended(long_calls(lab, house)))
-    until(lambda: sessions(house) == [1, 1])
+    calls, held = spread_calls(lab.client, house, 2)
+    ending.enter_context(ended(calls))
     serving = at_work(house)
     kill_the_supervisor(house)
     write_transceivers(house, *listed[1:])
@@ -224,7 +222,7 @@ def test_calls_of_one_that_went_outlive_supervisor_and_workers(lab: Lab, house: 
         until(lambda worker=worker: at_work(house).get(worker) not in (None, serving[worker]))
     heard = audio_at(house, "media-1")
     until(lambda: audio_at(house, "media-1") > heard + 100)
-    assert sessions(house) == [1, 1]
+    assert sessions(house) == held
     until(lambda: linked(house) == {"1", "2"})
     # So has signaling, which counts calls and ends them.
     house.children()["signaling"].kill()

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from calling import finish, goes_on, hang_up, start_call
 from observing import sessions_of
-from shared import whole
+from shared import sessions, spread_calls, whole
 from waiting import until
 
 from lab.appliance import Appliance, Loopback
@@ -34,10 +34,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
         yield appliance
 
 
-def sessions(house: Appliance) -> list[int | None]:
-    return [sessions_of(house, f"media-{i}") for i in (1, 2)]
-
-
 def restarts_of(house: Appliance, name: str) -> int:
     return int(house.metrics("transceiver").get(("firsthop_transceiver_restarts_total", name), 0))
 
@@ -53,16 +49,15 @@ def test_calls_spread_over_the_processes_and_one_that_dies_takes_only_its_own_wi
     for i, core in enumerate(sorted(os.sched_getaffinity(0))[:2], 1):
         assert house.children()[f"media-{i}"].cpu_affinity() == [core]
     restarts = restarts_of(house, "media-1")
-    calls = start_call(lab.client, house, "-n", "6", "--model", "echo", "--duration", "600")
-    until(lambda: sessions(house) == [3, 3])
+    calls, (lost, kept) = spread_calls(lab.client, house, 6)
     house.children()["media-1"].send_signal(signal.SIGKILL)
     # The spare takes its place and its id, and answers calls.
     until(lambda: "media-1" in house.children() and sessions_of(house, "media-1") == 0)
     goes_on(house, "media-2")
     said = hang_up(calls, expect=1)
-    assert (said["calls"]["ok"], said["calls"]["interrupted"] + said["calls"]["failed"]) == (3, 3)
-    whole = [call for call in said["per_call"] if call["outcome"] == "ok"]
-    assert [call["frames"]["lost"] for call in whole] == [0, 0, 0]
+    assert (said["calls"]["ok"], said["calls"]["interrupted"] + said["calls"]["failed"]) == (kept, lost)
+    whole_calls = [call for call in said["per_call"] if call["outcome"] == "ok"]
+    assert [call["frames"]["lost"] for call in whole_calls] == [0] * kept
     until(lambda: restarts_of(house, "media-1") == restarts + 1)
     again = finish(start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "1"))
     assert again["calls"]["ok"] == 4
@@ -70,8 +65,7 @@ def test_calls_spread_over_the_processes_and_one_that_dies_takes_only_its_own_wi
 
 @pytest.mark.needs_root
 def test_calls_do_not_notice_that_the_supervisor_is_killed(lab: Lab, house: Appliance) -> None:
-    call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "600")
-    until(lambda: sessions(house) == [1, 1])
+    call, _ = spread_calls(lab.client, house, 2)
     before = processes(house)
     house.processes["transceiver"].kill()
     house.processes["transceiver"].wait()
@@ -106,8 +100,7 @@ def logged(house: Appliance, text: str) -> int:
 
 @pytest.mark.needs_root
 def test_hangup_lets_another_program_take_over_in_mid_call(lab: Lab, house: Appliance) -> None:
-    call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "600")
-    until(lambda: sessions(house) == [1, 1])
+    call, _ = spread_calls(lab.client, house, 2)
     before, supervisor = processes(house), house.processes["transceiver"]
     refused, taken = (logged(house, text) for text in ("not started anew", "took a child over"))
     # One that cannot run is not taken up.
@@ -130,7 +123,7 @@ def test_a_process_whose_configuration_has_changed_is_replaced_when_its_calls_ar
     lab: Lab, house: Appliance
 ) -> None:
     call = start_call(lab.client, house, "--model", "echo", "--duration", "600")
-    until(lambda: sorted(s or 0 for s in sessions(house)) == [0, 1])
+    until(lambda: sorted(sessions(house)) == [0, 1])
     busy = "media-1" if sessions(house)[0] else "media-2"
     before = processes(house)
     if set_agent(house, "echo") == "echo":
