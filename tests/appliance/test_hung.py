@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from calling import finish, goes_on, hang_up, start_call
-from observing import at_work, received, sessions_of
+from observing import at_work, received
 from shared import spread_calls, whole
 from waiting import eventually, until
 
@@ -77,25 +77,31 @@ def test_a_transceiver_that_hangs_is_replaced_and_takes_only_its_own_calls(lab: 
 
 
 @pytest.mark.needs_root
-def test_children_of_the_edge_that_hold_too_much_memory_are_replaced_and_calls_go_on(tmp_path: Path) -> None:
-    # Whatever a worker is, it is more than that.
-    with Lab() as lab, Appliance(tmp_path, lab=lab, memory_mib=1) as house:
-        until(lambda: "worker-spare" in house.children())
-        call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "600")
-        until(lambda: sessions_of(house, "transceiver") == 2)
+def test_children_of_the_edge_that_hold_too_much_memory_are_replaced_and_calls_go_on(
+    lab: Lab, house: Appliance
+) -> None:
+    call, _ = spread_calls(lab.client, house, 2)
+    text = house.config_file.read_text()
 
-        def replaced() -> dict[str, int]:
-            return received(house, "edge", "firsthop_edge_oversized_total")
-
-        before = replaced()
-        until(lambda: all(replaced()[name] > before[name] for name in ("worker-0", "signaling")))
-        # No hang-up meets a signaling that is just being replaced.
-        house.config_file.write_text(house.config_file.read_text().replace("memory_mib = 1\n", ""))
+    def configured(text: str) -> None:
+        attached = xdp_attached()
+        house.config_file.write_text(text)
         house.processes["edge"].send_signal(signal.SIGHUP)
-        until(lambda: house.log_file("edge").read_text().count('"xdp attached"') == 2)
+        until(lambda: xdp_attached() > attached)
         house.wait_ready()
-        goes_on(house, "transceiver", frames=100)
-        assert hang_up(call)["calls"]["ok"] == 2
+
+    def xdp_attached() -> int:
+        return house.log_file("edge").read_text().count('"xdp attached"')
+
+    # Whatever a worker is, it is more than that.
+    configured(text.replace("[edge]", "[edge]\nmemory_mib = 1"))
+    oversized = {"worker-0", "signaling"}
+    until(lambda: all(received(house, "edge", "firsthop_edge_oversized_total")[name] > 0 for name in oversized))
+    # No hang-up meets a signaling that is just being replaced.
+    configured(text)
+    until(lambda: "worker-spare" in house.children())
+    goes_on(house, "media-1", "media-2")
+    assert hang_up(call)["calls"]["ok"] == 2
 
 
 @pytest.mark.needs_root
