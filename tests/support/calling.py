@@ -29,8 +29,7 @@ def finish(call: subprocess.Popen[bytes], expect: int = 0, within_s: float = 120
 
 
 def hang_up(call: subprocess.Popen[bytes], expect: int = 0) -> dict[str, Any]:
-    """The same, of calls that end now instead of after their ``--duration``. Such calls do not ask how the server saw
-    them."""
+    """The same, of calls that end now instead of after their ``--duration``."""
     call.terminate()
     return finish(call, expect)
 
