@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup lock check test demo docs trials bench-steer bench-relay bench-calls bench-turns bench-vad clean
+.PHONY: setup lock check test demo docs trials bench-steer bench-relay bench-calls bench-turns bench-vad bench-placement clean
 
 PYTHON := .venv/bin/python
 
@@ -58,6 +58,11 @@ bench-turns:
 bench-vad:
 	@scripts/setup bench
 	@$(PYTHON) -m bench.vad
+
+# Five minutes: a day of calls on ten thousand transceivers, placed by firsthop's own code and by simpler ways.
+bench-placement:
+	@scripts/setup bench
+	@$(PYTHON) -m bench.placement
 
 clean:
 	rm -rf .venv .venv-aiortc .venv-fastrtc .venv-lock build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts

@@ -16,7 +16,8 @@ from caller.keypad import Keypad
 from caller.offer import Answer, Offer
 from caller.voice import FRAME_SAMPLES, Voice
 from rtc.dtls.secure import Certificate, SecureTransport
-from rtc.ice.controlling import CONSENT_LOST_S, Controlling
+from rtc.ice.checklist import Checklist
+from rtc.ice.controlling import CONSENT_LOST_S
 from rtc.rtp.packet import build, is_rtcp, parse
 from rtc.rtp.reception import Reception
 from wire import address as flow
@@ -41,7 +42,7 @@ class Media:
         self._offer = offer
         self._answer = answer
         self._voice = voice
-        self._source = flow.pack(*answer.address)
+        self._remotes = {flow.pack(*address): address for address in answer.addresses}
         self._socket: asyncio.DatagramTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._channel: RTCDataChannel | None = None
@@ -50,7 +51,7 @@ class Media:
         self._sequence = offer.ssrc & 0x7FFF  # random, in the lower half (RFC 3711 section 3.3.1)
         self._timestamp = offer.ssrc
         self._secure = SecureTransport(self._send, certificate, client=not answer.server_is_dtls_client)
-        self.ice = Controlling(offer.ufrag, offer.password, answer.ufrag, answer.password)
+        self.ice = Checklist(offer.ufrag, offer.password, answer.ufrag, answer.password, tuple(self._remotes))
         self.reception = Reception()
         self.conversation = Conversation(voice)
         self.connected = asyncio.Event()
@@ -75,15 +76,11 @@ class Media:
     @property
     def server(self) -> tuple[str, int]:
         """The address to which media goes."""
-        return self._answer.address
+        return self._remotes[self.ice.selected]
 
     async def open(self, bind: str | None) -> None:
         """Binds a port and begins to check. Raises OSError where there is no such local address."""
-        self._socket, _ = await self._loop.create_datagram_endpoint(
-            lambda: _Port(self),
-            local_addr=(bind, 0) if bind else None,
-            remote_addr=self._answer.address,
-        )
+        self._socket = await self._port(bind)
         self._check()
 
     async def rebind(self) -> None:
@@ -92,10 +89,18 @@ class Media:
         old = self._socket
         assert old is not None
         host = old.get_extra_info("sockname")[0]
-        self._socket, _ = await self._loop.create_datagram_endpoint(
-            lambda: _Port(self), local_addr=(host, 0), remote_addr=self._answer.address
-        )
+        self._socket = await self._port(host)
         old.close()
+
+    async def _port(self, host: str | None) -> asyncio.DatagramTransport:
+        """A socket of any local port. It is connected where there is one candidate, so that an ICMP error is heard."""
+        remote = self._answer.address if len(self._remotes) == 1 else None
+        if host is None and remote is None:
+            host = "::" if ":" in self._answer.address[0] else "0.0.0.0"
+        transport, _ = await self._loop.create_datagram_endpoint(
+            lambda: _Port(self), local_addr=(host, 0) if host else None, remote_addr=remote
+        )
+        return transport
 
     async def secure(self) -> None:
         """Completes when SRTP is keyed and the data channel is under way. Raises DtlsError."""
@@ -154,23 +159,28 @@ class Media:
         # aiortc cancels its reader and does not wait for it.
         await asyncio.sleep(0)
 
-    def received(self, datagram: bytes) -> None:
-        """Takes a datagram from the server, told apart by its first byte (RFC 7983)."""
+    def received(self, datagram: bytes, source: bytes) -> None:
+        """Takes a datagram from the server's address ``source``, told apart by its first byte (RFC 7983)."""
         first = datagram[0] if datagram else 255
-        if 128 <= first <= 191:
-            self._received_rtp(datagram)
+        if source not in self._remotes:
+            self.rejected += 1
+        elif 128 <= first <= 191:
+            self._received_rtp(datagram, source)
         elif 20 <= first <= 63:
             self.dtls_datagrams += 1
             self._secure.feed(datagram)
         elif first <= 3:
             now = self._loop.time()
-            reply = self.ice.receive(datagram, self._source, now)
+            reply = self.ice.receive(datagram, source, now)
             if reply is not None:
-                self._send(reply)
+                self._send(reply, source)
             if self.ice.connected_at is not None and not self.connected.is_set():
                 self.connected.set()
+            if self._timer is not None and not self.ended.is_set():
+                self._timer.cancel()
+                self._check()  # what it says may have made another check due
 
-    def _received_rtp(self, datagram: bytes) -> None:
+    def _received_rtp(self, datagram: bytes, source: bytes) -> None:
         if len(datagram) < 12 or is_rtcp(datagram) or not self._secure.connected:
             return
         now = self._loop.time()
@@ -178,24 +188,27 @@ class Media:
         packet = parse(plain) if plain is not None else None
         if packet is None:
             self.rejected += 1
-        elif packet.payload_type == self._answer.payload_type:
+            return
+        self.ice.came(source, now)
+        if packet.payload_type == self._answer.payload_type:
             if self.reception.add(packet, now):
                 self.conversation.received_payload(packet.payload, now)
             if not self.heard.is_set():
                 self.heard.set()
 
-    def _send(self, datagram: bytes) -> None:
+    def _send(self, datagram: bytes, to: bytes | None = None) -> None:
         if self._socket is not None and not self._socket.is_closing():
-            self._socket.sendto(datagram)
+            address = None if len(self._remotes) == 1 else self._remotes[to or self.ice.selected]
+            self._socket.sendto(datagram, address)
 
     def _check(self) -> None:
         now = self._loop.time()
         if self.ice.consent_lost(now):
             self._end(f"no check was answered for {CONSENT_LOST_S:.0f} s")
             return
-        check, due = self.ice.poll(now)
-        if check is not None:
-            self._send(check)
+        checks, due = self.ice.poll(now)
+        for to, check in checks:
+            self._send(check, to)
         self._timer = self._loop.call_at(due, self._check)
 
     def _end(self, why: str) -> None:
@@ -227,8 +240,8 @@ class _Port(asyncio.DatagramProtocol):
     def __init__(self, media: Media) -> None:
         self._media = media
 
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        self._media.received(data)
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._media.received(data, flow.pack(*addr[:2]))
 
     def error_received(self, exc: Exception) -> None:
         # An ICMP error: nobody listens there, at the moment. Not the end, a restarting server does this too.

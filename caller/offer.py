@@ -19,6 +19,8 @@ __all__ = ["KEYS_PAYLOAD_TYPE", "OPUS_PAYLOAD_TYPE", "Answer", "AnswerError", "O
 OPUS_PAYLOAD_TYPE = 111
 KEYS_PAYLOAD_TYPE = 110
 
+_MOST_CANDIDATES = 8
+
 _SECURITY = """\
 a=ice-ufrag:{ufrag}
 a=ice-pwd:{password}
@@ -107,17 +109,22 @@ class Offer:
 class Answer:
     """The server's side. ``server_is_dtls_client`` is ``setup:active``; ``sctp_port`` is None where the server
     takes no data channel, ``keys_payload_type`` where it takes no keys; ``fingerprints`` are (algorithm, value)
-    pairs."""
+    pairs. ``addresses`` are its candidates, the preferred first, all of one family."""
 
     ufrag: str
     password: str
-    address: tuple[str, int]
+    addresses: tuple[tuple[str, int], ...]
     fingerprints: tuple[tuple[str, str], ...]
     server_is_dtls_client: bool
     payload_type: int
     keys_payload_type: int | None
     sctp_port: int | None
     max_message_bytes: int
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The preferred candidate."""
+        return self.addresses[0]
 
 
 def parse_answer(sdp: str, *, ipv6: bool | None = None) -> Answer:
@@ -144,7 +151,7 @@ def parse_answer(sdp: str, *, ipv6: bool | None = None) -> Answer:
     return Answer(
         ufrag=audio.ice.usernameFragment,
         password=audio.ice.password,
-        address=_address(media, ipv6),
+        addresses=_addresses(media, ipv6),
         fingerprints=tuple((f.algorithm, f.value) for f in audio.dtls.fingerprints),
         server_is_dtls_client=audio.dtls.role == "client",
         payload_type=opus,
@@ -154,14 +161,19 @@ def parse_answer(sdp: str, *, ipv6: bool | None = None) -> Answer:
     )
 
 
-def _address(media: list[MediaDescription], ipv6: bool | None) -> tuple[str, int]:
+def _addresses(media: list[MediaDescription], ipv6: bool | None) -> tuple[tuple[str, int], ...]:
     found = [c for m in media for c in m.ice_candidates if c.protocol.lower() == "udp" and c.component == 1]
+    usable: dict[tuple[str, int], None] = {}  # under BUNDLE each section lists them
     for candidate in sorted(found, key=lambda c: -c.priority):
         try:
             flow.pack(candidate.ip, candidate.port)
         except OSError:
             continue  # a host name (mDNS): a server has none
-        if ipv6 is None or (":" in candidate.ip) == ipv6:
-            return candidate.ip, candidate.port
+        if ipv6 is None:
+            ipv6 = ":" in candidate.ip
+        if (":" in candidate.ip) == ipv6:
+            usable[candidate.ip, candidate.port] = None
+    if usable:
+        return tuple(usable)[:_MOST_CANDIDATES]
     family = {None: "", True: "IPv6 ", False: "IPv4 "}[ipv6]
     raise AnswerError(f"has no {family}UDP candidate among its {len(found)}: nowhere to send to")

@@ -8,7 +8,7 @@ Beside them are the *reports* in which transceivers say how they are. They chang
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Protocol
 
@@ -17,8 +17,9 @@ import msgspec
 from wire.report import Report
 from wire.ufrag import MAX_TRANSCEIVER
 
-__all__ = ["MOST_DEPARTED", "Directory", "Known", "Subscriber", "Transceiver"]
+__all__ = ["AT_ONCE", "MOST_DEPARTED", "Directory", "Known", "Subscriber", "Transceiver"]
 
+AT_ONCE = 64  # transceivers with a link from the beginning; the others get one when it is needed
 MOST_DEPARTED = 256  # of those that went last: ids may be new for ever, and calls end
 _SMOOTHING = 1 / 8  # the weight of a new round trip, as RFC 6298 section 2 has it
 
@@ -64,6 +65,7 @@ class Directory:
 
     def __init__(self, transceivers: Iterable[Transceiver] = (), departed: Iterable[Transceiver] = ()) -> None:
         self._subscribers: list[Subscriber] = []
+        self._listeners: list[Callable[[Known], None]] = []
         self._present: Mapping[int, Transceiver] = MappingProxyType({})
         self._departed: Mapping[int, Transceiver] = MappingProxyType({})
         self._reports: dict[int, Known] = {}
@@ -91,7 +93,7 @@ class Directory:
         if report.id not in self._present:
             return False
         if known is None:
-            self._reports[report.id] = Known(report, now, round_trip_s, round_trip_s)
+            self._hear(Known(report, now, round_trip_s, round_trip_s))
             return True
         same = known.report.generation == report.generation
         if same and report.number < known.report.number:
@@ -103,8 +105,19 @@ class Directory:
             least = min(least, round_trip_s)
         elif round_trip_s is not None:
             smoothed = least = round_trip_s
-        self._reports[report.id] = Known(report, received_at, smoothed, least)
+        self._hear(Known(report, received_at, smoothed, least))
         return True
+
+    def listen(self, listener: Callable[[Known], None]) -> None:
+        """Tells ``listener``, which may not wait, what is known of each and from now on of each report."""
+        self._listeners.append(listener)
+        for known in self._reports.values():
+            listener(known)
+
+    def _hear(self, known: Known) -> None:
+        self._reports[known.report.id] = known
+        for listener in self._listeners:
+            listener(known)
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Tells ``subscriber`` of those that are there, and from now on of changes."""

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from edge import apikeys
 from edge.directory import Transceiver
-from edge.directory_file import announce
+from edge.directory_file import announce, prepare
 from edge.relay.spec import Spec
 from edge.relay.worker import SPARE_NAME
 from edge.sockets import http_socket, listening, media_sockets
@@ -29,6 +29,7 @@ from edge.xdp.installed import Xdp
 from edge.xdp.pins import folder_of
 from runtime import logs, ports
 from runtime.config import Config, Edge
+from runtime.directory import opened
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
@@ -68,6 +69,7 @@ class EdgeSupervisor(Supervisor):
         self._xdp = Xdp(edge, self._keys.ufrag, self._cpus, self._media, self._log)
         self._transceivers = [Transceiver(peer.id, str(peer.endpoint)) for peer in edge.transceivers]
         self._directory = announce(_directory_path(edge), self._transceivers, self._log)
+        self._found = prepare(_found_path(edge), self._log, keep=bool(config.directory.redis))
         workers = [self._worker(i) for i in range(len(self._cpus))]
         self.children = Children(
             [*workers, self._signaling()],
@@ -96,6 +98,7 @@ class EdgeSupervisor(Supervisor):
             metrics=ports.worker(edge.metrics, index).pair,
             transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
             directory=self._directory,
+            found=self._found,
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
             instance=self._instance,
@@ -131,6 +134,7 @@ class EdgeSupervisor(Supervisor):
             "metrics": ports.signaling(edge.metrics).pair,
             "instance": self._instance,
             "directory": self._directory,
+            "found": self._found,
         }
         http = self._http.fileno()
         lasting = {**told, "keys": self._lasting_keys().dump(), "transceivers": () if self._directory else listed}
@@ -171,8 +175,9 @@ class EdgeSupervisor(Supervisor):
         self._xdp.close()
         for sock in (*self._media, self._http):
             sock.close()
-        with contextlib.suppress(OSError):
-            _directory_path(self._config.edge).unlink()
+        for path in (_directory_path(self._config.edge), _found_path(self._config.edge)):
+            with contextlib.suppress(OSError):
+                path.unlink()
         super().close()
 
 
@@ -182,8 +187,11 @@ def check(config: Config) -> None:
     keys.load(config.cluster.keys)
     apikeys.load(edge.api_keys)
     server_context(edge.tls_certificate, edge.tls_key)
-    if not edge.transceivers:
-        raise ConfigError("edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed")
+    if not edge.transceivers and not config.directory.redis:
+        raise ConfigError(
+            "edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed, or directory.redis"
+        )
+    opened.check(config.directory)
     cpus("edge.cores", edge.cores)
     if edge.interface and edge.interface not in {name for _, name in socket.if_nameindex()}:
         raise ConfigError(f"edge.interface: this host has no interface {edge.interface!r}")
@@ -194,6 +202,10 @@ def check(config: Config) -> None:
 
 def _directory_path(edge: Edge) -> Path:
     return edge.run / f"{edge.name}.transceivers"
+
+
+def _found_path(edge: Edge) -> Path:
+    return edge.run / f"{edge.name}.found"
 
 
 def _identities(*descriptors: int) -> list[str]:
@@ -207,5 +219,6 @@ def run(config: Config) -> None:
     logs.configure(config.log.level, config.log.format, process="edge", edge=config.edge.name)
     check(config)
     edge = config.edge
-    store = open_store("edge.name", edge.run / f"{edge.name}.holder", [folder_of(edge), _directory_path(edge)])
+    leave = [folder_of(edge), _directory_path(edge), _found_path(edge)]
+    store = open_store("edge.name", edge.run / f"{edge.name}.holder", leave)
     supervise(store, lambda: EdgeSupervisor(config, store))

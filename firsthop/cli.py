@@ -18,13 +18,13 @@ __all__ = ["main"]
 
 
 class _Lazy(click.Group):
-    """A group that finds ``call``, ``demo``, ``init`` and ``status`` only when they are asked for, because they import
-    much."""
+    """A group that finds some commands only when they are asked for, because they import much."""
 
     _elsewhere: ClassVar = {
         "call": "caller.cli:call",
         "cores": "firsthop.cores:cores",
         "demo": "demo.run:demo",
+        "explain": "firsthop.explain:explain",
         "init": "firsthop.init:init",
         "status": "firsthop.status_cli:status",
     }

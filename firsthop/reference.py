@@ -21,6 +21,7 @@ _SECTIONS = {
     "cluster": "The secrets that all hosts of a cluster share.",
     "edge": "The host that clients send to: media, XDP, signaling, limits.",
     "transceiver": "The host beside the model: sessions and their media.",
+    "directory": "The store by which several hosts find each other: [directory.md](directory.md).",
     "agents": "Settings of the agents that come with firsthop.",
     "log": "Logs of every process.",
 }

@@ -65,7 +65,8 @@ class Loopback:
 
 
 class Appliance:
-    """One edge and one transceiver; files and logs go to ``directory``. A context manager."""
+    """One edge and one transceiver, or two edges in a lab that has two; files and logs go to ``directory``. A context
+    manager."""
 
     def __init__(
         self,
@@ -77,56 +78,72 @@ class Appliance:
         media_port: int = 3478,
         transceiver_cores: Sequence[int] = (),
         capacity: Literal["measured", "fixed"] = "fixed",
+        drain_s: float = 0,
         **edge: Any,
     ) -> None:
-        """``edge`` are more keys of section [edge], such as ``cores`` or ``interface``. Its capacity is fixed: what a
-        test's machine can do is not what the test is about."""
+        """``edge`` are more keys of section [edge], such as ``cores`` or ``interface``; both edges have them. Its
+        capacity is fixed: what a test's machine can do is not what the test is about. It ends at once, unless it has
+        ``drain_s``."""
         self._cores = tuple(transceiver_cores)
         self._directory = directory
         self.edge: Place = lab.edge if lab else Loopback()
+        self.edge_2: Place | None = lab.edge_2 if lab else None
         self.transceiver: Place = lab.transceiver if lab else Loopback()
         self.token = secrets.token_urlsafe(24)
         self.token_file = directory / "token"
         self.url = f"http://{self.edge.address}:{http_port}"
         self.processes: dict[str, subprocess.Popen[Any]] = {}
-        self.environment: dict[str, dict[str, str]] = {}  # variables for "edge" or "transceiver", set before it starts
-        self._pins = Path("/sys/fs/bpf", f"firsthop-{secrets.token_hex(4)}")
-        edge = {"run": str(directory), "pins": str(self._pins), **edge}
-        if lab:
-            edge = {"interface": lab.edge_interface, **edge}
+        self.environment: dict[str, dict[str, str]] = {}  # variables for a process, by its name, set before it starts
         endpoint = f"tcp://{lab.transceiver.address}:7400" if lab else f"ipc://{directory}/transceiver-1.sock"
         self.config_file = directory / "firsthop.toml"
         (directory / "cluster.toml").write_text(new_file_text())
         self.token_file.write_text(self.token + "\n")
-        self.config_file.write_text(
-            _toml(
-                {
-                    "cluster": {"keys": str(directory / "cluster.toml")},
-                    "edge": {
-                        "media": f"{self.edge.address}:{media_port}",
-                        "http": f"{self.edge.address}:{http_port}",
-                        "api_keys": str(self.token_file),
-                        **edge,
-                        "transceivers": [{"id": 1, "endpoint": endpoint, "processes": max(1, len(self._cores))}],
-                    },
-                    "transceiver": {
-                        "id": 1,
-                        "endpoint": endpoint,
-                        "agent": agent,
-                        "cores": list(self._cores),
-                        "run": str(directory),
-                        "capacity": capacity,
-                    },
-                }
-            )
-        )
+        shared = {"cluster": {"keys": str(directory / "cluster.toml")}}
+        transceiver = {
+            "id": 1,
+            "endpoint": endpoint,
+            "agent": agent,
+            "cores": list(self._cores),
+            "run": str(directory),
+            "capacity": capacity,
+            "drain_s": drain_s,
+        }
+        if lab:
+            edge = {"interface": lab.edge_interface, **edge}
+        if lab and lab.edge_2:
+            inner = {"edge": lab.edge_inner_address, "edge-2": lab.edge_2_inner_address}
+            edge["edges"] = [
+                {"name": name, "media": f"{place.address}:{media_port}", "endpoint": f"tcp://{inner[name]}:7450"}
+                for name, place in self._edges.items()
+            ]
+        for name, place in self._edges.items():
+            section = {
+                "name": name,
+                "media": f"{place.address}:{media_port}",
+                "http": f"{place.address}:{http_port}",
+                "api_keys": str(self.token_file),
+                "run": str(directory),
+                "pins": str(Path("/sys/fs/bpf", f"firsthop-{secrets.token_hex(4)}")),
+                **edge,
+                "transceivers": [{"id": 1, "endpoint": endpoint, "processes": max(1, len(self._cores))}],
+            }
+            self._config_of(name).write_text(_toml({**shared, "edge": section, "transceiver": transceiver}))
         for path in (directory / "cluster.toml", self.token_file):
             path.chmod(0o600)
+
+    @property
+    def _edges(self) -> dict[str, Place]:
+        """The edges by their names, which are those of their processes too."""
+        return {"edge": self.edge} if self.edge_2 is None else {"edge": self.edge, "edge-2": self.edge_2}
+
+    def _config_of(self, process: str) -> Path:
+        return self._directory / "firsthop-2.toml" if process == "edge-2" else self.config_file
 
     def __enter__(self) -> Self:
         try:
             self.start("transceiver")
-            self.start("edge")
+            for edge in self._edges:
+                self.start(edge)
             self.wait_ready()
         except BaseException:
             self.close()
@@ -137,9 +154,9 @@ class Appliance:
         self.close()
 
     def start(self, process: str) -> None:
-        """Starts "edge" or "transceiver"."""
-        place = self.edge if process == "edge" else self.transceiver
-        argv = [sys.executable, "-m", "firsthop", process, "--config", str(self.config_file)]
+        """Starts "edge", "edge-2" or "transceiver"."""
+        place, config = self._edges.get(process, self.transceiver), self._config_of(process)
+        argv = [sys.executable, "-m", "firsthop", process.removesuffix("-2"), "--config", str(config)]
         with self.log_file(process).open("ab") as log:
             # A group of its own: Ctrl-C at a terminal is for whoever runs the demo, who then ends these in order.
             self.processes[process] = place.popen(
@@ -152,7 +169,7 @@ class Appliance:
                 env={
                     **os.environ,
                     **self.environment.get(process, {}),
-                    "FIRSTHOP_CONFIG_FILE": str(self.config_file),
+                    "FIRSTHOP_CONFIG_FILE": str(config),
                 },
             )
 
@@ -174,12 +191,12 @@ class Appliance:
         """Ends the edge, then the transceiver, and waits for them. Processes that a killed supervisor left are ended by
         its successor."""
         killed = [name for name, process in self.processes.items() if process.poll() not in (None, 0)]
-        if killed and self.children():
+        if killed and any(self.children(edge) for edge in self._edges):
             for name in killed:
                 self.start(name)
             with suppress(ApplianceError):
                 self.wait_ready()
-        for name in ("edge", "transceiver"):
+        for name in (*self._edges, "transceiver"):
             process = self.processes.pop(name, None)
             if process is None:
                 continue
@@ -190,22 +207,22 @@ class Appliance:
                 process.kill()
                 process.wait()
 
-    def children(self) -> dict[str, psutil.Process]:
+    def children(self, edge: str = "edge") -> dict[str, psutil.Process]:
         """The supervisors' children, whoever started them, as they call themselves: ``worker-0``, ``worker-1``,
-        ``worker-spare``, ``signaling``; ``media-1``, ``media-spare``."""
+        ``worker-spare``, ``signaling``; ``media-1``, ``media-spare``. Those of ``edge-2`` are asked for by its name."""
         found = {}
         for process in psutil.process_iter():
             with suppress(psutil.Error):  # died just now, or not ours to look at
-                mine = process.environ().get("FIRSTHOP_CONFIG_FILE") == str(self.config_file)
+                mine = process.environ().get("FIRSTHOP_CONFIG_FILE") == str(self._config_of(edge))
                 if mine and process.cmdline()[-1] in ("edge.relay.worker", "edge.signaling", "transceiver.child"):
                     found[process.name()] = process
         return found
 
-    def metrics(self, process: str) -> dict[tuple[str, ...], float]:
-        """The counters of ``edge``, ``signaling``, ``worker-<n>``, ``transceiver`` or ``media-<id>``: (name, label,
-        ...) to value."""
+    def metrics(self, process: str, edge: str = "edge") -> dict[tuple[str, ...], float]:
+        """The counters of ``edge``, ``signaling``, ``worker-<n>``, of that edge, ``transceiver`` or ``media-<id>``:
+        (name, label, ...) to value."""
         of_edge = process in ("edge", "signaling") or process.startswith("worker-")
-        place, port = (self.edge, 9400) if of_edge else (self.transceiver, 9500)
+        place, port = (self._edges[edge], 9400) if of_edge else (self.transceiver, 9500)
         port += _offset(process)
 
         def fetch() -> str:
@@ -216,14 +233,17 @@ class Appliance:
         return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
 
     def _ready(self) -> bool:
+        medias = [name for name in self.children() if re.fullmatch(r"media-\d+", name)]
+        return len(medias) >= len(self._cores) and all(self._is_up(edge) for edge in self._edges)
+
+    def _is_up(self, edge: str) -> bool:
+        url, place = self.url.replace(self.edge.address, self._edges[edge].address), self._edges[edge]
+
         def asked() -> bool:
             try:
-                with urllib.request.urlopen(f"{self.url}/readyz", timeout=10):  # noqa: S310
+                with urllib.request.urlopen(f"{url}/readyz", timeout=10):  # noqa: S310
                     pass
-                children = self.children()
-                workers = [name for name in children if re.fullmatch(r"worker-\d+", name)]
-                if len([name for name in children if re.fullmatch(r"media-\d+", name)]) < len(self._cores):
-                    return False
+                workers = [name for name in self.children(edge) if re.fullmatch(r"worker-\d+", name)]
                 for process in ("edge", *workers):
                     with urllib.request.urlopen(f"http://127.0.0.1:{9400 + _offset(process)}/metrics", timeout=10):
                         pass
@@ -231,7 +251,7 @@ class Appliance:
                 return False
             return bool(workers)
 
-        return self.edge.inside(asked)
+        return place.inside(asked)
 
 
 def _offset(process: str) -> int:

@@ -1,12 +1,16 @@
-"""A network of three hosts on one machine: client, edge and transceiver, as namespaces joined by veth.
+"""A network of three hosts on one machine: client, edge and transceiver, as namespaces joined by veth; and, where it is
+wanted, a second edge.
 
 ::
 
     person (this machine) - - -  client ------------- edge ------------- transceiver
              10.79.x.1   10.79.x.2  10.77.x.1   10.77.x.2  10.78.x.1   10.78.x.2
+                                    10.80.x.1   10.80.x.2  10.81.x.1   10.81.x.2
+                                       +------------ edge-2 -----------------+
 
-The edge's ``to-client`` interface is where XDP is attached. Nothing forwards between client and transceiver: only
-what the edge relays gets across. ``x`` is the same in all three and differs between labs.
+An edge's ``to-client`` interface is where XDP is attached. Nothing forwards between client and transceiver: only
+what an edge relays gets across. Two edges reach each other through the transceiver's host. ``x`` is the same in all
+and differs between labs.
 """
 
 from __future__ import annotations
@@ -20,8 +24,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
@@ -30,8 +33,22 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pyroute2 import IPRoute, netns
-from pyroute2.ethtool.ioctl import IoctlEthtool
 from pyroute2.netlink.exceptions import NetlinkError
+
+from lab.links import (
+    LabError,
+    address,
+    await_links,
+    checksum_offload,
+    delete_links,
+    entered,
+    home,
+    in_thread,
+    join,
+    set_checksum_offload_off,
+    sysctl,
+    up,
+)
 
 __all__ = ["Host", "Lab", "LabError", "checksum_offload"]
 
@@ -39,22 +56,16 @@ T = TypeVar("T")
 
 NAMESPACES = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
-IFF_UP = 1
-ROLES = ("client", "edge", "transceiver")
+ROLES = ("client", "edge", "transceiver", "edge-2")
 # The owner's pid, and the number that tells its subnets from those of other labs.
-TAG = re.compile(r"(fh(\d+)-(\d+))-(?:client|edge|transceiver)")
+TAG = re.compile(r"(fh(\d+)-(\d+))-(?:client|edge|transceiver|edge-2)")
 TERMINATE_S = 3.0
 KILL_S = 2.0
-LINK_S = 5.0
-
-
-class LabError(RuntimeError):
-    """The lab cannot be made; one line that says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One of the three: ``name`` and ``netns`` (path) of its namespace, and its IPv4 ``address``; the edge's is
+    """One of them: ``name`` and ``netns`` (path) of its namespace, and its IPv4 ``address``; the edge's is
     the one that clients see."""
 
     name: str
@@ -76,35 +87,43 @@ class Host:
         self._children.append(child)
         return child
 
+    def pids(self) -> set[int]:
+        """The processes that are on this host now."""
+        return _pids_in([Path(self.netns)])
+
     def inside(self, work: Callable[[], T]) -> T:
         """Calls ``work`` in a thread that is on this host, and returns its result. Sockets that it opens stay on this
         host and can be used from anywhere."""
 
-        def entered() -> T:
-            with _entered(self.netns):
+        def there() -> T:
+            with entered(self.netns):
                 return work()
 
-        return _in_thread(entered)
+        return in_thread(there)
 
 
 class Lab:
-    """The three hosts, which exist from ``with`` to its end. It needs root: it raises LabError on entry where they
-    cannot be made.
+    """The hosts, which exist from ``with`` to its end. It needs root: it raises LabError on entry where they cannot be
+    made.
 
-    ``with_person`` joins this machine to the client host, so that a browser here reaches the edge through the
-    interface that XDP is on. ``person_address`` is then this machine's address on that link, else None.
+    ``edges`` are 1 or 2: ``edge_2`` is the second, if there is one. ``with_person`` joins this machine to the client
+    host, so that a browser here reaches an edge through the interface that XDP is on. ``person_address`` is then this
+    machine's address on that link, else None.
     """
 
     edge_interface = "to-client"
 
     client: Host
     edge: Host
+    edge_2: Host | None = None
     transceiver: Host
     edge_inner_address: str
+    edge_2_inner_address: str
     person_address: str | None = None
 
-    def __init__(self, *, with_person: bool = False) -> None:
+    def __init__(self, *, with_person: bool = False, edges: int = 1) -> None:
         self._with_person = with_person
+        self._roles = ROLES if edges == 2 else ROLES[:3]
         self._owner = os.getpid()
         self._tag: str | None = None
         self._children: list[subprocess.Popen[Any]] = []
@@ -114,7 +133,7 @@ class Lab:
             raise LabError("the lab makes network namespaces, which needs root: run this with sudo")
         atexit.register(self._close_at_exit)
         try:
-            _in_thread(self._build)
+            in_thread(self._build)
         except BaseException as e:
             self.close()
             if isinstance(e, (OSError, NetlinkError)):
@@ -131,7 +150,7 @@ class Lab:
     def close(self) -> None:
         """Ends what runs on the hosts and removes them. Does nothing the second time, and in a forked child."""
         atexit.unregister(self._close_at_exit)
-        _in_thread(self._remove)
+        in_thread(self._remove)
 
     @staticmethod
     def remove_stale() -> list[str]:
@@ -140,7 +159,7 @@ class Lab:
             raise LabError("removing stale labs needs root: run this with sudo")
         stale = {tag for tag, pid, _ in _labs() if not Path(f"/proc/{pid}").exists()}
         for tag in sorted(stale):
-            _in_thread(lambda tag=tag: _remove(tag))  # type: ignore[misc]
+            in_thread(lambda tag=tag: _remove(tag))  # type: ignore[misc]
         return sorted(stale)
 
     def _build(self) -> None:
@@ -149,31 +168,40 @@ class Lab:
         self.client = Host(f"{tag}-client", f"10.77.{x}.1", self._children)
         self.edge = Host(f"{tag}-edge", f"10.77.{x}.2", self._children)
         self.transceiver = Host(f"{tag}-transceiver", f"10.78.{x}.2", self._children)
-        self.edge_inner_address = f"10.78.{x}.1"
-        for host in (self.client, self.edge, self.transceiver):
-            with _entered(host.netns), IPRoute() as ip:
-                _up(ip, "lo")
+        self.edge_inner_address, self.edge_2_inner_address = f"10.78.{x}.1", f"10.81.{x}.1"
+        if "edge-2" in self._roles:
+            self.edge_2 = Host(f"{tag}-edge-2", f"10.80.{x}.2", self._children)
+        for host in self._hosts:
+            with entered(host.netns), IPRoute() as ip:
+                up(ip, "lo")
 
         self._join_client()
-        _join((self.edge.name, "to-transceiver"), (self.transceiver.name, "to-edge"), index=20)
-        with _entered(self.edge.netns), IPRoute() as ip:
-            _address(ip, "to-transceiver", self.edge_inner_address)
-        with _entered(self.transceiver.netns), IPRoute() as ip:
-            _address(ip, "to-edge", self.transceiver.address)
+        join((self.edge.name, "to-transceiver"), (self.transceiver.name, "to-edge"), index=20)
+        with entered(self.edge.netns), IPRoute() as ip:
+            address(ip, "to-transceiver", self.edge_inner_address)
+        with entered(self.transceiver.netns), IPRoute() as ip:
+            address(ip, "to-edge", self.transceiver.address)
+        if self.edge_2 is not None:
+            self._join_edge_2(x, self.edge_2)
         if self._with_person:
             self._join_person(x, tag)
-        for host in (self.client, self.edge, self.transceiver):
-            with _entered(host.netns), IPRoute() as ip:
-                _await_links(ip)
+        for host in self._hosts:
+            with entered(host.netns), IPRoute() as ip:
+                await_links(ip)
+
+    @property
+    def _hosts(self) -> tuple[Host, ...]:
+        edges = (self.edge,) if self.edge_2 is None else (self.edge, self.edge_2)
+        return self.client, *edges, self.transceiver
 
     def unplug(self) -> None:
         """Removes the link between client and edge, with both of its interfaces."""
 
         def unplug() -> None:
-            with _entered(self.client.netns):
-                _delete_links(["to-edge"])
+            with entered(self.client.netns):
+                delete_links(["to-edge"])
 
-        _in_thread(unplug)
+        in_thread(unplug)
 
     def plug(self) -> None:
         """Makes the link between client and edge again."""
@@ -181,20 +209,38 @@ class Lab:
         def plug() -> None:
             self._join_client()
             for host in (self.client, self.edge):
-                with _entered(host.netns), IPRoute() as ip:
-                    _await_links(ip)
+                with entered(host.netns), IPRoute() as ip:
+                    await_links(ip)
 
-        _in_thread(plug)
+        in_thread(plug)
+
+    def _join_edge_2(self, x: int, edge: Host) -> None:
+        join((self.client.name, "to-edge-2"), (edge.name, self.edge_interface), index=12)
+        join((edge.name, "to-transceiver"), (self.transceiver.name, "to-edge-2"), index=22)
+        with entered(self.client.netns), IPRoute() as ip:
+            address(ip, "to-edge-2", f"10.80.{x}.1")
+            set_checksum_offload_off("to-edge-2")
+        with entered(edge.netns), IPRoute() as ip:
+            address(ip, self.edge_interface, edge.address)
+            address(ip, "to-transceiver", self.edge_2_inner_address)
+            ip.route("add", dst=f"10.78.{x}.0/24", gateway=f"10.81.{x}.2")
+            # Its address there is what a client keeps whose packets another edge has got until now.
+            ip.route("add", dst=f"10.77.{x}.1/32", gateway=f"10.80.{x}.1")
+        with entered(self.transceiver.netns), IPRoute() as ip:
+            address(ip, "to-edge-2", f"10.81.{x}.2")
+            sysctl("net/ipv4/ip_forward", "1")
+        with entered(self.edge.netns), IPRoute() as ip:
+            ip.route("add", dst=f"10.81.{x}.0/24", gateway=self.transceiver.address)
 
     def _join_client(self) -> None:
-        _join((self.client.name, "to-edge"), (self.edge.name, self.edge_interface), index=10)
-        with _entered(self.client.netns), IPRoute() as ip:
-            _address(ip, "to-edge", self.client.address)
+        join((self.client.name, "to-edge"), (self.edge.name, self.edge_interface), index=10)
+        with entered(self.client.netns), IPRoute() as ip:
+            address(ip, "to-edge", self.client.address)
             # CPUMAP builds the packet anew on another core and loses the mark that says its checksum is still to
             # be filled in: the stack there drops it as corrupt. So senders towards XDP fill it in themselves.
-            _set_checksum_offload_off("to-edge")
-        with _entered(self.edge.netns), IPRoute() as ip:
-            _address(ip, self.edge_interface, self.edge.address)
+            set_checksum_offload_off("to-edge")
+        with entered(self.edge.netns), IPRoute() as ip:
+            address(ip, self.edge_interface, self.edge.address)
 
     def _join_person(self, x: int, interface: str) -> None:
         self.person_address = f"10.79.{x}.1"
@@ -205,17 +251,21 @@ class Lab:
                 kind="veth",
                 peer={"ifname": "to-person", "net_ns_fd": self.client.name},
             )
-            _address(here, interface, self.person_address)
-            _set_checksum_offload_off(interface)
-            with _entered(self.client.netns), IPRoute() as ip:
-                _address(ip, "to-person", f"10.79.{x}.2")
-                _sysctl("net/ipv4/ip_forward", "1")
-            with _entered(self.edge.netns), IPRoute() as ip:
+            address(here, interface, self.person_address)
+            set_checksum_offload_off(interface)
+            with entered(self.client.netns), IPRoute() as ip:
+                address(ip, "to-person", f"10.79.{x}.2")
+                sysctl("net/ipv4/ip_forward", "1")
+            with entered(self.edge.netns), IPRoute() as ip:
                 ip.route("add", dst=f"10.79.{x}.0/24", gateway=self.client.address)
             here.route("add", dst=f"10.77.{x}.0/24", gateway=f"10.79.{x}.2")
+            if self.edge_2 is not None:
+                with entered(self.edge_2.netns), IPRoute() as ip:
+                    ip.route("add", dst=f"10.79.{x}.0/24", gateway=f"10.80.{x}.1")
+                here.route("add", dst=f"10.80.{x}.0/24", gateway=f"10.79.{x}.2")
 
     def _claim(self) -> int:
-        """Makes the three namespaces, under a number that no other lab has and no route of this machine covers."""
+        """Makes the namespaces, under a number that no other lab has and no route of this machine covers."""
         with _lock():
             taken = {x for _, _, x in _labs()}
             with IPRoute() as ip:
@@ -225,13 +275,13 @@ class Lab:
                     if route["dst_len"]
                 ]
             for x in range(256):
-                ours = [IPv4Network(f"10.{second}.{x}.0/24") for second in (77, 78, 79)]
+                ours = [IPv4Network(f"10.{second}.{x}.0/24") for second in range(77, 82)]
                 if x not in taken and not any(a.overlaps(b) for a in ours for b in routes):
                     break
             else:
-                raise LabError("no free subnet in 10.77.0.0/16 to 10.79.0.0/16: remove stale labs, or a route there")
+                raise LabError("no free subnet in 10.77.0.0/16 to 10.81.0.0/16: remove stale labs, or a route there")
             self._tag = f"fh{self._owner}-{x}"
-            for role in ROLES:
+            for role in self._roles:
                 _new_namespace(f"{self._tag}-{role}")
             return x
 
@@ -245,50 +295,6 @@ class Lab:
     def _close_at_exit(self) -> None:
         # The interpreter starts no more threads by now, and no event loop is running either.
         self._remove()
-
-
-def checksum_offload(interface: str) -> bool:
-    """Whether ``interface``, on the calling thread's host, leaves transmit checksums to the hardware."""
-    ethtool = IoctlEthtool(interface)
-    try:
-        return bool(ethtool.get_offload_flags()["tx-checksumming"])
-    finally:
-        ethtool.close()
-
-
-def _set_checksum_offload_off(interface: str) -> None:
-    ethtool = IoctlEthtool(interface)
-    try:
-        ethtool.set_offload_flag("tx-checksumming", 0)
-    finally:
-        ethtool.close()
-    if checksum_offload(interface):
-        raise LabError(f"transmit checksum offload of {interface} cannot be switched off: XDP would lose every packet")
-
-
-def _in_thread(work: Callable[[], T]) -> T:
-    """Calls ``work`` in a thread of its own: setns moves only that thread, and pyroute2's blocking interface
-    refuses to run in one that has an event loop running."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work).result()
-
-
-@contextmanager
-def _home() -> Iterator[None]:
-    """Returns the calling thread, at the end, to the namespace that it was in at the beginning."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    try:
-        yield
-    finally:
-        netns.setns(home, flags=0)
-        os.close(home)
-
-
-@contextmanager
-def _entered(path: str) -> Iterator[None]:
-    with _home():
-        netns.setns(path, flags=0)
-        yield
 
 
 @contextmanager
@@ -312,46 +318,11 @@ def _labs() -> list[tuple[str, int, int]]:
 def _new_namespace(name: str) -> None:
     # netns.create would fork, which a process with threads should not.
     libc = ctypes.CDLL(None, use_errno=True)
-    with _home():
+    with home():
         if libc.unshare(CLONE_NEWNET) != 0:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error), name)
         netns.attach(name, threading.get_native_id())
-
-
-def _join(a: tuple[str, str], b: tuple[str, str], *, index: int) -> None:
-    """Makes a veth pair between two (namespace, interface); the first end gets ``index``."""
-    # Ends of equal index look like one physical device to the kernel, which then takes up to a second to notice
-    # that its link is up, and drops what is sent meanwhile.
-    with IPRoute() as ip:
-        peer = {"ifname": b[1], "net_ns_fd": b[0]}
-        ip.link("add", ifname=a[1], kind="veth", net_ns_fd=a[0], index=index, peer=peer)
-
-
-def _await_links(ip: IPRoute) -> None:
-    """Waits until every link that is switched on also carries packets."""
-    deadline = time.monotonic() + LINK_S
-    while any(link["flags"] & IFF_UP and link.get("operstate") == "DOWN" for link in ip.get_links()):
-        if time.monotonic() > deadline:
-            raise LabError(f"a link of the lab did not come up within {LINK_S} s")
-        time.sleep(0.005)
-
-
-def _up(ip: IPRoute, interface: str) -> int:
-    index: int = ip.link_lookup(ifname=interface)[0]
-    ip.link("set", index=index, state="up")
-    return index
-
-
-def _address(ip: IPRoute, interface: str, address: str) -> None:
-    # No link-local address, so no router solicitation or multicast report is among the packets that tests count.
-    with suppress(FileNotFoundError):
-        _sysctl(f"net/ipv6/conf/{interface}/addr_gen_mode", "1")
-    ip.addr("add", index=_up(ip, interface), address=address, prefixlen=24)
-
-
-def _sysctl(name: str, value: str) -> None:
-    Path("/proc/sys", name).write_text(value)
 
 
 def _remove(tag: str, children: Sequence[subprocess.Popen[Any]] = ()) -> None:
@@ -359,21 +330,13 @@ def _remove(tag: str, children: Sequence[subprocess.Popen[Any]] = ()) -> None:
     paths = [path for role in ROLES if (path := NAMESPACES / f"{tag}-{role}").exists()]
     _end_processes(paths, children)
     # A namespace frees its links some time after it is gone; taking them away first makes the end a definite one.
-    _delete_links([tag])
+    delete_links([tag])
     for path in paths:
         # A file that no namespace was ever mounted on: its maker died between the two steps.
-        with suppress(OSError), _entered(str(path)):
-            _delete_links(["to-edge", "to-client", "to-transceiver", "to-person"])
+        with suppress(OSError), entered(str(path)):
+            delete_links(["to-edge", "to-edge-2", "to-client", "to-transceiver", "to-person"])
     for path in paths:
         netns.remove(path.name)
-
-
-def _delete_links(names: Iterable[str]) -> None:
-    with IPRoute() as ip:
-        for name in names:
-            for index in ip.link_lookup(ifname=name):
-                with suppress(NetlinkError):  # its other end was removed at the same moment
-                    ip.link("del", index=index)
 
 
 def _end_processes(namespaces: Sequence[Path], children: Sequence[subprocess.Popen[Any]]) -> None:

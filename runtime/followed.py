@@ -7,16 +7,28 @@ import hashlib
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, Never, TypeVar
+from typing import Any, Generic, Never, Protocol, TypeVar
 
 from runtime.logs import Log
 from wire.exposure import exposure
 
-__all__ = ["LOOK_EVERY_S", "Followed", "follow"]
+__all__ = ["LOOK_EVERY_S", "Followed", "Follows", "follow"]
 
 LOOK_EVERY_S = 1.0
 
 T = TypeVar("T")
+Value = TypeVar("Value", covariant=True)
+
+
+class Follows(Protocol[Value]):
+    """A file that is followed, or several as one."""
+
+    @property
+    def value(self) -> Value:
+        """The value that is in force."""
+
+    def refresh(self) -> bool:
+        """Looks whether it has changed. Returns True where it has."""
 
 
 class Followed(Generic[T]):
@@ -73,7 +85,7 @@ class Followed(Generic[T]):
         return tuple(_state(path, self._secret) for path in self._paths if path is not None)
 
 
-async def follow(file: Followed[T], use: Callable[[T], Any] = lambda _: None) -> Never:
+async def follow(file: Follows[T], use: Callable[[T], Any] = lambda _: None) -> Never:
     """Looks at ``file`` once a second, and calls ``use`` with its value whenever that has changed."""
     while True:
         await asyncio.sleep(LOOK_EVERY_S)

@@ -44,7 +44,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from runtime.errors import ConfigError, bind_trouble
-from runtime.scrape import Scrapes
+from runtime.scrape import Page, Scrapes
 
 __all__ = ["Gauge", "Gauges", "Outside", "Tally", "serve"]
 
@@ -112,15 +112,15 @@ class Gauges(Collector):
         yield family
 
 
-def serve(key: str, host: str, port: int, *collectors: Collector) -> None:
-    """Serves ``/metrics`` from a thread of its own. Raises ConfigError, naming the configuration ``key``, where that
-    address cannot be had."""
+def serve(key: str, host: str, port: int, *collectors: Collector, pages: Mapping[str, Page] | None = None) -> None:
+    """Serves ``/metrics``, and ``pages`` by their paths, from a thread of its own. Raises ConfigError, naming the
+    configuration ``key``, where that address cannot be had."""
     # Who waits for the interpreter's lock has it this soon, whatever else is at work: media does not wait 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     registry = CollectorRegistry()
     for collector in collectors:
         registry.register(collector)
     try:
-        Scrapes(host, port, registry)
+        Scrapes(host, port, registry, pages)
     except OSError as e:
         raise ConfigError(f"{key}: {host} port {port}: {bind_trouble(e)}") from None

@@ -10,7 +10,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from urllib.parse import parse_qsl
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -18,22 +20,29 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from runtime import logs
 from runtime.process import step_back
 
-__all__ = ["Scrapes"]
+__all__ = ["Page", "Scrapes"]
+
+Page = Callable[[Mapping[str, str]], bytes]
+"""Makes a JSON document of the query's fields, in the thread that answers scrapes."""
 
 _BACKLOG = 8
 _PATIENCE_S = 1.0  # with one who asks, from the first byte to the last
 _MOST_HEAD_BYTES = 8 << 10
+_MOST_FIELDS = 16
 _SHARE = 0.1  # of a core, at most
 
 
 class Scrapes:
-    """``/metrics`` of ``registry`` at ``host`` and ``port``, from a thread of its own. Raises OSError where the address
-    cannot be had."""
+    """``/metrics`` of ``registry`` at ``host`` and ``port``, and ``pages`` by their paths, from a thread of its own.
+    Raises OSError where the address cannot be had."""
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, host: str, port: int, registry: CollectorRegistry, pages: Mapping[str, Page] | None = None
+    ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         self._registry = registry
+        self._pages = {path.encode(): page for path, page in (pages or {}).items()}
         self._complained = False
         threading.Thread(target=self._run, name="metrics", daemon=True).start()
 
@@ -61,14 +70,18 @@ class Scrapes:
             if not piece or len(head) > _MOST_HEAD_BYTES or time.monotonic() > until:
                 return
         method, _, rest = head.partition(b" ")
-        path = rest.partition(b" ")[0].partition(b"?")[0]
+        path, _, query = rest.partition(b" ")[0].partition(b"?")
+        kind = CONTENT_TYPE_PLAIN_0_0_4
         if method not in (b"GET", b"HEAD"):
             status, body = "405 Method Not Allowed", b""
+        elif path in self._pages:
+            kind = "application/json"
+            status, body = self._made(lambda: self._pages[path](_fields(query)))
         elif path not in (b"/", b"/metrics"):
             status, body = "404 Not Found", b""
         else:
-            status, body = self._values()
-        said = f"HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE_PLAIN_0_0_4}\r\nContent-Length: {len(body)}\r\n"
+            status, body = self._made(lambda: generate_latest(self._registry))
+        said = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
         connection.settimeout(max(0.001, until - time.monotonic()))
         connection.sendall(said.encode() + b"Connection: close\r\n\r\n" + (b"" if method == b"HEAD" else body))
         # Closed with anything unread the kernel would reset it, and what was sent with it.
@@ -76,11 +89,19 @@ class Scrapes:
         while connection.recv(_MOST_HEAD_BYTES) and time.monotonic() < until:
             connection.settimeout(max(0.001, until - time.monotonic()))
 
-    def _values(self) -> tuple[str, bytes]:
+    def _made(self, make: Callable[[], bytes]) -> tuple[str, bytes]:
         try:
-            return "200 OK", generate_latest(self._registry)
+            return "200 OK", make()
         except Exception:
             if not self._complained:  # the next one would say the same
                 self._complained = True
                 logs.get().exception("metrics cannot be read")
             return "500 Internal Server Error", b""
+
+
+def _fields(query: bytes) -> dict[str, str]:
+    """The fields of a query; none where it has too many."""
+    try:
+        return dict(parse_qsl(query.decode(errors="replace"), max_num_fields=_MOST_FIELDS))
+    except ValueError:
+        return {}

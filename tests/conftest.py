@@ -13,12 +13,26 @@ from collections.abc import Callable, Iterator
 
 import packets as p
 import pytest
+from hypothesis import HealthCheck, settings
 from privileges import CLONE_NEWNET, InNamespace, cannot_run
 
 from lab.appliance import Appliance
 from lab.network import Lab
 
 COMPILED = "FIRSTHOP_EDGE__COMPILED"
+
+# Other examples each time in CI, else always the same, as with fuzzers' seeds (tests/support/fuzzing.py). What failed
+# is printed with the line that has it fail again. How slow a machine is says nothing about what it runs.
+settings.register_profile(
+    "firsthop",
+    max_examples=50,
+    derandomize=os.environ.get("CI") != "true",
+    print_blob=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("firsthop")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -9,11 +9,14 @@ from runtime.metrics import Tally
 __all__ = [
     "CONTROL",
     "ENDS",
+    "HANDOVERS",
+    "HANDOVER_TIME",
     "RECORDED",
     "RX_DATAGRAMS",
     "RX_FRAMES",
     "RX_KEYS",
     "SCTP_ABORTS",
+    "TAKEN",
     "TARGET",
     "TX_DATAGRAMS",
     "TX_FRAMES",
@@ -44,6 +47,7 @@ RX_DATAGRAMS = Tally(
         "other_payload",
         "other_source",
         "not_received",
+        "passed_on",
         "overflow",
         "other",
     ),
@@ -119,6 +123,19 @@ ENDS = Tally(
     ),
     label="reason",
 )
+HANDOVERS = Tally(
+    "firsthop_transceiver_handovers",
+    "Hand-overs of calls to other transceivers, by what became of them: unless one moved, its call stayed",
+    ("moved", "refused", "gone", "too_large", "not_movable", "nowhere"),
+)
+TAKEN = Tally(
+    "firsthop_transceiver_taken",
+    "Calls that other transceivers offered to hand over to this one, by what became of them",
+    ("taken", "refused", "dropped"),
+)
+HANDOVER_TIME = Histogram(
+    "firsthop_transceiver_handover_time", "From when a call's last frame was made here until it could go on", "way"
+)
 SCTP_ABORTS = Tally(
     "firsthop_transceiver_sctp_aborts",
     "SCTP associations, with their data channels, that were ended for what the caller did with them; the calls went on",
@@ -128,5 +145,5 @@ SCTP_ABORTS = Tally(
 
 all_counters = (
     *(RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TARGET, RECORDED, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS),
-    SCTP_ABORTS,
+    *(SCTP_ABORTS, HANDOVERS, TAKEN, HANDOVER_TIME),
 )

@@ -15,6 +15,8 @@ from rtc.dtls.secure import check_aiortc
 from rtc.vad import detector
 from runtime import busy, logs, metrics
 from runtime.config import Config
+from runtime.directory.opened import open_store
+from runtime.directory.publishing import publish
 from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
@@ -47,12 +49,14 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> Non
     except zmq.ZMQError as e:
         raise ConfigError(f"transceiver.endpoint {config.transceiver.endpoint}: {e.strerror}") from None
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, stop.set)
     gpus = Gpus()
     gpus.start()
+    store = open_store(config.directory)
     transceiver = Transceiver(config, cluster, socket, lambda: gpus.now, selector=selector, prior=calibrated())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, transceiver.leave)
+    loop.add_signal_handler(signal.SIGTERM, _Ending(transceiver, config.transceiver.drain_s, stop))
+    loop.add_signal_handler(signal.SIGUSR1, transceiver.leave)
     signals.let_through()
     sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
     by_key = metrics.Gauges(
@@ -84,6 +88,17 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> Non
             "How late frames were in the last second, 99th percentile",
             lambda: load.lag_s,
         ),
+        metrics.Gauges(
+            "firsthop_transceiver_drain_calls",
+            "Calls since a drain began: those that were handed over, and all",
+            ("calls",),
+            lambda: dict(zip((("moved",), ("all",)), map(float, transceiver.drained), strict=True)),
+        ),
+        metrics.Gauge(
+            "firsthop_transceiver_draining",
+            "1 while new calls go elsewhere because this process is about to leave",
+            lambda: float(transceiver.draining),
+        ),
     )
     held = ufrag_keys(lambda: key_file.keys)
     more = (*transceiver.schedule, *counters.all_counters)
@@ -94,6 +109,8 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> Non
 
     work = (transceiver.sweep_forever(), follow(key_file, transceiver.use), beat.forever())
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(each) for each in work]
+    if config.directory.redis:
+        tasks.append(asyncio.create_task(publish(store, transceiver.report, log)))
     tasks += [asyncio.create_task(event.wait()) for event in (stop, transceiver.idle)]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
@@ -102,8 +119,24 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> Non
             await task
     notify("STOPPING=1")
     await transceiver.close()
+    await store.close()
     context.destroy(linger=200)
     log.info("stopped")
+
+
+class _Ending:
+    """What SIGTERM does: the first begins a drain, the second ends that."""
+
+    def __init__(self, transceiver: Transceiver, drain_s: float, stop: asyncio.Event) -> None:
+        self._transceiver, self._drain_s, self._stop = transceiver, drain_s, stop
+        self._drain: asyncio.Task[None] | None = None
+
+    def __call__(self) -> None:
+        if self._drain is not None or not self._drain_s:
+            self._stop.set()
+            return
+        self._drain = asyncio.create_task(self._transceiver.drain(self._drain_s))
+        self._drain.add_done_callback(lambda _: self._stop.set())
 
 
 def _load_agents(log: Any) -> None:
@@ -116,8 +149,9 @@ def _load_agents(log: Any) -> None:
 
 
 def serve(config: Config, beat: Beat) -> None:
-    """Runs until SIGTERM, or after SIGUSR1 until there is no call; ``beat`` counts for the supervisor. Raises
-    ConfigError or KeyFileError with one line for what stands in the way."""
+    """Runs until SIGTERM, which hands calls over first; at once until SIGINT or a second SIGTERM; after SIGUSR1 until
+    there is no call. ``beat`` counts for the supervisor. Raises ConfigError or KeyFileError with one line for what
+    stands in the way."""
     try:
         check_aiortc()
     except RuntimeError as e:

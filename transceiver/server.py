@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -22,17 +24,20 @@ from runtime.config import Config
 from transceiver import agents, counters
 from transceiver.backlog import Backlog
 from transceiver.capacity import Capacity
+from transceiver.handover.desk import Desk, House
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
 from transceiver.load import PRIOR, Load
 from transceiver.places import Full, room_for
 from transceiver.realtime.protocol import InvalidRequest, Realtime
 from transceiver.records.files import Records
+from transceiver.refusing import RequestError
 from transceiver.reporting import Reporting
 from transceiver.session import Session
 from transceiver.socket_session import EVENTS, SocketSession
 from transceiver.state import SessionState, StateError
 from transceiver.talk.talk import Talk
+from transceiver.watching import Watching, not_found
 from wire import keys, messages, ufrag
 from wire.control import Control
 from wire.messages import Refused as Refusal
@@ -50,8 +55,6 @@ _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 class Transceiver:
     """The transceiver: it owns every session that its ufrags name. ``selector`` is the event loop's, if that counts;
     ``prior`` the share of a core that a call may cost, before any was measured.
-
-    ``move(session)`` is asked to move a call away that this process cannot serve; it returns whether it will.
     """
 
     def __init__(
@@ -80,11 +83,22 @@ class Transceiver:
             messages.End: self._end,
             messages.Ice: self._ice,
             messages.Open: self._open,
-            messages.Watch: self._watch,
-            messages.Unwatch: self._unwatch,
-            messages.Event: self._event,
             messages.Health: self._health,
         }
+        house = House(
+            keys=lambda: self._cluster,
+            calls=lambda: list(self._calls.values()),
+            sockets=lambda: list(self._sockets.values()),
+            room=self._room_for_another,
+            take_up=self.take_up,
+            took=self._took,
+            gone=self._gone,
+            handle=self._handle,
+        )
+        generation = secrets.token_hex(8)
+        self._desk = Desk(self._config.id, generation, self._routing, self._link, house)
+        self._watching = Watching(self._link, self._live)
+        self._handlers |= self._desk.handlers | self._watching.handlers
         self._calls: dict[bytes, Session] = {}
         self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
@@ -93,14 +107,23 @@ class Transceiver:
         self._litter = 0
         self.idle = asyncio.Event()
         self._leaves = False
-        self.move: Callable[[Session], bool] = lambda session: False
         self._leaving: WeakSet[Session | SocketSession] = WeakSet()
         self._log = logs.get()
 
     @property
     def sessions(self) -> int:
-        """The number of calls."""
-        return len(self._calls) + len(self._sockets)
+        """The number of calls, and of places that are kept for those on their way."""
+        return len(self._calls) + len(self._sockets) + self._desk.reserved
+
+    @property
+    def draining(self) -> bool:
+        """Whether new calls go elsewhere, because this process is about to leave."""
+        return self._desk.draining
+
+    @property
+    def drained(self) -> tuple[int, int]:
+        """How many calls have been handed over since a drain began, and of how many; zeros where there is none."""
+        return self._desk.drained
 
     @property
     def sessions_by_key(self) -> dict[tuple[str, ...], float]:
@@ -112,7 +135,8 @@ class Transceiver:
     def report(self) -> Report:
         """What edges are told of this process."""
         lag_ms = 1000 * self.load.lag_s
-        return self._reporting.make(time.monotonic(), sessions=self.sessions, room=self.room, lag_ms=lag_ms)
+        now, draining = time.monotonic(), self._desk.draining
+        return self._reporting.make(now, sessions=self.sessions, draining=draining, room=self.room, lag_ms=lag_ms)
 
     @property
     def schedule(self) -> tuple[Collector, ...]:
@@ -133,8 +157,16 @@ class Transceiver:
 
     def leave(self) -> None:
         """Prepares to leave: ``idle`` is set as soon as there is no call, because another process is to take this one's
-        place."""
+        place. Calls are handed over where others have room."""
         self._leaves = True
+        self._desk.begin_drain(for_good=False)
+
+    async def drain(self, within_s: float) -> None:
+        """Takes no new calls, hands over those that there are, and closes WebSocket sessions; returns when that is done
+        or the time is over."""
+        self._desk.begin_drain()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._desk.empty(), within_s)
 
     def use(self, cluster: keys.ClusterKeys) -> None:
         """Seals with these keys from now on; sessions that exist keep the ufrag that they have."""
@@ -153,10 +185,14 @@ class Transceiver:
         message, request = control.message, control.request
         handler = self._handlers[type(message)]
         try:
+            if self._desk.answers(peer, control):
+                return
             if isinstance(message, Request):
                 handler(peer, request, message)
             else:
                 handler(peer, message)
+        except (RequestError, InvalidRequest) as e:
+            self._refuse(peer, request, e.code, str(e), e.param)
         except Exception:
             # A fault of ours with one message, and no reason to leave who sent it waiting.
             counters.WIRE_ERRORS["failed"] += 1
@@ -183,6 +219,7 @@ class Transceiver:
 
     def _place(self, wanted: messages.Offer | messages.Open, codec: str) -> tuple[str, Talk]:
         """The ufrag, agent and configuration of a new session. Raises InvalidRequest."""
+        self._desk.check_open()
         found = self._find(wanted.agent)
         sealed = self._seal()
         call = ufrag.call_id(sealed)
@@ -213,7 +250,7 @@ class Transceiver:
             pacer=self._pacer,
             backlog=self._backlog,
             on_end=self._ended,
-            watch=lambda who: partial(self._pass_on, who, state.ufrag),
+            watch=lambda who: self._watching.way_to(who, state.ufrag),
             elapsed_s=elapsed_s,
         )
 
@@ -235,6 +272,20 @@ class Transceiver:
             raise InvalidRequest(str(e), e.code) from None
         if gives_way is not None:
             gives_way.end("never_came")
+
+    def _room_for_another(self, agent: str) -> None:
+        """Raises RequestError or InvalidRequest where a call with that agent, which is connected, cannot be taken."""
+        self._desk.check_open()
+        busy = not self._load.admits((self._find(agent)[0], _USUAL), self._kinds())
+        self._make_room("", "", half_open=False, busy=busy)
+
+    def _took(self, call: Session) -> None:
+        self._calls[call.ufrag.encode()] = call
+        self._load.begun()
+
+    def _gone(self, call: Session) -> None:
+        self._calls.pop(call.ufrag.encode(), None)
+        self._litter += 1
 
     def _offer(self, peer: bytes, request: int, offer: messages.Offer) -> None:
         try:
@@ -258,7 +309,7 @@ class Transceiver:
             holder=offer.holder,
             consent_s=self._config.consent_s,
         )
-        answer = call.answer(self._certificate, *offer.media)
+        answer = call.answer(self._certificate, *offer.media, offer.more_media)
         self._calls[sealed.encode()] = call
         self._routing.add(call.transport)
         self._link.control(peer, messages.Answer(ufrag=sealed, sdp=answer), request)
@@ -281,7 +332,7 @@ class Transceiver:
             owner=wanted.owner,
         )
         self._sockets[sealed.encode()] = opened
-        talk.watchers.add(peer, partial(self._pass_on, peer, sealed))
+        talk.watchers.add(peer, self._watching.way_to(peer, sealed))
         self._link.control(peer, messages.Opened(ufrag=sealed), request)
         self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
         opened.open()
@@ -301,47 +352,20 @@ class Transceiver:
             return None
         return session
 
-    def _watch(self, peer: bytes, request: int, watch: messages.Watch) -> None:
-        session = self._live(watch.ufrag, watch.owner)
-        if session is None:
-            self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
-            return
-        session.talk.watchers.add(peer, partial(self._pass_on, peer, watch.ufrag))
-        self._link.control(peer, messages.Watching(session=session.talk.protocol.session), request)
-
-    def _unwatch(self, peer: bytes, unwatch: messages.Unwatch) -> None:
-        session = self._live(unwatch.ufrag)
-        if session is not None and peer in session.talk.watchers:
-            session.talk.watchers.remove(peer)
-
-    def _event(self, peer: bytes, event: messages.Event) -> None:
-        session = self._live(event.ufrag)
-        if session is not None and peer in session.talk.watchers:
-            session.talk.client_event(event.event)
-
-    def _pass_on(self, peer: bytes, ufrag: str, event: str, *_: object) -> None:
-        self._link.control(peer, messages.Event(ufrag=ufrag, event=event))
-
-    def _tell_closed(self, session: Session | SocketSession) -> None:
-        for who in session.talk.watchers:
-            if isinstance(who, bytes):
-                self._link.control(who, messages.Closed(ufrag=session.ufrag, reason=session.ended))
-
     def _ended(self, session: Session) -> None:
         self._calls.pop(session.ufrag.encode(), None)
         self._routing.remove(session.transport)
-        self._tell_closed(session)
+        self._watching.closed(session)
         self._litter += 1
 
     def _socket_ended(self, session: SocketSession) -> None:
         self._sockets.pop(session.ufrag.encode(), None)
-        self._tell_closed(session)
+        self._watching.closed(session)
 
     def _end(self, peer: bytes, request: int, end: messages.End) -> None:
         session = self._live(end.ufrag, end.owner)
         if session is None:
-            self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
-            return
+            raise not_found()
         session.end("hangup")
         self._link.control(peer, messages.Ended(), request)
 
@@ -349,18 +373,18 @@ class Transceiver:
         """Takes the client's ICE credentials. Where they differ from those it had, ICE restarts."""
         session = self._live(restart.ufrag, restart.owner)
         if not isinstance(session, Session):
-            return self._refuse(peer, request, "call_id_not_found", "no such call", "call_id")
+            raise not_found()
         ice = session.transport.ice
         if restart.match not in ("*", ice.ufrag):
-            return self._refuse(peer, request, "precondition_failed", "ICE has restarted meanwhile", "If-Match")
+            raise InvalidRequest("ICE has restarted meanwhile", "precondition_failed", "If-Match")
         fragment = ""
         if restart.remote is not None and restart.remote != ice.remote:
             if not ice.may_restart(time.monotonic()):
-                return self._refuse(peer, request, "rate_limit_exceeded", "ICE restarts too often")
-            fragment = session.restart_ice(self._seal(like=restart.ufrag), restart.remote, *restart.media)
+                raise InvalidRequest("ICE restarts too often", "rate_limit_exceeded")
+            sealed = self._seal(like=restart.ufrag)
+            fragment = session.restart_ice(sealed, restart.remote, *restart.media, restart.more_media)
             self._routing.rename(session.transport)
         self._link.control(peer, messages.IceAnswer(ufrag=ice.ufrag, fragment=fragment), request)
-        return None
 
     def _seal(self, like: str = "") -> str:
         """A new ufrag for the same core as ``like``, whose worker knows the call's paths."""
@@ -381,7 +405,8 @@ class Transceiver:
             for session in self._all():
                 session.sweep(now)
             self._shed(self._load.look())
-            if self._leaves and not self.sessions and not len(self._backlog):
+            self._desk.sweep(now)
+            if self._leaves and not self.sessions and not len(self._backlog) and self._desk.quiet:
                 self.idle.set()
             # What an ended session leaves are circles through OpenSSL and libsrtp, whose memory the collector cannot
             # see: it would wait for hundreds of calls. With a hundred calls alive this takes five milliseconds.
@@ -395,7 +420,7 @@ class Transceiver:
         served = (s for s in self._all() if s.talk.begun and not s.ended and s not in self._leaving)
         for session in sorted(served, key=lambda session: session.began, reverse=True)[:calls]:
             self._leaving.add(session)
-            moves = isinstance(session, Session) and self.move(session)
+            moves = isinstance(session, Session) and self._desk.move(session)
             self._log.warning("too many calls to be served in time: one leaves", call=session.ufrag, moves=moves)
             if not moves:
                 session.end("overloaded")
@@ -406,6 +431,7 @@ class Transceiver:
         for session in live:
             session.end("shutdown")
         await asyncio.gather(*(session.closed() for session in live))
+        self._desk.close()
         self._link.close()
         if self._records is not None:
             self._records.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from aiortc import RTCDataChannel
@@ -14,6 +14,7 @@ from rtc.frame import FRAME_S
 from rtc.ice.lite import CONSENT_S
 from rtc.pacer import Pacer
 from rtc.sdp import answer as sdp
+from rtc.state import TransportState
 from runtime import logs
 from transceiver.backlog import Backlog
 from transceiver.media.stream import MediaStream
@@ -27,6 +28,7 @@ from wire.ufrag import call_id
 __all__ = ["Session"]
 
 _SPARE_MS = 5
+_LOOK_S = 0.001
 _MOST_MADE_UP = 10  # ticks: what is older than 200 ms helps nobody
 
 
@@ -92,8 +94,8 @@ class Session:
             log=self._log,
         )
 
-    def answer(self, certificate: Certificate, host: str, port: int) -> str:
-        """The SDP answer that names the edge's ``host`` and ``port``."""
+    def answer(self, certificate: Certificate, host: str, port: int, more: Sequence[tuple[str, int]] = ()) -> str:
+        """The SDP answer that names the edge's ``host`` and ``port``, and ``more`` of other edges."""
         return sdp.answer(
             self._offer,
             ufrag=self.ufrag,
@@ -102,14 +104,17 @@ class Session:
             host=host,
             port=port,
             ssrc=self.stream.voice.ssrc,
+            more=more,
         )
 
-    def restart_ice(self, ufrag: str, remote: tuple[str, str], host: str, port: int) -> str:
+    def restart_ice(
+        self, ufrag: str, remote: tuple[str, str], host: str, port: int, more: Sequence[tuple[str, int]] = ()
+    ) -> str:
         """Takes other credentials from now on, the client's among them. Returns the SDP fragment that tells it ours."""
         ice = self.transport.ice
         ice.restart(ufrag, remote)
         self._log.info("ice restarts")
-        return sdp.fragment(self._offer, ufrag=ufrag, password=ice.password, host=host, port=port)
+        return sdp.fragment(self._offer, ufrag=ufrag, password=ice.password, host=host, port=port, more=more)
 
     @property
     def half_open(self) -> bool:
@@ -151,6 +156,23 @@ class Session:
 
     # --- as a value
 
+    @property
+    def movable(self) -> bool:
+        """Whether it can leave: it is connected, and here."""
+        return not self.ended and not self.away and self.transport.connected
+
+    @property
+    def quiet(self) -> bool:
+        """Whether neither the caller nor the agent speaks."""
+        return self.stream.voice.idle and self.talk.begun and self.talk.conversation.quiet
+
+    async def ticked(self) -> None:
+        """Waits until the next 20 ms have been made, or long enough where nothing is made any more."""
+        before, loop = self._ticked, asyncio.get_running_loop()
+        until = loop.time() + 2 * FRAME_S
+        while self._ticked == before and loop.time() < until:  # noqa: ASYNC110  # an event would cost each tick
+            await asyncio.sleep(_LOOK_S)
+
     async def hold(self) -> None:
         """Prepares to leave: the agent is asked for its state, for a second at most, and then data channels wait. Media
         goes on. Either ``leave`` or ``stay`` is to follow. Raises StateError where the call is not connected."""
@@ -164,27 +186,39 @@ class Session:
         and changes nothing then."""
         self._check_movable()
         now = time.monotonic()
+        self.talk.pause()
         try:
-            state = SessionState(
-                media=self.stream.export(now),
-                talk=self.talk.export(),
-                channels=self._channels.export(),
-                transport=self.transport.export(now),
-                owner=self.owner,
-                holder=self.holder,
-                age_s=now - self.began,
-                tick_s=now - self._ticked,
-            )
+            transport = self.transport.export(now)
         except DtlsError as e:
             self.talk.resume()
             raise StateError(f"the call cannot leave: {e}") from None
+        state = self._state(transport, now)
         self.away, self._left = True, (state, now)
         self._pacer.remove(self._tick)
         self._channels.close()
         return state
 
+    def snapshot(self) -> SessionState:
+        """The whole session as ``leave`` gives it, of one that goes on: what is kept in case this process dies. Whoever
+        takes it up jumps over the numbers that were used since. Raises StateError where the call is not connected."""
+        self._check_movable()
+        now = time.monotonic()
+        return self._state(self.transport.snapshot(now), now)
+
+    def _state(self, transport: TransportState, now: float) -> SessionState:
+        return SessionState(
+            transport=transport,
+            media=self.stream.export(now),
+            talk=self.talk.export(),
+            channels=self._channels.export(),
+            owner=self.owner,
+            holder=self.holder,
+            age_s=now - self.began,
+            tick_s=now - self._ticked,
+        )
+
     def _check_movable(self) -> None:
-        if self.ended or self.away or not self.transport.connected:
+        if not self.movable:
             raise StateError("the call cannot leave: it is not connected")
 
     @classmethod
@@ -234,7 +268,7 @@ class Session:
         stream.take_up(state.media, now)
         stream.start(self.transport)
         self._channels.take_up(state.channels, self.transport.take_up(state.transport, now))
-        talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch)
+        talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch, now)
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus)
 
     def stay(self) -> None:

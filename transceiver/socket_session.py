@@ -47,6 +47,11 @@ class SocketSession:
         """What its cost depends on: the agent, and that it has no codec."""
         return self.talk.agent_name, EVENTS
 
+    @property
+    def quiet(self) -> bool:
+        """Whether neither the client nor the agent speaks."""
+        return self.talk.begun and self.talk.conversation.quiet
+
     def open(self) -> None:
         """Makes the agent, and greets those who watch."""
         self.talk.begin(self.end)

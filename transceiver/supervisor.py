@@ -1,6 +1,7 @@
 """A transceiver host's parent: it supervises one process a core, each with its own id, link and metrics.
 
-A process that would be started otherwise now (other code, other configuration) is replaced as soon as it holds no call.
+A process that would be started otherwise now (other code, other configuration) hands its calls over where others have
+room, and is replaced as soon as it holds none.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import Any
 
 from runtime import logs
 from runtime.config import Config, Transceiver
+from runtime.directory import opened
 from runtime.errors import ConfigError
 from runtime.process import cpus
 from runtime.supervision.children import Child, Children
@@ -31,6 +33,10 @@ def check(config: Config) -> None:
     if agents.find(ours.agent) is None:
         raise ConfigError(f"transceiver.agent: no agent called {ours.agent!r}, there is {', '.join(agents.names())}")
     records.check(ours)
+    opened.check(config.directory)
+    reachable = (ours.advertise or ours.endpoint).address
+    if config.directory.redis and reachable is not None and reachable.host in ("0.0.0.0", "::"):
+        raise ConfigError(f"transceiver.advertise: edges cannot connect to {ours.endpoint}: name what they reach it by")
     cpus("transceiver.cores", ours.cores)
     if ours.processes[-1].id > MAX_TRANSCEIVER:
         raise ConfigError(f"transceiver.id: {len(ours.cores)} of them from {ours.id} on are more than there are")
@@ -55,6 +61,7 @@ class HostSupervisor(Supervisor):
             "firsthop_transceiver",
             patient=True,
             most_bytes=ours.memory_mib << 20,
+            goodbye_s=ours.drain_s,
         )
 
     def _process(self, place: int, ours: Transceiver) -> Child:

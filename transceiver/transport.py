@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from aiortc import RTCDataChannel
 
-from rtc.dtls.secure import MAX_RTP_BYTES, Certificate, DtlsError, SecureTransport
+from rtc.dtls.secure import MAX_RTP_BYTES, Certificate, DtlsError, SecureState, SecureTransport
 from rtc.ice.lite import CONSENT_S, IceLite, Path
 from rtc.rtp import packet as rtp
 from rtc.rtp.gate import Gate
@@ -144,6 +144,14 @@ class Transport:
         secure = self._secure.export()
         self._closed = self._away = True
         self.connected = False
+        return self._state(secure, now)
+
+    def snapshot(self, now: float) -> TransportState:
+        """All of it, of one that is connected and goes on. Whoever takes it up jumps over the numbers that were used
+        since."""
+        return self._state(self._secure.snapshot(), now)
+
+    def _state(self, secure: SecureState, now: float) -> TransportState:
         return TransportState(
             ufrag=self.ufrag,
             offer=self._offer,
@@ -203,18 +211,20 @@ class Transport:
         taken = self._gate.admits_dtls(time.monotonic()) and self._backlog.put(self, feed)
         RX_DATAGRAMS["dtls" if taken else "overflow"] += 1
 
-    def media(self, datagram: bytes) -> None:
-        """Takes an SRTP or SRTCP datagram from a path of the transport's. A bad one is dropped and never ends
-        anything."""
+    def media(self, datagram: bytes) -> bool:
+        """Takes an SRTP or SRTCP datagram from a path of the transport's. Returns whether it was authentic: a bad one
+        is dropped and never ends anything."""
         now = time.monotonic()
         plain = self._opened(datagram, now)
         if isinstance(plain, str):
             RX_DATAGRAMS[plain] += 1
-        elif rtp.is_rtcp(datagram):
+            return False
+        if rtp.is_rtcp(datagram):
             RX_DATAGRAMS["rtcp"] += 1
             self._media.rtcp(plain, now)
         else:
             self._media.rtp(plain, now)
+        return True
 
     def media_if_authentic(self, datagram: bytes) -> bool:
         """Takes an SRTP datagram from any path. Returns False, and has neither counted nor used it, unless it

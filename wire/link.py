@@ -1,4 +1,5 @@
-"""The two ends of a ZeroMQ link: bounded, watched by the kernel, and encrypted between hosts.
+"""The two ends of a ZeroMQ link, and of announcements between edges: bounded, watched by the kernel, and encrypted
+between hosts.
 
 On one host (``ipc:///path``) the file's permissions decide who may connect; elsewhere it is CURVE (RFC 26): over TCP,
 and over ``ipc://@name``, which has no file.
@@ -26,6 +27,7 @@ from typing import Any
 
 import zmq
 
+from wire.announcements import MAX_MESSAGE_BYTES
 from wire.keys import ClusterKeys
 
 __all__ = [
@@ -36,8 +38,12 @@ __all__ = [
     "Presence",
     "dealer",
     "event_dealer",
+    "hear",
     "media_dealer",
+    "publisher",
+    "roomy",
     "router",
+    "subscriber",
 ]
 
 HIGH_WATER = 1000  # messages of signaling's: requests, and nothing that gets old
@@ -52,26 +58,21 @@ _KEEPALIVE_S, _KEEPALIVE_PROBES = 2, 2
 _DEAD_AFTER_MS = 6000
 
 
+def roomy(context: Any) -> Any:
+    """The context itself, with room for as many links as an edge may have. To be called before the first is made."""
+    context.set(zmq.MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT))
+    return context
+
+
 def router(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
     """The transceiver's end of all links, bound. Raises zmq.ZMQError where the endpoint is taken."""
-    if endpoint.startswith("ipc://"):
-        _require_free(endpoint.removeprefix("ipc://"))
     sock = context.socket(zmq.ROUTER)
-    # One limit for all who connect, who hold the cluster's secrets: events are the largest.
-    _common(sock, MEDIA_HIGH_WATER, _MAX_EVENT_MESSAGE_BYTES)
     # A worker that was killed comes back under its name before the old connection is known to be dead.
     sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
     # Say so when a worker is gone or full, instead of dropping in silence.
     sock.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    if _anyone_may_connect(endpoint):
-        sock.curve_server = True
-        sock.curve_publickey, sock.curve_secretkey = keys.curve_server()
-    try:
-        sock.bind(endpoint)
-    except zmq.ZMQError:
-        sock.close()
-        raise
-    return sock
+    # One limit for all who connect, who hold the cluster's secrets: events are the largest.
+    return _bound(sock, endpoint, keys, MEDIA_HIGH_WATER, _MAX_EVENT_MESSAGE_BYTES)
 
 
 def dealer(context: zmq.Context[Any], endpoint: str, identity: bytes, keys: ClusterKeys) -> Any:
@@ -90,6 +91,27 @@ def media_dealer(context: zmq.Context[Any], endpoint: str, identity: bytes, keys
     sock = _dealer(context, MEDIA_HIGH_WATER, identity)
     presence = Presence(sock)  # before it connects, or it would miss the first time
     return _connected(sock, endpoint, keys), presence
+
+
+def publisher(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
+    """An edge's end that announces, bound. A subscriber that does not keep up misses something. Raises zmq.ZMQError
+    where the endpoint is taken."""
+    return _bound(context.socket(zmq.PUB), endpoint, keys, HIGH_WATER, MAX_MESSAGE_BYTES)
+
+
+def subscriber(context: zmq.Context[Any], subject: bytes) -> Any:
+    """An edge's end that gets the announcements that begin with ``subject``, of all edges that it is to ``hear``."""
+    sock = context.socket(zmq.SUB)
+    _common(sock, HIGH_WATER, MAX_MESSAGE_BYTES)
+    sock.setsockopt(zmq.RECONNECT_IVL, 50)
+    sock.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    sock.setsockopt(zmq.SUBSCRIBE, subject)
+    return sock
+
+
+def hear(subscriber: Any, endpoint: str, keys: ClusterKeys) -> None:
+    """Subscribes to one more edge; the connection comes up, and comes back, by itself."""
+    _connected(subscriber, endpoint, keys)
 
 
 class Presence:
@@ -124,6 +146,21 @@ def _dealer(context: zmq.Context[Any], high_water: int, identity: bytes, most_by
     sock.setsockopt(zmq.IMMEDIATE, 1)
     sock.setsockopt(zmq.RECONNECT_IVL, 50)
     sock.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    return sock
+
+
+def _bound(sock: Any, endpoint: str, keys: ClusterKeys, high_water: int, most_bytes: int) -> Any:
+    _common(sock, high_water, most_bytes)
+    if _anyone_may_connect(endpoint):
+        sock.curve_server = True
+        sock.curve_publickey, sock.curve_secretkey = keys.curve_server()
+    try:
+        if endpoint.startswith("ipc://"):
+            _require_free(endpoint.removeprefix("ipc://"))
+        sock.bind(endpoint)
+    except zmq.ZMQError:
+        sock.close()
+        raise
     return sock
 
 

@@ -18,16 +18,22 @@ from msgspec import Meta
 
 from wire.address import SIZE as ADDRESS_BYTES
 from wire.report import Report
+from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = [
+    "MAX_MORE_MEDIA",
+    "MAX_NEIGHBOURS",
     "MAX_SSRCS",
+    "MAX_STATE_BYTES",
     "Answer",
     "Check",
     "Checked",
     "Closed",
+    "Dropped",
     "End",
     "Ended",
     "Event",
+    "GoOn",
     "Health",
     "HealthReport",
     "Hello",
@@ -35,6 +41,10 @@ __all__ = [
     "IceAnswer",
     "Media",
     "Message",
+    "Moved",
+    "Neighbour",
+    "Neighbours",
+    "NotSteered",
     "Offer",
     "Open",
     "Opened",
@@ -42,7 +52,13 @@ __all__ = [
     "PathUp",
     "Refused",
     "Request",
+    "Reserve",
+    "Reserved",
+    "Steered",
+    "Take",
+    "Taken",
     "ToSignaling",
+    "ToSource",
     "ToTransceiver",
     "ToWorker",
     "Unwatch",
@@ -52,14 +68,21 @@ __all__ = [
 ]
 
 MAX_SSRCS = 8  # of one path
+MAX_NAMES = 8  # ufrags of one call, and paths of it at one worker, in one message
+MAX_PATHS = 64  # of one call that is handed over
+MAX_NEIGHBOURS = 64
+MAX_STATE_BYTES = 4 << 20  # of a call that is handed over
+MAX_MORE_MEDIA = 7  # candidates of one answer, beside the first
 
 Ufrag = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"\A[A-Za-z0-9+/]+\Z")]  # RFC 8839 section 5.4
 Text = Annotated[str, Meta(max_length=256)]
 LongText = Annotated[str, Meta(max_length=1 << 16)]
 Media = tuple[Text, Annotated[int, Meta(ge=1, le=65535)]]
+Name = Annotated[bytes, Meta(min_length=1, max_length=255)]
 Address = Annotated[bytes, Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
 Ssrc = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 Version = Annotated[int, Meta(ge=0, le=127)]
+Transceiver = Annotated[int, Meta(ge=0, le=MAX_TRANSCEIVER)]
 
 Reply = TypeVar("Reply", bound="Message")
 
@@ -88,6 +111,11 @@ Locked = Annotated[
     ),
 ]
 MediaAddress = Annotated[Media, about("The host and port that clients send media to.")]
+MoreMedia = Annotated[
+    list[Media],
+    Meta(max_length=MAX_MORE_MEDIA),
+    about("Those of other edges, the preferred first: clients may send there as well."),
+]
 
 
 class Message(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
@@ -193,6 +221,7 @@ class Offer(Request[Answer], tag="session.offer"):
     offer: Annotated[str, about("The client's SDP offer.")]
     agent: Agent
     media: MediaAddress
+    more_media: MoreMedia = []
     session: Session = None
     owner: Owner = ""
     holder: Holder = ""
@@ -240,6 +269,7 @@ class Ice(Request[IceAnswer], tag="session.ice"):
     match: Annotated[Text, about("The transceiver's ufrag as the client knows it, or a star for any.")]
     remote: Annotated[tuple[Text, Text] | None, about("The client's ufrag and password, or nil to ask only.")]
     media: MediaAddress
+    more_media: MoreMedia = []
     owner: Owner = ""
 
 
@@ -286,6 +316,114 @@ class PathDown(Message, tag="path.down"):
     address: Annotated[Address, about("The client's address (`wire.address`).")]
 
 
-ToTransceiver = Hello | Event | Offer | Open | Watch | Unwatch | End | Ice | Check | Health
-ToSignaling = Hello | Event | Refused | Answer | Opened | Watching | Ended | Checked | IceAnswer | HealthReport | Closed
-ToWorker = Hello | Refused | PathUp | PathDown
+# --- hand-over of calls (version 5)
+
+
+class Moved(Message, tag="call.moved"):
+    """A call lives at another transceiver from now on. Its ufrags stay, so whoever routes by them takes note.
+
+    A transceiver says it of calls that are at it: to all workers, and with the addresses to those that have the call's
+    paths, and to all of signaling, behind the last event.
+    """
+
+    ufrags: Annotated[
+        list[Ufrag], Meta(min_length=1, max_length=MAX_NAMES), about("The first ufrag, and those of ICE restarts.")
+    ]
+    to: Annotated[Transceiver, about("The transceiver that has the call now.")]
+    addresses: Annotated[
+        list[Address], Meta(max_length=MAX_NAMES), about("The client's addresses that this worker has, if any.")
+    ] = []
+
+
+class Steered(Message, tag="path.steered"):
+    """Paths of a call that moved come by this worker, without the transceiver that had the call."""
+
+    addresses: Annotated[list[Address], Meta(max_length=MAX_NAMES), about("The client's addresses.")]
+
+
+class NotSteered(Message, tag="path.not_steered"):
+    """The worker has no link to where a call moved, and goes on sending to the transceiver that said so."""
+
+    ufrag: CallUfrag
+
+
+class Neighbour(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """Another transceiver, as an edge knows it."""
+
+    id: Annotated[Transceiver, about("The id that its ufrags carry.")]
+    endpoint: Annotated[Text, about("Where it listens.")]
+    room: Annotated[
+        Annotated[int, Meta(ge=0, le=1 << 32)] | None, about("Calls that it can take; nil where that is unknown.")
+    ] = None
+    draining: Annotated[bool, about("Whether it takes none.")] = False
+
+
+class Neighbours(Message, tag="neighbours"):
+    """Transceivers to which this one could hand calls over: of many, some that have room."""
+
+    neighbours: Annotated[list[Neighbour], Meta(max_length=MAX_NEIGHBOURS), about("The transceivers.")]
+
+
+class Reserved(Message, tag="call.reserved"):
+    """There is a place for that call, for two seconds."""
+
+
+class Reserve(Request[Reserved], tag="call.reserve"):
+    """Asks for a place for a call that is to be handed over."""
+
+    ufrag: CallUfrag
+    agent: Agent
+
+
+class Taken(Message, tag="call.taken"):
+    """The call was understood and waits for `call.go_on`. Nothing is sent before that."""
+
+
+class Take(Request[Taken], tag="call.take"):
+    """Hands a call over. It is the sender's until that has said `call.go_on`."""
+
+    ufrag: CallUfrag
+    state: Annotated[bytes, Meta(max_length=MAX_STATE_BYTES), about("The session, as a value. It has keys.")]
+    paths: Annotated[
+        list[tuple[Address, Name]],
+        Meta(max_length=MAX_PATHS),
+        about("The client's addresses, each with the worker by which it comes."),
+    ] = []
+
+
+class GoOn(Message, tag="call.go_on"):
+    """The call that was taken is the receiver's from now on."""
+
+    ufrag: CallUfrag
+
+
+class Dropped(Message, tag="call.dropped"):
+    """The call stays with the sender, whatever was reserved or taken of it."""
+
+    ufrag: CallUfrag
+
+
+ToTransceiver = (
+    Hello
+    | Event
+    | Offer
+    | Open
+    | Watch
+    | Unwatch
+    | End
+    | Ice
+    | Check
+    | Health
+    | Neighbours
+    | Steered
+    | NotSteered
+    | Reserve
+    | Take
+    | GoOn
+    | Dropped
+)
+ToSignaling = (
+    Hello | Event | Refused | Answer | Opened | Watching | Ended | Checked | IceAnswer | HealthReport | Closed | Moved
+)
+ToWorker = Hello | Refused | PathUp | PathDown | Moved
+ToSource = Hello | Refused | Reserved | Taken

@@ -11,13 +11,22 @@ import msgspec
 from msgspec import inspect as types
 
 from wire import messages
-from wire.messages import Message, Request, ToSignaling, ToTransceiver, ToWorker, reply_type
+from wire.messages import Message, Request, ToSignaling, ToSource, ToTransceiver, ToWorker, reply_type
 from wire.versions import OLDEST, VERSION
 
 __all__ = ["fields", "markdown"]
 
-_TO = {"transceiver": ToTransceiver, "signaling": ToSignaling, "worker": ToWorker}
-_FROM = {"transceiver": "signaling", "signaling": "transceiver", "worker": "transceiver"}
+_TO = {
+    "transceiver": ToTransceiver,
+    "signaling": ToSignaling,
+    "worker": ToWorker,
+    "transceiver that hands a call over": ToSource,
+}
+_FROM = {"transceiver": "signaling"}
+_FROM_ELSEWHERE: dict[type[Message], str] = {
+    **dict.fromkeys((messages.Steered, messages.NotSteered), "worker"),
+    **dict.fromkeys((messages.Reserve, messages.Take, messages.GoOn, messages.Dropped), "transceiver"),
+}
 
 
 def markdown() -> str:
@@ -38,7 +47,7 @@ def _lines() -> Iterator[str]:
     yield "# Control messages"
     yield ""
     yield "<!-- made by make docs -->"
-    yield f"These are the control messages of versions {OLDEST} and {VERSION}."
+    yield f"These are the control messages of versions {OLDEST} to {VERSION}."
     yield "[protocol.md](protocol.md) says how they travel."
     for to, union in _TO.items():
         yield ""
@@ -58,7 +67,9 @@ def _lines() -> Iterator[str]:
 
 
 def _sender(message: type[Message], to: str) -> str:
-    return "either" if message is messages.Hello and to == "transceiver" else f"{_FROM[to]}"
+    if message is messages.Hello and to == "transceiver":
+        return "either"
+    return _FROM_ELSEWHERE.get(message) or _FROM.get(to, "transceiver")
 
 
 def _reply(message: type[Message]) -> str:

@@ -1,4 +1,4 @@
-"""A transceiver's report of itself: soft state that it repeats, and by which edges place calls.
+"""A transceiver's report of itself, and an edge's: soft state that each repeats, and by which edges place calls.
 
 Nothing in it is a clock of the transceiver's: a reader measures a report's age by its own clock, from the moment at
 which ``number`` last changed. A field that is added has a default, so that reports of another version are read.
@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from wire.ufrag import MAX_TRANSCEIVER
 
-__all__ = ["Gpu", "Model", "Report"]
+__all__ = ["EdgeReport", "Gpu", "Model", "Report"]
 
 Text = Annotated[str, Meta(max_length=256)]
 Count = Annotated[int, Meta(ge=0, le=1 << 32)]
@@ -66,5 +66,26 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     draining: bool = False
     """Whether it takes no new calls, because it is about to leave."""
     gpus: Annotated[tuple[Gpu, ...], Meta(max_length=64)] = ()
+    software: Text = ""
+    """The release that it runs."""
+
+
+class EdgeReport(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an edge says of itself to the others, about once a second."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    """``edge.name``, unique in the cluster."""
+    media: Text = ""
+    """The host and port that clients are told to send to."""
+    endpoint: Text = ""
+    """The ZeroMQ endpoint of its announcements to other edges; empty where it makes none."""
+    generation: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
+    """A random number of the process."""
+    number: Count = 0
+    """Counts the reports of a generation."""
+    region: Text = ""
+    zone: Text = ""
+    draining: bool = False
+    """Whether clients should be told of other edges instead."""
     software: Text = ""
     """The release that it runs."""

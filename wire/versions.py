@@ -1,9 +1,9 @@
 """Versions of the wire, and which of them two ends speak with each other.
 
-A release speaks the newest version and the one before it, so the hosts of a cluster can be upgraded one at a time, in
-any order. A link begins in the older one. The end that connects says ``hello`` when its link has come up; the other
-answers; from then on it speaks the highest version that both know, and is answered in the version that it speaks. So an
-end that is started again with an older release is understood from its first message on.
+A release speaks the newest version and at least the one before it, so the hosts of a cluster can be upgraded one at a
+time, in any order. A link begins in the oldest one. The end that connects says ``hello`` when its link has come up; the
+other answers; from then on it speaks the highest version that both know, and is answered in the version that it speaks.
+So an end that is started again with an older release is understood from its first message on.
 
 * Version 3 is ``[3, "control", map]`` with the ``type`` and, where there is one, the ``request`` in the map. A reader
   refuses fields that it does not know. Nobody says ``hello``, and who does is refused or not answered.
@@ -19,9 +19,10 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-__all__ = ["HELD_TO", "OLDEST", "VERSION", "Versions", "spoken"]
+__all__ = ["HELD_TO", "MOVES", "OLDEST", "VERSION", "Versions", "spoken"]
 
-OLDEST, VERSION = 3, 4
+OLDEST, VERSION = 3, 5
+MOVES = 5  # the first in which calls move
 HELD_TO = "FIRSTHOP_WIRE_VERSION"  # the environment variable that holds a process to an older version
 
 

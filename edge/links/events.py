@@ -7,7 +7,7 @@ Whoever listens to a session has a ``Feed``. A link's reader never waits for one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from edge.directory import Directory
@@ -26,13 +26,24 @@ _GONE = Ending(1011, "the transceiver that had this session is gone")
 
 
 class Events:
-    """Sessions by ufrag, and the feeds of each. ``name`` is the ZeroMQ identity."""
+    """Sessions by ufrag, and the feeds of each. ``name`` is the ZeroMQ identity; ``known`` are sessions that moved in
+    an earlier process's time."""
 
-    def __init__(self, directory: Directory, name: bytes, keys: ClusterKeys) -> None:
+    def __init__(
+        self, directory: Directory, name: bytes, keys: ClusterKeys, known: Mapping[str, int] | None = None
+    ) -> None:
         self._feeds: dict[str, list[Feed]] = {}
         self._at: dict[str, int] = {}
         self._links = Transceivers(
-            directory, name, keys, dealer=link.event_dealer, unasked=self._unasked, late=self._late, gone=self.lost
+            directory,
+            name,
+            keys,
+            dealer=link.event_dealer,
+            unasked=self._unasked,
+            late=self._late,
+            gone=self.lost,
+            moved=self._moved,
+            known=known,
         )
         self._ends: set[asyncio.Task[None]] = set()
 
@@ -118,6 +129,10 @@ class Events:
         if not feeds:
             self._feeds.pop(ufrag, None)
             self._at.pop(ufrag, None)
+
+    def _moved(self, ufrag: str, transceiver: int) -> None:
+        if ufrag in self._at:
+            self._at[ufrag] = transceiver
 
     def _unasked(self, transceiver: int, message: Message) -> None:
         if not isinstance(message, messages.Event | messages.Closed) or self._at.get(message.ufrag) != transceiver:

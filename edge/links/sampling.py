@@ -23,8 +23,8 @@ async def sample(transceivers: Transceivers, directory: Directory, every_s: floa
     try:
         while True:
             asking = {number: task for number, task in asking.items() if not task.done()}
-            for number in transceivers.linked:
-                if number in directory.present and number not in asking:
+            for number in transceivers.sampled:
+                if number not in asking:
                     asking[number] = asyncio.create_task(_ask(transceivers, directory, number))
             await asyncio.sleep(every_s)
     finally:

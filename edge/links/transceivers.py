@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Container, Iterable
+import time
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import zmq
 import zmq.asyncio
 
-from edge.directory import Directory, Transceiver
+from edge.directory import AT_ONCE, Directory, Transceiver
+from edge.links.whereabouts import Whereabouts
 from runtime import logs
 from runtime.metrics import Tally
-from wire import link, messages, ufrag
+from wire import link, messages
 from wire.control import Control, MessageError, Reader, encode
 from wire.frames import OtherVersionError, WireError
 from wire.greeting import Greeting
 from wire.keys import ClusterKeys
 from wire.messages import Message, Request, ToSignaling, reply_type
-from wire.versions import Versions
+from wire.versions import OLDEST, Versions
 
 __all__ = ["RequestRefused", "Silent", "Transceivers", "Unavailable"]
 
 _PATIENCE_S = 2.0
+_UP_WITHIN_S = 0.5  # a link that is made when it is needed: a round trip or two between hosts
 _AT_ONCE = 64  # messages of one transceiver, until others have their turn
 
 _UNASKED = messages.Event, messages.Closed
+_MOVED, _MOST_MOVES = "moved", 3  # of one call while it is asked for
 
 Reply = TypeVar("Reply", bound=Message)
 Listener = Callable[[int, Message], None]
@@ -73,11 +77,14 @@ class _Link:
 
 
 class Transceivers:
-    """A link to every transceiver of ``directory``, by id, and to those that left it until ``let_go``: their calls go
-    on. Links come up and come back by themselves.
+    """A link to transceivers of ``directory``, by id, and to those that left it until ``let_go``: their calls go on.
+    The first AT_ONCE have one from the beginning, the others when they are asked something first. Links come up and
+    come back by themselves.
 
     ``unasked(transceiver, message)`` has what no request asked for, ``late(transceiver, reply)`` the replies that came
-    when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks or moves. None of them may wait.
+    when nobody waited any more, ``gone(transceiver)`` is called whenever a link breaks or moves, and ``moved(ufrag,
+    transceiver)`` when a call lives at another transceiver from now on. None of them may wait. ``known`` are calls that
+    moved in an earlier process's time.
     """
 
     def __init__(
@@ -90,9 +97,11 @@ class Transceivers:
         unasked: Listener = _nothing,
         late: Listener = _nothing,
         gone: Callable[[int], None] | None = None,
+        moved: Callable[[str, int], None] | None = None,
+        known: Mapping[str, int] | None = None,
         versions: Versions | None = None,
     ) -> None:
-        self._context = zmq.asyncio.Context()
+        self._context = link.roomy(zmq.asyncio.Context())
         self._connect: Callable[[str], Any] = lambda endpoint: dealer(self._context, endpoint, name, keys)
         self._versions = versions
         self._reader = Reader[ToSignaling](ToSignaling, versions=versions)
@@ -104,11 +113,18 @@ class Transceivers:
         )
         self._waiting: dict[int, _Asked] = {}
         self._complained: set[int] = set()
-        self._unasked, self._late, self._gone = unasked, late, gone
+        self._unasked, self._late, self._gone, self._moved = unasked, late, gone, moved
+        self.whereabouts = Whereabouts(known)
         self._links: dict[int, _Link] = {}
+        self._coming: dict[int, float] = {}  # until when new links are waited for
         self._ended: set[asyncio.Task[None]] = set()
         self._directory = directory
         directory.subscribe(self)
+
+    @property
+    def directory(self) -> Directory:
+        """The directory whose transceivers these are."""
+        return self._directory
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -116,15 +132,21 @@ class Transceivers:
         return tuple(self._directory.present)
 
     @property
+    def sampled(self) -> tuple[int, ...]:
+        """Those of them to which there is a link."""
+        return tuple(number for number in self._links if number in self._directory.present)
+
+    @property
     def linked(self) -> tuple[int, ...]:
-        """Those ids, and the ids of the ones that left and still have a link."""
+        """The ids of all that have a link, those that left among them."""
         return tuple(self._links)
 
     def came(self, transceiver: Transceiver) -> None:
-        """Makes the link, or goes on with the one that stands."""
+        """Makes the link, unless there are many already, or goes on with the one that stands."""
         standing = self._links.get(transceiver.id)
         if standing is None:
-            self._links[transceiver.id] = self._link(transceiver)
+            if len(self._links) < AT_ONCE:
+                self._links[transceiver.id] = self._link(transceiver)
         elif standing.endpoint != transceiver.endpoint:
             self._end(transceiver.id)
             self._links[transceiver.id] = self._link(transceiver)
@@ -161,8 +183,32 @@ class Transceivers:
         *,
         patience_s: float | None = None,
     ) -> Reply:
-        """Asks a transceiver, and returns its reply. ``at_once(reply)`` is called before any later message is read.
-        Raises Unavailable, Silent where it was sent and not answered within ``patience_s``, or RequestRefused."""
+        """Asks a transceiver, and returns its reply. ``at_once(reply)`` is called before any later message is read. One
+        that has handed the call over says where it is, and that one is asked. Raises Unavailable, Silent where it was
+        sent and not answered within ``patience_s``, or RequestRefused."""
+        for _ in range(_MOST_MOVES):
+            try:
+                return await self._ask(transceiver, request, at_once, patience_s)
+            except RequestRefused as e:
+                name = getattr(request, "ufrag", None)
+                if (
+                    e.code != _MOVED
+                    or name is None
+                    or not (e.param or "").isdecimal()
+                    or int(e.param or 0) == transceiver
+                ):
+                    raise
+                transceiver = int(e.param or 0)
+                self._take_move(name, transceiver)
+        raise Unavailable("the call moves too often")
+
+    async def _ask(
+        self,
+        transceiver: int,
+        request: Request[Reply],
+        at_once: Callable[[Reply], None] | None,
+        patience_s: float | None,
+    ) -> Reply:
         number = next(self._requests)
         future: asyncio.Future[Reply | messages.Refused] = asyncio.get_running_loop().create_future()
         self._waiting[number] = _Asked(transceiver, type(request), future, at_once)
@@ -177,12 +223,14 @@ class Transceivers:
             raise RequestRefused(reply.code, reply.message, reply.param)
         return reply
 
-    async def tell(self, transceiver: int, message: Message, request: int | None = None) -> None:
+    async def tell(
+        self, transceiver: int, message: Message, request: int | None = None, *, least: int = OLDEST
+    ) -> None:
         """Sends a message. Raises Unavailable where the transceiver is away, takes no more now, or speaks no version
-        that this side does."""
-        standing = self._links.get(transceiver)
-        if standing is None:
-            raise Unavailable(f"transceiver {transceiver} is not in this edge's directory")
+        that this side does, or none from ``least`` on."""
+        standing = self._links.get(transceiver) or self._needed(transceiver)
+        if transceiver in self._coming:
+            await self._come(transceiver, standing)
         greeting = standing.greeting
         if greeting.mute:
             raise Unavailable(f"transceiver {transceiver}: {greeting.mute}")
@@ -190,6 +238,8 @@ class Transceivers:
             if greeting.due:
                 await standing.socket.send(greeting.hello(next(self._requests)), zmq.NOBLOCK)
                 greeting.due = False
+            if greeting.version < least:
+                raise Unavailable(f"transceiver {transceiver} is of an older release")
             await standing.socket.send(encode(message, request, greeting.version), zmq.NOBLOCK)
         except zmq.Again:
             raise Unavailable(f"transceiver {transceiver} does not answer") from None
@@ -201,6 +251,27 @@ class Transceivers:
         await asyncio.gather(*self._ended, return_exceptions=True)
         self._context.destroy(linger=0)
 
+    def _needed(self, transceiver: int) -> _Link:
+        """Makes a link that there was no need of before."""
+        present = self._directory.present.get(transceiver)
+        if present is None:
+            raise Unavailable(f"transceiver {transceiver} is not in this edge's directory")
+        try:
+            made = self._links[transceiver] = self._link(present)
+        except zmq.ZMQError as e:  # no more descriptors
+            raise Unavailable(f"transceiver {transceiver}: {e.strerror}") from None
+        self._coming[transceiver] = time.monotonic() + _UP_WITHIN_S
+        return made
+
+    async def _come(self, transceiver: int, standing: _Link) -> None:
+        """Waits a moment until a new link is up. Raises Unavailable where it has moved or ended meanwhile."""
+        left_s = self._coming[transceiver] - time.monotonic()
+        if left_s > 0:
+            await standing.socket.poll(max(1, round(1000 * left_s)), zmq.POLLOUT)
+        self._coming.pop(transceiver, None)
+        if self._links.get(transceiver) is not standing:
+            raise Unavailable(f"transceiver {transceiver} is not there any more")
+
     def _link(self, transceiver: Transceiver) -> _Link:
         socket = self._connect(transceiver.endpoint)
         greeting = Greeting(self._versions)
@@ -209,6 +280,7 @@ class Transceivers:
 
     def _end(self, number: int) -> None:
         ending = self._links.pop(number)
+        self._coming.pop(number, None)
         for task in ending.tasks:
             task.cancel()
             self._ended.add(task)
@@ -237,16 +309,21 @@ class Transceivers:
         """Takes a message. Raises WireError where a transceiver may not say it."""
         message, request = control.message, control.request
         named = getattr(message, "ufrag", None)
-        if named is not None and ufrag.transceiver_of(named.encode()) != transceiver:
-            raise _error("a session of another transceiver", control)
+        if named is not None and not self._has(transceiver, named, control):
+            return
         if isinstance(message, messages.HealthReport) and message.report and message.report.id != transceiver:
             raise _error(f"a report of transceiver {message.report.id}", control)
         if request is None:
+            if isinstance(message, messages.Moved):
+                self._take_moved(transceiver, message, control)
+                return
             if not isinstance(message, _UNASKED):
                 raise _error("a reply without a request", control)
             self._unasked(transceiver, message)
+            if isinstance(message, messages.Closed):
+                self.whereabouts.forget(message.ufrag)
             return
-        if isinstance(message, _UNASKED):
+        if isinstance(message, (*_UNASKED, messages.Moved)):
             raise _error("no reply to anything", control)
         if self._greeted(transceiver, control):
             return
@@ -262,6 +339,30 @@ class Transceivers:
         if asked.at_once is not None and not isinstance(message, messages.Refused):
             asked.at_once(message)
         asked.reply.set_result(message)
+
+    def _has(self, transceiver: int, named: str, control: Control[ToSignaling]) -> bool:
+        """Whether the session is at that transceiver. An event of one that is about to be is kept until it is. Raises
+        WireError for anything else."""
+        if self.whereabouts.home(named) == transceiver:
+            return True
+        if control.request is not None or not isinstance(control.message, _UNASKED):
+            raise _error("a session of another transceiver", control)
+        self.whereabouts.early(transceiver, named, control.message, time.monotonic())
+        return False
+
+    def _take_moved(self, transceiver: int, moved: messages.Moved, control: Control[ToSignaling]) -> None:
+        for name in moved.ufrags:
+            if self.whereabouts.home(name) not in (transceiver, moved.to):
+                raise _error("a session of another transceiver", control)
+        for name in moved.ufrags:
+            self._take_move(name, moved.to)
+
+    def _take_move(self, ufrag: str, to: int) -> None:
+        self.whereabouts.put(ufrag, to)
+        if self._moved is not None:
+            self._moved(ufrag, to)
+        for message in self.whereabouts.due(ufrag, time.monotonic()):
+            self._unasked(to, message)
 
     def _asked(self, transceiver: int, request: int | None) -> _Asked | None:
         """The request's waiter for that transceiver's reply."""

@@ -123,6 +123,12 @@ class Fleet:
         return sorted(name for name in self.models if name != ANY)
 
     @property
+    def calls(self) -> int:
+        """The number of calls that all have reported."""
+        rows = [known.number for known in self._rows.values()]
+        return int(self.sessions[rows].sum())
+
+    @property
     def room(self) -> int:
         """The number of places in each column."""
         return len(self.id)
@@ -133,11 +139,17 @@ class Fleet:
         return None if known is None else known.number
 
     def put(self, report: Report, received_at: float, round_trip_s: float | None = None) -> None:
-        """Enters a report, which came at ``received_at``; ``round_trip_s`` is that of this edge's link, or None."""
+        """Enters a report, which came at ``received_at``; ``round_trip_s`` is that of this edge's link, or None. With
+        the time of the last one it is that one again, and only the round trip is new."""
         known = self._rows.get(report.id)
+        again = known is not None and self.received_at[known.number] == received_at
         if known is None:
             known = self._new(report.id)
         row = known.number
+        self.reports += 1
+        self.round_trip_ms[row] = math.nan if round_trip_s is None else 1000 * round_trip_s
+        if again:
+            return
         if self.draining[row] != report.draining or self.regions[self.region[row]] != report.region:
             self.draining[row] = report.draining
             self.regions.release(int(self.region[row]))
@@ -146,9 +158,7 @@ class Fleet:
         self.sessions[row] = report.sessions
         self.most[row] = report.most or math.inf
         self.received_at[row] = received_at
-        self.round_trip_ms[row] = math.nan if round_trip_s is None else 1000 * round_trip_s
         self.serial[row] += 1
-        self.reports += 1
         self._offer(known, report)
 
     def remove(self, number: int) -> None:

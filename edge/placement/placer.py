@@ -31,6 +31,7 @@ _DRAWS = 8  # how often chance tries again, and how many are asked that it has c
 _FAR_MS = 150.0  # round trip to another region, while none has been measured
 _ELSEWHERE_MS = 100.0  # what the wish for a region weighs
 _UNKNOWN_CAPACITY = 64.0
+_DOUBT = 0.3  # the part of an agent's time that may be otherwise by now: it differs from turn to turn, and reports age
 _REFUSED = 1e9  # so many own calls say that a transceiver has no room, whatever it reported
 
 Floats = npt.NDArray[np.float32]
@@ -104,7 +105,7 @@ class Shortlist:
         self.score_ms = self.fixed_ms + load_ms(self.used, placer.policy)
         fit = self.fits & ~self.full
         fresh = fit & ~self.old
-        self.good = _good(self.fixed_ms, fresh if fresh.any() else fit, placer.policy.alike_ms)
+        self.good = _good(self.fixed_ms, _DOUBT * self.agent_ms, fresh if fresh.any() else fit, placer.policy.alike_ms)
 
     def by_score(self, which: Bools) -> Places:
         """The places of ``which``, the best first."""
@@ -139,49 +140,65 @@ def _known_or_mean(latency_ms: Floats) -> Floats:
     return np.where(missing, known.mean() if len(known) else 0, latency_ms).astype(np.float32)
 
 
-def _good(fixed_ms: Floats, fit: Bools, alike_ms: float) -> Places:
+def _good(fixed_ms: Floats, doubt_ms: Floats, fit: Bools, alike_ms: float) -> Places:
     fixed_ms = np.where(fit, fixed_ms, np.float32(np.inf))
     best = fixed_ms.min(initial=np.inf)
-    good: Places = np.flatnonzero(fit & (fixed_ms <= best + alike_ms))
+    good: Places = np.flatnonzero(fit & (fixed_ms - doubt_ms <= best + alike_ms))
     return good
 
 
 class Placer:
-    """Places calls of one edge on ``fleet``. ``count`` is told of each that is about to be placed, ``uncount`` of each
-    that came to nothing, and ``full`` of a transceiver that refused one for want of room."""
+    """Places calls of one edge on ``fleet``. It is told of each that a transceiver is ``asked`` for, and then whether
+    it was ``placed`` or ``failed``; ``full`` tells it of a transceiver that refused one for want of room."""
 
     def __init__(self, fleet: Fleet, policy: Policy, chance: random.Random) -> None:
         self.fleet = fleet
         self.policy = policy
         self._chance = chance
-        self._own: Floats = np.zeros(0, np.float32)
-        self._counted: npt.NDArray[np.int32] = np.zeros(0, np.int32)
+        self._asked: dict[int, int] = {}  # calls by id: reports that come meanwhile do not count them
+        self._placed: Floats = np.zeros(0, np.float32)  # calls by row, since the report that ``_since`` says
+        self._since: npt.NDArray[np.int32] = np.zeros(0, np.int32)
         self._lists: OrderedDict[Wanted, Shortlist] = OrderedDict()
 
     def own(self, rows: npt.NDArray[np.int32]) -> Floats:
-        """The calls that were placed at these rows since their last reports."""
+        """The calls that are being placed at these rows, or were since their last reports."""
         self._fit()
-        same = self._counted.take(rows) == self.fleet.serial.take(rows)
-        placed: Floats = self._own.take(rows) * same
+        placed: Floats = self._placed.take(rows) * (self._since.take(rows) == self.fleet.serial.take(rows))
+        if self._asked:
+            asked = np.zeros(self.fleet.room, np.float32)
+            for number, calls in self._asked.items():
+                if (row := self.fleet.row(number)) is not None:
+                    asked[row] = calls
+            placed += asked.take(rows)
         return placed
 
-    def count(self, number: int, calls: float = 1) -> None:
-        """Counts a call that is being placed at a transceiver, until its next report, which has it."""
+    def asked(self, number: int) -> None:
+        """Counts a call that a transceiver is asked for, until it is placed or has failed."""
+        self._asked[number] = self._asked.get(number, 0) + 1
+
+    def placed(self, number: int) -> None:
+        """Counts a call until the transceiver's next report, which has it."""
+        self.failed(number)
+        self._add(number, 1)
+
+    def failed(self, number: int) -> None:
+        """Takes one ``asked`` back."""
+        self._asked[number] -= 1
+        if not self._asked[number]:
+            del self._asked[number]
+
+    def full(self, number: int) -> None:
+        """Takes note that a transceiver has no room, whatever it said: it is passed over until its next report."""
+        self._add(number, _REFUSED)
+
+    def _add(self, number: int, calls: float) -> None:
         row = self.fleet.row(number)
         if row is None:
             return
         self._fit()
-        if self._counted[row] != self.fleet.serial[row]:
-            self._own[row], self._counted[row] = 0, self.fleet.serial[row]
-        self._own[row] = max(0, self._own[row] + calls)
-
-    def uncount(self, number: int) -> None:
-        """Takes one ``count`` back."""
-        self.count(number, -1)
-
-    def full(self, number: int) -> None:
-        """Takes note that a transceiver has no room, whatever it said: it is passed over until its next report."""
-        self.count(number, _REFUSED)
+        if self._since[row] != self.fleet.serial[row]:
+            self._placed[row], self._since[row] = 0, self.fleet.serial[row]
+        self._placed[row] += calls
 
     def shortlist(self, wanted: Wanted, now: float, *, afresh: bool = False) -> Shortlist | None:
         """What is known of all that have the model, or None where nobody has it."""
@@ -200,13 +217,17 @@ class Placer:
         """The transceivers to ask, each once: a few draws among the good ones, then the others as their scores are,
         then those whose report is old, and at last a few that said that they are full."""
         drawn: set[int] = set()
-        shortlist = self.shortlist(wanted, now)
+        shortlist, spent = self.shortlist(wanted, now), False
         for _ in range(_DRAWS):
             choice = self._draw(shortlist, drawn) if shortlist is not None else None
+            if choice is None and not spent:
+                # What was placed and refused meanwhile has used up those that were good.
+                shortlist, spent = self.shortlist(wanted, now, afresh=True), True
+                choice = self._draw(shortlist, drawn) if shortlist is not None else None
             if choice is None:
                 break
             yield choice
-        shortlist = self.shortlist(wanted, now, afresh=True)  # what was placed and refused meanwhile is in this one
+        shortlist = self.shortlist(wanted, now, afresh=True)
         if shortlist is None:
             return
         fit = shortlist.fits & ~shortlist.full
@@ -230,10 +251,11 @@ class Placer:
     def _draw(self, shortlist: Shortlist, drawn: set[int]) -> Choice | None:
         """The best of a few good ones that are not ``drawn``, which it is from now on; None where chance finds none."""
         good, ids = shortlist.good, self.fleet.id
-        wanted = min(self.policy.draws, len(good))
+        wanted = self.policy.draws
+        some = len(good) > wanted
         found: dict[int, int] = {}
-        for _ in range(wanted + _DRAWS if wanted else 0):
-            place = good.item(int(self._chance.random() * len(good)))
+        for i in range(wanted + _DRAWS if some else len(good)):
+            place = good.item(int(self._chance.random() * len(good)) if some else i)
             number = ids.item(shortlist.row.item(place))
             if number not in drawn and number not in found and self._left(shortlist, place) > 0:
                 found[number] = place
@@ -247,12 +269,13 @@ class Placer:
         over = (order[1][1], round(order[1][0], 1)) if len(order) > 1 else None
         return self._choice(shortlist, found[best], f"best of {len(order)}", over)
 
-    def _own_of(self, row: int) -> float:
-        return float(self._own.item(row)) if self._counted.item(row) == self.fleet.serial.item(row) else 0.0
-
     def _taken(self, shortlist: Shortlist, place: int) -> float:
         row = shortlist.row.item(place)
-        return float(self.fleet.sessions.item(row)) + self._own_of(row)
+        fleet = self.fleet
+        taken = float(fleet.sessions.item(row))
+        if self._since.item(row) == fleet.serial.item(row):
+            taken += float(self._placed.item(row))
+        return taken + self._asked.get(fleet.id.item(row), 0) if self._asked else taken
 
     def _left(self, shortlist: Shortlist, place: int) -> float:
         return float(shortlist.capacity.item(place)) - self._taken(shortlist, place)
@@ -279,6 +302,6 @@ class Placer:
         )
 
     def _fit(self) -> None:
-        if len(self._own) < self.fleet.room:
-            self._own = grown(self._own, self.fleet.room)
-            self._counted = grown(self._counted, self.fleet.room, -1)
+        if len(self._placed) < self.fleet.room:
+            self._placed = grown(self._placed, self.fleet.room)
+            self._since = grown(self._since, self.fleet.room, -1)

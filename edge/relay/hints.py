@@ -31,6 +31,10 @@ class Hints:
             for ssrc in ssrcs:
                 self._store.put_ssrc(ssrc, self._cpu)
 
+    def move(self, address: bytes, transceiver: int) -> None:
+        """Notes that the flow is ``transceiver``'s now."""
+        self.put(address, transceiver, self._of.get(address, []))
+
     def forget(self, address: bytes) -> None:
         """Forgets the SSRCs of a flow that has ended."""
         for ssrc in self._of.pop(address, ()):

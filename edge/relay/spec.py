@@ -16,7 +16,8 @@ class Spec:
     workers', which it inherits as well. It may know ``flow_entries`` flows. ``flows``, ``ssrcs`` and ``shedding`` are
     map descriptors, -1 without XDP. ``keys`` are the keys to begin with, and ``key_file`` is the file with later ones;
     so it is with ``transceivers`` (id and endpoint) and the file ``directory``, which is empty where there is none to
-    follow. ``instance`` tells this edge from another of its name (``wire.naming``)."""
+    follow. ``found`` is the file of those that are found in the directory's store, or empty. ``instance`` tells this
+    edge from another of its name (``wire.naming``)."""
 
     edge: str
     index: int
@@ -32,6 +33,7 @@ class Spec:
     keys: ClusterKeys
     key_file: str
     directory: str = ""
+    found: str = ""
     instance: str = ""
 
     def dump(self) -> dict[str, Any]:

@@ -31,6 +31,9 @@ class Buckets:
         self._entries = entries
         self._due: dict[bytes | int, float] = {}
 
+    def __len__(self) -> int:
+        return len(self._due)
+
     def take(self, name: bytes | int, now: float, wanted: int = 1) -> int:
         """The number of tokens, out of ``wanted``, that the name gets."""
         due = max(now, self._due.pop(name, now))

@@ -23,9 +23,11 @@ from runtime import logs
 from runtime.histogram import Histogram
 from runtime.metrics import Tally
 from wire import link
+from wire.control import encode
 from wire.frames import Data
 from wire.greeting import Greeting
 from wire.keys import ClusterKeys
+from wire.messages import Message
 from wire.outbox import Outbox
 
 __all__ = ["Counts", "Uplink"]
@@ -111,6 +113,11 @@ class Uplink:
             with suppress(zmq.Again):
                 self.dealer.send(self.greeting.hello(self._hellos), zmq.NOBLOCK)
                 self.greeting.due = False
+
+    def tell(self, message: Message) -> None:
+        """Says something that nobody is harmed by not hearing."""
+        with suppress(zmq.Again):
+            self.dealer.send(encode(message, None, self.greeting.version), zmq.NOBLOCK)
 
     def close(self) -> None:
         """Ends the link. What waits is lost, and counted."""

@@ -1,4 +1,7 @@
-"""A worker's links to all transceivers, as these come to the directory, move and leave it.
+"""A worker's links to transceivers, as these come to the directory, move and leave it.
+
+The first AT_ONCE transceivers have a link from the beginning. Where there are more, the others get one with the first
+check that is for them; clients repeat a check that comes before the link is up.
 
 The link to a transceiver that left carries the media of its calls for as long as they go on. It ends when no flow of it
 is left, but not before a call that was answered just before could make itself known; or when its other end has been
@@ -12,8 +15,9 @@ from dataclasses import dataclass
 
 import zmq
 
-from edge.directory import Directory, Transceiver
+from edge.directory import AT_ONCE, Directory, Transceiver
 from edge.relay.uplink import Uplink
+from runtime import logs
 from runtime.metrics import Gauges
 
 __all__ = ["GONE_AFTER_S", "LINGER_S", "Uplinks"]
@@ -29,7 +33,7 @@ class _Leaving:
 
 
 class Uplinks:
-    """The links to all transceivers of ``directory`` and to those that left it and have calls, in ``by_id``. ``make``
+    """The links to transceivers of ``directory``, and to those that left it and have calls, in ``by_id``. ``make``
     makes a link; ``pollers`` wait for what links bring."""
 
     def __init__(
@@ -46,7 +50,11 @@ class Uplinks:
         directory.subscribe(self)
 
     def came(self, transceiver: Transceiver) -> None:
-        """Makes the link, or goes on with the one that stands."""
+        """Makes the link, unless there are many already, or goes on with the one that stands."""
+        if transceiver.id in self.by_id or len(self.by_id) < AT_ONCE:
+            self._link(transceiver)
+
+    def _link(self, transceiver: Transceiver) -> None:
         self._leaving.pop(transceiver.id, None)
         standing = self.by_id.get(transceiver.id)
         if standing is not None and standing.endpoint == transceiver.endpoint:
@@ -63,16 +71,26 @@ class Uplinks:
 
     def went(self, transceiver: Transceiver) -> None:
         """Keeps the link until its calls are over."""
-        self._leaving[transceiver.id] = None
+        if transceiver.id in self.by_id:
+            self._leaving[transceiver.id] = None
 
     def reach(self, number: int) -> bool:
-        """Whether there is a link to ``number``. One is made to a transceiver that left the directory before this
-        worker began and whose calls its predecessor had."""
-        departed = self._directory.departed.get(number)
-        if number not in self.by_id and departed is not None:
-            self.came(departed)
-            self.went(departed)
-        return number in self.by_id
+        """Whether there is a link to ``number``, which is made where it was not needed before: to a transceiver of the
+        directory, or to one that left it before this worker began and whose calls its predecessor had."""
+        if number in self.by_id:
+            return True
+        present, departed = self._directory.present.get(number), self._directory.departed.get(number)
+        wanted = present or departed
+        if wanted is None:
+            return False
+        try:
+            self._link(wanted)
+        except zmq.ZMQError as e:  # no more descriptors
+            logs.get().error("no link to a transceiver can be made", transceiver=number, why=str(e))
+            return False
+        if present is None:
+            self.went(wanted)
+        return True
 
     def look(self, now: float, has_flows: Callable[[int], bool]) -> list[int]:
         """The transceivers whose link may ``end``. Call it about once a second, because links then take note of who

@@ -22,14 +22,13 @@ import numpy.typing as npt
 import zmq
 
 from edge.directory import Directory, Transceiver
-from edge.directory_file import followed
+from edge.directory_file import Listings, followed
 from edge.relay.batch import BATCH, ROOM_BYTES, BatchSocket
-from edge.relay.claims import Claims
 from edge.relay.counted import OUTCOMES, Counted
-from edge.relay.flowtable import NOBODY, FlowTable, words
-from edge.relay.hints import Hints
+from edge.relay.flows import Flows
+from edge.relay.flowtable import NOBODY
 from edge.relay.outlet import Outlet
-from edge.relay.rounds import Rounds, Spares
+from edge.relay.rounds import Rounds
 from edge.relay.spec import Spec
 from edge.relay.strangers import Strangers
 from edge.relay.uplink import Counts, Uplink
@@ -42,10 +41,10 @@ from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import FIRST
 from runtime.supervision.beats import Beat
 from runtime.supervision.child import become_child, in_a_line
-from wire import frames, stun, ufrag
+from wire import frames, link, stun, ufrag
 from wire.control import Control, Reader
 from wire.keys import ClusterKeys
-from wire.messages import PathDown, PathUp, ToWorker
+from wire.messages import Moved, NotSteered, PathDown, PathUp, Steered, ToWorker
 from wire.naming import identity
 
 __all__ = ["SPARE_NAME", "Worker", "main"]
@@ -61,8 +60,6 @@ _STUN_LAST = 3  # RFC 7983: the first byte of STUN is 0 to 3
 _LINKS_UP_S = 0.3
 _IDLE_MS, _WAITING_MS = 1000, 5  # how long nothing may happen; the second while something waits for room
 _SWEEP_S = 5.0
-# Consent is the transceiver's to judge (30 s); this is for flows whose transceiver never said goodbye.
-_IDLE_S = 60.0
 
 Lengths = npt.NDArray[np.uint16]
 _least, _most = np.minimum.reduce, np.maximum.reduce  # .min() and .max() take twice as long on arrays as short as these
@@ -77,28 +74,26 @@ class Worker:
         self._spec, self._beat = spec, beat
         self._key_file = KeyFile(Path(spec.key_file), logs.get(), spec.keys)
         self._socket = BatchSocket(socket.socket(fileno=spec.socket))
-        self._table = FlowTable(2 * spec.flow_entries)
-        self._store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
+        store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
         # With XDP, whoever has configured it says how many strangers come here.
-        self._strangers = Strangers(all_of_them=self._store is None)
+        self._strangers = Strangers(all_of_them=store is None)
         self._sheds = Shedding(spec.shedding) if spec.shedding >= 0 else None
         self._controller, self._strangers_controller = Controller(), StrangersController()
         if self._sheds is not None:
             self._sheds.put(spec.cpu, 0.0)  # a predecessor's last word was about its own delay
-        self._hints = Hints(self._store, spec.cpu)
-        self._claims = Claims()
-        self._spares = Spares()
         self._rounds = Rounds(time.monotonic())
         self.counted = counted = Counted()
-        self.rx, self.tx = counted.rx, counted.tx
-        self.wire_errors, self.lost_flows = counted.wire_errors, counted.lost_flows
+        self.rx, self.tx, self.wire_errors = counted.rx, counted.tx, counted.wire_errors
+        self._flows = Flows(spec.flow_entries, store, spec.cpu, counted, self._rounds)
+        self._table = self._flows.table
         self._outlet = Outlet(self._socket, self.tx)
         self._poller, self._said = zmq.Poller(), zmq.Poller()
         self._poller.register(self._socket.fileno(), zmq.POLLIN)
-        context = zmq.Context[zmq.Socket[bytes]]()
+        context = link.roomy(zmq.Context[zmq.Socket[bytes]]())
         name = identity(spec.edge, spec.instance, f"worker-{spec.index}")
         counts = Counts(counted.rx, counted.age, counted.round_trip)
-        self._listing = followed(spec.directory, starmap(Transceiver, spec.transceivers), logs.get())
+        configured = followed(spec.directory, starmap(Transceiver, spec.transceivers), logs.get())
+        self._listing = Listings(configured, followed(spec.found, (), logs.get()))
         self._directory = Directory()
         self._listing.value.fill(self._directory)
         self._links = Uplinks(
@@ -109,7 +104,7 @@ class Worker:
         self._uplinks = self._links.by_id
         counted.all += (self._links.versions,)
         self._reader = Reader[ToWorker](ToWorker, most_control_bytes=_MOST_CONTROL_BYTES)
-        self._recover()
+        self._flows.recover(self._links.reach, time.monotonic())
 
     @property
     def flows(self) -> int:
@@ -136,15 +131,6 @@ class Worker:
     def keys(self) -> ClusterKeys:
         """The keys with which ufrags are opened now."""
         return self._key_file.keys
-
-    def _recover(self) -> None:
-        """Reads this core's flows back from the kernel's map, which outlives workers."""
-        if self._store is None:
-            return
-        now = time.monotonic()
-        for address, cpu, number, _ in self._store.items():
-            if cpu == self._spec.cpu and self._links.reach(number):
-                self._table.put(address, number, now)
 
     def run(self) -> None:
         """Relays and never returns; SIGTERM raises SystemExit."""
@@ -175,7 +161,7 @@ class Worker:
                     self._shed(count, now)
                 if count < BATCH:
                     break
-            for uplink in self._uplinks.values():
+            for uplink in list(self._uplinks.values()):  # what one says may need a link to another
                 handled += self._from_transceiver(uplink)
             waits = self._flush()
             if now - looked > LOOK_EVERY_S:
@@ -186,8 +172,7 @@ class Worker:
             if now - swept > _SWEEP_S:
                 swept = now
                 gc.collect()
-                for address in self._table.idle(now - _IDLE_S):
-                    self._forget(address)
+                self._flows.sweep(now)
 
     def _wait(self) -> None:
         """Waits until the next round may begin."""
@@ -214,7 +199,7 @@ class Worker:
             self._listing.value.fill(self._directory)
         for number in self._links.look(now, lambda number: bool(self._table.of(number))):
             for address in self._table.of(number):
-                self._forget(address)
+                self._flows.forget(address)
             self._links.end(number)
 
     def _shed(self, count: int, now: float) -> None:
@@ -263,7 +248,7 @@ class Worker:
         for i in np.flatnonzero(asking).tolist():
             outcome, to = self._route(data[i, : lengths[i]].tobytes(), int(owners[i]))
             if to not in (NOBODY, owners[i]):
-                self._claims.passed(addresses[i].tobytes(), to)
+                self._flows.claims.passed(addresses[i].tobytes(), to)
             outcomes[i], owners[i] = _CODE[outcome], to
         for outcome, n in _by_outcome(outcomes[owners == NOBODY]).items():
             self.rx[outcome] += n
@@ -279,17 +264,19 @@ class Worker:
             if message is not None and message.kind == stun.BINDING_REQUEST:
                 sealed = stun.server_ufrag(message)
                 route = ufrag.open_sealed(sealed, self.keys.ufrag) if sealed else None
-                if route is None:
+                if sealed is None or route is None:
                     return "stun_bad_ufrag", NOBODY
-                if route.transceiver not in self._uplinks:
+                now = time.monotonic()
+                home = self._flows.moves.home(sealed, route.transceiver, now)
+                if not self._links.reach(home):
                     return "unknown_transceiver", NOBODY
-                if owner == NOBODY and not self._strangers.may_name(sealed or b"", time.monotonic()):
+                if owner == NOBODY and not self._strangers.may_name(sealed, now):
                     return "name_limited", NOBODY
-                return "forwarded_stun", route.transceiver
+                return "forwarded_stun", home
         elif owner == NOBODY and 128 <= datagram[0] <= 191 and len(datagram) >= 12:
             at = 4 if 192 <= datagram[1] <= 223 else 8
             ssrc = int.from_bytes(datagram[at : at + 4], "big")
-            hinted = self._hints.transceiver(ssrc)
+            hinted = self._flows.hints.transceiver(ssrc)
             if hinted is not None:
                 if not self._strangers.may_name(ssrc, time.monotonic()):
                     return "name_limited", NOBODY
@@ -341,8 +328,7 @@ class Worker:
     def _to_clients(self, number: int, batch: frames.Data) -> None:
         addresses = np.frombuffer(batch.addresses, np.uint8).reshape(-1, 18)
         lengths, body = batch.lengths, batch.body
-        # What goes to a client does not keep its flow alive: only the client can do that.
-        its_own = self._table.find(words(addresses)) == number
+        its_own = self._flows.sendable(number, addresses, time.monotonic())
         if (others := int(np.count_nonzero(~its_own))) > 0:
             self.tx["not_its_flow"] += others
             keep = np.repeat(its_own, lengths)
@@ -353,49 +339,23 @@ class Worker:
     def _control(self, uplink: Uplink, control: Control[ToWorker]) -> None:
         number, message = uplink.number, control.message
         if isinstance(message, PathUp):
-            if not self._may_claim(number, message):
-                self.wire_errors["not_its_path"] += 1
-                return
-            if not message.proved and self._owner(message.address) not in (NOBODY, number):
-                # A check whose source address is invented takes nobody's call away.
-                self.lost_flows["held"] += 1
-                return
-            self._learn(message.address, number, message.ssrcs)
-            self._spares.put(message.address, message.spare_ms / 1000)
-            self._rounds.spare_s = self._spares.least(len(self._table))
+            self._flows.up(number, message, self.keys.ufrag, time.monotonic())
         elif isinstance(message, PathDown):
-            if self._owner(message.address) == number:
-                self._forget(message.address)
+            self._flows.down(number, message.address)
+        elif isinstance(message, Moved):
+            self._moved(uplink, message)
         else:
             uplink.greeting.take(control)
 
-    def _owner(self, address: bytes) -> int:
-        return int(self._table.find(words(np.frombuffer(address, np.uint8).reshape(1, 18)))[0])
-
-    def _may_claim(self, number: int, up: PathUp) -> bool:
-        """Whether transceiver ``number`` may have a path. After a check that a predecessor of this process passed on, a
-        claim is refused once. Raises WireError where the ufrag is not sealed, or names another transceiver."""
-        route = ufrag.open_sealed(up.ufrag.encode(), self.keys.ufrag)
-        if route is None or route.transceiver != number:
-            raise frames.WireError("a path whose ufrag is not of this transceiver")
-        return self._owner(up.address) == number or self._claims.taken(up.address, number)
-
-    def _learn(self, address: bytes, number: int, ssrcs: list[int]) -> None:
-        if not self._table.put(address, number, time.monotonic()):
-            self.lost_flows["table_full"] += 1
+    def _moved(self, uplink: Uplink, moved: Moved) -> None:
+        """Steers a call's paths to where it lives now, and tells that one; or says that there is no way to it."""
+        target = self._uplinks[moved.to] if self._links.reach(moved.to) else None
+        if target is None or not target.there:
+            uplink.tell(NotSteered(ufrag=moved.ufrags[0]))
             return
-        if self._store is not None and not self._store.put(address, self._spec.cpu, number):
-            self.lost_flows["kernel_map_full"] += 1
-        self._hints.put(address, number, ssrcs)
-
-    def _forget(self, address: bytes) -> None:
-        self._table.remove(address)
-        self._hints.forget(address)
-        self._spares.forget(address)
-        self._rounds.spare_s = self._spares.least(len(self._table))
-        # A client that used its port again for a call of another core has its flow there.
-        if self._store is not None and (self._store.holder(address) or (NOBODY, 0))[0] == self._spec.cpu:
-            self._store.remove(address)
+        steered = self._flows.moved(uplink.number, moved, self.keys.ufrag, time.monotonic())
+        if steered:
+            target.tell(Steered(addresses=steered))
 
 
 def _by_outcome(codes: npt.NDArray[np.intp]) -> dict[str, int]:

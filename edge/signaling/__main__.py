@@ -9,25 +9,34 @@ import socket
 import sys
 from functools import partial
 from itertools import starmap
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
-from edge.directory_file import followed
+from edge.directory_file import Listings, followed
+from edge.links.announcing import Announcing
 from edge.links.events import Events
+from edge.links.neighbours import tell_forever
 from edge.links.sampling import sample
 from edge.links.transceivers import Transceivers
+from edge.peers import Peer, Peers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
+from edge.signaling.discovery import Discovery, EdgeReporting, peers_in
+from edge.signaling.explaining import EXPLAIN_PATH, explanation
 from edge.signaling.health import keep_true
 from edge.signaling.journal import Journal
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
+from edge.signaling.placing import Placing
 from edge.tls import Certificate
 from runtime import logs, metrics
 from runtime.config import Config
+from runtime.directory.opened import open_store
+from runtime.directory.publishing import publish
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.metrics import Tally
@@ -63,16 +72,37 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         if isinstance(message, messages.Closed):
             ledger.ended(message.ufrag)
 
-    listing = followed(spec["directory"], starmap(Transceiver, spec["transceivers"]), log)
+    configured = followed(spec["directory"], starmap(Transceiver, spec["transceivers"]), log)
+    listing = Listings(configured, followed(spec["found"], (), log))
     directory = Directory()
     listing.value.fill(directory)
     name, events_name = (identity(edge.name, spec["instance"], p) for p in ("signaling", "signaling/events"))
-    transceivers = Transceivers(directory, name, key_file.keys, unasked=unasked)
-    events = Events(directory, events_name, key_file.keys)
+    moved = ledger.whereabouts
+    transceivers = Transceivers(directory, name, key_file.keys, unasked=unasked, moved=ledger.moved, known=moved)
+    events = Events(directory, events_name, key_file.keys, moved)
     responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
     held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
     connections = connections_tally()
+    peers = Peers(edge.name, (edge.advertise or edge.media).pair, edge.region)
+    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys)
+    rows = [Peer(row.name, row.media.pair, row.endpoint, row.region) for row in edge.edges]
+    announcing.know(rows)
+    store = open_store(config.directory)
+    discovery = Discovery(
+        store,
+        directory,
+        transceivers,
+        found=Path(spec["found"]) if spec["found"] else None,
+        known=listing.found.value.transceivers,
+        configured=lambda: configured.value.transceivers,
+        ttl_s=config.directory.ttl_s,
+        log=log,
+        edges=lambda found: announcing.know([*peers_in(found), *rows]),
+    )
+    reporting = EdgeReporting(edge, str(edge.announces_at or ""), lambda: peers.draining)
+    loop = asyncio.get_running_loop()
+    placing = Placing(transceivers, ledger, edge)
     metrics.serve(
         "edge.metrics",
         *spec["metrics"],
@@ -81,9 +111,16 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         held,
         sockets,
         transceivers.refusals,
+        *(discovery.metrics if config.directory.redis else ()),
+        announcing.heard,
+        announcing.well,
         ufrag_keys(lambda: key_file.keys),
+        *placing.metrics,
+        pages={EXPLAIN_PATH: partial(explanation, placing, loop)},
     )
-    app = make_app(edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses)
+    app = make_app(
+        edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses, placing=placing, peers=peers
+    )
     tls = Certificate(edge.tls_certificate, edge.tls_key, log)
     runner = web.AppRunner(app, shutdown_timeout=_GOODBYE_S)
     await runner.setup()
@@ -98,7 +135,6 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     )
     log.info("ready", http=edge.http)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     work = (
         beat.forever(),
@@ -107,7 +143,12 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         follow(tls),
         follow(listing, lambda now: loop.call_later(_WORKERS_FIRST_S, now.fill, directory)),
         keep_true(ledger, transceivers, events),
+        tell_forever(directory, transceivers),
         sample(transceivers, directory),
+        discovery.run(),
+        publish(store, reporting.make, log),
+        announcing.listen(),
+        announcing.announce(),
     )
     tasks = [asyncio.create_task(each) for each in work]
     await stop.wait()
@@ -118,6 +159,8 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     await runner.cleanup()
     await events.close()
     await transceivers.close()
+    await store.close()
+    announcing.close()
     journal.close()
 
 

@@ -41,6 +41,12 @@ class Caller:
         """The parts of the session that the ephemeral key's maker has locked; None where there are none."""
         return list(self.token.locked) if self.token is not None and self.token.locked else None
 
+    def may(self, model: str) -> bool:
+        """Whether the caller may use that model."""
+        if self.token is not None and self.token.model:
+            return model == self.token.model
+        return model in self.models or ANY_MODEL in self.models
+
     def model(self, asked: str) -> str:
         """The model that the caller gets. Raises Refusal where it may not have that one, or its ephemeral key is for
         another."""

@@ -11,6 +11,7 @@ from edge.apikeys import ApiKeys
 from edge.links.events import Events
 from edge.links.feed import Ending
 from edge.links.transceivers import Transceivers
+from edge.peers import Peers
 from edge.signaling import calls, client_secrets, openapi, sockets, whip
 from edge.signaling.access import Access
 from edge.signaling.bodies import MAX_BODY_BYTES
@@ -93,11 +94,15 @@ def make_app(
     api_keys: ApiKeys,
     keys: Callable[[], ClusterKeys],
     responses: Tally,
+    placing: Placing | None = None,
+    peers: Peers | None = None,
 ) -> web.Application:
-    """The application. ``keys`` gives the cluster's present keys; ``responses`` counts by status."""
+    """The application. ``keys`` gives the cluster's present keys; ``responses`` counts by status; ``placing`` is made
+    where none is given, and without ``peers`` this is the only edge."""
     access = Access(api_keys, EphemeralKeys(keys().client_secrets()), edge.models)
-    placing = Placing(transceivers, ledger)
-    on_calls = Calls(transceivers, access, placing, ledger, keys, (edge.advertise or edge.media).pair)
+    placing = placing or Placing(transceivers, ledger, edge)
+    peers = peers or Peers(edge.name, (edge.advertise or edge.media).pair)
+    on_calls = Calls(transceivers, access, placing, ledger, keys, peers)
     on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins)
     on_whip = Whip(access, on_calls, edge.ice_servers)
     health = Health(transceivers)

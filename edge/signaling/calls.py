@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from aiohttp import web
 
 from edge.links.transceivers import RequestRefused, Transceivers, Unavailable
+from edge.peers import Peers
 from edge.signaling.access import Access, Caller
 from edge.signaling.bodies import Offer, check_intent, model_name, query, read_offer
 from edge.signaling.errors import Refusal, refused, unavailable
@@ -31,7 +33,7 @@ class Answer:
 
 
 class Calls:
-    """The handlers. ``media`` is the host and port that answers name, ``keys`` gives the keys that open call ids."""
+    """The handlers. ``peers`` have the addresses that answers name, ``keys`` gives the keys that open call ids."""
 
     def __init__(
         self,
@@ -40,14 +42,14 @@ class Calls:
         placing: Placing,
         ledger: Ledger,
         keys: Callable[[], ClusterKeys],
-        media: tuple[str, int],
+        peers: Peers,
     ) -> None:
         self._transceivers = transceivers
         self._access = access
         self._placing = placing
         self._ledger = ledger
         self._keys = keys
-        self._media = media
+        self._peers = peers
 
     async def place_call(self, request: web.Request) -> web.Response:
         """``POST /v1/realtime/calls``: 201 with the answer and a relative Location."""
@@ -63,17 +65,21 @@ class Calls:
         session = caller.session(offer.session)
         asked = model_name(model) or offer.session.get("model", "")
         agent = caller.model(asked)
+        media, *more = self._peers.media(time.monotonic())
         wanted = messages.Offer(
             offer=offer.sdp,
             agent=agent,
-            media=self._media,
+            media=media,
+            more_media=more,
             session=session or None,
             owner=caller.key,
             holder=caller.token_id,
             locked=caller.locked,
             dcid=dcid,
         )
-        _, answer = await self._placing.place(caller, lambda transceiver: self._transceivers.ask(transceiver, wanted))
+        _, answer = await self._placing.place(
+            caller, lambda transceiver: self._transceivers.ask(transceiver, wanted), agent
+        )
         return Answer(call_id(answer.ufrag), answer.sdp)
 
     async def end_call(self, request: web.Request) -> web.Response:
@@ -97,7 +103,8 @@ class Calls:
         nothing. Raises Refusal."""
         transceiver, ufrag = self.find(call, caller)
         known = match if match == "*" else (ufrag_of_call(match) or b"").decode()
-        ice = messages.Ice(ufrag=ufrag, match=known, remote=remote, media=self._media, owner=caller.key)
+        media, *more = self._peers.media(time.monotonic())
+        ice = messages.Ice(ufrag=ufrag, match=known, remote=remote, media=media, more_media=more, owner=caller.key)
         try:
             now = await self._transceivers.ask(transceiver, ice)
         except RequestRefused as e:
@@ -117,7 +124,7 @@ class Calls:
             held = self._ledger.get(sealed.decode())
             if held is None or held.token != caller.token.id:
                 raise call_not_found()
-        return route.transceiver, sealed.decode()
+        return self._transceivers.whereabouts.home(sealed.decode()), sealed.decode()
 
 
 def call_not_found() -> Refusal:

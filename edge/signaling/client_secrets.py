@@ -81,7 +81,7 @@ class ClientSecrets:
         is used. Raises Refusal."""
         check = messages.Check(agent=agent, session=session, locked=list(locked))
         try:
-            await self._placing.anywhere(lambda i: self._transceivers.ask(i, check))
+            await self._placing.anywhere(lambda i: self._transceivers.ask(i, check), agent)
         except Refusal as e:
             if e.status < 500:
                 raise

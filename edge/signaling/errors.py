@@ -19,6 +19,7 @@ _STATUS = {
     "precondition_failed": 412,
     "rate_limit_exceeded": 429,
     "full": 503,
+    "draining": 503,
     "name_taken": 503,
     "invalid_request": 502,  # our own message was not understood
     "internal_error": 500,

@@ -42,11 +42,11 @@ class Health:
         if self._asking is None or (self._asking.done() and now - self._asked_at > _READY_FOR_S):
             self._asking, self._asked_at = asyncio.ensure_future(self._up()), now
         up = await asyncio.shield(self._asking)
-        body = {"ready": bool(up), "transceivers": {str(i): i in up for i in self._transceivers.ids}}
+        body = {"ready": bool(up), "transceivers": {str(i): i in up for i in self._transceivers.sampled}}
         return web.json_response(body, status=200 if up else 503, headers=None if up else {"Retry-After": "2"})
 
     async def _up(self) -> list[int]:
-        ids = self._transceivers.ids  # others may come and go meanwhile
+        ids = self._transceivers.sampled  # others may come and go meanwhile
         asked = (self._transceivers.ask(i, messages.Health()) for i in ids)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return [i for i, a in zip(ids, answers, strict=True) if not isinstance(a, BaseException)]
@@ -77,10 +77,10 @@ async def keep_true(
                 if silent[i] >= _SILENT:
                     events.lost(i)
                 if silent[i] >= _GONE and i not in transceivers.ids:
-                    ledger.reconcile(stood, 0)
+                    ledger.reconcile(stood, 0, i)
                 continue
             silent[i] = 0
-            ledger.reconcile(stood, report.sessions)
+            ledger.reconcile(stood, report.sessions, i)
         _let_go(ledger, transceivers, events)
         silent = Counter({i: silent[i] for i in transceivers.linked})
         await asyncio.sleep(every_s)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runtime.config import Edge
 
@@ -139,6 +139,18 @@ class Ledger:
             self._release(held.key, held.token)
             self._note(ufrag, None)
 
+    def moved(self, ufrag: str, transceiver: int) -> None:
+        """Takes note that the call is at ``transceiver`` now. Nothing happens where it was not known."""
+        held = self._held.get(ufrag)
+        if held is not None:
+            self._held[ufrag] = held = replace(held, transceiver=transceiver)
+            self._note(ufrag, held)
+
+    @property
+    def whereabouts(self) -> dict[str, int]:
+        """The transceiver of each call."""
+        return {ufrag: held.transceiver for ufrag, held in self._held.items()}
+
     @property
     def transceivers(self) -> set[int]:
         """The ids of those that have calls."""
@@ -148,9 +160,11 @@ class Ledger:
         """The calls of one transceiver, the oldest first."""
         return [ufrag for ufrag, held in self._held.items() if held.transceiver == transceiver]
 
-    def reconcile(self, stood: Iterable[str], sessions: int) -> None:
-        """Compares with a transceiver's count: ``stood`` were its calls when it was asked, and it says ``sessions``."""
-        left = [ufrag for ufrag in stood if ufrag in self._held]
+    def reconcile(self, stood: Iterable[str], sessions: int, transceiver: int | None = None) -> None:
+        """Compares with a transceiver's count: ``stood`` were its calls when it was asked, and it says ``sessions``.
+        Those that are not at ``transceiver`` any more have moved meanwhile."""
+        held = self._held
+        left = [u for u in stood if u in held and transceiver in (None, held[u].transceiver)]
         for ufrag in left[: max(0, len(left) - sessions)]:
             self.ended(ufrag)
 

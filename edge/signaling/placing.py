@@ -1,25 +1,52 @@
-"""The placing of new sessions: transceivers take turns, and those that are full, away or silent are passed over."""
+"""The placing of new sessions: transceivers are asked in the order in which ``edge.placement`` ranks them by their
+reports, and those that are full, away or silent are passed over. Those that make no report are asked by turns.
+"""
 
 from __future__ import annotations
 
-import math
+import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict, dataclass
+from math import ceil
 from typing import TypeVar
 
+from edge.directory import Known, Transceiver
 from edge.links.transceivers import RequestRefused, Silent, Transceivers, Unavailable
+from edge.placement.explain import Explanation, explain
+from edge.placement.fleet import Fleet
+from edge.placement.placer import Choice, Placer, Wanted
+from edge.placement.score import POLICIES
 from edge.signaling.access import Caller
 from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Held, Ledger
+from runtime import logs
+from runtime.config import Edge
+from runtime.histogram import Histogram
+from runtime.metrics import Gauges, Tally
 from wire import messages
 
 __all__ = ["Placing"]
 
 _PULSE_S = 0.5  # within which a transceiver that lives has said that it does
+_FULL = "full", "draining"  # codes with which a transceiver sends a call on to the next
 _PASSED_OVER_S = 2.0
+_DEADLINE_S = 5.0  # after which nobody else is asked for a request
+_CALL_S = 120.0  # a guess, for those who are told when another try makes sense
+_RETRY_S = (2, 30)
+_MOST_NAMED = 20
+_CHANCE = random.SystemRandom()
 
 Reply = TypeVar("Reply", bound=messages.Message)
 Placed = TypeVar("Placed", messages.Answer, messages.Opened)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A transceiver that makes no report, and whose turn it is."""
+
+    id: int
+    why: str = "by turns"
 
 
 class Placing:
@@ -29,53 +56,185 @@ class Placing:
     is silent because of the request, and it would silence the next transceiver too.
     """
 
-    def __init__(self, transceivers: Transceivers, ledger: Ledger) -> None:
+    def __init__(self, transceivers: Transceivers, ledger: Ledger, edge: Edge, chance: random.Random = _CHANCE) -> None:
         self._transceivers = transceivers
         self._ledger = ledger
+        self._region, self._within = edge.region, edge.regions
+        self._chance = chance
+        self._fleet = Fleet()
+        self._placer = Placer(self._fleet, POLICIES[edge.placement], chance)
         self._turn = 0
         self._silent_until: dict[int, float] = {}
+        outcomes = ("placed", "placed_after_retry", "model_not_found", "full", "away", "refused")
+        self._outcomes = Tally("firsthop_placements", "Calls that were to be placed, by what became of it", outcomes)
+        self._times = Histogram("firsthop_placement", "Time to choose a transceiver, and to place a call", "part")
+        self._choosing, self._placing = self._times.of("choose"), self._times.of("place")
+        policy = Gauges("firsthop_placement_policy", "1 for the policy", ("policy",), lambda: {(edge.placement,): 1})
+        self.metrics = self._outcomes, self._times, policy
+        transceivers.directory.listen(self._reported)
+        transceivers.directory.subscribe(self)
 
     async def place(
-        self, caller: Caller, ask: Callable[[int], Awaitable[Placed]], *, socket: bool = False
+        self, caller: Caller, ask: Callable[[int], Awaitable[Placed]], model: str, *, socket: bool = False
     ) -> tuple[int, Placed]:
-        """Places a session. Returns the transceiver that took it and its reply. Raises Refusal."""
+        """Places a session with ``model`` ("" for the transceiver's own). Returns the transceiver that took it and its
+        reply. Raises Refusal."""
         wait = self._ledger.admit(caller.key, time.monotonic(), caller.token_id)
         if wait is not None:
             message = f"Rate limit reached: {wait.whose} has as many calls, or new calls this minute, as it may."
-            raise Refusal(429, message, code="rate_limit_exceeded", retry_after_s=max(1, math.ceil(wait.seconds)))
-        ufrag, held = None, None
+            raise Refusal(429, message, code="rate_limit_exceeded", retry_after_s=max(1, ceil(wait.seconds)))
+        ufrag, held, began_ns = None, None, time.monotonic_ns()
         try:
-            transceiver, reply = await self.anywhere(ask)
+            transceiver, reply = await self.anywhere(ask, model, may=caller.may, call=True)
             ufrag, held = reply.ufrag, Held(caller.key, caller.token_id, transceiver, socket)
             return transceiver, reply
         finally:
+            self._placing.add(time.monotonic_ns() - began_ns)
             self._ledger.settle(caller.key, caller.token_id, ufrag, held)
 
-    async def anywhere(self, ask: Callable[[int], Awaitable[Reply]]) -> tuple[int, Reply]:
-        """Asks one transceiver after the other, until one is neither full nor away. Returns it and its reply. Raises
-        Refusal."""
-        trouble = Refusal(503, "no transceiver is configured", code="no_transceiver", retry_after_s=2)
-        for chosen in self._order():
+    async def anywhere(
+        self,
+        ask: Callable[[int], Awaitable[Reply]],
+        model: str,
+        *,
+        may: Callable[[str], bool] = lambda model: True,
+        call: bool = False,
+    ) -> tuple[int, Reply]:
+        """Asks one transceiver after the other, until one is neither full nor away. Returns it and its reply. ``may``
+        says whether a model may be named to who asks; a ``call`` takes a place where it is taken. Raises Refusal."""
+        until = time.monotonic() + _DEADLINE_S
+        self._check(model, may)
+        trouble = self._nobody(model)
+        for tries, choice in enumerate(self._order(self._wanted(model)), 1):
+            if tries > 1 and time.monotonic() > until:
+                break
+            if call:
+                self._placer.asked(choice.id)
+            taken = False
             try:
-                if not await self._lives(chosen):
-                    raise Unavailable(f"transceiver {chosen} does not answer")
-                return chosen, await ask(chosen)
+                if not await self._lives(choice.id):
+                    raise Unavailable(f"transceiver {choice.id} does not answer")
+                reply = await ask(choice.id)
+                taken = True
             except Silent as e:
-                self._pass_over(chosen)
+                self._pass_over(choice.id)
+                self._count("away", call)
                 raise unavailable(e) from None
             except Unavailable as e:
                 trouble = unavailable(e)
             except RequestRefused as e:
                 trouble = refused(e)
-                if e.code != "full":
-                    break
+                if e.code not in _FULL:
+                    self._count("refused", call)
+                    raise trouble from None
+                self._placer.full(choice.id)
+            finally:
+                if call:
+                    (self._placer.placed if taken else self._placer.failed)(choice.id)
+            if taken:
+                self._count("placed" if tries == 1 else "placed_after_retry", call)
+                if call:
+                    logs.get().info("placed", transceiver=choice.id, model=model, tries=tries, **_reasons(choice))
+                return choice.id, reply
+        if trouble.code in _FULL:
+            trouble.headers["Retry-After"] = str(self._retry_after_s())
+        self._count("full" if trouble.code in (*_FULL, "no_transceiver") else "away", call)
         raise trouble
 
-    def _order(self) -> list[int]:
-        """The ids of all, beginning with the one whose turn it is; those that were silent just now come last."""
-        ids, now = self._transceivers.ids, time.monotonic()
+    def explain(self, model: str, version: str = "", region: str = "") -> Explanation:
+        """What would become of a call now. ``region`` is in place of this edge's own."""
+        wanted = Wanted(model, version, region or self._region, self._within)
+        return explain(self._placer, wanted, time.monotonic(), tuple(self._unreported()))
+
+    # --- the directory's
+
+    def came(self, transceiver: Transceiver) -> None:
+        """Nothing is known of it before it reports."""
+
+    def changed(self, transceiver: Transceiver) -> None:
+        """The report of the process that it is now will come."""
+
+    def went(self, transceiver: Transceiver) -> None:
+        """Forgets it."""
+        self._fleet.remove(transceiver.id)
+        self._silent_until.pop(transceiver.id, None)
+
+    def _reported(self, known: Known) -> None:
+        self._fleet.put(known.report, known.received_at, known.round_trip_s)
+
+    # --- the order
+
+    def _wanted(self, model: str) -> Wanted:
+        return Wanted(model, "", self._region, self._within)
+
+    def _unreported(self) -> list[int]:
+        return [number for number in self._transceivers.ids if number not in self._fleet]
+
+    def _check(self, model: str, may: Callable[[str], bool]) -> None:
+        """Raises Refusal for a model that nobody has, where all have said what they have."""
+        if not model or model in self._fleet.models or not len(self._fleet) or self._unreported():
+            return
+        self._count("model_not_found", True)
+        names = [name for name in self._fleet.names if may(name)][:_MOST_NAMED]
+        there = f"there is {', '.join(names)}" if names else "there is none that this key may use"
+        message = f"no transceiver has a model called {model!r}: {there}"
+        raise Refusal(404, message, code="model_not_found", param="model")
+
+    def _nobody(self, model: str) -> Refusal:
+        """The refusal where nobody can be asked."""
+        if not self._transceivers.ids:
+            return Refusal(503, "no transceiver is configured", code="no_transceiver", retry_after_s=_RETRY_S[0])
+        where = f" in {' or '.join(self._within)}" if self._within else ""
+        message = f"no transceiver{where} takes calls of {model or 'any model'} now: try again"
+        return Refusal(503, message, code="no_transceiver", retry_after_s=_RETRY_S[0])
+
+    def _order(self, wanted: Wanted) -> Iterator[Choice | _Turn]:
+        """Those to ask, one after the other; those that were silent just now come last."""
+        silent: list[Choice | _Turn] = []
+        choices = self._mixed(wanted)
+        while True:
+            began_ns = time.monotonic_ns()
+            choice = next(choices, None)
+            self._choosing.add(time.monotonic_ns() - began_ns)
+            if choice is None:
+                break
+            if self._silent_until.get(choice.id, 0.0) > time.monotonic():
+                silent.append(choice)
+            else:
+                yield choice
+        yield from silent
+
+    def _mixed(self, wanted: Wanted) -> Iterator[Choice | _Turn]:
+        """Those that report as they are ranked, and those that do not by turns: each gets its share of the calls."""
+        turns = self._turns()
+        ranked = self._placer.choices(wanted, time.monotonic())
+        if turns and self._chance.random() * len(self._transceivers.ids) < len(turns):
+            yield from turns
+            turns = []
+        for choice in ranked:
+            if choice.why == "full":
+                yield from turns
+                turns = []
+            yield choice
+        yield from turns
+
+    def _turns(self) -> list[_Turn]:
+        ids = self._unreported()
         self._turn = (self._turn + 1) % max(1, len(ids))
-        return sorted(ids[self._turn :] + ids[: self._turn], key=lambda i: self._silent_until.get(i, 0.0) > now)
+        return [_Turn(number) for number in (*ids[self._turn :], *ids[: self._turn])]
+
+    def _retry_after_s(self) -> int:
+        """When a place may have come free: sooner where there are many calls, and not for all who ask at once."""
+        sessions = self._fleet.calls
+        least, most = _RETRY_S
+        soon = min(most // 2, max(least, ceil(_CALL_S / max(1, sessions))))
+        return soon + self._chance.randrange(soon + 1)
+
+    def _count(self, outcome: str, call: bool) -> None:
+        if call:
+            self._outcomes[outcome] += 1
+
+    # --- silence
 
     def _pass_over(self, transceiver: int) -> None:
         self._silent_until[transceiver] = time.monotonic() + _PASSED_OVER_S
@@ -90,3 +249,13 @@ class Placing:
             return False
         self._silent_until.pop(transceiver, None)
         return True
+
+
+def _reasons(choice: Choice | _Turn) -> dict[str, object]:
+    """Why, for the log."""
+    if isinstance(choice, _Turn):
+        return {"why": choice.why}
+    reasons = asdict(choice)
+    del reasons["id"]
+    runner_up, its_ms = reasons.pop("over") or (None, None)
+    return {**reasons, "runner_up": runner_up, "its_ms": its_ms}

@@ -82,7 +82,7 @@ class Sockets:
             agent=agent, session=session or None, owner=caller.key, holder=caller.token_id, locked=caller.locked
         )
         _, opened = await self._placing.place(
-            caller, lambda transceiver: self._events.open(transceiver, feed, wanted), socket=True
+            caller, lambda transceiver: self._events.open(transceiver, feed, wanted), agent, socket=True
         )
         ufrag = opened.ufrag
         try:

@@ -229,12 +229,18 @@ class SecureTransport:
     def export(self) -> SecureState:
         """All of it. It is silent and deaf from then on, and ``on_close`` is not called: whoever takes it up goes on.
         Raises DtlsError unless it is connected and held."""
-        held = self._pipe.held
-        if held is None or not self.connected:
+        if self._pipe.held is None or not self.connected:
             raise DtlsError("only what is connected and held can be taken up by another")
-        state = SecureState(self._dtls.export(), None if self._sctp is None else self._sctp.export(), held)
+        state = self.snapshot()
         self.forsake()
         return state
+
+    def snapshot(self) -> SecureState:
+        """All of it, of one that is connected and goes on: numbers that it uses from now on are used twice if the
+        snapshot is taken up, unless that one jumps over them. What has come and was not read is in it only where it
+        is held."""
+        sctp = None if self._sctp is None else self._sctp.snapshot()
+        return SecureState(self._dtls.export(), sctp, self._pipe.held or ())
 
     def forsake(self) -> None:
         """Ends it without a word to anybody: it is silent and deaf."""

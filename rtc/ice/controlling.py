@@ -1,7 +1,8 @@
 """The controlling side of ICE towards one candidate (RFC 8445), sans-I/O: datagrams in, datagrams out.
 
-There is one candidate pair, so the first check nominates it. Each check is a transaction of its own, so that
-the response tells exactly which one it answers and the round trip is never guessed. Time is an argument.
+Where there is one candidate pair, its first check nominates it; ``rtc/ice/checklist.py`` has several. Each check is a
+transaction of its own, so that the response tells exactly which one it answers and the round trip is never guessed.
+Time is an argument.
 """
 
 from __future__ import annotations
@@ -22,16 +23,29 @@ _MAX_PENDING = 16
 
 
 class Controlling:
-    """The controlling side. Credentials are those of the SDP; ``poll`` and ``receive`` are called with a monotonic time
-    in seconds."""
+    """The controlling side of one pair. Credentials are those of the SDP; ``poll`` and ``receive`` are called with a
+    monotonic time in seconds. Checks have USE-CANDIDATE while ``nominate`` says so; once one was answered they are
+    ``every_s`` apart, and ``answers`` counts those that were."""
 
-    def __init__(self, local_ufrag: str, local_password: str, remote_ufrag: str, remote_password: str) -> None:
+    def __init__(
+        self,
+        local_ufrag: str,
+        local_password: str,
+        remote_ufrag: str,
+        remote_password: str,
+        *,
+        nominate: bool = True,
+        tie_breaker: int | None = None,
+    ) -> None:
         self._local_ufrag = local_ufrag.encode()
         self._local_key = local_password.encode()
         # The receiver's ufrag stands first (RFC 8445 section 7.2.2).
         self._username = f"{remote_ufrag}:{local_ufrag}".encode()
         self._remote_key = remote_password.encode()
-        self._tie_breaker = secrets.randbits(64)
+        self._tie_breaker = secrets.randbits(64) if tie_breaker is None else tie_breaker
+        self.nominate = nominate
+        self.every_s = CONSENT_EVERY_S
+        self.answers = 0
         self._pending: dict[bytes, float] = {}
         self._due = float("-inf")
         self._wait = _FIRST_WAIT_S
@@ -49,7 +63,7 @@ class Controlling:
             self._due = now + self._wait
             self._wait = min(2 * self._wait, _LONGEST_WAIT_S)
         else:
-            self._due = now + CONSENT_EVERY_S
+            self._due = now + self.every_s
         transaction = secrets.token_bytes(12)
         if len(self._pending) >= _MAX_PENDING:
             del self._pending[next(iter(self._pending))]
@@ -59,10 +73,14 @@ class Controlling:
             self._username,
             self._remote_key,
             tie_breaker=self._tie_breaker,
-            nominate=True,
+            nominate=self.nominate,
             transaction=transaction,
         )
         return check, self._due
+
+    def hurry(self, now: float) -> None:
+        """Makes the next check due now."""
+        self._due = min(self._due, now)
 
     def receive(self, datagram: bytes, source: bytes, now: float) -> bytes | None:
         """Takes a STUN message from the 18 byte address ``source``. Returns the response to send, if the message was a
@@ -93,7 +111,8 @@ class Controlling:
             return
         self._pending.clear()
         self._proved = now
+        self.answers += 1
         self.round_trip_ms = (now - asked) * 1000
         if self.connected_at is None:
             self.connected_at = now
-            self._due = now + CONSENT_EVERY_S
+            self._due = now + self.every_s

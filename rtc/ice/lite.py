@@ -14,11 +14,10 @@ Nothing without a valid MESSAGE-INTEGRITY changes or is answered.
 from __future__ import annotations
 
 import secrets
-from typing import NamedTuple
 
 from rtc.bucket import Bucket
-from rtc.ice.allowance import Allowance
-from rtc.ice.state import GenerationState, IceState, PathState
+from rtc.ice.paths import Generation, Known, Path
+from rtc.ice.state import IceState
 from wire import stun
 
 __all__ = ["CONSENT_S", "MAX_PATHS", "NEVER_CAME_S", "IceLite", "Path"]
@@ -32,77 +31,12 @@ PROBE_EVERY_S = 0.05
 UNPROVED_S = 5.0
 # A client that checks several paths checks each at least this often (libwebrtc 2.5 s, aioice and libnice 5 s).
 _STALE_S = 6.0
+_KEEP_S = 10.0  # between checks of ours on a path that is not selected; libwebrtc forgets a pair after 30 s of silence
+_SILENT_S = 0.2  # without media on the selected path: the client may send by another now
 _CHECKS_PER_S = 100.0  # that are answered; libwebrtc sends 20 and aioice 50, over all paths
 _STRANGE_CHECKS_PER_S = 200.0  # that are refused, by paths that are not known
 _RESTARTS_PER_S, _RESTARTS_AT_ONCE = 0.2, 5.0  # a client that changes networks and back, and tries again
 _REMEMBERED = 256  # transactions: ten minutes of libwebrtc's
-
-
-class Path(NamedTuple):
-    """A path: the edge's name and the client's 18 byte address."""
-
-    edge: bytes
-    address: bytes
-
-
-class _Known:
-    """The state of a path."""
-
-    __slots__ = ("allowance", "consent", "heard", "moved", "probe", "probed", "proved")
-
-    def __init__(self, now: float) -> None:
-        self.allowance = Allowance()
-        self.heard = now  # the last check, answer, or media that moved
-        self.consent = now
-        self.proved = False
-        self.moved = False  # media came by it before it was proved: the client sends there, and wants to hear there
-        self.probe = b""  # the transaction of our check under way
-        self.probed = float("-inf")
-
-    def renew(self, now: float) -> None:
-        self.heard = self.consent = now
-
-    def export(self, path: Path, now: float) -> PathState:
-        return PathState(
-            edge=path.edge,
-            address=path.address,
-            received=self.allowance.received,
-            sent=self.allowance.sent,
-            heard_s=now - self.heard,
-            consent_s=now - self.consent,
-            proved=self.proved,
-            moved=self.moved,
-            probe=self.probe,
-            probed_s=None if self.probed == float("-inf") else now - self.probed,
-        )
-
-    @classmethod
-    def take_up(cls, state: PathState, now: float) -> _Known:
-        known = cls(now)
-        known.allowance.received, known.allowance.sent = state.received, state.sent
-        known.heard, known.consent = now - state.heard_s, now - state.consent_s
-        known.proved, known.moved, known.probe = state.proved, state.moved, state.probe
-        known.probed = float("-inf") if state.probed_s is None else now - state.probed_s
-        return known
-
-
-class _Generation:
-    """The credentials of both sides, until ICE restarts."""
-
-    def __init__(self, ufrag: str, remote: tuple[str, str], password: str = "") -> None:
-        self.ufrag = ufrag
-        self.password = password or secrets.token_urlsafe(18).replace("-", "+").replace("_", "/")
-        self.key = self.password.encode()
-        self.remote = remote
-        self.remote_username = f"{remote[0]}:{ufrag}".encode()
-        self.remote_key = remote[1].encode()
-
-    def export(self) -> GenerationState:
-        return GenerationState(self.ufrag, self.password, self.remote)
-
-    @classmethod
-    def take_up(cls, state: GenerationState) -> _Generation:
-        return cls(state.ufrag, state.remote, state.password)
 
 
 class IceLite:
@@ -120,13 +54,14 @@ class IceLite:
     ) -> None:
         self.selected: Path | None = None
         self.refusal = "stun_not_authentic"
-        self._generation = _Generation(ufrag, (remote_ufrag, remote_password))
-        self._former: _Generation | None = None  # while no check of the present one has come
+        self._generation = Generation(ufrag, (remote_ufrag, remote_password))
+        self._former: Generation | None = None  # while no check of the present one has come
         self._consent_s = consent_s
         self._began = now
         self._consent: float | None = None  # of any path that may have media, when last
-        self._paths: dict[Path, _Known] = {}
+        self._paths: dict[Path, Known] = {}
         self._nominated: Path | None = None
+        self._spoke = now  # when media came by the selected path, or that was selected
         self._seen: dict[bytes, Path] = {}  # transactions, and where each came by first; the newest last
         # What is refused takes nothing from the client: who overheard the ufrag can send as much as it likes.
         self._checks = Bucket(_CHECKS_PER_S, _CHECKS_PER_S)
@@ -162,7 +97,7 @@ class IceLite:
         """Takes new credentials (RFC 8445 section 9). The old ones hold until a check proves that the client has the
         new, and media stays where it is until then, so a restart that fails costs nothing."""
         self._former = self._former or self._generation
-        self._generation = _Generation(ufrag, remote)
+        self._generation = Generation(ufrag, remote)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -240,7 +175,7 @@ class IceLite:
             self._choose(path, now)
         return response
 
-    def _named(self, message: stun.Message) -> _Generation:
+    def _named(self, message: stun.Message) -> Generation:
         """The credentials that a check uses."""
         former = self._former
         return former if former and stun.server_ufrag(message) == former.ufrag.encode() else self._generation
@@ -249,10 +184,10 @@ class IceLite:
         known = self._paths.get(path)
         return known is not None and not known.proved
 
-    def _enter(self, path: Path, now: float) -> _Known | None:
+    def _enter(self, path: Path, now: float) -> Known | None:
         known = self._paths.get(path)
         if known is None and len(self._paths) < MAX_PATHS:
-            known = self._paths[path] = _Known(now)
+            known = self._paths[path] = Known(now)
         return known
 
     def _remember(self, transaction: bytes, path: Path) -> None:
@@ -269,6 +204,18 @@ class IceLite:
             known.allowance.came(size)
             known.heard = now
             known.moved = True
+
+    def spoke(self, path: Path, now: float) -> bool:
+        """Takes note of authentic media by a path that is known. Returns whether that is selected because of it: the
+        client, which can hear there, has left the selected one, by which nothing comes any more."""
+        if path == self.selected:
+            self._spoke = now
+            return False
+        if now - self._spoke < _SILENT_S or not self.is_proved(path):
+            return False
+        self._nominated = self.selected = path
+        self._spoke = now
+        return True
 
     def came(self, path: Path | None, size: int) -> None:
         """Takes note that ``size`` bytes came by ``path``, which may draw so much more."""
@@ -292,7 +239,7 @@ class IceLite:
         known = self._paths.get(path)
         return None if known is None or known.proved else self._probe(known, now)
 
-    def _probe(self, known: _Known, now: float) -> bytes | None:
+    def _probe(self, known: Known, now: float) -> bytes | None:
         if now - known.probed < PROBE_EVERY_S:
             return None
         transaction = known.probe or secrets.token_bytes(12)
@@ -306,11 +253,15 @@ class IceLite:
         return request
 
     def due(self, now: float) -> list[tuple[Path, bytes]]:
-        """The probes to send; called about once a second. A probe goes where one was not answered, and to the selected
-        path where nothing has renewed consent for half its time."""
+        """The probes to send; called about once a second. A probe goes where one was not answered, to the selected path
+        where nothing has renewed consent for half its time, and to others that have proved themselves: a client to
+        which nothing comes by such a path forgets it, and has none left when the selected one ends."""
         probes = []
         for path, known in self._paths.items():
-            old = path == self.selected and now - known.consent > self._consent_s / 2
+            if path == self.selected:
+                old = now - known.consent > self._consent_s / 2
+            else:
+                old = known.proved and now - max(known.heard, known.probed) > _KEEP_S
             if (known.probe and not known.proved) or old:
                 request = self._probe(known, now)
                 if request is not None:
@@ -333,7 +284,10 @@ class IceLite:
         ):
             return False
         known.probe = b""
+        kept = known.proved and not known.moved
         self._prove(known, now)
+        if kept:
+            return True  # it says that the client is there, and not that it wants to be heard there
         if known.moved:
             known.moved = False
             if self.selected is not None and self.selected != path:
@@ -350,7 +304,7 @@ class IceLite:
             known.probe = b""
             self._prove(known, now)
 
-    def _prove(self, known: _Known, now: float) -> None:
+    def _prove(self, known: Known, now: float) -> None:
         known.proved = True
         known.renew(now)
         self._consent = now
@@ -377,7 +331,7 @@ class IceLite:
         self._reselect()
         return gone
 
-    def _is_over(self, path: Path, known: _Known, now: float) -> bool:
+    def _is_over(self, path: Path, known: Known, now: float) -> bool:
         if known.proved or path == self.selected:
             return now - known.consent > self._consent_s
         return now - known.heard > UNPROVED_S
@@ -415,13 +369,14 @@ class IceLite:
     def take_up(cls, state: IceState, now: float) -> IceLite:
         """An agent that goes on where ``export`` left off."""
         ice = cls(state.generation.ufrag, now - state.began_s, consent_s=state.consent_limit_s)
-        ice._generation = _Generation.take_up(state.generation)
-        ice._former = None if state.former is None else _Generation.take_up(state.former)
-        ice._paths = {Path(path.edge, path.address): _Known.take_up(path, now) for path in state.paths}
+        ice._generation = Generation.take_up(state.generation)
+        ice._former = None if state.former is None else Generation.take_up(state.former)
+        ice._paths = {Path(path.edge, path.address): Known.take_up(path, now) for path in state.paths}
         paths = list(ice._paths)
         ice.selected = None if state.selected is None else paths[state.selected]
         ice._nominated = None if state.nominated is None else paths[state.nominated]
         ice._seen = {transaction: Path(edge, address) for transaction, edge, address in state.seen}
         ice._consent = None if state.consent_s is None else now - state.consent_s
         ice._tie_breaker = state.tie_breaker
+        ice._spoke = now
         return ice

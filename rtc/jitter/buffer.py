@@ -138,6 +138,11 @@ class JitterBuffer:
         return wait if wait < LONGEST_MS else float(LONGEST_MS)
 
     @property
+    def held(self) -> int:
+        """How many packets are held; it is bounded, whatever comes."""
+        return len(self._held)
+
+    @property
     def lossy(self) -> bool:
         """Whether packets have been lost lately."""
         return self._lossy

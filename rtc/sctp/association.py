@@ -296,11 +296,18 @@ class Sctp(RTCSctpTransport):
     def export(self) -> AssociationState | None:
         """The whole state, between two packets; None where there is no association any more. The association is silent
         from then on, and its channels with it."""
+        exported = self.snapshot()
+        if exported is not None:
+            self.forsake()
+        return exported
+
+    def snapshot(self) -> AssociationState | None:
+        """The whole state as ``export`` gives it, of an association that goes on."""
         state = self._association_state
         if state == _State.CLOSED:
             return None
         channels = list(dict.fromkeys([*self._data_channels.values(), *(item[0] for item in self._data_channel_queue)]))
-        exported = AssociationState(
+        return AssociationState(
             state=state.name,
             plain={name: getattr(self, name) for name in PLAIN},
             sets={name: sorted(getattr(self, name)) for name in SETS},
@@ -316,8 +323,6 @@ class Sctp(RTCSctpTransport):
             refused_channels=self._refused_channels,
             inbound=None if self._inbound is None else self._inbound.export(),
         )
-        self.forsake()
-        return exported
 
     def forsake(self) -> None:
         """Ends it without a word, and its channels with it; nobody is told."""

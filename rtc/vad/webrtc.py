@@ -6,17 +6,31 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import webrtcvad
+from msgspec import Struct
 
 from rtc.frame import FRAME_MS
 
-__all__ = ["ONSET_MS", "QUIET_RMS", "WebrtcDetector"]
+__all__ = ["ONSET_MS", "QUIET_RMS", "DetectorState", "WebrtcDetector"]
 
 QUIET_RMS = 64.0  # of 32768: -54 dBFS
 _ONSET = (3, 4)  # this many voiced frames out of the last so many begin speech
 ONSET_MS = _ONSET[1] * FRAME_MS  # as far back speech may reach when it is noticed
+
+
+class DetectorState(Struct, frozen=True, array_like=True):
+    """A detector of turns as a value. ``recent`` says of the last frames whether they were voice; ``more`` is of one
+    kind of detector alone."""
+
+    speaking: bool
+    voiced: bool
+    silence_ms: int
+    recent: list[bool]
+    silent_frames: int
+    more: list[float]
 
 
 class WebrtcDetector:
@@ -63,3 +77,18 @@ class WebrtcDetector:
         self.speaking = False
         self._recent.clear()
         return "stopped"
+
+    # --- as a value
+
+    def export(self) -> DetectorState:
+        """All of it but for what ``webrtcvad`` has learnt of the noise."""
+        return DetectorState(self.speaking, self.voiced, self.silence_ms, list(self._recent), self._silent_frames, [])
+
+    def take_up(self, state: DetectorState, frames: Sequence[bytes]) -> None:
+        """Goes on where ``export`` left off; ``frames`` are the last ones, to learn the noise by."""
+        for frame in frames:
+            self.push(frame)
+        self.speaking, self.voiced, self.silence_ms = state.speaking, state.voiced, state.silence_ms
+        self._recent.clear()
+        self._recent.extend(state.recent)
+        self._silent_frames = state.silent_frames

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from runtime.config.agents import Agents, Pipeline, Upstream
+from runtime.config.directory import Directory
 from runtime.config.edge import Edge, IceServer, MediaAddress
 from runtime.config.section import Section, TcpAddress
 from runtime.config.transceiver import Transceiver
@@ -31,6 +32,7 @@ __all__ = [
     "Agents",
     "Cluster",
     "Config",
+    "Directory",
     "Edge",
     "IceServer",
     "MediaAddress",
@@ -74,6 +76,7 @@ class Config(BaseSettings):
     cluster: Cluster = Cluster()  # type: ignore[call-arg]
     edge: Edge = Edge()  # type: ignore[call-arg]
     transceiver: Transceiver = Transceiver()  # type: ignore[call-arg]
+    directory: Directory = Directory()  # type: ignore[call-arg]
     agents: Agents = Agents()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
 

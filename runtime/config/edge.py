@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -11,7 +11,7 @@ from runtime.address import Address, Endpoint
 from runtime.config.section import Name, Section, TcpAddress, nth
 from wire.ufrag import MAX_TRANSCEIVER
 
-__all__ = ["BROWSER_REFUSES", "Edge", "IceServer", "MediaAddress", "Model", "TransceiverEntry"]
+__all__ = ["BROWSER_REFUSES", "Edge", "EdgeEntry", "IceServer", "MediaAddress", "Model", "TransceiverEntry"]
 
 # Ports that browsers refuse as media or page addresses (the fetch standard's list of bad ports, from 1024 up).
 BROWSER_REFUSES = frozenset(
@@ -81,6 +81,23 @@ class TransceiverEntry(Section):
     )
 
 
+class EdgeEntry(Section):
+    """An edge as the others see it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="its `edge.name`")
+    media: MediaAddress = Field(description="the address that clients are told: its `edge.advertise` or `edge.media`")
+    endpoint: Endpoint = Field(description="where it announces itself to the other edges, `tcp://` or `ipc://`")
+    region: Name = Field("", description="its `edge.region`: edges of one region name each other first")
+
+
+def _named_once(edges: tuple[EdgeEntry, ...]) -> tuple[EdgeEntry, ...]:
+    for name in ("name", "endpoint"):
+        values = [getattr(edge, name) for edge in edges]
+        if len(set(values)) != len(values):
+            raise ValueError(f"two edges have the same {name}")
+    return edges
+
+
 class IceServer(Section):
     """A server that WHIP clients are told of (RFC 9725 section 4.6)."""
 
@@ -99,6 +116,13 @@ class Edge(Section):
     )
     region: Name = Field("", description="the region that this edge is in, as transceivers name theirs")
     zone: Name = Field("", description="the zone in it")
+    regions: tuple[Name, ...] = Field(
+        (), description="the only regions where calls may be placed, as where data must stay in them; empty: all"
+    )
+    placement: Literal["latency", "spread", "pack"] = Field(
+        "latency",
+        description="how calls are placed: where the first sound comes soonest, evenly, or on as few as can hold them",
+    )
     interface: str = Field(
         "", description="the interface that XDP attaches to; empty: the kernel spreads flows by itself"
     )
@@ -159,3 +183,16 @@ class Edge(Section):
         (),
         description="the transceivers: `[[edge.transceivers]]` with id, endpoint, and processes if there are several",
     )
+    edges: Annotated[tuple[EdgeEntry, ...], AfterValidator(_named_once)] = Field(
+        (),
+        max_length=64,
+        description="edges of the cluster, this one among them: `[[edge.edges]]` with name, media, endpoint, region",
+    )
+    announce: Endpoint | None = Field(
+        None, description="where this edge announces itself, if not at the endpoint of its row in `edges`"
+    )
+
+    @property
+    def announces_at(self) -> Endpoint | None:
+        """The endpoint of this edge's announcements; None where there is no other edge to hear them."""
+        return self.announce or next((row.endpoint for row in self.edges if row.name == self.name), None)

@@ -52,6 +52,13 @@ class Transceiver(Section):
         allow_inf_nan=False,
         description="a call ends so many seconds after its caller last sent or answered a check (RFC 7675)",
     )
+    drain_s: float = Field(
+        30.0,
+        ge=0,
+        le=86400,
+        allow_inf_nan=False,
+        description="SIGTERM: so long calls are handed over or end by themselves; then they are ended; 0: at once",
+    )
     memory_mib: int = Field(0, ge=0, description="MiB that each of `cores` may hold; more: replaced; 0: no limit")
     metrics: TcpAddress = Field(
         Address("127.0.0.1:9500"), description="Prometheus; with `cores` each process is a port further up"

@@ -79,7 +79,8 @@ class Children:
     """The running ``children``. Those of ``spare_module`` have a spare, which calls itself ``spare_name`` when it is
     ready; it inherits the descriptors of all of them, and closes those that turn out not to be its own. Names of
     metrics begin with ``prefix``. Where ``patient``, those whose spec has changed end when they want to: SIGUSR1 tells
-    them. None may hold more than ``most_bytes`` of memory, if that is not 0."""
+    them. None may hold more than ``most_bytes`` of memory, if that is not 0. One that is ended has ``goodbye_s`` to
+    bring to an end what it does."""
 
     def __init__(
         self,
@@ -92,6 +93,7 @@ class Children:
         *,
         patient: bool = False,
         most_bytes: int = 0,
+        goodbye_s: float = 0.0,
     ) -> None:
         names = [child.name for child in children]
         self.restarts = Tally(f"{prefix}_restarts", "Children that died and were started again", names, label="child")
@@ -106,6 +108,7 @@ class Children:
         self._beats = beats
         self._patient = patient
         self._most_bytes = most_bytes
+        self._goodbye_s = goodbye_s
         self._any_began = False
         self._children = children
         self._spare_module = spare_module
@@ -151,9 +154,9 @@ class Children:
                 self._spare.close()
         raise next(result for result in results if isinstance(result, Exception))
 
-    async def end(self) -> None:
-        """Ends all children. Call it when ``run`` has ended."""
-        await asyncio.gather(*(process.end() for process in self._running.values()))
+    async def end(self, hurry: asyncio.Event | None = None) -> None:
+        """Ends all children; at ``hurry`` they bring nothing to an end. Call it when ``run`` has ended."""
+        await asyncio.gather(*(process.end(self._goodbye_s, hurry) for process in self._running.values()))
 
     def _adopt(self, kept_as: str) -> Process:
         pidfd = self._store.take(kept_as)
@@ -225,7 +228,7 @@ class Children:
                 return  # it has ended by itself
             self.oversized[child.name] += 1
             self._log.error("child holds too much memory, replacing it", child=child.name, mib=held >> 20)
-            await process.end()
+            await process.end(self._goodbye_s)
 
     def _memory(self) -> dict[tuple[str, ...], float]:
         running = tuple(self._running.items())
@@ -244,7 +247,7 @@ class Children:
             process.signal(signal.SIGUSR1)
             await process.gone.wait()
         else:
-            await process.end()
+            await process.end(self._goodbye_s)
         self._forget(kept_as)
 
     def _forget(self, kept_as: str) -> None:

@@ -57,14 +57,27 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
-    async def end(self) -> None:
-        """Ends it in order, or by force where it does not end within 5 s."""
+    async def end(self, patience_s: float = 0.0, hurry: asyncio.Event | None = None) -> None:
+        """Ends it in order, or by force where it does not end within 5 s. With ``patience_s`` it has so much longer to
+        bring to an end what it does; at ``hurry`` it is told by SIGINT not to wait for that."""
         self.signal(signal.SIGTERM)
+        if patience_s:
+            await self._gone_or(hurry or asyncio.Event(), patience_s)
+            if not self.gone.is_set():
+                self.signal(signal.SIGINT)
         try:
             await asyncio.wait_for(self.gone.wait(), _GOODBYE_S)
         except TimeoutError:
             self.signal(signal.SIGKILL)
             await self.gone.wait()
+
+    async def _gone_or(self, hurry: asyncio.Event, patience_s: float) -> None:
+        waits = [asyncio.create_task(event.wait()) for event in (self.gone, hurry)]
+        try:
+            await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def close(self) -> None:
         """Closes the pidfd; not before the store has let go of it."""

@@ -88,13 +88,23 @@ class Supervisor:
         return Child(name, module, spec.dump(), fds, identity(same, *self.packages), place)
 
     async def run(self) -> bool:
-        """Runs until SIGTERM or SIGINT, when everything ends, or until SIGHUP. Then it returns True, and everything
-        goes on without this process, for one that takes over. Raises what keeps this host from running it, such as
-        ConfigError."""
+        """Runs until SIGTERM or SIGINT, when everything ends; at SIGTERM children may finish what they do, unless
+        it comes twice. Or it runs until SIGHUP. Then it returns True, and everything goes on without this process, for
+        one that takes over. Raises what keeps this host from running it, such as ConfigError."""
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        stop, hurry = asyncio.Event(), asyncio.Event()
+
+        def asked_to_end() -> None:
+            if stop.is_set():
+                hurry.set()
+            stop.set()
+
+        def interrupted() -> None:
+            hurry.set()
+            stop.set()
+
+        loop.add_signal_handler(signal.SIGTERM, asked_to_end)
+        loop.add_signal_handler(signal.SIGINT, interrupted)
         anew = asyncio.create_task(signals.to_start_anew())
         await asyncio.sleep(0)  # it listens before the signal that waits is heard
         metrics.serve(self.metrics_key, *self.metrics_at.pair, *self.children.metrics, *self.collectors())
@@ -113,7 +123,7 @@ class Supervisor:
                 raise result  # such as what keeps this host from starting processes
         if stop.is_set():
             notify("STOPPING=1")
-            await self.children.end()
+            await self.children.end(hurry)
         # The loop's handlers go with the loop, and what is left to do is not for a second Ctrl-C to cut short.
         signals.hold_back()
         return not stop.is_set()

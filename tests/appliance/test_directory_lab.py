@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
 import pytest
-from calling import finish, kill_the_supervisor, lost_in, start_call
-from observing import at_work, received, transceiver_of
+from another import a_third, gets_calls, ready
+from calling import finish, kill_the_supervisor, lost_in
+from observing import at_work, received
 from shared import sessions, spread_calls, whole
 from waiting import DEADLINE_S, until
 
@@ -58,30 +56,6 @@ def house(two_cores: Appliance) -> Iterator[Appliance]:
     until(lambda: ready(two_cores) == {1, 2})
 
 
-@contextmanager
-def a_third(lab: Lab, house: Appliance, folder: Path) -> Iterator[str]:
-    """Another transceiver, with id 3; its endpoint."""
-    folder.mkdir()
-    endpoint = f"tcp://{lab.transceiver.address}:7403"
-    (folder / "firsthop.toml").write_text(
-        f'[cluster]\nkeys = "{house.config_file.parent}/cluster.toml"\n'
-        f'[transceiver]\nid = 3\nendpoint = "{endpoint}"\nmetrics = "127.0.0.1:9503"\nrun = "{folder}"\n'
-    )
-    with (folder / "log").open("ab") as log:
-        third = lab.transceiver.popen(
-            [sys.executable, "-m", "firsthop", "transceiver", "--config", str(folder / "firsthop.toml")],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        yield endpoint
-    finally:
-        third.terminate()
-        third.wait(DEADLINE_S)
-
-
 @pytest.fixture
 def ending() -> Iterator[ExitStack]:
     with ExitStack() as stack:
@@ -116,29 +90,6 @@ def list_transceivers(house: Appliance, *listed: tuple[int, str]) -> None:
     house.processes["edge"].send_signal(signal.SIGHUP)
 
 
-def ready(house: Appliance) -> set[int]:
-    def ask() -> set[int]:
-        with suppress(OSError), urllib.request.urlopen(f"{house.url}/readyz", timeout=10) as response:
-            return {int(i) for i, up in json.load(response)["transceivers"].items() if up}
-        return set()
-
-    return house.edge.inside(ask)
-
-
-def gets_calls(lab: Lab, house: Appliance, *transceivers: int) -> None:
-    """Places calls until each of these has got one, and sees that no other does. All of them go well."""
-    got: set[int] = set()
-
-    def each_has_one() -> bool:
-        said = finish(start_call(lab.client, house, "-n", "3", "--model", "echo", "--duration", "1"))
-        assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (3, 0)
-        got.update(transceiver_of(house, call["call_id"]) for call in said["per_call"])
-        assert got <= set(transceivers)
-        return got == set(transceivers)
-
-    until(each_has_one)
-
-
 def linked(house: Appliance) -> set[str]:
     """The transceivers that workers have links to."""
     workers = [name for name in at_work(house) if name != "signaling"]
@@ -159,9 +110,7 @@ def refused_here(house: Appliance, serving: dict[str, int]) -> int:
     return sum(each["link_down"] + each["unknown_transceiver"] for each in counted)
 
 
-def test_transceivers_come_and_go_while_calls_go_on(
-    lab: Lab, house: Appliance, ending: ExitStack, tmp_path: Path
-) -> None:
+def test_transceivers_come_and_go_while_calls_go_on(lab: Lab, house: Appliance, ending: ExitStack) -> None:
     listed = [(peer.id, peer.endpoint) for peer in load(house.config_file).edge.transceivers]
     serving, supervisor = at_work(house), house.processes["edge"]
     argv = [sys.executable, "-c", _SOCKETS, house.url, house.token]
@@ -172,7 +121,7 @@ def test_transceivers_come_and_go_while_calls_go_on(
     held = sessions(house)
     refused = refused_here(house, serving)
 
-    with a_third(lab, house, tmp_path / "third") as endpoint:
+    with a_third(lab, house) as endpoint:
         # A third comes, and gets calls.
         list_transceivers(house, *listed, (3, endpoint))
         until(lambda: ready(house) == {1, 2, 3})

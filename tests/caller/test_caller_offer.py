@@ -59,6 +59,18 @@ def test_answer_is_read() -> None:
     assert parse_answer(_answer_sdp(channel="", size="")).sctp_port is None
 
 
+def test_candidates_of_one_family_are_kept_and_the_preferred_comes_first() -> None:
+    lines = [
+        "a=candidate:1 1 udp 7 203.0.113.20 3478 typ host",
+        "a=candidate:2 1 udp 9 203.0.113.10 3478 typ host",
+        "a=candidate:3 1 udp 8 2001:db8::1 3478 typ host",
+        "a=candidate:4 1 udp 6 203.0.113.20 3478 typ host",
+    ]
+    answer = parse_answer(_answer_sdp(candidates="\n".join(lines)))
+    assert answer.addresses == (("203.0.113.10", 3478), ("203.0.113.20", 3478))
+    assert parse_answer(_answer_sdp(candidates="\n".join(lines)), ipv6=True).addresses == (("2001:db8::1", 3478),)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -119,7 +119,7 @@ def test_a_child_whose_file_went_away_says_so_in_one_line(tmp_path: Path) -> Non
     keys = {"ufrag": {"1": "00" * 16}, "sealing": 1, "link": "00" * 32}
     ours, theirs = os.pipe()
     own = {"config": config.model_dump_json(), "metrics": ["127.0.0.1", 0], "instance": "", "keys": keys}
-    own |= {"transceivers": [], "directory": ""}
+    own |= {"transceivers": [], "directory": "", "found": ""}
     with socket.create_server(("127.0.0.1", 0)) as listening:
         own["socket"] = listening.fileno()
         done = subprocess.run(

@@ -60,7 +60,7 @@ def test_extras_agree_where_they_have_the_same_package() -> None:
 
 
 def test_nothing_of_a_gpu_is_installed() -> None:
-    names = {name for file in FILES for name in locked(file)}
+    names = {name for file in FILES for name in locked(file)} - {"nvidia-ml-py"}  # which is Python that asks the driver
     assert not [name for name in names if name.startswith(("torch", "nvidia", "triton", "cuda"))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -48,7 +49,7 @@ class Place:
         self.slow.read = 0
         with socket.create_server(("127.0.0.1", 0)) as sock:
             self.port = int(sock.getsockname()[1])
-        Scrapes("127.0.0.1", self.port, registry)
+        Scrapes("127.0.0.1", self.port, registry, {"/fields": lambda query: json.dumps(query).encode()})
 
     def scrape(self, path: str = "/metrics", method: str = "GET") -> tuple[int, str]:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
@@ -123,3 +124,11 @@ def test_a_collector_that_fails_is_an_error_and_not_the_end(place: Place) -> Non
 def test_an_address_that_is_taken_is_said(place: Place) -> None:
     with pytest.raises(ConfigError, match=r"some\.key: 127\.0\.0\.1 port"):
         metrics.serve("some.key", "127.0.0.1", place.port)
+
+
+def test_a_page_beside_the_metrics_has_the_fields_of_its_query() -> None:
+    place = Place()
+    assert place.scrape("/fields?model=a%20b&region=&x=1") == (200, '{"model": "a b", "x": "1"}')
+    assert place.scrape("/fields?" + "&".join(f"f{i}=1" for i in range(100))) == (200, "{}")
+    assert place.scrape("/field")[0] == 404
+    assert "read" in place.scrape()[1]

@@ -34,8 +34,8 @@ def a_report(
 
 def fleet_of(*reports: Report, at_s: float = 0.0, round_trip_s: float | None = 0.01) -> Fleet:
     fleet = Fleet()
-    for report in reports:
-        fleet.put(report, at_s, round_trip_s)
+    for i, report in enumerate(reports):
+        fleet.put(report, at_s + i * 1e-6, round_trip_s)
     return fleet
 
 

@@ -74,6 +74,9 @@ class Partner:
     def event(self, event: dict[str, Any]) -> None:
         self.told.append(event)
 
+    def resume(self, state: object, items: Sequence[Item]) -> None:
+        self.told.append(("resume", state, [item.id for item in items]))
+
 
 class Scene:
     """A conversation and its surroundings: with ``media`` as over WebRTC, else as over a WebSocket."""

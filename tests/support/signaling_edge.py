@@ -25,10 +25,12 @@ from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
 from edge.links.events import Events
 from edge.links.transceivers import Transceivers
+from edge.peers import Peers
 from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
+from edge.signaling.placing import Placing
 from edge.tls import Certificate
 from runtime import logs
 from runtime.config import Config
@@ -61,9 +63,11 @@ class Edge:
         self.context = zmq.Context[zmq.Socket[bytes]]()
         self.ledger = Ledger()
         self.transceivers = Directory()
+        self.peers = Peers("edge", MEDIA)
         self.runner: web.AppRunner | None = None
         self.events: Events | None = None
         self.links: Transceivers
+        self.placing: Placing
         self.api_keys: ApiKeys
         self.address: tuple[str, int]
         self.certificate: Certificate
@@ -127,11 +131,16 @@ async def an_edge(
                 edge.ledger.ended(message.ufrag)
 
         edge.transceivers = Directory(Transceiver(n, f"ipc://{directory}/{n}") for n in numbers)
-        transceivers = edge.links = Transceivers(edge.transceivers, b"edge/signaling", KEYS, unasked=unasked)
+        transceivers = edge.links = Transceivers(
+            edge.transceivers, b"edge/signaling", KEYS, unasked=unasked, moved=edge.ledger.moved
+        )
         events = edge.events = Events(edge.transceivers, b"edge/signaling/events", KEYS)
         responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
         api_keys = edge.api_keys = ApiKeys(directory / "api-keys", logs.get())
-        app = make_app(config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses)
+        placing = edge.placing = Placing(transceivers, edge.ledger, config.edge)
+        app = make_app(
+            config.edge, transceivers, events, edge.ledger, api_keys, lambda: KEYS, responses, placing, edge.peers
+        )
         edge.runner = web.AppRunner(app, shutdown_timeout=1)
         await edge.runner.setup()
         assert edge.runner.server is not None
@@ -174,6 +183,7 @@ class FakeTransceiver:
         self.mute: set[str] = set()
         self.report: Report | None = None
         self.ice: dict[str, tuple[str, Any]] = {}  # our ufrag and the client's credentials, by the call's ufrag
+        self.moved: dict[str, int] = {}  # sessions that it gave away, and to whom
         self.versions = versions
         self.heard_in: list[int] = []  # the version of each message
         self.first = [json.dumps({"type": "session.created", "event_id": "event_1", "session": {"type": "realtime"}})]
@@ -194,6 +204,23 @@ class FakeTransceiver:
     async def close_session(self, ufrag: str, reason: str) -> None:
         for peer in {p for p in (self.peers.pop(ufrag, None), self.placed_by.pop(ufrag, None)) if p}:
             await self._send(peer, self._said("session.closed", ufrag=ufrag, reason=reason))
+
+    def give(self, ufrag: str, to: FakeTransceiver) -> None:
+        """Hands a session to the other one, and tells nobody."""
+        to.placed_by[ufrag] = self.placed_by.pop(ufrag)
+        if ufrag in self.peers:
+            to.peers[ufrag] = self.peers.pop(ufrag)
+        self.moved[ufrag] = to.number
+        to.moved.pop(ufrag, None)
+
+    async def say(self, ufrag: str, *, event: str) -> None:
+        """Sends an event of a session, whether it is still here or not."""
+        await self._send(b"edge/signaling/events", self._said("session.event", ufrag=ufrag, event=event))
+
+    async def say_moved(self, ufrag: str, to: FakeTransceiver) -> None:
+        """Tells both links of the edge where the session is."""
+        for peer in (b"edge/signaling", b"edge/signaling/events"):
+            await self._send(peer, self._said("call.moved", ufrags=[ufrag], to=to.number))
 
     def _start(self) -> None:
         self._context = zmq.asyncio.Context()
@@ -273,6 +300,9 @@ class FakeTransceiver:
         if type_ == "session.unwatch":
             self.peers.pop(sealed, None)
             return []
+        if sealed in self.moved:
+            no = {"code": "moved", "message": "it is elsewhere", "param": str(self.moved[sealed])}
+            return [{"type_": "session.refused", "request": request, **no}]
         if sealed not in self.placed_by:
             no = {"code": "call_id_not_found", "message": "no such call", "param": "call_id"}
             return [{"type_": "session.refused", "request": request, **no}]

@@ -67,6 +67,7 @@ class Transceiver:
         self.received: list[tuple[bytes, bytes]] = []
         self.speaks = speaks  # or 3, as the release that knew no hello
         self.heard_in: list[int] = []  # the version of each message
+        self.told: list[Said] = []  # control messages of the worker's, besides its hello
         self._stamps: list[tuple[list[tuple[bytes, bytes]], int]] = []
 
     def drain(self) -> list[tuple[bytes, bytes]]:
@@ -76,12 +77,25 @@ class Transceiver:
             assert peer == WORKER
             message = heard(said)
             self.heard_in.append(said[1])
+            if isinstance(message, Said) and message.type != "hello":
+                self.told.append(message)
+                continue
             if isinstance(message, Said):
                 self._socket.send_multipart([peer, hello_back(message) if self.speaks > 3 else refused_by_3(message)])
                 continue
             self.received += message.datagrams()
             self._stamps.append((message.datagrams(), message.stamp_ns))
         return self.received
+
+    def steered(self) -> list[bytes]:
+        """The addresses of which the worker has said that they come by it."""
+        self.drain()
+        return [each for said in self.told if said.type == "path.steered" for each in said.fields["addresses"]]
+
+    def not_steered(self) -> list[str]:
+        """The calls of which it has said that it knows no way to them."""
+        self.drain()
+        return [said.fields["ufrag"] for said in self.told if said.type == "path.not_steered"]
 
     def stamp_of(self, datagram: bytes) -> int:
         """The stamp of the message that brought ``datagram``, as soon as it is there."""

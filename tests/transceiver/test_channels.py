@@ -13,7 +13,7 @@ from session_run import Call, Raises, Recorder, Slow, a_call, ends_with, of_type
 
 from rtc.ice.lite import CONSENT_S
 from rtc.sctp.association import MOST_CHANNELS
-from transceiver.agents import Line, parrot
+from transceiver.agents import Line
 from transceiver.realtime.fitting import fit
 
 LONG = "e" * 1000
@@ -341,13 +341,3 @@ async def test_an_agent_may_have_something_to_say_while_it_is_made() -> None:
     async with a_call(Emits) as call:
         await call.open_channel()
         await greeted(call)
-
-
-async def test_a_picture_of_a_megabyte_is_taken() -> None:
-    async with a_call(parrot.Agent) as call:
-        channel = await call.open_channel()
-        picture = {"type": "input_image", "image_url": "data:image/jpeg;base64," + "A" * 1_000_000}
-        item = {"id": "it", "type": "message", "role": "user", "content": [picture]}
-        channel.send(json.dumps({"type": "conversation.item.create", "item": item}))
-        await until(lambda: of_type(call, "conversation.item.done") or of_type(call, "error"))
-        assert of_type(call, "conversation.item.done")

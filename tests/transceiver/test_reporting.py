@@ -54,7 +54,7 @@ async def test_health_brings_the_report(tmp_path: Path) -> None:
         await signaling.send("health", request=1)
         told = (await signaling.hears("health"))["report"]
         assert (told["id"], told["number"], told["most"]) == (1, 1, 3)
-        assert {"name": "parrot", "version": agents.versions()["parrot"]} in told["models"]
+        assert {model["name"]: model["version"] for model in told["models"]} == agents.versions()
     finally:
         await signaling.close()
 

@@ -11,11 +11,17 @@ import pytest
 from session_moves import MovingCall, a_moving_call
 from session_run import of_type, until, voice
 
-from transceiver import state
+from transceiver import session, state
 from transceiver.agents import echo, loopback
 from transceiver.state import StateError
 
 MOVES = 20
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ticks are made up for, however long the machine does something else."""
+    monkeypatch.setattr(session, "_MOST_MADE_UP", 10_000)
 
 
 def in_a_row(call: MovingCall) -> None:
@@ -68,8 +74,8 @@ async def test_events_keep_their_order_and_nobody_is_greeted_again() -> None:
         channel = await call.open_channel()
         await until(lambda: of_type(call, "session.created"))
         for n in range(MOVES):
-            session = {"type": "realtime", "instructions": f"{n}"}
-            channel.send(json.dumps({"type": "session.update", "session": session}))
+            update = {"type": "realtime", "instructions": f"{n}"}
+            channel.send(json.dumps({"type": "session.update", "session": update}))
             await call.move()
         await until(lambda: len(of_type(call, "session.updated")) == MOVES)
         said = [event["session"]["instructions"] for event in of_type(call, "session.updated")]
@@ -115,6 +121,22 @@ async def test_one_that_was_taken_up_and_never_told_to_stay_sends_nothing() -> N
         in_a_row(call)
         call.numbers()
         assert not call.ended
+
+
+async def test_what_is_too_late_to_be_made_up_for_is_time_that_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_MOST_MADE_UP", 0)
+    async with a_moving_call(loopback.Agent) as call:
+        await more_speech(call)
+        await call.left()
+        await asyncio.sleep(0.1)
+        last = call.rtp[-1]
+        call.session.stay()
+        await more_speech(call)
+        following = call.rtp[call.rtp.index(last) + 1]
+        passed = (following.timestamp - last.timestamp) & 0xFFFFFFFF
+        assert (following.sequence - last.sequence) & 0xFFFF == 1
+        assert passed % 960 == 0
+        assert passed >= 5 * 960
 
 
 async def test_an_end_while_it_is_away_waits() -> None:

@@ -38,7 +38,10 @@ from wire.messages import (
     PathUp,
     Refused,
     Request,
+    Reserve,
+    Take,
     ToSignaling,
+    ToSource,
     ToTransceiver,
     ToWorker,
     reply_type,
@@ -124,7 +127,7 @@ def test_a_process_can_be_held_to_an_older_version(monkeypatch: pytest.MonkeyPat
     assert not Greeting().due
     load(None)
     monkeypatch.setenv(HELD_TO, "2")
-    with pytest.raises(ConfigError, match="FIRSTHOP_WIRE_VERSION='2': this release speaks 3 to 4"):
+    with pytest.raises(ConfigError, match="FIRSTHOP_WIRE_VERSION='2': this release speaks 3 to 5"):
         load(None)
 
 
@@ -172,7 +175,7 @@ def test_media_of_version_3_is_the_same_byte_for_byte(message: dict[str, Any]) -
 def test_one_that_is_held_to_version_3_knows_nothing_newer() -> None:
     reader = Reader[Message](ToTransceiver, versions=ONLY_3)
     for newer in (frames.pack_batch([]), raw("health", request=1)):
-        with pytest.raises(OtherVersionError, match="wire version 4, this side speaks 3: upgrade"):
+        with pytest.raises(OtherVersionError, match=f"wire version {VERSION}, this side speaks 3: upgrade"):
             reader.read(newer)
     with pytest.raises(frames.WireError, match="unknown control message 'hello'"):
         reader.read(raw("hello", request=1, versions=[3, 4]))
@@ -243,13 +246,14 @@ async def test_an_edge_without_a_version_in_common_is_told_counted_and_logged_on
     logs.configure("info", "json")
     before = WIRE_ERRORS["other_version"]
     for i in range(3):
-        await ends.says(raw("hello", request=i, versions=[5, 6], software="firsthop 9"))
+        await ends.says(raw("hello", request=i, versions=[VERSION + 1, VERSION + 2], software="firsthop 9"))
         reply = heard(await ends.is_told())
         assert isinstance(reply, Said)
         assert reply.fields["versions"] == [OLDEST, VERSION]
     assert WIRE_ERRORS["other_version"] == before + 3
     (line,) = capfd.readouterr().err.splitlines()
-    assert "firsthop 9 speaks wire version 5 to 6, this side 3 to 4" in json.loads(line)["why"]
+    expected = f"firsthop 9 speaks wire version {VERSION + 1} to {VERSION + 2}, this side {OLDEST} to {VERSION}"
+    assert expected in json.loads(line)["why"]
 
 
 async def test_a_transceiver_that_is_held_to_version_3_is_as_one_of_that_release(tmp_path: Path) -> None:
@@ -354,23 +358,36 @@ async def test_a_transceiver_without_a_version_in_common_gets_no_calls(
 # --- a whole call ---
 
 
-@pytest.mark.parametrize("older", ["edge", "transceiver"])
-def test_a_call_has_its_media_where_one_host_has_the_release_before(tmp_path: Path, older: str) -> None:
+def again(appliance: Appliance, host: str, *, older: bool) -> None:
+    """Starts the edge or the transceiver once more, of the release before or of this one."""
+    appliance.processes[host].terminate()
+    assert appliance.processes[host].wait(60) == 0
+    appliance.environment[host] = {HELD_TO: "3"} if older else {}
+    appliance.start(host)
+    appliance.wait_ready()
+
+
+def has_media(appliance: Appliance, version: int) -> None:
+    """Checks that calls have their media, over links that speak this version."""
+    said = finish(start_call(Loopback(), appliance, "-n", "2", "--model", "echo", "--duration", "1"))
+    assert said["calls"]["ok"] == 2
+    assert said["audio"]["packets"]["lost"] == 0
+    workers = [name for name in appliance.children() if name.startswith("worker-") and "spare" not in name]
+    assert workers
+    for name in workers:
+        until(lambda name=name: appliance.metrics(name)[(VERSIONS_OF_LINKS, "1")] == version)
+    assert not any("other_version" in key and n for key, n in appliance.metrics("transceiver").items())
+
+
+def test_calls_have_their_media_whichever_host_has_the_release_before(tmp_path: Path) -> None:
     appliance = Appliance(tmp_path, http_port=18080, media_port=13478, agent="echo")
-    appliance.environment[older] = {HELD_TO: "3"}
+    appliance.environment["edge"] = {HELD_TO: "3"}
     with appliance:
-        said = finish(start_call(Loopback(), appliance, "-n", "2", "--model", "echo", "--duration", "2"))
-        assert said["calls"]["ok"] == 2
-        assert said["audio"]["packets"]["lost"] == 0
-        for name in (name for name in appliance.children() if name.startswith("worker-") and "spare" not in name):
-            assert appliance.metrics(name)[(VERSIONS_OF_LINKS, "1")] == 3
-        assert not any("other_version" in key and n for key, n in appliance.metrics("transceiver").items())
-
-
-def test_a_call_between_hosts_of_one_release_speaks_its_newest_version(tmp_path: Path) -> None:
-    with Appliance(tmp_path, http_port=18080, media_port=13478) as appliance:
-        finish(start_call(Loopback(), appliance, "--model", "echo", "--duration", "1"))
-        until(lambda: appliance.metrics("worker-0")[(VERSIONS_OF_LINKS, "1")] == VERSION)
+        has_media(appliance, 3)
+        again(appliance, "edge", older=False)
+        has_media(appliance, VERSION)
+        again(appliance, "transceiver", older=True)
+        has_media(appliance, 3)
 
 
 # --- the reference ---
@@ -388,10 +405,12 @@ def test_each_message_and_field_says_what_it_means(message: type[Message]) -> No
     assert all(meaning.endswith((".", "...")) for _, _, _, meaning in reference.fields(message))
 
 
-def test_each_request_names_a_reply_that_signaling_may_be_told() -> None:
+def test_each_request_names_a_reply_that_whoever_asks_may_be_told() -> None:
     requests = [each for each in typing.get_args(ToTransceiver) if issubclass(each, Request)]
-    assert len(requests) == 7
-    assert {reply_type(each) for each in requests} <= set(typing.get_args(ToSignaling))
+    handing_over = [Reserve, Take]
+    assert len(requests) == 9
+    assert {reply_type(each) for each in requests if each not in handing_over} <= set(typing.get_args(ToSignaling))
+    assert {reply_type(each) for each in handing_over} <= set(typing.get_args(ToSource))
 
 
 def test_the_reference_is_printed() -> None:

@@ -21,6 +21,7 @@ from wire import frames, greeting
 from wire.control import Control, MessageError, Reader, encode
 from wire.frames import Data, OtherVersionError, WireError
 from wire.messages import Hello, Message, Refused, Request, ToTransceiver
+from wire.naming import seen_through
 from wire.versions import Versions, spoken
 
 __all__ = ["Link"]
@@ -73,6 +74,15 @@ class Link:
         there = self._peer(peer)
         there.control(encode(message, request, there.version), time.monotonic())
         self._sent(peer, there)
+
+    def listeners(self, least: int) -> list[bytes]:
+        """The processes of edges that have spoken in version ``least`` or a later one, whether they are still there or
+        not."""
+        return [
+            name
+            for name, peer in self._peers.items()
+            if peer.version >= least and b"/" in name and not seen_through(name)
+        ]
 
     def close(self) -> None:
         """Sends what is queued and ends."""

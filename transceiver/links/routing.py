@@ -5,19 +5,26 @@ that is held stays its holder's until another transport has a check of its own a
 it a new address is found by its SSRC, which the edge took for a hint: its media is believed when it authenticates, the
 edge is asked to steer the new address, and the transport sends a check of its own there. Media goes to a new address
 only when that is answered.
+
+A call may be elsewhere: its state is on its way to another transceiver, or that one has it. Its names and paths are
+then those of an ``Elsewhere``, which keeps its datagrams or passes them on.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
+
+import numpy as np
 
 from rtc.ice.lite import IceLite, Path
 from rtc.rtp import packet as rtp
 from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
+from transceiver.links.elsewhere import Elsewhere
 from wire import frames, stun
 from wire.messages import Message, PathDown, PathUp
-from wire.naming import edge_of
+from wire.naming import edge_of, seen_through
 
 __all__ = ["Carrier", "Routing", "Transport"]
 
@@ -53,8 +60,8 @@ class Transport(Protocol):
     def dtls(self, datagram: bytes, path: Path) -> None:
         """Takes a datagram whose first byte is 20 to 63 (RFC 7983)."""
 
-    def media(self, datagram: bytes) -> None:
-        """Takes an SRTP or SRTCP datagram by a path of the transport's."""
+    def media(self, datagram: bytes) -> bool:
+        """Takes an SRTP or SRTCP datagram by a path of the transport's. Returns whether it was authentic."""
 
     def media_if_authentic(self, datagram: bytes) -> bool:
         """Takes media that came by a path that is nobody's. Returns False unless it is the transport's."""
@@ -79,6 +86,7 @@ class Routing:
         self._told_at: dict[Path, float] = {}  # when the edge was last told who has it
         self._by_ssrc: dict[int, list[Transport]] = {}
         self._ssrcs_of: dict[Transport, tuple[int, ...]] = {}
+        self._elsewhere: dict[Path | bytes | int, Elsewhere] = {}  # by path, ufrag and SSRC
 
     def add(self, transport: Transport) -> None:
         """Enters a new transport, which is reachable by its ufrag from now on."""
@@ -91,14 +99,82 @@ class Routing:
         self._forget_names(transport)
         self._forget_ssrcs(transport)
 
-    def replace(self, former: Transport, transport: Transport) -> None:
-        """``transport`` has taken up what was exported of the ``former``, and has all its names and paths."""
-        self._forget_ssrcs(former)
-        for by_ufrag in (self.transports, self._renamed):
-            by_ufrag.update({ufrag: transport for ufrag, held in by_ufrag.items() if held is former})
-        for by_path in (self._by_path, self._claimed):
-            by_path.update({path: transport for path, held in by_path.items() if held is former})
-        self.speaks(transport)
+    # --- calls that go and come
+
+    def depart(self, transport: Transport) -> Elsewhere:
+        """Has another object take what is for the transport, from now on, with all its names and paths."""
+        paths = {path: self._worker_of[path] for path, held in self._by_path.items() if held is transport}
+        names = tuple(dict.fromkeys((transport.ufrag.encode(), *(name.encode() for name in transport.ice.ufrags))))
+        elsewhere = Elsewhere(names, transport.ssrcs, paths)
+        self.remove(transport)
+        for path in paths:
+            del self._by_path[path]
+        for path in [path for path, claims in self._claimed.items() if claims is transport]:
+            del self._claimed[path]
+        self.expect(elsewhere)
+        return elsewhere
+
+    def expect(self, elsewhere: Elsewhere) -> None:
+        """Has that object take what is for these ufrags, and for these paths and SSRCs while they are nobody's here."""
+        for key in elsewhere.keys:
+            self._elsewhere[key] = elsewhere
+
+    def forget(self, elsewhere: Elsewhere) -> None:
+        """Has that object take nothing any more."""
+        for key in elsewhere.keys:
+            if self._elsewhere.get(key) is elsewhere:
+                del self._elsewhere[key]
+
+    def goes_by(self, elsewhere: Elsewhere, path: Path, worker: bytes) -> None:
+        """Takes note of a path of a call that is elsewhere, unless it is somebody's here."""
+        if path not in self._by_path:
+            elsewhere.paths[path] = self._worker_of[path] = worker
+            self._elsewhere[path] = elsewhere
+
+    def leaves(self, elsewhere: Elsewhere, path: Path) -> None:
+        """Takes note that the call has that path no more."""
+        elsewhere.paths.pop(path, None)
+        if self._elsewhere.get(path) is elsewhere:
+            del self._elsewhere[path]
+            if path not in self._by_path:
+                self._worker_of.pop(path, None)
+                self._told_at.pop(path, None)
+
+    def arrive(self, transport: Transport, elsewhere: Elsewhere) -> None:
+        """Enters a transport that goes on with a call, of which ``elsewhere`` is to give back what it kept then, to
+        ``take_again``."""
+        for path, worker in elsewhere.paths.items():
+            if path not in self._by_path:
+                self._by_path[path] = transport
+                self._worker_of[path] = worker
+        self.forget(elsewhere)
+        self.add(transport)
+        self.rename(transport)
+
+    def steered(self, worker: bytes, addresses: Sequence[bytes]) -> None:
+        """Takes note that paths which came by another transceiver come from that worker itself."""
+        edge = edge_of(worker)
+        for path in (Path(edge, address) for address in addresses):
+            if path in self._by_path and seen_through(self._worker_of[path]):
+                self._worker_of[path] = worker
+
+    def remind(self, transport: Transport) -> None:
+        """Tells workers once more whose the transport's paths are, because its ufrag does not say it."""
+        for path in transport.ice.paths:
+            worker = self._worker_of.get(path)
+            if worker is not None and self._by_path.get(path) is transport and not seen_through(worker):
+                self._path_up(transport, path, worker, anew=True)
+
+    def workers_of(self, transport: Transport) -> set[bytes]:
+        """The workers by which the transport's paths come."""
+        return {self._worker_of[path] for path in transport.ice.paths if self._by_path.get(path) is transport}
+
+    def elsewhere(self, key: Path | bytes) -> Elsewhere | None:
+        """The object that takes what is for a ufrag, or a path that is nobody's here."""
+        return None if isinstance(key, Path) and key in self._by_path else self._elsewhere.get(key)
+
+    def take_again(self, worker: bytes, path: Path, datagram: bytes) -> None:
+        self.on_data(worker, frames.Data(path.address, np.array([len(datagram)], np.uint16), datagram))
 
     def rename(self, transport: Transport) -> None:
         """Takes note that its ICE was restarted: it is reachable by other ufrags, and its call keeps the first as its
@@ -118,11 +194,16 @@ class Routing:
                 continue
             transport = self._by_path.get(path)
             if transport is None:
-                self._on_moved_media(worker, path, datagram)
+                elsewhere = self._elsewhere.get(path) or self._elsewhere.get(rtp.ssrc_of(datagram) or -1)
+                if elsewhere is not None:
+                    elsewhere.take(worker, path, datagram)
+                else:
+                    self._on_moved_media(worker, path, datagram)
                 continue
             try:
                 if rtp.is_rtp_or_rtcp(datagram):
-                    transport.media(datagram)
+                    if transport.media(datagram) and transport.ice.spoke(path, time.monotonic()):
+                        transport.moved()
                 elif datagram and 20 <= datagram[0] <= 63:
                     transport.dtls(datagram, path)
                 else:
@@ -136,15 +217,22 @@ class Routing:
         if message is None:
             RX_DATAGRAMS["stun_malformed"] += 1
         elif message.kind == stun.BINDING_RESPONSE:
-            self._on_response(worker, path, message)
+            elsewhere = None if path in self._by_path or path in self._claimed else self._elsewhere.get(path)
+            if elsewhere is not None:
+                elsewhere.take(worker, path, datagram)
+            else:
+                self._on_response(worker, path, message)
         elif message.kind == stun.BINDING_INDICATION:
             # It keeps NATs open (RFC 8445 section 11) and says nothing.
             RX_DATAGRAMS["stun_indication"] += 1
         else:
-            self._on_request(worker, path, message)
+            self._on_request(worker, path, message, datagram)
 
-    def _on_request(self, worker: bytes, path: Path, message: stun.Message) -> None:
+    def _on_request(self, worker: bytes, path: Path, message: stun.Message, datagram: bytes) -> None:
         named = stun.server_ufrag(message) or b""
+        if (elsewhere := self._elsewhere.get(named)) is not None:
+            elsewhere.take(worker, path, datagram)
+            return
         transport = self.transports.get(named) or self._renamed.get(named)
         if transport is None:
             RX_DATAGRAMS["stun_unknown_session"] += 1
@@ -156,6 +244,8 @@ class Routing:
             RX_DATAGRAMS[transport.ice.refusal] += 1
             return
         RX_DATAGRAMS["stun_answered"] += 1
+        if seen_through(worker) and self._worker_of.get(path) == seen_through(worker):
+            worker = seen_through(worker)  # the nearer way is known
         if free:
             self._claimed.pop(path, None)
             self._by_path[path] = transport

@@ -71,6 +71,11 @@ class Voice:
         self.said = b""  # in the last tick; nothing where it was silence
         self._passed_offset: int | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return not self._waiting
+
     def say(self, pcm: bytes) -> None:
         """Queues mono PCM16."""
         if len(self._waiting) + len(pcm) > _LONGEST_S * 2 * self._rate_hz:

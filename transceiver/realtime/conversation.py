@@ -11,24 +11,39 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from rtc.frame import frame_bytes
 from rtc.vad.detector import Vad
-from transceiver.realtime import shapes
+from transceiver.realtime import shapes, state
 from transceiver.realtime.config import Config, InvalidRequest, ServerVad
 from transceiver.realtime.formats import Reader, Writer
-from transceiver.realtime.inbox import Inbox, Steps
-from transceiver.realtime.items import Entry, Items, new_id, spoken
-from transceiver.realtime.listening import Listening
+from transceiver.realtime.inbox import Inbox, InboxState, Steps
+from transceiver.realtime.items import Entry, EntryState, Items, new_id, spoken
+from transceiver.realtime.listening import Listening, ListeningState
 from transceiver.realtime.pictures import Schemes, check
 from transceiver.realtime.playback import Playback
-from transceiver.realtime.speaking import Speaking
+from transceiver.realtime.speaking import Speaking, SpeakingState
 from transceiver.talk.protocol import Partner, Surroundings
 
-__all__ = ["Conversation"]
+__all__ = ["Conversation", "ConversationState"]
 
 _LEAST_COMMIT_MS = 100
 _LONGEST_ITEM_S = 120  # of speech
 _FRAME_US = 20  # of the media loop, to hear 20 ms
+
+
+class ConversationState(Struct, frozen=True, array_like=True):
+    """A conversation over media as a value. ``turn`` is the id of the item that is being spoken, and ``over_agent``
+    says whether that began while the agent spoke."""
+
+    items: list[EntryState]
+    listening: ListeningState
+    speaking: SpeakingState
+    inbox: InboxState
+    turn: str
+    over_agent: bool
+    unheard: bytes
 
 
 class Conversation:
@@ -47,11 +62,8 @@ class Conversation:
         pictures: Schemes = "data",
         vad: Vad = "webrtc",
     ) -> None:
-        self._config = config
-        self._partner = partner
-        self._around = around
-        self._rate_hz = rate_hz
-        self._frame_bytes = frame_bytes(rate_hz)
+        self._config, self._partner, self._around = config, partner, around
+        self._rate_hz, self._frame_bytes = rate_hz, frame_bytes(rate_hz)
         self._media = media
         self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns, vad=vad)
         self._items = Items(rate_hz, self._samples, partial(check, schemes=pictures))
@@ -68,6 +80,7 @@ class Conversation:
         )
         self._turn = ""  # the id of the item that is being spoken
         self._over_agent = False  # the turn began while the agent spoke, and has not taken the floor
+        self._resumed = False  # and nothing has been said since
         self._unheard = bytearray()  # less than 20 ms, unless they wait for their tick
         self._inbox = Inbox(self._handle, self._error, lambda: around.sent_bytes)
 
@@ -77,14 +90,38 @@ class Conversation:
         """Tells that the agent is there, which then hears what the session asks for."""
         self._partner.configured(self._config.settings())
 
-    def resume(self, state: object) -> None:
-        """Tells that the agent is there which goes on where another has been."""
-        self._partner.configured(self._config.settings())
-        self._partner.resume(state, self._items.view())
-
     def export(self) -> bytes:
-        """All of it."""
-        return b""
+        """All of it, where there is media."""
+        return state.encoded(
+            ConversationState(
+                self._items.export(),
+                self._listening.export(),
+                self._speaking.export(),
+                self._inbox.export(),
+                self._turn,
+                self._over_agent,
+                bytes(self._unheard),
+            )
+        )
+
+    def take_up(self, exported: bytes, now: float) -> None:
+        """Goes on where ``export`` left off; ``resume`` is to follow. Raises ValueError where the bytes are none of
+        this version's."""
+        found = state.decoded(exported, ConversationState)
+        self._items.take_up(found.items)
+        self._listening.take_up(found.listening)
+        self._speaking.take_up(found.speaking, now)
+        self._inbox.take_up(found.inbox)
+        self._turn, self._over_agent = found.turn, found.over_agent
+        self._unheard[:] = found.unheard
+
+    def resume(self, agent: object) -> None:
+        """Tells that the agent is there which goes on where another has been; ``agent`` is that one's state. What was
+        asked of that one is asked of this one, and what that one had begun ends with the next tick."""
+        self._partner.configured(self._config.settings())
+        self._partner.resume(agent, self._items.view())
+        self._speaking.ask_again()
+        self._resumed = True
 
     @property
     def created(self) -> dict[str, Any]:
@@ -95,6 +132,11 @@ class Conversation:
     def answering(self) -> str | None:
         """The ``event_id`` of the client's event that is being handled, where it has one."""
         return self._inbox.answering
+
+    @property
+    def quiet(self) -> bool:
+        """Whether neither side speaks, or is about to."""
+        return not self._listening.speaking and not self._speaking.busy
 
     def client_event(self, text: str | bytes, now: float) -> None:
         """Takes a client's event as it came. What is more than can be done at once waits, and past a bound is
@@ -119,6 +161,9 @@ class Conversation:
     def tick(self, now: float) -> None:
         """Does what the next 20 ms need."""
         self._speaking.now = now
+        if self._resumed:
+            self._resumed = False
+            self._speaking.give_up_begun()
         self._inbox.tick()
         self._inbox.work()
         if pcm := self._speaking.frame():

@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any
 
+from msgspec import Struct
+
 from transceiver.realtime.config import InvalidRequest
 from transceiver.realtime.reading import count_values, event_id_in, read
 from transceiver.realtime.shapes import event_id_of
 
-__all__ = ["Inbox", "Steps"]
+__all__ = ["Inbox", "InboxState", "Steps"]
 
 _MOST_WAITING = 256
 _MOST_WAITING_BYTES = 24 << 20
@@ -26,6 +28,13 @@ _VALUES_A_US = 5
 _SENT_BYTES_A_US = 64  # encoded, encrypted and packed
 
 Steps = Generator[float, None, None]  # that say what they took, in microseconds
+
+
+class InboxState(Struct, frozen=True, array_like=True):
+    """A queue of events as a value."""
+
+    waiting: list[bytes]
+    left_us: float
 
 
 class Inbox:
@@ -43,7 +52,9 @@ class Inbox:
         self._waiting: deque[str | bytes] = deque()
         self._waiting_bytes = 0
         self._flooded = False
-        self._steps: tuple[str | None, Steps] | None = None  # of the event that is being handled, whose id that is
+        # Of the event that is being handled: its id, and itself.
+        self._steps: tuple[str | None, Steps] | None = None
+        self._handled: str | bytes = b""
         self._left_us = float(_TICK_US)
         self.answering: str | None = None  # the ``event_id`` of the event that something is done about just now
 
@@ -83,6 +94,17 @@ class Inbox:
             self._left_us -= (self._sent_bytes() - sent) / _SENT_BYTES_A_US
         self._left_us = max(self._left_us, -_MOST_OWED_US)
 
+    def export(self) -> InboxState:
+        """What waits. What is being handled in steps is begun anew: none but the last of them changes anything."""
+        texts = [self._handled, *self._waiting] if self._steps is not None else self._waiting
+        return InboxState([text if isinstance(text, bytes) else text.encode() for text in texts], self._left_us)
+
+    def take_up(self, state: InboxState) -> None:
+        """Goes on where ``export`` left off."""
+        for text in state.waiting:
+            self.put(text)
+        self._left_us = min(state.left_us, _TICK_US)
+
     def close(self) -> None:
         """Forgets everything."""
         self._waiting.clear()
@@ -96,7 +118,7 @@ class Inbox:
             self.answering = event_id_of(event)
             steps = self._handle(event)
             if steps is not None:
-                self._steps = self.answering, steps
+                self._steps, self._handled = (self.answering, steps), text
         except InvalidRequest as e:
             self._refuse(e, self.answering or event_id_in(text))
         finally:
@@ -107,9 +129,9 @@ class Inbox:
         try:
             self._left_us -= next(steps)
         except StopIteration:
-            self._steps = None
+            self._steps, self._handled = None, b""
         except InvalidRequest as e:
-            self._steps = None
+            self._steps, self._handled = None, b""
             self._refuse(e, event_id)
         finally:
             self.answering = None

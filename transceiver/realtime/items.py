@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator
 from typing import Any
 
+from msgspec import Struct
+
 from transceiver.agents import Item
 from transceiver.realtime import shapes
 from transceiver.realtime.config import InvalidRequest, utf8_bytes
 from transceiver.realtime.pictures import check
 
-__all__ = ["Entry", "Items", "new_id", "said_bytes", "spoken"]
+__all__ = ["Entry", "EntryState", "Items", "new_id", "said_bytes", "spoken"]
 
 _MOST = 1000
 _MOST_PCM_S = 10  # of the user's speech beside the newest turn: an agent that wants more keeps it
@@ -28,6 +30,15 @@ def new_id(kind: str) -> str:
     return f"{kind}_{secrets.token_urlsafe(15)}"
 
 
+class EntryState(Struct, frozen=True, array_like=True):
+    """An item as a value."""
+
+    item: Item
+    content: list[dict[str, Any]]
+    status: str
+    audio_ms: int
+
+
 class Entry:
     """One item: ``item`` is the agent's view of it, ``content`` is the client's (of messages)."""
 
@@ -40,6 +51,17 @@ class Entry:
     @property
     def id(self) -> str:
         return self.item.id
+
+    def export(self) -> EntryState:
+        """All of it."""
+        return EntryState(self.item, self.content, self.status, self.audio_ms)
+
+    @classmethod
+    def taken_up(cls, state: EntryState) -> Entry:
+        """The entry that ``export`` gave."""
+        entry = cls(state.item, state.content, state.status)
+        entry.audio_ms = state.audio_ms
+        return entry
 
     def event(self) -> dict[str, Any]:
         """The item as events show it."""
@@ -161,6 +183,16 @@ class Items:
         self._order.remove(id_)
         del self._entries[id_]
         self.said_bytes -= self._weights.pop(id_, 0)
+
+    def export(self) -> list[EntryState]:
+        """All of them, in order."""
+        return [entry.export() for entry in self]
+
+    def take_up(self, state: list[EntryState]) -> None:
+        """Goes on where ``export`` left off."""
+        for entry in state[-_MOST:]:
+            if entry.item.id not in self._entries:
+                self.add(Entry.taken_up(entry))
 
     def view(self) -> list[Item]:
         """The items as an agent sees them."""

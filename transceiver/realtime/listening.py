@@ -6,17 +6,30 @@ from collections import deque
 from itertools import islice
 
 import numpy as np
+from msgspec import Struct
 
 from rtc.frame import FRAME_MS
-from rtc.vad.detector import ONSET_MS, Detector, Vad, detector
+from rtc.vad.detector import ONSET_MS, Detector, DetectorState, Vad, detector
 from transceiver.realtime.config import SemanticVad, ServerVad, TurnDetection
 
-__all__ = ["Listening"]
+__all__ = ["Listening", "ListeningState"]
 
 _LONGEST_MS = 60_000  # of a turn; of a longer one the end is kept
 # What semantic_vad waits for: at least, where the speech sounds finished, and at most.
 _WAITS_MS = {"high": (400, 2000), "medium": (600, 4000), "auto": (600, 4000), "low": (900, 8000)}
+_LEARNT = 20  # frames by which a new detector learns the noise
 _END_FRAMES = 12  # of voice, whose loudness tells how it ended
+
+
+class ListeningState(Struct, frozen=True, array_like=True):
+    """The input audio buffer as a value: its frames in one piece, and the turn that is being spoken."""
+
+    position_ms: int
+    voiced_ms: int
+    frames: bytes
+    part: bytes
+    loudness: list[float]
+    detector: DetectorState
 
 
 class Listening:
@@ -123,3 +136,24 @@ class Listening:
         end = sum(islice(reversed(self._loudness), _END_FRAMES)) / _END_FRAMES
         unfinished = min(max((end / max(usual, 1.0) - 1.0) / 0.5, 0.0), 1.0)
         return round(least + (most - least) * unfinished)
+
+    # --- as a value
+
+    def export(self) -> ListeningState:
+        """All of it, less how turns are found."""
+        return ListeningState(
+            self.position_ms,
+            self.voiced_ms,
+            b"".join(self._frames),
+            self._part,
+            list(self._loudness),
+            self._detector.export(),
+        )
+
+    def take_up(self, state: ListeningState) -> None:
+        """Goes on where ``export`` left off. Raises ValueError where the state is of another detector."""
+        self.position_ms, self.voiced_ms, self._part = state.position_ms, state.voiced_ms, state.part
+        size = FRAME_MS * self._bytes_ms
+        self._frames.extend(state.frames[at : at + size] for at in range(0, len(state.frames) // size * size, size))
+        self._loudness.extend(state.loudness)
+        self._detector.take_up(state.detector, list(self._frames)[-_LEARNT:])

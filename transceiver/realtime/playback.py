@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-__all__ = ["Cut", "Frame", "Playback"]
+from msgspec import Struct
+
+__all__ = ["Cut", "Frame", "Playback", "PlaybackState"]
 
 _LONGEST_S = 300  # that waits: as much as an answer may be ahead of its listener
 
@@ -42,6 +44,15 @@ class _Segment:
     waiting: bytearray = field(default_factory=bytearray)
     played_bytes: int = 0
     whole: bool = False
+
+
+class PlaybackState(Struct, frozen=True, array_like=True):
+    """A playback as a value. Segments have response, item, what waits, bytes that were played, and whether nothing more
+    comes of them."""
+
+    segments: list[tuple[str, str, bytes, int, bool]]
+    speaking: str
+    played_ms: int
 
 
 class Playback:
@@ -130,3 +141,19 @@ class Playback:
         if self._speaking:
             frame.stopped.append(self._speaking)
             self._speaking = ""
+
+    # --- as a value
+
+    def export(self) -> PlaybackState:
+        """All of it."""
+        segments = [(s.response, s.item, bytes(s.waiting), s.played_bytes, s.whole) for s in self._segments]
+        return PlaybackState(segments, self._speaking, self.played_ms)
+
+    def take_up(self, state: PlaybackState) -> None:
+        """Goes on where ``export`` left off."""
+        self._speaking, self.played_ms = state.speaking, state.played_ms
+        for response, item, waiting, played_bytes, whole in state.segments:
+            if self._waiting_bytes + len(waiting) > self._most_bytes:
+                break
+            self._segments.append(_Segment(response, item, bytearray(waiting), played_bytes, whole))
+            self._waiting_bytes += len(waiting)

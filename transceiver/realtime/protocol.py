@@ -56,10 +56,13 @@ class Realtime:
         return state.encoded(self._config.export())
 
     def take_up(
-        self, conversation: bytes, partner: Partner, around: Surroundings, *, rate_hz: int, media: bool
+        self, conversation: bytes, partner: Partner, around: Surroundings, now: float, *, rate_hz: int
     ) -> Conversation:
-        """Makes the conversation that goes on where another left off."""
-        return self.converse(partner, around, rate_hz=rate_hz, media=media)
+        """Makes the conversation that goes on where another left off. Raises ValueError where the bytes are none of
+        this version's."""
+        made = self.converse(partner, around, rate_hz=rate_hz, media=True)
+        made.take_up(conversation, now)
+        return made
 
     @classmethod
     def taken_up(cls, exported: bytes, *, pictures: Schemes = "data", vad: Vad = "webrtc") -> Realtime:

@@ -6,18 +6,44 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from transceiver.agents import Item, Settings
 from transceiver.realtime.config import ResponseParams
 from transceiver.realtime.formats import Writer
-from transceiver.realtime.items import Entry, Items, new_id
+from transceiver.realtime.items import Entry, EntryState, Items, new_id
 from transceiver.realtime.playback import Playback
 
-__all__ = ["Making", "Stage"]
+__all__ = ["Making", "MakingState", "Stage"]
 
 _DELTA_S = 1  # of audio in one event
 _MOST_ITEMS = 128
 _MOST_TEXT = 1 << 20
 _MOST_AUDIO_S = 600
+
+
+class MakingState(Struct, frozen=True, array_like=True):
+    """A response as a value. ``items``, that it answers, are not there once it is made. What is an item of the
+    conversation's in ``items`` or ``output`` is there by its id; ``open`` says whether the last of these is being
+    written."""
+
+    id: str
+    settings: Settings
+    items: list[str | Item]
+    conversation: str | None
+    metadata: dict[str, Any] | None
+    status: str
+    cancelled: bool
+    muted: bool
+    spoken_ms: int
+    answers_bytes: int
+    details: dict[str, Any] | None
+    usage: dict[str, Any] | None
+    output: list[str | EntryState]
+    open: bool
+    audio_bytes: int
+    item_bytes: int
+    characters: int
 
 
 @dataclass(slots=True)
@@ -180,6 +206,49 @@ class Making:
         """Ends it without a word."""
         self.status, self.cancelled = "cancelled", True
 
+    # --- as a value
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it has come."""
+        return bool(self._output)
+
+    def export(self) -> MakingState:
+        """All of it, where its speech goes out as media."""
+        known = self._stage.items
+        items = () if self.over else self.items
+        return MakingState(
+            self.id,
+            self.settings,
+            [item.id if (e := known.get(item.id)) is not None and e.item is item else item for item in items],
+            self.params.conversation,
+            self.params.metadata,
+            self.status,
+            *(self.cancelled, self.muted),
+            *(self.spoken_ms, self.answers_bytes),
+            *(self._details, self._usage),
+            [entry.id if known.get(entry.id) is entry else entry.export() for entry in self._output],
+            self._open is not None,
+            *(self._audio_bytes, self._item_bytes, self._characters),
+        )
+
+    @classmethod
+    def taken_up(cls, state: MakingState, stage: Stage) -> Making:
+        """The response that ``export`` gave, where the items have been taken up already. Raises ValueError where one
+        is missing."""
+        params = ResponseParams(conversation=state.conversation, metadata=state.metadata)
+        items = [_known(stage, item).item if isinstance(item, str) else item for item in state.items]
+        making = cls(stage, params, state.settings, items)
+        making.id, making.status = state.id, state.status
+        making.cancelled, making.muted = state.cancelled, state.muted
+        making.spoken_ms, making.answers_bytes = state.spoken_ms, state.answers_bytes
+        making._details, making._usage = state.details, state.usage
+        making._output = [_known(stage, e) if isinstance(e, str) else Entry.taken_up(e) for e in state.output]
+        making._open = making._output[-1] if state.open and making._output else None
+        making._audio_bytes, making._item_bytes = state.audio_bytes, state.item_bytes
+        making._characters = state.characters
+        return making
+
     # --- items and their parts
 
     def _takes(self, text: str) -> bool:
@@ -265,6 +334,13 @@ class Making:
             "content_index": len(self._open.content) - 1,
         }
         self._stage.emit({"type": type_, **where, **fields})
+
+
+def _known(stage: Stage, item: str) -> Entry:
+    entry = stage.items.get(item)
+    if entry is None:
+        raise ValueError(f"a response has to do with {item[:64]!r}, which is not in the conversation")
+    return entry
 
 
 def _part_event(part: dict[str, Any]) -> dict[str, Any]:

@@ -5,18 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import Struct
+
 from transceiver.agents import Item, Settings
 from transceiver.realtime.config import InvalidRequest, ResponseParams
 from transceiver.realtime.formats import Writer
 from transceiver.realtime.items import Items, said_bytes
-from transceiver.realtime.playback import Playback
-from transceiver.realtime.response import Making, Stage
+from transceiver.realtime.playback import Playback, PlaybackState
+from transceiver.realtime.response import Making, MakingState, Stage
 
-__all__ = ["Speaking"]
+__all__ = ["Speaking", "SpeakingState"]
 
 _MOST_AT_ONCE = 8  # responses that are made, of which one at most is in the conversation
 _MOST_KEPT = 32  # with those that are still heard
 _MOST_KEPT_BYTES = 64 << 20  # of what they answer, which each keeps
+
+
+class SpeakingState(Struct, frozen=True, array_like=True):
+    """The agent's side as a value; ``quiet_s`` is how long nothing has been made or heard, if that is so."""
+
+    makings: list[MakingState]
+    active: str | None
+    wanted: bool
+    quiet_s: float | None
+    playback: PlaybackState
 
 
 class Speaking:
@@ -162,3 +174,42 @@ class Speaking:
                 del self._makings[making.id]
         if not self._makings:
             self.quiet_since = max(self.now, self._audible_until)
+
+    # --- as a value
+
+    def export(self) -> SpeakingState:
+        """All of it, over a path that is paced."""
+        assert self._playback is not None
+        return SpeakingState(
+            [making.export() for making in self._makings.values()],
+            None if self.active is None else self.active.id,
+            self._wanted,
+            None if self.quiet_since is None else self.now - self.quiet_since,
+            self._playback.export(),
+        )
+
+    def take_up(self, state: SpeakingState, now: float) -> None:
+        """Goes on where ``export`` left off; then ``ask_again`` and, when events may be sent, ``give_up_begun`` are
+        due. Raises ValueError where an item is missing."""
+        assert self._playback is not None
+        self.now = now
+        for exported in state.makings[:_MOST_KEPT]:
+            making = Making.taken_up(exported, self._stage)
+            self._makings[making.id] = making
+        self.active = None if state.active is None else self._makings.get(state.active)
+        self._wanted = state.wanted
+        self.quiet_since = None if state.quiet_s is None else now - state.quiet_s
+        self._playback.take_up(state.playback)
+
+    def ask_again(self) -> None:
+        """Asks a new agent for the responses of which nothing has come."""
+        for making in tuple(self._makings.values()):
+            if not making.over and not making.begun:
+                self._ask(making)
+
+    def give_up_begun(self) -> None:
+        """Ends the responses that another agent had begun to give: what has come of them is heard, and no more
+        comes."""
+        for making in tuple(self._makings.values()):
+            if not making.over and making.begun:
+                making.finish("incomplete")

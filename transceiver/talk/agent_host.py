@@ -65,6 +65,7 @@ class Host:
         self._cross = Crossing(asyncio.get_running_loop(), failed)
         self._line: Line = CrossingLine(line, self._cross)
         self._responses: dict[str, CrossingResponse] = {}
+        self._state = b""  # the agent's, when it was last asked
 
     def ask(self, method: str, *args: Any) -> None:
         """Has the agent's method called."""
@@ -123,7 +124,7 @@ class Host:
         """Asks the agent for its state, so that ``export`` may follow; it is told nothing more until ``release``."""
 
     def export(self) -> HostState:
-        """All of it. What the agent does from then on waits for ``release``."""
+        """All of it; the agent's state is that when it was last asked."""
         raise NotImplementedError
 
     def resume(self, state: object, items: Sequence[Item]) -> None:
@@ -137,8 +138,9 @@ class Host:
                 self.ask(method, *args)
 
     def pause(self) -> None:
-        """Lets what the agent does wait for ``release``."""
+        """Lets what the agent does from now on wait for ``release``; what it has done is done."""
         self._cross.pause()
+        self._cross.flush()
 
     def release(self) -> None:
         """Goes on: after ``hold``, ``export`` or ``pause``."""
@@ -170,13 +172,16 @@ class LoopHost(Host):
             logs.get().exception("agent raised", method=method)
             self._failed(repr(e))
 
-    def export(self) -> HostState:
-        self.pause()
+    def pause(self) -> None:
+        super().pause()
         try:
-            return HostState(_packed(self._agent.state()), [])
+            self._state = _packed(self._agent.state())
         except Exception as e:
+            self._state = b""
             _stateless(self._kind, repr(e))
-            return HostState(b"", [])
+
+    def export(self) -> HostState:
+        return HostState(self._state, [])
 
     def close(self) -> None:
         super().close()
@@ -198,7 +203,6 @@ class ThreadHost(Host):
         self._heard = 0
         self._due = self._over = self._held = False
         self._answer: asyncio.Future[bytes] | None = None  # to the question for the agent's state
-        self._state = b""
         self._busy_since: float | None = time.monotonic()
         self._hangs_s = hangs_s
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -237,7 +241,6 @@ class ThreadHost(Host):
             self._held = True
 
     def export(self) -> HostState:
-        self.pause()
         with self._lock:
             calls = [(method, list(args)) for method, args in self._calls if method in _PORTABLE]
         return HostState(self._state, calls)
@@ -316,10 +319,7 @@ class ThreadHost(Host):
             self._held = method == "state"
         self._busy_since = time.monotonic()
         try:
-            if method == "state":
-                self._loop.create_task(self._tell_state())
-                return
-            result = getattr(self._agent, method)(*args)
+            result = self._tell_state() if method == "state" else getattr(self._agent, method)(*args)
             if asyncio.iscoroutine(result):
                 self._start(result, method)
         except Exception as e:

@@ -44,6 +44,22 @@ class Crossing:
         """Lets nothing across until ``resume``: it waits, within the same bounds."""
         self._paused = True
 
+    def flush(self) -> None:
+        """Lets across all that waits, now."""
+        while True:
+            with self._lock:
+                if not self._calls or self.closed:
+                    return
+                method, args, size = self._calls.popleft()
+                self._bytes -= size
+            self._called(method, args)
+
+    def _called(self, method: Callable[..., object], args: tuple[Any, ...]) -> None:
+        try:
+            method(*args)
+        except Exception as e:
+            self._failed(repr(e))
+
     def resume(self) -> None:
         """Lets across what waits, in order, and what comes."""
         with self._lock:
@@ -93,10 +109,7 @@ class Crossing:
                 method, args, size = self._calls.popleft()
                 self._bytes -= size
             taken += size
-            try:
-                method(*args)
-            except Exception as e:
-                self._failed(repr(e))
+            self._called(method, args)
         self._loop.call_soon(self._drain)
 
 

@@ -75,16 +75,19 @@ class Conversation(Protocol):
     def answering(self) -> str | None:
         """The id of the client's event that is being handled, where it has one."""
 
+    @property
+    def quiet(self) -> bool:
+        """Whether neither side speaks, or is about to."""
+
     def begin(self) -> None:
         """Tells that the agent is there, which then hears what the session asks for."""
 
-    def resume(self, state: object) -> None:
-        """Tells, in the place of ``begin``, that the agent is there which goes on where another has been; ``state`` is
-        what that one wants it to know."""
+    def resume(self, agent: object) -> None:
+        """Tells, in the place of ``begin``, that the agent is there which goes on where another has been; ``agent`` is
+        that one's state. No event may be sent yet."""
 
     def export(self) -> bytes:
-        """All of it as bytes, between two events, with a version of their own. Whoever takes them up goes on, and
-        nothing may happen to this object unless it goes on itself."""
+        """All of it as bytes, between two events, with a version of their own. It changes nothing."""
 
     def client_event(self, text: str | bytes, now: float) -> None:
         """Takes an event of a client's, as it came."""
@@ -122,10 +125,10 @@ class EventProtocol(Protocol):
         """The protocol's own state as bytes, with a version of their own."""
 
     def take_up(
-        self, conversation: bytes, partner: Partner, around: Surroundings, *, rate_hz: int, media: bool
+        self, conversation: bytes, partner: Partner, around: Surroundings, now: float, *, rate_hz: int
     ) -> Conversation:
-        """The conversation that goes on where ``Conversation.export`` left off, in the place of ``converse``. Raises
-        ValueError where the bytes are none of this version's."""
+        """The conversation over media that goes on where ``Conversation.export`` left off, in the place of
+        ``converse``. Raises ValueError where the bytes are none of this version's."""
 
     def write(self, event: Event) -> tuple[Event, str]:
         """The event, with an id of its own where it had none, and its text."""

@@ -112,11 +112,15 @@ class Talk:
     # --- as a value
 
     async def hold(self) -> None:
-        """Asks the agent for its state, for a second at most, so that ``export`` may follow."""
+        """Asks the agent for its state, for a second at most, so that ``pause`` and ``export`` may follow."""
         await self.host.hold()
 
+    def pause(self) -> None:
+        """Lets nothing happen to it from now on until ``resume``, so that the state that ``export`` gives is all."""
+        self.host.pause()
+
     def export(self) -> TalkState:
-        """All of it. Nothing happens to it from then on until ``resume``; whoever takes the state up goes on."""
+        """All of it. It changes nothing; of what the agent keeps for itself there is what was last asked."""
         watchers = [(who, times) for who, times in self.watchers.counted().items() if isinstance(who, bytes)]
         return TalkState(
             self.agent_name,
@@ -135,6 +139,7 @@ class Talk:
         voice: Voice,
         media_so_far: Callable[[], dict[str, Any]],
         watch: Callable[[bytes], Send],
+        now: float,
     ) -> None:
         """Goes on where ``export`` left off, in the place of ``begin``, once it is told to ``resume``. ``watch`` gives
         the way to an edge process that watches. Raises ValueError where the state is none, and whatever the agent
@@ -145,7 +150,7 @@ class Talk:
         self.host = host(kind, self, self._agent_failed, self.agent_name)
         self.host.pause()
         self.begun = True
-        self.conversation = self.protocol.take_up(state.conversation, self.host, self, rate_hz=kind.rate_hz, media=True)
+        self.conversation = self.protocol.take_up(state.conversation, self.host, self, now, rate_hz=kind.rate_hz)
         self.conversation.resume(state.host.decoded)
         self.host.take_up(state.host.calls)
         for who, times in state.watchers:

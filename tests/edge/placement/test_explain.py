@@ -1,4 +1,4 @@
-"""What is said about a placement to whoever asks why."""
+"""The explanation of a placement, for whoever asks why."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
+from waiting import until
 
 from edge.relay.batch import BATCH, ROOM_BYTES, BatchSocket
 from wire import address
@@ -194,12 +195,19 @@ def test_what_the_kernel_had_no_room_for_is_counted_and_outlives_the_reader(loop
 
 def test_the_kernel_says_when_it_got_the_first_of_each_batch(loopback: Loopback) -> None:
     client = loopback.client()
-    for _ in range(3):
+
+    def told() -> bool:
         before = time.time_ns()
         client.send(b"first")
         between = time.time_ns()
         client.send(b"second")
-        while loopback.batch.receive() == 0:
+        while (came := loopback.batch.receive()) == 0:
             pass
-        assert before <= loopback.batch.came_ns <= between
-        loopback.batch.receive()
+        came_ns = loopback.batch.came_ns
+        while came < 2:
+            came += loopback.batch.receive()
+        assert before <= came_ns
+        return came_ns <= between
+
+    # A busy kernel gets to it later, and one that nobody asked before begins to take these times a moment later.
+    until(told)

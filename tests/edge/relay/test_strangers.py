@@ -38,7 +38,7 @@ def test_buckets_are_bounded_and_the_one_not_asked_for_longest_goes() -> None:
     assert buckets.take(1, 0.0) == 0
     assert buckets.take(4, 0.0) == 1
     assert [buckets.take(name, 0.0) for name in (1, 3, 4)] == [0, 0, 0]
-    assert len(buckets._due) == 3
+    assert len(buckets) == 3
 
 
 def total(bench: Bench, clients: int, datagram: bytes, times: int) -> Counter[str]:

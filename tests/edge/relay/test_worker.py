@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -44,6 +45,12 @@ from wire.keys import file_text
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with a_worker(tmp_path_factory.mktemp("w")) as bench:
         yield bench
+
+
+def forgets(bench: Bench, client: socket.socket) -> None:
+    """Takes the client's path down, and returns when the worker does not know it any more."""
+    bench.transceivers[MINE].send(raw("path.down", address=of(client)))
+    until(lambda: gained(bench, client, b"\x16still there?") == {"unknown_flow": 1})
 
 
 # --- from clients ---
@@ -150,12 +157,7 @@ def test_an_ssrc_is_a_hint_for_an_address_that_nobody_knows(bench: Bench) -> Non
 def test_path_down_forgets_the_flow_and_its_ssrc(bench: Bench) -> None:
     client, moved = bench.client(), bench.client()
     bench.proven(client, 0xABCDEF)
-    bench.transceivers[MINE].send(raw("path.down", address=of(client)))
-
-    def forgotten() -> bool:
-        return gained(bench, client, b"\x16still there?") == {"unknown_flow": 1}
-
-    until(forgotten)
+    forgets(bench, client)
     assert gained(bench, moved, audio(0xABCDEF)) == {"unknown_flow": 1}
 
 
@@ -392,10 +394,5 @@ def test_a_rebound_flows_old_address_leaves_without_its_ssrc(bench: Bench) -> No
     first, second, third = bench.client(), bench.client(), bench.client()
     bench.proven(first, 0x5EC0)
     bench.proven(second, 0x5EC0)
-    bench.transceivers[MINE].send(raw("path.down", address=of(first)))
-
-    def forgotten() -> bool:
-        return gained(bench, first, b"\x16still there?") == {"unknown_flow": 1}
-
-    until(forgotten)
+    forgets(bench, first)
     assert gained(bench, third, audio(0x5EC0)) == {"forwarded_ssrc": 1}

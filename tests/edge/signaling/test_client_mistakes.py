@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from edge_run import RealEdge, a_real_edge, offer
+from edge_run import RealEdge, offer
 from signaling_edge import CALLS, SDP, SECRETS, TOKEN, Edge, a_fake
 
 from edge.signaling.bodies import merged
 
 WS = "/v1/realtime"
 SOCKET = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "x" * 24}
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[RealEdge]:
-    async with a_real_edge(tmp_path, 1) as edge:
-        edge.start(1)
-        await edge.ready(1)
-        yield edge
 
 
 def with_session(session: Any) -> aiohttp.FormData:

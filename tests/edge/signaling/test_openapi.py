@@ -76,7 +76,7 @@ def test_every_answer_is_as_documented(url: str, label: str, mode: str) -> None:
     seen: set[int] = set()
 
     @seed(1)
-    @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode)))
     def hold(case: schemathesis.Case) -> None:
         response = case.call(base_url=url, headers={**TOKEN})

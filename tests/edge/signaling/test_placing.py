@@ -54,6 +54,7 @@ async def test_a_transceiver_that_was_silent_is_passed_over_until_it_answers_aga
         async with asyncio.timeout(30):
             while one.sessions == before:
                 assert (await edge.place("v=0"))[0] == 201
+                await asyncio.sleep(0.05)
 
 
 async def test_what_is_full_is_asked_and_passed_by(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,15 +20,6 @@ from edge import apikeys
 from edge.signaling.bodies import MAX_BODY_BYTES
 from runtime.errors import ConfigError
 from wire import link, ufrag
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[RealEdge]:
-    async with a_real_edge(tmp_path, 1) as edge:
-        edge.start(1)
-        await edge.ready(1)
-        yield edge
-
 
 # --- a call ---
 

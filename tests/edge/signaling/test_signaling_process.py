@@ -46,7 +46,7 @@ class Process:
     def start(self) -> None:
         socket, lifeline = self.listening.fileno(), self.lifeline[0]
         own = {"config": self.config.model_dump_json(), "metrics": ["127.0.0.1", 0], "instance": ""}
-        own |= {"keys": KEYS.dump(), "socket": socket, "transceivers": self.transceivers, "directory": ""}
+        own |= {"keys": KEYS.dump(), "socket": socket, "transceivers": self.transceivers, "directory": "", "found": ""}
         self.child = subprocess.Popen(
             [sys.executable, "-m", "edge.signaling"], stdin=subprocess.PIPE, pass_fds=(socket, lifeline)
         )

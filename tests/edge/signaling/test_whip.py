@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from signaling_edge import FIRST_CREDENTIALS, SDP, TOKEN, Edge, FakeTransceiver, a_fake
+from signaling_edge import FIRST_CREDENTIALS, MEDIA, SDP, TOKEN, Edge, FakeTransceiver, a_fake
 
+from edge.peers import Peer
 from runtime.config import Config
 
 WHIP = "/whip/parrot"
@@ -130,6 +132,19 @@ async def test_a_restart_has_another_etag_and_the_old_one_is_stale(both: tuple[E
     async with edge.http.patch(edge.url + location, data=OTHERS, headers={**FRAGMENT, "If-Match": renewed}) as response:
         assert response.status == 204  # the client's are the same: candidates that trickle
     assert fake.said["session.ice"][0]["remote"] == ["wxyz", FIRST_CREDENTIALS[1]]
+
+
+async def test_answers_and_restarts_name_the_other_edges_that_are_well(both: tuple[Edge, FakeTransceiver]) -> None:
+    edge, fake = both
+    others = [Peer(f"edge-{i}", (f"192.0.2.{i}", 3478), f"tcp://10.0.0.{i}:7450") for i in (2, 3)]
+    edge.peers.know(others)
+    edge.peers.heard("edge-3", time.monotonic() + 3600)
+    location, _ = await published(edge)
+    async with edge.http.patch(edge.url + location, data=OTHERS, headers={**FRAGMENT, "If-Match": "*"}) as response:
+        assert response.status == 200
+    for said in (fake.said["session.offer"][0], fake.said["session.ice"][0]):
+        assert said["media"] == list(MEDIA)
+        assert said["more_media"] == [["192.0.2.3", 3478]]
 
 
 async def test_a_fragment_of_another_type_is_415_and_of_another_call_404(both: tuple[Edge, FakeTransceiver]) -> None:

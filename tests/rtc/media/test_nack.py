@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 from aiortc.rtp import RtcpPacket, RtcpRtpfbPacket
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rtc.rtp.history import History
 from rtc.rtp.nack import Missing, pack
@@ -31,6 +33,13 @@ def test_what_is_asked_for_is_read_by_others(lost: list[int]) -> None:
     assert isinstance(packet, RtcpRtpfbPacket)
     assert (packet.fmt, packet.ssrc, packet.media_ssrc) == (1, 1, 2)
     assert [sequence & 0xFFFF for sequence in packet.lost] == [sequence & 0xFFFF for sequence in lost]
+
+
+@given(st.sets(st.integers(0, 0xFFFF), min_size=1, max_size=40))
+def test_any_numbers_that_are_asked_for_are_read_by_others(lost: set[int]) -> None:
+    (packet,) = RtcpPacket.parse(pack(1, 2, sorted(lost)))
+    assert isinstance(packet, RtcpRtpfbPacket)
+    assert sorted(sequence & 0xFFFF for sequence in packet.lost) == sorted(lost)
 
 
 def test_a_gap_is_asked_for_at_once() -> None:

@@ -255,3 +255,42 @@ async def test_pacer_calls_each_on_schedule_and_spread_over_the_frame() -> None:
     counts = [len(t) for t in times]
     await asyncio.sleep(0.05)
     assert [len(t) for t in times] == counts
+
+
+async def test_a_stream_that_has_a_time_is_called_then() -> None:
+    pacer = Pacer()
+    order: list[str] = []
+    at: list[float] = []
+    both = asyncio.Event()
+
+    def one() -> None:
+        order.append("one")
+        if len(order) == 2:
+            at.append(asyncio.get_running_loop().time())
+            # Its next time is 20 ms from here, and that of the other in between.
+            asyncio.get_running_loop().call_soon(lambda: pacer.add(other, due=at[0] + 0.008))
+
+    def other() -> None:
+        order.append("other")
+        at.append(asyncio.get_running_loop().time())
+        if len(order) > 8:
+            both.set()
+
+    pacer.add(one)
+    async with asyncio.timeout(DEADLINE_S):
+        await both.wait()
+    pacer.remove(one)
+    pacer.remove(other)
+    assert order[:2] == ["one", "one"]
+    assert order[2:8] == ["other", "one"] * 3
+    assert at[1] >= at[0] + 0.005
+
+
+async def test_the_first_stream_of_all_may_have_a_time_too() -> None:
+    pacer, streams = Pacer(), Streams()
+    tick = streams.stream("a")
+    due = asyncio.get_running_loop().time() + 0.013
+    pacer.add(tick, due=due)
+    await streams.reached(1, "a")
+    pacer.remove(tick)
+    assert asyncio.get_running_loop().time() >= due - 0.001

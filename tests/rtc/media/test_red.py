@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rtc.rtp.packet import Packet
 from rtc.rtp.red import split
@@ -47,7 +47,32 @@ def test_what_is_malformed_is_refused(payload: bytes) -> None:
     assert split(Packet(63, False, 1, 1, 1, payload), 111) is None
 
 
-def test_random_payloads_never_raise() -> None:
-    rng = random.Random(2198)
-    for _ in range(5000):
-        split(Packet(63, False, 1, 1, 1, rng.randbytes(rng.randrange(60))), 111)
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_no_longer_than_its_packet(payload: bytes) -> None:
+    parts = split(Packet(63, False, 1, 1, 1, payload), 111)
+    if parts is not None:
+        primary, copies = parts
+        assert len(primary.payload) + sum(len(copy.payload) for copy in copies) < len(payload)
+        assert {packet.payload_type for packet in (primary, *copies)} == {111}
+
+
+@given(
+    primary=st.binary(min_size=1, max_size=40),
+    copies=st.lists(st.binary(min_size=1, max_size=40), max_size=3),
+    sequence=st.integers(0, 0xFFFF),
+    timestamp=st.integers(0, 0xFFFFFFFF),
+)
+def test_copies_of_any_packets_are_those_packets(
+    primary: bytes, copies: list[bytes], sequence: int, timestamp: int
+) -> None:
+    frames = range(len(copies), 0, -1)  # so far back
+    packet = redundant(
+        primary, *zip((960 * back for back in frames), copies, strict=True), sequence=sequence, timestamp=timestamp
+    )
+    parts = split(packet, 111)
+    assert parts is not None
+    assert parts[0] == packet._replace(payload_type=111, payload=primary)
+    assert parts[1] == [
+        Packet(111, False, (sequence - back) & 0xFFFF, (timestamp - 960 * back) & 0xFFFFFFFF, 7, copy)
+        for back, copy in zip(frames, copies, strict=True)
+    ]

@@ -7,6 +7,8 @@ import struct
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rtc.rtp.transport_cc import Arrivals
 
@@ -62,12 +64,9 @@ def test_every_packet_is_told(count: int) -> None:
     check({i: 5.0 + i * 0.02 for i in range(count)})
 
 
-def test_losses_wraps_and_disorder_are_told() -> None:
-    rng = random.Random(15)
-    for _ in range(200):
-        first = rng.randrange(1 << 16)
-        numbers = [first] + [first + i for i in range(1, rng.randrange(2, 100)) if rng.random() < 0.7]
-        check({number: 100 + (number - first) * 0.02 + rng.uniform(0, 0.3) for number in numbers})
+@given(st.integers(0, 0xFFFF), st.dictionaries(st.integers(1, 99), st.floats(0, 0.3), max_size=60), st.floats(0, 0.3))
+def test_losses_wraps_and_disorder_are_told(first: int, late: dict[int, float], first_late: float) -> None:
+    check({first + i: 100 + i * 0.02 + delay for i, delay in {0: first_late, **late}.items()})
 
 
 def test_reports_follow_one_another_ten_times_a_second() -> None:

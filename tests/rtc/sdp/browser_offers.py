@@ -115,9 +115,16 @@ a=max-message-size:1073741823
 CHROMIUM = crlf(CHROMIUM_HEAD + CHROMIUM_AUDIO + CHROMIUM_VIDEO + CHROMIUM_DATA)
 
 
-def answered(text: str, host: str = "203.0.113.10") -> str:
+def answered(text: str, host: str = "203.0.113.10", more: tuple[tuple[str, int], ...] = ()) -> str:
     return sdp.answer(
-        sdp.parse(text), ufrag="A" * 24, password="p" * 24, fingerprint=FINGERPRINT, host=host, port=3478, ssrc=77
+        sdp.parse(text),
+        ufrag="A" * 24,
+        password="p" * 24,
+        fingerprint=FINGERPRINT,
+        host=host,
+        port=3478,
+        ssrc=77,
+        more=more,
     )
 
 

@@ -130,6 +130,21 @@ def test_an_ipv6_edge_is_named_as_such() -> None:
     assert {c.ip for media in sections(answer) for c in media.ice_candidates} == {"2001:db8::10"}
 
 
+def test_each_edge_is_a_candidate_and_the_first_is_preferred() -> None:
+    more = (("203.0.113.20", 3479), ("2001:db8::10", 3478))
+    answer = answered(CHROMIUM, more=more)
+    for media in sections(answer):
+        if media.port:
+            candidates = media.ice_candidates
+            assert [(c.ip, c.port) for c in candidates] == [("203.0.113.10", 3478), *more]
+            assert len({c.foundation for c in candidates}) == 3
+            priorities = [c.priority for c in candidates]
+            assert priorities == sorted(priorities, reverse=True)
+            assert len(set(priorities)) == 3
+            # RFC 8445 section 5.1.2.1: of type host, component 1.
+            assert all(p >> 24 == 126 and p & 255 == 255 for p in priorities)
+
+
 def test_a_section_that_is_not_served_keeps_its_place_with_port_0() -> None:
     media = sections(answered(CHROMIUM))
     assert [(m.kind, bool(m.port), m.rtp.muxId) for m in media] == [

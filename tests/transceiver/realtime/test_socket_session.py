@@ -119,9 +119,10 @@ async def test_nothing_that_is_said_in_events_holds_the_loop_or_stays_in_memory(
 
     before = psutil.Process().memory_info().rss
     watching = asyncio.create_task(watch())
-    # Of every kind of step there is one that was not disturbed: what is measured is the least of several attempts.
-    worst = []
-    for _ in range(2):
+    # It was seconds. What is meant is 2 ms; several sessions and what the test itself does may come together in a turn.
+    # What is too long is measured again: it may have been disturbed.
+    worst: list[float] = []
+    while len(worst) < 3 and not any(each < 0.04 for each in worst):
         held[0] = 0.0
         await asyncio.to_thread(send_all, signaling.sockets[ONE], messages)
         session = signaling.transceiver._sockets[sealed.encode()]
@@ -129,7 +130,6 @@ async def test_nothing_that_is_said_in_events_holds_the_loop_or_stays_in_memory(
         await eventually(lambda inbox=inbox: not inbox.busy)  # type: ignore[misc]
         worst.append(held[0])
     watching.cancel()
-    # It was seconds. What is meant is 2 ms; several sessions and what the test itself does may come together in a turn.
     assert min(worst) < 0.04
     assert psutil.Process().memory_info().rss - before < 200 << 20
 

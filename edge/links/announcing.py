@@ -1,0 +1,110 @@
+"""The edge's announcements to the other edges, and what it hears of theirs, over ZeroMQ.
+
+Signaling does this, because it names the edges in its answers. An edge whose signaling is away is not named elsewhere,
+though its workers carry the calls that they have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any, Never
+
+import zmq
+import zmq.asyncio
+
+from edge.peers import Peer, Peers
+from runtime import logs
+from runtime.metrics import Gauges, Tally
+from wire import link
+from wire.announcements import HEARTBEAT, Heartbeat, encode, read
+from wire.frames import WireError
+from wire.keys import ClusterKeys
+
+__all__ = ["BEAT_S", "Announcing"]
+
+BEAT_S = 0.25
+_BIND_AGAIN_S = 1.0
+_AT_ONCE = 64  # heartbeats, until others have their turn
+
+
+class Announcing:
+    """Tells the other edges that this one is there, at ``endpoint``, and ``peers`` which of them are well. An empty
+    endpoint tells nobody."""
+
+    def __init__(self, peers: Peers, endpoint: str, keys: ClusterKeys) -> None:
+        self._peers = peers
+        self._endpoint = endpoint
+        self._keys = keys
+        self._context = zmq.asyncio.Context()
+        self._ears: Any = link.subscriber(self._context, HEARTBEAT)
+        self._connected: set[str] = set()
+        self.heard = Tally(
+            "firsthop_signaling_announcements",
+            "Announcements of other edges, by what became of them",
+            ("taken", "unknown_edge", "refused"),
+        )
+        self.well = Gauges(
+            "firsthop_signaling_edge_well",
+            "1 for each other edge that is named in answers, 0 for one that is away or drains",
+            ("edge",),
+            lambda: {(peer.name,): float(peers.is_well(peer.name, time.monotonic())) for peer in peers.known},
+        )
+
+    def know(self, edges: Iterable[Peer]) -> None:
+        """Makes these the edges that there are, and listens to them from now on."""
+        self._peers.know(edges)
+        endpoints = {peer.endpoint for peer in self._peers.known}
+        for gone in self._connected - endpoints:
+            self._ears.disconnect(gone)
+        for new in endpoints - self._connected:
+            link.hear(self._ears, new, self._keys)
+        self._connected = endpoints
+
+    async def listen(self) -> Never:
+        """Takes what the others announce."""
+        count = 0
+        while True:
+            message = await self._ears.recv()
+            count += 1
+            if count % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # what is there already is received without a pause
+            try:
+                said = read(message)
+            except WireError:
+                self.heard["refused"] += 1
+                continue
+            if isinstance(said, Heartbeat):
+                known = self._peers.heard(said.name, time.monotonic(), draining=said.draining)
+                self.heard["taken" if known else "unknown_edge"] += 1
+
+    async def announce(self) -> None:
+        """Tells the others, four times a second, that this edge is there."""
+        if not self._endpoint:
+            return
+        voice = await self._voice()
+        try:
+            while True:
+                await voice.send(encode(Heartbeat(self._peers.name, self._peers.draining)))
+                await asyncio.sleep(BEAT_S)
+        finally:
+            voice.close(linger=0)
+
+    async def _voice(self) -> Any:
+        """The socket, as soon as the endpoint is free: a predecessor of this process may still have it."""
+        complained = False
+        while True:
+            try:
+                return link.publisher(self._context, self._endpoint, self._keys)
+            except zmq.ZMQError as e:
+                if not complained:
+                    complained = True
+                    why = f"{self._endpoint}: {e.strerror}"
+                    logs.get().warning("the other edges are not told that this one is there", why=why)
+                await asyncio.sleep(_BIND_AGAIN_S)
+
+    def close(self) -> None:
+        """Ends all of it."""
+        self._ears.close(linger=0)
+        self._context.destroy(linger=0)

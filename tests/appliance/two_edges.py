@@ -1,0 +1,76 @@
+"""Two edges of one lab: which of them has a call, and an edge whose host dies."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import urllib.request
+from contextlib import suppress
+
+from waiting import until
+
+from lab.appliance import Appliance
+from lab.network import Host
+
+NAMED = re.compile(r'"call": "(rtc_[\w-]+)"')
+
+
+def edge_url(appliance: Appliance, edge: str) -> str:
+    """The URL of that edge's signaling."""
+    place = appliance.edge if edge == "edge" else appliance.edge_2
+    assert place is not None
+    return appliance.url.replace(appliance.edge.address, place.address)
+
+
+def named_by(appliance: Appliance, edge: str) -> set[str]:
+    """The other edges that this one's answers name now."""
+    found = appliance.metrics("signaling", edge).items()
+    return {key[1] for key, value in found if key[0] == "firsthop_signaling_edge_well" and value == 1}
+
+
+def until_both_are_well(appliance: Appliance) -> None:
+    """Waits until each edge's answers name the other."""
+    until(lambda: named_by(appliance, "edge") == {"edge-2"} and named_by(appliance, "edge-2") == {"edge"})
+
+
+def forwarded(appliance: Appliance, edge: str) -> float:
+    """The number of datagrams that this edge's workers have passed on as of known flows."""
+    workers = [name for name in appliance.children(edge) if re.fullmatch(r"worker-\d+", name)]
+    key = ("firsthop_rx_worker_datagrams_total", "forwarded_flow")
+    return sum(appliance.metrics(worker, edge)[key] for worker in workers)
+
+
+def carries(appliance: Appliance, edge: str, datagrams: int = 50) -> None:
+    """Returns when this edge has passed on so many more datagrams of calls."""
+    before = forwarded(appliance, edge)
+    until(lambda: forwarded(appliance, edge) >= before + datagrams)
+
+
+def kill_host(appliance: Appliance, edge: str) -> None:
+    """Kills every process of that edge, all at once, as when its host loses power."""
+    place = appliance.edge if edge == "edge" else appliance.edge_2
+    assert isinstance(place, Host)
+    for pid in place.pids():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    appliance.processes[edge].wait()
+
+
+def last_call(appliance: Appliance) -> str:
+    """The id of the call that the transceiver took last."""
+    return NAMED.findall(appliance.log_file("transceiver").read_text())[-1]
+
+
+def hang_up_at(appliance: Appliance, edge: str, call: str) -> int:
+    """Ends a call through that edge's signaling. Returns the HTTP status."""
+    url = f"{edge_url(appliance, edge)}/v1/realtime/calls/{call}/hangup"
+    request = urllib.request.Request(url, method="POST", headers={"Authorization": f"Bearer {appliance.token}"})
+
+    def asked() -> int:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return int(response.status)
+
+    place = appliance.edge if edge == "edge" else appliance.edge_2
+    assert place is not None
+    return place.inside(asked)

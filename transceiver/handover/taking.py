@@ -1,0 +1,144 @@
+"""The taking of calls that other transceivers hand over.
+
+A place is reserved first, so that no call is asked to be silent for a refusal. What is taken up waits, and sends
+nothing, until the other transceiver says that the call goes on here. Where that does not come, it is dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rtc.ice.lite import Path
+from runtime import logs
+from transceiver import state
+from transceiver.counters import HANDOVER_TIME, TAKEN
+from transceiver.links.elsewhere import Elsewhere
+from transceiver.links.routing import Routing
+from transceiver.refusing import RequestError
+from transceiver.session import Session
+from transceiver.state import SessionState, StateError
+from wire import messages
+from wire.naming import edge_of, is_transceiver, through
+from wire.ufrag import call_id
+
+__all__ = ["Taking"]
+
+_WAITS_S = 2.0
+_MOST = 64  # places that are reserved at once, and calls that wait
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What waits: a place for a call, with nothing but its agent's name, or the call."""
+
+    peer: bytes
+    until: float
+    session: Session | None = None
+    elsewhere: Elsewhere | None = None
+    came_at: float = 0.0
+
+
+class Taking:
+    """The calls that are about to be this transceiver's. ``room(agent)`` raises RequestError where there is none for
+    a call with that agent, ``take_up`` makes a session of a state, and ``took(session)`` has each that goes on here."""
+
+    def __init__(
+        self,
+        routing: Routing,
+        room: Callable[[str], None],
+        take_up: Callable[[SessionState], Session],
+        took: Callable[[Session], None],
+    ) -> None:
+        self._routing, self._room, self._take_up, self._took = routing, room, take_up, took
+        self._waiting: dict[str, _Waiting] = {}
+
+    def __len__(self) -> int:
+        """The number of places that are kept for calls that have not come."""
+        return len(self._waiting)
+
+    def __contains__(self, ufrag: str) -> bool:
+        """Whether that call has come, and waits."""
+        waiting = self._waiting.get(ufrag)
+        return waiting is not None and waiting.session is not None
+
+    def reserve(self, peer: bytes, wanted: messages.Reserve) -> messages.Reserved:
+        """Keeps a place. Raises RequestError."""
+        self._check(peer)
+        if len(self._waiting) >= _MOST:
+            raise RequestError(f"{_MOST} calls are being handed over already", "full")
+        self._room(wanted.agent)
+        self._drop(wanted.ufrag)
+        self._waiting[wanted.ufrag] = _Waiting(peer, time.monotonic() + _WAITS_S)
+        return messages.Reserved()
+
+    def take(self, peer: bytes, said: messages.Take) -> messages.Taken:
+        """Takes a call up, which then waits. Raises RequestError."""
+        self._check(peer)
+        place = self._waiting.get(said.ufrag)
+        if place is None or place.peer != peer or place.session is not None:
+            raise RequestError("no place is reserved for that call", "full")
+        now = time.monotonic()
+        try:
+            value = state.decoded(said.state)
+            if value.ufrag != said.ufrag:
+                raise StateError("it is another call's")
+            session = self._take_up(value)
+        except StateError as e:
+            self._drop(said.ufrag)
+            TAKEN["refused"] += 1
+            logs.get().warning("a call was not taken", call=call_id(said.ufrag), why=str(e))
+            raise RequestError(str(e), "other_state") from None
+        transport = session.transport
+        names = tuple(name.encode() for name in dict.fromkeys((transport.ufrag, *transport.ice.ufrags)))
+        paths = {Path(edge_of(worker), address): through(worker, peer) for address, worker in said.paths}
+        place.session, place.until, place.came_at = session, now + _WAITS_S, now
+        place.elsewhere = Elsewhere(names, transport.ssrcs, paths)
+        self._routing.expect(place.elsewhere)
+        return messages.Taken()
+
+    def go_on(self, peer: bytes, said: messages.GoOn) -> None:
+        """The call is this transceiver's."""
+        waiting = self._waiting.get(said.ufrag)
+        if waiting is None or waiting.peer != peer or waiting.session is None or waiting.elsewhere is None:
+            return
+        del self._waiting[said.ufrag]
+        session, elsewhere = waiting.session, waiting.elsewhere
+        self._routing.arrive(session.transport, elsewhere)
+        self._took(session)
+        session.stay()
+        elsewhere.opens(self._routing.take_again)
+        TAKEN["taken"] += 1
+        HANDOVER_TIME.of("taken").add(round(1e9 * (time.monotonic() - waiting.came_at)))
+        logs.get().info("took a call over", call=call_id(said.ufrag), peer=peer.decode(errors="replace"))
+
+    def dropped(self, peer: bytes, said: messages.Dropped) -> None:
+        """The call stays where it was."""
+        waiting = self._waiting.get(said.ufrag)
+        if waiting is not None and waiting.peer == peer:
+            self._drop(said.ufrag)
+
+    def sweep(self, now: float) -> None:
+        """Drops what has waited for too long; ``now`` is in seconds, monotonic."""
+        for name in [name for name, waiting in self._waiting.items() if now > waiting.until]:
+            self._drop(name)
+
+    def close(self) -> None:
+        """Drops everything."""
+        for name in list(self._waiting):
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        waiting = self._waiting.pop(name, None)
+        if waiting is None or waiting.session is None:
+            return
+        TAKEN["dropped"] += 1
+        if waiting.elsewhere is not None:
+            self._routing.forget(waiting.elsewhere)
+        waiting.session.forsake()
+
+    @staticmethod
+    def _check(peer: bytes) -> None:
+        if not is_transceiver(peer):
+            raise RequestError("only a transceiver hands calls over", "invalid_request")

@@ -1,0 +1,1 @@
+"""What outlives a transceiver process: its calls' states in memory that the supervisor holds."""

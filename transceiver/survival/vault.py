@@ -1,0 +1,96 @@
+"""The vault: memory in which the last whole state of each call outlives the process that wrote it. Pure.
+
+Its slots have two copies each, written in turn, so that whatever a kill leaves half written the other one is whole. A
+copy is a head of ``sequence``, ``size`` and a CRC-32 over these and the data, and then the data; a sequence of 0 is no
+copy. What was never touched costs no memory, where the memory is a memfd.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+
+__all__ = ["COPY_BYTES", "Vault", "size_of"]
+
+COPY_BYTES = 4 << 20  # of address space; memory is what a state has
+_HEAD = struct.Struct("<QQI4x")
+_SEQUENCE = struct.Struct("<Q")
+_CHECKED = struct.Struct("<QQ")
+_LAST = (1 << 64) - 1
+
+
+def size_of(slots: int, copy_bytes: int = COPY_BYTES) -> int:
+    """The number of bytes of a vault."""
+    return slots * 2 * copy_bytes
+
+
+def _nothing(at: int, size: int) -> None:
+    pass
+
+
+class Vault:
+    """A vault over ``memory``, which may hold anything: a predecessor's copies, or garbage. ``free(at, size)`` gives
+    memory that is not needed back, as zeros."""
+
+    def __init__(
+        self, memory: memoryview, *, copy_bytes: int = COPY_BYTES, free: Callable[[int, int], None] = _nothing
+    ) -> None:
+        self._memory = memory
+        self._copy_bytes = copy_bytes
+        self._free = free
+        self.slots = len(memory) // (2 * copy_bytes)
+
+    @property
+    def most_bytes(self) -> int:
+        """The number of bytes that a state may have."""
+        return self._copy_bytes - _HEAD.size
+
+    def put(self, slot: int, data: bytes) -> None:
+        """Keeps ``data`` in place of what the slot had. Raises ValueError where it has more than ``most_bytes``."""
+        size = len(data)
+        if size > self.most_bytes:
+            raise ValueError(f"a state of {size} bytes, and {self.most_bytes} are kept")
+        newest, sequence = self._newest(slot)
+        at, sequence = self._at(slot, 1 - newest), sequence + 1 & _LAST or 1
+        memory = self._memory
+        _SEQUENCE.pack_into(memory, at, 0)
+        memory[at + _HEAD.size : at + _HEAD.size + size] = data
+        # The sequence is in the CRC as well, so a head of one write with the data of another is no copy.
+        _HEAD.pack_into(memory, at, 0, size, _crc(sequence, data))
+        _SEQUENCE.pack_into(memory, at, sequence)
+
+    def get(self, slot: int) -> bytes | None:
+        """The last state that was kept whole, or None."""
+        copies = [found for which in (0, 1) if (found := self._copy(slot, which)) is not None]
+        return max(copies)[1] if copies else None
+
+    def clear(self, slot: int) -> None:
+        """Keeps nothing in that slot any more, and gives its memory back."""
+        newest, _ = self._newest(slot)
+        for which in (1 - newest, newest):  # so that no older state is ever the last one
+            at = self._at(slot, which)
+            _SEQUENCE.pack_into(self._memory, at, 0)
+        self._free(self._at(slot, 0), 2 * self._copy_bytes)
+
+    def _at(self, slot: int, which: int) -> int:
+        if not 0 <= slot < self.slots:
+            raise IndexError(slot)
+        return (2 * slot + which) * self._copy_bytes
+
+    def _newest(self, slot: int) -> tuple[int, int]:
+        """The copy that has the higher sequence, and that. Only what this object wrote is looked at so."""
+        first, second = (_SEQUENCE.unpack_from(self._memory, self._at(slot, which))[0] for which in (0, 1))
+        return (0, first) if first > second else (1, second)
+
+    def _copy(self, slot: int, which: int) -> tuple[int, bytes] | None:
+        at = self._at(slot, which)
+        sequence, size, crc = _HEAD.unpack_from(self._memory, at)
+        if not sequence or size > self.most_bytes:
+            return None
+        data = bytes(self._memory[at + _HEAD.size : at + _HEAD.size + size])
+        return (sequence, data) if crc == _crc(sequence, data) else None
+
+
+def _crc(sequence: int, data: bytes) -> int:
+    return zlib.crc32(data, zlib.crc32(_CHECKED.pack(sequence, len(data))))
