@@ -13,7 +13,7 @@ from lab.appliance import Appliance, Place
 
 __all__ = ["sessions", "spread_calls", "whole"]
 
-_TRIES = 5
+_TRIES = 10
 
 
 def whole(appliance: Appliance, *media: int) -> Appliance:
