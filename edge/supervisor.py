@@ -20,6 +20,8 @@ from prometheus_client.registry import Collector
 from edge import apikeys
 from edge.directory import Transceiver
 from edge.directory_file import announce, prepare
+from edge.draining import empty, mark
+from edge.links.announcing import flows_endpoint
 from edge.relay.spec import Spec
 from edge.relay.worker import SPARE_NAME
 from edge.sockets import http_socket, listening, media_sockets
@@ -64,6 +66,8 @@ class EdgeSupervisor(Supervisor):
             # Opened later, and by children; but a port that is taken is better said now than by one that keeps dying.
             listening("edge.metrics", *address.pair).close()
         self._instance = instance(edge.run)
+        with contextlib.suppress(OSError):
+            mark(edge).unlink()  # of one that was killed while it drained
         self._http = http_socket(edge.http, store)
         self._media = media_sockets(edge.media, len(self._cpus), store)
         self._xdp = Xdp(edge, self._keys.ufrag, self._cpus, self._media, self._log)
@@ -102,6 +106,8 @@ class EdgeSupervisor(Supervisor):
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
             instance=self._instance,
+            flows_to=flows_endpoint(edge),
+            flows_from=tuple(row.endpoint for row in edge.behind_one_address),
         )
         lasting = replace(
             spec,
@@ -128,7 +134,7 @@ class EdgeSupervisor(Supervisor):
     def _signaling(self) -> Child:
         listed = tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers)
         # What it follows or need not know makes no other spec.
-        edge = self._config.edge.model_copy(update={"transceivers": (), "memory_mib": 0})
+        edge = self._config.edge.model_copy(update={"transceivers": (), "memory_mib": 0, "drain_s": 0})
         told = {
             "config": self._config.model_copy(update={"edge": edge}).model_dump_json(),
             "metrics": ports.signaling(edge.metrics).pair,
@@ -166,6 +172,14 @@ class EdgeSupervisor(Supervisor):
         """See Supervisor."""
         return follow(self._key_file, self._use), self._xdp.stay()
 
+    async def leave(self) -> None:
+        """See Supervisor. Where there are other edges, new calls are for them, and this one's have time to end."""
+        edge = self._config.edge
+        if edge.drain_s and edge.other_edges:
+            with contextlib.suppress(OSError):
+                mark(edge).touch()
+            await empty(edge, len(self._cpus), self._log)
+
     def facts(self) -> dict[str, Any]:
         """See Supervisor."""
         return {"media": self._config.edge.media, "http": self._config.edge.http, "xdp": self._xdp.mode}
@@ -175,7 +189,7 @@ class EdgeSupervisor(Supervisor):
         self._xdp.close()
         for sock in (*self._media, self._http):
             sock.close()
-        for path in (_directory_path(self._config.edge), _found_path(self._config.edge)):
+        for path in (_directory_path(self._config.edge), _found_path(self._config.edge), mark(self._config.edge)):
             with contextlib.suppress(OSError):
                 path.unlink()
         super().close()

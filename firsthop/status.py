@@ -53,6 +53,7 @@ ALARMS = {
     "overflow": "a session could not take what it was given, audio was dropped",
     "agent_failed": "an agent raised an exception: its traceback is in the transceiver's log",
     "session_failed": "a session raised an exception: its traceback is in the transceiver's log",
+    "overloaded": "a transceiver could not serve all of its calls in time, and ended the newest: give it another core",
     "dtls_failed": "a caller's DTLS handshake failed: the reason is in the transceiver's log",
 }
 
@@ -144,11 +145,15 @@ class Signaling:
 
 @dataclass(frozen=True, slots=True)
 class Transceiver:
-    """The state of a transceiver. Datagrams and frames are by outcome, ``ended`` by reason."""
+    """The state of a transceiver. Datagrams and frames are by outcome, ``ended`` by reason, ``room`` for more calls by
+    agent. Calls are let in up to ``limit`` of what its process can do; ``used`` was in use in the last second."""
 
     id: int
     up: bool
     sessions: int
+    room: dict[str, int]
+    used: float
+    limit: float
     received: Counts
     sent: Counts
     frames_in: Counts
@@ -341,6 +346,9 @@ def _transceiver(look: _Look, name: str) -> Transceiver:
         id=_number(name),
         up=name in look.after,
         sessions=look.gauge(name, "firsthop_transceiver_sessions"),
+        room=look.labelled(name, "firsthop_transceiver_room"),
+        used=look.fraction(name, "firsthop_transceiver_used_ratio"),
+        limit=look.fraction(name, "firsthop_transceiver_used_limit_ratio"),
         received=look.counts(name, "firsthop_rx_transceiver_datagrams_total"),
         sent=look.counts(name, "firsthop_tx_transceiver_datagrams_total"),
         frames_in=look.counts(name, "firsthop_rx_agent_frames_total"),

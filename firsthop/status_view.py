@@ -125,7 +125,13 @@ def _section(title: str, counts: Mapping[str, Count]) -> RenderableType | None:
 def _transceiver(transceiver: Transceiver) -> list[RenderableType]:
     if not transceiver.up:
         return []
-    title = Text.assemble((f"transceiver {transceiver.id}", "bold"), f"; sessions: {transceiver.sessions}\n")
+    title = Text.assemble((f"transceiver {transceiver.id}", "bold"), f"; sessions: {transceiver.sessions}")
+    if transceiver.room:
+        full = not any(transceiver.room.values())
+        room = ", ".join(f"{count} {agent}" for agent, count in transceiver.room.items() if count) or "nobody"
+        title.append(f"; room for {room}", "yellow" if full else "")
+        title.append(f"; {transceiver.used:.0%} of {transceiver.limit:.0%} in use", "dim")
+    title.append("\n")
     sections = [
         _section("frames to agents", transceiver.frames_in),
         _section("frames from agents", transceiver.frames_out),

@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from lab.network import Lab
 from wire.keys import new_file_text
 
-__all__ = ["Appliance", "ApplianceError", "Loopback", "Place"]
+__all__ = ["Appliance", "ApplianceError", "Loopback", "Place", "end"]
 
 T = TypeVar("T")
 READY_S = 60.0
@@ -113,7 +113,11 @@ class Appliance:
         if lab and lab.edge_2:
             inner = {"edge": lab.edge_inner_address, "edge-2": lab.edge_2_inner_address}
             edge["edges"] = [
-                {"name": name, "media": f"{place.address}:{media_port}", "endpoint": f"tcp://{inner[name]}:7450"}
+                {
+                    "name": name,
+                    "media": edge.get("media", f"{place.address}:{media_port}"),
+                    "endpoint": f"tcp://{inner[name]}:7450",
+                }
                 for name, place in self._edges.items()
             ]
         for name, place in self._edges.items():
@@ -200,12 +204,7 @@ class Appliance:
             process = self.processes.pop(name, None)
             if process is None:
                 continue
-            process.terminate()
-            try:
-                process.wait(GOODBYE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, GOODBYE_S)
 
     def children(self, edge: str = "edge") -> dict[str, psutil.Process]:
         """The supervisors' children, whoever started them, as they call themselves: ``worker-0``, ``worker-1``,
@@ -252,6 +251,16 @@ class Appliance:
             return bool(workers)
 
         return place.inside(asked)
+
+
+def end(process: subprocess.Popen[Any], within_s: float) -> None:
+    """Ends a process, by force where it does not do so within that time, and waits for it."""
+    process.terminate()
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _offset(process: str) -> int:

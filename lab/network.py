@@ -189,6 +189,28 @@ class Lab:
             with entered(host.netns), IPRoute() as ip:
                 await_links(ip)
 
+    def share_address(self) -> str:
+        """Gives both edges one more address, the same, and the client host a way there by the first. Returns it."""
+        shared = self.client.address.replace("10.77.", "10.82.")
+        for host in self._hosts[1:-1]:
+
+            def share() -> None:
+                with IPRoute() as ip:
+                    ip.addr("add", index=ip.link_lookup(ifname="lo")[0], address=shared, prefixlen=32)
+
+            host.inside(share)
+        self.route_to(self.edge, shared)
+        return shared
+
+    def route_to(self, edge: Host, shared: str) -> None:
+        """Has the network bring what the client host sends to the shared address to this edge from now on."""
+
+        def route() -> None:
+            with IPRoute() as ip:
+                ip.route("replace", dst=f"{shared}/32", gateway=edge.address)
+
+        self.client.inside(route)
+
     @property
     def _hosts(self) -> tuple[Host, ...]:
         edges = (self.edge,) if self.edge_2 is None else (self.edge, self.edge_2)
@@ -231,6 +253,7 @@ class Lab:
             sysctl("net/ipv4/ip_forward", "1")
         with entered(self.edge.netns), IPRoute() as ip:
             ip.route("add", dst=f"10.81.{x}.0/24", gateway=self.transceiver.address)
+            ip.route("add", dst=f"10.80.{x}.1/32", gateway=self.client.address)
 
     def _join_client(self) -> None:
         join((self.client.name, "to-edge"), (self.edge.name, self.edge_interface), index=10)
@@ -275,11 +298,11 @@ class Lab:
                     if route["dst_len"]
                 ]
             for x in range(256):
-                ours = [IPv4Network(f"10.{second}.{x}.0/24") for second in range(77, 82)]
+                ours = [IPv4Network(f"10.{second}.{x}.0/24") for second in range(77, 83)]
                 if x not in taken and not any(a.overlaps(b) for a in ours for b in routes):
                     break
             else:
-                raise LabError("no free subnet in 10.77.0.0/16 to 10.81.0.0/16: remove stale labs, or a route there")
+                raise LabError("no free subnet in 10.77.0.0/16 to 10.82.0.0/16: remove stale labs, or a route there")
             self._tag = f"fh{self._owner}-{x}"
             for role in self._roles:
                 _new_namespace(f"{self._tag}-{role}")

@@ -7,7 +7,6 @@ through, so there are not many, and one is filled before the next is begun; but 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Hashable
 
 from rtc.frame import FRAME_S
@@ -36,8 +35,8 @@ class Pacer:
     its time a phase was done. No frame is early: an agent's speech waits for its phase. ``missed`` counts the frames
     that were later than a frame lasts, or never made.
 
-    ``streams`` counts those that are called, by the kind that they were added as, and ``spent_s`` has the seconds that
-    each kind has taken so far.
+    ``made`` counts the frames by the kind that their streams were added as, and ``made_s`` has the seconds that they
+    took.
     """
 
     def __init__(self) -> None:
@@ -50,16 +49,13 @@ class Pacer:
         self.lag = Histogram("firsthop_transceiver_lag", "From when frames were due until they were made", "loop")
         self.recent = self.lag.of("media")
         self.missed = 0
-        self.spent_s: dict[Hashable, float] = {}
+        self.made: dict[Hashable, int] = {}
+        self.made_s: dict[Hashable, float] = {}
         self._phases: list[dict[Tick, Hashable]] = [{} for _ in range(_PHASES)]
         self._step = 0
         self._origin = 0.0
         self._timer: asyncio.Handle | None = None
         self._running = False
-
-    @property
-    def streams(self) -> Counter[Hashable]:
-        return Counter(kind for phase in self._phases for kind in phase.values())
 
     def add(self, tick: Tick, kind: Hashable = None, *, due: float | None = None) -> None:
         """Has ``tick`` called every 20 ms from now on. Where the time matters, ``due`` is the first, give or take 2 ms:
@@ -73,7 +69,8 @@ class Pacer:
         else:
             phase = round((due - self._origin) / _PHASE_S) % _PHASES
         self._phases[phase][tick] = kind
-        self.spent_s.setdefault(kind, 0.0)
+        self.made.setdefault(kind, 0)
+        self.made_s.setdefault(kind, 0.0)
         if self._timer is None:
             self._timer = loop.call_at(self._origin, self._run)
         elif due is not None and not self._running:
@@ -127,12 +124,13 @@ class Pacer:
         self._step += 1
         if phase:
             self.worst_late_ms = max(self.worst_late_ms, (now - due) * 1000)
-            ticks, clock, spent_s = tuple(phase.items()), loop.time, self.spent_s
+            ticks, clock, made, made_s = tuple(phase.items()), loop.time, self.made, self.made_s
             self._running = True
             for tick, kind in ticks:
                 self._call(tick)
                 before, now = now, clock()
-                spent_s[kind] += now - before
+                made[kind] += 1
+                made_s[kind] += now - before
             self._running = False
             lag = now - due
             self.frames["on_time" if lag <= _LATE_S else "late"] += len(ticks)

@@ -17,19 +17,24 @@ __all__ = ["BusySelector", "run"]
 
 
 class BusySelector(selectors.EpollSelector):
-    """A selector that counts the seconds that passed outside of it: ``busy_s``. It adds a third of a microsecond to a
-    turn of the loop that waits."""
+    """A selector that counts the seconds that passed outside of it. It adds a third of a microsecond to a turn of the
+    loop that waits."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.busy_s = 0.0
+        self._busy_s = 0.0
         self._since = time.perf_counter()
+
+    @property
+    def busy_s(self) -> float:
+        """The seconds in which the loop had something to do, until now; for code that runs on the loop."""
+        return self._busy_s + time.perf_counter() - self._since
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """As ``EpollSelector.select``. A loop that does not wait, because work is there, is busy all the same."""
         if timeout is not None and timeout <= 0:
             return super().select(timeout)
-        self.busy_s += time.perf_counter() - self._since
+        self._busy_s += time.perf_counter() - self._since
         try:
             return super().select(timeout)
         finally:

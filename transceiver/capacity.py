@@ -1,9 +1,12 @@
 """The capacity of a process, learned from what it measured of itself: how many more calls it can take. Pure.
 
-Once a second comes a ``Window``. Calls of a kind (an agent and a codec) cost the time that their frames took, and an
-equal part of what nobody can be named for, such as datagrams that came; the work of setting calls up comes in bursts
-and is no call's. What is in use, and what calls that were let in since will use, must stay below a limit. Where that
-is, lateness tells: it goes down to below what was in use when frames were late, and comes back slowly while none are.
+Once a second comes a ``Window``. Calls of a kind (an agent and a codec) cost the time that their frames took, and what
+each adds to the rest, such as the reading of datagrams, which has a part that the first call costs and no other; the
+work of setting calls up comes in bursts and is no call's. That is in seconds of a core; what it takes in time is more
+by what the process waits for, such as a neighbour on its core, and changes with that from one second to the next.
+
+What is in use, and what calls that were let in since will use, must stay below a limit. Where that is, lateness tells:
+it goes down to below what was in use when frames were late, and comes back slowly while none are.
 
 A process that cannot keep its calls on schedule all the same, because a neighbour has taken its core, has too many of
 them. Then a few have to leave, so that the others can be served: slowly, because a pause of the machine looks the same.
@@ -15,16 +18,23 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
+from rtc.frame import FRAMES_PER_S
+
 __all__ = ["Capacity", "Kind", "Window"]
 
-# The share of a core, or of the loop's time, below which frames are on schedule; the first is where it begins.
-_CEILING, _FLOOR = 0.88, 0.25
+# The limit, as a share of a core or of the loop's time: where it begins, and how far frames that are late, and frames
+# that are missed, bring it down. A process that uses less is late for what others do, not for what it does.
+_CEILING, _LATE_FLOOR, _MISSED_FLOOR = 0.88, 0.5, 0.25
 _BACK, _UP_A_WINDOW = 0.95, 0.01
-_LATE_S, _CALM_S = 0.005, 0.004  # 99th percentile of the lag
+_LATE_S, _TOO_LATE_S = 0.005, 0.008  # 99th percentile of the lag: from the first no more calls, from the second fewer
 _STRAINED = 2  # windows in a row
 _REOPENS_BELOW = 0.03  # that far under the limit, once it was reached
 _MEMORY = 0.25  # weight of a window in what is remembered
 _DEARER, _CHEAPER = 0.5, 0.25  # the same for costs
+_FADES = 0.97  # what is left of a window, in the line through all of them, when the next has come
+# What the rest is thought to be for no call, before windows show it, and for how many windows that counts.
+_REST, _WEIGHT = 0.03, 2.0
+_SLIGHT = 0.05  # so little of a core tells nothing of waits
 _DRAWN_OUT_S = 3.0  # a window that lasted so long is no measurement: the process stood still
 _SETUP_S = 0.01  # of a call, before one was measured
 # Frames that were missed, and windows in a row in which as many were, before anybody leaves.
@@ -39,21 +49,27 @@ Counts = Mapping[Kind, float]
 class Window(NamedTuple):
     """What a process measured of itself in the last ``seconds``.
 
-    ``used`` is the share of them for which the tightest of what it needs was taken, 0 to 1; ``setup_s`` the part for
-    the ``begun`` calls that were set up. ``streams`` has the calls that had frames throughout, by kind, ``frames_s``
-    what these took. Of ``due`` frames ``missed`` were later than a frame lasts, or never made; ``lag_s`` is the 99th
-    percentile of how late they were.
+    ``used`` is the share of them for which the tightest of what it needs was taken, 0 to 1, and ``ran`` the share for
+    which its loop ran; ``setup_s`` the part for the ``begun`` calls that were set up. ``made`` counts the frames that
+    were made, by kind of call, and ``made_s`` is what these took. Of ``due`` frames ``missed`` were later than a frame
+    lasts, or never made; ``lag_s`` is the 99th percentile of how late they were.
     """
 
     seconds: float
     used: float
-    streams: Counts = {}  # noqa: RUF012 - it is not changed
-    frames_s: Counts = {}  # noqa: RUF012
+    ran: float
+    made: Counts = {}  # noqa: RUF012 - it is not changed
+    made_s: Counts = {}  # noqa: RUF012
     setup_s: float = 0.0
     begun: int = 0
     due: int = 0
     missed: int = 0
     lag_s: float = 0.0
+
+    @property
+    def streams(self) -> Counts:
+        """As many calls of each kind as make so many frames."""
+        return {kind: frames / FRAMES_PER_S / self.seconds for kind, frames in self.made.items() if frames}
 
 
 class Capacity:
@@ -64,18 +80,27 @@ class Capacity:
         self.limit = _CEILING
         self.used = self.lag_s = 0.0
         self._prior = prior
-        self._costs: dict[Kind, float] = {}
+        self._frames: dict[Kind, float] = {}  # what the frames of a call cost
+        self._rest = _Line(_REST, _WEIGHT)
         self._setup = _SETUP_S
         self._fixed = 0.0
         # What was in use and by which calls, in the last window, and on average.
         self._last: tuple[float, Counts] = (0.0, {})
         self._mean: tuple[float, Counts] | None = None
+        self._ran = 0.0
         self._full: set[Kind] = set()
-        self._strained = self._overloaded = 0
+        self._strained = self._missing = self._overloaded = 0
 
     def cost(self, kind: Kind) -> float:
-        """The share of a core that a call of this kind takes."""
-        return max(self._costs.get(kind, self._prior), 1e-6)
+        """The share of the time that a call of this kind takes now."""
+        frames = self._frames.get(kind)
+        return self._prior if frames is None else max((frames + self._rest.slope) * self._stretch, 1e-6)
+
+    @property
+    def _stretch(self) -> float:
+        """How much longer things take than a core needs for them."""
+        used, _ = self._mean or self._last
+        return max(1.0, used / self._ran) if self._ran > _SLIGHT else 1.0
 
     def expected(self, live: Counts, begun: int = 0) -> float:
         """The share that will be in use when all ``live`` calls, by kind, are measured; ``begun`` of them were begun
@@ -112,53 +137,81 @@ class Capacity:
 
     def _remembered(self, window: Window) -> tuple[float, Counts]:
         if self._mean is None:
+            self._ran = window.ran
             return self._last
         used, streams = self._mean
+        self._ran = _towards(self._ran, window.ran, _MEMORY)
         kinds = {*streams, *window.streams}
         mean = {kind: _towards(streams.get(kind, 0), window.streams.get(kind, 0), _MEMORY) for kind in kinds}
         # A kind whose calls are long gone is forgotten.
         return _towards(used, window.used, _MEMORY), {kind: count for kind, count in mean.items() if count > 0.01}
 
     def _learn(self, window: Window) -> None:
-        calls = sum(window.streams.values())
+        frames = sum(window.made.values())
+        if window.missed > _MISSED * window.due:
+            return  # frames that wait for others say nothing of what they cost
         if window.begun:
             self._setup = _towards(self._setup, window.setup_s / window.begun, _CHEAPER)
-        if not calls:
-            self._fixed = _towards(self._fixed, max(0.0, window.used - window.setup_s / window.seconds), _MEMORY)
+        # What was timed by the clock, as seconds of a core.
+        ran = window.ran / max(window.ran, window.used, 1e-9) / window.seconds
+        setup = window.setup_s * ran
+        if not frames:
+            self._fixed = _towards(self._fixed, max(0.0, window.ran - setup), _MEMORY)
+        if frames < FRAMES_PER_S * window.seconds:
             return
-        named = (sum(window.frames_s.values()) + window.setup_s) / window.seconds
-        rest = max(0.0, window.used - self._fixed - named) / calls
-        for kind, count in window.streams.items():
-            if count <= 0:
-                continue
-            cost = window.frames_s.get(kind, 0.0) / window.seconds / count + rest
-            known = self._costs.get(kind)
-            if known is None:
-                self._costs[kind] = cost
-            elif cost > known:
-                self._costs[kind] = _towards(known, cost, _DEARER)
-            elif window.lag_s < _LATE_S:  # frames that were left out cost nothing, and would seem cheap
-                self._costs[kind] = _towards(known, cost, _CHEAPER)
+        for kind, count in window.made.items():
+            if count:
+                cost = FRAMES_PER_S * window.seconds * ran * window.made_s.get(kind, 0.0) / count
+                known = self._frames.get(kind, cost)
+                self._frames[kind] = _towards(known, cost, _DEARER if cost > known else _CHEAPER)
+        rest = window.ran - self._fixed - setup - sum(window.made_s.values()) * ran
+        self._rest.add(frames / FRAMES_PER_S / window.seconds, max(0.0, rest))
 
     def _correct(self, window: Window) -> None:
         if not window.due:
             self._strained = 0
             return
         self._strained = self._strained + 1 if window.lag_s > _LATE_S else 0
-        if self._strained >= _STRAINED:
-            self._strained = 0
-            self.limit = max(_FLOOR, min(self.limit, _BACK * window.used))
-        elif window.lag_s < _CALM_S:
+        if not self._strained:
             self.limit = min(_CEILING, self.limit + _UP_A_WINDOW)
+        elif self._strained >= _STRAINED:
+            back = _BACK if window.lag_s > _TOO_LATE_S else 1.0
+            floor = _MISSED_FLOOR if self._missing >= _OVERLOADED else _LATE_FLOOR
+            self.limit = min(self.limit, max(floor, back * window.used))
 
     def _overload(self, window: Window) -> int:
-        over = window.due > 0 and window.missed > _MISSED * window.due and window.used > _OWN_FAULT
-        self._overloaded = self._overloaded + 1 if over else 0
-        calls = math.floor(sum(window.streams.values()))
+        self._missing = self._missing + 1 if window.missed > _MISSED * window.due else 0
+        self._overloaded = self._overloaded + 1 if self._missing and window.used > _OWN_FAULT else 0
+        calls = round(window.due / FRAMES_PER_S / window.seconds)
         if self._overloaded < _OVERLOADED or calls < 2:
             return 0
         # Half of what would do, because what others leave room for changes by itself too.
         return min(max(1, calls * window.missed // window.due // 2), math.ceil(calls / _SHARE_LEAVES), calls - 1)
+
+
+class _Line:
+    """The line through points that fade: what ``y`` grows by with ``x``, which is not negative. It begins with a point
+    (0, ``y``) that does not fade."""
+
+    def __init__(self, y: float, weight: float) -> None:
+        self._first = weight, weight * y
+        self._w = self._x = self._y = self._xx = self._xy = 0.0
+
+    def add(self, x: float, y: float) -> None:
+        for name, value in (("_w", 1.0), ("_x", x), ("_y", y), ("_xx", x * x), ("_xy", x * y)):
+            setattr(self, name, _FADES * getattr(self, name) + value)
+
+    @property
+    def slope(self) -> float:
+        """Between a quarter of the mean of y / x and all of it, because points that are near to one another say little
+        of a line."""
+        weight, y = self._first
+        w, y = weight + self._w, y + self._y
+        spread = w * self._xx - self._x * self._x
+        if spread <= 0:
+            return 0.0
+        mean = self._y / self._x
+        return min(max((w * self._xy - self._x * y) / spread, mean / 4), mean)
 
 
 def _towards(known: float, new: float, weight: float) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -50,7 +49,7 @@ class Load:
         self.capacity = Capacity(prior)
         self._begun = 0  # calls, since the last look
         self._pinned = len(os.sched_getaffinity(0)) == 1
-        self._before = self._now()
+        self._before: _Counted | None = None  # what came before the first look is the start of the process
 
     def room(self, kind: Kind, live: Mapping[Kind, int]) -> int | None:
         """The number of calls of this kind that there is room for beside those of ``live``; None where only
@@ -69,15 +68,18 @@ class Load:
         """Measures what has been since the last look. Returns the number of calls that have to leave."""
         before, now = self._before, self._now()
         self._before = now
+        if before is None:
+            return 0
         begun, self._begun = self._begun, 0
         seconds = now.at_s - before.at_s
         ran_s, queued_s, busy_s = now.ran_s - before.ran_s, now.queued_s - before.queued_s, now.busy_s - before.busy_s
         core_s = now.process_s - before.process_s if self._pinned else 0.0
         window = Window(
             seconds,
-            min(1.0, max(busy_s, ran_s + queued_s, core_s) / seconds),
-            streams={kind: min(count, now.streams[kind]) for kind, count in before.streams.items()},
-            frames_s={kind: spent - before.spent.get(kind, 0.0) for kind, spent in now.spent.items()},
+            used=min(1.0, max(busy_s, ran_s + queued_s, core_s) / seconds),
+            ran=ran_s / seconds,
+            made={kind: count - before.made.get(kind, 0) for kind, count in now.made.items()},
+            made_s={kind: spent - before.made_s.get(kind, 0.0) for kind, spent in now.made_s.items()},
             setup_s=now.setup_s - before.setup_s,
             begun=begun,
             due=now.due - before.due,
@@ -97,8 +99,8 @@ class Load:
             queued_s=int(queued_ns) / 1e9,
             process_s=time.process_time(),
             busy_s=self._selector.busy_s if self._selector is not None else 0.0,
-            streams=pacer.streams,
-            spent=dict(pacer.spent_s),
+            made=dict(pacer.made),
+            made_s=dict(pacer.made_s),
             setup_s=self._backlog.spent_s,
             due=sum(frames.values()),
             missed=pacer.missed,
@@ -107,15 +109,15 @@ class Load:
 
 
 class _Counted(NamedTuple):
-    """Counters that only grow, but for ``streams``: the streams that tick now."""
+    """Counters that only grow."""
 
     at_s: float
     ran_s: float
     queued_s: float
     process_s: float
     busy_s: float
-    streams: Counter[Kind]
-    spent: dict[Kind, float]
+    made: dict[Kind, int]
+    made_s: dict[Kind, float]
     setup_s: float
     due: int
     missed: int

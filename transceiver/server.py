@@ -159,7 +159,8 @@ class Transceiver:
         """Prepares to leave: ``idle`` is set as soon as there is no call, because another process is to take this one's
         place. Calls are handed over where others have room."""
         self._leaves = True
-        self._desk.begin_drain(for_good=False)
+        if self._config.drain_s:
+            self._desk.begin_drain(for_good=False)
 
     async def drain(self, within_s: float) -> None:
         """Takes no new calls, hands over those that there are, and closes WebSocket sessions; returns when that is done

@@ -36,6 +36,7 @@ __all__ = [
     "MAX_EVENT_BYTES",
     "MEDIA_HIGH_WATER",
     "Presence",
+    "collector",
     "dealer",
     "event_dealer",
     "hear",
@@ -44,6 +45,7 @@ __all__ = [
     "roomy",
     "router",
     "subscriber",
+    "teller",
 ]
 
 HIGH_WATER = 1000  # messages of signaling's: requests, and nothing that gets old
@@ -112,6 +114,23 @@ def subscriber(context: zmq.Context[Any], subject: bytes) -> Any:
 def hear(subscriber: Any, endpoint: str, keys: ClusterKeys) -> None:
     """Subscribes to one more edge; the connection comes up, and comes back, by itself."""
     _connected(subscriber, endpoint, keys)
+
+
+def collector(context: zmq.Context[Any], endpoint: str, keys: ClusterKeys) -> Any:
+    """The end that gathers what processes of one host announce, bound. Raises zmq.ZMQError where the endpoint is
+    taken."""
+    return _bound(context.socket(zmq.PULL), endpoint, keys, HIGH_WATER, MAX_MESSAGE_BYTES)
+
+
+def teller(context: zmq.Context[Any], endpoint: str) -> Any:
+    """The other end of a ``collector`` at an ``ipc:///path``. Sending raises zmq.Again while nobody collects."""
+    sock = context.socket(zmq.PUSH)
+    _common(sock, HIGH_WATER, MAX_MESSAGE_BYTES)
+    sock.setsockopt(zmq.IMMEDIATE, 1)
+    sock.setsockopt(zmq.RECONNECT_IVL, 50)
+    sock.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    sock.connect(endpoint)
+    return sock
 
 
 class Presence:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.calls.usage import processes
 from bench.harness.conditions import SERVER_CPU, pin
@@ -23,7 +23,7 @@ from bench.harness.document import ROOT
 from bench.harness.processes import await_quiet, started_processes, write_secrets
 from lab.network import Lab
 
-__all__ = ["PASSING", "SERVERS", "Running", "ServerError", "Site"]
+__all__ = ["PASSING", "SERVERS", "Running", "ServerError", "Site", "firsthop"]
 
 FASTRTC = ROOT / ".venv-fastrtc" / "bin" / "python"
 HTTP_PORT, MEDIA_PORT = 8080, 3478
@@ -76,7 +76,9 @@ Start = Callable[[Site], AbstractContextManager[Running]]
 
 
 @contextmanager
-def firsthop(site: Site, agent: str) -> Iterator[Running]:
+def firsthop(
+    site: Site, agent: str, *, max_sessions: int = MOST_CALLS, capacity: Literal["measured", "fixed"] = "fixed"
+) -> Iterator[Running]:
     """Edge with XDP, one worker, signaling; one transceiver on the same host, over ipc."""
     lab, here = site.lab, site.directory
     config, endpoint = here / "firsthop.toml", f"ipc://{here}/transceiver.sock"
@@ -99,8 +101,8 @@ def firsthop(site: Site, agent: str) -> Iterator[Running]:
         id = 1
         endpoint = "{endpoint}"
         agent = "{agent}"
-        max_sessions = {MOST_CALLS}
-        capacity = "fixed"
+        max_sessions = {max_sessions}
+        capacity = "{capacity}"
         """
     )
     command = (sys.executable, "-m", "firsthop")

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from bench.harness.cpu import seconds_of, tree
+from lab.appliance import end
 from wire import keys
 
 __all__ = ["Started", "await_quiet", "started_processes", "write_secrets"]
@@ -34,12 +35,7 @@ def started_processes() -> Iterator[Started]:
         yield started
     finally:
         for process in reversed(running):
-            process.terminate()
-            try:
-                process.wait(_ENDS_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, _ENDS_S)
 
 
 def await_quiet(process: subprocess.Popen[Any], *, quiet_s: float, within_s: float, idle_s: float = 0.0) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Never
 
 import zmq
@@ -16,26 +16,32 @@ import zmq.asyncio
 
 from edge.peers import Peer, Peers
 from runtime import logs
+from runtime.config import Edge
 from runtime.metrics import Gauges, Tally
 from wire import link
 from wire.announcements import HEARTBEAT, Heartbeat, encode, read
 from wire.frames import WireError
 from wire.keys import ClusterKeys
 
-__all__ = ["BEAT_S", "Announcing"]
+__all__ = ["BEAT_S", "Announcing", "flows_endpoint"]
 
 BEAT_S = 0.25
 _BIND_AGAIN_S = 1.0
 _AT_ONCE = 64  # heartbeats, until others have their turn
 
 
-class Announcing:
-    """Tells the other edges that this one is there, at ``endpoint``, and ``peers`` which of them are well. An empty
-    endpoint tells nobody."""
+def flows_endpoint(edge: Edge) -> str:
+    """The endpoint at which an edge's workers tell their flows; empty where nobody is to be told."""
+    return f"ipc://{edge.run.absolute()}/{edge.name}.flows" if edge.behind_one_address else ""
 
-    def __init__(self, peers: Peers, endpoint: str, keys: ClusterKeys) -> None:
+
+class Announcing:
+    """Tells the other edges that this one is there, at ``endpoint``, and ``peers`` which of them are well. What the
+    workers tell at the endpoint ``gathered_at`` is passed on to them. An empty endpoint tells nobody."""
+
+    def __init__(self, peers: Peers, endpoint: str, keys: ClusterKeys, gathered_at: str = "") -> None:
         self._peers = peers
-        self._endpoint = endpoint
+        self._endpoint, self._gathered_at = endpoint, gathered_at
         self._keys = keys
         self._context = zmq.asyncio.Context()
         self._ears: Any = link.subscriber(self._context, HEARTBEAT)
@@ -80,27 +86,38 @@ class Announcing:
                 self.heard["taken" if known else "unknown_edge"] += 1
 
     async def announce(self) -> None:
-        """Tells the others, four times a second, that this edge is there."""
+        """Tells the others, four times a second, that this edge is there, and what its workers tell."""
         if not self._endpoint:
             return
-        voice = await self._voice()
+        voice = await self._bound(link.publisher, self._endpoint)
+        ears = await self._bound(link.collector, self._gathered_at) if self._gathered_at else None
         try:
-            while True:
-                await voice.send(encode(Heartbeat(self._peers.name, self._peers.draining)))
-                await asyncio.sleep(BEAT_S)
+            await asyncio.gather(self._beat(voice), *([] if ears is None else [self._pass_on(ears, voice)]))
         finally:
             voice.close(linger=0)
+            if ears is not None:
+                ears.close(linger=0)
 
-    async def _voice(self) -> Any:
+    async def _beat(self, voice: Any) -> Never:
+        while True:
+            await voice.send(encode(Heartbeat(self._peers.name, self._peers.draining)))
+            await asyncio.sleep(BEAT_S)
+
+    async def _pass_on(self, ears: Any, voice: Any) -> Never:
+        while True:
+            await voice.send(await ears.recv())
+            await asyncio.sleep(0)
+
+    async def _bound(self, make: Callable[[Any, str, ClusterKeys], Any], endpoint: str) -> Any:
         """The socket, as soon as the endpoint is free: a predecessor of this process may still have it."""
         complained = False
         while True:
             try:
-                return link.publisher(self._context, self._endpoint, self._keys)
+                return make(self._context, endpoint, self._keys)
             except zmq.ZMQError as e:
                 if not complained:
                     complained = True
-                    why = f"{self._endpoint}: {e.strerror}"
+                    why = f"{endpoint}: {e.strerror}"
                     logs.get().warning("the other edges are not told that this one is there", why=why)
                 await asyncio.sleep(_BIND_AGAIN_S)
 

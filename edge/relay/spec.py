@@ -17,7 +17,8 @@ class Spec:
     map descriptors, -1 without XDP. ``keys`` are the keys to begin with, and ``key_file`` is the file with later ones;
     so it is with ``transceivers`` (id and endpoint) and the file ``directory``, which is empty where there is none to
     follow. ``found`` is the file of those that are found in the directory's store, or empty. ``instance`` tells this
-    edge from another of its name (``wire.naming``)."""
+    edge from another of its name (``wire.naming``). Flows are told at the endpoint ``flows_to`` to other edges behind
+    the same address, and heard at those of ``flows_from`` (``edge/relay/roaming.py``)."""
 
     edge: str
     index: int
@@ -35,6 +36,8 @@ class Spec:
     directory: str = ""
     found: str = ""
     instance: str = ""
+    flows_to: str = ""
+    flows_from: tuple[str, ...] = ()
 
     def dump(self) -> dict[str, Any]:
         """The spec in a form that JSON can hold."""

@@ -28,6 +28,7 @@ from edge.relay.counted import OUTCOMES, Counted
 from edge.relay.flows import Flows
 from edge.relay.flowtable import NOBODY
 from edge.relay.outlet import Outlet
+from edge.relay.roaming import Roaming
 from edge.relay.rounds import Rounds
 from edge.relay.spec import Spec
 from edge.relay.strangers import Strangers
@@ -102,7 +103,16 @@ class Worker:
             (self._poller, self._said),
         )
         self._uplinks = self._links.by_id
-        counted.all += (self._links.versions,)
+        self._roaming = Roaming(
+            context,
+            spec.edge,
+            self._flows.hints,
+            spec.keys,
+            to=spec.flows_to,
+            others=spec.flows_from,
+            share=(spec.index, 1 + len(spec.not_mine)) if store is not None else (0, 1),
+        )
+        counted.all += (self._links.versions, self._roaming.counts)
         self._reader = Reader[ToWorker](ToWorker, most_control_bytes=_MOST_CONTROL_BYTES)
         self._flows.recover(self._links.reach, time.monotonic())
 
@@ -169,6 +179,7 @@ class Worker:
                 self._beat()
                 self._key_file.refresh()
                 self._look_at_links(now)
+                self._roaming.look(now)
             if now - swept > _SWEEP_S:
                 swept = now
                 gc.collect()
@@ -277,7 +288,7 @@ class Worker:
             at = 4 if 192 <= datagram[1] <= 223 else 8
             ssrc = int.from_bytes(datagram[at : at + 4], "big")
             hinted = self._flows.hints.transceiver(ssrc)
-            if hinted is not None:
+            if hinted in self._uplinks:
                 if not self._strangers.may_name(ssrc, time.monotonic()):
                     return "name_limited", NOBODY
                 return "forwarded_ssrc", hinted

@@ -17,7 +17,8 @@ from aiohttp import web
 from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
 from edge.directory_file import Listings, followed
-from edge.links.announcing import Announcing
+from edge.draining import follow_mark
+from edge.links.announcing import Announcing, flows_endpoint
 from edge.links.events import Events
 from edge.links.neighbours import tell_forever
 from edge.links.sampling import sample
@@ -85,7 +86,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
     connections = connections_tally()
     peers = Peers(edge.name, (edge.advertise or edge.media).pair, edge.region)
-    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys)
+    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys, flows_endpoint(edge))
     rows = [Peer(row.name, row.media.pair, row.endpoint, row.region) for row in edge.edges]
     announcing.know(rows)
     store = open_store(config.directory)
@@ -149,6 +150,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         publish(store, reporting.make, log),
         announcing.listen(),
         announcing.announce(),
+        follow_mark(edge, peers),
     )
     tasks = [asyncio.create_task(each) for each in work]
     await stop.wait()

@@ -105,7 +105,7 @@ def make_app(
     on_calls = Calls(transceivers, access, placing, ledger, keys, peers)
     on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins)
     on_whip = Whip(access, on_calls, edge.ice_servers)
-    health = Health(transceivers)
+    health = Health(transceivers, peers)
 
     async def on_shutdown(_: web.Application) -> None:
         events.end_all(Ending(1012, "this edge restarts: connect again"))

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from edge.links.events import Events
 from edge.links.transceivers import RequestRefused, Transceivers, Unavailable
+from edge.peers import Peers
 from edge.signaling.ledger import Ledger
 from wire import messages
 
@@ -26,8 +27,9 @@ _GONE = 12  # the same where it left the directory as well: its calls are over
 class Health:
     """The handlers."""
 
-    def __init__(self, transceivers: Transceivers) -> None:
+    def __init__(self, transceivers: Transceivers, peers: Peers) -> None:
         self._transceivers = transceivers
+        self._peers = peers
         self._asking: asyncio.Future[list[int]] | None = None
         self._asked_at = 0.0
 
@@ -36,14 +38,15 @@ class Health:
         return web.Response(text="ok\n")
 
     async def ready(self, _: web.Request) -> web.Response:
-        """``/readyz``: a call placed now would find a transceiver. Anybody may ask, so an answer serves for a moment
-        and not every request asks all transceivers."""
+        """``/readyz``: a call placed now would find a transceiver, and this edge stays to carry it. Anybody may ask,
+        so an answer serves for a moment and not every request asks all transceivers."""
         now = time.monotonic()
         if self._asking is None or (self._asking.done() and now - self._asked_at > _READY_FOR_S):
             self._asking, self._asked_at = asyncio.ensure_future(self._up()), now
         up = await asyncio.shield(self._asking)
-        body = {"ready": bool(up), "transceivers": {str(i): i in up for i in self._transceivers.sampled}}
-        return web.json_response(body, status=200 if up else 503, headers=None if up else {"Retry-After": "2"})
+        ready = bool(up) and not self._peers.draining
+        body = {"ready": ready, "transceivers": {str(i): i in up for i in self._transceivers.sampled}}
+        return web.json_response(body, status=200 if ready else 503, headers=None if ready else {"Retry-After": "2"})
 
     async def _up(self) -> list[int]:
         ids = self._transceivers.sampled  # others may come and go meanwhile

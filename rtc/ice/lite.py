@@ -375,7 +375,7 @@ class IceLite:
         paths = list(ice._paths)
         ice.selected = None if state.selected is None else paths[state.selected]
         ice._nominated = None if state.nominated is None else paths[state.nominated]
-        ice._seen = {transaction: Path(edge, address) for transaction, edge, address in state.seen}
+        ice._seen = {transaction: Path(edge, address) for transaction, edge, address in state.seen[-_REMEMBERED:]}
         ice._consent = None if state.consent_s is None else now - state.consent_s
         ice._tie_breaker = state.tie_breaker
         ice._spoke = now

@@ -188,6 +188,12 @@ class Edge(Section):
         max_length=64,
         description="edges of the cluster, this one among them: `[[edge.edges]]` with name, media, endpoint, region",
     )
+    drain_s: float = Field(
+        30.0,
+        ge=0,
+        le=86400,
+        description="seconds that calls may go on after SIGTERM, where new ones can go to other edges of `edges`",
+    )
     announce: Endpoint | None = Field(
         None, description="where this edge announces itself, if not at the endpoint of its row in `edges`"
     )
@@ -196,3 +202,14 @@ class Edge(Section):
     def announces_at(self) -> Endpoint | None:
         """The endpoint of this edge's announcements; None where there is no other edge to hear them."""
         return self.announce or next((row.endpoint for row in self.edges if row.name == self.name), None)
+
+    @property
+    def other_edges(self) -> tuple[EdgeEntry, ...]:
+        """The rows of ``edges`` but for this edge's own."""
+        return tuple(row for row in self.edges if row.name != self.name)
+
+    @property
+    def behind_one_address(self) -> tuple[EdgeEntry, ...]:
+        """The other edges whose clients send to the same address as this one's: the network may move a flow."""
+        here = (self.advertise or self.media).pair
+        return tuple(row for row in self.other_edges if row.media.pair == here)

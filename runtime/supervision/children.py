@@ -170,7 +170,7 @@ class Children:
             self._log.info("took a child over", child=child.name)
         if outdated and self._patient:
             self._log.info("a child's spec has changed: it is replaced when it has nothing to do", child=child.name)
-            await asyncio.gather(*(self._dismiss(name, process) for name, process in outdated))
+            await self._let_go(outdated)
         elif outdated:
             async with self._replacing:
                 if running is None and child.module == self._spare_module:
@@ -195,6 +195,18 @@ class Children:
             self.restarts[child.name] += 1
             self._log.error("child died, starting it again", child=child.name, code=process.code, in_s=wait)
             await asyncio.sleep(wait)
+
+    async def _let_go(self, outdated: list[tuple[str, Process]]) -> None:
+        """Waits until these have ended by themselves. Children leave one after the other, so that others can take over
+        what one does; but none keeps the next waiting for longer than it has to bring that to an end."""
+        async with self._replacing:
+            leaving = asyncio.gather(*(self._dismiss(name, process) for name, process in outdated))
+            try:
+                await asyncio.wait([leaving], timeout=self._goodbye_s)
+            except asyncio.CancelledError:
+                leaving.cancel()
+                raise
+        await leaving
 
     async def _watch(self, child: Child, process: Process, looks: int) -> None:
         """Returns when the child has ended; one that hangs is killed, and one that is too large is ended. So many

@@ -57,6 +57,10 @@ class Supervisor:
         """Further work that goes on until this ends. None of it returns; what it raises ends the supervisor."""
         return ()
 
+    async def leave(self) -> None:
+        """Brings to an end, after SIGTERM, what is to end before the children are told to. They are looked after
+        meanwhile; a second SIGTERM cuts it short."""
+
     def facts(self) -> dict[str, Any]:
         """The facts in the log line that tells that this is ready."""
         return {}
@@ -109,7 +113,7 @@ class Supervisor:
         await asyncio.sleep(0)  # it listens before the signal that waits is heard
         metrics.serve(self.metrics_key, *self.metrics_at.pair, *self.children.metrics, *self.collectors())
         signals.let_through()
-        work = (self.children.run(), self._mend(), stop.wait(), *self.work())
+        work = (self.children.run(), self._mend(), self._left(stop, hurry), *self.work())
         tasks = [anew, *(asyncio.create_task(each) for each in work)]
         notify("READY=1")
         self._log.info("ready", **self.facts())
@@ -122,11 +126,20 @@ class Supervisor:
             if isinstance(result, Exception):
                 raise result  # such as what keeps this host from starting processes
         if stop.is_set():
-            notify("STOPPING=1")
             await self.children.end(hurry)
         # The loop's handlers go with the loop, and what is left to do is not for a second Ctrl-C to cut short.
         signals.hold_back()
         return not stop.is_set()
+
+    async def _left(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+        await stop.wait()
+        notify("STOPPING=1")
+        waits = [asyncio.create_task(hurry.wait()), asyncio.create_task(self.leave())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _mend(self) -> None:
         while True:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import urllib.error
 import urllib.request
 from contextlib import suppress
 
 from waiting import until
 
-from lab.appliance import Appliance
+from lab.appliance import Appliance, Place
 from lab.network import Host
 
 NAMED = re.compile(r'"call": "(rtc_[\w-]+)"')
@@ -18,9 +19,13 @@ NAMED = re.compile(r'"call": "(rtc_[\w-]+)"')
 
 def edge_url(appliance: Appliance, edge: str) -> str:
     """The URL of that edge's signaling."""
+    return appliance.url.replace(appliance.edge.address, _place(appliance, edge).address)
+
+
+def _place(appliance: Appliance, edge: str) -> Place:
     place = appliance.edge if edge == "edge" else appliance.edge_2
     assert place is not None
-    return appliance.url.replace(appliance.edge.address, place.address)
+    return place
 
 
 def named_by(appliance: Appliance, edge: str) -> set[str]:
@@ -49,12 +54,26 @@ def carries(appliance: Appliance, edge: str, datagrams: int = 50) -> None:
 
 def kill_host(appliance: Appliance, edge: str) -> None:
     """Kills every process of that edge, all at once, as when its host loses power."""
-    place = appliance.edge if edge == "edge" else appliance.edge_2
+    place = _place(appliance, edge)
     assert isinstance(place, Host)
     for pid in place.pids():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     appliance.processes[edge].wait()
+
+
+def ready(appliance: Appliance, edge: str) -> int:
+    """The HTTP status of that edge's readiness."""
+
+    def asked() -> int:
+        try:
+            with urllib.request.urlopen(f"{edge_url(appliance, edge)}/readyz", timeout=10) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as e:
+            with e:
+                return e.code
+
+    return _place(appliance, edge).inside(asked)
 
 
 def last_call(appliance: Appliance) -> str:
@@ -71,6 +90,4 @@ def hang_up_at(appliance: Appliance, edge: str, call: str) -> int:
         with urllib.request.urlopen(request, timeout=10) as response:
             return int(response.status)
 
-    place = appliance.edge if edge == "edge" else appliance.edge_2
-    assert place is not None
-    return place.inside(asked)
+    return _place(appliance, edge).inside(asked)

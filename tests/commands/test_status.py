@@ -88,6 +88,18 @@ def test_rates_are_what_moved_over_the_time_between_the_scrapes() -> None:
     assert not status.alarms
 
 
+@pytest.mark.parametrize(
+    ("room", "shown"), [({"parrot": 3, "echo": 40}, "room for 3 parrot, 40 echo"), ({"parrot": 0}, "room for nobody")]
+)
+def test_a_transceiver_shows_what_it_has_room_for(room: dict[str, int], shown: str) -> None:
+    rooms = "".join(f'firsthop_transceiver_room{{agent="{agent}"}} {count}\n' for agent, count in room.items())
+    page = f"firsthop_transceiver_used_ratio 0.5\nfirsthop_transceiver_used_limit_ratio 0.88\n{rooms}"
+    looks = [scrapes(at_s, transceiver_1=page) for at_s in (0.0, 1.0)]
+    status = compare(*looks, {})
+    assert status.transceivers[0].room == room
+    assert f"transceiver 1; sessions: 0; {shown}; 50% of 88% in use" in drawn(status)
+
+
 def test_a_worker_that_was_started_again_has_no_negative_rate() -> None:
     status = compare(house(0.0, flow=5000), house(1.0, flow=40, restarts=1), HERE)
     assert status.workers[0].received["forwarded_flow"] == Count(40, 40.0)

@@ -20,11 +20,13 @@ from transceiver import state
 from transceiver.agents import Base
 from transceiver.backlog import Backlog
 from transceiver.realtime.protocol import Realtime
+from transceiver.records.files import Records
 from transceiver.session import Session
 from transceiver.state import SessionState
 from transceiver.talk.talk import Talk
 from transceiver.talk.watchers import Send
 from transceiver.transport import Transport
+from wire.ufrag import call_id
 
 _ROLL_OVER = 1 << 16
 
@@ -74,9 +76,9 @@ class MovingCall(Call):
     """A call whose sessions are many. ``sent`` has all datagrams that they sent, ``frames_at`` when each of RTP was,
     ``watched`` what an edge process that watches was told."""
 
-    def __init__(self, agent: type[Base]) -> None:
-        super().__init__(agent)
-        self.agent = agent
+    def __init__(self, agent: type[Base], records: Records | None = None) -> None:
+        super().__init__(agent, records=records)
+        self.agent, self.records = agent, records
         self.sent: list[bytes] = []
         self.frames_at: list[float] = []
         self.watched: list[str] = []
@@ -95,7 +97,8 @@ class MovingCall(Call):
     def taken_up(self, found: SessionState) -> Session:
         """Another session, of that state."""
         protocol = Realtime.taken_up(found.talk.protocol)
-        talk = Talk("call", (found.talk.agent, self.agent), protocol, config=Agents())
+        agent = found.talk.agent, self.agent
+        talk = Talk(call_id(found.ufrag), agent, protocol, config=Agents(), records=self.records)
         return Session.take_up(
             found,
             talk,
@@ -134,8 +137,8 @@ class MovingCall(Call):
 
 
 @asynccontextmanager
-async def a_moving_call(agent: type[Base]) -> AsyncIterator[MovingCall]:
-    call = MovingCall(agent)
+async def a_moving_call(agent: type[Base], records: Records | None = None) -> AsyncIterator[MovingCall]:
+    call = MovingCall(agent, records)
     try:
         await call.connect()
         yield call

@@ -24,7 +24,7 @@ class Machine:
     costs: dict[Kind, float]
     neighbour: float = 0.0
     noise: float = 0.0
-    fixed: float = 0.01
+    first: float = 0.0  # what the first call costs besides
     capacity: Capacity = field(default_factory=lambda: Capacity(0.02))
     live: Counter[Kind] = field(default_factory=Counter)
     begun: int = 0
@@ -44,7 +44,11 @@ class Machine:
     @property
     def demand(self) -> float:
         """What its calls need of the time that the neighbour leaves; more than 1 cannot be done."""
-        wanted = self.fixed + sum(self.costs[kind] * count for kind, count in self.live.items())
+        wanted = (
+            0.01
+            + (self.first if self.live.total() else 0.0)
+            + sum(self.costs[kind] * count for kind, count in self.live.items())
+        )
         return wanted / (1 - self.neighbour)
 
     def second(self) -> int:
@@ -55,8 +59,9 @@ class Machine:
         window = Window(
             seconds=1.0,
             used=min(1.0, demand),
-            streams=dict(self.live),
-            frames_s={kind: made * self.costs[kind] / (1 - self.neighbour) * n for kind, n in self.live.items()},
+            ran=min(1.0, demand) * (1 - self.neighbour),
+            made={kind: round(50 * made * n) for kind, n in self.live.items()},
+            made_s={kind: made * self.costs[kind] / (1 - self.neighbour) * n for kind, n in self.live.items()},
             begun=self.begun,
             due=due,
             missed=round(due * (1 - made)),
@@ -115,6 +120,14 @@ def test_each_kind_has_its_own_cost() -> None:
     assert echoes == pytest.approx((0.88 - machine.demand) / 0.004, rel=0.25)
 
 
+def test_what_only_the_first_call_costs_is_not_thought_to_be_the_cost_of_each() -> None:
+    machine = Machine({PARROT: 0.01}, first=0.12)
+    machine.run(12, offered=1)
+    machine.run(10, offered=0)
+    assert machine.live.total() == 12
+    assert machine.capacity.room(PARROT, machine.live) == pytest.approx(0.64 / 0.01, rel=0.4)
+
+
 def test_a_neighbour_is_noticed_within_three_seconds_and_forgotten_again() -> None:
     machine = Machine({PARROT: 0.01})
     machine.run(10, offered=4)
@@ -146,9 +159,8 @@ def test_of_an_overloaded_process_few_leave_and_then_the_others_are_in_time() ->
 def test_a_pause_of_the_machine_ends_nobody() -> None:
     machine = Machine({PARROT: 0.01})
     machine.run(60)
-    streams = dict(machine.live)
     due = 50 * machine.live.total()
-    pause = Window(2.0, 1.0, streams, {PARROT: 0.8}, due=2 * due, missed=due, lag_s=1.0)
+    pause = Window(2.0, 1.0, 0.9, {PARROT: due}, {PARROT: 0.8}, due=2 * due, missed=due, lag_s=1.0)
     assert machine.capacity.measured(pause) == 0
     assert machine.second() == 0
     assert machine.capacity.measured(pause) == 0
@@ -158,7 +170,7 @@ def test_a_pause_of_the_machine_ends_nobody() -> None:
 def test_calls_stay_where_fewer_of_them_would_help_nobody() -> None:
     machine = Machine({PARROT: 0.01})
     machine.offer(PARROT, 10)
-    stalls = Window(1.0, 0.2, dict(machine.live), {PARROT: 0.1}, due=500, missed=100, lag_s=0.1)
+    stalls = Window(1.0, 0.2, 0.2, {PARROT: 450}, {PARROT: 0.1}, due=500, missed=100, lag_s=0.1)
     assert [machine.capacity.measured(stalls) for _ in range(20)] == [0] * 20
 
 
@@ -187,19 +199,31 @@ def test_room_does_not_flap_at_the_limit() -> None:
     assert machine.capacity.admits(PARROT, machine.live)
 
 
+def a_second(calls: int, used: float, lag_s: float, missed: int = 0) -> Window:
+    due = 50 * calls
+    return Window(1.0, used, used, {PARROT: due - missed}, {PARROT: 0.8 * used}, due=due, missed=missed, lag_s=lag_s)
+
+
 def test_lateness_brings_the_limit_down_and_calm_brings_it_back() -> None:
-    machine = Machine({PARROT: 0.01})
-    machine.offer(PARROT, 40)
-    late = Window(1.0, 0.5, dict(machine.live), {PARROT: 0.4}, due=2000, missed=0, lag_s=0.008)
-    machine.capacity.measured(late)
-    assert machine.capacity.room(PARROT, machine.live) > 10  # one second says little
-    machine.capacity.measured(late)
-    assert machine.capacity.limit < 0.5
-    assert machine.capacity.room(PARROT, machine.live) == 0
+    capacity, live = Capacity(0.01), {PARROT: 60}
+    capacity.measured(a_second(60, 0.7, 0.009))
+    assert capacity.room(PARROT, live) > 0  # one second says little
+    capacity.measured(a_second(60, 0.7, 0.009))
+    assert capacity.limit < 0.7
+    assert capacity.room(PARROT, live) == 0
     for _ in range(60):
-        machine.capacity.measured(late._replace(lag_s=0.001))
-    assert machine.capacity.limit > 0.8
-    assert machine.capacity.room(PARROT, machine.live) > 0
+        capacity.measured(a_second(60, 0.7, 0.002))
+    assert capacity.room(PARROT, live) > 0
+
+
+def test_frames_that_are_late_on_a_process_with_little_to_do_are_not_for_it_to_mend() -> None:
+    capacity, live = Capacity(0.01), {PARROT: 10}
+    for _ in range(30):
+        capacity.measured(a_second(10, 0.1, 0.009))
+    assert capacity.room(PARROT, live) > 10
+    for _ in range(30):
+        capacity.measured(a_second(10, 0.3, 0.05, missed=100))
+    assert capacity.room(PARROT, live) == 0  # whoever comes now would be missing as many
 
 
 def test_an_agent_that_is_far_dearer_than_was_thought_costs_a_few_calls_of_the_first_burst_alone() -> None:

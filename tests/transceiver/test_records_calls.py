@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from session_moves import a_moving_call
 from session_run import OpusRecorder, Recorder, a_call, gained, of_type, until
 from sounds import played, power, rms, tone
 from structlog.testing import capture_logs
@@ -88,3 +89,27 @@ async def test_packets_are_not_recorded_and_events_are(tmp_path: Path) -> None:
         name = call_id(call.session.ufrag)
     all_of_them.close()
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.jsonl"]
+
+
+async def test_a_call_that_goes_on_elsewhere_leaves_the_next_part_there(tmp_path: Path) -> None:
+    records = Records(tmp_path, None)
+    async with a_moving_call(Hummer, records) as call:
+        channel = await call.open_channel()
+        await until(lambda: of_type(call, "session.created"))
+        other = call.taken_up(await call.left())
+        other.forsake()
+        await other.closed()
+        call.session.stay()
+        channel.send('{"type": "before"}')
+        await until(lambda: of_type(call, "its.own"))
+        await call.move()
+        channel.send('{"type": "after"}')
+        await until(lambda: len(of_type(call, "its.own")) == 2)
+    records.close()
+    name = call_id(call.session.ufrag)
+    parts = [tmp_path / f"{name}.jsonl", tmp_path / f"{name}.2.jsonl"]
+    assert sorted(tmp_path.iterdir()) == sorted(parts)
+    said = [[json.loads(line)["event"]["type"] for line in part.read_text().splitlines()] for part in parts]
+    assert "before" in said[0]
+    assert "after" not in said[0]
+    assert said[1][:2] == ["after", "its.own"]

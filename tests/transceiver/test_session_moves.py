@@ -25,8 +25,9 @@ EVERY = 7  # frames: a move
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ticks are made up for, however long the machine does something else."""
+    """Ticks are made up for and agents are waited for, however long the machine does something else."""
     monkeypatch.setattr(session, "_MOST_MADE_UP", 10_000)
+    monkeypatch.setattr(agent_host, "_STATE_S", 30.0)
 
 
 def phrase(seconds: float) -> list[bytes]:

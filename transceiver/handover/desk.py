@@ -72,7 +72,7 @@ class Desk:
             messages.Neighbours: self._heard_of,
             messages.Steered: lambda peer, said: routing.steered(peer, said.addresses),
             messages.NotSteered: lambda peer, said: self._leaving.not_steered(peer, said.ufrag),
-            messages.Reserve: lambda peer, request, said: link.control(peer, self._taking.reserve(peer, said), request),
+            messages.Reserve: self._reserve,
             messages.Take: lambda peer, request, said: link.control(peer, self._taking.take(peer, said), request),
             messages.GoOn: self._go_on,
             messages.Dropped: self._dropped,
@@ -191,6 +191,11 @@ class Desk:
 
     def _heard_of(self, peer: bytes, said: messages.Neighbours) -> None:
         self._neighbours.heard(peer, said, time.monotonic())
+
+    def _reserve(self, peer: bytes, request: int, said: messages.Reserve) -> None:
+        if self._drain is not None:
+            raise RequestError("this transceiver is about to leave", "draining")
+        self._link.control(peer, self._taking.reserve(peer, said), request)
 
     def _go_on(self, peer: bytes, said: messages.GoOn) -> None:
         self._taking.go_on(peer, said)

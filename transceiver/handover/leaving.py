@@ -80,11 +80,10 @@ class Leaving:
         try:
             await self._prepare(session, line)
             took_s = await self._give(session, line, to)
-        except NotTaken as e:
-            HANDOVERS[e.code if e.code in ("gone", "too_large") else "refused"] += 1
-            raise
-        except StateError:
-            HANDOVERS["not_movable"] += 1
+        except (NotTaken, StateError) as e:
+            code = e.code if isinstance(e, NotTaken) else "not_movable"
+            HANDOVERS[code if code in ("gone", "too_large", "not_movable") else "refused"] += 1
+            logs.get().info("a call stays", call=call_id(session.ufrag), to=to.id, code=code, why=str(e))
             raise
         HANDOVERS["moved"] += 1
         HANDOVER_TIME.of("away").add(round(1e9 * took_s))

@@ -21,6 +21,7 @@ from wire.greeting import Greeting
 from wire.keys import ClusterKeys
 from wire.messages import Message
 from wire.outbox import Outbox
+from wire.versions import OLDEST
 
 __all__ = ["Dealer"]
 
@@ -46,7 +47,7 @@ class Dealer:
         self._reader = Reader[Message](union)
         self._loop = asyncio.get_running_loop()
         self._socket, self._presence = link.media_dealer(context, endpoint, name, keys)
-        self._greeting = Greeting()
+        self._greeting, self._arrivals = Greeting(), 0
         self._batch: list[tuple[bytes, bytes]] = []
         self._waiting = Outbox[bytes](lambda message: None)
         self._again: asyncio.Handle | None = None
@@ -78,13 +79,15 @@ class Dealer:
         until = self._loop.time() + within_s
         if not await self.came(within_s):
             return False
+        if self._arrivals != self._presence.arrivals:
+            self._arrivals = self._presence.arrivals
+            self._greeting.lost()  # another process may be there
         if self._greeting.due:
             self._put(self._greeting.hello(_HELLO))
             self._greeting.due = False
-        oldest = self._greeting.version
-        while self._greeting.version == oldest and self._loop.time() < until:  # noqa: ASYNC110  # it is over in a moment
+        while self._greeting.version == OLDEST and self._loop.time() < until:  # noqa: ASYNC110  # it is over in a moment
             await asyncio.sleep(_LOOK_S)
-        return self._greeting.version > oldest
+        return self._greeting.version > OLDEST
 
     def control(self, message: Message, request: int | None = None) -> bool:
         """Sends a control message behind the datagrams so far. Returns False where it is not taken."""

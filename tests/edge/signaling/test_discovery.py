@@ -278,6 +278,7 @@ async def test_beyond_the_first_a_transceiver_is_linked_when_it_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge.links.transceivers.AT_ONCE", 1)
+    monkeypatch.setattr("edge.links.transceivers._UP_WITHIN_S", 30.0)
     async with a_fake(tmp_path) as (edge, _):
         two = FakeTransceiver(2, f"ipc://{tmp_path}/2")
         try:
@@ -287,6 +288,7 @@ async def test_beyond_the_first_a_transceiver_is_linked_when_it_is_asked(
             reports = await asyncio.gather(*(edge.links.ask(2, Health()) for _ in range(3)))
             assert [report.sessions for report in reports] == [0, 0, 0]
             assert edge.links.linked == (1, 2)
+            monkeypatch.setattr("edge.links.transceivers._UP_WITHIN_S", 0.1)
             with pytest.raises(Unavailable):
                 await edge.links.ask(3, Health())
             with pytest.raises(Unavailable, match="not in this edge's directory"):
@@ -300,6 +302,7 @@ async def test_beyond_the_first_a_transceiver_is_linked_when_it_is_asked(
 
 async def test_calls_are_placed_at_those_that_have_no_link_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.links.transceivers.AT_ONCE", 1)
+    monkeypatch.setattr("edge.links.transceivers._UP_WITHIN_S", 30.0)
     async with a_fake(tmp_path) as (edge, one):
         two = FakeTransceiver(2, f"ipc://{tmp_path}/2")
         try:

@@ -147,6 +147,23 @@ async def test_answers_and_restarts_name_the_other_edges_that_are_well(both: tup
         assert said["more_media"] == [["192.0.2.3", 3478]]
 
 
+async def test_an_edge_that_drains_answers_with_other_edges_and_is_not_ready(
+    both: tuple[Edge, FakeTransceiver],
+) -> None:
+    edge, fake = both
+    edge.peers.know([Peer("edge-2", ("192.0.2.2", 3478), "tcp://10.0.0.2:7450")])
+    edge.peers.heard("edge-2", time.monotonic() + 3600)
+    edge.peers.draining = True
+    await published(edge)
+    assert fake.said["session.offer"][0]["media"] == ["192.0.2.2", 3478]
+    assert "more_media" not in fake.said["session.offer"][0]
+    async with edge.http.get(edge.url + "/readyz") as response:
+        assert (response.status, (await response.json())["ready"]) == (503, False)
+        assert response.headers["Retry-After"] == "2"
+    async with edge.http.get(edge.url + "/healthz") as response:
+        assert response.status == 200
+
+
 async def test_a_fragment_of_another_type_is_415_and_of_another_call_404(both: tuple[Edge, FakeTransceiver]) -> None:
     edge, _ = both
     location, _ = await published(edge)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offers import FINGERPRINT, crlf
+from offers import FINGERPRINT, VP8, crlf
 
 from rtc.sdp import answer as sdp
 
@@ -45,13 +45,7 @@ m=video 9 UDP/TLS/RTP/SAVPF 96 97
 c=IN IP4 0.0.0.0
 a=rtcp:9 IN IP4 0.0.0.0
 {SECURITY}a=mid:1
-a=sendrecv
-a=rtcp-mux
-a=rtpmap:96 VP8/90000
-a=rtcp-fb:96 nack pli
-a=rtpmap:97 rtx/90000
-a=fmtp:97 apt=96
-"""
+{VP8}"""
 CHROMIUM_DATA = f"""\
 m=application 9 UDP/DTLS/SCTP webrtc-datachannel
 c=IN IP4 0.0.0.0

@@ -28,10 +28,7 @@ c=IN IP4 0.0.0.0
 a=sctp-port:5000
 a=max-message-size:262144
 """
-VIDEO = f"""\
-m=video 9 UDP/TLS/RTP/SAVPF 96 97
-c=IN IP4 0.0.0.0
-{ICE}{DTLS}a=mid:2
+VP8 = """\
 a=sendrecv
 a=rtcp-mux
 a=rtpmap:96 VP8/90000
@@ -39,6 +36,11 @@ a=rtcp-fb:96 nack pli
 a=rtpmap:97 rtx/90000
 a=fmtp:97 apt=96
 """
+VIDEO = f"""\
+m=video 9 UDP/TLS/RTP/SAVPF 96 97
+c=IN IP4 0.0.0.0
+{ICE}{DTLS}a=mid:2
+{VP8}"""
 BUNDLE = "a=group:BUNDLE 0 1\n"
 PLAIN = HEAD + BUNDLE + AUDIO + DATA
 

@@ -193,12 +193,17 @@ async def test_a_lost_last_flight_is_sent_again_when_openssl_asks() -> None:
 # --- SRTCP ---
 
 
-@pytest.mark.parametrize("name", PROFILES, ids=bytes.decode)
-def test_libsrtp_reads_each_report(name: bytes) -> None:
+def with_libsrtp(name: bytes, direction: int) -> tuple[SrtcpSender, Session]:
+    """A sender of ours, and a session of libsrtp's with the same key."""
     profile = PROFILES[name]
     master = secrets.token_bytes(profile.key + profile.salt)
-    theirs = Session(Policy(key=master, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=profile.number))
-    sender = SrtcpSender(master[: profile.key], master[profile.key :])
+    policy = Policy(key=master, ssrc_type=direction, srtp_profile=profile.number)
+    return SrtcpSender(master[: profile.key], master[profile.key :]), Session(policy)
+
+
+@pytest.mark.parametrize("name", PROFILES, ids=bytes.decode)
+def test_libsrtp_reads_each_report(name: bytes) -> None:
+    sender, theirs = with_libsrtp(name, Policy.SSRC_ANY_INBOUND)
     for size in range(0, 400, 4):
         for ssrc in (b"\0\0\x12\x34", b"\xff\xff\xff\xff"):
             report = RECEIVER_REPORT[:4] + ssrc + random.randbytes(size)
@@ -209,10 +214,7 @@ def test_libsrtp_reads_each_report(name: bytes) -> None:
 
 @pytest.mark.parametrize("name", PROFILES, ids=bytes.decode)
 def test_it_is_what_libsrtp_sends(name: bytes) -> None:
-    profile = PROFILES[name]
-    master = secrets.token_bytes(profile.key + profile.salt)
-    reference = Session(Policy(key=master, ssrc_type=Policy.SSRC_ANY_OUTBOUND, srtp_profile=profile.number))
-    sender = SrtcpSender(master[: profile.key], master[profile.key :])
+    sender, reference = with_libsrtp(name, Policy.SSRC_ANY_OUTBOUND)
     for n in range(50):
         report = RECEIVER_REPORT + bytes(4 * n)
         assert sender.protect(report) == reference.protect_rtcp(report)

@@ -223,3 +223,18 @@ async def test_a_key_file_that_is_not_there_is_said(services: Services, monkeypa
     section = Line.config.pipeline.model_copy(update={"key_file": Path("/nowhere/key")})
     monkeypatch.setattr(Line, "config", Agents(pipeline=section))
     assert (await answer(Response([said("hello")]))).ended == "agents.pipeline.key_file: No such file or directory"
+
+
+async def test_who_takes_its_place_hears_only_what_nobody_has_understood_yet(services: Services) -> None:
+    heard = Item(id="a", role="user", pcm=bytes(4800), text="good evening")
+    unheard = Item(id="b", role="user", pcm=bytes(4800))
+    line = Line()
+    agent = pipeline.Agent(line)
+    response = Response([heard, unheard])
+    async with living(agent):
+        agent.resume(None, [heard, unheard])
+        await eventually(lambda: "b" in line.texts)
+        agent.respond(response)
+        await eventually(lambda: response.ended == "done")
+    assert line.texts == {"b": "hello there"}
+    assert [message["content"] for message in services.asked[0]["messages"]] == ["good evening", "hello there"]

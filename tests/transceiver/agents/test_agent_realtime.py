@@ -220,3 +220,16 @@ async def test_a_connection_that_breaks_between_two_turns_is_made_again(upstream
         agent.respond(second)
         await eventually(lambda: second.ended)
     assert (second.ended, upstream.connections) == ("done", 2)
+
+
+async def test_who_takes_its_place_tells_another_upstream_connection_the_whole_conversation(upstream: Server) -> None:
+    first, second = Response([said("one")]), Response([said("one"), said("two", 2)], id="resp_2")
+    for response in (first, second):
+        agent = realtime.Agent(Line())
+        async with living(agent):
+            agent.resume(None, response.items)
+            agent.respond(response)
+            await eventually(lambda response=response: response.ended == "done")
+    created = [asked["item"] for asked in upstream.asked if asked["type"] == "conversation.item.create"]
+    assert [item["content"][0]["text"] for item in created] == ["one", "one", "two"]
+    assert upstream.connections == 2

@@ -1,0 +1,101 @@
+"""The report of what was let in: tables, and the targets with a pass or a fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.harness import document
+from bench.harness.targets import Targets, table
+
+__all__ = ["disturbed", "into_documents", "keeps", "line", "markdown", "medians", "targets"]
+
+KEPT = 0.999
+WITHIN = 0.15
+REFUSED_MS = 250.0
+Sample = dict[str, Any]
+
+
+def keeps(sample: Sample) -> bool:
+    """Whether nearly all frames came on schedule."""
+    return "failed" not in sample and bool(sample["kept"] >= KEPT)
+
+
+def disturbed(sample: Sample) -> float:
+    """The share of a core that other processes took meanwhile."""
+    return float(sample.get("others", 0.0))
+
+
+def line(sample: Sample) -> str:
+    """One run as a line, for whoever watches."""
+    name = f"{sample['agent']:9} {_limit(sample):9} {sample['callers']:4} callers"
+    if "failed" in sample:
+        return f"{name}: failed: {sample['failed']}"
+    refused = ", ".join(f"{count} {why}" for why, count in sample["refused"].items())
+    return (
+        f"{name}: {sample['calls']:.1f} calls, {100 * sample['kept']:.3f} % kept ({sample['late']} late, "
+        f"{sample['lost']} lost of {sample['due']}), refused {refused or 'none'}, load {sample['load_share']:.2f}, "
+        f"others {100 * disturbed(sample):.0f} %"
+    )
+
+
+def _limit(sample: Sample) -> str:
+    return "measured" if sample["fixed"] is None else f"fixed {sample['fixed']}"
+
+
+def medians(samples: list[Sample]) -> list[Sample]:
+    """One row for each agent: the run that measured, and the largest fixed number that kept its frames."""
+    rows = []
+    for agent in dict.fromkeys(sample["agent"] for sample in samples):
+        mine = [sample for sample in samples if sample["agent"] == agent and "failed" not in sample]
+        measured = next((sample for sample in mine if sample["fixed"] is None), None)
+        if measured is not None:
+            good = [sample for sample in mine if sample["fixed"] is not None and keeps(sample)]
+            best = max(good, key=lambda sample: float(sample["calls"]), default=None)
+            rows.append({"agent": agent, "measured": measured, "best": best})
+    return rows
+
+
+def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each agent: what was let in is near the best number, its frames are kept, the rest is refused at once."""
+    judged = Targets()
+    for row in result["points"]:
+        agent, measured, best = row["agent"], row["measured"], row["best"]
+        note = "disturbed" if disturbed(measured) > 0.05 else ""
+        if best is not None:
+            share = abs(measured["calls"] / best["calls"] - 1)
+            judged.judge(f"{agent}: calls let in, off the best fixed number", share, WITHIN, note=note)
+        judged.judge(f"{agent}: frames kept of the calls let in", measured["kept"], KEPT, at_least=True, note=note)
+        judged.judge(f"{agent}: refused within, p99, ms", measured["refused_ms"]["p99"], REFUSED_MS, note=note)
+        other = sum(count for why, count in measured["refused"].items() if why != "HTTP 503")
+        judged.judge(f"{agent}: callers turned away by anything but 503", other, 0, note=note)
+    return judged.rows
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Targets and figures as tables."""
+    run = result["run"]
+    lines = [
+        f"{run['offered']} times as many callers as are served, one in five with short calls; "
+        f"{run['seconds']:.0f} s a run; {run['cpu']}, Linux {run['kernel']}, {run['date']}.",
+        "",
+        *table(result["targets"]),
+        "| agent | limit | callers | calls | frames kept | late | lost | refused, p50 / p99 ms | others |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for sample in result["samples"]:
+        if "failed" in sample:
+            lines.append(f"| {sample['agent']} | {_limit(sample)} | {sample['callers']} | failed | | | | | |")
+            continue
+        waits = sample["refused_ms"]
+        waited = "" if waits["p50"] is None else f"{waits['p50']:.0f} / {waits['p99']:.0f}"
+        lines.append(
+            f"| {sample['agent']} | {_limit(sample)} | {sample['callers']} | {sample['calls']:.0f} "
+            f"| {100 * sample['kept']:.2f} % | {sample['late']} | {sample['lost']} | {waited} "
+            f"| {100 * disturbed(sample):.0f} % |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def into_documents(result: dict[str, Any]) -> None:
+    """Writes the tables into the document."""
+    document.write("capacity", markdown(result))

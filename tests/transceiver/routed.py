@@ -1,0 +1,164 @@
+"""Calls behind the real routing: real sessions, their callers, and a link that records what it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import numpy as np
+from waiting import eventually
+
+from caller.offer import Answer, Offer, parse_answer
+from rtc.dtls.secure import Certificate, SecureTransport
+from rtc.ice.controlling import Controlling
+from rtc.pacer import Pacer
+from rtc.rtp import packet as rtp
+from rtc.sdp import answer as sdp
+from runtime.config import Agents
+from transceiver.agents import echo
+from transceiver.backlog import Backlog
+from transceiver.links.link import Link
+from transceiver.links.routing import Routing
+from transceiver.realtime.protocol import Realtime
+from transceiver.session import Session
+from transceiver.talk.talk import Talk
+from wire import address, stun, ufrag
+from wire.frames import Data
+from wire.messages import PathDown, PathUp
+
+WORKER = b"edge/worker-0"
+HOME = address.pack("192.0.2.1", 40000)
+ELSEWHERE = address.pack("198.51.100.7", 50000)
+VICTIM = address.pack("203.0.113.9", 9)
+
+
+class Written:
+    """A link that writes down: ``sent`` to each address, and the control messages."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[bytes, bytes]] = []
+        self.told: list[tuple[str, bytes]] = []
+
+    def send(self, worker: bytes, to: bytes, datagram: bytes) -> None:
+        self.sent.append((to, datagram))
+
+    def control(self, peer: bytes, message: PathUp | PathDown) -> None:
+        self.told.append((str(message.__struct_config__.tag), message.address))
+
+    def to(self, where: bytes) -> list[bytes]:
+        return [datagram for to, datagram in self.sent if to == where]
+
+
+class House:
+    """A transceiver without a socket."""
+
+    def __init__(self) -> None:
+        self.link = Written()
+        self.routing = Routing()
+        self.routing.link = cast(Link, self.link)
+        self.backlog, self.pacer = Backlog(), Pacer()
+        self.certificate = Certificate.generateCertificate()
+        self.received: Counter[bytes] = Counter()
+
+    def deliver(self, source: bytes, *datagrams: bytes, worker: bytes = WORKER) -> None:
+        self.received[source] += sum(map(len, datagrams))
+        lengths = np.array([len(each) for each in datagrams], np.uint16)
+        self.routing.on_data(worker, Data(source * len(datagrams), lengths, b"".join(datagrams)))
+
+
+class Caller:
+    """One who places a call, and is at ``where``."""
+
+    def __init__(self, house: House, where: bytes, *, ssrc: int | None = None, setup: str = "actpass") -> None:
+        self.house, self.where, self.sequence = house, where, 0
+        certificate = Certificate.generateCertificate()
+        self.offer = Offer(certificate.fingerprint)
+        text = self.offer.sdp().replace("a=setup:actpass", f"a=setup:{setup}")
+        self.ssrc = self.offer.ssrc if ssrc is None else ssrc
+        self.session = Session(
+            sdp.parse(text.replace(str(self.offer.ssrc), str(self.ssrc))),
+            ufrag.seal(1, 1, bytes(16)),
+            Talk("rtc_1", ("echo", echo.Agent), Realtime("rtc_1", "echo"), config=Agents()),
+            outbound=house.routing,
+            pacer=house.pacer,
+            backlog=house.backlog,
+            certificate=house.certificate,
+            on_end=lambda session: house.routing.remove(session.transport),
+        )
+        self.answer: Answer = parse_answer(self.session.answer(house.certificate, "192.0.2.100", 3478))
+        house.routing.add(self.session.transport)
+        self.ice = Controlling(self.offer.ufrag, self.offer.password, self.answer.ufrag, self.answer.password)
+        self.secure = SecureTransport(
+            lambda datagram: house.deliver(self.where, datagram),
+            certificate,
+            client=not self.answer.server_is_dtls_client,
+        )
+        self.heard: list[rtp.Packet] = []
+        self._read = 0
+        self.loses = 0  # so many DTLS datagrams on their way to it
+
+    def check(self, where: bytes | None = None, *, nominate: bool = True) -> bytes:
+        """Sends a check from ``where``, and returns it."""
+        name, key = f"{self.answer.ufrag}:{self.offer.ufrag}".encode(), self.answer.password.encode()
+        said = stun.binding_request(name, key, tie_breaker=1, nominate=nominate)
+        self.house.deliver(where or self.where, said)
+        return said
+
+    def speak(self) -> None:
+        packet = rtp.build(self.answer.payload_type, False, self.sequence, 960 * self.sequence, self.ssrc, bytes(60))
+        self.sequence += 1
+        self.house.deliver(self.where, self.secure.protect(packet))
+
+    async def read(self) -> None:
+        """Takes, again and again, what came to its present address."""
+        while True:
+            for datagram in self.house.link.to(self.where)[self._read :]:
+                self._read += 1
+                if datagram[0] <= 3:
+                    reply = self.ice.receive(datagram, self.where, time.monotonic())
+                    if reply is not None:
+                        self.house.deliver(self.where, reply)
+                elif 20 <= datagram[0] <= 63 and self.loses:
+                    self.loses -= 1
+                elif 20 <= datagram[0] <= 63:
+                    self.secure.feed(datagram)
+                elif not rtp.is_rtcp(datagram):
+                    plain = self.secure.unprotect(datagram)
+                    if plain is not None and (packet := rtp.parse(plain)) is not None:
+                        self.heard.append(packet)
+            await asyncio.sleep(0.002)
+
+    async def echoed(self) -> None:
+        """Waits until what it says comes back."""
+        heard = len(self.heard)
+        self.speak()
+        await eventually(lambda: len(self.heard) > heard)
+
+    def moves(self, where: bytes) -> None:
+        self.where, self._read = where, len(self.house.link.to(where))
+
+
+@asynccontextmanager
+async def callers(*all_: Caller) -> AsyncIterator[None]:
+    """Callers that read, and that are gone in the end."""
+    reading = [asyncio.create_task(each.read()) for each in all_]
+    try:
+        yield
+    finally:
+        for each in all_:
+            await each.secure.close()
+            each.session.end("shutdown")
+            await each.session.closed()
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+
+
+async def connect(caller: Caller) -> None:
+    caller.check()
+    await caller.secure.handshake(caller.answer.fingerprints)
+    await eventually(lambda: not caller.session.half_open)

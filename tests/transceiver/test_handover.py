@@ -1,0 +1,422 @@
+"""Hand-overs of calls: a real call between the routings of two transceivers, with the links between these. The worker
+is played; it is never told where calls are, so everything is passed on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path as File
+from typing import Any, cast
+
+import pytest
+import zmq
+from routed import ELSEWHERE, HOME, WORKER, Caller, House, Written, callers, connect
+from session_moves import Sent
+from waiting import eventually
+from wiring import Said, heard, hello_back, raw
+
+from rtc.dtls.srtp import PROFILES
+from rtc.ice.lite import Path
+from runtime.config import Agents
+from transceiver import state
+from transceiver.agents import echo
+from transceiver.backlog import Backlog
+from transceiver.handover.leaving import Leaving
+from transceiver.handover.line import NotTaken
+from transceiver.handover.taking import Taking
+from transceiver.links.link import Link
+from transceiver.links.routing import Routing
+from transceiver.realtime.protocol import Realtime
+from transceiver.refusing import RequestError
+from transceiver.session import Session
+from transceiver.state import SessionState
+from transceiver.talk.talk import Talk
+from wire import link, messages
+from wire.control import Control
+from wire.keys import ClusterKeys
+from wire.messages import Message, Neighbour, Request
+from wire.naming import through
+
+KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
+SOURCE, EDGE = b"@1.abcd", b"edge/signaling"
+
+
+class Told(Written):
+    """A link that writes down every control message, and tells of two listeners."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[tuple[bytes, Message]] = []
+
+    def control(self, peer: bytes, message: Any) -> None:
+        self.messages.append((peer, message))
+        if isinstance(message, messages.PathUp | messages.PathDown):
+            super().control(peer, message)
+
+    def listeners(self, least: int) -> list[bytes]:
+        return [WORKER, EDGE]
+
+
+class Source(House):
+    """The transceiver that has the call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.link = self.told = Told()
+        self.routing.link = cast(Link, self.link)
+        self.gone: list[Session] = []
+        self.leaving = Leaving(SOURCE, lambda: KEYS, self.routing, cast(Link, self.link), self.gone.append)
+
+
+class Target:
+    """The transceiver that takes it; ``full`` refuses. It notes what it was asked in ``asked``."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.context = zmq.Context[zmq.Socket[bytes]]()
+        self.routing = Routing()
+        self.backlog = Backlog()
+        self.link = Link(link.router(self.context, endpoint, KEYS), self.routing.on_data, self._on_control)
+        self.routing.link = self.link
+        self.sessions: list[Session] = []
+        self.full = False
+        self.asked: list[str] = []
+        self.taking = Taking(self.routing, self._room, self.take_up, self.sessions.append)
+        self.pacer = House().pacer
+
+    def _room(self, agent: str) -> None:
+        if self.full:
+            raise RequestError("no room", "full")
+
+    def take_up(self, found: SessionState) -> Session:
+        protocol = Realtime.taken_up(found.talk.protocol)
+        return Session.take_up(
+            found,
+            Talk("rtc_1", (found.talk.agent, echo.Agent), protocol, config=Agents()),
+            outbound=self.routing,
+            pacer=self.pacer,
+            backlog=self.backlog,
+            on_end=lambda session: self.routing.remove(session.transport),
+            watch=lambda who: lambda text, event, asked: None,
+        )
+
+    def _on_control(self, peer: bytes, control: Control[Any]) -> None:
+        message = control.message
+        self.asked.append(message.__struct_config__.tag)
+        if isinstance(message, messages.GoOn):
+            self.taking.go_on(peer, message)
+        elif isinstance(message, messages.Dropped):
+            self.taking.dropped(peer, message)
+        elif isinstance(message, Request):
+            handle = self.taking.reserve if isinstance(message, messages.Reserve) else self.taking.take
+            try:
+                reply: Message = handle(peer, message)  # type: ignore[arg-type]
+            except RequestError as e:
+                reply = messages.Refused(code=e.code, message=str(e))
+            self.link.control(peer, reply, control.request)
+
+    async def close(self) -> None:
+        self.taking.close()
+        for session in self.sessions:
+            session.end("shutdown")
+            await session.closed()
+        self.link.close()
+        self.context.destroy(linger=0)
+
+
+class Played:
+    """A transceiver that reserves a place, and then does what ``does`` says about the call: "nothing", "dies" or
+    "garbage"."""
+
+    def __init__(self, endpoint: str, does: str) -> None:
+        self.context = zmq.Context[zmq.Socket[bytes]]()
+        self.router = link.router(self.context, endpoint, KEYS)
+        self.does = does
+        self.said: list[str] = []
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while not self.router.closed:
+            await asyncio.sleep(0.001)
+            if not self.router.poll(0):
+                continue
+            peer, message = self.router.recv_multipart()
+            said = heard(message)
+            if not isinstance(said, Said):
+                continue
+            self.said.append(said.type)
+            if said.type == "hello":
+                self.router.send_multipart([peer, hello_back(said)])
+            elif said.type == "call.reserve":
+                self.router.send_multipart([peer, raw("call.reserved", request=said.fields["request"])])
+            elif said.type == "call.take" and self.does == "dies":
+                self.router.close()
+            elif said.type == "call.take" and self.does == "garbage":
+                for reply in (b"\xff", raw("call.taken", request=99), raw("session.answer", request=1), raw("call.x")):
+                    self.router.send_multipart([peer, reply])
+
+    async def close(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        self.context.destroy(linger=0)
+
+
+@pytest.fixture
+async def source() -> AsyncIterator[Source]:
+    source = Source()
+    yield source
+    source.leaving.close()
+
+
+@pytest.fixture
+async def there(tmp_path: File) -> Neighbour:
+    return Neighbour(id=2, endpoint=f"ipc://{tmp_path}/2")
+
+
+@pytest.fixture
+async def target(there: Neighbour) -> AsyncIterator[Target]:
+    target = Target(there.endpoint)
+    yield target
+    await target.close()
+
+
+def sent_once(source: Source) -> Sent:
+    """The media that was sent to the caller, by its numbers. Raises AssertionError where one was used twice."""
+    sent = Sent(next(iter(PROFILES)))  # which decides about RTCP only
+    for datagram in source.link.to(HOME):
+        if datagram[0] >> 6 == 2 and not 64 <= datagram[1] & 127 < 96:
+            sent.add(datagram)
+    return sent
+
+
+def in_order(caller: Caller) -> bool:
+    """Whether its sequence numbers follow one another."""
+    numbers = [packet.sequence for packet in caller.heard]
+    return all((after - before) & 0xFFFF == 1 for before, after in pairwise(numbers))
+
+
+async def test_a_call_goes_on_at_the_other_one_with_the_next_number(
+    source: Source, target: Target, there: Neighbour
+) -> None:
+    caller = Caller(source, HOME)
+    async with callers(caller):
+        await connect(caller)
+        await caller.echoed()
+        await source.leaving.hand_over(caller.session, there)
+        assert source.gone == [caller.session]
+        await eventually(lambda: [session.ufrag for session in target.sessions] == [caller.session.ufrag])
+        for _ in range(3):
+            await caller.echoed()
+        assert in_order(caller)
+        assert sent_once(source).count("srtp") >= 4
+        # Its checks are answered by the one that has it.
+        before = len(source.link.to(HOME))
+        caller.check()
+        await eventually(lambda: any(said[0] <= 3 for said in source.link.to(HOME)[before:]))
+        assert source.leaving.where(caller.session.ufrag) == 2
+
+
+async def test_workers_and_signaling_are_told_where_it_is(source: Source, target: Target, there: Neighbour) -> None:
+    caller = Caller(source, HOME)
+    async with callers(caller):
+        await connect(caller)
+        await source.leaving.hand_over(caller.session, there)
+        told = {peer: said for peer, said in source.told.messages if isinstance(said, messages.Moved)}
+        assert told[WORKER] == messages.Moved(ufrags=[caller.session.ufrag], to=2, addresses=[HOME])
+        assert told[EDGE] == messages.Moved(ufrags=[caller.session.ufrag], to=2)
+
+
+async def test_the_near_way_is_taken_when_the_worker_says_so(source: Source, target: Target, there: Neighbour) -> None:
+    caller = Caller(source, HOME)
+    async with callers(caller):
+        await connect(caller)
+        await source.leaving.hand_over(caller.session, there)
+        await eventually(lambda: target.sessions)
+        (session,) = target.sessions
+        assert target.routing.workers_of(session.transport) == {through(WORKER, SOURCE)}
+        target.routing.steered(b"edge/worker-1", [ELSEWHERE])
+        assert target.routing.workers_of(session.transport) == {through(WORKER, SOURCE)}
+        target.routing.steered(WORKER, [HOME])
+        assert target.routing.workers_of(session.transport) == {WORKER}
+
+
+async def test_a_caller_that_moves_after_its_call_did_is_found(
+    source: Source, target: Target, there: Neighbour
+) -> None:
+    caller = Caller(source, HOME)
+    async with callers(caller):
+        await connect(caller)
+        await source.leaving.hand_over(caller.session, there)
+        caller.moves(ELSEWHERE)
+        caller.speak()
+        caller.check()
+        await eventually(lambda: ("path.up", ELSEWHERE) in source.link.told)
+        await caller.echoed()
+
+
+async def test_what_comes_while_a_call_is_nobody_s_waits(source: Source, target: Target, there: Neighbour) -> None:
+    caller = Caller(source, HOME)
+    async with callers(caller):
+        await connect(caller)
+        await caller.echoed()
+        moving = asyncio.create_task(source.leaving.hand_over(caller.session, there))
+        await eventually(lambda: caller.session.away or moving.done())
+        heard_so_far = len(caller.heard)
+        for _ in range(5):
+            caller.speak()
+        await moving
+        await eventually(lambda: len(caller.heard) == heard_so_far + 5)
+        assert in_order(caller)
+
+
+async def test_a_call_comes_back(source: Source, target: Target, there: Neighbour) -> None:
+    """As far as the one is concerned to which it comes back."""
+    caller = Caller(source, HOME)
+    async with callers(caller):
+        await connect(caller)
+        await source.leaving.hand_over(caller.session, there)
+        source.leaving.came_back(caller.session.ufrag)
+        assert source.leaving.where(caller.session.ufrag) is None
+        assert source.routing.elsewhere(caller.session.ufrag.encode()) is None
+        assert source.routing.elsewhere(Path(b"edge", HOME)) is None
+
+
+# --- where it stays
+
+
+async def stays(source: Source, caller: Caller, there: Neighbour, code: str) -> None:
+    """The call is not taken, and goes on here with the numbers that it had."""
+    await caller.echoed()
+    with pytest.raises(NotTaken) as refused:
+        await source.leaving.hand_over(caller.session, there)
+    assert refused.value.code == code
+    assert source.gone == []
+    for _ in range(3):
+        await caller.echoed()
+    assert in_order(caller)
+    sent_once(source)
+    assert caller.session.movable
+    assert not any(isinstance(said, messages.Moved) for _, said in source.told.messages)
+
+
+async def test_a_call_stays_where_there_is_no_room(source: Source, target: Target, there: Neighbour) -> None:
+    target.full = True
+    caller = Caller(source, HOME)
+    async with callers(caller):
+        await connect(caller)
+        await stays(source, caller, there, "full")
+        assert target.asked == ["call.reserve"], "it was not asked to be silent for that"
+
+
+async def test_a_call_stays_whose_state_is_of_another_version(
+    source: Source, target: Target, there: Neighbour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = Caller(source, HOME)
+    encoded = state.encoded
+    monkeypatch.setattr(state, "encoded", lambda value: b"\x92\x7f" + encoded(value)[2:])
+    async with callers(caller):
+        await connect(caller)
+        await stays(source, caller, there, "other_state")
+        assert len(target.taking) == 0
+
+
+async def test_a_call_stays_whose_state_is_too_large(
+    source: Source, target: Target, there: Neighbour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = Caller(source, HOME)
+    monkeypatch.setattr(state, "encoded", lambda value: bytes(messages.MAX_STATE_BYTES + 1))
+    async with callers(caller):
+        await connect(caller)
+        await stays(source, caller, there, "too_large")
+        await eventually(lambda: target.asked[-1] == "call.dropped" and len(target.taking) == 0)
+
+
+async def test_a_call_stays_where_nobody_is(source: Source, there: Neighbour) -> None:
+    caller = Caller(source, HOME)
+    async with callers(caller):
+        await connect(caller)
+        await stays(source, caller, there, "gone")
+
+
+@pytest.mark.parametrize("does", ["nothing", "dies", "garbage"])
+async def test_a_call_stays_where_the_other_fails_half_way(source: Source, there: Neighbour, does: str) -> None:
+    played = Played(there.endpoint, does)
+    caller = Caller(source, HOME)
+    try:
+        async with callers(caller):
+            await connect(caller)
+            await stays(source, caller, there, "gone")
+            if does == "nothing":
+                await eventually(lambda: played.said[-1] == "call.dropped")
+    finally:
+        await played.close()
+
+
+# --- who takes
+
+
+async def a_state(source: Source, caller: Caller) -> bytes:
+    """The call's, which then stays."""
+    await caller.session.hold()
+    data = state.encoded(caller.session.leave())
+    caller.session.stay()
+    return data
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\xc1", b"\x92\x01\x80", b"\x92\x7f\x80", bytes(1000), b"\xdd\xff\xff\xff\xff"]
+)
+async def test_garbage_is_refused_and_leaves_nothing(target: Target, garbage: bytes) -> None:
+    name = "A" * 24
+    target.taking.reserve(SOURCE, messages.Reserve(ufrag=name, agent="echo"))
+    with pytest.raises(RequestError) as refused:
+        target.taking.take(SOURCE, messages.Take(ufrag=name, state=garbage))
+    assert refused.value.code == "other_state"
+    assert len(target.taking) == 0
+    assert target.routing.elsewhere(name.encode()) is None
+
+
+async def test_only_a_transceiver_hands_calls_over_and_only_where_it_has_a_place(target: Target) -> None:
+    wanted = messages.Reserve(ufrag="A" * 24, agent="echo")
+    for peer in (EDGE, through(WORKER, SOURCE)):
+        with pytest.raises(RequestError):
+            target.taking.reserve(peer, wanted)
+    with pytest.raises(RequestError, match="no place"):
+        target.taking.take(SOURCE, messages.Take(ufrag=wanted.ufrag, state=b""))
+    target.taking.reserve(SOURCE, wanted)
+    with pytest.raises(RequestError, match="no place"):
+        target.taking.take(b"@3.other", messages.Take(ufrag=wanted.ufrag, state=b""))
+
+
+async def test_places_are_bounded_and_given_up(target: Target) -> None:
+    names = [f"{i:024}" for i in range(65)]
+    for name in names[:64]:
+        target.taking.reserve(SOURCE, messages.Reserve(ufrag=name, agent="echo"))
+    with pytest.raises(RequestError, match="already"):
+        target.taking.reserve(SOURCE, messages.Reserve(ufrag=names[64], agent="echo"))
+    target.taking.sweep(asyncio.get_running_loop().time() + 10)
+    assert len(target.taking) == 0
+
+
+@pytest.mark.parametrize("how", ["dropped", "late"])
+async def test_a_call_that_was_taken_and_stays_elsewhere_says_nothing_here(
+    source: Source, target: Target, how: str
+) -> None:
+    caller = Caller(source, HOME)
+    async with callers(caller):
+        await connect(caller)
+        data, name = await a_state(source, caller), caller.session.ufrag
+        target.taking.reserve(SOURCE, messages.Reserve(ufrag=name, agent="echo"))
+        target.taking.take(SOURCE, messages.Take(ufrag=name, state=data, paths=[(HOME, WORKER)]))
+        assert name in target.taking
+        target.taking.go_on(b"@3.other", messages.GoOn(ufrag=name))
+        assert target.sessions == []
+        if how == "dropped":
+            target.taking.dropped(SOURCE, messages.Dropped(ufrag=name))
+        else:
+            target.taking.sweep(asyncio.get_running_loop().time() + 10)
+        assert len(target.taking) == 0
+        target.taking.go_on(SOURCE, messages.GoOn(ufrag=name))
+        assert target.sessions == []
+        assert not target.routing.transports
+        await caller.echoed()
