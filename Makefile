@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup lock check test demo docs trials bench-steer bench-relay bench-calls bench-turns bench-vad bench-placement clean
+.PHONY: setup lock check test demo docs trials bench-steer bench-relay bench-calls bench-capacity bench-turns bench-vad bench-placement clean
 
 PYTHON := .venv/bin/python
 
@@ -48,6 +48,11 @@ bench-relay:
 bench-calls:
 	@scripts/setup bench
 	@$(PYTHON) -m bench.calls
+
+# As root, ten minutes: how many calls a transceiver lets in, beside the most that it could serve.
+bench-capacity:
+	@scripts/setup bench
+	@$(PYTHON) -m bench.capacity
 
 # As root, three minutes: how soon an answer begins, and how soon it stops when it is spoken over.
 bench-turns:

@@ -136,11 +136,14 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Signaling:
-    """The state of signaling. ``responses`` are by HTTP status."""
+    """The state of signaling. ``responses`` are by HTTP status. Where the hosts share a store, ``found`` is how many
+    transceivers were found there, and ``directory_age_s`` is how long ago it could be read."""
 
     up: bool
     restarts: int
     responses: Counts
+    found: int = 0
+    directory_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +239,13 @@ def compare(before: Mapping[str, Scrape], after: Mapping[str, Scrape], expected:
     signaling = None
     if "signaling" in {*after, *expected}:
         responses = look.counts("signaling", "firsthop_signaling_responses_total")
-        signaling = Signaling("signaling" in after, look.restarts("signaling").total, responses)
+        signaling = Signaling(
+            "signaling" in after,
+            look.restarts("signaling").total,
+            responses,
+            look.gauge("signaling", "firsthop_directory_transceivers"),
+            look.known("signaling", "firsthop_directory_age_seconds"),
+        )
     names = sorted({name for name in (*after, *expected) if name.startswith("transceiver-")}, key=_number)
     transceivers = [_transceiver(look, name) for name in names]
     return Status(
@@ -290,6 +299,10 @@ class _Look:
     def fraction(self, process: str, name: str) -> float:
         """The same for a value that is no whole number."""
         return self.after[process].samples.get((name,), 0.0) if process in self.after else 0.0
+
+    def known(self, process: str, name: str) -> float | None:
+        """The same; None where it is not known."""
+        return self.after[process].samples.get((name,)) if process in self.after else None
 
     def labelled(self, process: str, name: str) -> dict[str, int]:
         """A gauge's values by its one label."""

@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bpf.verdicts import VERDICTS
-from firsthop.status import ALARMS, Count, Counts, Status, Transceiver, total
+from firsthop.status import ALARMS, Count, Counts, Signaling, Status, Transceiver, total
 
 __all__ = ["cores", "per_second", "since_start", "view"]
 
 _XDP_OFF = "forged packets reach the workers, and the kernel's hash, not the ufrag, chooses the core"
+_FRESH_S = 3.0  # in which a store that is there has been read
 _KINDS = {verdict.label: verdict.kind for verdict in VERDICTS}
 
 
@@ -53,6 +54,8 @@ def view(status: Status) -> RenderableType:
     if status.signaling is not None:
         sections.append(_section("signaling, by status", status.signaling.responses))
     parts += _flowing(sections)
+    if status.signaling is not None:
+        parts += _directory(status.signaling)
     if (times := _times(status)) is not None:
         parts.append(times)
     for transceiver in status.transceivers:
@@ -105,6 +108,18 @@ def _shedding(status: Status) -> list[RenderableType]:
         for worker in status.workers
         if worker.shedding > 0
     ]
+
+
+def _directory(signaling: Signaling) -> list[RenderableType]:
+    """A line about the store that hosts share, where they do."""
+    age_s = signaling.directory_age_s
+    if age_s is None:
+        return []
+    counted = f"; transceivers found: {signaling.found}\n"
+    if age_s <= _FRESH_S:
+        return [Text.assemble(("directory", "bold"), f" read {age_s:.1f} s ago{counted}")]
+    old = f"directory's store is away: what is known is {age_s:.0f} s old"
+    return [Text.assemble((old, "bold yellow"), counted)]
 
 
 def _section(title: str, counts: Mapping[str, Count]) -> RenderableType | None:

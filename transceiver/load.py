@@ -27,7 +27,7 @@ PRIOR = 0.02
 """The share of a core that a call may cost, where nobody has measured anything."""
 _RATE_HZ = 24000
 _TRIES = 25
-_REST = 4  # a frame's way costs this many times what its codec does, at most
+_REST = 8  # a frame costs this many times what its codec does, at most: it was five to seven
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 
@@ -56,9 +56,14 @@ class Load:
         ``max_sessions`` says so."""
         return None if self._fixed else self.capacity.room(kind, live, self._begun)
 
-    def admits(self, kind: Kind, live: Mapping[Kind, int]) -> bool:
-        """Whether one more call of this kind is let in beside those of ``live``. If so, say ``begun``."""
-        return self._fixed or self.capacity.admits(kind, live, self._begun)
+    def most(self, kind: Kind, live: Mapping[Kind, int], hard: int) -> int:
+        """The number of calls, ``hard`` at most, that there may be now that one of this kind wants to come to those of
+        ``live``. If it is let in, say ``begun``."""
+        if self._fixed:
+            return hard
+        admitted = self.capacity.admits(kind, live, self._begun)
+        room = self.capacity.room(kind, live, self._begun) if admitted else 0
+        return min(hard, sum(live.values()) + room)
 
     def begun(self) -> None:
         """Takes note that a call was let in."""

@@ -31,7 +31,7 @@ _DRAWS = 8  # how often chance tries again, and how many are asked that it has c
 _FAR_MS = 150.0  # round trip to another region, while none has been measured
 _ELSEWHERE_MS = 100.0  # what the wish for a region weighs
 _UNKNOWN_CAPACITY = 64.0
-_DOUBT = 0.3  # the part of an agent's time that may be otherwise by now: it differs from turn to turn, and reports age
+_DOUBT = 0.4  # the part of an agent's time that may be otherwise by now: it differs from turn to turn, and reports age
 _REFUSED = 1e9  # so many own calls say that a transceiver has no room, whatever it reported
 
 Floats = npt.NDArray[np.float32]
@@ -68,7 +68,8 @@ class Choice:
 
 class Shortlist:
     """The transceivers that have a model, scored at ``made_at``: columns by their places in the model's ``Offers``.
-    ``fixed_ms`` is the part of the score that what is placed meanwhile does not change."""
+    ``fixed_ms`` is the part of the score that what is placed meanwhile does not change, and ``behind_ms`` what it is
+    more than that of those that are alike; ``good`` are the places among which chance draws."""
 
     def __init__(self, placer: Placer, wanted: Wanted, now: float) -> None:
         fleet = placer.fleet
@@ -105,7 +106,10 @@ class Shortlist:
         self.score_ms = self.fixed_ms + load_ms(self.used, placer.policy)
         fit = self.fits & ~self.full
         fresh = fit & ~self.old
-        self.good = _good(self.fixed_ms, _DOUBT * self.agent_ms, fresh if fresh.any() else fit, placer.policy.alike_ms)
+        fit = fresh if fresh.any() else fit
+        alike_ms = self.fixed_ms.min(initial=np.inf, where=fit) + placer.policy.alike_ms
+        self.behind_ms = np.maximum(self.fixed_ms - alike_ms, 0)
+        self.good: Places = np.flatnonzero(fit & (self.behind_ms <= _DOUBT * self.agent_ms))
 
     def by_score(self, which: Bools) -> Places:
         """The places of ``which``, the best first."""
@@ -138,13 +142,6 @@ def _known_or_mean(latency_ms: Floats) -> Floats:
         return latency_ms
     known = latency_ms[~missing]
     return np.where(missing, known.mean() if len(known) else 0, latency_ms).astype(np.float32)
-
-
-def _good(fixed_ms: Floats, doubt_ms: Floats, fit: Bools, alike_ms: float) -> Places:
-    fixed_ms = np.where(fit, fixed_ms, np.float32(np.inf))
-    best = fixed_ms.min(initial=np.inf)
-    good: Places = np.flatnonzero(fit & (fixed_ms - doubt_ms <= best + alike_ms))
-    return good
 
 
 class Placer:
@@ -263,10 +260,15 @@ class Placer:
                     break
         if not found:
             return None
-        order = sorted((self._score_ms(shortlist, place), number) for number, place in found.items())
-        best = order[0][1]
+        order = sorted(
+            (self._draw_ms(shortlist, place), self._chance.random(), number) for number, place in found.items()
+        )
+        best = order[0][2]
         drawn.add(best)
-        over = (order[1][1], round(order[1][0], 1)) if len(order) > 1 else None
+        over = None
+        if len(order) > 1:
+            runner_up = order[1][2]
+            over = runner_up, round(self._score_ms(shortlist, found[runner_up]), 1)
         return self._choice(shortlist, found[best], f"best of {len(order)}", over)
 
     def _taken(self, shortlist: Shortlist, place: int) -> float:
@@ -282,6 +284,10 @@ class Placer:
 
     def _used(self, shortlist: Shortlist, place: int) -> float:
         return min(1.0, self._taken(shortlist, place) / float(shortlist.capacity.item(place)))
+
+    def _draw_ms(self, shortlist: Shortlist, place: int) -> float:
+        """What decides between those that are drawn: where they are alike, the load alone."""
+        return float(shortlist.behind_ms.item(place)) + load_ms(self._used(shortlist, place), self.policy)
 
     def _score_ms(self, shortlist: Shortlist, place: int) -> float:
         return float(shortlist.fixed_ms.item(place)) + load_ms(self._used(shortlist, place), self.policy)

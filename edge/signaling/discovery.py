@@ -36,6 +36,7 @@ from wire.report import EdgeReport, Report
 __all__ = ["Discovery", "EdgeReporting", "peers_in"]
 
 _EVERY_S = 1.0
+_SHARED_S = 0.8  # how old a snapshot of another edge's may be
 _LEAST_S = 0.2  # between two looks, however many changes are told
 _PULSE_S = 0.5
 _AT_ONCE = 64  # that are missing and asked whether they live
@@ -125,7 +126,7 @@ class Discovery:
     async def look(self) -> None:
         """Reads the store, once, and takes what it says."""
         try:
-            snapshot = await self._store.snapshot()
+            snapshot = await self._store.snapshot(_SHARED_S)
         except StoreError as e:
             self._members.unreadable()
             if not self._away:

@@ -160,7 +160,7 @@ class Placing:
         self._silent_until.pop(transceiver.id, None)
 
     def _reported(self, known: Known) -> None:
-        self._fleet.put(known.report, known.received_at, known.round_trip_s)
+        self._fleet.put(known.report, known.received_at, known.least_round_trip_s)
 
     # --- the order
 

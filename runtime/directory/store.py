@@ -60,8 +60,8 @@ class Store(Protocol):
     async def remove(self, entry: Entry) -> None:
         """Takes an entry out, if it is of the same process."""
 
-    async def snapshot(self) -> Snapshot:
-        """All entries that are good now."""
+    async def snapshot(self, at_most_s: float = 0.0) -> Snapshot:
+        """All entries that are good now, or as another reader found them about ``at_most_s`` ago."""
 
     async def changed(self) -> None:
         """Returns when the store tells that somebody came or went. It is a hint: it may be late, or never come."""
@@ -108,7 +108,7 @@ class MemoryStore:
             del self._entries[name_of(entry)]
             self._tell()
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, at_most_s: float = 0.0) -> Snapshot:
         """See Store."""
         now = self._clock()
         self._entries = {name: kept for name, kept in self._entries.items() if kept[1] > now}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from calling import finish, hang_up, start_call
-from two_edges import carries, hang_up_at, kill_host, last_call, named_by, ready, until_both_are_well
+from two_edges import carrier, carries, edge_url, hang_up_at, kill_host, last_call, named_by, ready, until_both_are_well
 from waiting import until
 
 from lab.appliance import Appliance
@@ -29,44 +29,44 @@ def house(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applia
 
 def test_an_edge_that_drains_keeps_its_call_and_gives_new_ones_to_the_other(lab: Lab, house: Appliance) -> None:
     until_both_are_well(house)
-    first = start_call(lab.client, house, "--model", "echo", "--duration", "60")
-    carries(house, "edge")
-    house.processes["edge"].terminate()
-    until(lambda: named_by(house, "edge-2") == set())
-    assert ready(house, "edge") == 503
-    second = start_call(lab.client, house, "--model", "echo", "--duration", "60")
-    carries(house, "edge-2")
-    carries(house, "edge")
+    first = start_call(lab.client, house, "--model", "echo", "--duration", "120")
+    drains, other = carrier(house)
+    house.processes[drains].terminate()
+    until(lambda: named_by(house, other) == set())
+    assert ready(house, drains) == 503
+    second = start_call(lab.client, house, "--model", "echo", "--duration", "120", url=edge_url(house, drains))
+    carries(house, other)
+    carries(house, drains)
     for call in (second, first):
         assert hang_up(call)["calls"]["ok"] == 1
-    assert house.processes.pop("edge").wait(30) == 0
-    assert '"drained"' in house.log_file("edge").read_text()
-    house.start("edge")
+    assert house.processes.pop(drains).wait(30) == 0
+    assert '"drained"' in house.log_file(drains).read_text()
+    house.start(drains)
     house.wait_ready()
 
 
 def test_a_second_sigterm_ends_an_edge_at_once(lab: Lab, house: Appliance) -> None:
     until_both_are_well(house)
-    call = start_call(lab.client, house, "--model", "echo", "--duration", "60")
-    carries(house, "edge")
-    edge = house.processes["edge"]
+    call = start_call(lab.client, house, "--model", "echo", "--duration", "120")
+    drains, other = carrier(house)
+    edge = house.processes[drains]
     edge.terminate()
-    until(lambda: ready(house, "edge") == 503)
+    until(lambda: ready(house, drains) == 503)
     edge.terminate()
     assert edge.wait(30) == 0
-    carries(house, "edge-2")  # the client finds its way, as from an edge that dies
+    carries(house, other)  # the client finds its way, as from an edge that dies
     call.kill()
     call.communicate()
-    house.start("edge")
+    house.start(drains)
     house.wait_ready()
 
 
 def test_a_call_outlives_its_edge_and_is_hung_up_at_the_other(lab: Lab, house: Appliance) -> None:
     until_both_are_well(house)
-    call = start_call(lab.client, house, "--model", "echo", "--duration", "60")
-    carries(house, "edge")
-    kill_host(house, "edge")
-    carries(house, "edge-2")
-    assert hang_up_at(house, "edge-2", last_call(house)) == 200
+    call = start_call(lab.client, house, "--model", "echo", "--duration", "120")
+    killed, other = carrier(house)
+    kill_host(house, killed)
+    carries(house, other)
+    assert hang_up_at(house, other, last_call(house)) == 200
     said = finish(call, expect=1)  # it was hung up by another
     assert said["audio"]["frames"]["returned"] > 50

@@ -14,6 +14,7 @@ from waiting import until
 from lab.appliance import Appliance, Place
 from lab.network import Host
 
+EDGES = ("edge", "edge-2")
 NAMED = re.compile(r'"call": "(rtc_[\w-]+)"')
 
 
@@ -50,6 +51,19 @@ def carries(appliance: Appliance, edge: str, datagrams: int = 50) -> None:
     """Returns when this edge has passed on so many more datagrams of calls."""
     before = forwarded(appliance, edge)
     until(lambda: forwarded(appliance, edge) >= before + datagrams)
+
+
+def carrier(appliance: Appliance, datagrams: int = 50) -> tuple[str, str]:
+    """The edge that carries the one call that there is, when it has passed on so many more datagrams, and the other: a
+    client takes whichever answers it first."""
+    before = {edge: forwarded(appliance, edge) for edge in EDGES}
+
+    def ahead() -> list[str]:
+        return [edge for edge in EDGES if forwarded(appliance, edge) >= before[edge] + datagrams]
+
+    until(ahead)
+    first = ahead()[0]
+    return first, next(edge for edge in EDGES if edge != first)
 
 
 def kill_host(appliance: Appliance, edge: str) -> None:

@@ -194,6 +194,16 @@ def test_percentiles_are_of_the_time_between_the_scrapes() -> None:
     assert compare(after, before, HERE).workers[0].held["7"].p50_ms > 500
 
 
+def test_a_shared_store_is_a_line_that_says_how_old_it_is() -> None:
+    def look(age_s: float) -> str:
+        page = f"firsthop_directory_age_seconds {age_s}\nfirsthop_directory_transceivers 12.0\n"
+        return drawn(compare({}, {**house(1.0, flow=1), **scrapes(1.0, signaling=page)}, HERE))
+
+    assert "directory read 0.4 s ago; transceivers found: 12" in look(0.4)
+    assert "directory's store is away: what is known is 75 s old; transceivers found: 12" in look(75.2)
+    assert "directory" not in drawn(compare({}, house(1.0, flow=1), HERE))
+
+
 def test_nothing_that_answers_is_exit_code_1() -> None:
     assert compare({}, {}, HERE).exit_code == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,41 @@ async def test_a_snapshot_is_bounded_and_takes_all_pages(server: RedisServer, mo
         client.zremrangebyrank("test:transceivers", 0, -1201)
         assert set((await store.snapshot()).transceivers) == set(range(1200))
     await store.close()
+
+
+async def test_readers_share_a_snapshot_while_it_is_new(server: RedisServer) -> None:
+    first, second = redis_store(server), redis_store(server)
+    with server.client() as client:
+        client.flushall()
+        await first.put(ONE)
+        await first.put(EDGE)
+        assert (await first.snapshot(20.0)).transceivers == {1: ONE}
+        client.delete("test:transceiver:1")
+        shared = await second.snapshot(20.0)
+        assert (shared.transceivers, shared.edges) == ({1: ONE}, {"edge-a": EDGE})
+        assert (await second.snapshot()).transceivers == {}, "which nobody else has read"
+        # One that has got old is made anew by one reader.
+        client.pexpire("test:snapshot", 30_000)
+        client.delete("test:snapshot-made")
+        assert (await second.snapshot(20.0)).transceivers == {}
+        # Garbage in its place is read by nobody and replaced.
+        for garbage in (
+            b"x",
+            zlib.compress(b""),
+            zlib.compress(b"\xff" * 9),
+            zlib.compress(b"\0\0\0\7\0\1\0\0\0\xffa"),
+        ):
+            await first.put(ONE)
+            client.set("test:snapshot", garbage, px=60_000)
+            assert (await second.snapshot(20.0)).transceivers in ({}, {1: ONE})
+            client.delete("test:snapshot", "test:snapshot-made")
+            assert (await second.snapshot(20.0)).transceivers == {1: ONE}
+        client.delete("test:snapshot", "test:snapshot-made")
+        client.rpush("test:snapshot", "a list")
+        assert (await second.snapshot(20.0)).transceivers == {1: ONE}
+        assert client.type("test:snapshot") == b"string"
+    await first.close()
+    await second.close()
 
 
 async def test_an_entry_that_is_too_large_is_refused_before_it_is_put(server: RedisServer) -> None:

@@ -15,8 +15,8 @@ from lab.appliance import Appliance, Place
 RX_AUDIO = ("firsthop_rx_transceiver_datagrams_total", "audio")
 
 
-def start_call(place: Place, appliance: Appliance, *options: str) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-m", "firsthop", "call", appliance.url, "--json", "--quiet"]
+def start_call(place: Place, appliance: Appliance, *options: str, url: str = "") -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-m", "firsthop", "call", url or appliance.url, "--json", "--quiet"]
     argv += ["--token-file", str(appliance.token_file), *options]
     return place.popen(argv, stdout=subprocess.PIPE)
 

@@ -283,3 +283,18 @@ def test_models_beyond_the_bound_are_left_out_and_counted() -> None:
     fleet.remove(1)
     fleet.put(a_report(2, models=("parrot", "echo")), 1.0)
     assert order(placer_of(fleet)) == [2]
+
+
+def test_where_nobody_hears_the_difference_the_load_decides() -> None:
+    fleet = fleet_of(a_report(1, 10, 40))
+    fleet.put(a_report(2, 5, 45, latency_ms=205), 1e-6, 0.012)  # a frame later at most
+    chosen = [first(placer_of(fleet, seed=seed)) for seed in range(20)]
+    assert {choice.id for choice in chosen} == {2}
+    over = chosen[0].over
+    assert over is not None
+    assert (over[0], over[1] < chosen[0].score_ms) == (1, True)
+
+
+def test_equal_ones_are_chosen_equally_often() -> None:
+    chosen = Counter(first(placer_of(fleet_of(a_report(1), a_report(2)), seed=seed)).id for seed in range(200))
+    assert min(chosen[1], chosen[2]) > 50

@@ -12,6 +12,7 @@ from signaling_edge import KEYS, Edge, an_edge
 from caller.offer import Offer
 from rtc.dtls.secure import Certificate
 from runtime.config import Config
+from transceiver.load import PRIOR
 from transceiver.server import Transceiver
 from wire import link
 
@@ -30,10 +31,10 @@ class RealEdge:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.edge, name)
 
-    def start(self, number: int, **settings: Any) -> Transceiver:
+    def start(self, number: int, *, prior: float = PRIOR, **settings: Any) -> Transceiver:
         config = Config(transceiver={"id": number, **settings})
         socket = link.router(self.edge.context, f"ipc://{self.edge.directory}/{number}", KEYS)
-        self.transceivers[number] = Transceiver(config, KEYS, socket)
+        self.transceivers[number] = Transceiver(config, KEYS, socket, prior=prior)
         return self.transceivers[number]
 
     async def stop(self, number: int) -> None:

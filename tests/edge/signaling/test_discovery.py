@@ -132,7 +132,7 @@ class Shaky(MemoryStore):
         self.refused: dict[str, int] = {}
         super().__init__(TTL_S, lambda: self.now)
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, at_most_s: float = 0.0) -> Snapshot:
         if self.away:
             raise StoreError("no route to it")
         there = await super().snapshot()

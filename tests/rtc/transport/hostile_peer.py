@@ -68,6 +68,18 @@ class Hostile:
 
 
 @contextmanager
+def old_objects_apart() -> Iterator[None]:
+    """Leaves all that is there now, which other tests left too, to no collection of garbage: it would take as long as
+    what is measured."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
 def turns() -> Iterator[Callable[[], float]]:
     """Measures, while it lasts, the longest time that anything kept the loop, in seconds of CPU."""
     longest = 0.0

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from listening import OFFER, Ear
+from session_run import gained
 
 from caller.keypad import FRAME_TICKS
 from caller.keypad import Keypad as Presser
@@ -212,8 +213,7 @@ def test_keys_with_an_ssrc_of_their_own_are_heard_and_move_nothing() -> None:
     assert phone.pressed == ["3"]
     assert phone.receiver.reception.ssrc == 7
     assert phone.ear.stats == {"heard": 20}
-    gained = {name: count - before[name] for name, count in RX_DATAGRAMS.items() if count != before[name]}
-    assert gained == {"audio": 20, "dtmf": 20}
+    assert gained(before, RX_DATAGRAMS) == {"audio": 20, "dtmf": 20}
 
 
 def test_keys_before_any_voice_are_heard() -> None:
@@ -229,8 +229,7 @@ def test_malformed_keys_are_counted_and_dropped() -> None:
     before, keys = Counter(RX_DATAGRAMS), Counter(RX_KEYS)
     phone.take(1, 0, b"", KEY, 0.0)
     phone.take(2, 0, b"\1\2\3", KEY, 0.0)
-    gained = {name: count - before[name] for name, count in RX_DATAGRAMS.items() if count != before[name]}
-    assert gained == {"rtp_malformed": 2}
+    assert gained(before, RX_DATAGRAMS) == {"rtp_malformed": 2}
     assert keys == RX_KEYS
 
 
