@@ -10,9 +10,8 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from another import a_third, gets_calls, ready
-from calling import finish, kill_the_supervisor, lost_in
-from observing import at_work, received
-from shared import sessions, spread_calls, whole
+from calling import finish, kill_the_supervisor, lost_in, spread_calls, whole
+from observing import at_work, received, sessions
 from waiting import DEADLINE_S, until
 
 from lab.appliance import Appliance

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from calling import finish, goes_on, hang_up, start_call
+from calling import finish, goes_on, hang_up, spread_calls, start_call, whole
 from observing import at_work, received
-from shared import spread_calls, whole
 from waiting import eventually, until
 
 from lab.appliance import Appliance

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from calling import finish, start_call
-from shared import whole
+from calling import finish, start_call, whole
 from sounds import Sound, played, rms
 from waiting import until as until_now
 

@@ -14,9 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
-from calling import finish, flow_gone, goes_on, hang_up, kill_the_supervisor, lost_in, start_call
+from calling import finish, flow_gone, goes_on, hang_up, kill_the_supervisor, lost_in, start_call, whole
 from observing import STEERED, at_work, holders, moved, pins, received, xdp
-from shared import whole
 from steer_run import older_flows
 from waiting import until
 

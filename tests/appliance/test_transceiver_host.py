@@ -10,9 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from calling import finish, goes_on, hang_up, start_call
-from observing import sessions_of
-from shared import sessions, spread_calls, whole
+from calling import finish, goes_on, hang_up, spread_calls, start_call, whole
+from observing import sessions, sessions_of
 from waiting import until
 
 from lab.appliance import Appliance, Loopback
