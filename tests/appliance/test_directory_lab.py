@@ -90,15 +90,17 @@ def list_transceivers(house: Appliance, *listed: tuple[int, str]) -> None:
 
 
 def linked(house: Appliance) -> set[str]:
-    """The transceivers that workers have links to."""
-    workers = [name for name in at_work(house) if name != "signaling"]
-    return {
-        label
-        for worker in workers
-        for name, *labels in house.metrics(worker)
-        if name == "firsthop_link_round_trip_seconds_count"
-        for label in labels
-    }
+    """The transceivers that workers have links to. A worker that has just begun may not tell yet."""
+    found: set[str] = set()
+    for worker in [name for name in at_work(house) if name != "signaling"]:
+        with suppress(OSError):
+            found |= {
+                label
+                for name, *labels in house.metrics(worker)
+                if name == "firsthop_link_round_trip_seconds_count"
+                for label in labels
+            }
+    return found
 
 
 def refused_here(house: Appliance, serving: dict[str, int]) -> int:
