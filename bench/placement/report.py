@@ -14,7 +14,6 @@ __all__ = ["PLOT", "figures", "into_documents", "line", "markdown"]
 
 PLOT = document.DOCUMENT.with_name("placement.png")
 _HOURS = 24
-_EDGES = 100
 _TICKS_MS = (200, 500, 1000, 2000, 5000)
 _PERCENTILES = (50, 90, 99, 99.9)
 OURS, COMPARED = "firsthop", "least loaded"
@@ -95,12 +94,11 @@ def markdown(result: Row) -> str:
 def _cost(result: Row) -> str:
     cost = result["cost"]
     count = cost["transceivers"]
-    megabytes = count * cost["report_bytes"] / 1e6
     return (
         f"A choice among {count:,} takes {cost['choose_us']['p50']:.0f} µs (p50) or {cost['choose_us']['p99']:.0f} µs "
-        f"(p99), entering a report {cost['report_us']:.0f} µs. A report is {cost['report_bytes']:.0f} bytes: with "
-        f"one each second from {count:,} transceivers a store takes {count:,} writes and {megabytes:.1f} MB a second, "
-        f"and gives {megabytes:.1f} MB to each edge that reads all of them, {_EDGES * megabytes:.0f} MB to {_EDGES}."
+        f"(p99), entering a report {cost['report_us']:.0f} µs. A report is {cost['report_bytes']:.0f} bytes, so that "
+        f"{count:,} transceivers say {count * cost['report_bytes'] / 1e6:.1f} MB a second; what becomes of these in "
+        "Redis is in [directory.md](directory.md)."
     )
 
 
