@@ -27,17 +27,22 @@ def a_third(lab: Lab, house: Appliance, more: str = "") -> Iterator[str]:
 
 
 @contextmanager
-def started_third(lab: Lab, house: Appliance, more: str = "") -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """The same: its process and its endpoint."""
+def started_third(
+    lab: Lab, house: Appliance, more: str = "", *, elsewhere: bool = False
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The same: its process and its endpoint. ``elsewhere`` puts it on another host than the others."""
     folder = house.config_file.parent / "third"
     folder.mkdir(exist_ok=True)
-    endpoint = f"tcp://{lab.transceiver.address}:7403"
+    host, address = lab.transceiver, lab.transceiver.address
+    if elsewhere:
+        host, address = lab.edge, lab.edge_inner_address
+    endpoint = f"tcp://{address}:7403"
     (folder / "firsthop.toml").write_text(
         f'[cluster]\nkeys = "{house.config_file.parent}/cluster.toml"\n'
         f'[transceiver]\nid = 3\nendpoint = "{endpoint}"\nmetrics = "127.0.0.1:9503"\nrun = "{folder}"\n{more}'
     )
     with (folder / "log").open("ab") as log:
-        third = lab.transceiver.popen(
+        third = host.popen(
             [sys.executable, "-m", "firsthop", "transceiver", "--config", str(folder / "firsthop.toml")],
             stdin=subprocess.DEVNULL,
             stdout=log,
