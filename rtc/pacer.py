@@ -56,6 +56,7 @@ class Pacer:
         self._origin = 0.0
         self._timer: asyncio.Handle | None = None
         self._running = False
+        self._done = -1  # the last step
 
     def add(self, tick: Tick, kind: Hashable = None, *, due: float | None = None) -> None:
         """Has ``tick`` called every 20 ms from now on. Where the time matters, ``due`` is the first, give or take 2 ms:
@@ -63,7 +64,7 @@ class Pacer:
         loop = asyncio.get_running_loop()
         if self._timer is None:
             self._origin = loop.time() if due is None else due
-            self._step = 0
+            self._step, self._done = 0, -1
         if due is None:
             phase = min(range(_PHASES), key=self._unsuited)
         else:
@@ -77,7 +78,9 @@ class Pacer:
             self._begin_by(round((due - self._origin) / _PHASE_S))
 
     def _begin_by(self, step: int) -> None:
-        """Sees to it that the clock does not sleep through ``step``, whose phase nobody used."""
+        """Sees to it that the clock does not sleep through ``step``, whose phase nobody used. What was done is not done
+        again."""
+        step += max(0, -(-(self._done + 1 - step) // _PHASES)) * _PHASES
         if step < self._step and self._timer is not None:
             self._timer.cancel()
             self._step = step
@@ -121,6 +124,7 @@ class Pacer:
             self.missed += frames
         due = self._origin + self._step * _PHASE_S
         phase = self._phases[self._step % _PHASES]
+        self._done = self._step
         self._step += 1
         if phase:
             self.worst_late_ms = max(self.worst_late_ms, (now - due) * 1000)

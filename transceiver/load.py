@@ -7,6 +7,7 @@ its threads ran.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Mapping
@@ -56,9 +57,14 @@ class Load:
         ``max_sessions`` says so."""
         return None if self._fixed else self.capacity.room(kind, live, self._begun)
 
-    def admits(self, kind: Kind, live: Mapping[Kind, int]) -> bool:
-        """Whether one more call of this kind is let in beside those of ``live``. If so, say ``begun``."""
-        return self._fixed or self.capacity.admits(kind, live, self._begun)
+    def most(self, kind: Kind, live: Mapping[Kind, int], hard: int) -> int:
+        """The number of calls, ``hard`` at most, that there may be now that one of this kind wants to come to those of
+        ``live``. If it is let in, say ``begun``."""
+        if self._fixed:
+            return hard
+        admitted = self.capacity.admits(kind, live, self._begun)
+        room = self.capacity.room(kind, live, self._begun) if admitted else 0
+        return min(hard, sum(live.values()) + room)
 
     def begun(self) -> None:
         """Takes note that a call was let in."""
@@ -124,6 +130,7 @@ class _Counted(NamedTuple):
     lag: tuple[int, ...]
 
 
+@functools.cache
 def calibrated() -> float:
     """The share of a core that a call may cost on this machine, from the time that one frame's codec takes."""
     encoder, decoder = Encoder(_RATE_HZ), Decoder(_RATE_HZ)

@@ -40,19 +40,11 @@ P = TypeVar("P", bound=Place)
 
 
 def room_for(
-    owner: str,
-    holder: str,
-    calls: Iterable[P],
-    now: float,
-    *,
-    taken: int,
-    most: int,
-    half_open: bool = True,
-    busy: bool = False,
+    owner: str, holder: str, calls: Iterable[P], now: float, *, taken: int, most: int, half_open: bool = True
 ) -> P | None:
     """The half-open call that has to give its place to a new one of ``owner`` (an API key) and ``holder`` (an ephemeral
     key, or empty), or None where there is room without that. ``taken`` of ``most`` places are in use; a new call that
-    is connected at once is not ``half_open``. A process that is ``busy`` has no place whatever their number.
+    is connected at once is not ``half_open``.
 
     Half-open calls of one owner take half of the places at most, and those of all three quarters. The oldest gives way,
     but each has 3 s. Raises Full.
@@ -67,8 +59,6 @@ def room_for(
         return _oldest(waiting, now, f"{len(waiting)} calls have not connected yet")
     if taken >= most:
         return _oldest(waiting, now, f"this transceiver holds its {most} calls")
-    if busy:
-        return _oldest(waiting, now, f"this transceiver could keep no more than its {taken} calls on schedule")
     return None
 
 

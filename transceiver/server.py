@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable
 from functools import partial
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import zmq
 from prometheus_client.registry import Collector
@@ -36,6 +36,8 @@ from transceiver.reporting import Reporting
 from transceiver.session import Session
 from transceiver.socket_session import EVENTS, SocketSession
 from transceiver.state import SessionState, StateError
+from transceiver.survival.keeper import Keeper
+from transceiver.survival.vault import Vault
 from transceiver.talk.talk import Talk
 from transceiver.watching import Watching, not_found
 from wire import keys, messages, ufrag
@@ -47,6 +49,7 @@ from wire.report import Gpu, Report
 __all__ = ["Transceiver"]
 
 _SWEEP_S = 1.0
+_MOVES_S = 10.0  # that a call may take to move away
 _USUAL = "opus/48000/2"  # the codec of most calls
 _LITTER = 16  # ended sessions
 _MOST_OFFERS = 256  # of one edge, before the first of them is answered
@@ -54,7 +57,7 @@ _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 
 class Transceiver:
     """The transceiver: it owns every session that its ufrags name. ``selector`` is the event loop's, if that counts;
-    ``prior`` the share of a core that a call may cost, before any was measured.
+    ``prior`` the share of a core that a call may cost, before any was measured; calls outlive it in ``vault``.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Transceiver:
         *,
         selector: BusySelector | None = None,
         prior: float = PRIOR,
+        vault: Vault | None = None,
     ) -> None:
         self._config = config.transceiver
         self._agents = config.agents
@@ -104,10 +108,11 @@ class Transceiver:
         folders = self._config.transcripts, self._config.recordings
         self._records = Records(*folders) if any(folders) else None
         self._reporting = Reporting(config, gpus)
+        self.keeper = Keeper(vault, self._routing, self.take_up, self._took)
         self._litter = 0
         self.idle = asyncio.Event()
         self._leaves = False
-        self._leaving: WeakSet[Session | SocketSession] = WeakSet()
+        self._leaving: WeakKeyDictionary[Session | SocketSession, float] = WeakKeyDictionary()
         self._log = logs.get()
 
     @property
@@ -226,8 +231,7 @@ class Transceiver:
         call = ufrag.call_id(sealed)
         protocol = self._protocol(call, found[0], wanted.session, wanted.locked)
         half_open = isinstance(wanted, messages.Offer)  # its caller may never come
-        busy = not self._load.admits((found[0], codec), self._kinds())
-        self._make_room(wanted.owner, wanted.holder if half_open else "", half_open=half_open, busy=busy)
+        self._make_room((found[0], codec), wanted.owner, wanted.holder if half_open else "", half_open=half_open)
         self._load.begun()
         return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
 
@@ -251,6 +255,7 @@ class Transceiver:
             pacer=self._pacer,
             backlog=self._backlog,
             on_end=self._ended,
+            on_connected=self.keeper.begin_soon,
             watch=lambda who: self._watching.way_to(who, state.ufrag),
             elapsed_s=elapsed_s,
         )
@@ -263,12 +268,13 @@ class Transceiver:
             return self._refuse(peer, request, e.code, str(e), e.param)
         return self._link.control(peer, messages.Checked(), request)
 
-    def _make_room(self, owner: str, holder: str, *, half_open: bool, busy: bool) -> None:
-        """Ends a call that has had time to connect, where a new one needs its place. Raises InvalidRequest."""
-        calls, taken = self._calls.values(), self.sessions
-        most, now = self._config.max_sessions, time.monotonic()
+    def _make_room(self, kind: tuple[str, str], owner: str, holder: str, *, half_open: bool) -> None:
+        """Ends a call that has had time to connect, where a new one of that kind needs its place. Raises
+        InvalidRequest."""
+        calls, now = self._calls.values(), time.monotonic()
+        most = self._load.most(kind, self._kinds(), self._config.max_sessions)
         try:
-            gives_way = room_for(owner, holder, calls, now, taken=taken, most=most, half_open=half_open, busy=busy)
+            gives_way = room_for(owner, holder, calls, now, taken=self.sessions, most=most, half_open=half_open)
         except Full as e:
             raise InvalidRequest(str(e), e.code) from None
         if gives_way is not None:
@@ -277,8 +283,7 @@ class Transceiver:
     def _room_for_another(self, agent: str) -> None:
         """Raises RequestError or InvalidRequest where a call with that agent, which is connected, cannot be taken."""
         self._desk.check_open()
-        busy = not self._load.admits((self._find(agent)[0], _USUAL), self._kinds())
-        self._make_room("", "", half_open=False, busy=busy)
+        self._make_room((self._find(agent)[0], _USUAL), "", "", half_open=False)
 
     def _took(self, call: Session) -> None:
         self._calls[call.ufrag.encode()] = call
@@ -305,6 +310,7 @@ class Transceiver:
             backlog=self._backlog,
             certificate=self._certificate,
             on_end=self._ended,
+            on_connected=self.keeper.begin_soon,
             owner=offer.owner,
             dcid=offer.dcid,
             holder=offer.holder,
@@ -405,7 +411,7 @@ class Transceiver:
             now = time.monotonic()
             for session in self._all():
                 session.sweep(now)
-            self._shed(self._load.look())
+            self._shed(self._load.look(), now)
             self._desk.sweep(now)
             if self._leaves and not self.sessions and not len(self._backlog) and self._desk.quiet:
                 self.idle.set()
@@ -415,14 +421,16 @@ class Transceiver:
                 self._litter = 0
                 gc.collect()
 
-    def _shed(self, calls: int) -> None:
-        """Has the newest calls leave, so that the others are served in time. One that is moved away is here for a
-        while yet."""
-        served = (s for s in self._all() if s.talk.begun and not s.ended and s not in self._leaving)
+    def _shed(self, calls: int, now: float) -> None:
+        """Has the newest calls leave, so that the others are served in time. One that could be moved is here for a
+        while yet; one that is still here after that is ended."""
+        served = (s for s in self._all() if s.talk.begun and not s.ended and now >= self._leaving.get(s, 0.0))
         for session in sorted(served, key=lambda session: session.began, reverse=True)[:calls]:
-            self._leaving.add(session)
-            moves = isinstance(session, Session) and self._desk.move(session)
-            self._log.warning("too many calls to be served in time: one leaves", call=session.ufrag, moves=moves)
+            again = session in self._leaving
+            moves = not again and isinstance(session, Session) and self._desk.move(session)
+            self._leaving[session] = now + _MOVES_S
+            call = ufrag.call_id(session.ufrag)
+            self._log.warning("too many calls to be served in time: one leaves", call=call, moves=moves)
             if not moves:
                 session.end("overloaded")
 

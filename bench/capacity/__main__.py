@@ -63,7 +63,7 @@ class Bench:
     def _agent(self, agent: str, until: float) -> list[Sample]:
         measured = self._sample(agent, None, self._options.guess * OFFERED)
         samples = [measured]
-        if "failed" in measured:
+        if "failed" in measured or time.monotonic() > until:
             return samples
         # As many as three times what was found, where the guess was too low for that.
         if (wanted := round(OFFERED * measured["calls"])) > 1.2 * measured["callers"]:
@@ -101,7 +101,7 @@ class Bench:
                     "callers": callers,
                     "rate": RATE,
                     "short_of": SHORT_OF,
-                    "settle": SETTLE_S,
+                    "settle": self._options.settle,
                     "seconds": self._options.seconds,
                 }
                 one |= self._load(plan, running.processes)
@@ -120,7 +120,7 @@ class Bench:
         watch = Watch({"relay": processes(), "backend": (), "load": [load.pid]}, SERVER_CPU)
         try:
             said, _ = load.communicate(
-                json.dumps(plan), timeout=plan["callers"] / RATE + SETTLE_S + plan["seconds"] + ENDS_S
+                json.dumps(plan), timeout=plan["callers"] / RATE + plan["settle"] + plan["seconds"] + ENDS_S
             )
         except subprocess.TimeoutExpired:
             raise ServerError("the load did not end") from None
@@ -136,6 +136,9 @@ class Bench:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = base_parser("capacity", __doc__ or "", AGENTS, seconds=8.0, repeats=1)
     parser.add_argument("--guess", type=int, default=FIRST_GUESS, help="calls of a core, before the first run")
+    parser.add_argument(
+        "--settle", type=float, default=SETTLE_S, help="seconds from the last caller to the first figure"
+    )
     parser.add_argument("--minutes", type=float, default=9.0, help="after which no further number is tried")
     options = parser.parse_args(arguments)
     options.whole = options.only == list(AGENTS)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import ROOT
+from privileges import cannot_run
 
 from bench.capacity import report
 from bench.capacity.schedule import Arrivals, Frames
@@ -77,3 +84,19 @@ def test_what_was_let_in_is_judged_by_the_best_fixed_number() -> None:
     assert not judged(sample(None, 90, kept=0.99), sample(90, 90))["frames kept of the calls let in"]
     turned = judged(sample(None, 90, refused={"HTTP 503": 9, "TimeoutError": 1}), sample(90, 90))
     assert not turned["callers turned away by anything but 503"]
+
+
+@pytest.mark.needs_root
+def test_a_short_run_hears_calls_that_were_let_in(tmp_path: Path) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        cannot_run("needs two cores, one for the load and one for the server")
+    out = tmp_path / "capacity.json"
+    command = [sys.executable, "-m", "bench.capacity", "--only", "echo", "--guess", "1", "--minutes", "0"]
+    command += ["--settle", "1.5", "--seconds", "1", "--json", str(out)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    (one,) = json.loads(out.read_text())["samples"]
+    assert "failed" not in one, one
+    assert (one["agent"], one["fixed"], one["callers"]) == ("echo", None, 3)
+    assert one["calls"] > 0
+    assert one["due"] > 0

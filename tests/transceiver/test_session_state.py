@@ -64,7 +64,7 @@ async def test_the_clock_of_what_is_said_goes_on_through_twenty_moves() -> None:
                 await call.move()
             await more_speech(call)
         in_a_row(call)
-        assert call.numbers().count("srtp") == len(call.rtp)
+        assert call.numbers().count("srtp") >= len(call.rtp)
         # What waited in the jitter buffer, or had been decoded, was heard.
         assert call.session.stream.so_far()["heard"].get("late", 0) == 0
 

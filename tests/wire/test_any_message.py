@@ -1,4 +1,4 @@
-"""What holds of every ufrag, message and batch, whatever is in it."""
+"""Claims about every ufrag, message and batch, whatever is in it."""
 
 from __future__ import annotations
 

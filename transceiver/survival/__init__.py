@@ -1,1 +1,1 @@
-"""What outlives a transceiver process: its calls' states in memory that the supervisor holds."""
+"""The survival of calls: their states in memory that the supervisor holds outlive a transceiver process."""

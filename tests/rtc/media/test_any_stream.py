@@ -1,4 +1,4 @@
-"""What holds of every stream, whatever the network does to it: of sequence numbers, SRTP's indices and the jitter
+"""Claims about every stream, whatever the network does to it: its sequence numbers, SRTP's indices and the jitter
 buffer."""
 
 from __future__ import annotations

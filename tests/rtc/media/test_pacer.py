@@ -262,28 +262,28 @@ async def test_a_stream_that_has_a_time_is_called_then() -> None:
     order: list[str] = []
     at: list[float] = []
     both = asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     def one() -> None:
         order.append("one")
         if len(order) == 2:
-            at.append(asyncio.get_running_loop().time())
-            # Its next time is 20 ms from here, and that of the other in between.
-            asyncio.get_running_loop().call_soon(lambda: pacer.add(other, due=at[0] + 0.008))
+            loop.call_soon(lambda: pacer.add(other, due=due))
 
     def other() -> None:
         order.append("other")
-        at.append(asyncio.get_running_loop().time())
+        at.append(loop.time())
         if len(order) > 8:
             both.set()
 
     pacer.add(one)
+    due = loop.time() + FRAME_S + 0.008  # between its second time and its third
     async with asyncio.timeout(DEADLINE_S):
         await both.wait()
     pacer.remove(one)
     pacer.remove(other)
     assert order[:2] == ["one", "one"]
     assert order[2:8] == ["other", "one"] * 3
-    assert at[1] >= at[0] + 0.005
+    assert at[0] >= due - 0.003
 
 
 async def test_the_first_stream_of_all_may_have_a_time_too() -> None:
@@ -294,3 +294,29 @@ async def test_the_first_stream_of_all_may_have_a_time_too() -> None:
     await streams.reached(1, "a")
     pacer.remove(tick)
     assert asyncio.get_running_loop().time() >= due - 0.001
+
+
+async def test_a_stream_whose_time_is_past_makes_nobody_tick_twice() -> None:
+    pacer = Pacer()
+    order: list[str] = []
+    enough = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    def one() -> None:
+        order.append("one")
+        if len(order) == 3:
+            loop.call_soon(lambda: pacer.add(other, due=began + 0.008))
+
+    def other() -> None:
+        order.append("other")
+        if len(order) > 8:
+            enough.set()
+
+    pacer.add(one)
+    async with asyncio.timeout(DEADLINE_S):
+        await enough.wait()
+    pacer.remove(one)
+    pacer.remove(other)
+    assert order[:9] == ["one"] * 3 + ["other", "one"] * 3
+    assert loop.time() - began >= (order.count("one") - 1) * FRAME_S - 0.001

@@ -1,4 +1,4 @@
-"""What holds of every offer, however its lines are arranged: it is answered section by section or refused in a line."""
+"""Claims about every offer, however its lines are arranged: it is answered section by section or refused in a line."""
 
 from __future__ import annotations
 
