@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 from calling import finish, start_call
 from observing import transceiver_of
-from waiting import DEADLINE_S
+from waiting import DEADLINE_S, until
 
 from lab.appliance import Appliance
 from lab.network import Lab
@@ -73,3 +73,15 @@ def new_calls(lab: Lab, house: Appliance, n: int) -> Counter[int]:
     said = finish(start_call(lab.client, house, "-n", str(n), "--model", "echo", "--duration", "1"))
     assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (n, 0)
     return Counter(transceiver_of(house, call["call_id"]) for call in said["per_call"])
+
+
+def gets_calls(lab: Lab, house: Appliance, transceiver: int, among: set[int]) -> None:
+    """Places calls until ``transceiver`` gets one, and sees that none but those ``among`` whom it is get any. On a busy
+    machine one may seem farther away for a while, so they are not spread evenly."""
+
+    def has_one() -> bool:
+        got = set(new_calls(lab, house, 3))
+        assert got <= among
+        return transceiver in got
+
+    until(has_one)
