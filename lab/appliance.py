@@ -225,7 +225,7 @@ class Appliance:
         port += _offset(process)
 
         def fetch() -> str:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
                 return str(response.read().decode())
 
         families = text_string_to_metric_families(place.inside(fetch))

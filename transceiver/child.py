@@ -13,12 +13,12 @@ __all__ = ["main"]
 
 def main() -> None:
     """Runs a transceiver, and returns when SIGTERM ended it in order."""
-    told = become_child(SPARE_NAME, FIRST)
+    told = become_child(SPARE_NAME, FIRST, process.prepare)
     if told is None:
         return
     spec, beat = told
     with in_a_line():
-        process.serve(Config.model_validate_json(spec["config"]), beat)
+        process.serve(Config.model_validate_json(spec["config"]), beat, spec["calls"])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ __all__ = [
     "ENDS",
     "HANDOVERS",
     "HANDOVER_TIME",
+    "KEPT",
     "RECORDED",
+    "REVIVED",
     "RX_DATAGRAMS",
     "RX_FRAMES",
     "RX_KEYS",
@@ -136,6 +138,16 @@ TAKEN = Tally(
 HANDOVER_TIME = Histogram(
     "firsthop_transceiver_handover_time", "From when a call's last frame was made here until it could go on", "way"
 )
+KEPT = Tally(
+    "firsthop_transceiver_kept",
+    "States of calls, by whether they were written to where they outlive this process",
+    ("written", "too_large", "failed", "no_room"),
+)
+REVIVED = Tally(
+    "firsthop_transceiver_revived",
+    "Calls of a process that died, by whether they go on in this one",
+    ("taken_up", "unusable", "died_again"),
+)
 SCTP_ABORTS = Tally(
     "firsthop_transceiver_sctp_aborts",
     "SCTP associations, with their data channels, that were ended for what the caller did with them; the calls went on",
@@ -145,5 +157,5 @@ SCTP_ABORTS = Tally(
 
 all_counters = (
     *(RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TARGET, RECORDED, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS),
-    *(SCTP_ABORTS, HANDOVERS, TAKEN, HANDOVER_TIME),
+    *(SCTP_ABORTS, HANDOVERS, TAKEN, HANDOVER_TIME, KEPT, REVIVED),
 )

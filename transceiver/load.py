@@ -7,6 +7,7 @@ its threads ran.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Mapping
@@ -129,6 +130,7 @@ class _Counted(NamedTuple):
     lag: tuple[int, ...]
 
 
+@functools.cache
 def calibrated() -> float:
     """The share of a core that a call may cost on this machine, from the time that one frame's codec takes."""
     encoder, decoder = Encoder(_RATE_HZ), Decoder(_RATE_HZ)

@@ -21,7 +21,7 @@ from runtime.errors import ConfigError
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import FIRST, drop_capabilities, set_nice
-from runtime.supervision import signals
+from runtime.supervision import memory, signals
 from runtime.supervision.beats import Beat
 from runtime.supervision.notify import notify
 from transceiver import agents, counters
@@ -29,14 +29,15 @@ from transceiver.gpus import Gpus
 from transceiver.load import calibrated
 from transceiver.server import Transceiver
 from transceiver.supervisor import check
+from transceiver.survival.vault import Vault
 from wire import link
 
-__all__ = ["run", "serve"]
+__all__ = ["prepare", "run", "serve"]
 
 _NOT_ANEW = "SIGHUP changes nothing: keys are followed by themselves, and anything else needs a restart"
 
 
-async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> None:
+async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault: Vault | None) -> None:
     log = logs.get()
     check(config)
     detector.load(config.transceiver.vad)
@@ -54,7 +55,10 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> Non
     gpus = Gpus()
     gpus.start()
     store = open_store(config.directory)
-    transceiver = Transceiver(config, cluster, socket, lambda: gpus.now, selector=selector, prior=calibrated())
+    transceiver = Transceiver(
+        config, cluster, socket, lambda: gpus.now, selector=selector, prior=calibrated(), vault=vault
+    )
+    revived = transceiver.keeper.revive()
     loop.add_signal_handler(signal.SIGTERM, _Ending(transceiver, config.transceiver.drain_s, stop))
     loop.add_signal_handler(signal.SIGUSR1, transceiver.leave)
     signals.let_through()
@@ -64,6 +68,11 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> Non
         "Calls held now, by the key that sealed their ufrag",
         ("id",),
         lambda: transceiver.sessions_by_key,
+    )
+    kept = metrics.Gauge(
+        "firsthop_transceiver_kept_calls",
+        "Calls that would go on if this process died",
+        lambda: len(transceiver.keeper),
     )
     load = transceiver.load
     loads = (
@@ -102,12 +111,14 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector) -> Non
     )
     held = ufrag_keys(lambda: key_file.keys)
     more = (*transceiver.schedule, *counters.all_counters)
-    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, sessions, by_key, held, *loads, *more)
+    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, sessions, by_key, kept, held, *loads, *more)
     gc.freeze()  # what is here stays: looking through it for garbage would be a pause of 40 ms for every call
     notify("READY=1")
-    log.info("ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names())
+    log.info(
+        "ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names(), revived=revived
+    )
 
-    work = (transceiver.sweep_forever(), follow(key_file, transceiver.use), beat.forever())
+    work = (transceiver.sweep_forever(), transceiver.keeper.run(), follow(key_file, transceiver.use), beat.forever())
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(each) for each in work]
     if config.directory.redis:
         tasks.append(asyncio.create_task(publish(store, transceiver.report, log)))
@@ -139,6 +150,14 @@ class _Ending:
         self._drain.add_done_callback(lambda _: self._stop.set())
 
 
+def prepare() -> None:
+    """Does what a process can do before it knows its configuration, so that one which takes over is there at once."""
+    for name in agents.names():
+        with contextlib.suppress(Exception):  # which is told when it knows where to
+            agents.find(name)
+    calibrated()
+
+
 def _load_agents(log: Any) -> None:
     """Imports all agents before there are calls: a package may take seconds to import, and media would wait."""
     for name in agents.names():
@@ -148,15 +167,22 @@ def _load_agents(log: Any) -> None:
             log.warning("an agent cannot be loaded", agent=name, why=repr(e))
 
 
-def serve(config: Config, beat: Beat) -> None:
+def serve(config: Config, beat: Beat, calls: int = -1) -> None:
     """Runs until SIGTERM, which hands calls over first; at once until SIGINT or a second SIGTERM; after SIGUSR1 until
-    there is no call. ``beat`` counts for the supervisor. Raises ConfigError or KeyFileError with one line for what
+    there is no call. ``beat`` counts for the supervisor; ``calls`` is the descriptor of memory in which calls outlive
+    this process, if there is any. Raises ConfigError or KeyFileError with one line for what
     stands in the way."""
     try:
         check_aiortc()
     except RuntimeError as e:
         sys.exit(f"firsthop transceiver: {e}")
-    busy.run(lambda selector: _serve(config, beat, selector))
+    vault = _vault(calls) if calls >= 0 else None
+    busy.run(lambda selector: _serve(config, beat, selector, vault))
+
+
+def _vault(fd: int) -> Vault:
+    buffer, free = memory.mapped(fd)
+    return Vault(buffer, free=free)
 
 
 def run(config: Config) -> None:

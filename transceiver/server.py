@@ -36,6 +36,8 @@ from transceiver.reporting import Reporting
 from transceiver.session import Session
 from transceiver.socket_session import EVENTS, SocketSession
 from transceiver.state import SessionState, StateError
+from transceiver.survival.keeper import Keeper
+from transceiver.survival.vault import Vault
 from transceiver.talk.talk import Talk
 from transceiver.watching import Watching, not_found
 from wire import keys, messages, ufrag
@@ -55,7 +57,7 @@ _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 
 class Transceiver:
     """The transceiver: it owns every session that its ufrags name. ``selector`` is the event loop's, if that counts;
-    ``prior`` the share of a core that a call may cost, before any was measured.
+    ``prior`` the share of a core that a call may cost, before any was measured; calls outlive it in ``vault``.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Transceiver:
         *,
         selector: BusySelector | None = None,
         prior: float = PRIOR,
+        vault: Vault | None = None,
     ) -> None:
         self._config = config.transceiver
         self._agents = config.agents
@@ -105,6 +108,7 @@ class Transceiver:
         folders = self._config.transcripts, self._config.recordings
         self._records = Records(*folders) if any(folders) else None
         self._reporting = Reporting(config, gpus)
+        self.keeper = Keeper(vault, self._routing, self.take_up, self._took)
         self._litter = 0
         self.idle = asyncio.Event()
         self._leaves = False
@@ -251,6 +255,7 @@ class Transceiver:
             pacer=self._pacer,
             backlog=self._backlog,
             on_end=self._ended,
+            on_connected=self.keeper.begin_soon,
             watch=lambda who: self._watching.way_to(who, state.ufrag),
             elapsed_s=elapsed_s,
         )
@@ -305,6 +310,7 @@ class Transceiver:
             backlog=self._backlog,
             certificate=self._certificate,
             on_end=self._ended,
+            on_connected=self.keeper.begin_soon,
             owner=offer.owner,
             dcid=offer.dcid,
             holder=offer.holder,

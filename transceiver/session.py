@@ -33,7 +33,8 @@ _MOST_MADE_UP = 10  # ticks: what is older than 200 ms helps nobody
 
 
 class Session:
-    """One call. ``on_end(session)`` is called once, after which nothing more is sent. ``owner`` names the account that
+    """One call. ``on_connected(session)`` is called when it is connected, and each time that it goes on here;
+    ``on_end(session)`` once, after which nothing more is sent. ``owner`` names the account that
     it is on, ``holder`` the ephemeral key with which it was placed, if any, ``dcid`` the stream of the events channel
     where the client has negotiated one.
 
@@ -57,6 +58,7 @@ class Session:
         dcid: int | None = None,
         holder: str = "",
         consent_s: float = CONSENT_S,
+        on_connected: Callable[[Session], None] = lambda session: None,
     ) -> None:
         self.ufrag = ufrag
         self.owner = owner
@@ -72,6 +74,7 @@ class Session:
         self._packets = talk.agent_type.hears == "opus"
         self._pacer = pacer
         self._on_end = on_end
+        self._on_connected = on_connected
         self.stream = MediaStream(offer, rate_hz=talk.agent_type.rate_hz, packets=self._packets)
         self.transport = Transport(
             offer,
@@ -141,6 +144,7 @@ class Session:
         self._ticked = time.monotonic()
         self._pacer.add(self._tick, self.kind)
         self._log.info("media up", agent=talk.agent_name)
+        self._on_connected(self)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Takes a data channel that the client can use from now on."""
@@ -232,6 +236,7 @@ class Session:
         backlog: Backlog,
         on_end: Callable[[Session], None],
         watch: Callable[[bytes], Send],
+        on_connected: Callable[[Session], None] = lambda session: None,
         elapsed_s: float = 0.0,
     ) -> Session:
         """A session that goes on where ``leave`` left off, once it is told to ``stay``. ``talk`` is new, of the agent
@@ -248,6 +253,7 @@ class Session:
                 backlog=backlog,
                 certificate=None,
                 on_end=on_end,
+                on_connected=on_connected,
                 owner=state.owner,
                 dcid=state.transport.dcid,
                 holder=state.holder,
@@ -284,6 +290,8 @@ class Session:
             self._keep_time()
         if self._end_due:
             self.end(self._end_due)
+        else:
+            self._on_connected(self)
 
     def _keep_time(self) -> None:
         """Makes up for the ticks that have not been, or passes over them where they are many."""
@@ -300,12 +308,18 @@ class Session:
     def forsake(self) -> None:
         """Gives the call up without a word to anybody, ``on_end`` included, because it goes on elsewhere."""
         self.away, self._left = True, None
+        self.unkeep()
         self._pacer.remove(self._tick)
         self._channels.close()
         self.stream.close()
         self.transport.forsake()
         self.talk.forsake()
         self.spawn(self.talk.joined())
+
+    def unkeep(self) -> None:
+        """Has no process take the call up after this one: it ends, or goes on elsewhere."""
+        if self.transport.kept is not None:
+            self.transport.kept.leave()
 
     # --- life
 
@@ -333,6 +347,7 @@ class Session:
             self._end_due = self._end_due or reason
             return
         self.ended = reason
+        self.unkeep()
         self._pacer.remove(self._tick)
         stream = self.stream
         self.talk.end(reason, heard_ms=stream.heard_ms, frames=dict(stream.playout.stats))

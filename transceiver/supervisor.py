@@ -13,11 +13,13 @@ from runtime.config import Config, Transceiver
 from runtime.directory import opened
 from runtime.errors import ConfigError
 from runtime.process import cpus
+from runtime.supervision import memory
 from runtime.supervision.children import Child, Children
 from runtime.supervision.store import Store, open_store
 from runtime.supervision.supervisor import Supervisor, supervise
 from transceiver import agents
 from transceiver.records import files as records
+from transceiver.survival.vault import size_of
 from wire import keys
 from wire.ufrag import MAX_TRANSCEIVER
 
@@ -67,11 +69,14 @@ class HostSupervisor(Supervisor):
     def _process(self, place: int, ours: Transceiver) -> Child:
         ours = ours.model_copy(update={"memory_mib": 0})  # which is not for it to know: another limit is no other spec
         config = self._config.model_copy(update={"transceiver": ours})
+        calls = memory.kept(self._store, f"calls-{ours.id}", size_of(ours.max_sessions))
         return self._child(
             "transceiver.child",
             f"media-{ours.id}",
             place,
-            {"config": config.model_dump_json()},
+            {"config": config.model_dump_json(), "calls": calls},
+            fds=(calls,),
+            lasting={"config": config.model_dump_json()},
             cpu=ours.cores[0],
             process="transceiver",
             id=ours.id,

@@ -26,7 +26,7 @@ from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
 from wire import stun
 from wire.ufrag import call_id
 
-__all__ = ["Call", "Media", "Outbound", "Transport"]
+__all__ = ["Call", "Kept", "Media", "Outbound", "Transport"]
 
 _HANDSHAKE_S = 15  # flights lost in a row are sent again after 0.1, 0.2, 0.4, 1, 2, 4 s
 
@@ -85,6 +85,19 @@ class Call(Protocol):
         """Runs ``work`` beside everything else, and tells of its failure."""
 
 
+class Kept(Protocol):
+    """The keeping of a call's state where it outlives this process (``transceiver.survival``)."""
+
+    def number(self) -> None:
+        """Takes note that a packet is about to be sent with a number of its own."""
+
+    def after(self, datagram: bytes) -> None:
+        """Has a datagram sent when the state is kept that it belongs to."""
+
+    def leave(self) -> None:
+        """Ends the keeping."""
+
+
 class Transport:
     """The transport of one call. ``ufrag`` is the first one of ours, which names the call; ``dcid`` is the stream of a
     data channel that the client has negotiated, if any. ``ssrcs`` are those that the client is known to send with;
@@ -123,7 +136,8 @@ class Transport:
         self._media = media
         self._out = outbound
         self._backlog = backlog
-        self._secure = SecureTransport(self.send, certificate, client=offer.dtls_client)
+        self.kept: Kept | None = None
+        self._secure = SecureTransport(self._send_dtls, certificate, client=offer.dtls_client)
         self._gate = Gate()
         self._last_path: Path | None = None  # for what is said after the last path's consent
         self._lost_paths: list[Path] = []
@@ -169,7 +183,7 @@ class Transport:
         transport that left, or a new one."""
         ice, gate = IceLite.take_up(state.ice, now), Gate(state.authentic_ssrcs)
         secure, channels = SecureTransport.take_up(
-            self.send,
+            self._send_dtls,
             state.secure,
             negotiated=state.dcid,
             on_channel=self._call.channel_opened,
@@ -252,13 +266,23 @@ class Transport:
         if len(packet) > MAX_RTP_BYTES:
             TX_DATAGRAMS["too_long"] += 1
             return b""
+        if self.kept is not None:
+            self.kept.number()
         datagram = self._secure.protect(packet)
         self.send(datagram)
         return datagram
 
     def send_rtcp(self, compound: bytes) -> None:
         """Sends an RTCP compound."""
+        if self.kept is not None:
+            self.kept.number()
         self.send(self._secure.protect_rtcp(compound))
+
+    def _send_dtls(self, datagram: bytes) -> None:
+        if self.kept is None:
+            self.send(datagram)
+        else:
+            self.kept.after(datagram)
 
     def send(self, datagram: bytes) -> None:
         """Sends a datagram of this transport's, perhaps once more, on the selected path."""

@@ -175,7 +175,8 @@ class Discovery:
     def _take_edges(self, snapshot: Snapshot, now: float) -> None:
         before = {name: report for name, (report, _) in self._edges.items()}
         self._edges.update({name: (report, now) for name, report in snapshot.edges.items()})
-        self._edges = {name: kept for name, kept in self._edges.items() if now - kept[1] < self._ttl_s}
+        if self._members.told_long_enough(now):
+            self._edges = {name: kept for name, kept in self._edges.items() if now - kept[1] < self._ttl_s}
         known = {name: report for name, (report, _) in self._edges.items()}
         if known != before:
             self._tell_edges(known.values())

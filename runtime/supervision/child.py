@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,14 +45,17 @@ class ChildSpec:
         return cls(**json.loads(text))
 
 
-def become_child(name: str, nice: int | None = None) -> tuple[dict[str, Any], Beat] | None:
+def become_child(
+    name: str, nice: int | None = None, prepare: Callable[[], None] = lambda: None
+) -> tuple[dict[str, Any], Beat] | None:
     """Makes this process the child that its standard input asks for. Returns what its program alone knows, and its
     beat.
 
-    It is called ``name`` until it is told, and has the priority ``nice``. Nothing is read before its capabilities are
-    gone. None means that it is not wanted: whoever started it has ended or closed its standard input.
+    It has the priority ``nice``, does what ``prepare`` does, and is then called ``name`` until it is told. Nothing is
+    read, and nothing prepared, before its capabilities are gone. None means that it is not wanted: whoever started it
+    has ended or closed its standard input.
     """
-    step_down(name, nice)
+    step_down(name, nice, prepare)
     text = sys.stdin.buffer.read()
     if not text:
         return None
@@ -65,15 +68,17 @@ def become_child(name: str, nice: int | None = None) -> tuple[dict[str, Any], Be
     return spec.own, Beat(*spec.beat)
 
 
-def step_down(name: str, nice: int | None = None) -> None:
+def step_down(name: str, nice: int | None = None, prepare: Callable[[], None] = lambda: None) -> None:
     """The part of ``become_child`` for one whose standard input is not a spec: it leaves the group's signals to its
-    parent, takes its priority, gives up every capability, and then takes its name. Raises OSError."""
+    parent, takes its priority, gives up every capability, does what ``prepare`` does, and then takes its name. Raises
+    OSError."""
     # Ctrl-C and a terminal that hangs up reach the whole group; the supervisor says when it is time to end.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if nice is not None:
         set_nice(nice)
     drop_capabilities()
+    prepare()
     set_name(name)
 
 

@@ -117,6 +117,7 @@ class Leaving:
             if len(data) > MAX_STATE_BYTES or len(paths) > MAX_PATHS:
                 raise NotTaken("too_large", f"the call's state has {len(data)} bytes")
             await line.ask(messages.Take(ufrag=session.ufrag, state=data, paths=paths), _TAKE_S)
+            session.unkeep()  # first, so that the call never has two who go on with it
             if not line.tell(messages.GoOn(ufrag=session.ufrag)):
                 raise NotTaken("gone", f"transceiver {to.id} is away")
         except BaseException:

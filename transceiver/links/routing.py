@@ -169,6 +169,11 @@ class Routing:
         """The workers by which the transport's paths come."""
         return {self._worker_of[path] for path in transport.ice.paths if self._by_path.get(path) is transport}
 
+    def ways(self, transport: Transport) -> tuple[tuple[bytes, bytes], ...]:
+        """The address of each path that the transport holds, and the worker by which it comes."""
+        held = (path for path in transport.ice.paths if self._by_path.get(path) is transport)
+        return tuple((path.address, self._worker_of[path]) for path in held)
+
     def elsewhere(self, key: Path | bytes) -> Elsewhere | None:
         """The object that takes what is for a ufrag, or a path that is nobody's here."""
         return None if isinstance(key, Path) and key in self._by_path else self._elsewhere.get(key)

@@ -253,7 +253,10 @@ async def test_edges_are_told_of_while_they_repeat_themselves(tmp_path: Path) ->
         bench.store.now += TTL_S
         await bench.discovery.look()
         assert len(bench.edges) == 1
-        bench.store.away = False
+        bench.store.away = False  # and empty
+        await bench.discovery.look()
+        assert len(bench.edges) == 1
+        bench.store.now += TTL_S
         await bench.discovery.look()
         assert bench.edges[1:] == [[]]
 

@@ -1,0 +1,203 @@
+"""The keeper of calls: it writes the state of each into the vault, so that the next process can go on with them.
+
+A call is written now and then, and before it has used more numbers than the one who takes it up jumps over. What SCTP
+sends waits until the call is written: a peer that has an acknowledgement never sends again, and one that has a message
+knows what the next process must know too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from rtc.ice.lite import Path
+from runtime import logs
+from transceiver.counters import KEPT, REVIVED
+from transceiver.links.elsewhere import Elsewhere
+from transceiver.links.routing import Routing
+from transceiver.session import Session
+from transceiver.state import SessionState, StateError
+from transceiver.survival.record import NUMBERS, Record, jumped, read, written
+from transceiver.survival.vault import Vault
+from wire.naming import edge_of
+from wire.ufrag import call_id
+
+__all__ = ["Keeper"]
+
+_EVERY_S = 0.5
+_HURRIED_S = 0.02  # between two writes of one call
+_ROUND_S, _AT_ONCE_S = 0.02, 0.001
+_MOST_WAITING = 64  # datagrams of one call
+_MOST_TRIES = 2
+_WELL_AFTER_S = 5.0
+
+
+class Kept:
+    """The keeping of one call, as its transport sees it."""
+
+    def __init__(self, keeper: Keeper, session: Session, slot: int, tries: int = 0) -> None:
+        self.session, self.slot, self.tries = session, slot, tries
+        self.began, self.written_at = time.monotonic(), 0.0
+        self._keeper = keeper
+        self._left = NUMBERS
+        self._waiting: list[bytes] = []
+        self._due: asyncio.Handle | None = None
+
+    def number(self) -> None:
+        """Takes note that a packet is about to be sent with a number of its own."""
+        self._left -= 1
+        if self._left < 0:
+            self._keeper.write(self)
+
+    def after(self, datagram: bytes) -> None:
+        """Sends a datagram when the call is written, which is soon, and not while SCTP is at work."""
+        self._waiting.append(datagram)
+        if self._due is None:
+            wait_s = max(0.0, self.written_at + _HURRIED_S - time.monotonic())
+            self._due = asyncio.get_running_loop().call_later(wait_s, self._keeper.write, self)
+        elif len(self._waiting) == _MOST_WAITING:
+            self._due.cancel()
+            self._due = asyncio.get_running_loop().call_soon(self._keeper.write, self)
+
+    def leave(self) -> None:
+        """Forgets the call, because it ends or goes on elsewhere."""
+        self._keeper.forget(self)
+
+    def is_written(self, now: float) -> None:
+        """Lets go what has waited. Nothing of a call that is away may be sent: its state has left."""
+        self.written_at, self._left = now, NUMBERS
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        waiting, self._waiting = self._waiting, []
+        for datagram in waiting:
+            self.session.transport.send(datagram)
+
+
+class Keeper:
+    """The keeper of one process's calls in ``vault``; without one nothing is kept. ``take_up(state, elapsed_s)`` makes
+    a session that is away still, or raises StateError; ``took(session)`` has each that goes on here."""
+
+    def __init__(
+        self,
+        vault: Vault | None,
+        routing: Routing,
+        take_up: Callable[[SessionState, float], Session],
+        took: Callable[[Session], None],
+    ) -> None:
+        self._on = vault is not None
+        self._vault = vault or Vault(memoryview(b""))
+        self._routing, self._take_up, self._took = routing, take_up, took
+        self._free = list(range(self._vault.slots - 1, -1, -1))
+        self._kept: OrderedDict[Session, Kept] = OrderedDict()  # what was written longest ago comes first
+        self._log = logs.get()
+
+    def __len__(self) -> int:
+        """The number of calls that are kept."""
+        return len(self._kept)
+
+    def begin_soon(self, session: Session) -> None:
+        """Keeps a call that is just about to be connected."""
+        if self._on:
+            asyncio.get_running_loop().call_soon(self.begin, session)
+
+    def begin(self, session: Session) -> None:
+        """Keeps a connected call from now on."""
+        if session in self._kept or not session.movable:
+            return
+        if not self._free:
+            KEPT["no_room"] += 1
+            return
+        kept = self._kept[session] = session.transport.kept = Kept(self, session, self._free.pop())
+        self.write(kept)
+
+    def write(self, kept: Kept) -> None:
+        """Writes a call now. One that cannot be written is not kept, until it can be."""
+        session, now = kept.session, time.monotonic()
+        self._kept.move_to_end(session)
+        if session.away:
+            return
+        if kept.tries and now - kept.began > _WELL_AFTER_S:
+            kept.tries = 0
+        try:
+            self._vault.put(
+                kept.slot, written(session.snapshot(), now, self._routing.ways(session.transport), kept.tries)
+            )
+            KEPT["written"] += 1
+        except (StateError, ValueError):
+            KEPT["too_large"] += 1
+            self._vault.clear(kept.slot)
+        except Exception as e:
+            KEPT["failed"] += 1
+            self._log.error("a call cannot be kept", call=call_id(session.ufrag), exc_info=e)
+            self._vault.clear(kept.slot)
+        kept.is_written(now)
+
+    def forget(self, kept: Kept) -> None:
+        """Keeps that call no more."""
+        if self._kept.pop(kept.session, None) is None:
+            return
+        self._vault.clear(kept.slot)
+        self._free.append(kept.slot)
+        kept.session.transport.kept = None
+        kept.is_written(time.monotonic())
+
+    async def run(self) -> None:
+        """Writes calls that have not been written for a while, a few at a time, and never returns."""
+        while True:
+            await asyncio.sleep(_ROUND_S)
+            began = now = time.monotonic()
+            for kept in list(self._kept.values()):
+                if now - kept.written_at < _EVERY_S or now - began > _AT_ONCE_S:
+                    break
+                self.write(kept)
+                now = time.monotonic()
+
+    # --- after a crash
+
+    def revive(self) -> int:
+        """Goes on with the calls that a predecessor kept, and returns how many these are."""
+        for slot in range(self._vault.slots):
+            data = self._vault.get(slot)
+            if data is None:
+                self._vault.clear(slot)  # garbage is none of ours
+                continue
+            try:
+                self._revive(slot, data)
+            except StateError as e:
+                self._vault.clear(slot)
+                self._log.error("a call of the process before does not go on", why=str(e))
+        return len(self._kept)
+
+    def _revive(self, slot: int, data: bytes) -> None:
+        record, state = _read(data)
+        if record.tries >= _MOST_TRIES:
+            REVIVED["died_again"] += 1
+            raise StateError(f"{_MOST_TRIES} processes died soon after they took it up: {call_id(state.ufrag)}")
+        # What is kept from now on is what is used from now on: this process may die before it writes the first time.
+        state, tries = jumped(state), record.tries + 1
+        try:
+            self._vault.put(slot, written(state, record.at, record.paths, tries))
+            session = self._take_up(state, max(0.0, time.monotonic() - record.at))
+        except StateError:
+            REVIVED["unusable"] += 1
+            raise
+        self._free.remove(slot)
+        paths = {Path(edge_of(worker), address): worker for address, worker in record.paths}
+        self._routing.arrive(session.transport, Elsewhere((), (), paths))
+        self._took(session)
+        self._kept[session] = session.transport.kept = kept = Kept(self, session, slot, tries)
+        REVIVED["taken_up"] += 1
+        session.stay()
+        if not session.ended:
+            self.write(kept)
+
+
+def _read(data: bytes) -> tuple[Record, SessionState]:
+    try:
+        return read(data)
+    except StateError:
+        REVIVED["unusable"] += 1
+        raise
