@@ -139,9 +139,9 @@ class Media:
         self._channel.send(json.dumps(event))
 
     async def ask(self) -> None:
-        """Asks the server how it saw the call's media. The answer is in ``told``, if the server gives one within a
-        second."""
-        if self._channel is None or self._channel.readyState != "open" or self.ended.is_set():
+        """Asks the server, if it is still there, how it saw the call's media. The answer is in ``told``, if the server
+        gives one within a second."""
+        if self._channel is None or self._channel.readyState != "open" or self.ended_why:
             return
         self._answered.clear()
         self.send_event({"type": "firsthop.media.retrieve"})

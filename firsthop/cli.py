@@ -24,6 +24,7 @@ class _Lazy(click.Group):
         "call": "caller.cli:call",
         "cores": "firsthop.cores:cores",
         "demo": "demo.run:demo",
+        "drain": "firsthop.drain:drain",
         "explain": "firsthop.explain:explain",
         "init": "firsthop.init:init",
         "status": "firsthop.status_cli:status",
@@ -92,8 +93,9 @@ def edge(config: Path | None, check: bool) -> None:
 def transceiver(config: Path | None, check: bool) -> None:
     """Run the transceivers of this host, beside the model: one, or one on each of transceiver.cores.
 
-    Ctrl-C and SIGTERM end them. SIGHUP lets those of transceiver.cores take up a new program or configuration, each
-    when it holds no call; one alone goes on as it is.
+    SIGTERM ends them, once their calls are handed over to other transceivers or are over, or transceiver.drain_s has
+    passed; a second one ends them at once, as Ctrl-C does. SIGHUP lets those of transceiver.cores take up a new program
+    or configuration, each when it holds no call any more; one alone goes on as it is.
     """
     from firsthop.preflight import check_transceiver
     from runtime.supervision import signals

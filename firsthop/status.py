@@ -149,7 +149,8 @@ class Signaling:
 @dataclass(frozen=True, slots=True)
 class Transceiver:
     """The state of a transceiver. Datagrams and frames are by outcome, ``ended`` by reason, ``room`` for more calls by
-    agent. Calls are let in up to ``limit`` of what its process can do; ``used`` was in use in the last second."""
+    agent. Calls are let in up to ``limit`` of what its process can do; ``used`` was in use in the last second. One that
+    is ``draining`` takes no new calls; ``drain`` has how many were ``moved``, and ``all`` of them."""
 
     id: int
     up: bool
@@ -157,6 +158,8 @@ class Transceiver:
     room: dict[str, int]
     used: float
     limit: float
+    draining: bool
+    drain: dict[str, int]
     received: Counts
     sent: Counts
     frames_in: Counts
@@ -362,6 +365,8 @@ def _transceiver(look: _Look, name: str) -> Transceiver:
         room=look.labelled(name, "firsthop_transceiver_room"),
         used=look.fraction(name, "firsthop_transceiver_used_ratio"),
         limit=look.fraction(name, "firsthop_transceiver_used_limit_ratio"),
+        draining=bool(look.gauge(name, "firsthop_transceiver_draining")),
+        drain=look.labelled(name, "firsthop_transceiver_drain_calls"),
         received=look.counts(name, "firsthop_rx_transceiver_datagrams_total"),
         sent=look.counts(name, "firsthop_tx_transceiver_datagrams_total"),
         frames_in=look.counts(name, "firsthop_rx_agent_frames_total"),

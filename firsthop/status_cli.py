@@ -28,7 +28,7 @@ from runtime.address import Address
 from runtime.config import Config, load
 from runtime.errors import ConfigError
 
-__all__ = ["Host", "status"]
+__all__ = ["Host", "scrape", "status"]
 
 _PATIENCE_S = 2.0
 # No proxy: what is asked is this host.
@@ -67,12 +67,12 @@ class Host:
 
     def look(self) -> tuple[dict[str, Scrape], dict[str, str]]:
         """The metrics of each process that answers, and the addresses of those that should answer."""
-        supervisor = _scrape([self._edge])
+        supervisor = scrape([self._edge])
         edge = {"signaling": self._signaling}
         edge |= {f"worker-{index}": ports.worker(self._edge, index) for index in worker_cpus(supervisor)}
         asked = {name: [place] for name, place in edge.items()} | self._transceivers
         with ThreadPoolExecutor(len(asked)) as pool:
-            answers = {"supervisor": supervisor, **dict(zip(asked, pool.map(_scrape, asked.values()), strict=True))}
+            answers = {"supervisor": supervisor, **dict(zip(asked, pool.map(scrape, asked.values()), strict=True))}
         expected = {"supervisor": [self._edge], **asked}
         if not self._edge_expected and supervisor is None:
             expected = dict(self._transceivers)
@@ -155,7 +155,7 @@ def _watch(host: Host, interval_s: float, as_json: bool, stop: threading.Event) 
             screen.update(Text(host.nothing(), style="bold red") if now.nothing else view(now), refresh=True)
 
 
-def _scrape(places: list[Address]) -> Scrape | None:
+def scrape(places: list[Address]) -> Scrape | None:
     """The metrics of the first of ``places`` that is a process of firsthop; None where none is."""
     for place in places:
         with suppress(OSError, HTTPException, ValueError):

@@ -146,6 +146,9 @@ def _transceiver(transceiver: Transceiver) -> list[RenderableType]:
         room = ", ".join(f"{count} {agent}" for agent, count in transceiver.room.items() if count) or "nobody"
         title.append(f"; room for {room}", "yellow" if full else "")
         title.append(f"; {transceiver.used:.0%} of {transceiver.limit:.0%} in use", "dim")
+    if transceiver.draining:
+        drain = transceiver.drain
+        title.append(f"; drains: {drain.get('moved', 0)} of {drain.get('all', 0)} calls handed over", "yellow")
     title.append("\n")
     sections = [
         _section("frames to agents", transceiver.frames_in),

@@ -35,6 +35,7 @@ Hot paths count in plain integers (``Tally``) that are read when Prometheus asks
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -118,7 +119,8 @@ def serve(key: str, host: str, port: int, *collectors: Collector, pages: Mapping
     # Who waits for the interpreter's lock has it this soon, whatever else is at work: media does not wait 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     registry = CollectorRegistry()
-    for collector in collectors:
+    pid = Gauge("firsthop_process_id", "The id of this process, on its host", lambda: float(os.getpid()))
+    for collector in (pid, *collectors):
         registry.register(collector)
     try:
         Scrapes(host, port, registry, pages)

@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _in_lab(item: pytest.Item) -> bool:
-    return isinstance(item, pytest.Function) and not {"lab", "appliance"}.isdisjoint(item.fixturenames)
+    return isinstance(item, pytest.Function) and not {"lab", "appliance", "two_cores"}.isdisjoint(item.fixturenames)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -86,6 +86,15 @@ def lab() -> Iterator[Lab]:
 def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     """The whole of it on the lab's hosts, with XDP."""
     with Appliance(tmp_path_factory.mktemp("appliance"), lab=lab) as appliance:
+        yield appliance
+
+
+@pytest.fixture(scope="module")
+def two_cores(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """The same with a transceiver on each of two cores: ``media-1`` and ``media-2``. Calls go to both, though one may
+    seem nearer on a busy machine."""
+    cores, folder = sorted(os.sched_getaffinity(0))[:2], tmp_path_factory.mktemp("two-cores")
+    with Appliance(folder, lab=lab, transceiver_cores=cores, placement="spread") as appliance:
         yield appliance
 
 

@@ -36,14 +36,21 @@ def main() -> None:
         return
     world = make_world(options.transceivers, options.edges, options.seed)
     plan = Plan(options.day, options.call, seed=options.seed)
-    took = cost(world, options.seed)
+    took = cost(options.seed)
     rows = []
     for name in options.only:
         strategy, began = STRATEGIES[name](world, options.seed), time.monotonic()
         day = simulate(world, strategy, plan, lambda so_far, name=name: say(f"{name}: {100 * so_far:.0f} %"))  # type: ignore[misc]
         rows.append(report.figures(name, day, time.monotonic() - began))
         print(report.line(rows[-1]), flush=True)
-    result = conditions(edges=options.edges, day_s=plan.day_s, call_s=plan.call_s, cost=took, rows=rows)
+    result = conditions(
+        transceivers=options.transceivers,
+        edges=options.edges,
+        day_s=plan.day_s,
+        call_s=plan.call_s,
+        cost=took,
+        rows=rows,
+    )
     if options.json:
         save(result, options.json)
         print(report.markdown(result))

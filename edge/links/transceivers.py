@@ -336,6 +336,8 @@ class Transceivers:
         if isinstance(message, messages.Refused) and message.code == "name_taken":
             self.refusals["name_taken"] += 1
             self._complain(transceiver, "another edge has this edge's name: give each edge.name of its own")
+        if isinstance(message, messages.HealthReport) and message.report is not None:
+            self._directory.report(message.report, time.monotonic())  # whoever asked, placing goes by the newest
         if asked.at_once is not None and not isinstance(message, messages.Refused):
             asked.at_once(message)
         asked.reply.set_result(message)

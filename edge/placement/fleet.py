@@ -161,6 +161,13 @@ class Fleet:
         self.serial[row] += 1
         self._offer(known, report)
 
+    def tell_way(self, number: int, round_trip_s: float | None) -> None:
+        """Enters another round trip to a transceiver, if it is there."""
+        known = self._rows.get(number)
+        if known is not None:
+            self.reports += 1
+            self.round_trip_ms[known.number] = math.nan if round_trip_s is None else 1000 * round_trip_s
+
     def remove(self, number: int) -> None:
         """Takes a transceiver out. Nothing happens where it is not there."""
         known = self._rows.pop(number, None)

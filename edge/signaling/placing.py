@@ -17,6 +17,7 @@ from edge.placement.explain import Explanation, explain
 from edge.placement.fleet import Fleet
 from edge.placement.placer import Choice, Placer, Wanted
 from edge.placement.score import POLICIES
+from edge.placement.ways import Ways, host_of
 from edge.signaling.access import Caller
 from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Held, Ledger
@@ -61,7 +62,7 @@ class Placing:
         self._ledger = ledger
         self._region, self._within = edge.region, edge.regions
         self._chance = chance
-        self._fleet = Fleet()
+        self._fleet, self._ways = Fleet(), Ways()
         self._placer = Placer(self._fleet, POLICIES[edge.placement], chance)
         self._turn = 0
         self._silent_until: dict[int, float] = {}
@@ -157,10 +158,15 @@ class Placing:
     def went(self, transceiver: Transceiver) -> None:
         """Forgets it."""
         self._fleet.remove(transceiver.id)
+        self._ways.remove(transceiver.id)
         self._silent_until.pop(transceiver.id, None)
 
     def _reported(self, known: Known) -> None:
-        self._fleet.put(known.report, known.received_at, known.least_round_trip_s)
+        number = known.report.id
+        host = host_of(self._transceivers.directory.present[number].endpoint)
+        for other in self._ways.measured(number, host, known.least_round_trip_s):
+            self._fleet.tell_way(other, self._ways.way_s(other))
+        self._fleet.put(known.report, known.received_at, self._ways.way_s(number))
 
     # --- the order
 

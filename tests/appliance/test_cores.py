@@ -71,7 +71,7 @@ def test_a_core_leaves_and_returns_under_calls(lab: Lab, appliance: Appliance) -
     assert {core: row["in"] for core, row in told(appliance).items()} == dict.fromkeys(cores(), True)
 
     # Enough that each core gets some of them.
-    calls = start_call(lab.client, appliance, "-n", "16", "--model", "echo", "--duration", "60")
+    calls = start_call(lab.client, appliance, "-n", "16", "--model", "echo", "--duration", "600")
     until(lambda: sum(row["flows"] for row in told(appliance).values()) == 16)
     placed = {core: row["flows"] for core, row in told(appliance).items()}
     assert placed[first] > 0
@@ -79,10 +79,10 @@ def test_a_core_leaves_and_returns_under_calls(lab: Lab, appliance: Appliance) -
 
     # New ones go elsewhere; those that it has stay, with their checks.
     before = xdp(appliance)
-    more = start_call(lab.client, appliance, "-n", "8", "--model", "echo", "--duration", "2")
+    more = start_call(lab.client, appliance, "-n", "8", "--model", "echo", "--duration", "600")
     until(lambda: sum(row["flows"] for row in told(appliance).values()) == 24)
     assert told(appliance)[first]["flows"] == placed[first]
-    assert finish(more)["audio"]["packets"]["lost"] == 0
+    assert hang_up(more)["audio"]["packets"]["lost"] == 0
     said = hang_up(calls)
     assert said["calls"]["ok"] == 16
     assert said["audio"]["packets"]["lost"] == 0

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from calling import finish, flow_gone, start_call
+from calling import flow_gone, hang_up, start_call
 from observing import core_of, cores, moved, received, xdp
 from steer_run import loaded
 from waiting import until
@@ -58,7 +58,7 @@ def test_while_its_core_sheds_a_call_is_set_up_and_then_it_is_heard(lab: Lab, ap
         for cpu in cores():
             sheds.put(cpu, 1.0)
         try:
-            call = start_call(lab.client, appliance, "--model", "echo", "--duration", "6")
+            call = start_call(lab.client, appliance, "--model", "echo", "--duration", "600")
             until(lambda: seen()["core_overloaded"] > 50)
             while_shedding = seen()
             assert heard() == 0
@@ -66,7 +66,7 @@ def test_while_its_core_sheds_a_call_is_set_up_and_then_it_is_heard(lab: Lab, ap
             for cpu in cores():
                 sheds.put(cpu, 0.0)
         until(lambda: heard() > 50)
-    said = finish(call)
+    said = hang_up(call)
     assert said["calls"]["ok"] == 1
     assert said["per_call"][0]["session_created_ms"] is not None
     assert while_shedding["stun_steered"] > 0

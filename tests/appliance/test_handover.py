@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from calling import finish, lost_in, start_call
+from another import started_third
+from calling import finish, hang_up, lost_in, start_call
 from observing import cores, sessions_of
 from waiting import DEADLINE_S, until
 
@@ -58,7 +61,15 @@ def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
 
 
 def logged(house: Appliance, event: str) -> list[dict[str, Any]]:
-    lines = map(json.loads, house.log_file("transceiver").read_text().splitlines())
+    """The lines about that. Two processes that log at once may have theirs on one, with the end of it after both."""
+    text, decode = house.log_file("transceiver").read_text(), json.JSONDecoder().raw_decode
+    lines, at = [], 0
+    while (at := text.find("{", at)) >= 0:
+        try:
+            line, at = decode(text, at)
+        except ValueError:
+            break  # it is being written
+        lines.append(line)
     return [line for line in lines if line["event"] == event]
 
 
@@ -75,12 +86,9 @@ def spread(house: Appliance, calls: int) -> bool:
 def test_a_process_that_is_told_to_end_hands_its_calls_over_and_nobody_hears_it(lab: Lab, house: Appliance) -> None:
     calls = start_call(lab.client, house, "-n", "6", "--model", "echo", "--duration", "14", "--rate", "5")
     until(lambda: spread(house, 6))
-    leaving = house.children()["media-1"]
     its_calls = [line["call"] for line in logged(house, "session") if line["id"] == 1]
     with a_sideband(lab, house, its_calls[0]) as sideband:
-        leaving.send_signal(signal.SIGTERM)
-        # The supervisor wants a process there, and starts another.
-        until(lambda: "media-1" in house.children() and house.children()["media-1"].pid != leaving.pid)
+        replaced(house, "media-1")  # the supervisor wants a process there, and starts another
         until(lambda: of_both(house) == [0, 6])
         assert sorted(line["call"] for line in logged(house, "took a call over")) == sorted(its_calls)
         said = finish(calls)
@@ -105,3 +113,74 @@ def a_sideband(lab: Lab, house: Appliance, call: str) -> Iterator[subprocess.Pop
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_host_hands_its_calls_over_to_another_host(lab: Lab, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        house = stack.enter_context(Appliance(tmp_path, lab=lab, drain_s=60))
+        third, endpoint = stack.enter_context(started_third(lab, house, elsewhere=True))
+        calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "14")
+        until(lambda: len(logged(house, "media up")) == 4)
+        # Now the edge learns of the other, and the first is told to end.
+        text = house.config_file.read_text()
+        house.config_file.write_text(
+            text.replace("[transceiver]", f'[[edge.transceivers]]\nid = 3\nendpoint = "{endpoint}"\n[transceiver]')
+        )
+        house.processes["edge"].send_signal(signal.SIGHUP)
+        house.processes["transceiver"].send_signal(signal.SIGTERM)
+        assert house.processes["transceiver"].wait(DEADLINE_S) == 0
+        assert len(logged(house, "moved")) == 4
+        assert third.poll() is None
+        said = finish(calls)
+    assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
+
+
+def test_a_new_configuration_is_taken_up_by_every_process_with_calls_going_on(lab: Lab, house: Appliance) -> None:
+    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "25")
+    until(lambda: len(logged(house, "media up")) == 4)
+    before = {name: child.pid for name, child in house.children().items() if name in ("media-1", "media-2")}
+    text = house.config_file.read_text()
+    house.config_file.write_text(text.replace('agent = "parrot"', 'agent = "echo"'))
+    house.processes["transceiver"].send_signal(signal.SIGHUP)
+
+    def all_new() -> bool:
+        now = {name: child.pid for name, child in house.children().items() if name in before}
+        return now.keys() == before.keys() and not set(now.values()) & set(before.values())
+
+    until(all_new)
+    # The calls outlived both processes that could have answered them.
+    said = finish(calls)
+    assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
+    assert len(logged(house, "moved")) >= 4
+
+
+def replaced(house: Appliance, name: str) -> None:
+    """Tells a process to end, and returns when another has its place."""
+
+    def child() -> psutil.Process | None:
+        return house.children().get(name)
+
+    until(child)
+    leaving = child()
+    assert leaving is not None
+    leaving.send_signal(signal.SIGTERM)
+    until(lambda: (now := child()) is not None and now.pid != leaving.pid)
+
+
+@pytest.mark.trials
+def test_a_hundred_hand_overs_lose_no_frame(lab: Lab, house: Appliance) -> None:
+    calls = start_call(lab.client, house, "-n", "10", "--model", "echo", "--duration", "400")
+    until(lambda: spread(house, 10))
+    turns = cycle(("media-1", "media-2"))
+    while len(logged(house, "moved")) < 100:
+        replaced(house, next(turns))
+        until(lambda: sorted(of_both(house), key=str) == [0, 10])
+    said = hang_up(calls)
+    moved = logged(house, "moved")
+    away, whole = (sorted(line[key] for line in moved) for key in ("away_ms", "ms"))
+    gaps = sorted(call["longest_gap_ms"] for call in said["per_call"])
+    middle, last = len(moved) // 2, -1 - len(moved) // 100
+    print(f"{len(moved)} hand-overs, {len(logged(house, 'a call stays'))} refused")
+    print(f"nobody's for {away[middle]} ms (p50), {away[last]} ms (p99); whole {whole[middle]}, {whole[last]} ms")
+    print(f"longest gaps of the calls {gaps} ms; the caller itself was late by {said['caller_late_ms']} ms")
+    assert lost_in(said["audio"]) == 0

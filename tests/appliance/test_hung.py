@@ -8,14 +8,14 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from calling import finish, goes_on, hang_up, start_call
-from observing import at_work, received, sessions_of
+from calling import finish, goes_on, hang_up, spread_calls, start_call, whole
+from observing import at_work, kept, received, revived, transceiver_of
 from waiting import eventually, until
 
 from lab.appliance import Appliance
@@ -30,9 +30,8 @@ from runtime.supervision.store import Store
 
 
 @pytest.fixture
-def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
-    with Appliance(tmp_path, lab=lab, transceiver_cores=sorted(os.sched_getaffinity(0))[:2]) as appliance:
-        yield appliance
+def house(two_cores: Appliance) -> Appliance:
+    return whole(two_cores, 1, 2)
 
 
 def hang(house: Appliance, name: str) -> None:
@@ -46,48 +45,70 @@ def hang(house: Appliance, name: str) -> None:
 @pytest.mark.needs_root
 @pytest.mark.parametrize("name", ["worker-0", "signaling"])
 def test_a_child_of_the_edge_that_hangs_is_replaced(lab: Lab, house: Appliance, name: str) -> None:
-    until(lambda: "worker-spare" in house.children())
-    call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "60")
-    until(lambda: sessions_of(house, "media-1") == 1)
+    hung = received(house, "edge", "firsthop_edge_hung_total").get(name, 0)
+    call, _ = spread_calls(lab.client, house, 2)
     others = {child: pid for child, pid in at_work(house).items() if child != name}
     hang(house, name)
+    house.wait_ready()
     goes_on(house, "media-1", "media-2")
     assert hang_up(call)["calls"]["ok"] == 2
     assert {child: pid for child, pid in at_work(house).items() if child != name} == others
-    assert received(house, "edge", "firsthop_edge_hung_total")[name] == 1
+    assert received(house, "edge", "firsthop_edge_hung_total")[name] == hung + 1
+
+
+def hung_transceivers(house: Appliance) -> int:
+    return int(house.metrics("transceiver").get(("firsthop_transceiver_hung_total", "media-1"), 0))
 
 
 @pytest.mark.needs_root
-def test_a_transceiver_that_hangs_is_replaced_and_takes_only_its_own_calls(lab: Lab, house: Appliance) -> None:
-    until(lambda: "media-spare" in house.children())
-    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "60")
-    until(lambda: [sessions_of(house, f"media-{i}") for i in (1, 2)] == [2, 2])
+def test_a_transceiver_that_hangs_is_replaced_and_its_calls_go_on(lab: Lab, house: Appliance) -> None:
+    hung = hung_transceivers(house)
+    calls, (its_own, others) = spread_calls(lab.client, house, 4)
+    until(lambda: kept(house, "media-1") == its_own)
     hang(house, "media-1")
-    goes_on(house, "media-2")
-    said = hang_up(calls, expect=1)
-    assert said["calls"]["ok"] == 2
-    assert [call["frames"]["lost"] for call in said["per_call"] if call["outcome"] == "ok"] == [0, 0]
-    assert house.metrics("transceiver")[("firsthop_transceiver_hung_total", "media-1")] == 1
+    until(lambda: revived(house, "media-1") == its_own)
+    goes_on(house, "media-1", "media-2")
+    said = hang_up(calls)
+    assert said["calls"]["ok"] == 4
+    elsewhere = [call for call in said["per_call"] if transceiver_of(house, call["call_id"]) == 2]
+    assert [call["frames"]["lost"] for call in elsewhere] == [0] * others
+    assert hung_transceivers(house) == hung + 1
+    house.wait_ready()
     again = finish(start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "1"))
     assert again["calls"]["ok"] == 4
 
 
 @pytest.mark.needs_root
-def test_children_of_the_edge_that_hold_too_much_memory_are_replaced_and_calls_go_on(lab: Lab, tmp_path: Path) -> None:
+def test_children_of_the_edge_that_hold_too_much_memory_are_replaced_and_calls_go_on(
+    lab: Lab, house: Appliance
+) -> None:
+    call, _ = spread_calls(lab.client, house, 2)
+    text = house.config_file.read_text()
+
+    def configured(text: str) -> None:
+        attached = xdp_attached()
+        house.config_file.write_text(text)
+        house.processes["edge"].send_signal(signal.SIGHUP)
+        until(lambda: xdp_attached() > attached)
+        house.wait_ready()
+
+    def xdp_attached() -> int:
+        return house.log_file("edge").read_text().count('"xdp attached"')
+
     # Whatever a worker is, it is more than that.
-    with Appliance(tmp_path, lab=lab, memory_mib=1) as house:
-        until(lambda: "worker-spare" in house.children())
-        call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "8")
-        until(lambda: received(house, "edge", "firsthop_edge_oversized_total")["worker-0"] > 0)
-        assert finish(call)["calls"]["ok"] == 2
-        replaced = received(house, "edge", "firsthop_edge_oversized_total")
-        assert min(replaced["worker-0"], replaced["signaling"]) > 0
+    configured(text.replace("[edge]", "[edge]\nmemory_mib = 1"))
+    oversized = {"worker-0", "signaling"}
+    until(lambda: all(received(house, "edge", "firsthop_edge_oversized_total")[name] > 0 for name in oversized))
+    # No hang-up meets a signaling that is just being replaced.
+    configured(text)
+    until(lambda: "worker-spare" in house.children())
+    goes_on(house, "media-1", "media-2")
+    assert hang_up(call)["calls"]["ok"] == 2
 
 
 @pytest.mark.needs_root
 def test_a_host_that_stood_still_as_a_whole_replaces_nobody(lab: Lab, house: Appliance) -> None:
     """As when its virtual machine is paused."""
-    until(lambda: {"worker-spare", "media-spare"} <= house.children().keys())  # or they have another name later
     everybody = [psutil.Process(house.processes[name].pid) for name in ("edge", "transceiver")]
     everybody += house.children().values()
     before = {name: child.pid for name, child in house.children().items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from calling import finish, kill_the_supervisor, lost_in, start_call
+from calling import goes_on, hang_up, kill_the_supervisor, lost_in, start_call
 from observing import at_work, holders
 from service_manager import ServiceManager
 from waiting import DEADLINE_S, until
@@ -58,9 +58,8 @@ def test_what_systemd_stores_costs_a_killed_supervisor_no_frame(manager: Service
     assert len(stored) == len(kept) + len(serving)
     assert not holders(service)
 
-    call = start_call(Loopback(), service, "--model", "echo", "--duration", "6")
-    heard = service.metrics("transceiver")
-    until(lambda: service.metrics("transceiver") != heard)
+    call = start_call(Loopback(), service, "--model", "echo", "--duration", "600")
+    goes_on(service, "transceiver")
     kill_the_supervisor(service)
     assert at_work(service) == serving
     service.start("edge")
@@ -68,7 +67,8 @@ def test_what_systemd_stores_costs_a_killed_supervisor_no_frame(manager: Service
     service.processes["edge"].send_signal(signal.SIGHUP)
     until(lambda: manager.said == ["READY=1"] * 3)
     service.wait_ready()
-    said = finish(call)
+    goes_on(service, "transceiver")
+    said = hang_up(call)
     assert said["calls"]["ok"] == 1
     assert lost_in(said["audio"]) == 0
     assert (at_work(service), manager.stored) == (serving, stored)
@@ -76,7 +76,7 @@ def test_what_systemd_stores_costs_a_killed_supervisor_no_frame(manager: Service
     # Taken over means watched: who dies is started again, and stored again.
     service.children()["worker-0"].send_signal(signal.SIGKILL)
     until(lambda: at_work(service).get("worker-0") not in (None, serving["worker-0"]))
-    assert manager.stored == stored
+    until(lambda: manager.stored == stored)
     edge = service.processes.pop("edge")
     edge.terminate()
     assert edge.wait(DEADLINE_S) == 0

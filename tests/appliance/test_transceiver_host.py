@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from calling import finish, start_call
-from observing import sessions_of
+from calling import finish, goes_on, hang_up, spread_calls, start_call, whole
+from observing import kept, revived, sessions, sessions_of
 from waiting import until
 
-from lab.appliance import Appliance
+from lab.appliance import Appliance, Loopback
 from lab.network import Lab
 from runtime import config
 from runtime.address import Endpoint
@@ -22,26 +22,19 @@ from runtime.errors import ConfigError
 
 
 @pytest.fixture
-def house(lab: Lab, tmp_path: Path) -> Iterator[Appliance]:
-    """An appliance with two transceiver processes."""
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    with Appliance(tmp_path, lab=lab, transceiver_cores=cores) as appliance:
+def house(two_cores: Appliance) -> Appliance:
+    return whole(two_cores, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """One whose transceiver is a single process."""
+    with Appliance(tmp_path_factory.mktemp("alone"), http_port=18080, media_port=13478) as appliance:
         yield appliance
 
 
-def sessions(house: Appliance) -> list[int | None]:
-    return [sessions_of(house, f"media-{i}") for i in (1, 2)]
-
-
-def kept(house: Appliance, process: str) -> float:
-    return house.metrics(process)[("firsthop_transceiver_kept_calls",)]
-
-
-def revived(house: Appliance, process: str) -> float:
-    """How many calls of the process before it the process has taken up."""
-    with suppress(OSError):
-        return house.metrics(process)[("firsthop_transceiver_revived_total", "taken_up")]
-    return 0
+def restarts_of(house: Appliance, name: str) -> int:
+    return int(house.metrics("transceiver").get(("firsthop_transceiver_restarts_total", name), 0))
 
 
 def processes(house: Appliance) -> dict[str, int]:
@@ -52,32 +45,29 @@ def processes(house: Appliance) -> dict[str, int]:
 def test_calls_spread_over_the_processes_and_go_on_when_one_of_these_is_killed(lab: Lab, house: Appliance) -> None:
     for i, core in enumerate(sorted(os.sched_getaffinity(0))[:2], 1):
         assert house.children()[f"media-{i}"].cpu_affinity() == [core]
-    until(lambda: "media-spare" in house.children())
-    calls = start_call(lab.client, house, "-n", "6", "--model", "echo", "--duration", "8")
-    until(lambda: sum(n or 0 for n in sessions(house)) == 6)
-    its_own, others = sessions(house)
-    assert its_own
-    assert others
+    restarts = restarts_of(house, "media-1")
+    calls, (its_own, _) = spread_calls(lab.client, house, 6)
     until(lambda: kept(house, "media-1") == its_own)
     house.children()["media-1"].send_signal(signal.SIGKILL)
     # The spare takes its place, its id and its calls.
     until(lambda: revived(house, "media-1") == its_own)
-    assert finish(calls)["calls"]["ok"] == 6
-    until(lambda: house.metrics("transceiver")[("firsthop_transceiver_restarts_total", "media-1")] == 1)
+    goes_on(house, "media-1", "media-2")
+    assert hang_up(calls)["calls"]["ok"] == 6
+    until(lambda: restarts_of(house, "media-1") == restarts + 1)
     again = finish(start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "1"))
     assert again["calls"]["ok"] == 4
 
 
 @pytest.mark.needs_root
 def test_calls_do_not_notice_that_the_supervisor_is_killed(lab: Lab, house: Appliance) -> None:
-    call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "6")
-    until(lambda: sessions(house) == [1, 1])
+    call, _ = spread_calls(lab.client, house, 2)
     before = processes(house)
     house.processes["transceiver"].kill()
     house.processes["transceiver"].wait()
     house.start("transceiver")
     house.wait_ready()
-    said = finish(call)
+    goes_on(house, "media-1", "media-2")
+    said = hang_up(call)
     assert said["calls"]["ok"] == 2
     assert said["audio"]["frames"]["lost"] == 0
     assert processes(house) == before
@@ -91,10 +81,12 @@ def test_calls_do_not_notice_that_the_supervisor_is_killed(lab: Lab, house: Appl
     assert not (house.config_file.parent / "transceiver-1.holder").exists()
 
 
-def reconfigured(house: Appliance, old: str, new: str) -> None:
+def set_agent(house: Appliance, agent: str) -> str:
+    """Has the configuration name another agent. Returns the one that it named."""
     text = house.config_file.read_text()
-    assert old in text
-    house.config_file.write_text(text.replace(old, new))
+    (before,) = re.findall(r'^agent = "(\w+)"$', text, re.MULTILINE)
+    house.config_file.write_text(text.replace(f'agent = "{before}"', f'agent = "{agent}"'))
+    return str(before)
 
 
 def logged(house: Appliance, text: str) -> int:
@@ -103,18 +95,18 @@ def logged(house: Appliance, text: str) -> int:
 
 @pytest.mark.needs_root
 def test_hangup_lets_another_program_take_over_in_mid_call(lab: Lab, house: Appliance) -> None:
-    until(lambda: "media-spare" in house.children())
-    call = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "8")
-    until(lambda: sessions(house) == [1, 1])
+    call, _ = spread_calls(lab.client, house, 2)
     before, supervisor = processes(house), house.processes["transceiver"]
+    refused, taken = (logged(house, text) for text in ("not started anew", "took a child over"))
     # One that cannot run is not taken up.
-    reconfigured(house, 'agent = "parrot"', 'agent = "nobody"')
+    agent = set_agent(house, "nobody")
     supervisor.send_signal(signal.SIGHUP)
-    until(lambda: logged(house, "not started anew"))
-    reconfigured(house, 'agent = "nobody"', 'agent = "parrot"')
+    until(lambda: logged(house, "not started anew") == refused + 1)
+    set_agent(house, agent)
     supervisor.send_signal(signal.SIGHUP)
-    until(lambda: logged(house, "took a child over") == 2)
-    said = finish(call)
+    until(lambda: logged(house, "took a child over") == taken + 2)
+    goes_on(house, "media-1", "media-2")
+    said = hang_up(call)
     assert said["calls"]["ok"] == 2
     assert said["audio"]["frames"]["lost"] == 0
     assert processes(house) == before
@@ -125,17 +117,18 @@ def test_hangup_lets_another_program_take_over_in_mid_call(lab: Lab, house: Appl
 def test_a_process_whose_configuration_has_changed_is_replaced_when_its_calls_are_over(
     lab: Lab, house: Appliance
 ) -> None:
-    until(lambda: "media-spare" in house.children())
-    call = start_call(lab.client, house, "--model", "echo", "--duration", "8")
-    until(lambda: sorted(s or 0 for s in sessions(house)) == [0, 1])
+    call = start_call(lab.client, house, "--model", "echo", "--duration", "600")
+    until(lambda: sorted(sessions(house)) == [0, 1])
     busy = "media-1" if sessions(house)[0] else "media-2"
     before = processes(house)
-    reconfigured(house, 'agent = "parrot"', 'agent = "echo"')
+    if set_agent(house, "echo") == "echo":
+        set_agent(house, "parrot")
     house.processes["transceiver"].send_signal(signal.SIGHUP)
     (idle,) = set(before) - {busy}
     until(lambda: processes(house).get(idle) != before[idle])
     assert processes(house)[busy] == before[busy]
-    said = finish(call)
+    goes_on(house, busy)
+    said = hang_up(call)
     assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (1, 0)
     until(lambda: processes(house).get(idle, before[idle]) != before[idle])
     until(lambda: processes(house).get(busy, before[busy]) != before[busy])
@@ -143,28 +136,25 @@ def test_a_process_whose_configuration_has_changed_is_replaced_when_its_calls_ar
     assert finish(start_call(lab.client, house, "-n", "2", "--duration", "1"))["calls"]["ok"] == 2
 
 
-@pytest.mark.needs_root
-def test_hangup_ends_no_call_of_a_transceiver_alone(lab: Lab, tmp_path: Path) -> None:
-    with Appliance(tmp_path, lab=lab) as alone:
-        call = start_call(lab.client, alone, "--model", "echo", "--duration", "4")
-        until(lambda: sessions_of(alone, "transceiver") == 1)
-        alone.processes["transceiver"].send_signal(signal.SIGHUP)
-        until(lambda: logged(alone, "SIGHUP changes nothing"))
-        said = finish(call)
-        assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (1, 0)
+def test_hangup_ends_no_call_of_a_transceiver_alone(alone: Appliance) -> None:
+    call = start_call(Loopback(), alone, "--model", "echo", "--duration", "600")
+    until(lambda: sessions_of(alone, "transceiver") == 1)
+    alone.processes["transceiver"].send_signal(signal.SIGHUP)
+    until(lambda: logged(alone, "SIGHUP changes nothing"))
+    goes_on(alone, "transceiver")
+    said = hang_up(call)
+    assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (1, 0)
 
 
 @pytest.mark.needs_root
-def test_who_faces_the_network_has_no_capabilities(lab: Lab, tmp_path: Path) -> None:
+def test_who_faces_the_network_has_no_capabilities(house: Appliance, alone: Appliance) -> None:
     """Started by root, without systemd that would take them away."""
-    with Appliance(tmp_path, lab=lab) as alone:
-        until(lambda: {"worker-0", "worker-spare", "signaling"} <= set(alone.children()))  # not "python", as at first
-        facing = {**alone.children(), "transceiver": psutil.Process(alone.processes["transceiver"].pid)}
-        assert {"worker-0", "worker-spare", "signaling", "transceiver"} <= set(facing)
-        for name, process in facing.items():
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
-            assert int(effective, 16) == 0, name
+    facing = {**house.children(), "transceiver": psutil.Process(alone.processes["transceiver"].pid)}
+    assert {"worker-0", "worker-spare", "signaling", "transceiver", "media-1", "media-spare"} <= set(facing)
+    for name, process in facing.items():
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+        assert int(effective, 16) == 0, name
 
 
 def test_endpoints_count_up() -> None:

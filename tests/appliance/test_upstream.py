@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import finish, start_call
+from calling import finish, hang_up, start_call
 from observing import sessions_of
 from waiting import until
 
 from lab.appliance import Appliance, Loopback
 
+METRICS = "127.0.0.1:9700"  # of the house's transceiver; the upstream has the usual address
 
-@pytest.fixture
-def upstream(tmp_path: Path) -> Iterator[Appliance]:
-    (directory := tmp_path / "upstream").mkdir()
-    with Appliance(directory, http_port=18080, media_port=13478) as upstream:
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    with Appliance(tmp_path_factory.mktemp("upstream"), http_port=18080, media_port=13478) as upstream:
         yield upstream
 
 
-@pytest.fixture
-def house(tmp_path: Path, upstream: Appliance, monkeypatch: pytest.MonkeyPatch) -> Iterator[Appliance]:
-    monkeypatch.setenv("FIRSTHOP_AGENTS__REALTIME__URL", upstream.url.replace("http", "ws") + "/v1/realtime")
-    monkeypatch.setenv("FIRSTHOP_AGENTS__REALTIME__MODEL", "parrot")
-    monkeypatch.setenv("FIRSTHOP_AGENTS__REALTIME__KEY_FILE", str(upstream.token_file))
-    monkeypatch.setenv("FIRSTHOP_TRANSCEIVER__METRICS", "127.0.0.1:9700")
-    (directory := tmp_path / "house").mkdir()
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, upstream: Appliance) -> Iterator[Appliance]:
     ports: dict[str, Any] = {"http_port": 18090, "media_port": 13488, "metrics": "127.0.0.1:9600"}
-    with Appliance(directory, **ports, models=["realtime"]) as house:
+    house = Appliance(tmp_path_factory.mktemp("house"), **ports, models=["realtime"])
+    house.environment["transceiver"] = {
+        "FIRSTHOP_AGENTS__REALTIME__URL": upstream.url.replace("http", "ws") + "/v1/realtime",
+        "FIRSTHOP_AGENTS__REALTIME__MODEL": "parrot",
+        "FIRSTHOP_AGENTS__REALTIME__KEY_FILE": str(upstream.token_file),
+        "FIRSTHOP_TRANSCEIVER__METRICS": METRICS,
+    }
+    with house:
         yield house
 
 
@@ -45,17 +49,25 @@ def test_an_upstream_answers_and_is_interrupted(house: Appliance) -> None:
     assert audio["packets"]["lost"] == 0
 
 
-def test_an_upstream_that_is_killed_costs_no_call(
-    house: Appliance, upstream: Appliance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    talking = call(house, 20)
+def packets_heard() -> int:
+    """The packets of audio that have come to the house's transceiver."""
+    with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=30) as response:
+        page = response.read().decode()
+    (count,) = re.findall(r'^firsthop_rx_transceiver_datagrams_total\{outcome="audio"\} (\S+)$', page, re.MULTILINE)
+    return int(float(count))
+
+
+def test_an_upstream_that_is_killed_costs_no_call(house: Appliance, upstream: Appliance) -> None:
+    until(lambda: sessions_of(upstream, "transceiver") == 0)
+    talking = call(house, 600)
     until(lambda: sessions_of(upstream, "transceiver") == 1)
     upstream.processes["transceiver"].kill()
     upstream.processes["transceiver"].wait()
-    monkeypatch.delenv("FIRSTHOP_TRANSCEIVER__METRICS")
     upstream.start("transceiver")
-    # The call goes on, and its agent finds the model server again.
+    # The call goes on, and its agent finds the model server again, which hears a whole turn and answers it.
     until(lambda: sessions_of(upstream, "transceiver") == 1)
-    audio = finish(talking)["audio"]
+    heard = packets_heard()
+    until(lambda: packets_heard() >= heard + 500)
+    audio = hang_up(talking)["audio"]
     assert audio["response_ms"]["samples"] >= 1
     assert audio["packets"]["lost"] == 0

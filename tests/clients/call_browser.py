@@ -1,6 +1,6 @@
-"""A browser without any package, its page ``call.js``: ``call_browser.py URL TOKEN chromium|firefox [OPTIONS]``,
-options as JSON as ``call`` there takes them. Both are Debian's and headless; Playwright drives the one, WebDriver BiDi
-the other."""
+"""A browser without any package, its page ``call.js``: ``call_browser.py URL TOKEN chromium|firefox OPTIONS...``, one
+page after the other, options as JSON as ``call`` there takes them; a line of JSON for each. Both browsers are Debian's
+and headless; Playwright drives the one, WebDriver BiDi the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,6 @@ _PREFERENCES = {
     "toolkit.telemetry.enabled": False,
 }
 
-Evaluate = Callable[[str], Awaitable[Any]]
-
 
 def script(url: str, token: str, options: dict[str, Any]) -> str:
     """An expression whose value is the result of the call, as JSON."""
@@ -60,14 +58,16 @@ def script(url: str, token: str, options: dict[str, Any]) -> str:
     return f"(async () => {{ {conversation}\n{page}\nreturn JSON.stringify(await call({arguments})); }})()"
 
 
-async def with_chromium(page_url: str, expression: str) -> Any:
+async def with_chromium(page_url: str, expressions: Iterable[str]) -> AsyncIterator[str]:
     async with async_playwright() as playwright:
         switches = [*_SWITCHES, f"--unsafely-treat-insecure-origin-as-secure={page_url}"]
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=switches)
-        page = await browser.new_page()
-        await page.goto(page_url + "/healthz")
         try:
-            return await page.evaluate(expression)
+            for expression in expressions:
+                page = await browser.new_page()
+                await page.goto(page_url + "/healthz")
+                yield await page.evaluate(expression)
+                await page.close()
         finally:
             await browser.close()
 
@@ -91,7 +91,7 @@ class Bidi:
             return said["result"]
 
 
-async def with_firefox(page_url: str, expression: str) -> Any:
+async def with_firefox(page_url: str, expressions: Iterable[str]) -> AsyncIterator[str]:
     with tempfile.TemporaryDirectory() as profile:
         lines = (f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in _PREFERENCES.items())
         Path(profile, "user.js").write_text("".join(lines))
@@ -109,21 +109,24 @@ async def with_firefox(page_url: str, expression: str) -> Any:
                 bidi = Bidi(socket)
                 await bidi("session.new", capabilities={})
                 context = (await bidi("browsingContext.getTree"))["contexts"][0]["context"]
-                await bidi("browsingContext.navigate", context=context, url=page_url + "/healthz", wait="complete")
                 target = {"context": context}
-                said = await bidi("script.evaluate", expression=expression, target=target, awaitPromise=True)
+                for expression in expressions:
+                    await bidi("browsingContext.navigate", context=context, url=page_url + "/healthz", wait="complete")
+                    said = await bidi("script.evaluate", expression=expression, target=target, awaitPromise=True)
+                    if said["type"] == "exception":
+                        raise RuntimeError(said["exceptionDetails"]["text"])
+                    yield said["result"]["value"]
                 draining.cancel()
-            if said["type"] == "exception":
-                raise RuntimeError(said["exceptionDetails"]["text"])
-            return said["result"]["value"]
         finally:
             browser.terminate()
             await browser.wait()
 
 
-async def main(url: str, token: str, browser: str, options: str = "{}") -> None:
+async def main(url: str, token: str, browser: str, *options: str) -> None:
     drive = {"chromium": with_chromium, "firefox": with_firefox}[browser]
-    print(await asyncio.wait_for(drive(url, script(url, token, json.loads(options))), 60))
+    async with asyncio.timeout(100):
+        async for said in drive(url, (script(url, token, json.loads(each)) for each in options)):
+            print(said, flush=True)
 
 
 asyncio.run(main(*sys.argv[1:]))

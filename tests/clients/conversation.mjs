@@ -2,6 +2,7 @@
 // brings its peer connection; only the registry's packages differ.
 
 const PACKETS = 100; // two seconds
+const FRAMES = 50; // of ours that the agent has heard
 
 const soon = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -18,7 +19,10 @@ export class Events {
 
   of(type) {
     const seen = this.#seen.find((event) => event.type === type);
-    if (seen) return Promise.resolve(seen);
+    return seen ? Promise.resolve(seen) : this.next(type);
+  }
+
+  next(type) {
     return new Promise((resolve) => this.#waiting.push((event) => event.type === type && (resolve(event), true)));
   }
 }
@@ -38,7 +42,12 @@ export async function converse(events, send, heard) {
   send(JSON.stringify({ type: "session.update", session: { type: "realtime", instructions: "Be kind." } }));
   const updated = await events.of("session.updated");
   while (heard() < PACKETS) await soon(50);
-  send(JSON.stringify({ type: "firsthop.media.retrieve" }));
-  const media = await events.of("firsthop.media");
+  let media;
+  do {
+    const told = events.next("firsthop.media");
+    send(JSON.stringify({ type: "firsthop.media.retrieve" }));
+    media = await told;
+    await soon(50);
+  } while (!(media.heard.heard >= FRAMES));
   return { instructions: updated.session.instructions, heard: heard(), media: media.heard };
 }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 PACKETS = 100  # two seconds
+FRAMES = 50  # of ours that the agent has heard
 
 
 def place(url: str, token: str, sdp: str) -> tuple[str, Callable[[], int]]:
@@ -31,7 +32,7 @@ class Conversation:
     def __init__(self, send: Callable[[str], object], heard: Callable[[], int]) -> None:
         self._send, self._heard = send, heard
         self._events: dict[str, dict[str, Any]] = {}
-        self._asked = False
+        self._asked = self._answered = False
 
     def take(self, text: str) -> None:
         event = json.loads(text)
@@ -39,12 +40,15 @@ class Conversation:
         if event["type"] == "session.created":
             session = {"type": "realtime", "instructions": "Be kind."}
             self._send(json.dumps({"type": "session.update", "session": session}))
+        if event["type"] == "firsthop.media":
+            self._answered = event["heard"].get("heard", 0) >= FRAMES
+            self._asked = self._answered
 
     def poll(self) -> bool:
         if not self._asked and "session.updated" in self._events and self._heard() >= PACKETS:
             self._asked = True
             self._send(json.dumps({"type": "firsthop.media.retrieve"}))
-        return "firsthop.media" in self._events
+        return self._answered
 
     @property
     def result(self) -> dict[str, Any]:

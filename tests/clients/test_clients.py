@@ -22,18 +22,11 @@ RSA, ECDSA, MAX_BUNDLE = {"certificate": "rsa"}, {"certificate": "ecdsa"}, {"bun
 NEGOTIATED = {"query": "&dcid=4", "label": "talk", "channel": {"negotiated": True, "id": 4}}
 
 
-def browsers() -> Any:
-    for browser in ("chromium", "firefox"):
-        for name, options in (
-            ("as-it-is", {}),
-            ("rsa-and-max-bundle", {**RSA, **MAX_BUNDLE}),
-            ("ecdsa", ECDSA),
-            ("negotiated-channel", NEGOTIATED),
-        ):
-            argv = [sys.executable, "call_browser.py", browser, json.dumps(options)]
-            yield pytest.param(argv, id=f"{browser}-{name}")
-
-
+VARIANTS: tuple[dict[str, Any], ...] = ({}, {**RSA, **MAX_BUNDLE}, ECDSA, NEGOTIATED)
+BROWSERS = [
+    pytest.param([sys.executable, "call_browser.py", browser, *map(json.dumps, VARIANTS)], id=browser)
+    for browser in ("chromium", "firefox")
+]
 NODE = [pytest.param(["node", f"call-{name}.mjs"], id=name) for name in ("wrtc", "werift", "node-datachannel")]
 PYTHON = [
     pytest.param([sys.executable, "call_aiortc.py"], id="aiortc"),
@@ -44,7 +37,7 @@ PYTHON = [
 
 
 @pytest.mark.needs_root
-@pytest.mark.parametrize("argv", [*NODE, *PYTHON, *browsers()])
+@pytest.mark.parametrize("argv", [*NODE, *PYTHON, *BROWSERS])
 def test_a_whole_call(argv: list[str], lab: Lab, appliance: Appliance) -> None:
     program, script, *more = argv
     wanted = [Path(program)] if "/" in program else [CLIENTS / "node_modules/werift"]
@@ -56,10 +49,14 @@ def test_a_whole_call(argv: list[str], lab: Lab, appliance: Appliance) -> None:
     whole = lab.client.command([program, script, appliance.url, appliance.token, *more])
     done = subprocess.run(whole, cwd=CLIENTS, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-4000:]
-    result = json.loads(done.stdout.splitlines()[-1])
-    print(result)
-    assert result["heard"] >= 100
-    assert result["hung"] == 200
-    if argv[1:] != ["call_gstreamer.py"]:
-        assert result["instructions"] == "Be kind."
-        assert result["media"]["heard"] >= 50
+    print(done.stdout)
+    lines = done.stdout.splitlines()
+    # Firefox says more, of itself.
+    results = [json.loads(line) for line in lines if line.startswith("{")]
+    assert len(results) == (len(VARIANTS) if script == "call_browser.py" else 1)
+    for result in results:
+        assert result["heard"] >= 100
+        assert result["hung"] == 200
+        if argv[1:] != ["call_gstreamer.py"]:
+            assert result["instructions"] == "Be kind."
+            assert result["media"]["heard"] >= 50

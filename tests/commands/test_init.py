@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hosting import ports, ready, run_of_ports
 from waiting import until
 
+from firsthop.cli import main
 from firsthop.init import Host, Plan, plan_for, text
 from firsthop.preflight import check_edge, check_transceiver
 from runtime import secretfile
@@ -44,6 +46,10 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def firsthop(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command: in this process where it starts no service, which is soon done."""
+    if arguments[0] in ("init", "keys"):
+        result = CliRunner().invoke(main, [str(each) for each in arguments], env=environment, catch_exceptions=False)
+        return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
     argv = [*FIRSTHOP, *map(str, arguments)]
     return subprocess.run(argv, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
 
@@ -327,12 +333,13 @@ def host(tmp_path: Path) -> Path:
     """The configuration of a host, with every file of secrets that there is."""
     assert firsthop("init", "--dir", tmp_path / "etc", "--media", "127.0.0.1:5000").returncode == 0
     here = tmp_path / "etc"
-    for name in ("tls.key", "pipeline-key", "realtime-key"):
+    for name in ("tls.key", "pipeline-key", "realtime-key", "redis-password"):
         secretfile.create(here / name, "secret\n")
     config = here / "firsthop.toml"
     config.write_text(
         config.read_text().replace("# tls_", "tls_")
         + f'[agents.pipeline]\nkey_file = "{here}/pipeline-key"\n[agents.realtime]\nkey_file = "{here}/realtime-key"\n'
+        + f'[directory]\nredis = "redis://127.0.0.1"\npassword_file = "{here}/redis-password"\n'
     )
     return config
 
@@ -344,6 +351,8 @@ def host(tmp_path: Path) -> Path:
         ("edge", "cluster.keys", "cluster.toml"),
         ("edge", "edge.api_keys", "api-keys"),
         ("edge", "edge.tls_key", "tls.key"),
+        ("edge", "directory.password_file", "redis-password"),
+        ("transceiver", "directory.password_file", "redis-password"),
         ("transceiver", "cluster.keys", "cluster.toml"),
         ("transceiver", "agents.pipeline.key_file", "pipeline-key"),
         ("transceiver", "agents.realtime.key_file", "realtime-key"),

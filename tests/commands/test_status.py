@@ -265,6 +265,19 @@ def as_json(appliance: Appliance) -> tuple[int, dict[str, Any]]:
     return code, said
 
 
+def well(appliance: Appliance) -> dict[str, Any]:
+    """What it says when all is well: a process that a busy machine keeps waiting is down for that long."""
+    found: list[dict[str, Any]] = []
+
+    def asked() -> bool:
+        code, said = as_json(appliance)
+        found.append(said)
+        return code == 0
+
+    until(asked)
+    return found[-1]
+
+
 def test_one_call_is_one_flow_and_a_killed_worker_is_one_restart(here: Appliance) -> None:
     argv = [sys.executable, "-m", "firsthop", "call", here.url, "--quiet", "--model", "echo"]
     argv += ["--token-file", str(here.token_file), "--duration", "60"]
@@ -272,8 +285,7 @@ def test_one_call_is_one_flow_and_a_killed_worker_is_one_restart(here: Appliance
     try:
         until(lambda: as_json(here)[1]["flows"] == 1)
         until(lambda: sum(worker["received"]["forwarded_flow"]["per_s"] for worker in as_json(here)[1]["workers"]) > 0)
-        code, said = as_json(here)
-        assert code == 0
+        said = well(here)
         assert said["ok"]
         assert said["xdp"]["mode"] == "off"
 
@@ -287,12 +299,11 @@ def test_one_call_is_one_flow_and_a_killed_worker_is_one_restart(here: Appliance
 
         here.children()["worker-0"].send_signal(signal.SIGKILL)
         until(lambda: received(here, "edge", "firsthop_edge_restarts_total")["worker-0"] == 1)
-        until(lambda: as_json(here)[0] == 0)
-        _, said = as_json(here)
+        said = well(here)
         assert [worker["restarts"] for worker in said["workers"]] == [1] + [0] * (len(said["workers"]) - 1)
         assert all(worker["received"]["forwarded_flow"]["per_s"] >= 0 for worker in said["workers"])
-        code, output = told(here)
-        assert code == 0
+        until(lambda: told(here)[0] == 0)
+        _, output = told(here)
         assert "XDP off" in output
         assert "restarts: 1" in output
     finally:
@@ -303,23 +314,23 @@ def test_one_call_is_one_flow_and_a_killed_worker_is_one_restart(here: Appliance
 def test_watching_ends_cleanly_at_control_c(here: Appliance) -> None:
     argv = [sys.executable, "-m", "firsthop", "status", "--config", str(here.config_file), "--watch", "--json"]
     watching = Loopback().popen([*argv, "--interval", "0.1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    lines = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    until(lambda: json.loads(watching.stdout.readline())["ok"])
+    until(lambda: json.loads(watching.stdout.readline())["ok"])
     watching.send_signal(signal.SIGINT)
     _, errors = watching.communicate(timeout=60)
-    assert all(line["ok"] for line in lines)
-    assert watching.returncode == 0
-    assert not errors
+    assert (watching.returncode, errors) == (0, b"")
 
 
 def test_a_transceiver_that_is_away_is_down_and_exit_code_3(here: Appliance) -> None:
     away = here.processes["transceiver"]
     away.terminate()
     away.wait(60)
+    until(lambda: [down["process"] for down in as_json(here)[1]["down"]] == ["transceiver-1"])
     code, said = as_json(here)
     assert code == 3
     assert not said["ok"]
-    assert [down["process"] for down in said["down"]] == ["transceiver-1"]
-    assert "journalctl -u firsthop-transceiver@1" in said["down"][0]["what_to_do"]
+    (down,) = [down for down in said["down"] if down["process"] == "transceiver-1"]
+    assert "journalctl -u firsthop-transceiver@1" in down["what_to_do"]
 
 
 def test_nothing_running_is_one_line_and_exit_code_1(tmp_path: Path) -> None:

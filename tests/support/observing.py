@@ -85,3 +85,20 @@ def at_work(appliance: Appliance) -> dict[str, int]:
     """Pids of the children that serve; the spare does not, and is called otherwise until it is ready."""
     serving = re.compile(r"worker-\d+|signaling")
     return {name: child.pid for name, child in appliance.children().items() if serving.fullmatch(name)}
+
+
+def sessions(appliance: Appliance) -> list[int]:
+    """The number of calls of ``media-1`` and ``media-2``; 0 where one does not tell."""
+    return [sessions_of(appliance, f"media-{i}") or 0 for i in (1, 2)]
+
+
+def revived(appliance: Appliance, process: str) -> int:
+    """How many calls of the process before it this one has taken up."""
+    with suppress(OSError):
+        return int(appliance.metrics(process)[("firsthop_transceiver_revived_total", "taken_up")])
+    return 0
+
+
+def kept(appliance: Appliance, process: str) -> int:
+    """How many of its calls are kept for the process after it."""
+    return int(appliance.metrics(process)[("firsthop_transceiver_kept_calls",)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from itertools import pairwise
 
 import msgspec
@@ -199,3 +200,31 @@ async def test_a_state_that_is_of_no_use_leaves_nothing_behind(what: str) -> Non
         await more_speech(call)
         in_a_row(call)
         call.numbers()
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_bytes_that_were_changed_are_refused_or_make_a_session(seed: int) -> None:
+    chance = random.Random(seed)
+    async with a_moving_call(loopback.Agent) as call:
+        await call.open_channel()
+        for payload in voice(5):
+            call.speak(payload)
+        await call.left()
+        refused = 0
+        for _ in range(50):
+            data = bytearray(call.data)
+            for _ in range(chance.choice((1, 2, 8))):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            try:
+                other = call.taken_up(state.decoded(bytes(data)))
+            except ValueError:  # StateError, or the protocol's
+                refused += 1
+                continue
+            other.forsake()
+            await other.closed()
+        assert refused
+        call.session.stay()
+        await more_speech(call)
+        in_a_row(call)
+        call.numbers()
+        assert not call.ended

@@ -93,12 +93,10 @@ class Flood:
         self._lab, self._appliance, self._seconds = lab, appliance, seconds
         until(lambda: flow_gone(appliance))
         with listening(lab) as sock:
-            self._own = start_call(lab.client, appliance, "--model", "echo", "--duration", str(seconds + 15))
+            self._own = start_call(lab.client, appliance, "--model", "echo", "--duration", "600")
             self.overheard = overhear(sock)
         until(lambda: appliance.metrics("edge")[("firsthop_xdp_flows",)] == 1)
-        self._live = start_call(
-            lab.client, appliance, "-n", str(calls), "--model", "echo", "--duration", str(seconds + 4)
-        )
+        self._live = start_call(lab.client, appliance, "-n", str(calls), "--model", "echo", "--duration", "600")
         until(lambda: appliance.metrics("edge")[("firsthop_xdp_flows",)] == calls + 1)
         self._calls = calls
 
@@ -111,7 +109,7 @@ class Flood:
         flood = self._lab.client.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         output, _ = flood.communicate(frames, timeout=120)
         after = xdp(self._appliance)
-        said = finish(self._live)
+        said = hang_up(self._live)
         self._own.terminate()
         self._own.communicate(timeout=60)  # what it lost is its own affair
         counted: Counter[str] = Counter()
@@ -211,13 +209,13 @@ def flood(lab: Lab, appliance: Appliance, *, calls: int, seconds: int, may_lose:
     before, link = xdp(appliance), lost_on_the_link(lab)
     workers = [f"worker-{i}" for i in range(len(cores()))]
     at_workers = [received(appliance, worker, "firsthop_rx_worker_datagrams_total") for worker in workers]
-    call = start_call(lab.client, appliance, "-n", str(calls), "--model", "echo", "--duration", str(seconds + 6))
+    call = start_call(lab.client, appliance, "-n", str(calls), "--model", "echo", "--duration", "600")
     until(lambda: appliance.metrics("edge")[("firsthop_xdp_flows",)] == calls)
     argv = [sys.executable, str(Path(__file__).parent / "flood.py"), lab.edge.address, "3478", str(seconds)]
     if overheard:
         argv += live_ssrcs(appliance)
     sent = finish(lab.client.popen(argv, stdout=subprocess.PIPE))
-    said = finish(call)
+    said = hang_up(call)
     change = moved(before, xdp(appliance))
     arrived = sum(sent.values()) - (lost_on_the_link(lab) - link)
     print(f"{arrived} of {sum(sent.values())} packets in {seconds} s; {said['audio']['packets']}; {change}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import finish, start_call
+from calling import hang_up, start_call
 from observing import sessions_of
 from waiting import until
 
@@ -27,7 +27,6 @@ ATTACKS = (
     "restarts",
     "half_requests",
 )
-_MORE_S = 8  # to set up, and to end
 
 pytestmark = pytest.mark.alone
 
@@ -36,8 +35,7 @@ def beside_calls(
     lab: Lab, appliance: Appliance, attacks: tuple[str, ...], *, calls: int, seconds: int
 ) -> dict[str, Any]:
     """What calls heard while the attacks were made, each for so many seconds."""
-    last = str(len(attacks) * (seconds + 2) + _MORE_S)
-    live = start_call(lab.client, appliance, "-n", str(calls), "--model", "loopback", "--duration", last)
+    live = start_call(lab.client, appliance, "-n", str(calls), "--model", "loopback", "--duration", "600")
     until(lambda: sessions_of(appliance, "transceiver") == calls)
     argv = [sys.executable, str(Path(__file__).with_name("hostile.py")), appliance.url, str(appliance.token_file)]
     with lab.client.popen(
@@ -45,7 +43,7 @@ def beside_calls(
     ) as attacker:
         said, _ = attacker.communicate(timeout=600)
     print(json.dumps(json.loads(said), indent=1))
-    heard = finish(live, within_s=600)
+    heard = hang_up(live)
     print(heard["server"], silenced(heard))
     return heard
 

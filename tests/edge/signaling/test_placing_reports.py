@@ -41,12 +41,12 @@ async def placed(edge: Edge, calls: int, query: str = "?model=parrot") -> list[i
 
 async def test_calls_go_where_they_are_answered_soonest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with two_fakes(tmp_path) as (edge, near, far):
-        report(edge, 1, 0.002, latency_ms=200)
-        report(edge, 2, 0.150, latency_ms=200)
+        report(edge, 1, latency_ms=200)
+        report(edge, 2, latency_ms=1000)
         assert await placed(edge, 6) == [201] * 6
         assert (near.sessions, far.sessions) == (6, 0)
         monkeypatch.setattr("edge.placement.placer._AFRESH_S", -1.0)
-        report(edge, 1, 0.002, latency_ms=2000)
+        report(edge, 1, latency_ms=3000)
         assert (await edge.place("v=0", query="?model=parrot"))[0] == 201
         assert (near.sessions, far.sessions) == (6, 1)
         assert outcomes(edge) == {"placed": 7}
@@ -117,8 +117,8 @@ async def test_reports_and_none_share_the_calls(tmp_path: Path) -> None:
 
 async def test_one_that_stands_still_harms_no_call_whatever_it_reported(tmp_path: Path) -> None:
     async with two_fakes(tmp_path) as (edge, still, other):
-        report(edge, 1, 0.001)
-        report(edge, 2, 0.100)
+        report(edge, 1, latency_ms=100)
+        report(edge, 2, latency_ms=1000)
         still.mute = {"health", "session.offer"}
         assert await placed(edge, 4) == [201] * 4
         assert other.sessions == 4
@@ -127,8 +127,8 @@ async def test_one_that_stands_still_harms_no_call_whatever_it_reported(tmp_path
 
 async def test_calls_stay_in_the_regions_that_the_configuration_allows(tmp_path: Path) -> None:
     async with two_fakes(tmp_path, regions=("eu",)) as (edge, abroad, home):
-        report(edge, 1, 0.001, region="us")
-        report(edge, 2, 0.100, region="eu")
+        report(edge, 1, latency_ms=100, region="us")
+        report(edge, 2, latency_ms=1000, region="eu")
         assert await placed(edge, 4) == [201] * 4
         assert (abroad.sessions, home.sessions) == (0, 4)
         home.refusal = ("full", "no")
@@ -138,8 +138,8 @@ async def test_calls_stay_in_the_regions_that_the_configuration_allows(tmp_path:
 
 async def test_a_session_without_media_is_placed_alike(tmp_path: Path) -> None:
     async with two_fakes(tmp_path) as (edge, near, far):
-        report(edge, 1, 0.001)
-        report(edge, 2, 0.150)
+        report(edge, 1, latency_ms=100)
+        report(edge, 2, latency_ms=1000)
         for _ in range(4):
             async with edge.http.ws_connect(edge.url + "/v1/realtime?model=parrot", headers=TOKEN) as socket:
                 await socket.receive(timeout=30)
@@ -165,6 +165,16 @@ async def test_what_would_become_of_a_call_is_explained(tmp_path: Path) -> None:
         assert edge.placing.explain("whisper").models == ["parrot"]
 
 
+async def test_transceivers_of_one_host_share_the_way_there(tmp_path: Path) -> None:
+    async with two_fakes(tmp_path) as (edge, one, other):
+        report(edge, 1, 0.5)  # it was busy when it was first asked
+        report(edge, 2, 0.01)
+        ways = [candidate.network_ms for candidate in edge.placing.explain("parrot").candidates]
+        assert ways == [55.0, 55.0]
+        assert await placed(edge, 4) == [201] * 4
+        assert (one.sessions, other.sessions) == (2, 2)
+
+
 async def test_another_thread_may_ask_for_the_explanation(tmp_path: Path) -> None:
     async with a_fake(tmp_path) as (edge, _):
         report(edge, 1, region="eu")
@@ -177,8 +187,8 @@ async def test_another_thread_may_ask_for_the_explanation(tmp_path: Path) -> Non
 
 async def test_one_that_left_the_directory_is_not_ranked(tmp_path: Path) -> None:
     async with two_fakes(tmp_path) as (edge, gone, other):
-        report(edge, 1, 0.001)
-        report(edge, 2, 0.100)
+        report(edge, 1, latency_ms=100)
+        report(edge, 2, latency_ms=1000)
         edge.transceivers.remove(1)
         assert await placed(edge, 3) == [201] * 3
         assert (gone.sessions, other.sessions) == (0, 3)

@@ -212,7 +212,7 @@ def test_a_cable_that_is_pulled_and_put_back_is_steered_again_and_status_tells(t
         log = appliance.log_file("edge")
         assert attached(appliance) == {"native": 1}
         finish(start_call(lab.client, appliance, "--model", "echo", "--duration", "1"))
-        call = start_call(lab.client, appliance, "--model", "echo", "--duration", "60")
+        call = start_call(lab.client, appliance, "--model", "echo", "--duration", "600")
         until(lambda: not flow_gone(appliance))
         serving = {name: child.pid for name, child in appliance.children().items() if name != "worker-spare"}
 
