@@ -178,7 +178,10 @@ async def there(tmp_path: File) -> Neighbour:
 
 
 @pytest.fixture
-async def target(there: Neighbour) -> AsyncIterator[Target]:
+async def target(there: Neighbour, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Target]:
+    """One that answers, for which a hand-over waits as long as a busy machine needs."""
+    for patience in ("_CONNECT_S", "_RESERVE_S", "_TAKE_S"):
+        monkeypatch.setattr(f"transceiver.handover.leaving.{patience}", 30.0)
     target = Target(there.endpoint)
     yield target
     await target.close()
