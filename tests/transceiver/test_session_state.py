@@ -228,3 +228,27 @@ async def test_bytes_that_were_changed_are_refused_or_make_a_session(seed: int) 
         in_a_row(call)
         call.numbers()
         assert not call.ended
+
+
+async def test_a_snapshot_is_what_would_leave_and_changes_nothing() -> None:
+    async with a_moving_call(loopback.Agent) as call:
+        channel = await call.open_channel()
+        await until(lambda: of_type(call, "session.created"))
+        for n, payload in enumerate(voice(10), start=1):
+            call.speak(payload)
+            seen = state.decoded(state.encoded(call.session.snapshot()))
+            assert seen.transport.secure.held == ()
+            channel.send('{"type":"session.update","session":{"type":"realtime"}}')
+            await until(lambda n=n: len(of_type(call, "session.updated")) == n)  # type: ignore[misc]
+        await more_speech(call)
+        found = call.session.snapshot()
+        left = await call.left()
+        assert (found.ufrag, found.media.voice.ssrc) == (left.ufrag, left.media.voice.ssrc)
+        assert found.transport.secure.dtls.srtp.ours == left.transport.secure.dtls.srtp.ours
+        assert found.channels == left.channels
+        with pytest.raises(StateError, match="not connected"):
+            call.session.snapshot()
+        call.session.stay()
+        await more_speech(call)
+        in_a_row(call)
+        call.numbers()
