@@ -51,10 +51,13 @@ class Membership:
         """Takes note that there is no snapshot now: nobody's time runs out meanwhile."""
         self._readable_since = None
 
+    def told_long_enough(self, now: float) -> bool:
+        """Whether snapshots have come for as long as entries are good, so that what they lack is missing."""
+        return self._readable_since is not None and now - self._readable_since >= self._ttl_s
+
     def missing(self, now: float) -> list[int]:
         """Those who have been missing for long enough to be gone, unless they answer."""
-        since = self._readable_since
-        if since is None or now - since < self._ttl_s:
+        if not self.told_long_enough(now):
             return []
         return [number for number, seen in self._seen.items() if now - seen >= self._ttl_s]
 

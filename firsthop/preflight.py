@@ -24,6 +24,7 @@ def check_edge(config: Config) -> None:
     edge = config.edge
     _private("cluster.keys", config.cluster.keys)
     _private("edge.api_keys", edge.api_keys)
+    _of_the_store(config)
     if edge.tls_key is not None:
         _private("edge.tls_key", edge.tls_key)
     _apart(*_of_edge(config), *(_of_transceivers(config) if _together(config) else ()))
@@ -36,6 +37,7 @@ def check_transceiver(config: Config) -> None:
     """Checks the transceiver's part of a configuration. Raises ConfigError."""
     ours = config.transceiver
     _private("cluster.keys", config.cluster.keys)
+    _of_the_store(config)
     for name in ("pipeline", "realtime"):
         file = getattr(config.agents, name).key_file
         if file is not None:
@@ -54,6 +56,12 @@ def check_transceiver(config: Config) -> None:
     if ours.cores:
         with contextlib.suppress(ConfigError):
             _folder("transceiver.run", ours.run)
+
+
+def _of_the_store(config: Config) -> None:
+    if (file := config.directory.password_file) is not None:
+        _readable("directory.password_file", file)
+        _private("directory.password_file", file)
 
 
 def _readable(key: str, path: Path) -> None:

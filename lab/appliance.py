@@ -9,6 +9,8 @@ import json
 import os
 import re
 import secrets
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -108,6 +110,7 @@ class Appliance:
             "capacity": capacity,
             "drain_s": drain_s,
         }
+        self._pins = {name: Path("/sys/fs/bpf", f"firsthop-{secrets.token_hex(4)}") for name in self._edges}
         if lab:
             edge = {"interface": lab.edge_interface, **edge}
         if lab and lab.edge_2:
@@ -127,7 +130,7 @@ class Appliance:
                 "http": f"{place.address}:{http_port}",
                 "api_keys": str(self.token_file),
                 "run": str(directory),
-                "pins": str(Path("/sys/fs/bpf", f"firsthop-{secrets.token_hex(4)}")),
+                "pins": str(self._pins[name]),
                 **edge,
                 "transceivers": [{"id": 1, "endpoint": endpoint, "processes": max(1, len(self._cores))}],
             }
@@ -204,7 +207,11 @@ class Appliance:
             process = self.processes.pop(name, None)
             if process is None:
                 continue
+            if name in self._edges:
+                process.send_signal(signal.SIGINT)  # with SIGTERM alone it would wait for its calls
             end(process, GOODBYE_S)
+        for pins in self._pins.values():
+            shutil.rmtree(pins, ignore_errors=True)  # of an edge whose host was killed
 
     def children(self, edge: str = "edge") -> dict[str, psutil.Process]:
         """The supervisors' children, whoever started them, as they call themselves: ``worker-0``, ``worker-1``,

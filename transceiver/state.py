@@ -61,10 +61,8 @@ def decoded(data: bytes) -> SessionState:
         raise StateError(f"a session's state has {len(data)} bytes, and at most {MOST_BYTES} are taken up")
     try:
         envelope = msgspec.msgpack.decode(data, type=_Envelope)
-        if envelope.version != VERSION:
-            raise StateError(
-                f"a session's state of version {envelope.version} cannot be taken up: {VERSION} is known here"
-            )
-        return msgspec.msgpack.decode(envelope.state, type=SessionState)
-    except msgspec.MsgspecError as e:
+        if envelope.version == VERSION:
+            return msgspec.msgpack.decode(envelope.state, type=SessionState)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as e:
         raise StateError(f"no session's state: {e}") from None
+    raise StateError(f"a session's state of version {envelope.version} cannot be taken up: {VERSION} is known here")

@@ -14,7 +14,7 @@ __all__ = ["PLOT", "figures", "into_documents", "line", "markdown"]
 
 PLOT = document.DOCUMENT.with_name("placement.png")
 _HOURS = 24
-_EDGES = 100
+_TICKS_MS = (200, 500, 1000, 2000, 5000)
 _PERCENTILES = (50, 90, 99, 99.9)
 OURS, COMPARED = "firsthop", "least loaded"
 Row = dict[str, Any]
@@ -94,12 +94,11 @@ def markdown(result: Row) -> str:
 def _cost(result: Row) -> str:
     cost = result["cost"]
     count = cost["transceivers"]
-    megabytes = count * cost["report_bytes"] / 1e6
     return (
         f"A choice among {count:,} takes {cost['choose_us']['p50']:.0f} µs (p50) or {cost['choose_us']['p99']:.0f} µs "
-        f"(p99), entering a report {cost['report_us']:.0f} µs. A report is {cost['report_bytes']:.0f} bytes: with "
-        f"one each second from {count:,} transceivers a store takes {count:,} writes and {megabytes:.1f} MB a second, "
-        f"and gives {megabytes:.1f} MB to each edge that reads all of them, {_EDGES * megabytes:.0f} MB to {_EDGES}."
+        f"(p99), entering a report {cost['report_us']:.0f} µs. A report is {cost['report_bytes']:.0f} bytes, so that "
+        f"{count:,} transceivers say {count * cost['report_bytes'] / 1e6:.1f} MB a second; what becomes of these in "
+        "Redis is in [directory.md](directory.md)."
     )
 
 
@@ -129,8 +128,11 @@ def _plot(result: Row) -> None:
         axes[1].plot(row["shares"], range(1, 100), label=row["strategy"], linewidth=width)
     axes[0].set(xlabel="hour, UTC", title="time to first audio through the day, p99, ms", yscale="log")
     axes[1].set(xlabel="ms", xscale="log", title="% of the calls that hear audio within")
+    axes[0].set_yticks(_TICKS_MS, labels=[f"{ms:,}" for ms in _TICKS_MS])
+    axes[1].set_xticks(_TICKS_MS, labels=[f"{ms:,}" for ms in _TICKS_MS])
     for ax in axes:
-        ax.grid(visible=True, which="both", alpha=0.3)
+        ax.minorticks_off()
+        ax.grid(visible=True, alpha=0.3)
         ax.legend()
     figure.savefig(PLOT, dpi=110, metadata={"Software": None})
     pyplot.close(figure)

@@ -88,6 +88,10 @@ class Announcing:
     async def announce(self) -> None:
         """Tells the others, four times a second, that this edge is there, and what its workers tell."""
         if not self._endpoint:
+            if self._peers.known:
+                logs.get().warning(
+                    "no other edge names this one: edge.edges has no row with its edge.name, and edge.announce is empty"
+                )
             return
         voice = await self._bound(link.publisher, self._endpoint)
         ears = await self._bound(link.collector, self._gathered_at) if self._gathered_at else None

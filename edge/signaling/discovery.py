@@ -112,21 +112,24 @@ class Discovery:
 
     async def run(self) -> Never:
         """Looks for ever."""
+        shared_s = _SHARED_S
         while True:
             try:
-                await self.look()
+                await self.look(shared_s)
             except Exception:
                 # A fault of ours with one snapshot, and no reason to read no other.
                 logs.get().exception("a snapshot of the directory's store failed")
             await asyncio.sleep(_LEAST_S)
+            shared_s = _SHARED_S
             with suppress(TimeoutError):
                 async with asyncio.timeout((_EVERY_S - _LEAST_S) * random.uniform(0.9, 1.1)):  # noqa: S311
                     await self._store.changed()
+                    shared_s = _LEAST_S  # what was read before the change does not have it
 
-    async def look(self) -> None:
-        """Reads the store, once, and takes what it says."""
+    async def look(self, shared_s: float = _SHARED_S) -> None:
+        """Reads the store, once, and takes what it says. What another edge has read may be ``shared_s`` old."""
         try:
-            snapshot = await self._store.snapshot(_SHARED_S)
+            snapshot = await self._store.snapshot(shared_s)
         except StoreError as e:
             self._members.unreadable()
             if not self._away:
@@ -175,7 +178,8 @@ class Discovery:
     def _take_edges(self, snapshot: Snapshot, now: float) -> None:
         before = {name: report for name, (report, _) in self._edges.items()}
         self._edges.update({name: (report, now) for name, report in snapshot.edges.items()})
-        self._edges = {name: kept for name, kept in self._edges.items() if now - kept[1] < self._ttl_s}
+        if self._members.told_long_enough(now):
+            self._edges = {name: kept for name, kept in self._edges.items() if now - kept[1] < self._ttl_s}
         known = {name: report for name, (report, _) in self._edges.items()}
         if known != before:
             self._tell_edges(known.values())

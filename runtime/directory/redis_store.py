@@ -205,8 +205,8 @@ class RedisStore:
         """See Store."""
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen())
-        self._told.clear()
         await self._told.wait()
+        self._told.clear()
 
     async def close(self) -> None:
         """See Store."""

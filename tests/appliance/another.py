@@ -39,7 +39,8 @@ def started_third(
     endpoint = f"tcp://{address}:7403"
     (folder / "firsthop.toml").write_text(
         f'[cluster]\nkeys = "{house.config_file.parent}/cluster.toml"\n'
-        f'[transceiver]\nid = 3\nendpoint = "{endpoint}"\nmetrics = "127.0.0.1:9503"\nrun = "{folder}"\n{more}'
+        f'[transceiver]\nid = 3\nendpoint = "{endpoint}"\nmetrics = "127.0.0.1:9503"\nrun = "{folder}"\n'
+        f"drain_s = 0\n{more}"
     )
     with (folder / "log").open("ab") as log:
         third = host.popen(

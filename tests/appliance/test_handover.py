@@ -135,6 +135,25 @@ def test_a_host_hands_its_calls_over_to_another_host(lab: Lab, tmp_path: Path) -
     assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
 
 
+def test_a_new_configuration_is_taken_up_by_every_process_with_calls_going_on(lab: Lab, house: Appliance) -> None:
+    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "25")
+    until(lambda: len(logged(house, "media up")) == 4)
+    before = {name: child.pid for name, child in house.children().items() if name in ("media-1", "media-2")}
+    text = house.config_file.read_text()
+    house.config_file.write_text(text.replace('agent = "parrot"', 'agent = "echo"'))
+    house.processes["transceiver"].send_signal(signal.SIGHUP)
+
+    def all_new() -> bool:
+        now = {name: child.pid for name, child in house.children().items() if name in before}
+        return now.keys() == before.keys() and not set(now.values()) & set(before.values())
+
+    until(all_new)
+    # The calls outlived both processes that could have answered them.
+    said = finish(calls)
+    assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
+    assert len(logged(house, "moved")) >= 4
+
+
 def replaced(house: Appliance, name: str) -> None:
     """Tells a process to end, and returns when another has its place."""
 

@@ -17,6 +17,19 @@ from lab.appliance import Appliance
 from lab.network import Lab
 from runtime import config
 
+# A session over a WebSocket: says when it has begun, and with which code it was closed.
+_SOCKET = """
+import asyncio, sys, aiohttp
+async def main(url, key):
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as http:
+        socket = await http.ws_connect(url + "/v1/realtime?model=offline")
+        print(await socket.receive_json() and "begun", flush=True)
+        async for message in socket:
+            pass
+        print(socket.close_code)
+asyncio.run(main(*sys.argv[1:]))
+"""
+
 
 def drain(house: Appliance, what: str) -> subprocess.CompletedProcess[bytes]:
     argv = [sys.executable, "-m", "firsthop", "drain", what, "--config", str(house.config_file)]
@@ -31,7 +44,11 @@ def test_a_host_is_drained_once_its_calls_are_over(lab: Lab, tmp_path: Path) -> 
     with Appliance(tmp_path, lab=lab, transceiver_cores=cores()[:2], drain_s=60, placement="spread") as house:
         calls = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "10")
         until(lambda: sum(sessions_of(house, f"media-{i}") or 0 for i in (1, 2)) == 2)
+        socket = lab.client.popen([sys.executable, "-c", _SOCKET, house.url, house.token], stdout=subprocess.PIPE)
+        assert socket.stdout is not None
+        assert socket.stdout.readline() == b"begun\n"
         done = drain(house, "transceiver")
+        assert socket.communicate(timeout=DEADLINE_S)[0] == b"1012\n"
         assert done.returncode == 0, done.stderr.decode()
         assert done.stdout.decode().splitlines()[-1] == "ended"
         assert "calls handed over" in done.stdout.decode()

@@ -333,12 +333,13 @@ def host(tmp_path: Path) -> Path:
     """The configuration of a host, with every file of secrets that there is."""
     assert firsthop("init", "--dir", tmp_path / "etc", "--media", "127.0.0.1:5000").returncode == 0
     here = tmp_path / "etc"
-    for name in ("tls.key", "pipeline-key", "realtime-key"):
+    for name in ("tls.key", "pipeline-key", "realtime-key", "redis-password"):
         secretfile.create(here / name, "secret\n")
     config = here / "firsthop.toml"
     config.write_text(
         config.read_text().replace("# tls_", "tls_")
         + f'[agents.pipeline]\nkey_file = "{here}/pipeline-key"\n[agents.realtime]\nkey_file = "{here}/realtime-key"\n'
+        + f'[directory]\nredis = "redis://127.0.0.1"\npassword_file = "{here}/redis-password"\n'
     )
     return config
 
@@ -350,6 +351,8 @@ def host(tmp_path: Path) -> Path:
         ("edge", "cluster.keys", "cluster.toml"),
         ("edge", "edge.api_keys", "api-keys"),
         ("edge", "edge.tls_key", "tls.key"),
+        ("edge", "directory.password_file", "redis-password"),
+        ("transceiver", "directory.password_file", "redis-password"),
         ("transceiver", "cluster.keys", "cluster.toml"),
         ("transceiver", "agents.pipeline.key_file", "pipeline-key"),
         ("transceiver", "agents.realtime.key_file", "realtime-key"),

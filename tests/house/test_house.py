@@ -37,6 +37,12 @@ def test_a_folder_can_be_looked_over() -> None:
     assert not named([folder for folder, n in files.items() if n > _MOST_FILES])
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    """Python knows them by it, and would take the one for the other."""
+    names = Counter(path.name for path in TESTS if path.name not in ("conftest.py", "__init__.py"))
+    assert not [name for name, n in names.items() if n > 1]
+
+
 def test_a_file_says_what_it_is() -> None:
     def silent(path: Path) -> bool:
         text = path.read_text()

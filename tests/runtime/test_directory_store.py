@@ -25,6 +25,13 @@ ONE = Report(1, "tcp://192.0.2.1:7400", generation=11, number=1, models=(Model("
 EDGE = EdgeReport("edge-a", "203.0.113.1:3478", generation=5, number=1)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may take as long as a busy machine needs."""
+    monkeypatch.setattr("runtime.directory.redis_store._PATIENCE_S", 30.0)
+    monkeypatch.setattr("runtime.directory.redis_store._IN_ALL_S", 60.0)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:

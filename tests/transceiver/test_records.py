@@ -65,12 +65,19 @@ def test_a_file_that_is_there_already_is_left_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is written at the end, however long a busy machine takes."""
+    monkeypatch.setattr(writer, "_GOODBYE_S", 60.0)
+
+
 @pytest.fixture
 def running() -> Iterator[Writer]:
     one = Writer()
     yield one
     one.process.send_signal(signal.SIGCONT)  # of a test that failed, perhaps
     one.close()
+    until_now(lambda: one.process.poll() is not None)
     assert one.process.poll() == 0
 
 

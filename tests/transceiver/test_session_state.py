@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from itertools import pairwise
 
 import msgspec
@@ -195,6 +196,58 @@ async def test_a_state_that_is_of_no_use_leaves_nothing_behind(what: str) -> Non
         with pytest.raises(StateError, match=r"^the call cannot be taken up: "):
             call.taken_up(replace(found, transport=transport, talk=talk))
         await until(lambda: of_reading() == 1)
+        call.session.stay()
+        await more_speech(call)
+        in_a_row(call)
+        call.numbers()
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_bytes_that_were_changed_are_refused_or_make_a_session(seed: int) -> None:
+    chance = random.Random(seed)
+    async with a_moving_call(loopback.Agent) as call:
+        await call.open_channel()
+        for payload in voice(5):
+            call.speak(payload)
+        await call.left()
+        refused = 0
+        for _ in range(50):
+            data = bytearray(call.data)
+            for _ in range(chance.choice((1, 2, 8))):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            try:
+                other = call.taken_up(state.decoded(bytes(data)))
+            except ValueError:  # StateError, or the protocol's
+                refused += 1
+                continue
+            other.forsake()
+            await other.closed()
+        assert refused
+        call.session.stay()
+        await more_speech(call)
+        in_a_row(call)
+        call.numbers()
+        assert not call.ended
+
+
+async def test_a_snapshot_is_what_would_leave_and_changes_nothing() -> None:
+    async with a_moving_call(loopback.Agent) as call:
+        channel = await call.open_channel()
+        await until(lambda: of_type(call, "session.created"))
+        for n, payload in enumerate(voice(10), start=1):
+            call.speak(payload)
+            seen = state.decoded(state.encoded(call.session.snapshot()))
+            assert seen.transport.secure.held == ()
+            channel.send('{"type":"session.update","session":{"type":"realtime"}}')
+            await until(lambda n=n: len(of_type(call, "session.updated")) == n)  # type: ignore[misc]
+        await more_speech(call)
+        found = call.session.snapshot()
+        left = await call.left()
+        assert (found.ufrag, found.media.voice.ssrc) == (left.ufrag, left.media.voice.ssrc)
+        assert found.transport.secure.dtls.srtp.ours == left.transport.secure.dtls.srtp.ours
+        assert found.channels == left.channels
+        with pytest.raises(StateError, match="not connected"):
+            call.session.snapshot()
         call.session.stay()
         await more_speech(call)
         in_a_row(call)

@@ -24,7 +24,7 @@ from transceiver.survival.vault import Vault
 from wire.naming import edge_of
 from wire.ufrag import call_id
 
-__all__ = ["Keeper"]
+__all__ = ["Keeper", "Kept"]
 
 _EVERY_S = 0.5
 _HURRIED_S = 0.02  # between two writes of one call
@@ -117,7 +117,8 @@ class Keeper:
         """Writes a call now. One that cannot be written is not kept, until it can be."""
         session, now = kept.session, time.monotonic()
         self._kept.move_to_end(session)
-        if session.away:
+        if session.away:  # what waits, waits for what becomes of it
+            kept.written_at = now
             return
         if kept.tries and now - kept.began > _WELL_AFTER_S:
             kept.tries = 0

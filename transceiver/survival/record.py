@@ -18,7 +18,7 @@ from transceiver.state import MOST_BYTES, SessionState, StateError, decoded, enc
 
 __all__ = ["NUMBERS", "Record", "jumped", "read", "written"]
 
-NUMBERS = 40  # of packets of all kinds that may be sent between two records of a call
+NUMBERS = 40  # of packets of all kinds that are sent between two records of a call, and one more
 _JUMP = NUMBERS + 8
 
 

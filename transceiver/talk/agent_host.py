@@ -137,13 +137,17 @@ class Host:
             if method in _PORTABLE:
                 self.ask(method, *args)
 
+    def mute(self) -> None:
+        """Lets what the agent does wait for ``release``."""
+        self._cross.pause()
+
     def pause(self) -> None:
         """Lets what the agent does from now on wait for ``release``; what it has done is done."""
-        self._cross.pause()
+        self.mute()
         self._cross.flush()
 
     def release(self) -> None:
-        """Goes on: after ``hold``, ``export`` or ``pause``."""
+        """Goes on: after ``hold``, ``mute`` or ``pause``."""
         self._cross.resume()
 
     def close(self) -> None:

@@ -148,10 +148,15 @@ class Talk:
         self._end, self._voice, self.media_so_far = end, voice, media_so_far
         self.sent_bytes, self._parts = state.sent_bytes, state.parts + 1
         self.host = host(kind, self, self._agent_failed, self.agent_name)
-        self.host.pause()
+        self.host.mute()
+        try:
+            agent_state = state.host.decoded
+            self.conversation = self.protocol.take_up(state.conversation, self.host, self, now, rate_hz=kind.rate_hz)
+        except Exception:
+            self.host.close()
+            raise
         self.begun = True
-        self.conversation = self.protocol.take_up(state.conversation, self.host, self, now, rate_hz=kind.rate_hz)
-        self.conversation.resume(state.host.decoded)
+        self.conversation.resume(agent_state)
         self.host.take_up(state.host.calls)
         for who, times in state.watchers:
             for _ in range(min(times, _MOST_TIMES)):

@@ -130,9 +130,11 @@ class Shaky(MemoryStore):
         self.now = 100.0
         self.away = False
         self.refused: dict[str, int] = {}
+        self.may_be_old_s: list[float] = []
         super().__init__(TTL_S, lambda: self.now)
 
     async def snapshot(self, at_most_s: float = 0.0) -> Snapshot:
+        self.may_be_old_s.append(at_most_s)
         if self.away:
             raise StoreError("no route to it")
         there = await super().snapshot()
@@ -253,7 +255,10 @@ async def test_edges_are_told_of_while_they_repeat_themselves(tmp_path: Path) ->
         bench.store.now += TTL_S
         await bench.discovery.look()
         assert len(bench.edges) == 1
-        bench.store.away = False
+        bench.store.away = False  # and empty
+        await bench.discovery.look()
+        assert len(bench.edges) == 1
+        bench.store.now += TTL_S
         await bench.discovery.look()
         assert bench.edges[1:] == [[]]
 
@@ -267,6 +272,8 @@ async def test_a_hint_brings_the_next_look_forward(tmp_path: Path, monkeypatch: 
             await eventually(lambda: bench.store.waits)
             await bench.store.put(Report(1, "ipc:///run/1"))
             await eventually(lambda: bench.listed() == [1])
+            regular, hinted = bench.store.may_be_old_s[0], bench.store.may_be_old_s[-1]
+            assert hinted < regular, "or it might be of before the change"
         finally:
             running.cancel()
 

@@ -35,7 +35,8 @@ WS = "/v1/realtime"
 
 
 @pytest.fixture
-async def both(tmp_path: Path) -> AsyncIterator[tuple[Edge, FakeTransceiver]]:
+async def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Edge, FakeTransceiver]]:
+    monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 30.0)
     async with a_fake(tmp_path) as (edge, fake):
         await until_connected(edge, fake)
         yield edge, fake

@@ -18,6 +18,7 @@ from wiring import Said, heard, hello_back, raw
 
 from rtc.dtls.srtp import PROFILES
 from rtc.ice.lite import Path
+from rtc.rtp import packet as rtp
 from runtime.config import Agents
 from transceiver import state
 from transceiver.agents import echo
@@ -40,6 +41,7 @@ from wire.naming import through
 
 KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
 SOURCE, EDGE = b"@1.abcd", b"edge/signaling"
+REPORT = bytes.fromhex("80c90001 00000001")  # of a receiver that has heard nothing (RFC 3550 section 6.4.2)
 
 
 class Told(Written):
@@ -81,6 +83,7 @@ class Target:
         self.sessions: list[Session] = []
         self.full = False
         self.asked: list[str] = []
+        self.profile = b""  # of SRTP, as the call's state has it
         self.taking = Taking(self.routing, self._room, self.take_up, self.sessions.append)
         self.pacer = House().pacer
 
@@ -89,6 +92,7 @@ class Target:
             raise RequestError("no room", "full")
 
     def take_up(self, found: SessionState) -> Session:
+        self.profile = found.transport.secure.dtls.srtp.profile
         protocol = Realtime.taken_up(found.talk.protocol)
         return Session.take_up(
             found,
@@ -174,17 +178,21 @@ async def there(tmp_path: File) -> Neighbour:
 
 
 @pytest.fixture
-async def target(there: Neighbour) -> AsyncIterator[Target]:
+async def target(there: Neighbour, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Target]:
+    """One that answers, for which a hand-over waits as long as a busy machine needs."""
+    for patience in ("_CONNECT_S", "_RESERVE_S", "_TAKE_S"):
+        monkeypatch.setattr(f"transceiver.handover.leaving.{patience}", 30.0)
     target = Target(there.endpoint)
     yield target
     await target.close()
 
 
-def sent_once(source: Source) -> Sent:
-    """The media that was sent to the caller, by its numbers. Raises AssertionError where one was used twice."""
-    sent = Sent(next(iter(PROFILES)))  # which decides about RTCP only
+def sent_once(source: Source, profile: bytes = b"") -> Sent:
+    """What was sent to the caller, by its numbers; without ``profile``, no RTCP. Raises AssertionError where one was
+    used twice."""
+    sent = Sent(profile or next(iter(PROFILES)))
     for datagram in source.link.to(HOME):
-        if datagram[0] >> 6 == 2 and not 64 <= datagram[1] & 127 < 96:
+        if profile or not rtp.is_rtcp(datagram):
             sent.add(datagram)
     return sent
 
@@ -202,13 +210,17 @@ async def test_a_call_goes_on_at_the_other_one_with_the_next_number(
     async with callers(caller):
         await connect(caller)
         await caller.echoed()
+        caller.session.transport.send_rtcp(REPORT)
         await source.leaving.hand_over(caller.session, there)
         assert source.gone == [caller.session]
         await eventually(lambda: [session.ufrag for session in target.sessions] == [caller.session.ufrag])
         for _ in range(3):
             await caller.echoed()
         assert in_order(caller)
-        assert sent_once(source).count("srtp") >= 4
+        session = target.sessions[0]
+        session.transport.send_rtcp(REPORT)
+        await eventually(lambda: sent_once(source, target.profile).count("srtcp"))
+        assert sent_once(source, target.profile).count("srtp") >= 4
         # Its checks are answered by the one that has it.
         before = len(source.link.to(HOME))
         caller.check()

@@ -1,12 +1,16 @@
-"""A call of Chromium's that goes from one transceiver process to another and back, while it speaks and asks things on
-its data channel: no packet of it is lost, and its channel goes on."""
+"""Calls by clients that are none of ours, handed over from one transceiver process to another in the middle: of
+Chromium's and back, while it speaks and asks things on its data channel, no packet is lost."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,13 @@ from browser import a_page
 from counting_page import SCRIPT
 from observing import sessions_of
 from playwright.async_api import Page
+from privileges import cannot_run
+from waiting import eventually
 
 from lab.appliance import Appliance
 from lab.network import Lab
 
+CLIENTS = Path(__file__).parent
 MOVES = 3
 _PATIENCE_S = 60
 
@@ -74,3 +81,27 @@ async def test_no_packet_is_lost_and_the_channel_goes_on(page: Page, house: Appl
 def _began_again(house: Appliance, name: str, pid: int) -> bool:
     child = house.children().get(name)
     return child is not None and child.pid != pid and sessions_of(house, name) == 0
+
+
+@pytest.mark.parametrize(
+    "argv", [["node", "call-wrtc.mjs"], [sys.executable, "call_aiortc.py"]], ids=["libwebrtc", "aiortc"]
+)
+async def test_a_whole_call_is_handed_over_as_soon_as_it_is_up(argv: list[str], lab: Lab, house: Appliance) -> None:
+    """It changes its session, speaks and hears, and hangs up, and knows nothing of it."""
+    if argv[0] == "node" and not (CLIENTS / "node_modules/werift").exists():
+        cannot_run("needs node's clients: run scripts/setup dev as root")
+    whole = lab.client.command([*argv, house.url, house.token])
+    client = await asyncio.create_subprocess_exec(*whole, cwd=CLIENTS, stdout=PIPE, stderr=PIPE)
+    try:
+        await eventually(lambda: '"media up"' in house.log_file("transceiver").read_text())
+        house.children()[has_the_call(house)].send_signal(signal.SIGTERM)
+        out, err = await asyncio.wait_for(client.communicate(), _PATIENCE_S)
+    finally:
+        with suppress(ProcessLookupError):
+            client.kill()
+    assert client.returncode == 0, err.decode()[-4000:]
+    result = json.loads(out.splitlines()[-1])
+    assert moves(house) == 1
+    assert result["heard"] >= 100
+    assert result["instructions"] == "Be kind."
+    assert result["hung"] == 200

@@ -1,0 +1,226 @@
+"""Calls whose process dies: whoever takes their states up goes on, and uses no number again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import cast
+
+import pytest
+from session_moves import MovingCall
+from session_run import gained, of_type, until
+
+from caller.voice import generated
+from rtc.codecs.opus import Encoder
+from rtc.rtp import packet as rtp
+from transceiver import state
+from transceiver.agents import Base, parrot
+from transceiver.counters import KEPT, REVIVED
+from transceiver.links.elsewhere import Elsewhere
+from transceiver.links.routing import Routing
+from transceiver.session import Session
+from transceiver.state import SessionState
+from transceiver.survival import keeper as under_test
+from transceiver.survival.keeper import Keeper, Kept
+from transceiver.survival.record import NUMBERS
+from transceiver.survival.vault import Vault, size_of
+from transceiver.transport import Transport
+
+_COPY = 1 << 20
+
+
+class Ways:
+    """Routing, as far as the keeper is concerned."""
+
+    def ways(self, transport: Transport) -> tuple[tuple[bytes, bytes], ...]:
+        return tuple((path.address, b"edge/worker-0") for path in transport.ice.paths)
+
+    def arrive(self, transport: Transport, elsewhere: Elsewhere) -> None:
+        self.paths = elsewhere.paths
+
+
+class MortalCall(MovingCall):
+    """A call that is kept, and whose process can die."""
+
+    def __init__(self, agent: type[Base]) -> None:
+        super().__init__(agent)
+        self.memory = bytearray(size_of(2, _COPY))
+        self.begin_keeper()
+
+    def begin_keeper(self) -> None:
+        vault = Vault(memoryview(self.memory), copy_bytes=_COPY)
+        self.keeper = Keeper(vault, cast("Routing", Ways()), self.take_up, lambda session: None)
+        self.running = asyncio.create_task(self.keeper.run())
+
+    def take_up(self, found: SessionState, elapsed_s: float) -> Session:
+        self.session = self.taken_up(found)
+        return self.session
+
+    def die(self) -> None:
+        """The process ends between two of its steps, and leaves what is in its memory."""
+        self.running.cancel()
+        former, self.memory = self.session, bytearray(self.memory)
+        former.transport.kept = None  # what waits there is never sent
+        former.forsake()
+
+    def dies(self) -> int:
+        """The process dies, and another takes its place."""
+        self.die()
+        self.begin_keeper()
+        return self.keeper.revive()
+
+
+@asynccontextmanager
+async def a_kept_call(agent: type[Base]) -> AsyncIterator[MortalCall]:
+    call = MortalCall(agent)
+    try:
+        await call.connect()
+        call.keeper.begin(call.session)
+        yield call
+    finally:
+        call.running.cancel()
+        await call.close()
+        await asyncio.sleep(0)
+
+
+async def hears(call: MortalCall, frames: int) -> None:
+    heard = len(call.rtp)
+    await until(lambda: len(call.rtp) >= heard + frames)
+
+
+def profile_of(call: MortalCall) -> None:
+    """Has ``numbers`` know how the call's packets are protected."""
+
+    call.data = state.encoded(call.session.snapshot())
+
+
+async def test_a_call_whose_process_dies_again_and_again_goes_on_and_uses_no_number_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(under_test, "_MOST_TRIES", 100)
+    chance = random.Random(5)
+    before = Counter(REVIVED)
+    async with a_kept_call(parrot.Agent) as call:
+        channel = await call.open_channel()
+        await until(lambda: of_type(call, "session.created"))
+        profile_of(call)
+        for n in range(8):
+            await hears(call, chance.randrange(1, 20))
+            assert call.dies() == 1
+            await asyncio.sleep(0)
+            channel.send(json.dumps({"type": "session.update", "session": {"type": "realtime"}, "event_id": f"e{n}"}))
+            await until(lambda n=n: len(of_type(call, "session.updated")) == n + 1)  # type: ignore[misc]
+            await hears(call, 2)
+        sent = call.numbers()
+        assert sent.count("srtp") > 50
+        assert sent.count("srtcp")
+        assert sent.count("dtls") > 8
+        assert not of_type(call, "error")
+    assert gained(before, REVIVED) == {"taken_up": 8}
+
+
+async def test_an_answer_that_is_spoken_is_spoken_on_or_ended_in_order() -> None:
+    async with a_kept_call(parrot.Agent) as call:
+        channel = await call.open_channel()
+        await until(lambda: of_type(call, "session.created"))
+        profile_of(call)
+        encoder, pcm = Encoder(24000), generated(5, seed=3).pcm(24000)[:48000] + bytes(48000)
+        for at in range(0, len(pcm), 960):
+            call.speak(encoder.encode(pcm[at : at + 960]))
+            await hears(call, 1)
+        await until(lambda: of_type(call, "output_audio_buffer.started"))
+        await hears(call, 5)
+        call.dies()
+        await until(lambda: of_type(call, "response.done"))
+        await until(lambda: of_type(call, "output_audio_buffer.stopped"))
+        (done,) = of_type(call, "response.done")
+        assert done["response"]["status"] in ("completed", "incomplete", "cancelled", "failed")
+        item = done["response"]["output"][0]["id"]
+        channel.send(json.dumps({"type": "conversation.item.retrieve", "item_id": item}))
+        await until(lambda: of_type(call, "conversation.item.retrieved"))
+        call.numbers()
+
+
+async def test_more_packets_than_the_next_one_jumps_over_are_never_sent_between_two_states(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(under_test, "_EVERY_S", 3600.0)
+    async with a_kept_call(parrot.Agent) as call:
+        sent_at: list[int] = []
+        write = call.keeper.write
+
+        def counted(kept: Kept) -> None:
+            sent_at.append(sum(rtp.is_rtp_or_rtcp(datagram) for datagram in call.sent))
+            write(kept)
+
+        monkeypatch.setattr(call.keeper, "write", counted)
+        await until(lambda: len(sent_at) >= 3)
+        assert max(after - before for before, after in pairwise(sent_at)) <= NUMBERS + 1
+
+
+async def test_what_channels_send_waits_for_the_state_that_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "_MOST_TRIES", 100)
+    async with a_kept_call(parrot.Agent) as call:
+        channel = await call.open_channel()
+        await until(lambda: of_type(call, "session.created"))
+        profile_of(call)
+        # What was asked and not answered is answered by the next one; what was answered is known to it.
+        for n in range(5):
+            channel.send(json.dumps({"type": "conversation.item.create", "event_id": f"e{n}", "item": ITEM}))
+            await asyncio.sleep(0.004 * n)
+            assert call.dies() == 1
+            await until(lambda n=n: len(of_type(call, "conversation.item.done")) == n + 1)  # type: ignore[misc]
+        added = [event["item"]["id"] for event in of_type(call, "conversation.item.done")]
+        assert len(set(added)) == 5
+        for item in added:
+            channel.send(json.dumps({"type": "conversation.item.retrieve", "item_id": item}))
+        await until(lambda: len(of_type(call, "conversation.item.retrieved")) == 5)
+        assert not of_type(call, "error")
+        call.numbers()
+
+
+ITEM = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}
+
+
+async def test_a_call_that_ends_or_is_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_kept_call(parrot.Agent) as call:
+        channel = await call.open_channel()
+        await until(lambda: of_type(call, "session.created"))
+        before = Counter(KEPT)
+        monkeypatch.setattr(Vault, "most_bytes", 100)
+        await until(lambda: gained(before, KEPT).get("too_large"))
+        channel.send(json.dumps({"type": "session.update", "session": {"type": "realtime"}}))
+        await until(lambda: of_type(call, "session.updated"))  # the call itself goes on
+        monkeypatch.undo()
+        await until(lambda: gained(before, KEPT).get("written"))
+        assert len(call.keeper) == 1
+        call.session.end("hangup")
+        assert len(call.keeper) == 0
+        assert not any(call.memory[: _COPY * 4 : _COPY])
+
+
+async def test_a_call_of_which_processes_die_is_left_out() -> None:
+    before = Counter(REVIVED)
+    async with a_kept_call(parrot.Agent) as call:
+        await hears(call, 1)
+        assert call.dies() == 1
+        assert call.dies() == 1
+        assert call.dies() == 0
+        assert call.dies() == 0  # and it is forgotten
+    assert gained(before, REVIVED) == {"taken_up": 2, "died_again": 1}
+
+
+async def test_garbage_is_passed_over() -> None:
+    before = Counter(REVIVED)
+    async with a_kept_call(parrot.Agent) as call:
+        await hears(call, 1)
+        Vault(memoryview(call.memory), copy_bytes=_COPY).put(1, random.Random(1).randbytes(1000))
+        assert call.dies() == 1
+        call.memory[:] = random.Random(2).randbytes(len(call.memory))
+        assert call.dies() == 0
+    assert gained(before, REVIVED) == {"taken_up": 1, "unusable": 1}
