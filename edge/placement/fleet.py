@@ -125,8 +125,7 @@ class Fleet:
     @property
     def calls(self) -> int:
         """The number of calls that all have reported."""
-        rows = [known.number for known in self._rows.values()]
-        return int(self.sessions[rows].sum())
+        return int(self.sessions.sum())
 
     @property
     def room(self) -> int:
@@ -176,6 +175,7 @@ class Fleet:
         self._withdraw(known)
         self.regions.release(int(self.region[known.number]))
         self.region[known.number] = 0
+        self.sessions[known.number] = 0
         self.serial[known.number] += 1  # what was placed there is not the next one's
         self._by_row[known.number] = None
         self._free.append(known.number)

@@ -214,17 +214,19 @@ class Placer:
         """The transceivers to ask, each once: a few draws among the good ones, then the others as their scores are,
         then those whose report is old, and at last a few that said that they are full."""
         drawn: set[int] = set()
-        shortlist, spent = self.shortlist(wanted, now), False
+        shortlist, afresh = self.shortlist(wanted, now), False
         for _ in range(_DRAWS):
             choice = self._draw(shortlist, drawn) if shortlist is not None else None
-            if choice is None and not spent:
+            if choice is None and not afresh:
                 # What was placed and refused meanwhile has used up those that were good.
-                shortlist, spent = self.shortlist(wanted, now, afresh=True), True
+                shortlist, afresh = self.shortlist(wanted, now, afresh=True), True
                 choice = self._draw(shortlist, drawn) if shortlist is not None else None
             if choice is None:
                 break
             yield choice
-        shortlist = self.shortlist(wanted, now, afresh=True)
+            afresh = False
+        if not afresh:
+            shortlist = self.shortlist(wanted, now, afresh=True)
         if shortlist is None:
             return
         fit = shortlist.fits & ~shortlist.full

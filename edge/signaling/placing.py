@@ -63,6 +63,7 @@ class Placing:
         self._region, self._within = edge.region, edge.regions
         self._chance = chance
         self._fleet, self._ways = Fleet(), Ways()
+        self._unreported: dict[int, None] = {}  # in the order in which they came
         self._placer = Placer(self._fleet, POLICIES[edge.placement], chance)
         self._turn = 0
         self._silent_until: dict[int, float] = {}
@@ -72,8 +73,8 @@ class Placing:
         self._choosing, self._placing = self._times.of("choose"), self._times.of("place")
         policy = Gauges("firsthop_placement_policy", "1 for the policy", ("policy",), lambda: {(edge.placement,): 1})
         self.metrics = self._outcomes, self._times, policy
-        transceivers.directory.listen(self._reported)
         transceivers.directory.subscribe(self)
+        transceivers.directory.listen(self._reported)
 
     async def place(
         self, caller: Caller, ask: Callable[[int], Awaitable[Placed]], model: str, *, socket: bool = False
@@ -145,12 +146,13 @@ class Placing:
     def explain(self, model: str, version: str = "", region: str = "") -> Explanation:
         """What would become of a call now. ``region`` is in place of this edge's own."""
         wanted = Wanted(model, version, region or self._region, self._within)
-        return explain(self._placer, wanted, time.monotonic(), tuple(self._unreported()))
+        return explain(self._placer, wanted, time.monotonic(), tuple(self._unreported))
 
     # --- the directory's
 
     def came(self, transceiver: Transceiver) -> None:
         """Nothing is known of it before it reports."""
+        self._unreported[transceiver.id] = None
 
     def changed(self, transceiver: Transceiver) -> None:
         """The report of the process that it is now will come."""
@@ -159,10 +161,12 @@ class Placing:
         """Forgets it."""
         self._fleet.remove(transceiver.id)
         self._ways.remove(transceiver.id)
+        self._unreported.pop(transceiver.id, None)
         self._silent_until.pop(transceiver.id, None)
 
     def _reported(self, known: Known) -> None:
         number = known.report.id
+        self._unreported.pop(number, None)
         host = host_of(self._transceivers.directory.present[number].endpoint)
         for other in self._ways.measured(number, host, known.least_round_trip_s):
             self._fleet.tell_way(other, self._ways.way_s(other))
@@ -173,12 +177,9 @@ class Placing:
     def _wanted(self, model: str) -> Wanted:
         return Wanted(model, "", self._region, self._within)
 
-    def _unreported(self) -> list[int]:
-        return [number for number in self._transceivers.ids if number not in self._fleet]
-
     def _check(self, model: str, may: Callable[[str], bool]) -> None:
         """Raises Refusal for a model that nobody has, where all have said what they have."""
-        if not model or model in self._fleet.models or not len(self._fleet) or self._unreported():
+        if not model or model in self._fleet.models or not len(self._fleet) or self._unreported:
             return
         self._count("model_not_found", True)
         names = [name for name in self._fleet.names if may(name)][:_MOST_NAMED]
@@ -188,7 +189,7 @@ class Placing:
 
     def _nobody(self, model: str) -> Refusal:
         """The refusal where nobody can be asked."""
-        if not self._transceivers.ids:
+        if not self._transceivers.directory.present:
             return Refusal(503, "no transceiver is configured", code="no_transceiver", retry_after_s=_RETRY_S[0])
         where = f" in {' or '.join(self._within)}" if self._within else ""
         message = f"no transceiver{where} takes calls of {model or 'any model'} now: try again"
@@ -214,7 +215,7 @@ class Placing:
         """Those that report as they are ranked, and those that do not by turns: each gets its share of the calls."""
         turns = self._turns()
         ranked = self._placer.choices(wanted, time.monotonic())
-        if turns and self._chance.random() * len(self._transceivers.ids) < len(turns):
+        if turns and self._chance.random() * (len(turns) + len(self._fleet)) < len(turns):
             yield from turns
             turns = []
         for choice in ranked:
@@ -225,7 +226,7 @@ class Placing:
         yield from turns
 
     def _turns(self) -> list[_Turn]:
-        ids = self._unreported()
+        ids = list(self._unreported)
         self._turn = (self._turn + 1) % max(1, len(ids))
         return [_Turn(number) for number in (*ids[self._turn :], *ids[: self._turn])]
 
