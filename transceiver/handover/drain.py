@@ -11,10 +11,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Never, Protocol
 
+from runtime import logs
 from transceiver.counters import HANDOVERS
 from transceiver.handover.line import NotTaken
 from transceiver.state import StateError
 from wire.messages import Neighbour
+from wire.ufrag import call_id
 
 __all__ = ["SPEAKS_S", "Drain", "Movable"]
 
@@ -86,6 +88,10 @@ class Drain:
             except NotTaken:
                 refused.add(to.id)
             except StateError:
+                return False
+            except Exception:
+                # A fault of ours with one call, which stays, and no reason to leave the others.
+                logs.get().exception("a hand-over failed", call=call_id(call.ufrag))
                 return False
             else:
                 return True

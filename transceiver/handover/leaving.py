@@ -106,9 +106,10 @@ class Leaving:
             await session.hold()
             await session.ticked()  # most of the 20 ms until the next frame are left then
             value = session.leave()
-        except StateError:
+        except BaseException:
             line.tell(messages.Dropped(ufrag=session.ufrag))
-            session.stay()
+            if not session.ended:
+                session.stay()
             raise
         began, elsewhere = time.monotonic(), self._routing.depart(session.transport)
         try:
