@@ -102,16 +102,12 @@ def list_transceivers(house: Appliance, *listed: tuple[int, str]) -> None:
 
 
 def linked(house: Appliance) -> set[str]:
-    """The transceivers that workers have links to. A worker that has just begun may not tell yet."""
-    found: set[str] = set()
+    """The transceivers that workers have links to, as far as they answer."""
+    found = set()
     for worker in [name for name in at_work(house) if name != "signaling"]:
-        with suppress(OSError):
-            found |= {
-                label
-                for name, *labels in house.metrics(worker)
-                if name == "firsthop_link_round_trip_seconds_count"
-                for label in labels
-            }
+        with suppress(OSError):  # one that has just begun
+            for name, *labels in house.metrics(worker):
+                found |= set(labels if name == "firsthop_link_round_trip_seconds_count" else ())
     return found
 
 
