@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from caller.result import CallError
 __all__ = ["Placed", "Token", "calls_url", "hang_up", "place"]
 
 CALLS_PATH = "/v1/realtime/calls"
+_HANG_UPS, _AGAIN_S = 4, 0.5  # as an edge needs to find a transceiver again
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,18 @@ async def place(http: aiohttp.ClientSession, url: str, token: Token | None, sdp:
 
 
 async def hang_up(http: aiohttp.ClientSession, location: str, token: Token | None) -> None:
-    """Ends the call. Raises CallError when the server does not agree."""
+    """Ends the call; a server that cannot reach it now (503) is asked again a few times. Raises CallError when the
+    server does not agree."""
     url = urljoin(location.rstrip("/") + "/", "hangup")
     try:
-        async with http.post(url, headers=_authorization(token)) as response:
-            if response.status >= 400:
-                what = _message(await response.text())
-                raise CallError("hangup", f"hang-up refused with HTTP {response.status}{what}")
+        for left in reversed(range(_HANG_UPS)):
+            async with http.post(url, headers=_authorization(token)) as response:
+                if response.status < 400:
+                    return
+                if response.status != 503 or not left:
+                    what = _message(await response.text())
+                    raise CallError("hangup", f"hang-up refused with HTTP {response.status}{what}")
+            await asyncio.sleep(_AGAIN_S)
     except aiohttp.ClientError as e:
         raise CallError("hangup", _unreachable(url, e)) from None
 

@@ -27,6 +27,7 @@ MOST_FULL = 3  # of those that said that they are full: a report is a second or 
 _AFRESH_S = 0.1  # so long a list serves while reports come
 _KEPT_S = 1.0  # the same while none come
 _MOST_LISTS = 64
+_ROOMY = 0.9  # used share up to which a report of a few seconds ago still means room
 _DRAWS = 8  # how often chance tries again, and how many are asked that it has chosen
 _FAR_MS = 150.0  # round trip to another region, while none has been measured
 _ELSEWHERE_MS = 100.0  # what the wish for a region weighs
@@ -212,7 +213,7 @@ class Placer:
 
     def choices(self, wanted: Wanted, now: float) -> Iterator[Choice]:
         """The transceivers to ask, each once: a few draws among the good ones, then the others as their scores are,
-        then those whose report is old, and at last a few that said that they are full."""
+        those with little room later, then those whose report is old, and at last a few that said that they are full."""
         drawn: set[int] = set()
         shortlist, afresh = self.shortlist(wanted, now), False
         for _ in range(_DRAWS):
@@ -230,7 +231,10 @@ class Placer:
         if shortlist is None:
             return
         fit = shortlist.fits & ~shortlist.full
-        yield from self._others(shortlist, fit & ~shortlist.old, drawn, "next best")
+        # After so many refusals room counts more than a few milliseconds do.
+        roomy = fit & (shortlist.used <= _ROOMY)
+        yield from self._others(shortlist, roomy & ~shortlist.old, drawn, "next best")
+        yield from self._others(shortlist, fit & ~shortlist.old, drawn, "little room")
         yield from self._others(shortlist, fit & shortlist.old, drawn, "old report")
         # A bound on what a full fleet is asked for each call that it refuses.
         yield from islice(self._others(shortlist, shortlist.fits & shortlist.full, drawn, "full"), MOST_FULL)

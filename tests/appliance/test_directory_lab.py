@@ -51,8 +51,20 @@ def house(two_cores: Appliance) -> Iterator[Appliance]:
     text = two_cores.config_file.read_text()
     yield whole(two_cores, 1, 2)
     two_cores.config_file.write_text(text)
-    two_cores.processes["edge"].send_signal(signal.SIGHUP)
+    take_up(two_cores)
     until(lambda: ready(two_cores) == {1, 2})
+
+
+def take_up(house: Appliance) -> None:
+    """Has the edge take its configuration up, and returns when it has."""
+
+    def taken_up() -> int:
+        return house.log_file("edge").read_text().count('"xdp attached"')
+
+    before = taken_up()
+    house.processes["edge"].send_signal(signal.SIGHUP)
+    until(lambda: taken_up() > before)
+    house.wait_ready()
 
 
 @pytest.fixture
@@ -86,20 +98,16 @@ def write_transceivers(house: Appliance, *listed: tuple[int, str]) -> None:
 def list_transceivers(house: Appliance, *listed: tuple[int, str]) -> None:
     """The same, and has the edge take it up."""
     write_transceivers(house, *listed)
-    house.processes["edge"].send_signal(signal.SIGHUP)
+    take_up(house)
 
 
 def linked(house: Appliance) -> set[str]:
-    """The transceivers that workers have links to. A worker that has just begun may not tell yet."""
-    found: set[str] = set()
+    """The transceivers that workers have links to, as far as they answer."""
+    found = set()
     for worker in [name for name in at_work(house) if name != "signaling"]:
-        with suppress(OSError):
-            found |= {
-                label
-                for name, *labels in house.metrics(worker)
-                if name == "firsthop_link_round_trip_seconds_count"
-                for label in labels
-            }
+        with suppress(OSError):  # one that has just begun
+            for name, *labels in house.metrics(worker):
+                found |= set(labels if name == "firsthop_link_round_trip_seconds_count" else ())
     return found
 
 

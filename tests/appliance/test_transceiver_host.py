@@ -178,3 +178,26 @@ def test_an_edge_knows_every_process_of_a_host(tmp_path: Path) -> None:
     file.write_text(file.read_text() + '[[edge.transceivers]]\nid = 6\nendpoint = "tcp://10.0.0.6:7400"\n')
     with pytest.raises(ConfigError, match="same id"):
         config.load(file)
+
+
+@pytest.mark.trials
+@pytest.mark.needs_root
+def test_twenty_kills_of_a_process_with_twenty_calls(lab: Lab, tmp_path: Path) -> None:
+    """Each call is heard again, and its data channel answers: the caller asks how the call was at its end."""
+    core = min(os.sched_getaffinity(0))
+    gaps: list[float] = []
+    with Appliance(tmp_path, lab=lab, transceiver_cores=[core]) as house:
+        for n in range(20):
+            until(lambda: "media-spare" in house.children())
+            calls = start_call(lab.client, house, "-n", "20", "--model", "parrot", "--duration", "600")
+            until(lambda: kept(house, "media-1") == 20)
+            until(lambda: sessions_of(house, "media-1") == 20)
+            house.children()["media-1"].send_signal(signal.SIGKILL)
+            until(lambda: revived(house, "media-1") == 20)
+            said = hang_up(calls)
+            assert said["calls"]["ok"] == 20, n
+            assert all(call["server"] for call in said["per_call"])
+            gaps += [call["longest_gap_ms"] for call in said["per_call"]]
+            until(lambda: sessions_of(house, "media-1") == 0)
+    gaps.sort()
+    print(f"silent for {gaps[len(gaps) // 2]} ms (p50), {gaps[-1 - len(gaps) // 100]} ms (p99), {gaps[-1]} ms (most)")

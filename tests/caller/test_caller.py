@@ -15,13 +15,15 @@ import aiohttp
 import aioice.ice
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from click.testing import CliRunner
 
+from caller import signaling
 from caller.call import Call, Line
 from caller.cli import call as command
 from caller.dial import Plan, dial
-from caller.result import Result
+from caller.result import CallError, Result
 from caller.signaling import Token, calls_url
 from caller.voice import Voice
 from rtc.pacer import Pacer
@@ -205,6 +207,29 @@ async def test_stopping_hangs_up_a_call_that_talks_and_gives_up_one_that_rings(
         results = [await asyncio.wait_for(first, 60), await asyncio.wait_for(second, 60)]
         assert [r.outcome for r in results] == ["ok", "interrupted"]
         assert sorted(peer.hung_up) == ["rtc_1", "rtc_2"]
+
+
+@pytest.mark.parametrize(("refusals", "asked"), [(2, 3), (100, 4)], ids=["for a while", "for ever"])
+async def test_a_hang_up_that_the_server_cannot_pass_on_now_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, refusals: int, asked: int
+) -> None:
+    monkeypatch.setattr(signaling, "_AGAIN_S", 0.01)
+    tokens: list[str] = []
+
+    async def hang_up(request: web.Request) -> web.Response:
+        tokens.append(request.headers["Authorization"])
+        return web.Response(status=503 if len(tokens) <= refusals else 200)
+
+    app = web.Application()
+    app.router.add_post("/v1/realtime/calls/rtc_1/hangup", hang_up)
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        ended = signaling.hang_up(http, str(server.make_url("/v1/realtime/calls/rtc_1")), Token("right", "x"))
+        if refusals < asked:
+            await ended
+        else:
+            with pytest.raises(CallError, match="hang-up refused with HTTP 503"):
+                await ended
+    assert tokens == ["Bearer right"] * asked
 
 
 async def test_ctrl_c_hangs_up_and_still_gives_results(monkeypatch: pytest.MonkeyPatch, voice: Voice) -> None:

@@ -62,14 +62,12 @@ def got(forger: socket.socket) -> list[int]:
 
 
 async def claim(media: Media, times: int) -> tuple[int, list[int]]:
-    ice = media.ice
-    sent = 0
+    answer, sent = media._answer, 0
+    username, key = f"{answer.ufrag}:{media._offer.ufrag}".encode(), answer.password.encode()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger:
         forger.setblocking(False)
         for _ in range(times):
-            overheard, other = (
-                stun.binding_request(ice._username, ice._remote_key, tie_breaker=1, nominate=True) for _ in range(2)
-            )
+            overheard, other = (stun.binding_request(username, key, tie_breaker=1, nominate=True) for _ in range(2))
             media._send(overheard)
             await asyncio.sleep(0.02)
             for check in (overheard, other):
