@@ -84,14 +84,14 @@ def spread(house: Appliance, calls: int) -> bool:
 
 
 def test_a_process_that_is_told_to_end_hands_its_calls_over_and_nobody_hears_it(lab: Lab, house: Appliance) -> None:
-    calls = start_call(lab.client, house, "-n", "6", "--model", "echo", "--duration", "14", "--rate", "5")
+    calls = start_call(lab.client, house, "-n", "6", "--model", "echo", "--duration", "90", "--rate", "5")
     until(lambda: spread(house, 6))
     its_calls = [line["call"] for line in logged(house, "session") if line["id"] == 1]
     with a_sideband(lab, house, its_calls[0]) as sideband:
         replaced(house, "media-1")  # the supervisor wants a process there, and starts another
         until(lambda: of_both(house) == [0, 6])
         assert sorted(line["call"] for line in logged(house, "took a call over")) == sorted(its_calls)
-        said = finish(calls)
+        said = hang_up(calls)
         told = json.loads(sideband.communicate(timeout=DEADLINE_S)[0].splitlines()[-1])
     assert (said["calls"]["ok"], lost_in(said["audio"])) == (6, 0)
     assert said["audio"]["packets"]["rejected"] == 0
@@ -119,7 +119,7 @@ def test_a_host_hands_its_calls_over_to_another_host(lab: Lab, tmp_path: Path) -
     with ExitStack() as stack:
         house = stack.enter_context(Appliance(tmp_path, lab=lab, drain_s=60))
         third, endpoint = stack.enter_context(started_third(lab, house, elsewhere=True))
-        calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "14")
+        calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "90")
         until(lambda: len(logged(house, "media up")) == 4)
         # Now the edge learns of the other, and the first is told to end.
         text = house.config_file.read_text()
@@ -131,12 +131,12 @@ def test_a_host_hands_its_calls_over_to_another_host(lab: Lab, tmp_path: Path) -
         assert house.processes["transceiver"].wait(DEADLINE_S) == 0
         assert len(logged(house, "moved")) == 4
         assert third.poll() is None
-        said = finish(calls)
+        said = hang_up(calls)
     assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
 
 
 def test_a_new_configuration_is_taken_up_by_every_process_with_calls_going_on(lab: Lab, house: Appliance) -> None:
-    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "25")
+    calls = start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "90")
     until(lambda: len(logged(house, "media up")) == 4)
     before = {name: child.pid for name, child in house.children().items() if name in ("media-1", "media-2")}
     text = house.config_file.read_text()
@@ -149,7 +149,7 @@ def test_a_new_configuration_is_taken_up_by_every_process_with_calls_going_on(la
 
     until(all_new)
     # The calls outlived both processes that could have answered them.
-    said = finish(calls)
+    said = hang_up(calls)
     assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
     assert len(logged(house, "moved")) >= 4
 
