@@ -129,11 +129,10 @@ def test_when_its_process_dies_what_was_written_stays_and_later_calls_are_writte
     running: Writer, tmp_path: Path
 ) -> None:
     old, new = File(tmp_path / "old.ogg", 24000), File(tmp_path / "new.jsonl")
-    sound = tone(440, 300)
+    sound, before = tone(440, 300), Counter(RECORDED)
     for i in range(200):
         running.put(old, (i, sound[i], b""), 1000)
-    until_now(lambda: old.path.exists() and old.path.stat().st_size > 10_000)
-    before = Counter(RECORDED)
+    until_now(lambda: gained(before, RECORDED).get("frame_written") == 200)  # but for a page that is not full
     running.process.kill()
     running.process.wait()  # until then its pipe takes what nobody will read
     for i in range(200, 300):
