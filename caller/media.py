@@ -17,7 +17,7 @@ from caller.offer import Answer, Offer
 from caller.voice import FRAME_SAMPLES, Voice
 from rtc.dtls.secure import Certificate, SecureTransport
 from rtc.ice.checklist import Checklist
-from rtc.ice.controlling import CONSENT_LOST_S
+from rtc.ice.controlling import CONSENT_LOST_S, Credentials
 from rtc.rtp.packet import build, is_rtcp, parse
 from rtc.rtp.reception import Reception
 from wire import address as flow
@@ -51,7 +51,8 @@ class Media:
         self._sequence = offer.ssrc & 0x7FFF  # random, in the lower half (RFC 3711 section 3.3.1)
         self._timestamp = offer.ssrc
         self._secure = SecureTransport(self._send, certificate, client=not answer.server_is_dtls_client)
-        self.ice = Checklist(offer.ufrag, offer.password, answer.ufrag, answer.password, tuple(self._remotes))
+        credentials = Credentials(offer.ufrag, offer.password, answer.ufrag, answer.password)
+        self.ice = Checklist(credentials, tuple(self._remotes))
         self.reception = Reception()
         self.conversation = Conversation(voice)
         self.connected = asyncio.Event()

@@ -74,11 +74,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """Client, edge and transceiver as three hosts."""
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Client, edge and transceiver as three hosts; with as many edges as the module says in LAB_EDGES."""
     if os.geteuid() != 0:
         cannot_run("needs root, for a lab of network namespaces: run with sudo")
-    with Lab() as lab:
+    with Lab(edges=getattr(request.module, "LAB_EDGES", 1)) as lab:
         yield lab
 
 

@@ -101,12 +101,17 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
             "firsthop_transceiver_drain_calls",
             "Calls since a drain began: those that were handed over, and all",
             ("calls",),
-            lambda: dict(zip((("moved",), ("all",)), map(float, transceiver.drained), strict=True)),
+            lambda: dict(zip((("moved",), ("all",)), map(float, transceiver.desk.drained), strict=True)),
+        ),
+        metrics.Gauge(
+            "firsthop_transceiver_neighbours",
+            "Other transceivers that would take calls now, as edges tell",
+            lambda: transceiver.desk.neighbours,
         ),
         metrics.Gauge(
             "firsthop_transceiver_draining",
             "1 while new calls go elsewhere because this process is about to leave",
-            lambda: float(transceiver.draining),
+            lambda: float(transceiver.desk.draining),
         ),
     )
     held = ufrag_keys(lambda: key_file.keys)

@@ -100,9 +100,9 @@ class Transceiver:
             handle=self._handle,
         )
         generation = secrets.token_hex(8)
-        self._desk = Desk(self._config.id, generation, self._routing, self._link, house)
+        self.desk = Desk(self._config.id, generation, self._routing, self._link, house)
         self._watching = Watching(self._link, self._live)
-        self._handlers |= self._desk.handlers | self._watching.handlers
+        self._handlers |= self.desk.handlers | self._watching.handlers
         self._calls: dict[bytes, Session] = {}
         self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
@@ -118,17 +118,7 @@ class Transceiver:
     @property
     def sessions(self) -> int:
         """The number of calls, and of places that are kept for those on their way."""
-        return len(self._calls) + len(self._sockets) + self._desk.reserved
-
-    @property
-    def draining(self) -> bool:
-        """Whether new calls go elsewhere, because this process is about to leave."""
-        return self._desk.draining
-
-    @property
-    def drained(self) -> tuple[int, int]:
-        """How many calls have been handed over since a drain began, and of how many; zeros where there is none."""
-        return self._desk.drained
+        return len(self._calls) + len(self._sockets) + self.desk.reserved
 
     @property
     def sessions_by_key(self) -> dict[tuple[str, ...], float]:
@@ -140,7 +130,7 @@ class Transceiver:
     def report(self) -> Report:
         """What edges are told of this process."""
         lag_ms = 1000 * self.load.lag_s
-        now, draining = time.monotonic(), self._desk.draining
+        now, draining = time.monotonic(), self.desk.draining
         return self._reporting.make(now, sessions=self.sessions, draining=draining, room=self.room, lag_ms=lag_ms)
 
     @property
@@ -165,14 +155,14 @@ class Transceiver:
         place. Calls are handed over where others have room."""
         self._leaves = True
         if self._config.drain_s:
-            self._desk.begin_drain(for_good=False)
+            self.desk.begin_drain(for_good=False)
 
     async def drain(self, within_s: float) -> None:
         """Takes no new calls, hands over those that there are, and closes WebSocket sessions; returns when that is done
         or the time is over."""
-        self._desk.begin_drain()
+        self.desk.begin_drain()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._desk.empty(), within_s)
+            await asyncio.wait_for(self.desk.empty(), within_s)
 
     def use(self, cluster: keys.ClusterKeys) -> None:
         """Seals with these keys from now on; sessions that exist keep the ufrag that they have."""
@@ -191,7 +181,7 @@ class Transceiver:
         message, request = control.message, control.request
         handler = self._handlers[type(message)]
         try:
-            if self._desk.answers(peer, control):
+            if self.desk.answers(peer, control):
                 return
             if isinstance(message, Request):
                 handler(peer, request, message)
@@ -225,7 +215,7 @@ class Transceiver:
 
     def _place(self, wanted: messages.Offer | messages.Open, codec: str) -> tuple[str, Talk]:
         """The ufrag, agent and configuration of a new session. Raises InvalidRequest."""
-        self._desk.check_open()
+        self.desk.check_open()
         found = self._find(wanted.agent)
         sealed = self._seal()
         call = ufrag.call_id(sealed)
@@ -282,7 +272,7 @@ class Transceiver:
 
     def _room_for_another(self, agent: str) -> None:
         """Raises RequestError or InvalidRequest where a call with that agent, which is connected, cannot be taken."""
-        self._desk.check_open()
+        self.desk.check_open()
         self._make_room((self._find(agent)[0], _USUAL), "", "", half_open=False)
 
     def _took(self, call: Session) -> None:
@@ -412,8 +402,8 @@ class Transceiver:
             for session in self._all():
                 session.sweep(now)
             self._shed(self._load.look(), now)
-            self._desk.sweep(now)
-            if self._leaves and not self.sessions and not len(self._backlog) and self._desk.quiet:
+            self.desk.sweep(now)
+            if self._leaves and not self.sessions and not len(self._backlog) and self.desk.quiet:
                 self.idle.set()
             # What an ended session leaves are circles through OpenSSL and libsrtp, whose memory the collector cannot
             # see: it would wait for hundreds of calls. With a hundred calls alive this takes five milliseconds.
@@ -427,7 +417,7 @@ class Transceiver:
         served = (s for s in self._all() if s.talk.begun and not s.ended and now >= self._leaving.get(s, 0.0))
         for session in sorted(served, key=lambda session: session.began, reverse=True)[:calls]:
             again = session in self._leaving
-            moves = not again and isinstance(session, Session) and self._desk.move(session)
+            moves = not again and isinstance(session, Session) and self.desk.move(session)
             self._leaving[session] = now + _MOVES_S
             call = ufrag.call_id(session.ufrag)
             self._log.warning("too many calls to be served in time: one leaves", call=call, moves=moves)
@@ -440,7 +430,7 @@ class Transceiver:
         for session in live:
             session.end("shutdown")
         await asyncio.gather(*(session.closed() for session in live))
-        self._desk.close()
+        self.desk.close()
         self._link.close()
         if self._records is not None:
             self._records.close()

@@ -18,7 +18,7 @@ from aiortc.rtcdatachannel import RTCDataChannelParameters
 from bench.calls.offers import OFFERS
 from caller.offer import Answer, Offer, parse_answer
 from rtc.dtls.secure import Certificate, SecureTransport
-from rtc.ice.controlling import Controlling
+from rtc.ice.controlling import Controlling, Credentials
 from wire import address
 
 __all__ = ["Client", "Place"]
@@ -158,7 +158,7 @@ class Client:
         answer = self.answer = parse_answer(sdp)
         self._source = address.pack(*answer.address)
         self.socket.connect(answer.address)
-        self.ice = Controlling(offer.ufrag, offer.password, answer.ufrag, answer.password)
+        self.ice = Controlling(Credentials(offer.ufrag, offer.password, answer.ufrag, answer.password))
         self.secure = SecureTransport(self._send, self._place.certificate, client=not answer.server_is_dtls_client)
 
     async def _open_channel(self) -> None:

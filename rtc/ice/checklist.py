@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from rtc.ice.controlling import CONSENT_EVERY_S, Controlling
+from rtc.ice.controlling import CONSENT_EVERY_S, Controlling, Credentials
 
 __all__ = ["WEAK_AFTER_S", "Checklist"]
 
@@ -23,29 +23,12 @@ _WEAK_EVERY_S = 0.1
 
 
 class Checklist:
-    """The pairs towards ``remotes``, 18 byte addresses, the preferred first. Credentials are those of the SDP; ``poll``
-    and ``receive`` are called with a monotonic time in seconds."""
+    """The pairs towards ``remotes``, 18 byte addresses, the preferred first. ``poll`` and ``receive`` are called with a
+    monotonic time in seconds."""
 
-    def __init__(
-        self,
-        local_ufrag: str,
-        local_password: str,
-        remote_ufrag: str,
-        remote_password: str,
-        remotes: Sequence[bytes],
-    ) -> None:
-        tie_breaker = secrets.randbits(64)
-        self._pairs = {
-            remote: Controlling(
-                local_ufrag,
-                local_password,
-                remote_ufrag,
-                remote_password,
-                nominate=len(remotes) == 1,
-                tie_breaker=tie_breaker,
-            )
-            for remote in remotes
-        }
+    def __init__(self, credentials: Credentials, remotes: Sequence[bytes]) -> None:
+        tie_breaker, alone = secrets.randbits(64), len(remotes) == 1
+        self._pairs = {remote: Controlling(credentials, nominate=alone, tie_breaker=tie_breaker) for remote in remotes}
         self._begins: dict[bytes, float] = {}
         self._heard = 0.0
         self._weak = False

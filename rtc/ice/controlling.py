@@ -8,10 +8,11 @@ Time is an argument.
 from __future__ import annotations
 
 import secrets
+from typing import NamedTuple
 
 from wire import stun
 
-__all__ = ["CONSENT_EVERY_S", "CONSENT_LOST_S", "Controlling"]
+__all__ = ["CONSENT_EVERY_S", "CONSENT_LOST_S", "Controlling", "Credentials"]
 
 # RFC 8445 allows 50 ms between checks to one candidate; doubling spares a server that is really not there.
 _FIRST_WAIT_S = 0.05
@@ -22,21 +23,28 @@ CONSENT_LOST_S = 30.0
 _MAX_PENDING = 16
 
 
+class Credentials(NamedTuple):
+    """The ICE credentials of both sides, as they stand in the SDP."""
+
+    local_ufrag: str
+    local_password: str
+    remote_ufrag: str
+    remote_password: str
+
+
 class Controlling:
-    """The controlling side of one pair. Credentials are those of the SDP; ``poll`` and ``receive`` are called with a
+    """The controlling side of one pair. ``poll`` and ``receive`` are called with a
     monotonic time in seconds. Checks have USE-CANDIDATE while ``nominate`` says so; once one was answered they are
     ``every_s`` apart, and ``answers`` counts those that were."""
 
     def __init__(
         self,
-        local_ufrag: str,
-        local_password: str,
-        remote_ufrag: str,
-        remote_password: str,
+        credentials: Credentials,
         *,
         nominate: bool = True,
         tie_breaker: int | None = None,
     ) -> None:
+        local_ufrag, local_password, remote_ufrag, remote_password = credentials
         self._local_ufrag = local_ufrag.encode()
         self._local_key = local_password.encode()
         # The receiver's ufrag stands first (RFC 8445 section 7.2.2).

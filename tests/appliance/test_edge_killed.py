@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import a_page
+from browser import OFFERS_TONE, a_page
 from calling import finish, start_call
 from paths import TESTS
 from privileges import cannot_run
@@ -19,6 +19,7 @@ from lab.appliance import Appliance
 from lab.network import Lab
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.trials]
+LAB_EDGES = 2
 
 TIMES = 10
 AUDIBLE_AGAIN_MS = 6000.0
@@ -28,11 +29,7 @@ SCRIPT = """
 const pc = new RTCPeerConnection();
 let packets = 0, came = 0, longest = 0;
 async function call(token) {
-  const tone = new AudioContext(), source = tone.createOscillator(), sink = tone.createMediaStreamDestination();
-  source.connect(sink);
-  source.start();
-  pc.addTrack(sink.stream.getTracks()[0], sink.stream);
-  await pc.setLocalDescription();
+  await offersTone(pc);
   const headers = {Authorization: `Bearer ${token}`, "Content-Type": "application/sdp"};
   const body = pc.localDescription.sdp;
   const placed = await fetch("/v1/realtime/calls?model=echo", {method: "POST", body, headers});
@@ -47,12 +44,6 @@ async function call(token) {
   }, 20);
 }
 """
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab(edges=2) as lab:
-        yield lab
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +62,7 @@ def kill_in_mid_call(house: Appliance) -> tuple[str, str]:
 
 async def by_chromium(lab: Lab, house: Appliance, folder: Path) -> float:
     """The longest gap of a call of Chromium's whose edge is killed, in milliseconds."""
-    async with a_page(lab, folder, house.url, SCRIPT) as page:
+    async with a_page(lab, folder, house.url, OFFERS_TONE + SCRIPT) as page:
         await page.evaluate("token => call(token)", house.token)
         await page.wait_for_function("packets > 100")
         kill_in_mid_call(house)

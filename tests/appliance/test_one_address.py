@@ -14,14 +14,9 @@ from lab.appliance import Appliance
 from lab.network import Lab
 
 pytestmark = pytest.mark.needs_root
+LAB_EDGES = 2
 
 TIMES, HEARD_FOR_MS = 20, 100.0
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab(edges=2) as lab:
-        yield lab
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,7 @@ from lab.appliance import Appliance
 from lab.network import Lab
 
 pytestmark = pytest.mark.needs_root
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab(edges=2) as lab:
-        yield lab
+LAB_EDGES = 2
 
 
 @pytest.fixture(scope="module")

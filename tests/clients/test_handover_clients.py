@@ -47,6 +47,13 @@ def moves(house: Appliance) -> int:
     return house.log_file("transceiver").read_text().count('"event": "moved"')
 
 
+def knows_another(house: Appliance, name: str) -> bool:
+    """Whether the process knows where its calls could go."""
+    with suppress(OSError):
+        return house.metrics(name).get(("firsthop_transceiver_neighbours",)) == 1
+    return False
+
+
 async def asks_until(page: Page, condition: Callable[[], object]) -> None:
     """The page asks something every 20 ms until that is so."""
     async with asyncio.timeout(_PATIENCE_S):
@@ -90,6 +97,7 @@ async def test_a_whole_call_is_handed_over_as_soon_as_it_is_up(argv: list[str], 
     """It changes its session, speaks and hears, and hangs up, and knows nothing of it."""
     if argv[0] == "node" and not (CLIENTS / "node_modules/werift").exists():
         cannot_run("needs node's clients: run scripts/setup dev as root")
+    await eventually(lambda: all(knows_another(house, name) for name in ("media-1", "media-2")))
     whole = lab.client.command([*argv, house.url, house.token])
     client = await asyncio.create_subprocess_exec(*whole, cwd=CLIENTS, stdout=PIPE, stderr=PIPE)
     try:

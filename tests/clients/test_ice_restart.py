@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from browser import a_page
+from browser import OFFERS_TONE, a_page
 
 from lab.appliance import Appliance
 from lab.network import Lab
@@ -19,11 +19,7 @@ const pc = new RTCPeerConnection();
 let answer, where, headers;
 const line = (sdp, name) => sdp.match(new RegExp(`a=${name}:(.*)\\r?\\n`))[1].trim();
 async function call(token) {
-  const tone = new AudioContext(), source = tone.createOscillator(), sink = tone.createMediaStreamDestination();
-  source.connect(sink);
-  source.start();
-  pc.addTrack(sink.stream.getTracks()[0], sink.stream);
-  await pc.setLocalDescription();
+  await offersTone(pc);
   headers = {Authorization: `Bearer ${token}`, "Content-Type": "application/sdp"};
   const placed = await fetch("/whip/echo", {method: "POST", body: pc.localDescription.sdp, headers});
   answer = await placed.text();
@@ -57,7 +53,7 @@ async function now() {
 
 
 async def test_a_call_goes_on_through_restarts(lab: Lab, appliance: Appliance, tmp_path: Path) -> None:
-    async with a_page(lab, tmp_path, appliance.url, SCRIPT) as page:
+    async with a_page(lab, tmp_path, appliance.url, OFFERS_TONE + SCRIPT) as page:
 
         async def now() -> dict[str, Any]:
             said: dict[str, Any] = await page.evaluate("now()")

@@ -23,6 +23,17 @@ _SWITCHES = [
     "--autoplay-policy=no-user-gesture-required",
 ]
 
+# A function of pages: the connection has a tone to send, and an offer of the browser's.
+OFFERS_TONE = """
+async function offersTone(pc) {
+  const tone = new AudioContext(), source = tone.createOscillator(), sink = tone.createMediaStreamDestination();
+  source.connect(sink);
+  source.start();
+  pc.addTrack(sink.stream.getTracks()[0], sink.stream);
+  await pc.setLocalDescription();
+}
+"""
+
 
 @asynccontextmanager
 async def chromium(lab: Lab, directory: Path, *switches: str) -> AsyncIterator[Browser]:

@@ -14,7 +14,7 @@ from waiting import eventually
 
 from caller.offer import Answer, Offer, parse_answer
 from rtc.dtls.secure import Certificate, SecureTransport
-from rtc.ice.controlling import Controlling
+from rtc.ice.controlling import Controlling, Credentials
 from rtc.pacer import Pacer
 from rtc.rtp import packet as rtp
 from rtc.sdp import answer as sdp
@@ -91,7 +91,8 @@ class Caller:
         )
         self.answer: Answer = parse_answer(self.session.answer(house.certificate, "192.0.2.100", 3478))
         house.routing.add(self.session.transport)
-        self.ice = Controlling(self.offer.ufrag, self.offer.password, self.answer.ufrag, self.answer.password)
+        offer, answer = self.offer, self.answer
+        self.ice = Controlling(Credentials(offer.ufrag, offer.password, answer.ufrag, answer.password))
         self.secure = SecureTransport(
             lambda datagram: house.deliver(self.where, datagram),
             certificate,

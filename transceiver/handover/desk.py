@@ -89,6 +89,11 @@ class Desk:
         return self._drain is not None and (self._for_good or bool(self._neighbours.present(time.monotonic())))
 
     @property
+    def neighbours(self) -> int:
+        """The number of other transceivers that would take calls now."""
+        return len(self._neighbours.present(time.monotonic()))
+
+    @property
     def quiet(self) -> bool:
         """Whether nothing has come lately for calls that left."""
         return self._leaving.quiet(time.monotonic())

@@ -25,7 +25,7 @@ from caller.result import CallError
 from caller.signaling import Token
 from caller.voice import generated
 from rtc.dtls.secure import Certificate
-from rtc.ice.controlling import Controlling
+from rtc.ice.controlling import Controlling, Credentials
 from rtc.pacer import Pacer
 from rtc.rtp import packet as rtp
 from wire import stun
@@ -206,7 +206,8 @@ async def replayed_checks(it: Hostile) -> None:
     async with it.call() as call:
         assert call.media is not None
         answer = call.media._answer
-        ice = Controlling(call.media._offer.ufrag, call.media._offer.password, answer.ufrag, answer.password)
+        ours = call.media._offer
+        ice = Controlling(Credentials(ours.ufrag, ours.password, answer.ufrag, answer.password))
         check, _ = ice.poll(time.monotonic())
         assert check is not None
         username = f"{answer.ufrag}:{call.media._offer.ufrag}".encode()

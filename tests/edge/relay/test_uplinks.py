@@ -44,7 +44,9 @@ class Worker:
     def listens(self, transceiver: Transceiver) -> Any:
         router = link.router(self.context, transceiver.endpoint, KEYS)
         self.routers.append(router)
-        assert self.links.by_id[transceiver.id].dealer.poll(30_000, zmq.POLLOUT)
+        uplink = self.links.by_id[transceiver.id]
+        assert uplink.dealer.poll(30_000, zmq.POLLOUT)
+        until(lambda: uplink.there)  # which is told a moment later
         return router
 
     def over(self, now: float) -> list[int]:

@@ -13,18 +13,7 @@ from dataclasses import replace
 import packets as p
 import pytest
 import steer_cases as fixtures
-from steer_run import (
-    CPUS,
-    GOLDEN,
-    KEYS,
-    NO_LIMITS,
-    SLOT_TO_CPU,
-    exhaust,
-    exhaust_flow,
-    exhaust_name,
-    loaded,
-    prefix,
-)
+import steer_run as run
 
 from bpf.verdicts import VERDICTS
 from edge.relay.classify import Tables, classify
@@ -42,7 +31,7 @@ PORTS = (40001, 40002, 40003)
 SSRCS = {0x01020304: 0, 0xFFFFFFFF: 1, 7: 5, 11: 1, 12: 0}
 NO_CPU = 5
 # Some of all that come are good ufrags again; of these strangers may name every other no more.
-UFRAGS = [ufrag.seal(1, key_id, KEYS[key_id], random=random) for key_id in KEYS for random in range(4)]
+UFRAGS = [ufrag.seal(1, key_id, run.KEYS[key_id], random=random) for key_id in run.KEYS for random in range(4)]
 LOUD = {
     (address.pack(HOSTS[1], PORTS[1]), "media"),
     (address.pack(HOSTS[1], PORTS[1]), "checks"),
@@ -52,9 +41,9 @@ LOUD = {
 TABLES = Tables(
     port=p.MEDIA_PORT,
     address=None,
-    keys=KEYS,
-    slots=[None if slot % 9 == 0 else NO_CPU if slot % 11 == 0 else CPUS[slot % 2] for slot in range(ufrag.SLOTS)],
-    cpus=CPUS,
+    keys=run.KEYS,
+    slots=[None if slot % 9 == 0 else NO_CPU if slot % 11 == 0 else run.CPUS[slot % 2] for slot in range(ufrag.SLOTS)],
+    cpus=run.CPUS,
     flows={address.pack(host, PORTS[0]): at % 2 for at, host in enumerate(HOSTS)}
     | {
         address.pack(HOSTS[0], PORTS[1]): NO_CPU,
@@ -62,7 +51,7 @@ TABLES = Tables(
         address.pack(HOSTS[3], PORTS[1]): 0,
     },
     ssrcs=SSRCS,
-    limited={prefix(host) for host in LIMITED},
+    limited={run.prefix(host) for host in LIMITED},
     named={11, *(text.encode() for text in UFRAGS[::2])},
     used_up=LOUD,
     shedding={0, NO_CPU},
@@ -72,16 +61,16 @@ TABLES = Tables(
 FIXTURE_TABLES = Tables(
     port=p.MEDIA_PORT,
     address=None,
-    keys=KEYS,
-    slots=SLOT_TO_CPU,
-    cpus=CPUS,
+    keys=run.KEYS,
+    slots=run.SLOT_TO_CPU,
+    cpus=run.CPUS,
     flows={
         address.pack(host, fixtures.KNOWN_PORT): 1
         for host in (p.CLIENT, fixtures.KNOWN_V6, fixtures.LIMITED, fixtures.LIMITED_V6)
     }
     | {fixtures.LOUD: 1},
     ssrcs={fixtures.KNOWN_SSRC: 0, fixtures.REPEATED_SSRC: 0},
-    limited={prefix(fixtures.LIMITED), prefix(fixtures.LIMITED_V6)},
+    limited={run.prefix(fixtures.LIMITED), run.prefix(fixtures.LIMITED_V6)},
     named={fixtures.REPEATED.encode(), fixtures.REPEATED_SSRC},
     used_up={(fixtures.LOUD, kind) for kind in ("media", "checks", "other")},
 )
@@ -102,18 +91,18 @@ def fill(steering: Steering) -> None:
     for ssrc, cpu in TABLES.ssrcs.items():
         store.put_ssrc(ssrc, cpu)
     for host in LIMITED:
-        exhaust(steering, host)
+        run.exhaust(steering, host)
     for name in TABLES.named:
-        exhaust_name(steering, name)
+        run.exhaust_name(steering, name)
     for flow, kind in TABLES.used_up:
-        exhaust_flow(steering, flow, kind)
-    for cpu in (*CPUS, NO_CPU):
+        run.exhaust_flow(steering, flow, kind)
+    for cpu in (*run.CPUS, NO_CPU):
         Shedding(steering.shedding_fd).put(cpu, float(cpu in TABLES.shedding), float(cpu in TABLES.overrun))
 
 
 def a_ufrag(rng: random.Random) -> bytes:
-    key_id = rng.choice(list(KEYS))
-    text = ufrag.seal(rng.randrange(1 << 18), key_id, KEYS[key_id], random=rng.getrandbits(72)).encode()
+    key_id = rng.choice(list(run.KEYS))
+    text = ufrag.seal(rng.randrange(1 << 18), key_id, run.KEYS[key_id], random=rng.getrandbits(72)).encode()
     if rng.random() < 0.3:
         text = rng.choice(UFRAGS).encode()
     if rng.random() < 0.2:
@@ -211,7 +200,7 @@ def agree(where: bytes | None, count: int, seed: int) -> Counter[str]:
     rng = random.Random(seed)
     tables = replace(TABLES, address=where)
     seen: Counter[str] = Counter()
-    with loaded(where=where, limits=NO_LIMITS) as steering:
+    with run.loaded(where=where, limits=run.NO_LIMITS) as steering:
         fill(steering)
         before = steering.counters()
         for _ in range(count):
@@ -252,6 +241,6 @@ def test_python_judges_the_fixtures_as_the_kernel_does(packet: bytes, label: str
 
 def test_prefixes_of_other_lengths() -> None:
     tables = replace(TABLES, prefixes=(20, 50), limited={address.pack("10.1.16.0", 0)[:16]})
-    check = p.stun(p.attribute(stun.USERNAME, GOLDEN["vectors"][0]["ufrag"].encode() + b":c"))
+    check = p.stun(p.attribute(stun.USERNAME, run.GOLDEN["vectors"][0]["ufrag"].encode() + b":c"))
     assert classify(p.datagram(check, "10.1.31.255"), tables) == ("rate_limited", 0)
     assert classify(p.datagram(check, "10.1.32.0"), tables)[0] != "rate_limited"

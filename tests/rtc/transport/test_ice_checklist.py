@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from rtc.ice.checklist import WEAK_AFTER_S, Checklist
-from rtc.ice.controlling import CONSENT_LOST_S
+from rtc.ice.controlling import CONSENT_LOST_S, Credentials
 from wire import address as flow
 from wire import stun
 
@@ -21,7 +21,8 @@ class Net:
     to each, by time and whether they nominate."""
 
     def __init__(self, *remotes: bytes) -> None:
-        self.ice = Checklist("mine", "my-password-of-24-chars!", "theirs", PASSWORD, remotes or (FIRST, SECOND))
+        credentials = Credentials("mine", "my-password-of-24-chars!", "theirs", PASSWORD)
+        self.ice = Checklist(credentials, remotes or (FIRST, SECOND))
         self.now = 10.0
         self.up = {FIRST, SECOND}
         self.speaking = False  # media comes from wherever our checks nominate

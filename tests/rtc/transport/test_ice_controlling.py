@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rtc.ice.controlling import CONSENT_EVERY_S, CONSENT_LOST_S, Controlling
+from rtc.ice.controlling import CONSENT_EVERY_S, CONSENT_LOST_S, Controlling, Credentials
 from wire import address as flow
 from wire import stun
 
@@ -15,7 +15,7 @@ CALLER = flow.pack("198.51.100.7", 40000)
 
 
 def _ice() -> Controlling:
-    return Controlling("mine", "my-password-of-24-chars!", "theirs", "their-password-24-chars!")
+    return Controlling(Credentials("mine", "my-password-of-24-chars!", "theirs", "their-password-24-chars!"))
 
 
 def _sent(check: bytes | None) -> stun.Message:
