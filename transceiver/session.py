@@ -166,6 +166,11 @@ class Session:
         return not self.ended and not self.away and self.transport.connected
 
     @property
+    def weight(self) -> int:
+        """About how many bytes its state has, besides a few thousand of keys and clocks. The talk must have begun."""
+        return self.stream.voice.waiting_bytes + self.talk.conversation.weight
+
+    @property
     def quiet(self) -> bool:
         """Whether neither the caller nor the agent speaks."""
         return self.stream.voice.idle and self.talk.begun and self.talk.conversation.quiet

@@ -76,6 +76,11 @@ class Voice:
         """Whether nothing waits to be sent."""
         return not self._waiting
 
+    @property
+    def waiting_bytes(self) -> int:
+        """The bytes that wait to be sent."""
+        return len(self._waiting)
+
     def say(self, pcm: bytes) -> None:
         """Queues mono PCM16."""
         if len(self._waiting) + len(pcm) > _LONGEST_S * 2 * self._rate_hz:

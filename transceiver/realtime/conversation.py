@@ -92,17 +92,8 @@ class Conversation:
 
     def export(self) -> bytes:
         """All of it, where there is media."""
-        return state.encoded(
-            ConversationState(
-                self._items.export(),
-                self._listening.export(),
-                self._speaking.export(),
-                self._inbox.export(),
-                self._turn,
-                self._over_agent,
-                bytes(self._unheard),
-            )
-        )
+        parts = self._items.export(), self._listening.export(), self._speaking.export(), self._inbox.export()
+        return state.encoded(ConversationState(*parts, self._turn, self._over_agent, bytes(self._unheard)))
 
     def take_up(self, exported: bytes, now: float) -> None:
         """Goes on where ``export`` left off; ``resume`` is to follow. Raises ValueError where the bytes are none of
@@ -132,6 +123,12 @@ class Conversation:
     def answering(self) -> str | None:
         """The ``event_id`` of the client's event that is being handled, where it has one."""
         return self._inbox.answering
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes its state has."""
+        items, heard = self._items, self._listening.buffered_ms * self._rate_hz * 2 // 1000
+        return items.said_bytes + items.speech_bytes + heard + self._inbox.waiting_bytes + self._speaking.waiting_bytes
 
     @property
     def quiet(self) -> bool:

@@ -50,7 +50,7 @@ class Inbox:
     ) -> None:
         self._handle, self._refuse, self._sent_bytes = handle, refuse, sent_bytes
         self._waiting: deque[str | bytes] = deque()
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
         self._flooded = False
         # Of the event that is being handled: its id, and itself.
         self._steps: tuple[str | None, Steps] | None = None
@@ -65,14 +65,14 @@ class Inbox:
 
     def put(self, text: str | bytes) -> None:
         """Takes an event as it came. Past a bound it is refused, and the client is told once."""
-        if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + len(text) > _MOST_WAITING_BYTES:
+        if len(self._waiting) >= _MOST_WAITING or self.waiting_bytes + len(text) > _MOST_WAITING_BYTES:
             if not self._flooded:
                 self._flooded = True
                 why = InvalidRequest("events come faster than they can be handled", "rate_limit_exceeded")
                 self._refuse(why, event_id_in(text))
             return
         self._waiting.append(text)
-        self._waiting_bytes += len(text)
+        self.waiting_bytes += len(text)
 
     def tick(self) -> None:
         """Gives the session its share of another 20 ms."""
@@ -86,7 +86,7 @@ class Inbox:
                 self._step(*self._steps)
             elif self._waiting:
                 text = self._waiting.popleft()
-                self._waiting_bytes -= len(text)
+                self.waiting_bytes -= len(text)
                 self._begin(text)
             else:
                 self._flooded = False

@@ -135,7 +135,7 @@ class Items:
         self._picture = picture
         self._most_pcm_bytes = _MOST_PCM_S * 2 * rate_hz
         self._speech: deque[Item] = deque()  # with samples, the oldest first
-        self._speech_bytes = 0
+        self.speech_bytes = 0  # of all
         self._weights: dict[str, int] = {}
         self.said_bytes = 0  # of all
 
@@ -200,10 +200,10 @@ class Items:
 
     def _keep_speech(self, item: Item) -> None:
         self._speech.append(item)
-        self._speech_bytes += len(item.pcm)
-        while self._speech_bytes - len(item.pcm) > self._most_pcm_bytes:
+        self.speech_bytes += len(item.pcm)
+        while self.speech_bytes - len(item.pcm) > self._most_pcm_bytes:
             old = self._speech.popleft()
-            self._speech_bytes -= len(old.pcm)
+            self.speech_bytes -= len(old.pcm)
             old.pcm = b""
 
     def made(self, raw: object, param: str = "item", calls: Collection[str] = ()) -> Generator[float, None, Entry]:

@@ -64,7 +64,7 @@ class Playback:
         self._frame_bytes = 20 * self._bytes_ms
         self._segments: deque[_Segment] = deque()
         self._speaking = ""  # the response whose speech has begun and has not stopped
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
         self._most_bytes = _LONGEST_S * 2 * rate_hz
 
     @property
@@ -83,7 +83,7 @@ class Playback:
 
     def push(self, response: str, item: str, pcm: bytes) -> bool:
         """Adds to an item's speech. Returns False, and does nothing else, where too much waits."""
-        if self._waiting_bytes + len(pcm) > self._most_bytes:
+        if self.waiting_bytes + len(pcm) > self._most_bytes:
             return False
         last = self._segments[-1] if self._segments else None
         if last is None or last.item != item:
@@ -92,7 +92,7 @@ class Playback:
             last = _Segment(response, item)
             self._segments.append(last)
         last.waiting += pcm
-        self._waiting_bytes += len(pcm)
+        self.waiting_bytes += len(pcm)
         return True
 
     def finish(self, response: str) -> None:
@@ -114,7 +114,7 @@ class Playback:
                 pcm = bytes(segment.waiting[:size])
                 del segment.waiting[:size]
                 segment.played_bytes += len(pcm)
-                self._waiting_bytes -= len(pcm)
+                self.waiting_bytes -= len(pcm)
                 self.played_ms += 20
                 frame.pcm = pcm.ljust(size, b"\0")
                 return frame
@@ -133,7 +133,7 @@ class Playback:
             if s.waiting or not s.whole
         ]
         self._segments.clear()
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
         self._speaking = ""
         return cuts
 
@@ -153,7 +153,7 @@ class Playback:
         """Goes on where ``export`` left off."""
         self._speaking, self.played_ms = state.speaking, state.played_ms
         for response, item, waiting, played_bytes, whole in state.segments:
-            if self._waiting_bytes + len(waiting) > self._most_bytes:
+            if self.waiting_bytes + len(waiting) > self._most_bytes:
                 break
             self._segments.append(_Segment(response, item, bytearray(waiting), played_bytes, whole))
-            self._waiting_bytes += len(waiting)
+            self.waiting_bytes += len(waiting)

@@ -68,6 +68,11 @@ class Speaking:
     def _played(self) -> bool:
         return self._playback is not None and self._playback.busy
 
+    @property
+    def waiting_bytes(self) -> int:
+        """The bytes of speech that wait to be heard."""
+        return 0 if self._playback is None else self._playback.waiting_bytes
+
     def want(self) -> None:
         """Notes that there is something to answer: now, or when the present response is over."""
         if self.active is not None:

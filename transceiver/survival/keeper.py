@@ -29,7 +29,8 @@ __all__ = ["Keeper", "Kept"]
 _EVERY_S = 0.5
 _HURRIED_S = 0.02  # between two writes of one call
 _ROUND_S, _AT_ONCE_S = 0.02, 0.001
-_MOST_WAITING = 64  # datagrams of one call
+_MOST_BYTES = 1 << 20  # of a state that is kept: writing it takes a millisecond
+_BYTES_A_S = 10 << 20  # of one call: a state is written as often as its size permits
 _MOST_TRIES = 2
 _WELL_AFTER_S = 5.0
 
@@ -41,6 +42,7 @@ class Kept:
         self.session, self.slot, self.tries = session, slot, tries
         self.began, self.written_at = time.monotonic(), 0.0
         self._keeper = keeper
+        self.rest_s = _HURRIED_S
         self._left = NUMBERS
         self._waiting: list[bytes] = []
         self._due: asyncio.Handle | None = None
@@ -52,14 +54,12 @@ class Kept:
             self._keeper.write(self)
 
     def after(self, datagram: bytes) -> None:
-        """Sends a datagram when the call is written, which is soon, and not while SCTP is at work."""
+        """Sends a datagram when the call is written, which is soon, and not while SCTP is at work. So what waits is no
+        more than SCTP has in flight, and acknowledgements of a tenth of a second."""
         self._waiting.append(datagram)
         if self._due is None:
-            wait_s = max(0.0, self.written_at + _HURRIED_S - time.monotonic())
+            wait_s = max(0.0, self.written_at + self.rest_s - time.monotonic())
             self._due = asyncio.get_running_loop().call_later(wait_s, self._keeper.write, self)
-        elif len(self._waiting) == _MOST_WAITING:
-            self._due.cancel()
-            self._due = asyncio.get_running_loop().call_soon(self._keeper.write, self)
 
     def leave(self) -> None:
         """Forgets the call, because it ends or goes on elsewhere."""
@@ -122,7 +122,11 @@ class Keeper:
             return
         if kept.tries and now - kept.began > _WELL_AFTER_S:
             kept.tries = 0
+        weight = session.weight
+        kept.rest_s = max(_HURRIED_S, weight / _BYTES_A_S)
         try:
+            if weight > _MOST_BYTES:  # nobody's state may hold up other calls
+                raise StateError("too large to be kept")
             self._vault.put(
                 kept.slot, written(session.snapshot(), now, self._routing.ways(session.transport), kept.tries)
             )

@@ -79,6 +79,10 @@ class Conversation(Protocol):
     def quiet(self) -> bool:
         """Whether neither side speaks, or is about to."""
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes ``export`` would give. Asking costs next to nothing."""
+
     def begin(self) -> None:
         """Tells that the agent is there, which then hears what the session asks for."""
 

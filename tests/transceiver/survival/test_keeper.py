@@ -192,7 +192,7 @@ async def test_a_call_that_ends_or_is_too_large_is_not_kept(monkeypatch: pytest.
         channel = await call.open_channel()
         await until(lambda: of_type(call, "session.created"))
         before = Counter(KEPT)
-        monkeypatch.setattr(Vault, "most_bytes", 100)
+        monkeypatch.setattr(Session, "weight", (1 << 20) + 1)
         await until(lambda: gained(before, KEPT).get("too_large"))
         channel.send(json.dumps({"type": "session.update", "session": {"type": "realtime"}}))
         await until(lambda: of_type(call, "session.updated"))  # the call itself goes on
