@@ -32,6 +32,8 @@ __all__ = ["Appliance", "ApplianceError", "Loopback", "Place", "end"]
 T = TypeVar("T")
 READY_S = 60.0
 GOODBYE_S = 10.0
+# The last word of a child's command line.
+_CHILDREN = (["edge.relay.worker"], ["edge.signaling"], ["transceiver.child"])
 
 
 class ApplianceError(RuntimeError):
@@ -220,7 +222,8 @@ class Appliance:
         for process in psutil.process_iter():
             with suppress(psutil.Error):  # died just now, or not ours to look at
                 mine = process.environ().get("FIRSTHOP_CONFIG_FILE") == str(self._config_of(edge))
-                if mine and process.cmdline()[-1] in ("edge.relay.worker", "edge.signaling", "transceiver.child"):
+                # A process that dies between the two looks has no command line any more.
+                if mine and process.cmdline()[-1:] in _CHILDREN:
                     found[process.name()] = process
         return found
 

@@ -14,12 +14,19 @@ from waiting import until
 from lab.appliance import Appliance, Place
 
 _TRIES = 10
+_GOODBYE_S = 30
+_placed: list[subprocess.Popen[bytes]] = []
 RX_AUDIO = ("firsthop_rx_transceiver_datagrams_total", "audio")
 
 
 def whole(appliance: Appliance, *media: int) -> Appliance:
     """The appliance, when all of its processes are in their places and it holds no call. ``media`` are the ids of its
-    transceivers where each has a core."""
+    transceivers where each has a core. Calls that a failed test left are hung up, so that the next ones do not fail
+    for it."""
+    while _placed:
+        left = _placed.pop()
+        left.terminate()
+        left.wait(_GOODBYE_S)
     names = {"signaling", "worker-spare", *(f"worker-{i}" for i in range(len(cores())))}
     if media:
         names |= {"media-spare", *(f"media-{i}" for i in media)}
@@ -36,7 +43,8 @@ def whole(appliance: Appliance, *media: int) -> Appliance:
 def start_call(place: Place, appliance: Appliance, *options: str, url: str = "") -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-m", "firsthop", "call", url or appliance.url, "--json", "--quiet"]
     argv += ["--token-file", str(appliance.token_file), *options]
-    return place.popen(argv, stdout=subprocess.PIPE)
+    _placed.append(place.popen(argv, stdout=subprocess.PIPE))
+    return _placed[-1]
 
 
 def finish(call: subprocess.Popen[bytes], expect: int = 0, within_s: float = 120) -> dict[str, Any]:
