@@ -70,5 +70,5 @@ bench-placement:
 	@$(PYTHON) -m bench.placement
 
 clean:
-	rm -rf .venv .venv-aiortc .venv-fastrtc .venv-lock build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
+	rm -rf .venv .venv-aiortc .venv-ansible .venv-fastrtc .venv-lock build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

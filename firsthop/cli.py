@@ -167,6 +167,21 @@ def keys_rotate(config: Path | None, file: Path | None, step: bool, force: bool,
     sys.exit(command(config, file, step=step, force=force, as_json=as_json))
 
 
+@keys.command("check")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def keys_check(config: Path | None, as_json: bool) -> None:
+    """Say whether every process of this host holds the keys of cluster.keys, and what the next step of a rotation would
+    drop.
+
+    A process takes a changed file up within a second or two, and is waited for. The exit code is 0 when all hold them,
+    1 when one does not, 2 for a file or configuration that cannot be used.
+    """
+    from firsthop.keys_check import command
+
+    sys.exit(command(config, as_json=as_json))
+
+
 @main.command()
 @click.option("--markdown", is_flag=True, help="As the page docs/configuration.md.")
 def config(markdown: bool) -> None:
