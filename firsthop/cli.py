@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,16 +32,20 @@ class _Lazy(click.Group):
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *self._elsewhere])
+        return sorted([*super().list_commands(ctx), *(name for name in self._elsewhere if self._is_here(name))])
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in self._elsewhere:
+        if name not in self._elsewhere or not self._is_here(name):
             return super().get_command(ctx, name)
         from importlib import import_module
 
         module, _, attribute = self._elsewhere[name].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def _is_here(self, name: str) -> bool:
+        """Whether its package is there: the demo and its lab are in the source alone."""
+        return find_spec(self._elsewhere[name].partition(".")[0]) is not None
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,7 +80,7 @@ def edge(config: Path | None, check: bool) -> None:
     """Run the edge: XDP, workers and signaling.
 
     Ctrl-C and SIGTERM end it and all that it started. SIGHUP lets a new program take over, with calls going on: for an
-    upgrade, or a changed configuration.
+    upgrade, or a changed configuration. SIGUSR2 ends it alone, and leaves what it started to the next one.
     """
     from runtime.supervision import signals
 

@@ -14,20 +14,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from documents import OPERATIONS, README, steps
 from hosting import ports, ready, run_of_ports
 from paths import ROOT
 from waiting import until
 
 from firsthop.cli import main
-
-README = (ROOT / "README.md").read_text()
-OPERATIONS = (ROOT / "docs/operations.md").read_text()
-
-
-def steps(document: str, title: str) -> list[list[str]]:
-    """The commands of the block for a shell in that chapter."""
-    (block,) = re.findall(rf"^## {title}\n(?:(?!^## ).)*?^```sh\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
-    return [shlex.split(line, comments=True) for line in block.splitlines()]
 
 
 def test_the_readmes_steps_lead_to_a_call_on_a_host_where_nothing_is(tmp_path: Path) -> None:
@@ -73,6 +65,9 @@ def test_the_units_and_the_steps_that_install_them_agree() -> None:
         (start,) = re.findall(r"^ExecStart=(\S+) .* --config (\S+)$", text, re.MULTILINE)
         assert start[1] == "/etc/firsthop/firsthop.toml"
         assert f"{start[0]} init --user {user}" in commands
+        python = start[0].removesuffix("bin/firsthop")
+        assert f"/usr/bin/python3 -m venv --system-site-packages {python.rstrip('/')}" in commands
+        assert f"cp {python}share/firsthop/systemd/firsthop* /etc/systemd/system/" in commands
         assert any(command.startswith("useradd ") and command.endswith(f" {user}") for command in commands)
     (enabled,) = [command for command in commands if "enable" in command]
     assert {f"{name.partition('@')[0]}" for name in enabled.split()[3:]} == {"firsthop-transceiver", "firsthop-edge"}

@@ -1,0 +1,42 @@
+"""The watchdog of systemd (WatchdogSec=, sd_watchdog_enabled(3)): it kills a service that has not said for a while that
+its loop turns. Without it nothing here does anything."""
+
+from __future__ import annotations
+
+import os
+
+from runtime.supervision.beats import Beat
+from runtime.supervision.notify import notify
+
+__all__ = ["MainBeat", "ahead", "alive", "ready"]
+
+# From before a program is replaced until the next one is up. It may have to import and compile everything first.
+_AHEAD_S = 60
+
+
+def alive() -> None:
+    """Says that the loop turns; to be called at least once a second."""
+    notify("WATCHDOG=1")
+
+
+def ready() -> None:
+    """Says that the service is up. From now on the watchdog waits no longer than its unit says."""
+    usual = os.environ.get("WATCHDOG_USEC")
+    notify(f"READY=1\nWATCHDOG_USEC={usual}" if usual else "READY=1")
+
+
+def ahead() -> None:
+    """Has the watchdog wait for the program that replaces this one, until that is ready."""
+    if "WATCHDOG_USEC" in os.environ:
+        notify(f"WATCHDOG_USEC={_AHEAD_S * 1_000_000}")
+
+
+class MainBeat(Beat):
+    """The heartbeat of a service that has no supervisor but systemd."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, 0)
+
+    def __call__(self) -> None:
+        """See Beat."""
+        alive()
