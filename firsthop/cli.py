@@ -23,8 +23,10 @@ class _Lazy(click.Group):
 
     _elsewhere: ClassVar = {
         "call": "caller.cli:call",
+        "config": "firsthop.config_cli:config",
         "cores": "firsthop.cores:cores",
         "demo": "demo.run:demo",
+        "doctor": "firsthop.doctor:doctor",
         "drain": "firsthop.drain:drain",
         "explain": "firsthop.explain:explain",
         "init": "firsthop.init:init",
@@ -170,17 +172,3 @@ def keys_rotate(config: Path | None, file: Path | None, step: bool, force: bool,
     from firsthop.rotate import command
 
     sys.exit(command(config, file, step=step, force=force, as_json=as_json))
-
-
-@main.command()
-@click.option("--markdown", is_flag=True, help="As the page docs/configuration.md.")
-def config(markdown: bool) -> None:
-    """Print every configuration key with its default."""
-    from firsthop.reference import page
-    from runtime.config import rows
-
-    if markdown:
-        click.echo(page(), nl=False)
-        return
-    for key, default, meaning in rows():
-        click.echo(f"{key:24} {default:40} {meaning}")

@@ -79,7 +79,7 @@ def test_the_units_and_the_steps_that_install_them_agree() -> None:
 def test_a_command_in_the_documents_has_options_that_there_are(line: str) -> None:
     argv = shlex.split(line, comments=True)
     names = [word for word in argv[1:3] if re.fullmatch(r"[a-z]+", word)]
-    groups = {"keys", "cores"}
+    groups = {"keys", "cores", "config"}
     command = names[:2] if names[0] in groups and len(names) > 1 else names[:1]
     done = CliRunner().invoke(main, [*command, "--help"])
     assert done.exit_code == 0, done.stderr

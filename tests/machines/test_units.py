@@ -48,7 +48,7 @@ def test_services_are_up_in_their_slice_with_xdp_and_without_what_they_do_not_ne
         assert host.show(unit, "NRestarts") == "0"
         assert host.show(unit, "Result") == "success"
     assert "xdp" in host.machine.run("ip", "link", "show", "eth0")
-    assert host.metrics(9400)[("firsthop_xdp_attached",)] == 1
+    assert host.metrics(9400)[("firsthop_xdp_attached", "native")] == 1
     for name, pid in host.processes().items():
         status = dict(
             line.split(":\t", 1) for line in host.machine.path(f"/proc/{pid}/status").read_text().splitlines()
