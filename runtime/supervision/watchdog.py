@@ -1,5 +1,5 @@
 """The watchdog of systemd (WatchdogSec=, sd_watchdog_enabled(3)): it kills a service that has not said for a while that
-its loop turns. Without it nothing here does anything."""
+its loop turns. Where the unit has none, nothing is said of it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,30 @@ from runtime.supervision.notify import notify
 
 __all__ = ["MainBeat", "ahead", "alive", "ready"]
 
-# From before a program is replaced until the next one is up. It may have to import and compile everything first.
+# From before a program is replaced until the next one is up, which may have to import and compile everything first.
 _AHEAD_S = 60
+
+
+def _usual() -> str | None:
+    """The microseconds that the unit says; None without a watchdog."""
+    return os.environ.get("WATCHDOG_USEC")
 
 
 def alive() -> None:
     """Says that the loop turns; to be called at least once a second."""
-    notify("WATCHDOG=1")
+    if _usual():
+        notify("WATCHDOG=1")
 
 
 def ready() -> None:
     """Says that the service is up. From now on the watchdog waits no longer than its unit says."""
-    usual = os.environ.get("WATCHDOG_USEC")
+    usual = _usual()
     notify(f"READY=1\nWATCHDOG_USEC={usual}" if usual else "READY=1")
 
 
 def ahead() -> None:
     """Has the watchdog wait for the program that replaces this one, until that is ready."""
-    if "WATCHDOG_USEC" in os.environ:
+    if _usual():
         notify(f"WATCHDOG_USEC={_AHEAD_S * 1_000_000}")
 
 
