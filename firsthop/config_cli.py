@@ -38,7 +38,7 @@ def config(ctx: click.Context, markdown: bool) -> None:
 
 @config.command()
 @config_option
-@click.option("--all", "everything", is_flag=True, help="Defaults too.")
+@click.option("--all", "everything", is_flag=True, help="What is as it is by default too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, of everything.")
 def show(config: Path | None, everything: bool, as_json: bool) -> None:
     """Show what is in force on this host: its file, with the environment over it. Passwords are not shown."""
@@ -46,8 +46,9 @@ def show(config: Path | None, everything: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_tree(found)))
         return
-    for key, value, given in _flat(found):
-        if given or everything:
+    usual = dict(_flat(Config.model_construct()))
+    for key, value in _flat(found):
+        if everything or value != usual[key]:
             click.echo(f"{key} = {json.dumps(value)}")
 
 
@@ -96,13 +97,11 @@ def _tree(model: BaseModel) -> dict[str, Any]:
     return tree
 
 
-def _flat(config: Config) -> Iterator[tuple[str, Any, bool]]:
-    """(key, value, whether it was given) of every key."""
+def _flat(config: Config) -> Iterator[tuple[str, Any]]:
+    """(key, value) of every key."""
     tree = _tree(config)
     for key, _, _ in rows():
-        *above, name = key.split(".")
-        model: Any = config
         value: Any = tree
-        for part in above:
-            model, value = getattr(model, part), value[part]
-        yield key, value[name], name in model.model_fields_set
+        for part in key.split("."):
+            value = value[part]
+        yield key, value

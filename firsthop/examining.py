@@ -132,10 +132,10 @@ def interface(name: str, workers: int, sys: Path = Path("/sys/class/net")) -> It
 
 def clock() -> Finding:
     """Whether the clock is set by the network's: certificates and ephemeral keys end by it."""
-    timex = ctypes.create_string_buffer(256)
+    timex = (ctypes.c_uint8 * 256)()
     if ctypes.CDLL(None, use_errno=True).adjtimex(timex) < 0:
         return Finding("clock", "warning", "nobody can ask whether it is synchronised")
-    status = int.from_bytes(timex[_STATUS_AT : _STATUS_AT + 4], "little")
+    status = int.from_bytes(bytes(timex)[_STATUS_AT : _STATUS_AT + 4], "little")
     if status & _UNSYNCHRONISED:
         return Finding("clock", "warning", "it is not synchronised", "apt-get install chrony")
     return Finding("clock", "ok", "synchronised")

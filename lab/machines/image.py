@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -49,22 +50,23 @@ def image(more: Sequence[str] = (), name: str = "image") -> Path:
 
 
 def _make(packages: Sequence[str], to: Path) -> None:
+    if shutil.which("mmdebstrap") is None:
+        raise LabError("mmdebstrap makes the image, and is not installed: run scripts/setup dev")
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as options:
         # Apt in the image is to reach what apt here reaches, while the image is made.
         dump = subprocess.run(["apt-config", "dump", "Acquire"], capture_output=True, text=True, check=True)  # noqa: S607
         options.write(dump.stdout)
         options.flush()
-        argv = ["mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", "--format=directory"]
+        # What it mounts below the folder goes with it, even if it is killed: the folder may be removed then.
+        argv = ["unshare", "--mount", "--propagation", "private", "--"]
+        argv += ["mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", "--format=directory"]
         argv += [
             f"--include={','.join(packages)}",
             f"--aptopt={options.name}",
             "--dpkgopt=path-exclude=/usr/share/doc/*",
         ]
         argv += [f"--customize-hook={_HOOK}", _SUITE, str(to), *map(str, _sources())]
-        try:
-            done = subprocess.run(argv, capture_output=True, text=True)  # noqa: S603
-        except FileNotFoundError:
-            raise LabError("mmdebstrap makes the image, and is not installed: run scripts/setup dev") from None
+        done = subprocess.run(argv, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
         raise LabError(f"the image of a Debian host cannot be made:\n{done.stderr[-4000:]}")
 

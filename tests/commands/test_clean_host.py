@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from documents import OPERATIONS, README, steps
 from hosting import ports, ready, run_of_ports
-from paths import ROOT
+from paths import OPERATIONS, README, ROOT, steps
 from waiting import until
 
 from firsthop.cli import main
@@ -57,7 +56,7 @@ def test_the_readmes_steps_lead_to_a_call_on_a_host_where_nothing_is(tmp_path: P
 
 
 def test_the_units_and_the_steps_that_install_them_agree() -> None:
-    commands = [shlex.join(argv) for argv in steps(OPERATIONS, "Services")]
+    commands = [" ".join(argv) for argv in steps(OPERATIONS, "Services")]
     units = {path.name: path.read_text() for path in (ROOT / "systemd").glob("*.service")}
     assert set(units) == {"firsthop-edge.service", "firsthop-transceiver@.service"}
     for text in units.values():
@@ -74,7 +73,12 @@ def test_the_units_and_the_steps_that_install_them_agree() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in (README + OPERATIONS).splitlines() if re.match(r"(\S*/)?firsthop [a-z]", line)]
+    "line",
+    [
+        line
+        for line in (README.read_text() + OPERATIONS.read_text()).splitlines()
+        if re.match(r"(\S*/)?firsthop [a-z]", line)
+    ],
 )
 def test_a_command_in_the_documents_has_options_that_there_are(line: str) -> None:
     argv = shlex.split(line, comments=True)

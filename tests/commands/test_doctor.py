@@ -32,7 +32,7 @@ def config(tmp_path: Path) -> Path:
     return written(
         tmp_path,
         f'[cluster]\nkeys = "{keys}"\n[edge]\napi_keys = "{api_keys}"\nrun = "{tmp_path}"\n'
-        f'media = "127.0.0.1:0"\nhttp = "127.0.0.1:0"\nmetrics = "127.0.0.1:9400"\n'
+        f'media = "127.0.0.1:3478"\nhttp = "127.0.0.1:8081"\nmetrics = "127.0.0.1:9400"\n'
         f'[[edge.ice_servers]]\nurl = "turn:turn.example"\nusername = "u"\ncredential = "hush"\n'
         f'[[edge.transceivers]]\nid = 1\nendpoint = "ipc://{tmp_path}/t.sock"\n',
     )
@@ -133,7 +133,7 @@ def test_what_is_in_force_is_shown_without_passwords(config: Path) -> None:
     code, output, _ = firsthop("config", "show", "--config", str(config), FIRSTHOP_EDGE__NAME="e2")
     assert code == 0
     assert 'edge.name = "e2"' in output
-    assert 'edge.http = "127.0.0.1:0"' in output
+    assert 'edge.http = "127.0.0.1:8081"' in output
     assert "edge.placement" not in output
     assert "hush" not in output
     _, everything, _ = firsthop("config", "show", "--all", "--config", str(config))

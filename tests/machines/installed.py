@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from documents import OPERATIONS, steps
-from paths import ROOT
+from paths import OPERATIONS, ROOT, steps
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import until
 
