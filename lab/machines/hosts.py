@@ -36,6 +36,16 @@ __all__ = ["Hosts"]
 
 _BRIDGE = "br0"
 _NETWORK = "10.83.0"
+# systemd mounts it on hosts, and leaves it to others in containers.
+_BPF = """[Unit]
+DefaultDependencies=no
+Before=basic.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/mount -t bpf -o mode=700 bpf /sys/fs/bpf
+"""
 _OURS = re.compile(r"fhm(\d+)-.*")
 _SSH = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
 
@@ -138,11 +148,14 @@ class Hosts:
             "etc/hostname": f"{name}\n",
             "etc/hosts": "\n".join(["127.0.0.1 localhost", *hosts]) + "\n",
             "etc/machine-id": f"{uuid.uuid4().hex}\n",
+            "etc/systemd/system/bpf.service": _BPF,
             "root/.ssh/authorized_keys": self.key.with_suffix(".pub").read_text(),
         }
         for path, text in files.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text)
+        (root / "etc/systemd/system/basic.target.wants").mkdir()
+        (root / "etc/systemd/system/basic.target.wants/bpf.service").symlink_to("../bpf.service")
         for private in ("root", "root/.ssh"):
             (root / private).chmod(0o700)
         # The kernel is this machine's, and a host has the headers of its own.

@@ -30,12 +30,7 @@ HOST = (
 _NOT_YET = (
     "coturn nginx nftables prometheus prometheus-node-exporter redis-server apt-daily.timer apt-daily-upgrade.timer"
 )
-# systemd mounts it on hosts, and leaves it alone in containers.
-_BPF = "[Mount]\\nWhat=bpf\\nWhere=/sys/fs/bpf\\nType=bpf\\nOptions=mode=700\\n"
 _HOOK = f"""set -e
-printf '{_BPF}' >"$1/etc/systemd/system/sys-fs-bpf.mount"
-mkdir -p "$1/etc/systemd/system/local-fs.target.wants"
-ln -sfn ../sys-fs-bpf.mount "$1/etc/systemd/system/local-fs.target.wants/sys-fs-bpf.mount"
 for service in {_NOT_YET}; do chroot "$1" systemctl disable --quiet $service 2>/dev/null || true; done
 rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap
 """

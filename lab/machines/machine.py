@@ -27,6 +27,8 @@ _ENVIRONMENT = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 _BOOT = """set -e
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs tmpfs /run/systemd/nspawn
 mkdir -p "/sys/fs/cgroup/$3"
 echo $$ >"/sys/fs/cgroup/$3/cgroup.procs"
 name=$3 root=$2/root
@@ -36,7 +38,12 @@ exec systemd-nspawn --quiet --boot --register=no --keep-unit --settings=no --dir
     --console=pipe "$@"
 """
 _REMOVE_GROUP = """mount -t cgroup2 cgroup2 /sys/fs/cgroup
-[ ! -d "/sys/fs/cgroup/$1" ] || find "/sys/fs/cgroup/$1" -depth -type d -exec rmdir {} +
+# What was killed a moment ago may still be there.
+for _ in $(seq 100); do
+    [ -d "/sys/fs/cgroup/$1" ] || exit 0
+    find "/sys/fs/cgroup/$1" -depth -type d -exec rmdir {} + && exit 0
+    sleep 0.1
+done
 """
 
 
