@@ -30,9 +30,10 @@ _BIND_AGAIN_S = 1.0
 _AT_ONCE = 64  # heartbeats, until others have their turn
 
 
-def flows_endpoint(edge: Edge) -> str:
-    """The endpoint at which an edge's workers tell their flows; empty where nobody is to be told."""
-    return f"ipc://{edge.run.absolute()}/{edge.name}.flows" if edge.behind_one_address else ""
+def flows_endpoint(edge: Edge, *, shared: bool) -> str:
+    """The endpoint at which an edge's workers tell their flows; empty where nobody is to be told. Where the directory's
+    store is ``shared``, it may name somebody at any time."""
+    return f"ipc://{edge.run.absolute()}/{edge.name}.flows" if edge.behind_one_address or shared else ""
 
 
 class Announcing:
@@ -56,6 +57,18 @@ class Announcing:
             "1 for each other edge that is named in answers, 0 for one that is away or drains",
             ("edge",),
             lambda: {(peer.name,): float(peers.is_well(peer.name, time.monotonic())) for peer in peers.known},
+        )
+        self.draining = Gauges(
+            "firsthop_signaling_edge_draining",
+            "1 for each other edge that said last that it drains, else 0",
+            ("edge",),
+            lambda: {(name,): float(draining) for name, _, draining in peers.heard_of(time.monotonic())},
+        )
+        self.age = Gauges(
+            "firsthop_signaling_edge_age_seconds",
+            "Seconds since each other edge was last heard of; none for one that never was",
+            ("edge",),
+            lambda: {(name,): age_s for name, age_s, _ in peers.heard_of(time.monotonic())},
         )
 
     def know(self, edges: Iterable[Peer]) -> None:

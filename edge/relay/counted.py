@@ -14,6 +14,7 @@ OUTCOMES = (
     "forwarded_flow",
     "forwarded_stun",
     "forwarded_ssrc",
+    "forwarded_sister",
     "empty",
     "oversized",
     "unknown_flow",

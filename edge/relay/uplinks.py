@@ -44,6 +44,7 @@ class Uplinks:
         self._make = make
         self._pollers = tuple(pollers)
         self._leaving: dict[int, _Leaving | None] = {}  # None until the first look
+        self._lasting = 0
         self.versions = Gauges(
             "firsthop_link_wire_version", "Version of the wire that a link speaks", ("transceiver",), self._versions
         )
@@ -51,7 +52,7 @@ class Uplinks:
 
     def came(self, transceiver: Transceiver) -> None:
         """Makes the link, unless there are many already, or goes on with the one that stands."""
-        if transceiver.id in self.by_id or len(self.by_id) < AT_ONCE:
+        if transceiver.id in self.by_id or len(self.by_id) - self._lasting < AT_ONCE:
             self._link(transceiver)
 
     def _link(self, transceiver: Transceiver) -> None:
@@ -61,7 +62,15 @@ class Uplinks:
             return
         if standing is not None:
             self._close(standing)
-        uplink = self.by_id[transceiver.id] = self._make(transceiver)
+        self._enter(self._make(transceiver))
+
+    def keep(self, uplink: Uplink) -> None:
+        """Has a link among these that the directory does not know, and that never ends."""
+        self._lasting += 1
+        self._enter(uplink)
+
+    def _enter(self, uplink: Uplink) -> None:
+        self.by_id[uplink.number] = uplink
         for poller in self._pollers:
             poller.register(uplink.dealer, zmq.POLLIN)
 
@@ -118,7 +127,7 @@ class Uplinks:
 
     def _versions(self) -> dict[tuple[str, ...], float]:
         # list() takes them at once: another thread asks.
-        return {(str(number),): uplink.greeting.version for number, uplink in list(self.by_id.items())}
+        return {(uplink.label,): uplink.greeting.version for uplink in list(self.by_id.values())}
 
     def _close(self, uplink: Uplink) -> None:
         for poller in self._pollers:
