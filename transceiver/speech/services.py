@@ -18,6 +18,7 @@ import aiohttp
 
 from runtime.config import Pipeline
 from transceiver.speech.tasks import Failure
+from transceiver.speech.upstream import asked
 
 __all__ = ["Services", "ToolCall", "Words"]
 
@@ -127,10 +128,12 @@ class Services:
     @contextlib.asynccontextmanager
     async def _post(self, what: str, url: str, **body: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
-            async with self._http.post(url, **body) as reply:
-                if reply.status != 200:
-                    raise Failure(f"{what}: {reply.status} {_reason_of(await _limited(reply))}".rstrip())
-                yield reply
+            with asked(what) as request:
+                async with self._http.post(url, **body) as reply:
+                    request.began()
+                    if reply.status != 200:
+                        raise Failure(f"{what}: {reply.status} {_reason_of(await _limited(reply))}".rstrip())
+                    yield reply
         except TimeoutError:
             raise Failure(f"{what}: nothing came for {self._config.timeout_s:g} s") from None
         except (aiohttp.ClientError, ValueError, OSError) as error:
