@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from runtime.families.family import Family
 
@@ -24,7 +25,7 @@ class Distribution(Collector):
 
     def __init__(self, family: Family) -> None:
         self._family = family
-        self._names = [*map("{:g}".format, family.bounds), "+Inf"]
+        self._names = [*map(floatToGoString, family.bounds), "+Inf"]
         self._lock = threading.Lock()
         self._counts: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}

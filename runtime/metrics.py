@@ -41,6 +41,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -80,12 +81,15 @@ class Tally(Counter[str], Collector):
 
 
 class Requests(Collector):
-    """A counter with several labels, which any thread may add to."""
+    """A counter with several labels, which any thread may add to. Where all of their values are known, each combination
+    stands at 0 before it first happens."""
 
     def __init__(self, family: Family) -> None:
         self._family = family
         self._lock = threading.Lock()
-        self._counts: dict[tuple[str, ...], int] = {}
+        known = [values for values in family.labels.values() if isinstance(values, tuple)]
+        whole = len(known) == len(family.labels)
+        self._counts: dict[tuple[str, ...], int] = dict.fromkeys(product(*known), 0) if whole else {}
 
     def add(self, *values: str) -> None:
         """Counts one, under the values of all labels."""
