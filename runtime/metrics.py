@@ -54,7 +54,7 @@ from runtime.scrape import Page, Scrapes
 from wire.greeting import software
 from wire.versions import VERSION
 
-__all__ = ["Gauge", "Gauges", "Outside", "Requests", "Tally", "serve"]
+__all__ = ["Gauge", "Gauges", "Outside", "Requests", "Tally", "Total", "serve"]
 
 _SWITCH_S = 0.0005
 
@@ -120,6 +120,16 @@ class Outside(Collector):
         yield counts
 
 
+class Total(Collector):
+    """A counter without labels that somebody else keeps."""
+
+    def __init__(self, family: Family, read: Callable[[], float]) -> None:
+        self._family, self._read = family, read
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(self._family.name, self._family.means, value=self._read())
+
+
 class Gauge(Collector):
     """A value that is read when Prometheus asks."""
 
@@ -154,10 +164,12 @@ def serve(key: str, host: str, port: int, *collectors: Collector, pages: Mapping
     every = (
         Gauge(shared.PROCESS_ID, lambda: float(os.getpid())),
         Gauges(shared.BUILD, lambda: {build: 1.0}),
+        Total(shared.SCRAPE_TIME, lambda: sum(each.spent_s for each in serving)),
     )
+    serving: list[Scrapes] = []
     for collector in (*every, *collectors):
         registry.register(collector)
     try:
-        Scrapes(host, port, registry, pages)
+        serving.append(Scrapes(host, port, registry, pages))
     except OSError as e:
         raise ConfigError(f"{key}: {host} port {port}: {bind_trouble(e)}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runtime.families.family import Family, counter, gauge
 
-__all__ = ["BUILD", "EVERY", "PROCESS_ID", "UFRAG_KEY", "supervised"]
+__all__ = ["BUILD", "EVERY", "PROCESS_ID", "SCRAPE_TIME", "UFRAG_KEY", "supervised"]
 
 PROCESS_ID = gauge("firsthop_process_id", "The id of this process, on its host")
 BUILD = gauge(
@@ -12,7 +12,11 @@ BUILD = gauge(
     "1, with the release that this process runs and the newest version of the wire that it speaks",
     {"version": "the release", "wire": "a number"},
 )
-EVERY = (PROCESS_ID, BUILD)
+SCRAPE_TIME = counter(
+    "firsthop_scrape_cpu_seconds",
+    "Time of a core that answering scrapes took, in seconds; its rate is their share of a core",
+)
+EVERY = (PROCESS_ID, BUILD, SCRAPE_TIME)
 UFRAG_KEY = gauge(
     "firsthop_ufrag_key",
     "1 for each ufrag key that this process takes",
