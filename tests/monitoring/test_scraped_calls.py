@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from calling import finish, start_call
 from paths import ROOT
+from privileges import cannot_run
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import until
 
@@ -50,6 +51,8 @@ def house(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applia
 @pytest.fixture(scope="module")
 def prometheus(lab: Lab, house: Appliance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus on the edge's host, when a caller has spoken over an agent's answer and all of it was scraped."""
+    if shutil.which("prometheus") is None:
+        cannot_run("needs Debian's package prometheus: scripts/setup dev installs it as root")
     jobs = {
         "firsthop-edge": [f"127.0.0.1:{port}" for port in (9400, 9401, 9402)],
         "firsthop-transceiver": [f"{lab.transceiver.address}:{port}" for port in (9500, 9501)],

@@ -99,8 +99,8 @@ class Services:
                 finished = finished or ended
                 if delta:
                     yield delta
-        if not finished:
-            raise Failure("chat: the answer broke off")
+            if not finished:
+                raise Failure("chat: the answer broke off")
 
     async def speak(self, text: str, voice: str) -> AsyncGenerator[bytes, None]:
         """``text`` as 24 kHz mono PCM16, in whole samples. Raises Failure."""
