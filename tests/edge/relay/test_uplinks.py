@@ -54,7 +54,7 @@ class Worker:
         return self.links.look(now, self.flows.__contains__)
 
     def measured(self) -> set[str]:
-        return {s.labels["to"] for metric in self.age.collect() for s in metric.samples}
+        return {s.labels["transceiver"] for metric in self.age.collect() for s in metric.samples}
 
 
 @pytest.fixture
