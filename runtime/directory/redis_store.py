@@ -154,7 +154,7 @@ class RedisStore:
         user = urlsplit(url).username
         bare = url if user is None else url.replace(f"{user}@", "", 1)
         provider = _Password(user and unquote(user), password_file) if password_file else None
-        trusted = {"ssl_ca_certs": str(ca_file)} if ca_file else {}
+        trusted: dict[str, Any] = {"ssl_ca_certs": str(ca_file)} if ca_file else {}
         self._redis: Any = aioredis.Redis.from_url(
             bare,
             username=None if provider or user is None else unquote(user),

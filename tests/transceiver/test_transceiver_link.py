@@ -180,7 +180,7 @@ async def test_names_that_come_and_go_are_forgotten_and_who_stays_is_served(
     monkeypatch.setattr("transceiver.links.link.MOST_PEERS", 4)
     for i in range(12):
         name = b"edge/worker-%d" % (100 + i)
-        passing = link.media_dealer(ends.context, f"ipc://{tmp_path}/link", name, KEYS)[0]
+        passing = link.dealer(ends.context, f"ipc://{tmp_path}/link", name, KEYS)
         await eventually(lambda passing=passing: passing.poll(0, zmq.POLLOUT))
         passing.send(raw("health", request=1), zmq.NOBLOCK)
         await eventually(lambda name=name: any(peer == name for peer, _ in ends.heard))
@@ -200,7 +200,7 @@ async def test_one_that_is_gone_is_forgotten_before_one_that_is_there(
     """So that who is there is told of calls that move, whoever else has come meanwhile."""
     here = [SLOW, QUICK]
     assert ends.link.listeners(VERSION) == here
-    gone = link.media_dealer(ends.context, f"ipc://{tmp_path}/link", b"edge/worker-9", KEYS)[0]
+    gone = link.dealer(ends.context, f"ipc://{tmp_path}/link", b"edge/worker-9", KEYS)
     await eventually(lambda: gone.poll(0, zmq.POLLOUT))
     gone.send(raw("health", request=1), zmq.NOBLOCK)
     await eventually(lambda: b"edge/worker-9" in ends.link.listeners(VERSION))
@@ -213,11 +213,12 @@ async def test_one_that_is_gone_is_forgotten_before_one_that_is_there(
 
     await eventually(noticed)
     monkeypatch.setattr("transceiver.links.link.MOST_PEERS", 3)
-    new = link.media_dealer(ends.context, f"ipc://{tmp_path}/link", b"edge/worker-10", KEYS)[0]
+    new = link.dealer(ends.context, f"ipc://{tmp_path}/link", b"edge/worker-10", KEYS)
     await eventually(lambda: new.poll(0, zmq.POLLOUT))
     new.send(raw("health", request=1), zmq.NOBLOCK)
     await eventually(lambda: b"edge/worker-10" in ends.link.listeners(VERSION))
     assert sorted(ends.link.listeners(VERSION)) == sorted([*here, b"edge/worker-10"])
+    new.close(linger=0)
 
 
 async def test_a_stamp_is_given_back_once_with_the_time_that_it_was_held(ends: Ends) -> None:
