@@ -1,5 +1,5 @@
-"""Who is let in, and who has to leave: a session needs a place of ``max_sessions``, and a share of what the machine can
-do, as it was measured.
+"""The admission of sessions, and the relief of a process that has too many: each needs a place of ``max_sessions``, and
+a share of what the machine can do, as it was measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a release that speaks version 4 says before its hello is answered: requests in the form of version 3.
+"""The opening of a link by a release that speaks version 4: requests in the form of version 3.
 
-It began links in the version before its own. So whoever speaks with it reads that form from those that have said
-hello, for as long as version 4 is spoken; what never says hello is older, and is told so.
+It began links in the version before its own, until its hello was answered. So whoever speaks with it reads that form
+from those that have said hello, for as long as version 4 is spoken; what never says hello is older, and is told so.
 """
 
 from __future__ import annotations
