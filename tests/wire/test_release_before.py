@@ -1,4 +1,4 @@
-"""What the release before said, byte for byte: version 4 of the wire."""
+"""Messages of the release before, byte for byte: version 4 of the wire."""
 
 from __future__ import annotations
 
