@@ -35,25 +35,25 @@ class Admission:
         """The number of sessions, and of places that are kept."""
         return len(self._held) + self._reserved()
 
-    @property
-    def room(self) -> dict[str, int]:
+    def rooms(self) -> dict[str, int]:
         """The number of calls that can be let in now, by agent, if all were of that one."""
         live, hard = self._held.kinds, max(0, self._most - self.taken)
         rooms = {name: self._load.room((name, _USUAL), live) for name in agents.names()}
         return {name: hard if room is None else min(hard, room) for name, room in rooms.items()}
 
-    def let_in(self, agent: str, codec: str = _USUAL, owner: str = "", holder: str = "", *, half_open: bool) -> None:
-        """Makes room for one more session: a call that has had time to connect may have to give its place to it. Raises
-        RequestError where there is none. ``owner``, ``holder`` and ``half_open`` are as of ``places.room_for``."""
+    def place(
+        self, agent: str, codec: str = _USUAL, owner: str = "", holder: str = "", *, half_open: bool
+    ) -> Session | None:
+        """The call whose place a new session takes, because it has had time to connect; None where there is room
+        without that. ``owner``, ``holder`` and ``half_open`` are as of ``places.room_for``. Raises RequestError where
+        there is no place."""
         kind, now = (agent, codec), time.monotonic()
         most = self._load.most(kind, self._held.kinds, self._most)
         calls = self._held.calls.values()
         try:
-            gives_way = room_for(owner, holder, calls, now, taken=self.taken, most=most, half_open=half_open)
+            return room_for(owner, holder, calls, now, taken=self.taken, most=most, half_open=half_open)
         except Full as e:
             raise RequestError(str(e), e.code) from None
-        if gives_way is not None:
-            gives_way.end("never_came")
 
 
 class Relief:

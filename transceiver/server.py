@@ -125,7 +125,9 @@ class Transceiver:
         """What edges are told of this process."""
         lag_ms = 1000 * self.load.lag_s
         now, draining = time.monotonic(), self.desk.draining
-        return self._reporting.make(now, sessions=self.sessions, draining=draining, room=self.room, lag_ms=lag_ms)
+        return self._reporting.make(
+            now, sessions=self.sessions, draining=draining, room=self._admission.rooms, lag_ms=lag_ms
+        )
 
     @property
     def schedule(self) -> tuple[Collector, ...]:
@@ -135,7 +137,7 @@ class Transceiver:
     @property
     def room(self) -> dict[str, int]:
         """The number of calls that can be let in now, by agent, if all were of that one."""
-        return self._admission.room
+        return self._admission.rooms()
 
     @property
     def load(self) -> Capacity:
@@ -198,9 +200,13 @@ class Transceiver:
         name, _ = found = self._models.find(wanted.agent)
         sealed = self._seal()
         call = ufrag.call_id(sealed)
-        protocol = self._protocol(call, wanted.agent or name, wanted.session, wanted.locked)
         half_open = isinstance(wanted, messages.Offer)  # its caller may never come
-        self._admission.let_in(name, codec, wanted.owner, wanted.holder if half_open else "", half_open=half_open)
+        holder = wanted.holder if half_open else ""
+        # Who comes while there is no place comes often, so that is found out first.
+        gives_way = self._admission.place(name, codec, wanted.owner, holder, half_open=half_open)
+        protocol = self._protocol(call, wanted.agent or name, wanted.session, wanted.locked)
+        if gives_way is not None:
+            gives_way.end("never_came")
         self._load.begun()
         return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
 
@@ -237,7 +243,9 @@ class Transceiver:
     def _room_for_another(self, agent: str) -> None:
         """Raises RequestError or InvalidRequest where a call with that agent, which is connected, cannot be taken."""
         self.desk.check_open()
-        self._admission.let_in(self._models.find(agent)[0], half_open=False)
+        gives_way = self._admission.place(self._models.find(agent)[0], half_open=False)
+        if gives_way is not None:
+            gives_way.end("never_came")
 
     def _took(self, call: Session) -> None:
         self.held.put(call)
