@@ -17,6 +17,7 @@ import zmq.asyncio
 from edge.peers import Peer, Peers
 from runtime import logs
 from runtime.config import Edge
+from runtime.families import edge as families
 from runtime.metrics import Gauges, Tally
 from wire import link
 from wire.announcements import HEARTBEAT, Heartbeat, encode, read
@@ -47,27 +48,17 @@ class Announcing:
         self._context = zmq.asyncio.Context()
         self._ears: Any = link.subscriber(self._context, HEARTBEAT)
         self._connected: set[str] = set()
-        self.heard = Tally(
-            "firsthop_signaling_announcements",
-            "Announcements of other edges, by what became of them",
-            ("taken", "unknown_edge", "refused"),
-        )
+        self.heard = Tally(families.ANNOUNCEMENTS)
         self.well = Gauges(
-            "firsthop_signaling_edge_well",
-            "1 for each other edge that is named in answers, 0 for one that is away or drains",
-            ("edge",),
+            families.EDGE_WELL,
             lambda: {(peer.name,): float(peers.is_well(peer.name, time.monotonic())) for peer in peers.known},
         )
         self.draining = Gauges(
-            "firsthop_signaling_edge_draining",
-            "1 for each other edge that said last that it drains, else 0",
-            ("edge",),
+            families.EDGE_DRAINING,
             lambda: {(name,): float(draining) for name, _, draining in peers.heard_of(time.monotonic())},
         )
         self.age = Gauges(
-            "firsthop_signaling_edge_age_seconds",
-            "Seconds since each other edge was last heard of; none for one that never was",
-            ("edge",),
+            families.EDGE_AGE,
             lambda: {(name,): age_s for name, age_s, _ in peers.heard_of(time.monotonic())},
         )
 

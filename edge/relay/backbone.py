@@ -25,6 +25,7 @@ from edge.relay.batch import BATCH, ROOM_BYTES
 from edge.relay.flowtable import Words, words
 from edge.relay.ways import Ways
 from runtime.errors import ConfigError
+from runtime.families import edge as families
 from runtime.metrics import Tally
 from wire import frames, greeting, link
 from wire.control import Control, Reader, encode
@@ -63,9 +64,7 @@ class Backbone:
             self.pollable = link.router(context, endpoint, keys.shared())
         except zmq.ZMQError as e:
             raise ConfigError(f"edge.backbone {endpoint}: {e.strerror}") from None
-        self.refused = Tally(
-            "firsthop_worker_backbone_refused", "Messages of other clusters' edges that could not be used", ("refused",)
-        )
+        self.refused = Tally(families.BACKBONE_REFUSED)
         self._reader = Reader[Hello | Refused](Hello | Refused, most_control_bytes=_MOST_CONTROL_BYTES)
         self._workers: dict[bytes, _Worker] = {}
         self._ways = Ways()
