@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from browser import OFFERS_TONE, a_page
-from restarting import RESTARTS
+from browser import OFFERS_TONE, RESTARTS, a_page
 
 from lab.appliance import Appliance
 from lab.network import Lab

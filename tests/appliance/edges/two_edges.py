@@ -76,7 +76,7 @@ def numbered(lab: Lab, appliance: Appliance, *options: str) -> Iterator[Callable
     """A call whose data channel carries numbers both ways. What it gives ends the call, and returns the numbers that
     came back: they are 0, 1, 2 and so on where none was lost, came twice or came out of order, and none is missing at
     the end."""
-    argv = [sys.executable, str(TESTS / "appliance/numbered_caller.py"), appliance.url, str(appliance.token_file)]
+    argv = [sys.executable, str(TESTS / "appliance/edges/numbered_caller.py"), appliance.url, str(appliance.token_file)]
     call = lab.client.popen([*argv, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def end() -> list[int]:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import OFFERS_TONE, a_page
+from browser import OFFERS_TONE, RESTARTS, a_page
 from calling import finish, hang_up, start_call
-from restarting import RESTARTS
 from two_edges import (
     carrier,
     carries,
