@@ -7,6 +7,7 @@ from runtime.histogram import Histogram
 from runtime.metrics import Tally
 
 __all__ = [
+    "AGENT_HANDOFFS",
     "CONTROL",
     "ENDS",
     "HANDOVERS",
@@ -130,6 +131,11 @@ HANDOVERS = Tally(
     "Hand-overs of calls to other transceivers, by what became of them: unless one moved, its call stayed",
     ("moved", "refused", "gone", "too_large", "not_movable", "nowhere"),
 )
+AGENT_HANDOFFS = Tally(
+    "firsthop_transceiver_agent_handoffs",
+    "Sessions that were to get another agent, by what became of it: unless it took over, the one that they had stayed",
+    ("taken_over", "failed", "timed_out", "never_quiet", "call_ended", "moved", "refused"),
+)
 TAKEN = Tally(
     "firsthop_transceiver_taken",
     "Calls that other transceivers offered to hand over to this one, by what became of them",
@@ -157,5 +163,5 @@ SCTP_ABORTS = Tally(
 
 all_counters = (
     *(RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TARGET, RECORDED, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS),
-    *(SCTP_ABORTS, HANDOVERS, TAKEN, HANDOVER_TIME, KEPT, REVIVED),
+    *(SCTP_ABORTS, HANDOVERS, AGENT_HANDOFFS, TAKEN, HANDOVER_TIME, KEPT, REVIVED),
 )

@@ -24,6 +24,7 @@ from runtime.config import Config
 from transceiver import agents, counters
 from transceiver.backlog import Backlog
 from transceiver.capacity import Capacity
+from transceiver.handoffs import Handoffs
 from transceiver.handover.desk import Desk, House
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
@@ -102,7 +103,8 @@ class Transceiver:
         generation = secrets.token_hex(8)
         self.desk = Desk(self._config.id, generation, self._routing, self._link, house)
         self._watching = Watching(self._link, self._live)
-        self._handlers |= self.desk.handlers | self._watching.handlers
+        self._handoffs = Handoffs(self._link, self._live, self._all, self._find, self._room_to_change, self._handle)
+        self._handlers |= self.desk.handlers | self._watching.handlers | self._handoffs.handlers
         self._calls: dict[bytes, Session] = {}
         self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
@@ -275,6 +277,14 @@ class Transceiver:
         self.desk.check_open()
         self._make_room((self._find(agent)[0], _USUAL), "", "", half_open=False)
 
+    def _room_to_change(self, session: Session | SocketSession, agent: str) -> None:
+        """Raises RequestError where the session could not be served in time with that agent."""
+        live = self._kinds()
+        live[session.kind] -= 1
+        room = self._load.room((agent, session.kind[1]), +live)
+        if room is not None and room < 1:
+            raise RequestError(f"this transceiver has no room for a call of {agent}", "full")
+
     def _took(self, call: Session) -> None:
         self._calls[call.ufrag.encode()] = call
         self._load.begun()
@@ -429,7 +439,7 @@ class Transceiver:
         live = self._all()
         for session in live:
             session.end("shutdown")
-        await asyncio.gather(*(session.closed() for session in live))
+        await asyncio.gather(*(session.closed() for session in live), self._handoffs.close())
         self.desk.close()
         self._link.close()
         if self._records is not None:

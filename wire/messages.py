@@ -21,6 +21,7 @@ from wire.report import Report
 from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = [
+    "MAX_LISTED",
     "MAX_MORE_MEDIA",
     "MAX_NEIGHBOURS",
     "MAX_SSRCS",
@@ -34,11 +35,15 @@ __all__ = [
     "Ended",
     "Event",
     "GoOn",
+    "HandedOff",
+    "Handoff",
     "Health",
     "HealthReport",
     "Hello",
     "Ice",
     "IceAnswer",
+    "List",
+    "Listed",
     "Media",
     "Message",
     "Moved",
@@ -72,6 +77,7 @@ MAX_NAMES = 8  # ufrags of one call, and paths of it at one worker, in one messa
 MAX_PATHS = 64  # of one call that is handed over
 MAX_NEIGHBOURS = 64
 MAX_STATE_BYTES = 4 << 20  # of a call that is handed over
+MAX_LISTED = 1024  # sessions
 MAX_MORE_MEDIA = 7  # candidates of one answer, beside the first
 
 Ufrag = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"\A[A-Za-z0-9+/]+\Z")]  # RFC 8839 section 5.4
@@ -184,6 +190,21 @@ class Ended(Message, tag="session.ended"):
     """The session is over."""
 
 
+class HandedOff(Message, tag="session.handed_off"):
+    """Another agent has the session from now on."""
+
+    agent: Annotated[Text, about("Its name.")]
+
+
+class Listed(Message, tag="session.listed"):
+    """Sessions of the transceiver, those that began first."""
+
+    sessions: Annotated[
+        list[tuple[Ufrag, Text]], Meta(max_length=MAX_LISTED), about("Each session's ufrag and its agent's name.")
+    ] = []
+    more: Annotated[bool, about("Whether there are more of them.")] = False
+
+
 class Checked(Message, tag="session.checked"):
     """Such a session would be taken."""
 
@@ -260,6 +281,23 @@ class End(Request[Ended], tag="session.end"):
 
     ufrag: CallUfrag
     owner: Owner = ""
+
+
+class Handoff(Request[HandedOff], tag="session.handoff"):
+    """Asks for another agent in a session that exists. It is warmed beside the present one, and takes over when nobody
+    speaks, or after ten seconds. The reply comes then, or after 40 s at the latest. Where it is a refusal, the present
+    one stays."""
+
+    ufrag: CallUfrag
+    agent: Agent
+    owner: Owner = ""
+
+
+class List(Request[Listed], tag="session.list"):
+    """Asks which sessions there are."""
+
+    agent: Annotated[Text, about("Only those of the agent with that name; empty for all.")] = ""
+    owner: Annotated[Text, about("Only those on that account; empty for all.")] = ""
 
 
 class Ice(Request[IceAnswer], tag="session.ice"):
@@ -411,6 +449,8 @@ ToTransceiver = (
     | Watch
     | Unwatch
     | End
+    | Handoff
+    | List
     | Ice
     | Check
     | Health
@@ -423,7 +463,20 @@ ToTransceiver = (
     | Dropped
 )
 ToSignaling = (
-    Hello | Event | Refused | Answer | Opened | Watching | Ended | Checked | IceAnswer | HealthReport | Closed | Moved
+    Hello
+    | Event
+    | Refused
+    | Answer
+    | Opened
+    | Watching
+    | Ended
+    | HandedOff
+    | Listed
+    | Checked
+    | IceAnswer
+    | HealthReport
+    | Closed
+    | Moved
 )
 ToWorker = Hello | Refused | PathUp | PathDown | Moved
 ToSource = Hello | Refused | Reserved | Taken
