@@ -111,8 +111,7 @@ class Conversation:
     def resume(self, agent: object) -> None:
         """Tells that the agent is there which goes on where another has been; ``agent`` is that one's state. What was
         asked of that one is asked of this one, and what that one had begun ends with the next tick."""
-        self.seat.partner.configured(self._config.settings())
-        self.seat.partner.resume(agent, self._items.view())
+        self.seat.resume(agent)
         self._speaking.ask_again()
         self._resumed = True
 

@@ -34,6 +34,11 @@ class Seat:
         self._asked: list[tuple[Making, Partner]] = []  # which are made, or heard
         self._told: set[str] = set()  # the ids of items that the next one knows
 
+    def resume(self, state: object) -> None:
+        """Tells an agent that goes on where another has been what there is; ``state`` is that one's."""
+        self.partner.configured(self._config.settings())
+        self.partner.resume(state, self._items.view())
+
     def respond(self, making: Making) -> None:
         """Asks for a response."""
         self._asked = [(known, by) for known, by in self._asked if not known.settled]
