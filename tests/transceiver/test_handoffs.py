@@ -426,7 +426,7 @@ async def test_nobody_takes_over_while_a_call_is_about_to_leave() -> None:
     async with a_call_of("first", AGENTS) as (call, desk):
         await call.session.hold()
         desk.ask("second")
-        await eventually(lambda: Second.last.told[-1][0] == "resume")
+        await eventually(lambda: made(Second) and Second.last.told[-1][0] == "resume")
         await heard_more(call)
         assert desk.said == []
         call.session.stay()

@@ -262,7 +262,8 @@ class ThreadHost(Host):
             before = [task for task in self._tasks if task.get_name() in ("configured", "resume")]
             if before:
                 await asyncio.wait(before)
-            result: Any = self._agent.warm(settings, items)
+            warm: Callable[..., Any] = self._agent.warm
+            result = warm(settings, items)
             if asyncio.iscoroutine(result):
                 await result
         except Exception as e:
@@ -275,15 +276,15 @@ class ThreadHost(Host):
             self._warming.set_result(why)
 
     async def _tell_state(self) -> None:
-        packed = b""
+        answer = b""
         try:
             assert self._agent is not None
             state: Any = self._agent.state()
-            packed = packed(await state if asyncio.iscoroutine(state) else state)
+            answer = packed(await state if asyncio.iscoroutine(state) else state)
         except Exception as e:
             stateless(self._kind, repr(e))
         if not self._home.is_closed():
-            self._home.call_soon_threadsafe(self._answered, packed)
+            self._home.call_soon_threadsafe(self._answered, answer)
 
     def _answered(self, packed: bytes) -> None:
         if self._answer is not None and not self._answer.done():

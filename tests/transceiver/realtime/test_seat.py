@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realtime_run import MESSAGE, QUIET, Partner, Scene, seconds
+from realtime_run import MESSAGE, QUIET, Partner, Scene, seconds, turn_detection
 
 
 def test_a_successor_learns_the_settings_the_items_and_what_came_while_it_was_warmed() -> None:
@@ -76,7 +76,8 @@ def test_a_response_is_its_maker_s_until_it_was_heard() -> None:
 
 
 def test_a_response_that_is_given_up_is_whole_and_what_waits_is_asked_of_the_new_one() -> None:
-    scene, new = Scene(session={"output_modalities": ["text"]}), Partner()
+    turns = turn_detection(type="server_vad", interrupt_response=False)
+    scene, new = Scene(session={"output_modalities": ["text"], **turns}), Partner()
     seat = scene.conversation.seat
     scene.says("response.create")
     scene.partner.makings[0].text("for ever")
