@@ -23,7 +23,8 @@ from transceiver.talk.successor import Successor
 from transceiver.watching import not_found
 from wire import messages
 from wire.control import Control
-from wire.messages import MAX_LISTED, Message
+from wire.handoffs import MAX_LISTED, HandedOff, Handoff, List, Listed
+from wire.messages import Message
 from wire.ufrag import call_id
 
 __all__ = ["Handoffs"]
@@ -65,8 +66,8 @@ class Handoffs:
         self._under_way: dict[AnySession, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self.handlers: dict[type[Message], Callable[..., None]] = {
-            messages.Handoff: self._asked,
-            messages.List: self._list,
+            Handoff: self._asked,
+            List: self._list,
         }
 
     async def close(self) -> None:
@@ -76,7 +77,7 @@ class Handoffs:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _asked(self, peer: bytes, request: int, said: messages.Handoff) -> None:
+    def _asked(self, peer: bytes, request: int, said: Handoff) -> None:
         session = self._live(said.ufrag, said.owner)
         if session is None:
             raise not_found()
@@ -104,13 +105,13 @@ class Handoffs:
             raise RequestError(f"{name} answers calls, and makes no responses in events", "model_unfit")
         self._room(session, name)
 
-    async def _run(self, peer: bytes, asked: Control[messages.Handoff], session: AnySession, agent: Agent) -> None:
+    async def _run(self, peer: bytes, asked: Control[Handoff], session: AnySession, agent: Agent) -> None:
         was, log = session.talk.agent_name, logs.get().bind(call=call_id(session.ufrag))
         try:
             warm_ms, wait_ms = await self._hand_off(session, agent)
             AGENT_HANDOFFS["taken_over"] += 1
             log.info("another agent has the call", agent=agent[0], was=was, warm_ms=warm_ms, wait_ms=wait_ms)
-            self._link.control(peer, messages.HandedOff(agent=agent[0]), asked.request)
+            self._link.control(peer, HandedOff(agent=agent[0]), asked.request)
             await session.talk.retired(_FINISHES_S)
         except _Stays as e:
             AGENT_HANDOFFS[e.outcome] += 1
@@ -164,13 +165,13 @@ class Handoffs:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    def _list(self, peer: bytes, request: int, said: messages.List) -> None:
+    def _list(self, peer: bytes, request: int, said: List) -> None:
         found = [
             (session.ufrag, session.talk.agent_name)
             for session in sorted(self._sessions(), key=lambda session: session.began)
             if said.agent in ("", session.talk.agent_name) and said.owner in ("", session.owner) and not session.ended
         ]
-        listed = messages.Listed(sessions=found[:MAX_LISTED], more=len(found) > MAX_LISTED)
+        listed = Listed(sessions=found[:MAX_LISTED], more=len(found) > MAX_LISTED)
         self._link.control(peer, listed, request)
 
 

@@ -16,6 +16,7 @@ from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Ledger
 from edge.signaling.placing import Placing
 from wire import messages
+from wire.handoffs import Handoff, List, Listed
 from wire.keys import ClusterKeys
 from wire.ufrag import call_id, open_sealed, ufrag_of_call
 from wire.versions import MOVES
@@ -105,12 +106,12 @@ class Calls:
         """``GET /v1/realtime/calls``: 200 with the calls on the key's account, of one ``model`` or of all. Asked are
         the transceivers that have calls of this edge."""
         caller = self._access.holder(request)
-        asked = messages.List(agent=model_name(query(request, "model") or ""), owner=caller.key)
+        asked = List(agent=model_name(query(request, "model") or ""), owner=caller.key)
         replies = await asyncio.gather(
             *(self._transceivers.ask(i, asked, least=MOVES) for i in sorted(self._ledger.transceivers)),
             return_exceptions=True,
         )
-        found = [reply for reply in replies if isinstance(reply, messages.Listed)]
+        found = [reply for reply in replies if isinstance(reply, Listed)]
         sessions = {ufrag: model for reply in found for ufrag, model in reply.sessions}
         calls = [{"object": _CALL, "id": call_id(ufrag), "model": model} for ufrag, model in sessions.items()]
         more = len(found) < len(replies) or any(reply.more for reply in found)
@@ -123,7 +124,7 @@ class Calls:
         if not model:
             raise Refusal(400, "Missing required parameter: 'model'.", code="missing_required_parameter", param="model")
         transceiver, ufrag = self.find(request.match_info["call"], caller)
-        wanted = messages.Handoff(ufrag=ufrag, agent=caller.model(model), owner=caller.key)
+        wanted = Handoff(ufrag=ufrag, agent=caller.model(model), owner=caller.key)
         try:
             done = await self._transceivers.ask(transceiver, wanted, patience_s=_HANDOFF_S, least=MOVES)
         except RequestRefused as e:
