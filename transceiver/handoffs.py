@@ -16,7 +16,7 @@ from transceiver.agents import Base
 from transceiver.counters import AGENT_HANDOFFS
 from transceiver.links.link import Link
 from transceiver.refusing import RequestError
-from transceiver.session import Session
+from transceiver.sessions import AnySession
 from transceiver.socket_session import SocketSession
 from transceiver.talk.agent_host import NotReady
 from transceiver.talk.successor import Successor
@@ -35,7 +35,6 @@ _FINISHES_S = 60.0  # for so long an agent that was replaced may make a response
 _LOOK_S = 0.02
 _MOST = 8  # at once: a process has memory and cores for few agents more than it has calls
 
-AnySession = Session | SocketSession
 Agent = tuple[str, type[Base]]
 
 

@@ -17,9 +17,10 @@ from waiting import eventually
 
 from transceiver.agents import Base, Item, Line, Response, Settings, echo, loopback, parrot
 from transceiver.counters import AGENT_HANDOFFS
-from transceiver.handoffs import AnySession, Handoffs
+from transceiver.handoffs import Handoffs
 from transceiver.links.link import Link
 from transceiver.refusing import RequestError
+from transceiver.sessions import AnySession
 from wire import messages
 from wire.control import Control
 from wire.handoffs import Handoff, List, Listed
