@@ -23,6 +23,7 @@ import msgspec
 
 from transceiver.agents import Item, Line, Response, Settings
 from transceiver.speech.tasks import Answering, Failure
+from transceiver.speech.upstream import asked
 
 _MOST_MESSAGE = 1 << 22  # bytes
 _MOST_EVENTS = 256  # that wait for a response to take them
@@ -60,20 +61,22 @@ class Agent(Answering):
 
     async def _answer(self, response: Response) -> None:
         async with self._upstream() as timeout_s:
-            async with asyncio.timeout(timeout_s):
-                socket = await self._reach()
-                await self._tell(socket, response.settings, response.items)
-                while not self._events.empty():  # of no response that anybody wants
-                    if self._events.get_nowait() is None:
-                        raise Failure("upstream: the connection broke")
-                await socket.send_json({"type": "response.create"})
-            while True:
+            with asked("realtime") as request:
                 async with asyncio.timeout(timeout_s):
-                    event = await self._events.get()
-                if event is None:
-                    raise Failure("upstream: the connection broke")
-                if _take(event, response):
-                    return
+                    socket = await self._reach()
+                    await self._tell(socket, response.settings, response.items)
+                    while not self._events.empty():  # of no response that anybody wants
+                        if self._events.get_nowait() is None:
+                            raise Failure("upstream: the connection broke")
+                    await socket.send_json({"type": "response.create"})
+                while True:
+                    async with asyncio.timeout(timeout_s):
+                        event = await self._events.get()
+                    if event is None:
+                        raise Failure("upstream: the connection broke")
+                    request.began()
+                    if _take(event, response):
+                        return
 
     @contextlib.asynccontextmanager
     async def _upstream(self) -> AsyncIterator[float]:
