@@ -22,7 +22,7 @@ from transceiver import agents, counters
 from transceiver.admission import Admission, Relief
 from transceiver.backlog import Backlog
 from transceiver.capacity import Capacity
-from transceiver.handoffs import Handoffs
+from transceiver.handoffs.desk import Handoffs
 from transceiver.handover.desk import Desk, House
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing

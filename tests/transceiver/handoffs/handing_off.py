@@ -17,7 +17,7 @@ from waiting import eventually
 
 from transceiver.agents import Base, Item, Line, Response, Settings, echo, loopback, parrot
 from transceiver.counters import AGENT_HANDOFFS
-from transceiver.handoffs import Handoffs
+from transceiver.handoffs.desk import Handoffs
 from transceiver.links.link import Link
 from transceiver.refusing import RequestError
 from transceiver.sessions import AnySession

@@ -23,9 +23,9 @@ from handing_off import (
 from session_run import of_type, until, voice
 from waiting import eventually
 
-from transceiver import handoffs
 from transceiver.agents import echo
 from transceiver.counters import AGENT_HANDOFFS
+from transceiver.handoffs import desk as handoffs
 from transceiver.refusing import RequestError
 from wire.handoffs import HandedOff, Handoff
 

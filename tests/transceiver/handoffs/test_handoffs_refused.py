@@ -12,9 +12,9 @@ from handing_off import AGENTS, Desk, First, Noting, Slow, a_call_of, gained, ma
 from session_run import of_type, until
 from waiting import eventually
 
-from transceiver import handoffs
 from transceiver.agents import Item, Settings
 from transceiver.counters import AGENT_HANDOFFS
+from transceiver.handoffs import desk as handoffs
 from transceiver.refusing import RequestError
 from wire.handoffs import HandedOff
 
