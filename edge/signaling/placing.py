@@ -12,7 +12,7 @@ from math import ceil
 from typing import TypeVar
 
 from edge.directory import Known, Transceiver
-from edge.links.transceivers import RequestRefused, Silent, Transceivers, Unavailable
+from edge.links.transceivers import Lost, RequestRefused, Silent, Transceivers, Unavailable
 from edge.placement.explain import Explanation, explain
 from edge.placement.fleet import Fleet
 from edge.placement.placer import Choice, Placer, Wanted
@@ -54,7 +54,8 @@ class Placing:
     """The placing of sessions on ``transceivers``, entered in the ledger.
 
     What a caller sent goes to one transceiver. That one is asked first whether it lives, so what is silent afterwards
-    is silent because of the request, and it would silence the next transceiver too.
+    is silent because of the request, and it would silence the next transceiver too. One whose link breaks may have died
+    of the request, or of something else: one more is asked then.
     """
 
     def __init__(self, transceivers: Transceivers, ledger: Ledger, edge: Edge, chance: random.Random = _CHANCE) -> None:
@@ -106,7 +107,7 @@ class Placing:
         says whether a model may be named to who asks; a ``call`` takes a place where it is taken. Raises Refusal."""
         until = time.monotonic() + _DEADLINE_S
         self._check(model, may)
-        trouble = self._nobody(model)
+        trouble, lost = self._nobody(model), False
         for tries, choice in enumerate(self._order(self._wanted(model)), 1):
             if tries > 1 and time.monotonic() > until:
                 break
@@ -118,10 +119,12 @@ class Placing:
                     raise Unavailable(f"transceiver {choice.id} does not answer")
                 reply = await ask(choice.id)
                 taken = True
-            except Silent as e:
+            except (Silent, Lost) as e:
                 self._pass_over(choice.id)
-                self._count("away", call)
-                raise unavailable(e) from None
+                if isinstance(e, Silent) or lost:
+                    self._count("away", call)
+                    raise unavailable(e) from None
+                lost, trouble = True, unavailable(e)
             except Unavailable as e:
                 trouble = unavailable(e)
             except RequestRefused as e:
