@@ -76,9 +76,9 @@ def are_given_up(house: Appliance, calls: int) -> None:
 
 
 def come_and_go(lab: Lab, house: Appliance) -> subprocess.Popen[bytes]:
-    """Ten new calls a second from now on, each of a second. Returns when the first are up."""
+    """Four new calls a second from now on, each of a second. Returns when the first are up."""
     before = sum(came(house))
-    options = ("-n", "2000", "--model", "echo", "--duration", "1", "--rate", "10")
+    options = ("-n", "2000", "--model", "echo", "--duration", "1", "--rate", "4")
     calls = start_call(lab.client, house, *options)
     until(lambda: sum(came(house)) > before)
     return calls
