@@ -1,4 +1,4 @@
-"""What an operator does with several hosts of a lab, and what they say of themselves."""
+"""An operator with several hosts of a lab: what one does with them, and what they say of themselves."""
 
 from __future__ import annotations
 
