@@ -31,9 +31,12 @@ SPARE_NAME = "media-spare"
 def check(config: Config) -> None:
     """Looks at what can be wrong in a configuration before anything runs. Raises ConfigError or KeyFileError."""
     ours = config.transceiver
-    keys.load(config.cluster.keys)
     if agents.find(ours.agent) is None:
         raise ConfigError(f"transceiver.agent: no agent called {ours.agent!r}, there is {', '.join(agents.names())}")
+    for name in config.agents.versions:
+        if name not in agents.names():
+            raise ConfigError(f"agents.versions: no agent called {name!r}, there is {', '.join(agents.names())}")
+    keys.load(config.cluster.keys)
     records.check(ours)
     opened.check(config.directory)
     reachable = (ours.advertise or ours.endpoint).address
