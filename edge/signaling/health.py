@@ -17,6 +17,7 @@ from edge.links.transceivers import RequestRefused, Transceivers, Unavailable
 from edge.peers import Peers
 from edge.signaling.ledger import Ledger
 from runtime import logs
+from runtime.families import edge as families
 from runtime.metrics import Tally
 from wire import messages
 
@@ -96,8 +97,7 @@ async def keep_true(
 
 def lost_calls() -> Tally:
     """The counter of what ``give_up`` gives up."""
-    what = "Calls placed here that were given up, because their transceiver was gone and nobody took them up"
-    return Tally("firsthop_signaling_lost_calls", what, ("transceiver_gone",), label="reason")
+    return Tally(families.LOST_CALLS)
 
 
 async def give_up(ledger: Ledger, transceivers: Transceivers, lost: Tally) -> Never:

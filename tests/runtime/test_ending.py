@@ -13,6 +13,7 @@ import pytest
 from waiting import eventually
 
 from runtime.errors import ConfigError
+from runtime.families.shared import supervised
 from runtime.supervision.beats import Beats
 from runtime.supervision.children import Child, Children
 from runtime.supervision.store import Store
@@ -55,7 +56,9 @@ class Home:
         self.beats = Beats(store := Store())
         spec = json.dumps({"beat": [self.beats.fd, 3], "notes": str(self.notes), "dies": dies}).encode()
         child = Child("one", "a_child_that_ends", spec, (self.beats.fd,), "same", 3)
-        self.children = Children([child], child.module, "spare", store, self.beats, "t", goodbye_s=goodbye_s)
+        self.children = Children(
+            [child], child.module, "spare", store, self.beats, supervised("t"), goodbye_s=goodbye_s
+        )
         self._running = asyncio.create_task(self.children.run())
 
     async def begun(self) -> int:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from rtc.frame import frame_bytes
 from rtc.vad.detector import Vad
+from transceiver.counters import BARGE_IN, OVERLAPS
 from transceiver.realtime import shapes, state
 from transceiver.realtime.config import Config, InvalidRequest, ServerVad
 from transceiver.realtime.formats import Reader, Writer
@@ -359,6 +360,8 @@ class Conversation:
 
     def _take_floor(self) -> None:
         self._over_agent = False
+        OVERLAPS["yielded"] += 1
+        BARGE_IN.add(self._listening.voiced_ms / 1000)
         self._speaking.interrupt()
 
     def _speech_stopped(self) -> None:
@@ -367,6 +370,7 @@ class Conversation:
         if self._over_agent:
             # A cough, an "mm-hm": the agent has kept its turn, and this was none.
             self._over_agent = False
+            OVERLAPS["kept"] += 1
             self._listening.clear()
             return
         self._commit()
