@@ -26,6 +26,7 @@ class _Lazy(click.Group):
         "demo": "demo.run:demo",
         "drain": "firsthop.drain:drain",
         "explain": "firsthop.explain:explain",
+        "handoff": "firsthop.handoff:handoff",
         "init": "firsthop.init:init",
         "status": "firsthop.status_cli:status",
     }
