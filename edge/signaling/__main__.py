@@ -35,6 +35,7 @@ from edge.signaling.listener import Listener, connections_tally
 from edge.signaling.placing import Placing
 from edge.tls import Certificate
 from runtime import logs, metrics
+from runtime.address import Address
 from runtime.config import Config
 from runtime.directory.opened import open_store
 from runtime.directory.publishing import publish
@@ -88,7 +89,8 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     sockets = metrics.Gauge(families.WEBSOCKETS, lambda: events.listeners)
     connections, lost = connections_tally(), lost_calls()
     peers = Peers(edge.name, (edge.advertise or edge.media).pair, edge.region)
-    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys, flows_endpoint(edge))
+    shared = bool(config.directory.redis)
+    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys, flows_endpoint(edge, shared=shared))
     rows = [Peer(row.name, row.media.pair, row.endpoint, row.region) for row in edge.edges]
     announcing.know(rows)
     store = open_store(config.directory)
@@ -102,6 +104,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         ttl_s=config.directory.ttl_s,
         log=log,
         edges=lambda found: announcing.know([*peers_in(found), *rows]),
+        beside=lambda found: found.name != edge.name and Address(found.media).pair == peers.own_media,
     )
     reporting = EdgeReporting(edge, str(edge.announces_at or ""), lambda: peers.draining)
     loop = asyncio.get_running_loop()
@@ -124,6 +127,8 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         *(discovery.metrics if config.directory.redis else ()),
         announcing.heard,
         announcing.well,
+        announcing.draining,
+        announcing.age,
         ufrag_keys(lambda: key_file.keys),
         *placing.metrics,
         pages={EXPLAIN_PATH: partial(explanation, placing, loop)},
