@@ -26,6 +26,7 @@ class _Lazy(click.Group):
         "demo": "demo.run:demo",
         "drain": "firsthop.drain:drain",
         "explain": "firsthop.explain:explain",
+        "handoff": "firsthop.handoff:handoff",
         "init": "firsthop.init:init",
         "status": "firsthop.status_cli:status",
     }
@@ -165,6 +166,45 @@ def keys_rotate(config: Path | None, file: Path | None, step: bool, force: bool,
     from firsthop.rotate import command
 
     sys.exit(command(config, file, step=step, force=force, as_json=as_json))
+
+
+@keys.command("share")
+@config_option
+@click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="The key file, if not cluster.keys.")
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The file to write; one there is replaced."
+)
+def keys_share(config: Path | None, file: Path | None, out: Path | None) -> None:
+    """Write what another cluster's edges need in edge.clusters: firsthop keys share -o shared.toml
+
+    Who has it can make ufrags that lead here and connect to edge.backbone, and nothing more. It is to be written and
+    given again after each step of a rotation.
+    """
+    from runtime import secretfile
+    from runtime.config import load
+    from wire.keys import KeyFileError, parse, read_text
+    from wire.keys import load as load_keys
+    from wire.rotation import KeyRing
+
+    try:
+        path = file or load(config).cluster.keys
+        text = KeyRing.parse(read_text(path), path).shared_text()
+        if out is not None and not out.exists():
+            secretfile.create(out, text)
+            return
+        if out is not None:
+            if load_keys(out).link != parse(text, out).link:
+                raise KeyFileError(f"{out} is there already, and not what this cluster shares: nothing was changed")
+            secretfile.replace(out, text)
+            return
+        secretfile.narrow(1)
+    except (ConfigError, KeyFileError) as e:
+        click.echo(f"firsthop: {e}", err=True)
+        sys.exit(2)
+    except OSError as e:
+        click.echo(f"firsthop: {out or 'standard output'}: {e.strerror}", err=True)
+        sys.exit(2)
+    click.echo(text, nl=False)
 
 
 @main.command()

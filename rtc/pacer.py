@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Hashable
 
 from rtc.frame import FRAME_S
+from runtime.families import media
 from runtime.histogram import Histogram
 from runtime.metrics import Tally
 
@@ -41,12 +42,8 @@ class Pacer:
 
     def __init__(self) -> None:
         self.worst_late_ms = 0.0
-        self.frames = Tally(
-            "firsthop_transceiver_schedule",
-            "Frames of all calls, by how near to their time they were made",
-            ("on_time", "late", "skipped"),
-        )
-        self.lag = Histogram("firsthop_transceiver_lag", "From when frames were due until they were made", "loop")
+        self.frames = Tally(media.SCHEDULE)
+        self.lag = Histogram(media.LAG)
         self.recent = self.lag.of("media")
         self.missed = 0
         self.made: dict[Hashable, int] = {}
@@ -92,6 +89,14 @@ class Pacer:
         streams = len(self._phases[phase])
         roomy = 0 < streams < _ROOMY
         return not roomy, 0 if roomy else streams, phase * 2 % _PHASES
+
+    def rename(self, tick: Tick, kind: Hashable) -> None:
+        """Counts the frames of ``tick`` as another kind's from now on. Nothing happens when it is not there."""
+        for phase in self._phases:
+            if tick in phase:
+                phase[tick] = kind
+                self.made.setdefault(kind, 0)
+                self.made_s.setdefault(kind, 0.0)
 
     def remove(self, tick: Tick) -> None:
         """Has ``tick`` called no more. Nothing happens when it was not there."""

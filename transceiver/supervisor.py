@@ -12,6 +12,7 @@ from runtime import logs
 from runtime.config import Config, Transceiver
 from runtime.directory import opened
 from runtime.errors import ConfigError
+from runtime.families import transceiver as families
 from runtime.process import cpus
 from runtime.supervision import memory
 from runtime.supervision.children import Child, Children
@@ -63,7 +64,7 @@ class HostSupervisor(Supervisor):
             SPARE_NAME,
             store,
             self._beats,
-            "firsthop_transceiver",
+            families.CHILDREN,
             patient=True,
             most_bytes=ours.memory_mib << 20,
             goodbye_s=ours.drain_s,

@@ -17,6 +17,7 @@ import zmq.asyncio
 from edge.peers import Peer, Peers
 from runtime import logs
 from runtime.config import Edge
+from runtime.families import edge as families
 from runtime.metrics import Gauges, Tally
 from wire import link
 from wire.announcements import HEARTBEAT, Heartbeat, encode, read
@@ -30,9 +31,10 @@ _BIND_AGAIN_S = 1.0
 _AT_ONCE = 64  # heartbeats, until others have their turn
 
 
-def flows_endpoint(edge: Edge) -> str:
-    """The endpoint at which an edge's workers tell their flows; empty where nobody is to be told."""
-    return f"ipc://{edge.run.absolute()}/{edge.name}.flows" if edge.behind_one_address else ""
+def flows_endpoint(edge: Edge, *, shared: bool) -> str:
+    """The endpoint at which an edge's workers tell their flows; empty where nobody is to be told. Where the directory's
+    store is ``shared``, it may name somebody at any time."""
+    return f"ipc://{edge.run.absolute()}/{edge.name}.flows" if edge.behind_one_address or shared else ""
 
 
 class Announcing:
@@ -46,16 +48,18 @@ class Announcing:
         self._context = zmq.asyncio.Context()
         self._ears: Any = link.subscriber(self._context, HEARTBEAT)
         self._connected: set[str] = set()
-        self.heard = Tally(
-            "firsthop_signaling_announcements",
-            "Announcements of other edges, by what became of them",
-            ("taken", "unknown_edge", "refused"),
-        )
+        self.heard = Tally(families.ANNOUNCEMENTS)
         self.well = Gauges(
-            "firsthop_signaling_edge_well",
-            "1 for each other edge that is named in answers, 0 for one that is away or drains",
-            ("edge",),
+            families.EDGE_WELL,
             lambda: {(peer.name,): float(peers.is_well(peer.name, time.monotonic())) for peer in peers.known},
+        )
+        self.draining = Gauges(
+            families.EDGE_DRAINING,
+            lambda: {(name,): float(draining) for name, _, draining in peers.heard_of(time.monotonic())},
+        )
+        self.age = Gauges(
+            families.EDGE_AGE,
+            lambda: {(name,): age_s for name, age_s, _ in peers.heard_of(time.monotonic())},
         )
 
     def know(self, edges: Iterable[Peer]) -> None:

@@ -15,6 +15,7 @@ import zmq.asyncio
 from edge.directory import AT_ONCE, Directory, Transceiver
 from edge.links.whereabouts import Whereabouts
 from runtime import logs
+from runtime.families import edge as families
 from runtime.metrics import Tally
 from wire import link, messages
 from wire.control import Control, MessageError, Reader, encode
@@ -106,11 +107,7 @@ class Transceivers:
         self._versions = versions
         self._reader = Reader[ToSignaling](ToSignaling, versions=versions)
         self._requests = itertools.count(1)
-        self.refusals = Tally(
-            "firsthop_signaling_refusals",
-            "Requests that a transceiver refused for what this edge is, and links without a version in common",
-            ("name_taken", "other_version"),
-        )
+        self.refusals = Tally(families.REFUSALS)
         self._waiting: dict[int, _Asked] = {}
         self._complained: set[int] = set()
         self._unasked, self._late, self._gone, self._moved = unasked, late, gone, moved
@@ -182,13 +179,14 @@ class Transceivers:
         at_once: Callable[[Reply], None] | None = None,
         *,
         patience_s: float | None = None,
+        least: int = OLDEST,
     ) -> Reply:
         """Asks a transceiver, and returns its reply. ``at_once(reply)`` is called before any later message is read. One
-        that has handed the call over says where it is, and that one is asked. Raises Unavailable, Silent where it was
-        sent and not answered within ``patience_s``, or RequestRefused."""
+        that has handed the call over says where it is, and that one is asked. Raises Unavailable, also for ``least`` as
+        ``tell`` does, Silent where it was sent and not answered within ``patience_s``, or RequestRefused."""
         for _ in range(_MOST_MOVES):
             try:
-                return await self._ask(transceiver, request, at_once, patience_s)
+                return await self._ask(transceiver, request, at_once, patience_s, least)
             except RequestRefused as e:
                 name = getattr(request, "ufrag", None)
                 if (
@@ -208,12 +206,13 @@ class Transceivers:
         request: Request[Reply],
         at_once: Callable[[Reply], None] | None,
         patience_s: float | None,
+        least: int,
     ) -> Reply:
         number = next(self._requests)
         future: asyncio.Future[Reply | messages.Refused] = asyncio.get_running_loop().create_future()
         self._waiting[number] = _Asked(transceiver, type(request), future, at_once)
         try:
-            await self.tell(transceiver, request, number)
+            await self.tell(transceiver, request, number, least=least)
             reply = await asyncio.wait_for(future, _PATIENCE_S if patience_s is None else patience_s)
         except TimeoutError:
             raise Silent(f"transceiver {transceiver} does not answer") from None

@@ -49,19 +49,28 @@ class Counts:
 
 
 class Uplink:
-    """The link to the transceiver ``number`` at ``endpoint``, spoken to in ``greeting.version`` of the wire."""
+    """The link to the transceiver ``number`` at ``endpoint``, spoken to in ``greeting.version`` of the wire.
+    ``label`` is what metrics call it, if not by its number."""
 
     def __init__(
-        self, context: zmq.Context[Any], number: int, endpoint: str, identity: bytes, keys: ClusterKeys, counts: Counts
+        self,
+        context: zmq.Context[Any],
+        number: int,
+        endpoint: str,
+        identity: bytes,
+        keys: ClusterKeys,
+        counts: Counts,
+        label: str = "",
     ) -> None:
-        self.number, self.endpoint = number, endpoint
+        self.number, self.endpoint, self.label = number, endpoint, label or str(number)
         self.dealer, self._there = link.media_dealer(context, endpoint, identity, keys)
         self.greeting = Greeting()
         self._arrivals, self._hellos = 0, 0
         self._complained = False
+        self.up = False  # as last asked
         self._tally = counts.outcomes
         self._counts = counts
-        self._age, self._round_trip = counts.age.of(str(number)), counts.round_trip.of(str(number))
+        self._age, self._round_trip = counts.age.of(self.label), counts.round_trip.of(self.label)
         self._outbox = Outbox[_Batch](lambda batch: self._lose(batch, "link_full"))
 
     @property
@@ -72,7 +81,8 @@ class Uplink:
     @property
     def there(self) -> bool:
         """Whether the other end is connected. Ask about once a second: what happened is kept until then."""
-        return bool(self._there)
+        self.up = bool(self._there)
+        return self.up
 
     def send(self, message: bytes, outcomes: dict[str, int], came_ns: int) -> None:
         """Passes a data message on, whose datagrams count as ``outcomes`` says (outcome to number); ``came_ns`` is when
@@ -100,7 +110,8 @@ class Uplink:
         """Logs once that this transceiver cannot be understood, or says what it may not; each case is counted."""
         if not self._complained:
             self._complained = True
-            logs.get().error("a transceiver's messages cannot be used", transceiver=self.number, why=why)
+            who = self.number if self.label == str(self.number) else self.label
+            logs.get().error("a transceiver's messages cannot be used", transceiver=who, why=why)
 
     def greet(self) -> None:
         """Says hello to a transceiver that has come. To be called about once a second."""
@@ -129,7 +140,7 @@ class Uplink:
     def forget(self) -> None:
         """Removes this transceiver's measurements from the metrics."""
         for histogram in (self._counts.age, self._counts.round_trip):
-            histogram.forget(str(self.number))
+            histogram.forget(self.label)
 
     def _give(self, batch: _Batch) -> _Batch | None:
         message, outcomes, came_ns = batch

@@ -24,6 +24,7 @@ from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Held, Ledger
 from runtime import logs
 from runtime.config import Edge
+from runtime.families import edge as families
 from runtime.histogram import Histogram
 from runtime.metrics import Gauges, Tally
 from wire import messages
@@ -68,11 +69,9 @@ class Placing:
         self._unreported: OrderedDict[int, None] = OrderedDict()  # the first is the next to be asked
         self._placer = Placer(self._fleet, POLICIES[edge.placement], chance)
         self._silent_until: dict[int, float] = {}
-        outcomes = ("placed", "placed_after_retry", "model_not_found", "full", "away", "refused")
-        self._outcomes = Tally("firsthop_placements", "Calls that were to be placed, by what became of it", outcomes)
-        self._times = Histogram("firsthop_placement", "Time to choose a transceiver, and to place a call", "part")
+        self._outcomes, self._times = Tally(families.PLACEMENTS), Histogram(families.PLACEMENT_TIME)
         self._choosing, self._placing = self._times.of("choose"), self._times.of("place")
-        policy = Gauges("firsthop_placement_policy", "1 for the policy", ("policy",), lambda: {(edge.placement,): 1})
+        policy = Gauges(families.PLACEMENT_POLICY, lambda: {(edge.placement,): 1})
         self.metrics = self._outcomes, self._times, policy
         transceivers.directory.subscribe(self)
         transceivers.directory.listen(self._reported)

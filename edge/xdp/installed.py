@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Never
 
@@ -21,6 +21,8 @@ from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError
 from runtime.config import Edge
 from runtime.errors import ConfigError
+from runtime.families import edge as families
+from runtime.families.family import Family
 from wire.address import pack
 
 __all__ = ["Xdp"]
@@ -28,16 +30,22 @@ __all__ = ["Xdp"]
 
 class Xdp(Collector):
     """The first stage of the way in, for workers on ``cpus`` with the sockets ``media``. It opens ufrags with ``keys``,
-    by id, and says to ``log`` what it must do without. As a collector it reads the kernel's counts when Prometheus
-    asks. Raises ConfigError."""
+    by id, and those of the clusters ``sisters``. It says to ``log`` what it must do without. As a collector it reads
+    the kernel's counts when Prometheus asks. Raises ConfigError."""
 
     def __init__(
-        self, edge: Edge, keys: dict[int, bytes], cpus: list[int], media: Sequence[socket.socket], log: Any
+        self,
+        edge: Edge,
+        keys: dict[int, bytes],
+        sisters: Sequence[Mapping[int, bytes]],
+        cpus: list[int],
+        media: Sequence[socket.socket],
+        log: Any,
     ) -> None:
         self._interface = edge.interface
         self._cpus = cpus
         self._log = log
-        self._steering = self._load(edge, keys, media[0])
+        self._steering = self._load(edge, keys, sisters, media[0])
         self._attachment: Attachment | None = None
         if self._steering is not None:
             self._attachment = Attachment(self._steering, edge.interface, media[0], log)
@@ -54,10 +62,10 @@ class Xdp(Collector):
         steering = self._steering
         return (steering.flows_fd, steering.ssrcs_fd, steering.shedding_fd) if steering is not None else None
 
-    def use(self, keys: dict[int, bytes]) -> None:
+    def use(self, keys: dict[int, bytes], sisters: Sequence[Mapping[int, bytes]]) -> None:
         """Opens ufrags with these keys from now on."""
         if self._steering is not None:
-            self._steering.set_keys(keys)
+            self._steering.set_keys(keys, sisters)
 
     async def stay(self) -> Never:
         """Attaches it again whenever the interface has lost it."""
@@ -73,43 +81,33 @@ class Xdp(Collector):
             self._steering.close()
 
     def collect(self) -> Iterator[Metric]:
-        attached = GaugeMetricFamily("firsthop_xdp_attached", "1 while XDP steers", labels=["mode"])
+        attached = _gauges(families.XDP_ATTACHED)
         attached.add_metric([self.mode], int(self.mode != "off"))
         yield attached
-        missing = GaugeMetricFamily(
-            "firsthop_xdp_missing", "1 while XDP should steer and does not", labels=["interface", "why"]
-        )
+        missing = _gauges(families.XDP_MISSING)
         if self._interface and self.mode == "off":
             missing.add_metric([self._interface, self._attachment.missing if self._attachment else "not_loaded"], 1)
         yield missing
         if self._steering is None:
             return
-        slots = GaugeMetricFamily(
-            "firsthop_edge_core_slots", "Of 256 slots of new calls, those that go to each core", labels=["core"]
-        )
+        slots = _gauges(families.CORE_SLOTS)
         placed = Counter(self._steering.slots())
         for cpu in self._cpus:
             slots.add_metric([str(cpu)], placed[cpu])
         yield slots
-        packets = CounterMetricFamily(
-            "firsthop_rx_xdp_packets",
-            "Packets seen by XDP; core is where it sent them",
-            labels=["verdict", "core"],
-        )
+        packets = _counter(families.RX_XDP)
         for (verdict, cpu), count in self._steering.counters().items():
             packets.add_metric([verdict, str(cpu)], count)
         yield packets
-        overflow = CounterMetricFamily(
-            "firsthop_rx_core_packets",
-            "Steered packets that did not reach their core",
-            labels=["core", "outcome"],
-        )
+        overflow = _counter(families.CORE_OVERFLOW)
         for cpu, count in self._steering.overflow().items():
             overflow.add_metric([str(cpu), "queue_full"], count)
         yield overflow
-        yield GaugeMetricFamily("firsthop_xdp_flows", "Flows in the kernel's table", value=self._steering.flow_count())
+        yield GaugeMetricFamily(families.XDP_FLOWS.name, families.XDP_FLOWS.means, value=self._steering.flow_count())
 
-    def _load(self, edge: Edge, keys: dict[int, bytes], first: socket.socket) -> Steering | None:
+    def _load(
+        self, edge: Edge, keys: dict[int, bytes], sisters: Sequence[Mapping[int, bytes]], first: socket.socket
+    ) -> Steering | None:
         """The program, not attached yet; None where it cannot be had."""
         if not edge.interface:
             self._log.warning("no XDP: edge.interface is empty, the kernel's own hash spreads flows over workers")
@@ -124,6 +122,7 @@ class Xdp(Collector):
                     pack(*edge.media.pair)[:16],
                     keys,
                     self._cpus,
+                    sisters=sisters,
                     flow_entries=edge.flow_entries,
                     limits=Limits(
                         unknown=Rate(edge.unknown_rate, edge.unknown_burst),
@@ -161,3 +160,11 @@ class Xdp(Collector):
         except OSError as e:
             self._log.warning("XDP will end with this process, and its flows with the workers", why=str(e))
             return None
+
+
+def _gauges(family: Family) -> GaugeMetricFamily:
+    return GaugeMetricFamily(family.name, family.means, labels=tuple(family.labels))
+
+
+def _counter(family: Family) -> CounterMetricFamily:
+    return CounterMetricFamily(family.name, family.means, labels=tuple(family.labels))

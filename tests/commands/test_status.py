@@ -21,9 +21,11 @@ from waiting import until
 from bpf.verdicts import VERDICTS
 from edge.relay.counted import OUTCOMES
 from firsthop.cli import main
+from firsthop.other_edges import OtherEdge
 from firsthop.status import ALARMS, Count, Scrape, Status, compare, read, worker_cpus
 from firsthop.status_view import per_second, view
 from lab.appliance import Appliance, Loopback
+from runtime.families.family import histogram as histogram_family
 from runtime.histogram import Durations, Histogram
 from runtime.metrics import Tally
 from transceiver import counters
@@ -50,7 +52,7 @@ SIGNALING = 'firsthop_signaling_responses_total{status="201"} 1\n'
 
 def times(name: str, transceiver: int, durations: Durations) -> str:
     """The histogram ``name`` as a worker shows it."""
-    histogram = Histogram(name, "t", "transceiver")
+    histogram = Histogram(histogram_family(f"{name}_seconds", "t", {"transceiver": "any"}))
     histogram._durations[str(transceiver)] = durations
     registry = CollectorRegistry()
     registry.register(histogram)
@@ -159,7 +161,7 @@ def test_a_core_that_sheds_is_a_line_an_alarm_and_its_workers_drop() -> None:
 
     def look(at_s: float, count: int, probability: float) -> dict[str, Scrape]:
         page = SUPERVISOR % (0, 0) + shed % (3, count) + shed % (4, 1000)
-        worker = WORKER % (0, 0, 0) + f"firsthop_worker_shedding {probability}\n"
+        worker = WORKER % (0, 0, 0) + f"firsthop_worker_shedding_ratio {probability}\n"
         return scrapes(at_s, supervisor=page, worker_0=worker)
 
     status = compare(look(0.0, 0, 0.0), look(2.0, 500, 0.334), HERE)
@@ -202,6 +204,33 @@ def test_a_shared_store_is_a_line_that_says_how_old_it_is() -> None:
     assert "directory read 0.4 s ago; transceivers found: 12" in look(0.4)
     assert "directory's store is away: what is known is 75 s old; transceivers found: 12" in look(75.2)
     assert "directory" not in drawn(compare({}, house(1.0, flow=1), HERE))
+
+
+def test_each_other_edge_is_a_line_that_says_how_it_is() -> None:
+    def page(name: str, well: int, draining: int | None, age_s: float | None) -> str:
+        of = f'{{edge="{name}"}}'
+        lines = [f"firsthop_signaling_edge_well{of} {well}"]
+        lines += [] if draining is None else [f"firsthop_signaling_edge_draining{of} {draining}"]
+        lines += [] if age_s is None else [f"firsthop_signaling_edge_age_seconds{of} {age_s}"]
+        return "\n".join(lines) + "\n"
+
+    pages = (
+        page("iad-1", 1, 0, 0.25) + page("fra-2", 0, 1, 0.5) + page("fra-3", 0, 1, 75.0) + page("gru-1", 0, None, None)
+    )
+    status = compare({}, {**house(1.0, flow=1), **scrapes(1.0, signaling=pages)}, HERE)
+    assert status.signaling is not None
+    assert status.signaling.edges == [
+        OtherEdge("fra-2", False, True, 0.5),
+        OtherEdge("fra-3", False, True, 75.0),
+        OtherEdge("gru-1", False, False, None),
+        OtherEdge("iad-1", True, False, 0.25),
+    ]
+    said = [" ".join(line.split()) for line in drawn(status).splitlines()]
+    assert {"fra-2 drains 0.5 s ago", "fra-3 away 75.0 s ago", "gru-1 away never", "iad-1 well 0.2 s ago"} <= set(said)
+    edges = status.as_json()["signaling"]["edges"]
+    assert edges[0] == {"name": "fra-2", "well": False, "draining": True, "age_s": 0.5}
+    assert status.exit_code == 0, "another host is not this host's to mend"
+    assert "other edge" not in drawn(compare({}, house(1.0, flow=1), HERE))
 
 
 def test_nothing_that_answers_is_exit_code_1() -> None:

@@ -34,6 +34,7 @@ from edge.signaling.placing import Placing
 from edge.tls import Certificate
 from runtime import logs
 from runtime.config import Config
+from runtime.families import edge as families
 from runtime.metrics import Tally
 from wire import link, ufrag
 from wire.keys import ClusterKeys
@@ -135,7 +136,7 @@ async def an_edge(
             edge.transceivers, b"edge/signaling", KEYS, unasked=unasked, moved=edge.ledger.moved
         )
         events = edge.events = Events(edge.transceivers, b"edge/signaling/events", KEYS)
-        responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
+        responses = Tally(families.RESPONSES, ("201",))
         api_keys = edge.api_keys = ApiKeys(directory / "api-keys", logs.get())
         placing = edge.placing = Placing(transceivers, edge.ledger, config.edge)
         app = make_app(
@@ -297,6 +298,9 @@ class FakeTransceiver:
             self.peers[sealed] = peer
             events = [{"type_": "session.event", "ufrag": sealed, "event": event} for event in self.first]
             return [{"type_": "session.opened", "request": request, "ufrag": sealed}, *events]
+        if type_ == "session.list":
+            found = [(name, "parrot") for name in self.placed_by]
+            return [{"type_": "session.listed", "request": request, "sessions": found}]
         if type_ == "session.unwatch":
             self.peers.pop(sealed, None)
             return []
@@ -308,6 +312,8 @@ class FakeTransceiver:
             return [{"type_": "session.refused", "request": request, **no}]
         if type_ == "session.ice":
             return [self._restarted(request, sealed, fields)]
+        if type_ == "session.handoff":
+            return [{"type_": "session.handed_off", "request": request, "agent": fields["agent"]}]
         if type_ == "session.watch":
             self.peers[sealed] = peer
             return [{"type_": "session.watching", "request": request}]

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from transceiver.agents import Item, Settings
+from transceiver.counters import RESPONSES
 from transceiver.realtime.config import ResponseParams
 from transceiver.realtime.formats import Writer
 from transceiver.realtime.items import Entry, EntryState, Items, new_id
@@ -192,6 +193,7 @@ class Making:
         self._close("completed" if status == "completed" else "incomplete")
         self.status = status
         self.cancelled = status == "cancelled"
+        RESPONSES[status] += 1
         if status != "completed":
             self._details = {"type": status, **({"reason": reason} if reason else {})}
             if error is not None:
