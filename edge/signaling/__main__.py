@@ -28,7 +28,7 @@ from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
 from edge.signaling.discovery import Discovery, EdgeReporting, peers_in
 from edge.signaling.explaining import EXPLAIN_PATH, explanation
-from edge.signaling.health import keep_true
+from edge.signaling.health import give_up, keep_true, lost_calls
 from edge.signaling.journal import Journal
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
@@ -87,7 +87,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     responses = Tally(families.RESPONSES, ("201", "200"))
     held = metrics.Gauge(families.SIGNALING_CALLS, lambda: len(ledger))
     sockets = metrics.Gauge(families.WEBSOCKETS, lambda: events.listeners)
-    connections = connections_tally()
+    connections, lost = connections_tally(), lost_calls()
     peers = Peers(edge.name, (edge.advertise or edge.media).pair, edge.region)
     shared = bool(config.directory.redis)
     announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys, flows_endpoint(edge, shared=shared))
@@ -123,6 +123,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         sockets,
         *now,
         transceivers.refusals,
+        lost,
         *(discovery.metrics if config.directory.redis else ()),
         announcing.heard,
         announcing.well,
@@ -158,6 +159,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         follow(tls),
         follow(listing, lambda now: loop.call_later(_WORKERS_FIRST_S, now.fill, directory)),
         keep_true(ledger, transceivers, events),
+        give_up(ledger, transceivers, lost),
         tell_forever(directory, transceivers),
         sample(transceivers, directory),
         discovery.run(),

@@ -23,6 +23,7 @@ __all__ = [
     "LINK_ROUND_TRIP",
     "LINK_UP",
     "LINK_VERSION",
+    "LOST_CALLS",
     "PLACEMENTS",
     "PLACEMENT_POLICY",
     "PLACEMENT_TIME",
@@ -107,6 +108,11 @@ REFUSALS = counter(
     "Requests that a transceiver refused for what this edge is, and links without a version in common",
     {"outcome": ("name_taken", "other_version")},
 )
+LOST_CALLS = counter(
+    "firsthop_signaling_lost_calls",
+    "Calls placed here that were given up, because their transceiver was gone and nobody took them up",
+    {"reason": ("transceiver_gone",)},
+)
 ANNOUNCEMENTS = counter(
     "firsthop_signaling_announcements",
     "Announcements of other edges, by what became of them",
@@ -158,7 +164,7 @@ PLACEMENT_POLICY = gauge("firsthop_placement_policy", "1 for the policy", {"poli
 
 SIGNALING = (
     *(*EVERY, UFRAG_KEY, RESPONSES, CONNECTIONS, SIGNALING_CALLS, WEBSOCKETS, SIGNALING_LAG, DRAINING),
-    *(PLACEMENTS, PLACEMENT_TIME, PLACEMENT_POLICY, REFUSALS, ANNOUNCEMENTS),
+    *(PLACEMENTS, PLACEMENT_TIME, PLACEMENT_POLICY, REFUSALS, LOST_CALLS, ANNOUNCEMENTS),
     *(EDGE_WELL, EDGE_DRAINING, EDGE_AGE),
     *(DIRECTORY_AGE, DIRECTORY_TRANSCEIVERS, DIRECTORY_REFUSED),
 )

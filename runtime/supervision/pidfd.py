@@ -18,8 +18,8 @@ _FOR_THE_MAIN_PROCESS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
 class Process:
-    """The process behind ``pidfd``. ``gone`` is set when it has ended; ``code`` is then its exit code, and None for one
-    that is not our child."""
+    """The process behind ``pidfd``. ``gone`` is set when it has ended; ``code`` is then its exit code, negative for a
+    signal, and None for one that is not our child."""
 
     def __init__(self, pidfd: int, started: subprocess.Popen[bytes] | None = None) -> None:
         self.pidfd = pidfd
@@ -105,5 +105,6 @@ class Process:
         else:
             # Ours after all, where the supervisor only changed its program.
             with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+                if (ended := os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)) is not None:
+                    self.code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         self.gone.set()

@@ -152,6 +152,7 @@ def test_three_hosts_from_nothing_to_calls_and_back_to_nothing(tmp_path: Path) -
     with Hosts(*NAMES, image=image(MORE, "rollout")) as hosts:
         before = {name: left(hosts, name) for name in NAMES}
         rollout = Rollout(hosts, tmp_path)
+        rollout.play("secrets.yml")
         rollout.play("site.yml", "--check")  # of fresh hosts
 
         rollout.cut_short("site.yml", "Install its packages")
