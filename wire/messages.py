@@ -83,6 +83,7 @@ Address = Annotated[bytes, Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYT
 Ssrc = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 Version = Annotated[int, Meta(ge=0, le=127)]
 Transceiver = Annotated[int, Meta(ge=0, le=MAX_TRANSCEIVER)]
+Number = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 
 Reply = TypeVar("Reply", bound="Message")
 
@@ -148,6 +149,12 @@ class Event(Message, tag="session.event"):
 
     ufrag: CallUfrag
     event: Annotated[str, about("JSON text, of at most `link.MAX_EVENT_BYTES`.")]
+    number: Annotated[
+        Number,
+        about(
+            "Counts, from 1 on, what the sender says to the receiver of a call that is watched; 0 where nobody counts."
+        ),
+    ] = 0
 
 
 # --- transceiver to signaling
@@ -178,6 +185,11 @@ class Watching(Message, tag="session.watching"):
     """The session's events are on their way from now on."""
 
     session: Annotated[dict[str, Any] | None, about("The session as in `session.created`.")] = None
+    number: Annotated[
+        Number | None, about("The number of the last event before these; nil from a transceiver that does not count.")
+    ] = None
+    taken: Annotated[Number, about("The number of the last of the receiver's events that is known to the session.")] = 0
+    missed: Annotated[bool, about("Whether events after `after` are lost.")] = False
 
 
 class Ended(Message, tag="session.ended"):
@@ -243,14 +255,20 @@ class Open(Request[Opened], tag="session.open"):
 
 
 class Watch(Request[Watching], tag="session.watch"):
-    """Asks for the events of a session that exists. It is counted, and as many `session.unwatch` take it back."""
+    """Asks for the events of a session that exists. A process that asks again gets each of them once all the same, and
+    one `session.unwatch` takes all back."""
 
     ufrag: CallUfrag
     owner: Owner = ""
+    after: Annotated[
+        Number | None,
+        about("The number of the last event that came, of a process that watched before: what came after it is due."),
+    ] = None
+    sent: Annotated[Number, about("The number of the last event that the sender has sent to this session.")] = 0
 
 
 class Unwatch(Message, tag="session.unwatch"):
-    """Takes one `session.watch` back."""
+    """Takes `session.watch` back."""
 
     ufrag: CallUfrag
 

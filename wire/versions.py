@@ -19,9 +19,10 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-__all__ = ["HELD_TO", "MOVES", "OLDEST", "VERSION", "Versions", "spoken"]
+__all__ = ["HELD_TO", "MOVES", "OLDEST", "TOLERANT", "VERSION", "Versions", "spoken"]
 
 OLDEST, VERSION = 3, 5
+TOLERANT = 4  # the first whose readers ignore fields that they do not know
 MOVES = 5  # the first in which calls move
 HELD_TO = "FIRSTHOP_WIRE_VERSION"  # the environment variable that holds a process to an older version
 

@@ -182,13 +182,15 @@ class Transceivers:
         at_once: Callable[[Reply], None] | None = None,
         *,
         patience_s: float | None = None,
+        least: int = OLDEST,
     ) -> Reply:
         """Asks a transceiver, and returns its reply. ``at_once(reply)`` is called before any later message is read. One
-        that has handed the call over says where it is, and that one is asked. Raises Unavailable, Silent where it was
-        sent and not answered within ``patience_s``, or RequestRefused."""
+        that has handed the call over says where it is, and that one is asked. Raises Unavailable, also where no version
+        from ``least`` on is spoken there (yet), Silent where it was sent and not answered within ``patience_s``, or
+        RequestRefused."""
         for _ in range(_MOST_MOVES):
             try:
-                return await self._ask(transceiver, request, at_once, patience_s)
+                return await self._ask(transceiver, request, at_once, patience_s, least)
             except RequestRefused as e:
                 name = getattr(request, "ufrag", None)
                 if (
@@ -208,12 +210,13 @@ class Transceivers:
         request: Request[Reply],
         at_once: Callable[[Reply], None] | None,
         patience_s: float | None,
+        least: int,
     ) -> Reply:
         number = next(self._requests)
         future: asyncio.Future[Reply | messages.Refused] = asyncio.get_running_loop().create_future()
         self._waiting[number] = _Asked(transceiver, type(request), future, at_once)
         try:
-            await self.tell(transceiver, request, number)
+            await self.tell(transceiver, request, number, least=least)
             reply = await asyncio.wait_for(future, _PATIENCE_S if patience_s is None else patience_s)
         except TimeoutError:
             raise Silent(f"transceiver {transceiver} does not answer") from None

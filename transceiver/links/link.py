@@ -75,6 +75,10 @@ class Link:
         there.control(encode(message, request, there.version), time.monotonic())
         self._sent(peer, there)
 
+    def version_of(self, peer: bytes) -> int:
+        """The version in which that process is spoken to: that of its last message."""
+        return self._peer(peer).version
+
     def listeners(self, least: int) -> list[bytes]:
         """The processes of edges that have spoken in version ``least`` or a later one, whether they are still there or
         not."""

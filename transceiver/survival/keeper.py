@@ -2,7 +2,7 @@
 
 A call is written now and then, and before it has used more numbers than the one who takes it up jumps over. What SCTP
 sends waits until the call is written: a peer that has an acknowledgement never sends again, and one that has a message
-knows what the next process must know too.
+knows what the next process must know too. So do events to edges whose clients watch the call.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from transceiver.session import Session
 from transceiver.state import SessionState, StateError
 from transceiver.survival.record import NUMBERS, Record, jumped, read, written
 from transceiver.survival.vault import Vault
+from transceiver.talk.telling import Telling, TellingState
 from wire.naming import edge_of
 from wire.ufrag import call_id
 
@@ -44,7 +45,7 @@ class Kept:
         self._keeper = keeper
         self.rest_s = _HURRIED_S
         self._left = NUMBERS
-        self._waiting: list[bytes] = []
+        self._waiting: list[Callable[[], None]] = []
         self._due: asyncio.Handle | None = None
 
     def number(self) -> None:
@@ -53,10 +54,10 @@ class Kept:
         if self._left < 0:
             self._keeper.write(self)
 
-    def after(self, datagram: bytes) -> None:
-        """Sends a datagram when the call is written, which is soon, and not while SCTP is at work. So what waits is no
-        more than SCTP has in flight, and acknowledgements of a tenth of a second."""
-        self._waiting.append(datagram)
+    def after(self, send: Callable[[], None]) -> None:
+        """Has something sent when the call is written, which is soon, and not while SCTP is at work. So what waits is
+        no more than SCTP has in flight, and acknowledgements and events of a tenth of a second."""
+        self._waiting.append(send)
         if self._due is None:
             wait_s = max(0.0, self.written_at + self.rest_s - time.monotonic())
             self._due = asyncio.get_running_loop().call_later(wait_s, self._keeper.write, self)
@@ -72,8 +73,8 @@ class Kept:
             self._due.cancel()
             self._due = None
         waiting, self._waiting = self._waiting, []
-        for datagram in waiting:
-            self.session.transport.send(datagram)
+        for send in waiting:
+            send()
 
 
 class Keeper:
@@ -127,9 +128,8 @@ class Keeper:
         try:
             if weight > _MOST_BYTES:  # nobody's state may hold up other calls
                 raise StateError("too large to be kept")
-            self._vault.put(
-                kept.slot, written(session.snapshot(), now, self._routing.ways(session.transport), kept.tries)
-            )
+            paths, told = self._routing.ways(session.transport), _told(session)
+            self._vault.put(kept.slot, written(session.snapshot(), now, paths, kept.tries, told))
             KEPT["written"] += 1
         except (StateError, ValueError):
             KEPT["too_large"] += 1
@@ -184,12 +184,16 @@ class Keeper:
         # What is kept from now on is what is used from now on: this process may die before it writes the first time.
         state, tries = jumped(state), record.tries + 1
         try:
-            self._vault.put(slot, written(state, record.at, record.paths, tries))
+            self._vault.put(slot, written(state, record.at, record.paths, tries, record.told))
             session = self._take_up(state, max(0.0, time.monotonic() - record.at))
         except StateError:
             REVIVED["unusable"] += 1
             raise
         self._free.remove(slot)
+        for told in record.told:
+            telling = session.talk.watchers.get(told.who)
+            if isinstance(telling, Telling):
+                telling.take_up(told)
         paths = {Path(edge_of(worker), address): worker for address, worker in record.paths}
         self._routing.arrive(session.transport, Elsewhere((), (), paths))
         self._took(session)
@@ -198,6 +202,13 @@ class Keeper:
         session.stay()
         if not session.ended:
             self.write(kept)
+
+
+def _told(session: Session) -> tuple[TellingState, ...]:
+    """What the processes of edges that watch may not have got."""
+    watchers = session.talk.watchers
+    tellings = ((who, watchers.get(who)) for who in watchers)
+    return tuple(t.export(who) for who, t in tellings if isinstance(who, bytes) and isinstance(t, Telling))
 
 
 def _read(data: bytes) -> tuple[Record, SessionState]:

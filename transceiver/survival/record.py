@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from rtc.dtls.srtp import SrtpState
 from transceiver.state import MOST_BYTES, SessionState, StateError, decoded, encoded
+from transceiver.talk.telling import TellingState
 
 __all__ = ["NUMBERS", "Record", "jumped", "read", "written"]
 
@@ -24,17 +25,25 @@ _JUMP = NUMBERS + 8
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
     """``at`` is the time of the state on this machine's monotonic clock, in seconds. ``paths`` has clients' addresses,
-    and the worker by which each comes. ``tries`` is how often the call was taken up since it was last well."""
+    and the worker by which each comes. ``tries`` is how often the call was taken up since it was last well. ``told`` is
+    what processes of edges that watch may not have got."""
 
     at: float
     state: Annotated[bytes, Meta(max_length=MOST_BYTES)]
     paths: Annotated[tuple[tuple[bytes, bytes], ...], Meta(max_length=64)] = ()
     tries: int = 0
+    told: tuple[TellingState, ...] = ()
 
 
-def written(state: SessionState, at: float, paths: tuple[tuple[bytes, bytes], ...], tries: int = 0) -> bytes:
+def written(
+    state: SessionState,
+    at: float,
+    paths: tuple[tuple[bytes, bytes], ...],
+    tries: int = 0,
+    told: tuple[TellingState, ...] = (),
+) -> bytes:
     """The bytes of a record. Raises StateError where the state is too large."""
-    return msgspec.msgpack.encode(Record(at, encoded(state), paths, tries))
+    return msgspec.msgpack.encode(Record(at, encoded(state), paths, tries, told))
 
 
 def read(data: bytes) -> tuple[Record, SessionState]:

@@ -23,7 +23,7 @@ from transceiver.talk.watchers import Send, Watchers
 
 __all__ = ["Talk", "TalkState"]
 
-_MOST_TIMES = 4096  # that one edge process is believed to watch
+_MOST_WATCHERS = 4096  # processes of edges
 _MOST_EARLY_EVENTS = 64  # of who watches a session that has not begun
 # What a client is told of the end that it did not ask for, by reason: code and message.
 _LAST_WORDS = {
@@ -158,9 +158,8 @@ class Talk:
         self.begun = True
         self.conversation.resume(agent_state)
         self.host.take_up(state.host.calls)
-        for who, times in state.watchers:
-            for _ in range(min(times, _MOST_TIMES)):
-                self.watchers.add(who, watch(who))
+        for who, _ in state.watchers[:_MOST_WATCHERS]:
+            self.watchers.add(who, watch(who))
 
     def resume(self) -> None:
         """Goes on: after ``hold``, ``export`` or ``take_up``."""
