@@ -140,8 +140,8 @@ HANDOVER_TIME = Histogram(
 )
 KEPT = Tally(
     "firsthop_transceiver_kept",
-    "States of calls, by whether they were written to where they outlive this process",
-    ("written", "too_large", "failed", "no_room"),
+    "States of calls, by whether they were written to where they outlive this process; late ones are being written",
+    ("written", "late", "too_large", "failed", "no_room"),
 )
 REVIVED = Tally(
     "firsthop_transceiver_revived",

@@ -10,19 +10,45 @@ code ``invalid_request``, one that the transceiver fails at with ``internal_erro
 
 from __future__ import annotations
 
-import typing
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
-from wire.address import SIZE as ADDRESS_BYTES
+from wire.fields import (
+    MAX_MORE_MEDIA,
+    MAX_PARTS,
+    Address,
+    Agent,
+    CallUfrag,
+    Holder,
+    Locked,
+    LongText,
+    Media,
+    MediaAddress,
+    Message,
+    MoreMedia,
+    Name,
+    Number,
+    Owner,
+    PartNumber,
+    Request,
+    Session,
+    Ssrc,
+    Text,
+    Transceiver,
+    Ufrag,
+    Version,
+    about,
+    reply_type,
+)
 from wire.report import Report
-from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = [
     "MAX_MORE_MEDIA",
     "MAX_NEIGHBOURS",
+    "MAX_PARTS",
+    "MAX_PIECE_BYTES",
     "MAX_SSRCS",
     "MAX_STATE_BYTES",
     "Answer",
@@ -48,6 +74,8 @@ __all__ = [
     "Offer",
     "Open",
     "Opened",
+    "Part",
+    "PartTaken",
     "PathDown",
     "PathUp",
     "Refused",
@@ -71,67 +99,8 @@ MAX_SSRCS = 8  # of one path
 MAX_NAMES = 8  # ufrags of one call, and paths of it at one worker, in one message
 MAX_PATHS = 64  # of one call that is handed over
 MAX_NEIGHBOURS = 64
-MAX_STATE_BYTES = 4 << 20  # of a call that is handed over
-MAX_MORE_MEDIA = 7  # candidates of one answer, beside the first
-
-Ufrag = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"\A[A-Za-z0-9+/]+\Z")]  # RFC 8839 section 5.4
-Text = Annotated[str, Meta(max_length=256)]
-LongText = Annotated[str, Meta(max_length=1 << 16)]
-Media = tuple[Text, Annotated[int, Meta(ge=1, le=65535)]]
-Name = Annotated[bytes, Meta(min_length=1, max_length=255)]
-Address = Annotated[bytes, Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
-Ssrc = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
-Version = Annotated[int, Meta(ge=0, le=127)]
-Transceiver = Annotated[int, Meta(ge=0, le=MAX_TRANSCEIVER)]
-Number = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
-
-Reply = TypeVar("Reply", bound="Message")
-
-
-def about(meaning: str) -> Meta:
-    """A field's meaning, for the reference."""
-    return Meta(description=meaning)
-
-
-CallUfrag = Annotated[Ufrag, about("The session, by the first ufrag that it was given.")]
-Agent = Annotated[Text, about("The name of the agent; empty for that of the transceiver's configuration.")]
-# Whatever a client says: the transceiver judges it as it does a client's own event, and refuses it in the same words.
-Session = Annotated[Any, about("The session's settings, as in the Realtime API's `session.update`; nil for defaults.")]
-Owner = Annotated[
-    Text,
-    about("The account that the session is on. A session of another account is not found; empty asks as the edge."),
-]
-Holder = Annotated[
-    Text, about("The ephemeral key that the session is placed with; calls of one that have not connected are limited.")
-]
-Locked = Annotated[
-    list[Text] | None,
-    about(
-        "Fields of `session` that the client may neither change nor see, as the maker of its key demands: they keep "
-        "what `session` says, or their defaults."
-    ),
-]
-MediaAddress = Annotated[Media, about("The host and port that clients send media to.")]
-MoreMedia = Annotated[
-    list[Media],
-    Meta(max_length=MAX_MORE_MEDIA),
-    about("Those of other edges, the preferred first: clients may send there as well."),
-]
-
-
-class Message(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
-    """A control message."""
-
-
-class Request(Message, Generic[Reply]):
-    """A control message that gets a ``Reply``, or is refused."""
-
-
-def reply_type(request: type[Request[Reply]]) -> type[Reply]:
-    """The type of the reply to such a request, where it is not refused."""
-    (declared,) = (base for base in request.__orig_bases__ if typing.get_origin(base) is Request)  # type: ignore[attr-defined]
-    (reply,) = typing.get_args(declared)
-    return typing.cast("type[Reply]", reply)
+MAX_STATE_BYTES = 4 << 20  # of a call that is handed over, besides the parts that went ahead
+MAX_PIECE_BYTES = 256 << 10  # of such a part, in one message
 
 
 # --- either way
@@ -211,7 +180,9 @@ class HealthReport(Message, tag="health"):
     """The transceiver is there."""
 
     sessions: Annotated[int, Meta(ge=0, le=1 << 32), about("The number of its sessions.")]
-    agents: Annotated[list[Text], Meta(max_length=4096), about("The names of the agents that it has.")] = []
+    agents: Annotated[list[Text], Meta(max_length=4096), about("The names of the agents that it has.")] = field(
+        default_factory=list
+    )
     report: Annotated[Report | None, about("Its report of itself (`wire.report`), about once a second a new one.")] = (
         None
     )
@@ -233,7 +204,7 @@ class Offer(Request[Answer], tag="session.offer"):
     offer: Annotated[str, about("The client's SDP offer.")]
     agent: Agent
     media: MediaAddress
-    more_media: MoreMedia = []
+    more_media: MoreMedia = field(default_factory=list)
     session: Session = None
     owner: Owner = ""
     holder: Holder = ""
@@ -287,7 +258,7 @@ class Ice(Request[IceAnswer], tag="session.ice"):
     match: Annotated[Text, about("The transceiver's ufrag as the client knows it, or a star for any.")]
     remote: Annotated[tuple[Text, Text] | None, about("The client's ufrag and password, or nil to ask only.")]
     media: MediaAddress
-    more_media: MoreMedia = []
+    more_media: MoreMedia = field(default_factory=list)
     owner: Owner = ""
 
 
@@ -350,7 +321,7 @@ class Moved(Message, tag="call.moved"):
     to: Annotated[Transceiver, about("The transceiver that has the call now.")]
     addresses: Annotated[
         list[Address], Meta(max_length=MAX_NAMES), about("The client's addresses that this worker has, if any.")
-    ] = []
+    ] = field(default_factory=list)
 
 
 class Steered(Message, tag="path.steered"):
@@ -393,6 +364,18 @@ class Reserve(Request[Reserved], tag="call.reserve"):
     agent: Agent
 
 
+class PartTaken(Message, tag="call.part_taken"):
+    """The piece was put to those before it."""
+
+
+class Part(Request[PartTaken], tag="call.part"):
+    """Hands over a large part of a call before the rest, while the call goes on: a piece of it, behind those before."""
+
+    ufrag: CallUfrag
+    part: PartNumber
+    data: Annotated[bytes, Meta(max_length=MAX_PIECE_BYTES), about("The piece.")]
+
+
 class Taken(Message, tag="call.taken"):
     """The call was understood and waits for `call.go_on`. Nothing is sent before that."""
 
@@ -402,11 +385,16 @@ class Take(Request[Taken], tag="call.take"):
 
     ufrag: CallUfrag
     state: Annotated[bytes, Meta(max_length=MAX_STATE_BYTES), about("The session, as a value. It has keys.")]
+    parts: Annotated[
+        list[tuple[PartNumber, PartNumber]],
+        Meta(max_length=MAX_PARTS),
+        about("The places in the state of parts that went ahead, each with the number by which it went."),
+    ] = field(default_factory=list)
     paths: Annotated[
         list[tuple[Address, Name]],
         Meta(max_length=MAX_PATHS),
         about("The client's addresses, each with the worker by which it comes."),
-    ] = []
+    ] = field(default_factory=list)
 
 
 class GoOn(Message, tag="call.go_on"):
@@ -436,6 +424,7 @@ ToTransceiver = (
     | Steered
     | NotSteered
     | Reserve
+    | Part
     | Take
     | GoOn
     | Dropped
@@ -444,4 +433,4 @@ ToSignaling = (
     Hello | Event | Refused | Answer | Opened | Watching | Ended | Checked | IceAnswer | HealthReport | Closed | Moved
 )
 ToWorker = Hello | Refused | PathUp | PathDown | Moved
-ToSource = Hello | Refused | Reserved | Taken
+ToSource = Hello | Refused | Reserved | PartTaken | Taken

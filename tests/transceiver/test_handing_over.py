@@ -4,6 +4,7 @@ is played; it is never told where calls are, so everything is passed on."""
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path as File
@@ -112,9 +113,14 @@ class Target:
         elif isinstance(message, messages.Dropped):
             self.taking.dropped(peer, message)
         elif isinstance(message, Request):
-            handle = self.taking.reserve if isinstance(message, messages.Reserve) else self.taking.take
+            taking = self.taking
+            handlers: dict[type, Any] = {
+                messages.Reserve: taking.reserve,
+                messages.Part: taking.part,
+                messages.Take: taking.take,
+            }
             try:
-                reply: Message = handle(peer, message)  # type: ignore[arg-type]
+                reply: Message = handlers[type(message)](peer, message)
             except RequestError as e:
                 reply = messages.Refused(code=e.code, message=str(e))
             self.link.control(peer, reply, control.request)
@@ -279,6 +285,41 @@ async def test_what_comes_while_a_call_is_nobody_s_waits(source: Source, target:
         await moving
         await eventually(lambda: len(caller.heard) == heard_so_far + 5)
         assert in_order(caller)
+
+
+async def test_pictures_and_speech_go_ahead_of_their_call(
+    source: Source, target: Target, there: Neighbour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transceiver.handover.copying._PIECE_S", 30.0)
+    urls = ["data:image/png;base64," + letter * (3 << 20) for letter in "abc"]
+    caller = Caller(source, HOME)
+    async with callers(caller):
+        await connect(caller)
+        for url in urls:
+            item = {"type": "message", "role": "user", "content": [{"type": "input_image", "image_url": url}]}
+            caller.session.talk.client_event(json.dumps({"type": "conversation.item.create", "item": item}))
+        await eventually(lambda: sum(map(len, caller.session.snapshot().parts)) == sum(map(len, urls)))
+        await source.leaving.hand_over(caller.session, there)
+        await eventually(lambda: target.sessions)
+        assert target.asked.count("call.part") == sum(-(-len(url) // messages.MAX_PIECE_BYTES) for url in urls)
+        assert target.asked[-2:] == ["call.take", "call.go_on"]
+        assert target.sessions[0].snapshot().parts == [url.encode() for url in urls]
+        await caller.echoed()
+        assert in_order(caller)
+
+
+async def test_what_goes_ahead_is_bounded_and_forgotten_with_its_place(target: Target) -> None:
+    name, piece = "A" * 24, bytes(messages.MAX_PIECE_BYTES)
+    said = messages.Part(ufrag=name, part=0, data=piece)
+    with pytest.raises(RequestError, match="no place"):
+        target.taking.part(SOURCE, said)
+    target.taking.reserve(SOURCE, messages.Reserve(ufrag=name, agent="echo"))
+    for _ in range((64 << 20) // len(piece)):
+        target.taking.part(SOURCE, said)
+    with pytest.raises(RequestError) as refused:
+        target.taking.part(SOURCE, said)
+    assert refused.value.code == "too_large"
+    assert len(target.taking) == 0
 
 
 async def test_a_call_comes_back(source: Source, target: Target, there: Neighbour) -> None:

@@ -7,7 +7,7 @@ events, as fast as it is made, and the client truncates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from rtc.frame import frame_bytes
 from rtc.vad.detector import Vad
+from transceiver.parts import Parts
 from transceiver.realtime import shapes, state
 from transceiver.realtime.config import Config, InvalidRequest, ServerVad
 from transceiver.realtime.formats import Reader, Writer
@@ -90,18 +91,21 @@ class Conversation:
         """Tells that the agent is there, which then hears what the session asks for."""
         self._partner.configured(self._config.settings())
 
-    def export(self) -> bytes:
-        """All of it, where there is media."""
-        parts = self._items.export(), self._listening.export(), self._speaking.export(), self._inbox.export()
-        return state.encoded(ConversationState(*parts, self._turn, self._over_agent, bytes(self._unheard)))
+    def export(self, parts: Parts) -> bytes:
+        """All of it, where there is media, but for its ``parts``."""
+        items, heard, said = (each.export(parts) for each in (self._items, self._listening, self._speaking))
+        whole = ConversationState(
+            items, heard, said, self._inbox.export(), self._turn, self._over_agent, bytes(self._unheard)
+        )
+        return state.encoded(whole)
 
-    def take_up(self, exported: bytes, now: float) -> None:
+    def take_up(self, exported: bytes, now: float, parts: Sequence[bytes]) -> None:
         """Goes on where ``export`` left off; ``resume`` is to follow. Raises ValueError where the bytes are none of
-        this version's."""
+        this version's, or a part is missing."""
         found = state.decoded(exported, ConversationState)
-        self._items.take_up(found.items)
-        self._listening.take_up(found.listening)
-        self._speaking.take_up(found.speaking, now)
+        self._items.take_up(found.items, parts)
+        self._listening.take_up(found.listening, parts)
+        self._speaking.take_up(found.speaking, now, parts)
         self._inbox.take_up(found.inbox)
         self._turn, self._over_agent = found.turn, found.over_agent
         self._unheard[:] = found.unheard
@@ -126,9 +130,8 @@ class Conversation:
 
     @property
     def weight(self) -> int:
-        """About how many bytes its state has."""
-        items, heard = self._items, self._listening.buffered_ms * self._rate_hz * 2 // 1000
-        return items.said_bytes + items.speech_bytes + heard + self._inbox.waiting_bytes + self._speaking.waiting_bytes
+        """About how many bytes its state has, besides its parts."""
+        return self._items.text_bytes + self._inbox.waiting_bytes
 
     @property
     def quiet(self) -> bool:

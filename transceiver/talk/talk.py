@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -16,6 +16,7 @@ from runtime.config import Agents
 from transceiver.agents import Base
 from transceiver.counters import ENDS
 from transceiver.media.voice import Voice
+from transceiver.parts import Parts
 from transceiver.records.files import Record, Records
 from transceiver.talk.agent_host import Host, HostState, host
 from transceiver.talk.protocol import Conversation, EventProtocol
@@ -119,13 +120,14 @@ class Talk:
         """Lets nothing happen to it from now on until ``resume``, so that the state that ``export`` gives is all."""
         self.host.pause()
 
-    def export(self) -> TalkState:
-        """All of it. It changes nothing; of what the agent keeps for itself there is what was last asked."""
+    def export(self, parts: Parts) -> TalkState:
+        """All of it, with what is large among the ``parts``. It changes nothing; of what the agent keeps for itself
+        there is what was last asked."""
         watchers = [(who, times) for who, times in self.watchers.counted().items() if isinstance(who, bytes)]
         return TalkState(
             self.agent_name,
             self.protocol.export(),
-            self.conversation.export(),
+            self.conversation.export(parts),
             self.host.export(),
             watchers,
             self.sent_bytes,
@@ -140,6 +142,7 @@ class Talk:
         media_so_far: Callable[[], dict[str, Any]],
         watch: Callable[[bytes], Send],
         now: float,
+        parts: Sequence[bytes],
     ) -> None:
         """Goes on where ``export`` left off, in the place of ``begin``, once it is told to ``resume``. ``watch`` gives
         the way to an edge process that watches. Raises ValueError where the state is none, and whatever the agent
@@ -151,7 +154,9 @@ class Talk:
         self.host.mute()
         try:
             agent_state = state.host.decoded
-            self.conversation = self.protocol.take_up(state.conversation, self.host, self, now, rate_hz=kind.rate_hz)
+            self.conversation = self.protocol.take_up(
+                state.conversation, self.host, self, now, rate_hz=kind.rate_hz, parts=parts
+            )
         except Exception:
             self.host.close()
             raise
