@@ -143,6 +143,11 @@ KEPT = Tally(
     "States of calls, by whether they were written to where they outlive this process; late ones are being written",
     ("written", "late", "too_large", "failed", "no_room"),
 )
+KEPT_TIME = Histogram(
+    "firsthop_transceiver_kept_time",
+    "Time that it took to write the state of a call, or a piece of what is large in it",
+    "state",
+)
 REVIVED = Tally(
     "firsthop_transceiver_revived",
     "Calls of a process that died, by whether they go on in this one",
@@ -157,5 +162,5 @@ SCTP_ABORTS = Tally(
 
 all_counters = (
     *(RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TARGET, RECORDED, TX_FRAMES, TX_DATAGRAMS, CONTROL, WIRE_ERRORS, ENDS),
-    *(SCTP_ABORTS, HANDOVERS, TAKEN, HANDOVER_TIME, KEPT, REVIVED),
+    *(SCTP_ABORTS, HANDOVERS, TAKEN, HANDOVER_TIME, KEPT, KEPT_TIME, REVIVED),
 )

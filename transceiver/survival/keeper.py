@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from rtc.ice.lite import Path
 from runtime import logs
-from transceiver.counters import KEPT, REVIVED
+from transceiver.counters import KEPT, KEPT_TIME, REVIVED
 from transceiver.links.elsewhere import Elsewhere
 from transceiver.links.routing import Routing
 from transceiver.session import Session
@@ -38,6 +38,7 @@ _BYTES_A_S = 10 << 20  # of one call: a state is written as often as its size pe
 _PIECE_BYTES = 256 << 10  # of a call's parts, written at once
 _MOST_TRIES = 2
 _WELL_AFTER_S = 5.0
+_WHOLE, _PIECE = KEPT_TIME.of("written"), KEPT_TIME.of("piece")
 
 
 class Kept:
@@ -146,6 +147,7 @@ class Keeper:
             if weight > _MOST_BYTES:  # nobody's state may hold up other calls
                 raise StateError("too large to be kept")
             whole = self._put(kept, now)
+            (_WHOLE if whole else _PIECE).add(round(1e9 * (time.monotonic() - now)))
             if not whole and kept.may_wait:
                 kept.write_in(_HURRIED_S)
                 return
