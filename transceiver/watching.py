@@ -70,10 +70,10 @@ class Watching:
             watchers.add(peer, telling)
         number = telling.number
         due, missed = telling.goes_on(watch.after, watch.sent)
-        counts = {"number": number, "taken": telling.taken, "missed": missed}
-        if self._link.version_of(peer) < TOLERANT:
-            counts = {}
-        self._link.control(peer, messages.Watching(session=session.talk.protocol.session, **counts), request)
+        watching = messages.Watching(session=session.talk.protocol.session)
+        if self._link.version_of(peer) >= TOLERANT:
+            watching.number, watching.taken, watching.missed = number, telling.taken, missed
+        self._link.control(peer, watching, request)
         for text, n in due:
             telling.again(text, n)
 

@@ -372,7 +372,7 @@ class Part(Request[PartTaken], tag="call.part"):
     """Hands over a large part of a call before the rest, while the call goes on: a piece of it, behind those before."""
 
     ufrag: CallUfrag
-    part: PartNumber
+    part: Annotated[PartNumber, about("The part, by any number; parts come one after the other.")]
     data: Annotated[bytes, Meta(max_length=MAX_PIECE_BYTES), about("The piece.")]
 
 

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 
 from edge.directory import Directory
 from edge.links.feed import Ending, Feed, error_event
@@ -122,7 +123,10 @@ class Events:
                 self._is_lost(ufrag)
             elif ufrag not in self._back:
                 task = self._back[ufrag] = asyncio.create_task(self._come_back(ufrag, self._watched[ufrag]))
-                task.add_done_callback(lambda _, ufrag=ufrag: self._back.pop(ufrag, None))
+                task.add_done_callback(partial(self._is_back, ufrag))
+
+    def _is_back(self, ufrag: str, task: asyncio.Task[None]) -> None:
+        del self._back[ufrag]
 
     async def _come_back(self, ufrag: str, watched: Watched) -> None:
         """Watches a call again, of the process that goes on with it."""

@@ -93,9 +93,9 @@ class Conversation:
 
     def export(self, parts: Parts) -> bytes:
         """All of it, where there is media, but for its ``parts``."""
-        items, heard, said = (each.export(parts) for each in (self._items, self._listening, self._speaking))
         whole = ConversationState(
-            items, heard, said, self._inbox.export(), self._turn, self._over_agent, bytes(self._unheard)
+            *(self._items.export(parts), self._listening.export(parts), self._speaking.export(parts)),
+            *(self._inbox.export(), self._turn, self._over_agent, bytes(self._unheard)),
         )
         return state.encoded(whole)
 

@@ -144,10 +144,13 @@ class Keeper:
         kept.rest_s = max(_HURRIED_S, weight / _BYTES_A_S)
         whole = True
         try:
-            if weight > _MOST_BYTES:  # nobody's state may hold up other calls
+            if weight <= _MOST_BYTES:
+                whole = self._put(kept, now)
+                (_WHOLE if whole else _PIECE).add(round(1e9 * (time.monotonic() - now)))
+            elif kept.may_wait:  # a large event is handled soon
+                whole = False
+            else:  # nobody's state may hold up other calls
                 raise StateError("too large to be kept")
-            whole = self._put(kept, now)
-            (_WHOLE if whole else _PIECE).add(round(1e9 * (time.monotonic() - now)))
             if not whole and kept.may_wait:
                 kept.write_in(_HURRIED_S)
                 return

@@ -227,7 +227,7 @@ async def test_garbage_is_passed_over() -> None:
 
 
 async def test_large_parts_are_written_once_and_are_there_after_a_death() -> None:
-    url, speech = "data:image/png;base64," + "ab" * (2 << 20), random.Random(7).randbytes(50 * 48000)
+    url, speech = "data:image/png;base64," + "ab" * (3 << 19), random.Random(7).randbytes(50 * 48000)
     async with a_kept_call(parrot.Agent) as call:
         await call.open_channel()
         await until(lambda: of_type(call, "session.created"))
