@@ -20,15 +20,20 @@ from typing import NamedTuple
 
 from rtc.frame import FRAMES_PER_S
 
-__all__ = ["Capacity", "Kind", "Window"]
+__all__ = ["CEILING", "Capacity", "Kind", "Window"]
 
-# The limit, as a share of a core or of the loop's time: where it begins, and how far frames that are late, and frames
-# that are missed, bring it down. A process that uses less is late for what others do, not for what it does.
-_CEILING, _LATE_FLOOR, _MISSED_FLOOR = 0.9, 0.5, 0.25
+CEILING = 0.75
+"""The most that may be in use, as a share of a core or of the loop's time. One second differs from the next by a sixth,
+and beyond 0.9 calls begin to cost more because they wait."""
+# How far frames that are late, and frames that are missed, bring the limit down. A process that uses less is late for
+# what others do, not for what it does.
+_LATE_FLOOR, _MISSED_FLOOR = 0.5, 0.25
 _BACK, _UP_A_WINDOW = 0.95, 0.01
+# Where frames were missed the limit comes back to that a good deal more slowly: each try costs frames.
+_TRIED_AGAIN = 0.002
 # The 99th percentile of the lag, of which a millisecond or two is always there: from the first no more, from the second
 # on fewer.
-_LATE_S, _TOO_LATE_S = 0.006, 0.009
+_LATE_S, _TOO_LATE_S = 0.012, 0.018
 _STRAINED = 2  # windows in a row
 _REOPENS_BELOW = 0.03  # that far under the limit, once it was reached
 _MEMORY = 0.25  # weight of a window in what is remembered
@@ -41,8 +46,9 @@ _DRAWN_OUT_S = 3.0  # a window that lasted so long is no measurement: the proces
 _SETUP_S = 0.01  # of a call, before one was measured
 # Frames that were missed, and windows in a row in which as many were, before anybody leaves.
 _MISSED, _OVERLOADED = 0.01, 3
+_SOME_MISSED = 0.001  # of the frames of a window, which is more than is meant ever to be
 _SHARE_LEAVES = 10  # one of so many in a window
-_OWN_FAULT = 0.6  # used, below which fewer calls would help nobody
+_OWN_FAULT = 0.6  # used, below which fewer calls would help nobody, and a pause is the machine's
 
 Kind = Hashable
 Counts = Mapping[Kind, float]
@@ -79,7 +85,7 @@ class Capacity:
     is the share that may be in use, ``used`` what was, ``lag_s`` how late frames were in the last window."""
 
     def __init__(self, prior: float) -> None:
-        self.limit = _CEILING
+        self.limit = self._ceiling = CEILING
         self.used = self.lag_s = 0.0
         self._prior = prior
         self._frames: dict[Kind, float] = {}  # what the frames of a call cost
@@ -173,13 +179,19 @@ class Capacity:
         if not window.due:
             self._strained = 0
             return
+        self._ceiling = min(CEILING, self._ceiling + _TRIED_AGAIN)
+        long = self._missing >= _OVERLOADED
         self._strained = self._strained + 1 if window.lag_s > _LATE_S else 0
-        if not self._strained:
-            self.limit = min(_CEILING, self.limit + _UP_A_WINDOW)
+        if window.missed > _SOME_MISSED * window.due:
+            # What came to be in use in one window says less than what its calls use.
+            used, _ = self._mean or self._last
+            self._ceiling = min(self._ceiling, max(_MISSED_FLOOR if long else _OWN_FAULT, _BACK * used))
+        elif not self._strained:
+            self.limit += _UP_A_WINDOW
         elif self._strained >= _STRAINED:
             back = _BACK if window.lag_s > _TOO_LATE_S else 1.0
-            floor = _MISSED_FLOOR if self._missing >= _OVERLOADED else _LATE_FLOOR
-            self.limit = min(self.limit, max(floor, back * window.used))
+            self.limit = min(self.limit, max(_MISSED_FLOOR if long else _LATE_FLOOR, back * window.used))
+        self.limit = min(self.limit, self._ceiling)
 
     def _overload(self, window: Window) -> int:
         self._missing = self._missing + 1 if window.missed > _MISSED * window.due else 0

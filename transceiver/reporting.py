@@ -33,16 +33,17 @@ class Reporting:
         *,
         sessions: int,
         draining: bool = False,
-        room: Mapping[str, int] | None = None,
+        room: Callable[[], Mapping[str, int]] = dict,
         lag_ms: float = 0.0,
     ) -> Report:
-        """The report of ``now`` (seconds, monotonic), or of a moment before. ``room`` is how many more calls of each
+        """The report of ``now`` (seconds, monotonic), or of a moment before. ``room`` tells how many more calls of each
         model can be taken, where that is known."""
         last = self._last
         if last is not None and now - self._made_at < _FRESH_S and last.draining == draining:
             return last
         self._number += 1
         self._made_at = now
+        rooms = room()
         ours = self._config
         self._last = Report(
             id=ours.id,
@@ -51,7 +52,7 @@ class Reporting:
             number=self._number,
             sessions=sessions,
             most=ours.max_sessions,
-            models=tuple(self._model(name, version, room or {}, now) for name, version in agents.versions().items()),
+            models=tuple(self._model(name, version, rooms, now) for name, version in agents.versions().items()),
             lag_ms=lag_ms,
             region=ours.region,
             zone=ours.zone,

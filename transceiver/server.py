@@ -131,7 +131,7 @@ class Transceiver:
         """What edges are told of this process."""
         lag_ms = 1000 * self.load.lag_s
         now, draining = time.monotonic(), self.desk.draining
-        return self._reporting.make(now, sessions=self.sessions, draining=draining, room=self.room, lag_ms=lag_ms)
+        return self._reporting.make(now, sessions=self.sessions, draining=draining, room=self._rooms, lag_ms=lag_ms)
 
     @property
     def schedule(self) -> tuple[Collector, ...]:
@@ -141,6 +141,9 @@ class Transceiver:
     @property
     def room(self) -> dict[str, int]:
         """The number of calls that can be let in now, by agent, if all were of that one."""
+        return self._rooms()
+
+    def _rooms(self) -> dict[str, int]:
         live, hard = self._kinds(), max(0, self._config.max_sessions - self.sessions)
         rooms = {name: self._load.room((name, _USUAL), live) for name in agents.names()}
         return {name: hard if room is None else min(hard, room) for name, room in rooms.items()}
@@ -219,9 +222,13 @@ class Transceiver:
         found = self._find(wanted.agent)
         sealed = self._seal()
         call = ufrag.call_id(sealed)
-        protocol = self._protocol(call, found[0], wanted.session, wanted.locked)
         half_open = isinstance(wanted, messages.Offer)  # its caller may never come
-        self._make_room((found[0], codec), wanted.owner, wanted.holder if half_open else "", half_open=half_open)
+        kind, holder = (found[0], codec), wanted.holder if half_open else ""
+        # Who comes while there is no place comes often, so that is found out first.
+        gives_way = self._place_of(kind, wanted.owner, holder, half_open=half_open)
+        protocol = self._protocol(call, found[0], wanted.session, wanted.locked)
+        if gives_way is not None:
+            gives_way.end("never_came")
         self._load.begun()
         return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
 
@@ -258,22 +265,22 @@ class Transceiver:
             return self._refuse(peer, request, e.code, str(e), e.param)
         return self._link.control(peer, messages.Checked(), request)
 
-    def _make_room(self, kind: tuple[str, str], owner: str, holder: str, *, half_open: bool) -> None:
-        """Ends a call that has had time to connect, where a new one of that kind needs its place. Raises
-        InvalidRequest."""
+    def _place_of(self, kind: tuple[str, str], owner: str, holder: str, *, half_open: bool) -> Session | None:
+        """The call whose place a new one of that kind takes, because it has had time to connect; None where there is
+        room without that. Raises InvalidRequest."""
         calls, now = self._calls.values(), time.monotonic()
         most = self._load.most(kind, self._kinds(), self._config.max_sessions)
         try:
-            gives_way = room_for(owner, holder, calls, now, taken=self.sessions, most=most, half_open=half_open)
+            return room_for(owner, holder, calls, now, taken=self.sessions, most=most, half_open=half_open)
         except Full as e:
             raise InvalidRequest(str(e), e.code) from None
-        if gives_way is not None:
-            gives_way.end("never_came")
 
     def _room_for_another(self, agent: str) -> None:
         """Raises RequestError or InvalidRequest where a call with that agent, which is connected, cannot be taken."""
         self.desk.check_open()
-        self._make_room((self._find(agent)[0], _USUAL), "", "", half_open=False)
+        gives_way = self._place_of((self._find(agent)[0], _USUAL), "", "", half_open=False)
+        if gives_way is not None:
+            gives_way.end("never_came")
 
     def _took(self, call: Session) -> None:
         self._calls[call.ufrag.encode()] = call

@@ -28,7 +28,7 @@ def a_config(**settings: Any) -> Config:
 def test_a_report_says_who_where_and_which_models() -> None:
     more = {"advertise": "tcp://192.0.2.7:7400", "region": "eu", "zone": "a", "max_sessions": 30}
     gpu = Gpu("H100", 10, 20, 0.5)
-    report = Reporting(a_config(**more), lambda: (gpu,)).make(10.0, sessions=3, room={"parrot": 9}, lag_ms=1.5)
+    report = Reporting(a_config(**more), lambda: (gpu,)).make(10.0, sessions=3, room=lambda: {"parrot": 9}, lag_ms=1.5)
     assert (report.id, report.endpoint, report.region, report.zone) == (5, "tcp://192.0.2.7:7400", "eu", "a")
     assert (report.sessions, report.most, report.lag_ms, report.gpus) == (3, 30, 1.5, (gpu,))
     models = {model.name: model for model in report.models}

@@ -290,6 +290,7 @@ def find(name: str) -> type[Base] | None:
     return agent
 
 
+@cache
 def _own() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(__path__)]
 
