@@ -56,7 +56,7 @@ class Watching:
             kept.after(partial(self._say, peer, ufrag, text, number))
 
     def _say(self, peer: bytes, ufrag: str, text: str, number: int) -> None:
-        numbered = self._link.version_of(peer) >= TOLERANT
+        numbered = self._link.knows_of(peer) >= TOLERANT
         self._link.control(peer, messages.Event(ufrag=ufrag, event=text, number=number if numbered else 0))
 
     def _watch(self, peer: bytes, request: int, watch: messages.Watch) -> None:
@@ -71,7 +71,7 @@ class Watching:
         number = telling.number
         due, missed = telling.goes_on(watch.after, watch.sent)
         watching = messages.Watching(session=session.talk.protocol.session)
-        if self._link.version_of(peer) >= TOLERANT:
+        if self._link.knows_of(peer) >= TOLERANT:
             watching.number, watching.taken, watching.missed = number, telling.taken, missed
         self._link.control(peer, watching, request)
         for text, n in due:

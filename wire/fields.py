@@ -1,4 +1,4 @@
-"""What control messages are made of: their base, and the types of fields with the bounds of these."""
+"""The base of control messages, and the types of their fields with the bounds of these."""
 
 from __future__ import annotations
 

@@ -35,10 +35,10 @@ from wire.keys import ClusterKeys
 from wire.messages import (
     Hello,
     Message,
+    Part,
     PathUp,
     Refused,
     Request,
-    Part,
     Reserve,
     Take,
     ToSignaling,

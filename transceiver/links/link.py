@@ -75,9 +75,9 @@ class Link:
         there.control(encode(message, request, there.version), time.monotonic())
         self._sent(peer, there)
 
-    def version_of(self, peer: bytes) -> int:
-        """The version in which that process is spoken to: that of its last message."""
-        return self._peer(peer).version
+    def knows_of(self, peer: bytes) -> int:
+        """The newest version that the process has said it speaks. It is spoken to in that of its last message."""
+        return self._peer(peer).newest
 
     def listeners(self, least: int) -> list[bytes]:
         """The processes of edges that have spoken in version ``least`` or a later one, whether they are still there or
@@ -111,6 +111,7 @@ class Link:
 
     def _greet(self, peer: bytes, hello: Hello, request: int | None) -> None:
         """Replies to who says which versions it speaks. Raises OtherVersionError where this side speaks none."""
+        self._peer(peer).newest = hello.versions[1]
         self.control(peer, greeting.hello(self._versions), request)
         greeting.agreed(self._versions, hello)
 
