@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup lock check test demo docs trials bench-steer bench-relay bench-calls bench-capacity bench-turns bench-vad bench-placement clean
+.PHONY: setup lock check test demo docs dashboards trials bench-steer bench-relay bench-calls bench-capacity bench-turns bench-vad bench-placement clean
 
 PYTHON := .venv/bin/python
 
@@ -30,6 +30,12 @@ docs:
 	@scripts/setup
 	@$(PYTHON) -m firsthop config --markdown > docs/configuration.md
 	@$(PYTHON) -m wire.reference > docs/messages.md
+	@$(PYTHON) -m runtime.families > docs/metrics.md
+
+# The files that Grafana imports.
+dashboards:
+	@scripts/setup
+	@$(PYTHON) -m bench.dashboards
 
 trials: setup
 	$(PYTHON) -m pytest -m trials --timeout 3600

@@ -59,7 +59,7 @@ def measure(directory: Path, calls: int, seconds: float, agent: str, judge: int)
     def gained(*key: str) -> float:
         return after.get(key, 0.0) - before.get(key, 0.0)
 
-    writes, busy_s = gained(f"{_NAME}_count", "written"), gained(f"{_NAME}_sum", "written")
+    writes, busy_s = gained(f"{_NAME}_count", "state"), gained(f"{_NAME}_sum", "state")
     return {
         "calls": calls,
         "writes_a_second_and_call": writes / calls / took_s,

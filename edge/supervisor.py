@@ -33,6 +33,7 @@ from runtime import logs, ports
 from runtime.config import Config, Edge
 from runtime.directory import opened
 from runtime.errors import ConfigError
+from runtime.families import edge as families
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.metrics import Gauges
@@ -81,7 +82,7 @@ class EdgeSupervisor(Supervisor):
             SPARE_NAME,
             store,
             self._beats,
-            "firsthop_edge",
+            families.CHILDREN,
             most_bytes=edge.memory_mib << 20,
         )
         self.metrics_at = edge.metrics
@@ -165,7 +166,7 @@ class EdgeSupervisor(Supervisor):
     def collectors(self) -> tuple[Collector, ...]:
         """See Supervisor."""
         cpus: dict[tuple[str, ...], float] = {(str(index),): cpu for index, cpu in enumerate(self._cpus)}
-        workers = Gauges("firsthop_edge_worker_cpu", "The CPU that each worker runs on", ("worker",), lambda: cpus)
+        workers = Gauges(families.WORKER_CPU, lambda: cpus)
         return workers, self._xdp, ufrag_keys(lambda: self._keys)
 
     def work(self) -> tuple[Coroutine[Any, Any, object], ...]:

@@ -35,7 +35,7 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 @click.option("--region", default="", help="As a call that would rather be in this region, in place of edge.region.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def explain(model: str, config: Path | None, version: str, region: str, as_json: bool) -> None:
-    """Show where a call of MODEL would be placed now, and why.
+    """Show where a call of MODEL, or MODEL@VERSION, would be placed now, and why.
 
     The best come first. Of those that are "good" a few are drawn and the best of these is asked; those that "fit" come
     after them. Without MODEL it is a call that names none. The exit code is 0 when somebody would be asked who may have
@@ -62,7 +62,8 @@ def explain(model: str, config: Path | None, version: str, region: str, as_json:
 
 def view(found: Explanation) -> RenderableType:
     """The explanation for a person."""
-    what = f"model {found.model}" if found.model else "a call that names no model"
+    version = f"@{found.version}" if found.version else ""
+    what = f"model {found.model}{version}" if found.model else "a call that names no model"
     near = f", near {found.region}" if found.region else ""
     parts: list[RenderableType] = [Text(f"{what}, policy {found.policy}{near}", style="bold"), Text()]
     if found.candidates:

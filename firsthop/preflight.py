@@ -62,6 +62,8 @@ def _of_the_store(config: Config) -> None:
     if (file := config.directory.password_file) is not None:
         _readable("directory.password_file", file)
         _private("directory.password_file", file)
+    if (file := config.directory.ca_file) is not None:
+        _readable("directory.ca_file", file)
 
 
 def _readable(key: str, path: Path) -> None:

@@ -343,7 +343,7 @@ def _worker(look: _Look, index: int, cpu: int) -> Worker:
         cpu=cpu,
         up=name in look.after,
         slots=look.labelled("supervisor", "firsthop_edge_core_slots").get(str(cpu)),
-        shedding=look.fraction(name, "firsthop_worker_shedding"),
+        shedding=look.fraction(name, "firsthop_worker_shedding_ratio"),
         restarts=look.restarts(name).total,
         flows=look.gauge(name, "firsthop_worker_flows"),
         # What XDP steers nowhere is counted under core 0, and belongs to no worker.

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Hashable
 
 from rtc.frame import FRAME_S
+from runtime.families import media
 from runtime.histogram import Histogram
 from runtime.metrics import Tally
 
@@ -41,12 +42,8 @@ class Pacer:
 
     def __init__(self) -> None:
         self.worst_late_ms = 0.0
-        self.frames = Tally(
-            "firsthop_transceiver_schedule",
-            "Frames of all calls, by how near to their time they were made",
-            ("on_time", "late", "skipped"),
-        )
-        self.lag = Histogram("firsthop_transceiver_lag", "From when frames were due until they were made", "loop")
+        self.frames = Tally(media.SCHEDULE)
+        self.lag = Histogram(media.LAG)
         self.recent = self.lag.of("media")
         self.missed = 0
         self.made: dict[Hashable, int] = {}

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from runtime.families.family import Family
+
 __all__ = ["Durations", "Histogram"]
 
 _FIRST, _LAST = 13, 30  # 2**13 ns is where the first bucket ends, 2**30 where the last but one does
@@ -58,11 +60,11 @@ class Durations:
 
 
 class Histogram(Collector):
-    """``Durations`` by the value of ``label``, as ``<name>_seconds``; ``<name>_left_out`` counts values that were no
-    durations."""
+    """``Durations`` by the value of the family's label, as ``<name>_seconds``; ``<name>_left_out`` counts values that
+    were no durations."""
 
-    def __init__(self, name: str, what: str, label: str) -> None:
-        self._family = (name, what, label)
+    def __init__(self, family: Family) -> None:
+        self._family = family
         self._durations: dict[str, Durations] = {}
 
     def of(self, value: str) -> Durations:
@@ -74,9 +76,10 @@ class Histogram(Collector):
         self._durations.pop(value, None)
 
     def collect(self) -> Iterator[Metric]:
-        name, what, label = self._family
-        times = HistogramMetricFamily(f"{name}_seconds", what, labels=[label])
-        left_out = CounterMetricFamily(f"{name}_left_out", f"{what}: not possible, not counted there", labels=[label])
+        family, labels = self._family, tuple(self._family.labels)
+        what = f"Values that were no durations, and are not in {family.name}"
+        times = HistogramMetricFamily(family.name, family.means, labels=labels)
+        left_out = CounterMetricFamily(f"{family.name.removesuffix('_seconds')}_left_out", what, labels=labels)
         for value, durations in list(self._durations.items()):  # another thread makes and forgets them
             # Another thread goes on adding: one copy of the counts agrees with itself.
             counts, sum_ns = list(durations.counts), durations.sum_ns

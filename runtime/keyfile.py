@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from runtime.families import shared
 from runtime.followed import Followed
 from runtime.logs import Log
 from runtime.metrics import Gauges
@@ -54,4 +55,4 @@ def ufrag_keys(keys: Callable[[], ClusterKeys]) -> Gauges:
         now = keys()
         return {(str(i), "sealing" if i == now.sealing else "accepted"): 1 for i in now.ufrag}
 
-    return Gauges("firsthop_ufrag_key", "1 for each ufrag key that this process takes", ("id", "role"), held)
+    return Gauges(shared.UFRAG_KEY, held)

@@ -26,28 +26,35 @@ Two histograms say how late media is, by transceiver and per batch (``runtime.hi
                                          the transceiver's event loop and for the worker's next round
 
 A core that is offered more media than it can do has XDP drop some of it (verdict ``core_overloaded``); with what
-probability now says the gauge ``firsthop_worker_shedding`` of its worker.
+probability now says the gauge ``firsthop_worker_shedding_ratio`` of its worker.
 
 ``..._left_out_total`` beside each counts what a clock that was set, or a lie, made of a duration.
 
-Hot paths count in plain integers (``Tally``) that are read when Prometheus asks.
+Hot paths count in plain integers (``Tally``) that are read when Prometheus asks. Each collector is made of a definition
+in the register (``runtime/families/``), of which ``docs/metrics.md`` is made as well.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from runtime.errors import ConfigError, bind_trouble
+from runtime.families import shared
+from runtime.families.family import Family
 from runtime.scrape import Page, Scrapes
+from wire.greeting import software
+from wire.versions import VERSION
 
-__all__ = ["Gauge", "Gauges", "Outside", "Tally", "serve"]
+__all__ = ["Gauge", "Gauges", "Outside", "Requests", "Tally", "Total", "serve"]
 
 _SWITCH_S = 0.0005
 
@@ -55,62 +62,96 @@ _SWITCH_S = 0.0005
 class Tally(Counter[str], Collector):
     """A counter with one label, as cheap as a dictionary.
 
-    Every outcome is named when it is made, so that each stands at 0 before it first happens.
+    Every outcome is named when it is made, by the register or in ``outcomes``, so that each stands at 0 before it first
+    happens.
     """
 
-    def __init__(self, name: str, what: str, outcomes: Iterable[str], label: str = "outcome") -> None:
-        super().__init__(dict.fromkeys(outcomes, 0))
-        self._family = (name, what, label)
+    def __init__(self, family: Family, outcomes: Iterable[str] | None = None) -> None:
+        super().__init__(dict.fromkeys(family.values if outcomes is None else outcomes, 0))
+        self._family = family
 
     __hash__ = object.__hash__  # type: ignore[assignment]  # the registry keeps collectors in a dictionary
 
     def collect(self) -> Iterator[Metric]:
-        name, what, label = self._family
-        family = CounterMetricFamily(name, what, labels=[label])
+        family = self._family
+        counts = CounterMetricFamily(family.name, family.means, labels=tuple(family.labels))
         for outcome, count in list(self.items()):
-            family.add_metric([outcome], count)
-        yield family
+            counts.add_metric([outcome], count)
+        yield counts
+
+
+class Requests(Collector):
+    """A counter with several labels, which any thread may add to. Where all of their values are known, each combination
+    stands at 0 before it first happens."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._lock = threading.Lock()
+        known = [values for values in family.labels.values() if isinstance(values, tuple)]
+        whole = len(known) == len(family.labels)
+        self._counts: dict[tuple[str, ...], int] = dict.fromkeys(product(*known), 0) if whole else {}
+
+    def add(self, *values: str) -> None:
+        """Counts one, under the values of all labels."""
+        with self._lock:
+            self._counts[values] = self._counts.get(values, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        family = self._family
+        counts = CounterMetricFamily(family.name, family.means, labels=tuple(family.labels))
+        with self._lock:
+            found = list(self._counts.items())
+        for values, count in found:
+            counts.add_metric(values, count)
+        yield counts
 
 
 class Outside(Collector):
     """A counter with one label that somebody else keeps, such as the kernel: ``read`` gives its values by outcome."""
 
-    def __init__(self, name: str, what: str, label: str, read: Callable[[], Mapping[str, int]]) -> None:
-        self._family = (name, what, label, read)
+    def __init__(self, family: Family, read: Callable[[], Mapping[str, int]]) -> None:
+        self._family, self._read = family, read
 
     def collect(self) -> Iterator[Metric]:
-        name, what, label, read = self._family
-        family = CounterMetricFamily(name, what, labels=[label])
-        for outcome, count in read().items():
-            family.add_metric([outcome], count)
-        yield family
+        family = self._family
+        counts = CounterMetricFamily(family.name, family.means, labels=tuple(family.labels))
+        for outcome, count in self._read().items():
+            counts.add_metric([outcome], count)
+        yield counts
+
+
+class Total(Collector):
+    """A counter without labels that somebody else keeps."""
+
+    def __init__(self, family: Family, read: Callable[[], float]) -> None:
+        self._family, self._read = family, read
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(self._family.name, self._family.means, value=self._read())
 
 
 class Gauge(Collector):
     """A value that is read when Prometheus asks."""
 
-    def __init__(self, name: str, what: str, read: Callable[[], float]) -> None:
-        self._family = (name, what, read)
+    def __init__(self, family: Family, read: Callable[[], float]) -> None:
+        self._family, self._read = family, read
 
     def collect(self) -> Iterator[Metric]:
-        name, what, read = self._family
-        yield GaugeMetricFamily(name, what, value=read())
+        yield GaugeMetricFamily(self._family.name, self._family.means, value=self._read())
 
 
 class Gauges(Collector):
-    """Values with ``labels``, read when Prometheus asks: ``read`` gives them by the labels' values."""
+    """Values with labels, read when Prometheus asks: ``read`` gives them by the labels' values."""
 
-    def __init__(
-        self, name: str, what: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
-    ) -> None:
-        self._family = (name, what, labels, read)
+    def __init__(self, family: Family, read: Callable[[], Mapping[tuple[str, ...], float]]) -> None:
+        self._family, self._read = family, read
 
     def collect(self) -> Iterator[Metric]:
-        name, what, labels, read = self._family
-        family = GaugeMetricFamily(name, what, labels=labels)
-        for values, value in read().items():
-            family.add_metric(values, value)
-        yield family
+        family = self._family
+        gauges = GaugeMetricFamily(family.name, family.means, labels=tuple(family.labels))
+        for values, value in self._read().items():
+            gauges.add_metric(values, value)
+        yield gauges
 
 
 def serve(key: str, host: str, port: int, *collectors: Collector, pages: Mapping[str, Page] | None = None) -> None:
@@ -119,10 +160,16 @@ def serve(key: str, host: str, port: int, *collectors: Collector, pages: Mapping
     # Who waits for the interpreter's lock has it this soon, whatever else is at work: media does not wait 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     registry = CollectorRegistry()
-    pid = Gauge("firsthop_process_id", "The id of this process, on its host", lambda: float(os.getpid()))
-    for collector in (pid, *collectors):
+    build = (software().removeprefix("firsthop").strip() or "unknown", str(VERSION))
+    every = (
+        Gauge(shared.PROCESS_ID, lambda: float(os.getpid())),
+        Gauges(shared.BUILD, lambda: {build: 1.0}),
+        Total(shared.SCRAPE_TIME, lambda: sum(each.spent_s for each in serving)),
+    )
+    serving: list[Scrapes] = []
+    for collector in (*every, *collectors):
         registry.register(collector)
     try:
-        Scrapes(host, port, registry, pages)
+        serving.append(Scrapes(host, port, registry, pages))
     except OSError as e:
         raise ConfigError(f"{key}: {host} port {port}: {bind_trouble(e)}") from None

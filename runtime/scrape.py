@@ -33,8 +33,8 @@ _SHARE = 0.1  # of a core, at most
 
 
 class Scrapes:
-    """``/metrics`` of ``registry`` at ``host`` and ``port``, and ``pages`` by their paths, from a thread of its own.
-    Raises OSError where the address cannot be had."""
+    """``/metrics`` of ``registry`` at ``host`` and ``port``, and ``pages`` by their paths, from a thread of its own,
+    which has taken ``spent_s`` of a core. Raises OSError where the address cannot be had."""
 
     def __init__(
         self, host: str, port: int, registry: CollectorRegistry, pages: Mapping[str, Page] | None = None
@@ -44,6 +44,7 @@ class Scrapes:
         self._registry = registry
         self._pages = {path.encode(): page for path, page in (pages or {}).items()}
         self._complained = False
+        self.spent_s = 0.0
         threading.Thread(target=self._run, name="metrics", daemon=True).start()
 
     def _run(self) -> None:
@@ -57,7 +58,9 @@ class Scrapes:
             began = time.thread_time()
             with connection, suppress(OSError):
                 self._answer(connection)
-            time.sleep((time.thread_time() - began) * (1 / _SHARE - 1))
+            took_s = time.thread_time() - began
+            self.spent_s += took_s
+            time.sleep(took_s * (1 / _SHARE - 1))
 
     def _answer(self, connection: socket.socket) -> None:
         """Answers one scrape. Raises OSError where it is given up."""

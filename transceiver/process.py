@@ -7,6 +7,7 @@ import contextlib
 import gc
 import signal
 import sys
+import time
 from typing import Any
 
 import zmq
@@ -18,6 +19,8 @@ from runtime.config import Config
 from runtime.directory.opened import open_store
 from runtime.directory.publishing import publish
 from runtime.errors import ConfigError
+from runtime.families import media
+from runtime.families import transceiver as families
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import FIRST, drop_capabilities, set_nice
@@ -30,6 +33,7 @@ from transceiver.load import calibrated
 from transceiver.server import Transceiver
 from transceiver.supervisor import check
 from transceiver.survival.vault import Vault
+from transceiver.turns import TURNS
 from wire import link
 
 __all__ = ["prepare", "run", "serve"]
@@ -62,61 +66,25 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
     loop.add_signal_handler(signal.SIGTERM, _Ending(transceiver, config.transceiver.drain_s, stop))
     loop.add_signal_handler(signal.SIGUSR1, transceiver.leave)
     signals.let_through()
-    sessions = metrics.Gauge("firsthop_transceiver_sessions", "Calls held now", lambda: transceiver.sessions)
-    by_key = metrics.Gauges(
-        "firsthop_transceiver_key_sessions",
-        "Calls held now, by the key that sealed their ufrag",
-        ("id",),
-        lambda: transceiver.sessions_by_key,
-    )
-    kept = metrics.Gauge(
-        "firsthop_transceiver_kept_calls",
-        "Calls that would go on if this process died",
-        lambda: len(transceiver.keeper),
-    )
-    load = transceiver.load
-    loads = (
+    load, desk = transceiver.load, transceiver.desk
+    gauges = (
+        metrics.Gauge(families.SESSIONS, lambda: transceiver.sessions),
+        metrics.Gauges(families.KEY_SESSIONS, lambda: transceiver.sessions_by_key),
+        metrics.Gauge(families.KEPT_CALLS, lambda: len(transceiver.keeper)),
+        metrics.Gauges(families.ROOM, lambda: {(agent,): room for agent, room in transceiver.room.items()}),
+        metrics.Gauge(families.USED, lambda: load.used),
+        metrics.Gauge(families.USED_LIMIT, lambda: load.limit),
+        metrics.Gauge(families.LATE, lambda: load.lag_s),
         metrics.Gauges(
-            "firsthop_transceiver_room",
-            "Calls that could be let in now, if all were of that agent",
-            ("agent",),
-            lambda: {(agent,): room for agent, room in transceiver.room.items()},
+            families.DRAIN_CALLS, lambda: dict(zip((("moved",), ("all",)), map(float, desk.drained), strict=True))
         ),
-        metrics.Gauge(
-            "firsthop_transceiver_used_ratio",
-            "Share of the last second for which the tightest of what media needs was taken",
-            lambda: load.used,
-        ),
-        metrics.Gauge(
-            "firsthop_transceiver_used_limit_ratio",
-            "Share up to which calls are let in; frames that are late bring it down",
-            lambda: load.limit,
-        ),
-        metrics.Gauge(
-            "firsthop_transceiver_late_seconds",
-            "How late frames were in the last second, 99th percentile",
-            lambda: load.lag_s,
-        ),
-        metrics.Gauges(
-            "firsthop_transceiver_drain_calls",
-            "Calls since a drain began: those that were handed over, and all",
-            ("calls",),
-            lambda: dict(zip((("moved",), ("all",)), map(float, transceiver.desk.drained), strict=True)),
-        ),
-        metrics.Gauge(
-            "firsthop_transceiver_neighbours",
-            "Other transceivers that would take calls now, as edges tell",
-            lambda: transceiver.desk.neighbours,
-        ),
-        metrics.Gauge(
-            "firsthop_transceiver_draining",
-            "1 while new calls go elsewhere because this process is about to leave",
-            lambda: float(transceiver.desk.draining),
-        ),
+        metrics.Gauge(families.NEIGHBOURS, lambda: desk.neighbours),
+        metrics.Gauge(families.DRAINING, lambda: float(desk.draining)),
+        metrics.Gauges(media.WAITING, _waiting),
+        ufrag_keys(lambda: key_file.keys),
     )
-    held = ufrag_keys(lambda: key_file.keys)
-    more = (*transceiver.schedule, *counters.all_counters)
-    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, sessions, by_key, kept, held, *loads, *more)
+    more = (*transceiver.schedule, TURNS.first_audio, *counters.all_counters)
+    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, *gauges, *more)
     gc.freeze()  # what is here stays: looking through it for garbage would be a pause of 40 ms for every call
     notify("READY=1")
     log.info(
@@ -138,6 +106,11 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
     await store.close()
     context.destroy(linger=200)
     log.info("stopped")
+
+
+def _waiting() -> dict[tuple[str, ...], float]:
+    now = time.monotonic()
+    return {(agent,): TURNS.waiting(agent, now).turns for agent in agents.names()}
 
 
 class _Ending:

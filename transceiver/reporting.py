@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from runtime.config import Config
-from transceiver import agents
+from transceiver.models import Models
 from transceiver.turns import TURNS
 from wire.greeting import software
 from wire.report import Gpu, Model, Report
@@ -21,6 +21,7 @@ class Reporting:
 
     def __init__(self, config: Config, gpus: Callable[[], tuple[Gpu, ...]] = tuple) -> None:
         self._config = config.transceiver
+        self._models = Models(config.transceiver.agent, config.agents.versions)
         self._gpus = gpus
         self._generation = secrets.randbits(63)
         self._number = 0
@@ -52,7 +53,7 @@ class Reporting:
             number=self._number,
             sessions=sessions,
             most=ours.max_sessions,
-            models=tuple(self._model(name, version, rooms, now) for name, version in agents.versions().items()),
+            models=tuple(self._model(*each, rooms, now) for each in self._models.versions.items()),
             lag_ms=lag_ms,
             region=ours.region,
             zone=ours.zone,

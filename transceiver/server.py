@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
-from weakref import WeakKeyDictionary
 
 import zmq
 from prometheus_client.registry import Collector
@@ -22,18 +19,20 @@ from runtime import logs
 from runtime.busy import BusySelector
 from runtime.config import Config
 from transceiver import agents, counters
+from transceiver.admission import Admission, Relief
 from transceiver.backlog import Backlog
 from transceiver.capacity import Capacity
 from transceiver.handover.desk import Desk, House
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
 from transceiver.load import PRIOR, Load
-from transceiver.places import Full, room_for
+from transceiver.models import Models
 from transceiver.realtime.protocol import InvalidRequest, Realtime
 from transceiver.records.files import Records
 from transceiver.refusing import RequestError
 from transceiver.reporting import Reporting
 from transceiver.session import Session
+from transceiver.sessions import AnySession, Sessions
 from transceiver.socket_session import EVENTS, SocketSession
 from transceiver.state import SessionState, StateError
 from transceiver.survival.keeper import Keeper
@@ -49,9 +48,6 @@ from wire.report import Gpu, Report
 __all__ = ["Transceiver"]
 
 _SWEEP_S = 1.0
-_MOVES_S = 10.0  # that a call may take to move away
-_USUAL = "opus/48000/2"  # the codec of most calls
-_LITTER = 16  # ended sessions
 _MOST_OFFERS = 256  # of one edge, before the first of them is answered
 
 
@@ -73,6 +69,7 @@ class Transceiver:
     ) -> None:
         self._config = config.transceiver
         self._agents = config.agents
+        self._models = Models(config.transceiver.agent, config.agents.versions)
         self._cluster = cluster
         self._certificate: Certificate = Certificate.generateCertificate()
         self._pacer = Pacer()
@@ -89,49 +86,48 @@ class Transceiver:
             messages.Open: self._open,
             messages.Health: self._health,
         }
+        self.held = held = Sessions()
         house = House(
             keys=lambda: self._cluster,
-            calls=lambda: list(self._calls.values()),
-            sockets=lambda: list(self._sockets.values()),
+            calls=lambda: list(held.calls.values()),
+            sockets=lambda: list(held.sockets.values()),
             room=self._room_for_another,
             take_up=self.take_up,
             took=self._took,
-            gone=self._gone,
+            gone=held.remove,
             handle=self._handle,
         )
         generation = secrets.token_hex(8)
         self.desk = Desk(self._config.id, generation, self._routing, self._link, house)
-        self._watching = Watching(self._link, self._live)
+        self._admission = Admission(held, self._load, self._config.max_sessions, lambda: self.desk.reserved)
+        self._relief = Relief(held, self.desk.move)
+        self._watching = Watching(self._link, held.live)
         self._handlers |= self.desk.handlers | self._watching.handlers
-        self._calls: dict[bytes, Session] = {}
-        self._sockets: dict[bytes, SocketSession] = {}
         folders = self._config.transcripts, self._config.recordings
         self._records = Records(*folders) if any(folders) else None
         self._reporting = Reporting(config, gpus)
         self.keeper = Keeper(vault, self._routing, self.take_up, self._took)
-        self._litter = 0
         self.idle = asyncio.Event()
         self._leaves = False
-        self._leaving: WeakKeyDictionary[Session | SocketSession, float] = WeakKeyDictionary()
         self._log = logs.get()
 
     @property
     def sessions(self) -> int:
         """The number of calls, and of places that are kept for those on their way."""
-        return len(self._calls) + len(self._sockets) + self.desk.reserved
+        return self._admission.taken
 
     @property
     def sessions_by_key(self) -> dict[tuple[str, ...], float]:
         """The number of calls by the key that sealed their ufrags: (id,) to count, also for a key that has none."""
-        # list() takes them at once: another thread asks.
-        live = Counter(ufrag.key_id(sealed) for sealed in [*self._calls, *self._sockets])
-        return {(str(i),): live[i] for i in sorted({*live, *self._cluster.ufrag})}
+        return self.held.by_key(self._cluster.ufrag)
 
     def report(self) -> Report:
         """What edges are told of this process."""
         lag_ms = 1000 * self.load.lag_s
         now, draining = time.monotonic(), self.desk.draining
-        return self._reporting.make(now, sessions=self.sessions, draining=draining, room=self._rooms, lag_ms=lag_ms)
+        return self._reporting.make(
+            now, sessions=self.sessions, draining=draining, room=self._admission.rooms, lag_ms=lag_ms
+        )
 
     @property
     def schedule(self) -> tuple[Collector, ...]:
@@ -141,12 +137,7 @@ class Transceiver:
     @property
     def room(self) -> dict[str, int]:
         """The number of calls that can be let in now, by agent, if all were of that one."""
-        return self._rooms()
-
-    def _rooms(self) -> dict[str, int]:
-        live, hard = self._kinds(), max(0, self._config.max_sessions - self.sessions)
-        rooms = {name: self._load.room((name, _USUAL), live) for name in agents.names()}
-        return {name: hard if room is None else min(hard, room) for name, room in rooms.items()}
+        return self._admission.rooms()
 
     @property
     def load(self) -> Capacity:
@@ -203,46 +194,33 @@ class Transceiver:
     def _refuse(self, peer: bytes, request: int | None, code: str, message: str, param: str | None = None) -> None:
         self._link.control(peer, Refusal(code=code, message=message, param=param), request)
 
-    def _find(self, agent: str) -> tuple[str, type[agents.Base]]:
-        """The agent that is asked for, or the configured one. Raises InvalidRequest."""
-        name = agent or self._config.agent
-        try:
-            found = agents.find(name)
-        except (ImportError, TypeError) as e:  # of another package
-            self._log.error("an agent cannot be loaded", agent=name, why=str(e))
-            raise InvalidRequest(f"agent {name!r} cannot be loaded: its reason is in the log", "full") from None
-        if found is None:
-            why = f"no agent called {name!r}: there is {', '.join(agents.names())}"
-            raise InvalidRequest(why, "model_not_found", "model")
-        return name, found
-
     def _place(self, wanted: messages.Offer | messages.Open, codec: str) -> tuple[str, Talk]:
-        """The ufrag, agent and configuration of a new session. Raises InvalidRequest."""
+        """The ufrag, agent and configuration of a new session. Raises InvalidRequest or RequestError."""
         self.desk.check_open()
-        found = self._find(wanted.agent)
+        name, _ = found = self._models.find(wanted.agent)
         sealed = self._seal()
         call = ufrag.call_id(sealed)
         half_open = isinstance(wanted, messages.Offer)  # its caller may never come
-        kind, holder = (found[0], codec), wanted.holder if half_open else ""
+        holder = wanted.holder if half_open else ""
         # Who comes while there is no place comes often, so that is found out first.
-        gives_way = self._place_of(kind, wanted.owner, holder, half_open=half_open)
-        protocol = self._protocol(call, found[0], wanted.session, wanted.locked)
+        gives_way = self._admission.place(name, codec, wanted.owner, holder, half_open=half_open)
+        protocol = self._protocol(call, wanted.agent or name, wanted.session, wanted.locked)
         if gives_way is not None:
             gives_way.end("never_came")
         self._load.begun()
         return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
 
-    def _protocol(self, call: str, agent: str, session: object, locked: list[str] | None) -> Realtime:
+    def _protocol(self, call: str, model: str, session: object, locked: list[str] | None) -> Realtime:
         """The protocol that a session's clients and its agent speak, configured. Raises InvalidRequest."""
-        return Realtime(call, agent, session, locked, pictures=self._agents.image_urls, vad=self._config.vad)
+        return Realtime(call, model, session, locked, pictures=self._agents.image_urls, vad=self._config.vad)
 
     def take_up(self, state: SessionState, elapsed_s: float = 0.0) -> Session:
         """A session that left another process, or this one, ``elapsed_s`` ago. It is away until it is told to stay, and
         neither counted nor reachable yet. Raises StateError."""
         try:
-            agent = self._find(state.talk.agent)
+            agent = self._models.find(state.talk.agent)
             protocol = Realtime.taken_up(state.talk.protocol, pictures=self._agents.image_urls, vad=self._config.vad)
-        except ValueError as e:
+        except (RequestError, ValueError) as e:
             raise StateError(f"the call cannot be taken up: {e}") from None
         call = ufrag.call_id(state.ufrag)
         return Session.take_up(
@@ -259,45 +237,26 @@ class Transceiver:
 
     def _check(self, peer: bytes, request: int, check: messages.Check) -> None:
         """Tells whether a session of an ephemeral key that is being made would be taken."""
-        try:
-            self._protocol("", self._find(check.agent)[0], check.session, check.locked)
-        except InvalidRequest as e:
-            return self._refuse(peer, request, e.code, str(e), e.param)
-        return self._link.control(peer, messages.Checked(), request)
-
-    def _place_of(self, kind: tuple[str, str], owner: str, holder: str, *, half_open: bool) -> Session | None:
-        """The call whose place a new one of that kind takes, because it has had time to connect; None where there is
-        room without that. Raises InvalidRequest."""
-        calls, now = self._calls.values(), time.monotonic()
-        most = self._load.most(kind, self._kinds(), self._config.max_sessions)
-        try:
-            return room_for(owner, holder, calls, now, taken=self.sessions, most=most, half_open=half_open)
-        except Full as e:
-            raise InvalidRequest(str(e), e.code) from None
+        self._protocol("", self._models.find(check.agent)[0], check.session, check.locked)
+        self._link.control(peer, messages.Checked(), request)
 
     def _room_for_another(self, agent: str) -> None:
         """Raises RequestError or InvalidRequest where a call with that agent, which is connected, cannot be taken."""
         self.desk.check_open()
-        gives_way = self._place_of((self._find(agent)[0], _USUAL), "", "", half_open=False)
+        gives_way = self._admission.place(self._models.find(agent)[0], half_open=False)
         if gives_way is not None:
             gives_way.end("never_came")
 
     def _took(self, call: Session) -> None:
-        self._calls[call.ufrag.encode()] = call
+        self.held.put(call)
         self._load.begun()
-
-    def _gone(self, call: Session) -> None:
-        self._calls.pop(call.ufrag.encode(), None)
-        self._litter += 1
 
     def _offer(self, peer: bytes, request: int, offer: messages.Offer) -> None:
         try:
             parsed = sdp.parse(offer.offer)
-            sealed, talk = self._place(offer, parsed.codec)
-        except InvalidRequest as e:
-            return self._refuse(peer, request, e.code, str(e), e.param)
         except sdp.OfferError as e:
-            return self._refuse(peer, request, "invalid_offer", str(e), "sdp")
+            raise RequestError(str(e), "invalid_offer", "sdp") from None
+        sealed, talk = self._place(offer, parsed.codec)
         call = Session(
             parsed,
             sealed,
@@ -314,60 +273,37 @@ class Transceiver:
             consent_s=self._config.consent_s,
         )
         answer = call.answer(self._certificate, *offer.media, offer.more_media)
-        self._calls[sealed.encode()] = call
+        self.held.put(call)
         self._routing.add(call.transport)
         self._link.control(peer, messages.Answer(ufrag=sealed, sdp=answer), request)
         self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
-        return None
 
     def _open(self, peer: bytes, request: int, wanted: messages.Open) -> None:
-        try:
-            sealed, talk = self._place(wanted, EVENTS)
-            if talk.agent_type.respond is agents.Base.respond:
-                why = f"{talk.agent_name} answers calls, and makes no responses in events"
-                raise InvalidRequest(why, "model_not_found", "model")
-        except InvalidRequest as e:
-            return self._refuse(peer, request, e.code, str(e), e.param)
+        sealed, talk = self._place(wanted, EVENTS)
+        if talk.agent_type.respond is agents.Base.respond:
+            why = f"{talk.agent_name} answers calls, and makes no responses in events"
+            raise RequestError(why, "model_not_found", "model")
         opened = SocketSession(
             sealed,
             talk,
             pacer=self._pacer,
-            on_end=self._socket_ended,
+            on_end=self._ended,
             owner=wanted.owner,
         )
-        self._sockets[sealed.encode()] = opened
+        self.held.put(opened)
         talk.watchers.add(peer, self._watching.way_to(peer, sealed))
         self._link.control(peer, messages.Opened(ufrag=sealed), request)
         self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
         opened.open()
-        return None
 
-    def _kinds(self) -> Counter[Hashable]:
-        return Counter(session.kind for session in self._all())
-
-    def _all(self) -> list[Session | SocketSession]:
-        return [*self._calls.values(), *self._sockets.values()]
-
-    def _live(self, ufrag: str, owner: str = "") -> Session | SocketSession | None:
-        """The session, if it is ``owner``'s, on whose account it is; an edge itself asks for nobody's."""
-        sealed = ufrag.encode()
-        session = self._calls.get(sealed) or self._sockets.get(sealed)
-        if session is None or session.ended or owner not in ("", session.owner):
-            return None
-        return session
-
-    def _ended(self, session: Session) -> None:
-        self._calls.pop(session.ufrag.encode(), None)
-        self._routing.remove(session.transport)
-        self._watching.closed(session)
-        self._litter += 1
-
-    def _socket_ended(self, session: SocketSession) -> None:
-        self._sockets.pop(session.ufrag.encode(), None)
+    def _ended(self, session: AnySession) -> None:
+        self.held.remove(session)
+        if isinstance(session, Session):
+            self._routing.remove(session.transport)
         self._watching.closed(session)
 
     def _end(self, peer: bytes, request: int, end: messages.End) -> None:
-        session = self._live(end.ufrag, end.owner)
+        session = self.held.live(end.ufrag, end.owner)
         if session is None:
             raise not_found()
         session.end("hangup")
@@ -375,7 +311,7 @@ class Transceiver:
 
     def _ice(self, peer: bytes, request: int, restart: messages.Ice) -> None:
         """Takes the client's ICE credentials. Where they differ from those it had, ICE restarts."""
-        session = self._live(restart.ufrag, restart.owner)
+        session = self.held.live(restart.ufrag, restart.owner)
         if not isinstance(session, Session):
             raise not_found()
         ice = session.transport.ice
@@ -406,34 +342,17 @@ class Transceiver:
         while True:
             await asyncio.sleep(_SWEEP_S)
             now = time.monotonic()
-            for session in self._all():
+            for session in self.held:
                 session.sweep(now)
-            self._shed(self._load.look(), now)
+            self._relief.give(self._load.look(), now)
             self.desk.sweep(now)
             if self._leaves and not self.sessions and not len(self._backlog) and self.desk.quiet:
                 self.idle.set()
-            # What an ended session leaves are circles through OpenSSL and libsrtp, whose memory the collector cannot
-            # see: it would wait for hundreds of calls. With a hundred calls alive this takes five milliseconds.
-            if self._litter >= _LITTER:
-                self._litter = 0
-                gc.collect()
-
-    def _shed(self, calls: int, now: float) -> None:
-        """Has the newest calls leave, so that the others are served in time. One that could be moved is here for a
-        while yet; one that is still here after that is ended."""
-        served = (s for s in self._all() if s.talk.begun and not s.ended and now >= self._leaving.get(s, 0.0))
-        for session in sorted(served, key=lambda session: session.began, reverse=True)[:calls]:
-            again = session in self._leaving
-            moves = not again and isinstance(session, Session) and self.desk.move(session)
-            self._leaving[session] = now + _MOVES_S
-            call = ufrag.call_id(session.ufrag)
-            self._log.warning("too many calls to be served in time: one leaves", call=call, moves=moves)
-            if not moves:
-                session.end("overloaded")
+            self.held.tidy()
 
     async def close(self) -> None:
         """Says goodbye to every caller."""
-        live = self._all()
+        live = list(self.held)
         for session in live:
             session.end("shutdown")
         await asyncio.gather(*(session.closed() for session in live))

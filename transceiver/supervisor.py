@@ -12,6 +12,7 @@ from runtime import logs
 from runtime.config import Config, Transceiver
 from runtime.directory import opened
 from runtime.errors import ConfigError
+from runtime.families import transceiver as families
 from runtime.process import cpus
 from runtime.supervision import memory
 from runtime.supervision.children import Child, Children
@@ -31,9 +32,12 @@ SPARE_NAME = "media-spare"
 def check(config: Config) -> None:
     """Looks at what can be wrong in a configuration before anything runs. Raises ConfigError or KeyFileError."""
     ours = config.transceiver
-    keys.load(config.cluster.keys)
     if agents.find(ours.agent) is None:
         raise ConfigError(f"transceiver.agent: no agent called {ours.agent!r}, there is {', '.join(agents.names())}")
+    for name in config.agents.versions:
+        if name not in agents.names():
+            raise ConfigError(f"agents.versions: no agent called {name!r}, there is {', '.join(agents.names())}")
+    keys.load(config.cluster.keys)
     records.check(ours)
     opened.check(config.directory)
     reachable = (ours.advertise or ours.endpoint).address
@@ -60,7 +64,7 @@ class HostSupervisor(Supervisor):
             SPARE_NAME,
             store,
             self._beats,
-            "firsthop_transceiver",
+            families.CHILDREN,
             patient=True,
             most_bytes=ours.memory_mib << 20,
             goodbye_s=ours.drain_s,

@@ -23,6 +23,7 @@ from rtc.state import TransportState
 from runtime import logs
 from transceiver.backlog import Backlog
 from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
+from transceiver.setup import Setup
 from wire import stun
 from wire.ufrag import call_id
 
@@ -139,6 +140,7 @@ class Transport:
         self.kept: Kept | None = None
         self._secure = SecureTransport(self._send_dtls, certificate, client=offer.dtls_client)
         self._gate = Gate()
+        self._setup = Setup(time.monotonic())
         self._last_path: Path | None = None  # for what is said after the last path's consent
         self._lost_paths: list[Path] = []
         self._log = logs.get().bind(call=call_id(ufrag))
@@ -299,6 +301,7 @@ class Transport:
     def speaks(self, ssrc: int) -> None:
         """Takes note that the client's media has another SSRC than was known."""
         self.ssrcs = (ssrc,)
+        self._setup.heard(time.monotonic())
         self._out.speaks(self)
 
     # --- life
@@ -307,6 +310,7 @@ class Transport:
         """Begins DTLS, once: a path is proven and the edge knows it."""
         if not self._connecting:
             self._connecting = True
+            self._setup.proven(time.monotonic())
             self._backlog.put(self, lambda: self._call.spawn(self._connect()))
 
     async def _connect(self) -> None:
@@ -320,7 +324,9 @@ class Transport:
             return
         if self._closed:
             return  # hung up while the last flight was on its way
-        self.ice.secured(time.monotonic())
+        now = time.monotonic()
+        self.ice.secured(now)
+        self._setup.secured(now)
         self._secure.on_close(self._closed_by_peer)
         self._call.connected()
         if self._closed:

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict, deque
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
+
+from runtime.distribution import Distribution
+from runtime.families import media
 
 __all__ = ["TURNS", "Turn", "Turns", "Waiting"]
 
@@ -27,12 +32,13 @@ class Turns:
     """The turns of all sessions, by model. Agents report from any thread."""
 
     def __init__(self) -> None:
+        self.first_audio = Distribution(media.FIRST_AUDIO)
         self._live: defaultdict[str, set[Turn]] = defaultdict(set)
         self._heard: defaultdict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=_OF_LATE))
 
     def asked(self, model: str, now: float) -> Turn:
         """A turn that ``model`` is asked to answer at ``now``, in seconds, monotonic."""
-        turn = Turn(self._live[model], self._heard[model], now)
+        turn = Turn(self._live[model], self._heard[model], now, partial(self.first_audio.add, value=model))
         self._live[model].add(turn)
         return turn
 
@@ -47,21 +53,25 @@ class Turns:
 class Turn:
     """A turn that waits until it is ``heard`` or ``over``, whichever comes first; later calls change nothing."""
 
-    __slots__ = ("_asked_at", "_heard", "_live")
+    __slots__ = ("_asked_at", "_heard", "_live", "_took")
 
-    def __init__(self, live: set[Turn], heard: deque[tuple[float, float]], asked_at: float) -> None:
-        self._live, self._heard, self._asked_at = live, heard, asked_at
+    def __init__(
+        self, live: set[Turn], heard: deque[tuple[float, float]], asked_at: float, took: Callable[[float], None]
+    ) -> None:
+        self._live, self._heard, self._asked_at, self._took = live, heard, asked_at, took
 
     @classmethod
     def nobodys(cls) -> Turn:
         """A turn that is over."""
-        return cls(set(), deque(), 0.0)
+        return cls(set(), deque(), 0.0, lambda seconds: None)
 
     def heard(self, now: float) -> None:
         """Takes note of the first sound, or of the first words of a written answer."""
         if self in self._live:
             self._live.discard(self)
-            self._heard.append((now, max(0.0, 1000 * (now - self._asked_at))))
+            took_s = max(0.0, now - self._asked_at)
+            self._heard.append((now, 1000 * took_s))
+            self._took(took_s)
 
     def over(self) -> None:
         """Takes note that nobody waits for it any more."""

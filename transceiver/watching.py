@@ -13,7 +13,6 @@ from transceiver.talk.telling import Telling
 from wire import messages
 from wire.messages import Message
 from wire.naming import seen_through
-from wire.versions import TOLERANT
 
 __all__ = ["Watching", "not_found"]
 
@@ -56,8 +55,7 @@ class Watching:
             kept.after(partial(self._say, peer, ufrag, text, number))
 
     def _say(self, peer: bytes, ufrag: str, text: str, number: int) -> None:
-        numbered = self._link.knows_of(peer) >= TOLERANT
-        self._link.control(peer, messages.Event(ufrag=ufrag, event=text, number=number if numbered else 0))
+        self._link.control(peer, messages.Event(ufrag=ufrag, event=text, number=number))
 
     def _watch(self, peer: bytes, request: int, watch: messages.Watch) -> None:
         session = self._live(watch.ufrag, watch.owner)
@@ -70,9 +68,8 @@ class Watching:
             watchers.add(peer, telling)
         number = telling.number
         due, missed = telling.goes_on(watch.after, watch.sent)
-        watching = messages.Watching(session=session.talk.protocol.session)
-        if self._link.knows_of(peer) >= TOLERANT:
-            watching.number, watching.taken, watching.missed = number, telling.taken, missed
+        counts = {"number": number, "taken": telling.taken}
+        watching = messages.Watching(session=session.talk.protocol.session, missed=missed, **counts)
         self._link.control(peer, watching, request)
         for text, n in due:
             telling.again(text, n)

@@ -10,16 +10,14 @@ import reprlib
 import sys
 import typing
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from wire.frames import HEADS, NOT_DATA, Data, OtherVersionError, WireError, read_data
-from wire.messages import Hello, Message, Request
-from wire.versions import Versions, spoken
+from wire.messages import Hello, Message, Refused, Request
+from wire.versions import GREETING, Versions, spoken
 
 __all__ = ["Control", "MessageError", "Reader", "encode"]
 
@@ -49,7 +47,7 @@ class Control(Generic[Said]):
 
 
 class _Numbered(msgspec.Struct):
-    """The part of version 3's map besides the message's own fields."""
+    """The part of a greeting's map besides the message's own fields."""
 
     request: Number = None
 
@@ -69,25 +67,27 @@ class _Named(msgspec.Struct):
     request: msgspec.Raw = msgspec.Raw(b"\xc0")
 
 
+_GREETINGS = {str(each.__struct_config__.tag) for each in (Hello, Refused)}
 _outline, _named = msgspec.msgpack.Decoder(_Outline), msgspec.msgpack.Decoder(_Named)
 _scalar: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(int | float | str | bool | None)
 _numbered = msgspec.msgpack.Decoder(tuple[int, str, _Numbered])
 
 
 def encode(message: Message, request: int | None, version: int) -> bytes:
-    """A control message in that version."""
-    if version > 3 and not isinstance(message, Hello):
+    """A control message in that version; ``GREETING`` is one too."""
+    if version > GREETING and not isinstance(message, Hello):
         return _encode([version, request, message])
     fields = msgspec.to_builtins(message, builtin_types=(bytes,))
     if request is not None:
         fields["request"] = request
-    return _encode([3, "control", fields])
+    return _encode([GREETING, "control", fields])
 
 
 class Reader(Generic[Said]):
     """A reader of what may be said to one process: data, and the control messages of the union ``messages``.
 
-    A control message of more than ``most_control_bytes`` is refused unread. ``versions`` is what this side speaks.
+    A control message of more than ``most_control_bytes`` is refused unread. ``versions`` is what this side speaks. Of
+    ``GREETING`` it reads data, and by what ends greet each other.
     """
 
     def __init__(
@@ -95,18 +95,14 @@ class Reader(Generic[Said]):
     ) -> None:
         self._versions = spoken() if versions is None else versions
         self._most_control_bytes = most_control_bytes
-        known = [each for each in typing.get_args(messages) if each is not Hello or self._versions.says_hello]
-        self._types = {each.__struct_config__.tag for each in known}
-        union: Any = reduce(or_, known)
-        version_3: Any = tuple[int, str, union]
-        later: Any = tuple[int, Number, union]
+        self._types = {each.__struct_config__.tag for each in typing.get_args(messages)}
+        greets: Any = tuple[int, str, messages]
+        says: Any = tuple[int, Number, messages]
         spoken_here = range(self._versions.least, self._versions.most + 1)
-        self._data_heads = tuple(HEADS[version] for version in spoken_here)
+        self._data_heads = tuple(HEADS[version] for version in (*spoken_here, GREETING))
         # By the array's length and its version, as which every message begins.
-        self._decoders = {
-            bytes((_THREE_PARTS, version)): msgspec.msgpack.Decoder[Any](later if version > 3 else version_3)
-            for version in spoken_here
-        }
+        self._decoders = {bytes((_THREE_PARTS, each)): msgspec.msgpack.Decoder[Any](says) for each in spoken_here}
+        self._decoders[bytes((_THREE_PARTS, GREETING))] = msgspec.msgpack.Decoder(greets)
 
     def read(self, said: bytes) -> Data | Control[Said]:
         """The content of a message; its version is then ``said[1]``.
@@ -123,11 +119,11 @@ class Reader(Generic[Said]):
             raise self._fault(said, "it is not in its shortest form")
         try:
             _, kind, message = decoder.decode(said)
-            request = _numbered.decode(said)[2].request if said[1] == 3 else kind
+            request = _numbered.decode(said)[2].request if said[1] == GREETING else kind
         except (ValueError, TypeError, RecursionError) as e:  # msgspec's own errors are ValueErrors
             raise self._fault(said, str(e)) from None
-        if said[1] == 3 and kind != "control":
-            raise WireError(f"unknown kind {reprlib.repr(kind)}")
+        if said[1] == GREETING and (kind != "control" or not isinstance(message, Hello | Refused)):
+            raise self._fault(said, "no greeting")
         if request is None and isinstance(message, Request):
             raise self._fault(said, "a request without a number")
         return Control(message, request)
@@ -141,12 +137,13 @@ class Reader(Generic[Said]):
         except (ValueError, TypeError, RecursionError) as e:
             return WireError(f"not msgpack: {e}")
         version, kind = _plain(outline.version), _plain(outline.kind)
-        if type(version) is not int or not self._versions.least <= version <= self._versions.most:
-            text = f"wire version {reprlib.repr(version)}, this side speaks {self._versions}: upgrade the older one"
-            return OtherVersionError(text)
+        greets = type(version) is int and version == GREETING
+        other = f"wire version {reprlib.repr(version)}, this side speaks {self._versions}: upgrade the older one"
+        if not greets and (type(version) is not int or not self._versions.least <= version <= self._versions.most):
+            return OtherVersionError(other)
         if kind == "data":
             return WireError(NOT_DATA)
-        if kind != "control" if version == 3 else not (kind is None or type(kind) is int):
+        if kind != "control" if greets else not (kind is None or type(kind) is int):
             return WireError(f"unknown kind {reprlib.repr(kind)}")
         try:
             named = _named.decode(outline.fields)
@@ -156,8 +153,10 @@ class Reader(Generic[Said]):
             return WireError(f"not msgpack: {e}")
         if named is None or said[0] != _THREE_PARTS:
             return WireError("control message without a map that names its type")
-        number = _plain(named.request) if version == 3 else kind
+        number = _plain(named.request) if greets else kind
         request = number if type(number) is int and number >= 0 else None
+        if greets and named.type not in _GREETINGS:
+            return OtherVersionError(other, request)
         if named.type not in self._types:
             return MessageError(f"unknown control message {named.type[:64]!r}", named.type, request)
         return MessageError(f"{named.type}: {why.replace('`$[2]', '`$')[:200]}", named.type, request)

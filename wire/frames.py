@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wire.address import SIZE as ADDRESS_BYTES
-from wire.versions import OLDEST, VERSION
+from wire.versions import GREETING, OLDEST, VERSION
 
 __all__ = [
     "HEADS",
@@ -44,8 +44,8 @@ NOT_DATA = "data message is not two numbers, lengths, addresses and one body"
 # takes 60 ms for 64 KiB of arrays that say they are long.
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[int, str, int, int, bytes, bytes, bytes]).decode
-# How the data messages of each version begin: the cheapest way to know one.
-HEADS = {version: _encode([version, "data", *[0] * 5])[:-5] for version in range(OLDEST, VERSION + 1)}
+# How the data messages of each version begin: the cheapest way to know one. Who speaks version 4 begins links in 3.
+HEADS = {version: _encode([version, "data", *[0] * 5])[:-5] for version in (GREETING, *range(OLDEST, VERSION + 1))}
 
 
 class WireError(ValueError):
@@ -53,7 +53,12 @@ class WireError(ValueError):
 
 
 class OtherVersionError(WireError):
-    """The error that a message is of a version that this side does not speak; so will the next be."""
+    """The error that a message is of a version that this side does not speak; so will the next be. ``request`` is its
+    number where it waits for a reply and can be told in the form of ``GREETING``."""
+
+    def __init__(self, text: str, request: int | None = None) -> None:
+        super().__init__(text)
+        self.request = request
 
 
 @dataclass(slots=True)  # frozen would cost a microsecond for every batch

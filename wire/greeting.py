@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from wire.control import Control, encode
 from wire.frames import OtherVersionError
 from wire.messages import Hello, Message, Refused
-from wire.versions import OLDEST, Versions, spoken
+from wire.versions import GREETING, OLDEST, Versions, spoken
 
 __all__ = ["Greeting", "agreed", "hello", "software"]
 
@@ -17,7 +17,8 @@ class Greeting:
     """The state of a link's greeting: ``version`` is what an edge's process speaks with one transceiver, the oldest
     until a reply is there.
 
-    ``due`` while a hello is to be sent; ``mute`` says why there is no version that both speak.
+    ``due`` while a hello is to be sent; ``agreed`` when it was answered; ``mute`` says why there is no version that
+    both speak.
     """
 
     def __init__(self, versions: Versions | None = None) -> None:
@@ -28,7 +29,8 @@ class Greeting:
     def lost(self) -> None:
         """Begins anew: the link is or was down, and the next peer may be of another release."""
         self.version = OLDEST
-        self.due = self._versions.says_hello
+        self.due = True
+        self.agreed = False
         self.mute = ""
 
     def hello(self, number: int) -> bytes:
@@ -38,18 +40,21 @@ class Greeting:
         return encode(hello(self._versions), number, OLDEST)
 
     def take(self, reply: Control[Message]) -> bool:
-        """Whether this is the reply to the last hello. A peer that refuses is older than that message. Raises
-        OtherVersionError where there is no version in common."""
+        """Whether this is the reply to the last hello. Raises OtherVersionError where there is no version in common: a
+        peer that refuses is older than that message."""
         message = reply.message
         if reply.request is None or reply.request != self._number or not isinstance(message, Hello | Refused):
             return False
-        if isinstance(message, Hello):
-            try:
-                self.version = agreed(self._versions, message)
-            except OtherVersionError as e:
-                self.mute = str(e)
-                raise
+        try:
+            self.version = agreed(self._versions, message if isinstance(message, Hello) else _OLDER)
+        except OtherVersionError as e:
+            self.mute = str(e)
+            raise
+        self.agreed = True
         return True
+
+
+_OLDER = Hello(versions=(GREETING, GREETING), software="an older release")
 
 
 def hello(versions: Versions) -> Hello:

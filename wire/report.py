@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from wire.ufrag import MAX_TRANSCEIVER
 
-__all__ = ["EdgeReport", "Gpu", "Model", "Report"]
+__all__ = ["EdgeReport", "Gpu", "Model", "Report", "name_and_version"]
 
 Text = Annotated[str, Meta(max_length=256)]
 Count = Annotated[int, Meta(ge=0, le=1 << 32)]
@@ -31,6 +31,12 @@ class Model(msgspec.Struct, frozen=True, omit_defaults=True):
     """Turns that wait in what the agent calls."""
     latency_ms: Milliseconds | None = None
     """Median time of late from the end of a turn to the first sound of its answer; None before the first."""
+
+
+def name_and_version(asked: str) -> tuple[str, str]:
+    """The name and the version ("" for any) of a model that is asked for as ``name@version`` or ``name``."""
+    name, _, version = asked.partition("@")
+    return (name, version) if name else (asked, "")
 
 
 class Gpu(msgspec.Struct, frozen=True, omit_defaults=True):

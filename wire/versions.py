@@ -5,13 +5,13 @@ time, in any order. A link begins in the oldest one. The end that connects says 
 other answers; from then on it speaks the highest version that both know, and is answered in the version that it speaks.
 So an end that is started again with an older release is understood from its first message on.
 
-* Version 3 is ``[3, "control", map]`` with the ``type`` and, where there is one, the ``request`` in the map. A reader
-  refuses fields that it does not know. Nobody says ``hello``, and who does is refused or not answered.
 * Version 4 is ``[4, request, map]``: the request's number stands outside, so that it is answered even where its fields
   cannot be read. Readers ignore fields that they do not know, so an optional field needs no new version.
+* Version 5 has the messages by which calls move.
 
-Data messages differ in the version's number only. A ``hello`` keeps the form of version 3 in all versions, or two ends
-without a common version could not tell each other.
+Data messages differ in the version's number only. A ``hello`` keeps the form of version 3 in all versions,
+``[3, "control", map]`` with the request's number in the map, or two ends without a common version could not tell each
+other. A release that speaks version 4 also begins in version 3, because the one before it did (``wire.opening``).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-__all__ = ["HELD_TO", "MOVES", "OLDEST", "TOLERANT", "VERSION", "Versions", "spoken"]
+__all__ = ["GREETING", "HELD_TO", "MOVES", "OLDEST", "VERSION", "Versions", "spoken"]
 
-OLDEST, VERSION = 3, 5
-TOLERANT = 4  # the first whose readers ignore fields that they do not know
+OLDEST, VERSION = 4, 5
+GREETING = 3  # in whose form ends greet each other
 MOVES = 5  # the first in which calls move
 HELD_TO = "FIRSTHOP_WIRE_VERSION"  # the environment variable that holds a process to an older version
 
@@ -32,11 +32,6 @@ class Versions(NamedTuple):
 
     least: int
     most: int
-
-    @property
-    def says_hello(self) -> bool:
-        """Whether links are greeted: since version 4."""
-        return self.most > 3
 
     def common(self, others: tuple[int, int]) -> int | None:
         """The highest version that is also within ``others``, or None."""

@@ -17,6 +17,7 @@ import zmq.asyncio
 from edge.peers import Peer, Peers
 from runtime import logs
 from runtime.config import Edge
+from runtime.families import edge as families
 from runtime.metrics import Gauges, Tally
 from wire import link
 from wire.announcements import HEARTBEAT, Heartbeat, encode, read
@@ -46,15 +47,9 @@ class Announcing:
         self._context = zmq.asyncio.Context()
         self._ears: Any = link.subscriber(self._context, HEARTBEAT)
         self._connected: set[str] = set()
-        self.heard = Tally(
-            "firsthop_signaling_announcements",
-            "Announcements of other edges, by what became of them",
-            ("taken", "unknown_edge", "refused"),
-        )
+        self.heard = Tally(families.ANNOUNCEMENTS)
         self.well = Gauges(
-            "firsthop_signaling_edge_well",
-            "1 for each other edge that is named in answers, 0 for one that is away or drains",
-            ("edge",),
+            families.EDGE_WELL,
             lambda: {(peer.name,): float(peers.is_well(peer.name, time.monotonic())) for peer in peers.known},
         )
 

@@ -15,6 +15,7 @@ import zmq.asyncio
 from edge.directory import AT_ONCE, Directory, Transceiver
 from edge.links.whereabouts import Whereabouts
 from runtime import logs
+from runtime.families import edge as families
 from runtime.metrics import Tally
 from wire import link, messages
 from wire.control import Control, MessageError, Reader, encode
@@ -106,11 +107,7 @@ class Transceivers:
         self._versions = versions
         self._reader = Reader[ToSignaling](ToSignaling, versions=versions)
         self._requests = itertools.count(1)
-        self.refusals = Tally(
-            "firsthop_signaling_refusals",
-            "Requests that a transceiver refused for what this edge is, and links without a version in common",
-            ("name_taken", "other_version"),
-        )
+        self.refusals = Tally(families.REFUSALS)
         self._waiting: dict[int, _Asked] = {}
         self._complained: set[int] = set()
         self._unasked, self._late, self._gone, self._moved = unasked, late, gone, moved

@@ -33,9 +33,9 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """What is known about ``model``: the best ``candidates``, those first that would be asked first, and the number
-    of all by their verdicts. ``models`` are those that there are; ``silent`` have made no report and are asked by
-    turns."""
+    """What is known about ``model`` in ``version`` ("" for any): the best ``candidates``, those first that would be
+    asked first, and the number of all by their verdicts. ``models`` are those that there are; ``silent`` have made no
+    report and are asked by turns."""
 
     model: str
     policy: str
@@ -44,6 +44,7 @@ class Explanation(msgspec.Struct, frozen=True):
     verdicts: dict[str, int] = {}
     models: list[str] = []
     silent: list[int] = []
+    version: str = ""
 
     @property
     def finds(self) -> bool:
@@ -56,16 +57,16 @@ def explain(
 ) -> Explanation:
     """The explanation for a call that came ``now``, with at most ``most`` candidates."""
     fleet = placer.fleet
-    about = wanted.model, placer.policy.name, wanted.region
+    about, names = (wanted.model, placer.policy.name, wanted.region), fleet.names[:MOST_SHOWN]
     shortlist = placer.shortlist(wanted, now, afresh=True)
     if shortlist is None:
-        return Explanation(*about, models=fleet.names[:MOST_SHOWN], silent=list(silent[:most]))
+        return Explanation(*about, models=names, silent=list(silent[:most]), version=wanted.version)
     verdicts = _verdicts(placer, shortlist, wanted)
     order = [place for name in _ORDER for place in shortlist.by_score(verdicts == _ORDER.index(name)).tolist()]
     candidates = [_candidate(placer, shortlist, wanted, place, _ORDER[verdicts[place]], now) for place in order[:most]]
     counts = Counter(_ORDER[verdict] for verdict in verdicts.tolist())
     shown = {name: counts[name] for name in _ORDER if counts[name]}
-    return Explanation(*about, candidates, shown, fleet.names[:MOST_SHOWN], list(silent[:most]))
+    return Explanation(*about, candidates, shown, names, list(silent[:most]), wanted.version)
 
 
 _ORDER = ["good", "fits", "old report", "full", "draining", "other version", "other region"]

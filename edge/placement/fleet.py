@@ -122,6 +122,19 @@ class Fleet:
         """The names of the models that there are, in order."""
         return sorted(name for name in self.models if name != ANY)
 
+    def has(self, model: str, version: str = "") -> bool:
+        """Whether anybody has that model, in that version ("" for any)."""
+        offers = self.models.get(model)
+        if offers is None or not version:
+            return offers is not None
+        number = self.versions.find(version)
+        return number is not None and bool((offers.version[: offers.size] == number).any())
+
+    def versions_of(self, model: str) -> list[str]:
+        """The versions of a model that there are, in order; those that do not say theirs are left out."""
+        offers = self.models[model]
+        return sorted(filter(None, (self.versions[number] for number in set(offers.version[: offers.size].tolist()))))
+
     @property
     def calls(self) -> int:
         """The number of calls that all have reported."""

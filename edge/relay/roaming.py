@@ -19,6 +19,7 @@ from typing import Any
 import zmq
 
 from edge.relay.hints import Hints
+from runtime.families import edge as families
 from runtime.metrics import Tally
 from wire import link
 from wire.announcements import FLOWS, MAX_FLOWS, Flows, encode, read
@@ -101,11 +102,7 @@ class Roaming:
         self._edge, self._hints = edge, hints
         self._which, self._of = share
         self._telling, self._elsewhere = Telling(), Elsewhere(hints)
-        self.counts = Tally(
-            "firsthop_worker_roaming_flows",
-            "Flows that other edges were told of, or told this worker",
-            ("told", "not_told", "taken", "refused"),
-        )
+        self.counts = Tally(families.WORKER_ROAMING)
         others = tuple(others)
         self._voice: Any = link.teller(context, to) if others else None
         self._ears: Any = None

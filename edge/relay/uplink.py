@@ -59,6 +59,7 @@ class Uplink:
         self.greeting = Greeting()
         self._arrivals, self._hellos = 0, 0
         self._complained = False
+        self.up = False  # as last asked
         self._tally = counts.outcomes
         self._counts = counts
         self._age, self._round_trip = counts.age.of(str(number)), counts.round_trip.of(str(number))
@@ -72,7 +73,8 @@ class Uplink:
     @property
     def there(self) -> bool:
         """Whether the other end is connected. Ask about once a second: what happened is kept until then."""
-        return bool(self._there)
+        self.up = bool(self._there)
+        return self.up
 
     def send(self, message: bytes, outcomes: dict[str, int], came_ns: int) -> None:
         """Passes a data message on, whose datagrams count as ``outcomes`` says (outcome to number); ``came_ns`` is when

@@ -18,6 +18,7 @@ import zmq
 from edge.directory import AT_ONCE, Directory, Transceiver
 from edge.relay.uplink import Uplink
 from runtime import logs
+from runtime.families import edge as families
 from runtime.metrics import Gauges
 
 __all__ = ["GONE_AFTER_S", "LINGER_S", "Uplinks"]
@@ -44,9 +45,7 @@ class Uplinks:
         self._make = make
         self._pollers = tuple(pollers)
         self._leaving: dict[int, _Leaving | None] = {}  # None until the first look
-        self.versions = Gauges(
-            "firsthop_link_wire_version", "Version of the wire that a link speaks", ("transceiver",), self._versions
-        )
+        self.metrics = Gauges(families.LINK_UP, self._up), Gauges(families.LINK_VERSION, self._versions)
         directory.subscribe(self)
 
     def came(self, transceiver: Transceiver) -> None:
@@ -115,6 +114,9 @@ class Uplinks:
         uplink = self.by_id.pop(number)
         self._close(uplink)
         uplink.forget()
+
+    def _up(self) -> dict[tuple[str, ...], float]:
+        return {(str(number),): float(uplink.up) for number, uplink in list(self.by_id.items())}
 
     def _versions(self) -> dict[tuple[str, ...], float]:
         # list() takes them at once: another thread asks.

@@ -37,6 +37,7 @@ from edge.relay.uplinks import Uplinks
 from edge.xdp.kernel import FlowStore, Shedding
 from edge.xdp.shedding import Controller, StrangersController
 from runtime import logs, metrics
+from runtime.families import edge as families
 from runtime.followed import LOOK_EVERY_S
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import FIRST
@@ -112,7 +113,7 @@ class Worker:
             others=spec.flows_from,
             share=(spec.index, 1 + len(spec.not_mine)) if store is not None else (0, 1),
         )
-        counted.all += (self._links.versions, self._roaming.counts)
+        counted.all += (*self._links.metrics, self._roaming.counts)
         self._reader = Reader[ToWorker](ToWorker, most_control_bytes=_MOST_CONTROL_BYTES)
         self._flows.recover(self._links.reach, time.monotonic())
 
@@ -391,21 +392,10 @@ def main() -> None:
 
 def _work(spec: Spec, beat: Beat) -> None:
     worker = Worker(spec, beat)
-    flows = metrics.Gauge("firsthop_worker_flows", "Flows known to this worker", lambda: worker.flows)
-    dropped = metrics.Outside(
-        "firsthop_rx_socket_datagrams",
-        "Datagrams from clients that found no room in the worker's socket",
-        "outcome",
-        lambda: {"buffer_full": worker.dropped},
-    )
-    shedding = metrics.Gauge(
-        "firsthop_worker_shedding", "Probability with which XDP drops media for this core", lambda: worker.shedding
-    )
-    strangers = metrics.Gauge(
-        "firsthop_worker_shedding_strangers",
-        "Probability with which XDP drops what strangers send to this core",
-        lambda: worker.shedding_strangers,
-    )
+    flows = metrics.Gauge(families.WORKER_FLOWS, lambda: worker.flows)
+    dropped = metrics.Outside(families.RX_SOCKET, lambda: {"buffer_full": worker.dropped})
+    shedding = metrics.Gauge(families.WORKER_SHEDDING, lambda: worker.shedding)
+    strangers = metrics.Gauge(families.WORKER_SHEDDING_STRANGERS, lambda: worker.shedding_strangers)
     gauges = (flows, dropped, shedding, strangers)
     metrics.serve("edge.metrics", *spec.metrics, *gauges, *worker.counted.all, ufrag_keys(lambda: worker.keys))
     logs.get().info("ready", flows=worker.flows)

@@ -38,8 +38,10 @@ from runtime import logs, metrics
 from runtime.config import Config
 from runtime.directory.opened import open_store
 from runtime.directory.publishing import publish
+from runtime.families import edge as families
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
+from runtime.looplag import LoopLag
 from runtime.metrics import Tally
 from runtime.supervision.beats import Beat
 from runtime.supervision.child import become_child, in_a_line
@@ -81,9 +83,9 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     moved = ledger.whereabouts
     transceivers = Transceivers(directory, name, key_file.keys, unasked=unasked, moved=ledger.moved, known=moved)
     events = Events(directory, events_name, key_file.keys, moved)
-    responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201", "200"), label="status")
-    held = metrics.Gauge("firsthop_signaling_calls", "Calls placed here that stand", lambda: len(ledger))
-    sockets = metrics.Gauge("firsthop_signaling_websockets", "WebSockets that get events", lambda: events.listeners)
+    responses = Tally(families.RESPONSES, ("201", "200"))
+    held = metrics.Gauge(families.SIGNALING_CALLS, lambda: len(ledger))
+    sockets = metrics.Gauge(families.WEBSOCKETS, lambda: events.listeners)
     connections = connections_tally()
     peers = Peers(edge.name, (edge.advertise or edge.media).pair, edge.region)
     announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys, flows_endpoint(edge))
@@ -104,6 +106,11 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     reporting = EdgeReporting(edge, str(edge.announces_at or ""), lambda: peers.draining)
     loop = asyncio.get_running_loop()
     placing = Placing(transceivers, ledger, edge)
+    lag = LoopLag()
+    now = (
+        metrics.Gauge(families.SIGNALING_LAG, lambda: lag.worst_s),
+        metrics.Gauge(families.DRAINING, lambda: float(peers.draining)),
+    )
     metrics.serve(
         "edge.metrics",
         *spec["metrics"],
@@ -111,6 +118,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         connections,
         held,
         sockets,
+        *now,
         transceivers.refusals,
         *(discovery.metrics if config.directory.redis else ()),
         announcing.heard,
@@ -139,6 +147,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     work = (
         beat.forever(),
+        lag.watch(),
         follow(key_file),
         follow(api_keys),
         follow(tls),

@@ -13,6 +13,7 @@ from edge.apikeys import ANY_MODEL, ApiKeys
 from edge.signaling.bodies import merged
 from edge.signaling.ephemeral_keys import PREFIX, EphemeralKey, EphemeralKeys, ExpiredError, ForgedError
 from edge.signaling.errors import Refusal, unauthorized
+from wire.report import name_and_version
 
 __all__ = ["KEY_PROTOCOL", "Access", "Caller", "offered_protocols"]
 
@@ -44,20 +45,20 @@ class Caller:
     def may(self, model: str) -> bool:
         """Whether the caller may use that model."""
         if self.token is not None and self.token.model:
-            return model == self.token.model
-        return model in self.models or ANY_MODEL in self.models
+            return _covers(self.token.model, model)
+        return any(_covers(each, model) for each in self.models)
 
     def model(self, asked: str) -> str:
         """The model that the caller gets. Raises Refusal where it may not have that one, or its ephemeral key is for
         another."""
         if self.token is not None and self.token.model:
-            if asked and asked != self.token.model:
+            if asked and not _covers(self.token.model, asked):
                 message = f"This ephemeral key is for the model {self.token.model} and does not have access to {asked}."
                 raise Refusal(403, message, code="model_not_found", param="model")
-            asked = self.token.model
+            asked = asked or self.token.model
         if not asked:
             return self.default
-        if asked not in self.models and ANY_MODEL not in self.models:
+        if not any(_covers(each, asked) for each in self.models):
             message = f"no agent called {asked!r} for this API key: there is {', '.join(self.models)}"
             raise Refusal(404, message, code="model_not_found", param="model")
         return asked
@@ -72,6 +73,11 @@ class Caller:
                 message = f"'session.{name}' was set by who made this ephemeral key, and is not yours to change."
                 raise Refusal(403, message, code="locked", param=f"session.{name}")
         return merged(asked, self.token.session)
+
+
+def _covers(granted: str, asked: str) -> bool:
+    """Whether who may use the model ``granted`` may use ``asked``: that one, or a version of it."""
+    return granted in (ANY_MODEL, asked, name_and_version(asked)[0])
 
 
 class Access:

@@ -27,6 +27,7 @@ from runtime import logs
 from runtime.address import Address
 from runtime.config import Edge
 from runtime.directory.store import MAX_TRANSCEIVERS, REFUSALS, Snapshot, Store, StoreError
+from runtime.families import edge as families
 from runtime.logs import Log
 from runtime.metrics import Gauge, Gauges
 from wire.greeting import software
@@ -92,22 +93,9 @@ class Discovery:
     def metrics(self) -> tuple[Collector, ...]:
         """What Prometheus is told."""
         return (
-            Gauge(
-                "firsthop_directory_age_seconds",
-                "Seconds since the directory's store was last read, or since this process began",
-                lambda: self.age_s,
-            ),
-            Gauge(
-                "firsthop_directory_transceivers",
-                "Transceivers that were found in the directory's store",
-                lambda: len(self._members),
-            ),
-            Gauges(
-                "firsthop_directory_refused",
-                "Entries in the directory's store that cannot be used, by why",
-                ("why",),
-                lambda: {(why,): self._refused.get(why, 0) for why in REFUSALS},
-            ),
+            Gauge(families.DIRECTORY_AGE, lambda: self.age_s),
+            Gauge(families.DIRECTORY_TRANSCEIVERS, lambda: len(self._members)),
+            Gauges(families.DIRECTORY_REFUSED, lambda: {(why,): self._refused.get(why, 0) for why in REFUSALS}),
         )
 
     async def run(self) -> Never:

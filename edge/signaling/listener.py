@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from runtime import logs
+from runtime.families import edge as families
 from runtime.metrics import Tally
 from wire.address import pack
 
@@ -130,10 +131,7 @@ class Listener:
 
 def connections_tally() -> Tally:
     """The counter of what became of connections."""
-    outcomes = ("taken", "full", "address_full", "broken")
-    return Tally(
-        "firsthop_signaling_connections", "HTTP connections, by what became of them", outcomes, label="outcome"
-    )
+    return Tally(families.CONNECTIONS)
 
 
 def _origin(host: str) -> bytes:

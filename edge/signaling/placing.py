@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from math import ceil
@@ -23,9 +24,11 @@ from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Held, Ledger
 from runtime import logs
 from runtime.config import Edge
+from runtime.families import edge as families
 from runtime.histogram import Histogram
 from runtime.metrics import Gauges, Tally
 from wire import messages
+from wire.report import name_and_version
 
 __all__ = ["Placing"]
 
@@ -63,15 +66,12 @@ class Placing:
         self._region, self._within = edge.region, edge.regions
         self._chance = chance
         self._fleet, self._ways = Fleet(), Ways()
-        self._unreported: dict[int, None] = {}  # in the order in which they came
+        self._unreported: OrderedDict[int, None] = OrderedDict()  # the first is the next to be asked
         self._placer = Placer(self._fleet, POLICIES[edge.placement], chance)
-        self._turn = 0
         self._silent_until: dict[int, float] = {}
-        outcomes = ("placed", "placed_after_retry", "model_not_found", "full", "away", "refused")
-        self._outcomes = Tally("firsthop_placements", "Calls that were to be placed, by what became of it", outcomes)
-        self._times = Histogram("firsthop_placement", "Time to choose a transceiver, and to place a call", "part")
+        self._outcomes, self._times = Tally(families.PLACEMENTS), Histogram(families.PLACEMENT_TIME)
         self._choosing, self._placing = self._times.of("choose"), self._times.of("place")
-        policy = Gauges("firsthop_placement_policy", "1 for the policy", ("policy",), lambda: {(edge.placement,): 1})
+        policy = Gauges(families.PLACEMENT_POLICY, lambda: {(edge.placement,): 1})
         self.metrics = self._outcomes, self._times, policy
         transceivers.directory.subscribe(self)
         transceivers.directory.listen(self._reported)
@@ -105,9 +105,10 @@ class Placing:
         """Asks one transceiver after the other, until one is neither full nor away. Returns it and its reply. ``may``
         says whether a model may be named to who asks; a ``call`` takes a place where it is taken. Raises Refusal."""
         until = time.monotonic() + _DEADLINE_S
-        self._check(model, may)
-        trouble = self._nobody(model)
-        for tries, choice in enumerate(self._order(self._wanted(model)), 1):
+        wanted = Wanted(*name_and_version(model), self._region, self._within)
+        self._check(wanted, may)
+        nobody = trouble = self._nobody(model)
+        for tries, choice in enumerate(self._order(wanted), 1):
             if tries > 1 and time.monotonic() > until:
                 break
             if call:
@@ -125,7 +126,12 @@ class Placing:
             except Unavailable as e:
                 trouble = unavailable(e)
             except RequestRefused as e:
-                trouble = refused(e)
+                refusal = refused(e)
+                if wanted.version and e.code == "model_not_found":
+                    # It has made no report, or has been upgraded since. Another may have that version.
+                    trouble = refusal if trouble is nobody else trouble
+                    continue
+                trouble = refusal
                 if e.code not in _FULL:
                     self._count("refused", call)
                     raise trouble from None
@@ -140,12 +146,15 @@ class Placing:
                 return choice.id, reply
         if trouble.code in _FULL:
             trouble.headers["Retry-After"] = str(self._retry_after_s())
-        self._count("full" if trouble.code in (*_FULL, "no_transceiver") else "away", call)
+        outcome = trouble.code if trouble.code == "model_not_found" else "away"
+        self._count("full" if trouble.code in (*_FULL, "no_transceiver") else outcome, call)
         raise trouble
 
     def explain(self, model: str, version: str = "", region: str = "") -> Explanation:
-        """What would become of a call now. ``region`` is in place of this edge's own."""
-        wanted = Wanted(model, version, region or self._region, self._within)
+        """What would become of a call now. ``model`` may name its version as well; ``region`` is in place of this
+        edge's own."""
+        name, its_version = name_and_version(model)
+        wanted = Wanted(name, version or its_version, region or self._region, self._within)
         return explain(self._placer, wanted, time.monotonic(), tuple(self._unreported))
 
     # --- the directory's
@@ -174,17 +183,20 @@ class Placing:
 
     # --- the order
 
-    def _wanted(self, model: str) -> Wanted:
-        return Wanted(model, "", self._region, self._within)
-
-    def _check(self, model: str, may: Callable[[str], bool]) -> None:
-        """Raises Refusal for a model that nobody has, where all have said what they have."""
-        if not model or model in self._fleet.models or not len(self._fleet) or self._unreported:
+    def _check(self, wanted: Wanted, may: Callable[[str], bool]) -> None:
+        """Raises Refusal for a model or a version that nobody has, where all have said what they have."""
+        model, version = wanted.model, wanted.version
+        if not model or self._fleet.has(model, version) or not len(self._fleet) or self._unreported:
             return
         self._count("model_not_found", True)
-        names = [name for name in self._fleet.names if may(name)][:_MOST_NAMED]
-        there = f"there is {', '.join(names)}" if names else "there is none that this key may use"
-        message = f"no transceiver has a model called {model!r}: {there}"
+        if self._fleet.has(model):
+            names = [f"{model}@{each}" for each in self._fleet.versions_of(model)][:_MOST_NAMED]
+            there = f"there is {', '.join(names)}" if names else "none says its version"
+            message = f"no transceiver has version {version!r} of {model!r}: {there}"
+        else:
+            names = [name for name in self._fleet.names if may(name)][:_MOST_NAMED]
+            there = f"there is {', '.join(names)}" if names else "there is none that this key may use"
+            message = f"no transceiver has a model called {model!r}: {there}"
         raise Refusal(404, message, code="model_not_found", param="model")
 
     def _nobody(self, model: str) -> Refusal:
@@ -213,22 +225,25 @@ class Placing:
 
     def _mixed(self, wanted: Wanted) -> Iterator[Choice | _Turn]:
         """Those that report as they are ranked, and those that do not by turns: each gets its share of the calls."""
-        turns = self._turns()
+        turns, many = self._turns(), len(self._unreported)
         ranked = self._placer.choices(wanted, time.monotonic())
-        if turns and self._chance.random() * (len(turns) + len(self._fleet)) < len(turns):
+        if many and self._chance.random() * (many + len(self._fleet)) < many:
             yield from turns
-            turns = []
         for choice in ranked:
             if choice.why == "full":
                 yield from turns
-                turns = []
             yield choice
         yield from turns
 
-    def _turns(self) -> list[_Turn]:
-        ids = list(self._unreported)
-        self._turn = (self._turn + 1) % max(1, len(ids))
-        return [_Turn(number) for number in (*ids[self._turn :], *ids[: self._turn])]
+    def _turns(self) -> Iterator[_Turn]:
+        """Those that make no report, each once. Whose turn it is goes to the end of the line; the others are looked at
+        where that one does not take the call: there may be ten thousand."""
+        first = next(iter(self._unreported), None)
+        if first is None:
+            return
+        self._unreported.move_to_end(first)
+        yield _Turn(first)
+        yield from (_Turn(number) for number in list(self._unreported) if number != first)
 
     def _retry_after_s(self) -> int:
         """When a place may have come free: sooner where there are many calls, and not for all who ask at once."""

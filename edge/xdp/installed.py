@@ -21,6 +21,8 @@ from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError
 from runtime.config import Edge
 from runtime.errors import ConfigError
+from runtime.families import edge as families
+from runtime.families.family import Family
 from wire.address import pack
 
 __all__ = ["Xdp"]
@@ -73,41 +75,29 @@ class Xdp(Collector):
             self._steering.close()
 
     def collect(self) -> Iterator[Metric]:
-        attached = GaugeMetricFamily("firsthop_xdp_attached", "1 while XDP steers", labels=["mode"])
+        attached = _gauges(families.XDP_ATTACHED)
         attached.add_metric([self.mode], int(self.mode != "off"))
         yield attached
-        missing = GaugeMetricFamily(
-            "firsthop_xdp_missing", "1 while XDP should steer and does not", labels=["interface", "why"]
-        )
+        missing = _gauges(families.XDP_MISSING)
         if self._interface and self.mode == "off":
             missing.add_metric([self._interface, self._attachment.missing if self._attachment else "not_loaded"], 1)
         yield missing
         if self._steering is None:
             return
-        slots = GaugeMetricFamily(
-            "firsthop_edge_core_slots", "Of 256 slots of new calls, those that go to each core", labels=["core"]
-        )
+        slots = _gauges(families.CORE_SLOTS)
         placed = Counter(self._steering.slots())
         for cpu in self._cpus:
             slots.add_metric([str(cpu)], placed[cpu])
         yield slots
-        packets = CounterMetricFamily(
-            "firsthop_rx_xdp_packets",
-            "Packets seen by XDP; core is where it sent them",
-            labels=["verdict", "core"],
-        )
+        packets = _counter(families.RX_XDP)
         for (verdict, cpu), count in self._steering.counters().items():
             packets.add_metric([verdict, str(cpu)], count)
         yield packets
-        overflow = CounterMetricFamily(
-            "firsthop_rx_core_packets",
-            "Steered packets that did not reach their core",
-            labels=["core", "outcome"],
-        )
+        overflow = _counter(families.CORE_OVERFLOW)
         for cpu, count in self._steering.overflow().items():
             overflow.add_metric([str(cpu), "queue_full"], count)
         yield overflow
-        yield GaugeMetricFamily("firsthop_xdp_flows", "Flows in the kernel's table", value=self._steering.flow_count())
+        yield GaugeMetricFamily(families.XDP_FLOWS.name, families.XDP_FLOWS.means, value=self._steering.flow_count())
 
     def _load(self, edge: Edge, keys: dict[int, bytes], first: socket.socket) -> Steering | None:
         """The program, not attached yet; None where it cannot be had."""
@@ -161,3 +151,11 @@ class Xdp(Collector):
         except OSError as e:
             self._log.warning("XDP will end with this process, and its flows with the workers", why=str(e))
             return None
+
+
+def _gauges(family: Family) -> GaugeMetricFamily:
+    return GaugeMetricFamily(family.name, family.means, labels=tuple(family.labels))
+
+
+def _counter(family: Family) -> CounterMetricFamily:
+    return CounterMetricFamily(family.name, family.means, labels=tuple(family.labels))

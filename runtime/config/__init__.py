@@ -154,5 +154,5 @@ def _rows(model: type[BaseModel], above: str) -> Iterator[tuple[str, str, str]]:
             yield from _rows(field.annotation, f"{above}{name}.")
             continue
         default = field.get_default()
-        shown = ", ".join(map(str, default)) if isinstance(default, tuple) else "" if default is None else str(default)
-        yield f"{above}{name}", shown, field.description or ""
+        shown = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        yield f"{above}{name}", "" if default in (None, {}) else shown, field.description or ""

@@ -27,6 +27,10 @@ def _url(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+AgentName = Annotated[str, Field(pattern=r"^[\x21-\x3f\x41-\x7e]{1,128}$")]
+Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]{1,64}$")]
+
+
 class Pipeline(Section):
     """The agent ``pipeline``: three services that speak OpenAI's HTTP."""
 
@@ -61,6 +65,11 @@ class Upstream(Section):
 class Agents(Section):
     image_urls: Literal["data", "https"] = Field(
         "data", description="URLs of pictures that callers may show: data URLs, or also https of public hosts"
+    )
+    versions: dict[AgentName, Version] = Field(
+        {},
+        description='the versions of agents, as in `{ pipeline = "7b" }`: callers may ask for `pipeline@7b`; those of '
+        "others are their packages'",
     )
     pipeline: Pipeline = Pipeline()  # type: ignore[call-arg]
     realtime: Upstream = Upstream()  # type: ignore[call-arg]

@@ -38,6 +38,10 @@ class Directory(Section):
         "empty: edges know those of `edge.transceivers` alone",
     )
     password_file: Path | None = Field(None, description="file with the password of that Redis")
+    ca_file: Path | None = Field(
+        None,
+        description="file with the certificates of those who may vouch for a `rediss://` server; empty: the system's",
+    )
     prefix: str = Field("firsthop", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="the beginning of all its keys")
     ttl_s: float = Field(
         5.0, ge=2, le=300, description="seconds for which an entry is good that nobody repeats; owners do each second"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 from runtime.config import Directory
@@ -19,6 +20,13 @@ def check(config: Directory) -> None:
         except (OSError, ValueError) as e:
             why = e.strerror if isinstance(e, OSError) else e
             raise ConfigError(f"directory.password_file {config.password_file}: {why}") from None
+    if config.ca_file is not None:
+        if not config.redis.startswith("rediss:"):
+            raise ConfigError("directory.ca_file: only a Redis at rediss:// shows a certificate")
+        try:
+            ssl.create_default_context(cafile=config.ca_file)
+        except OSError as e:  # ssl.SSLError is one
+            raise ConfigError(f"directory.ca_file {config.ca_file}: {e.strerror or e}") from None
 
 
 def open_store(config: Directory) -> Store:
@@ -29,5 +37,10 @@ def open_store(config: Directory) -> Store:
 
     host = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return RedisStore(
-        config.redis, prefix=config.prefix, ttl_s=config.ttl_s, password_file=config.password_file, host=host
+        config.redis,
+        prefix=config.prefix,
+        ttl_s=config.ttl_s,
+        password_file=config.password_file,
+        ca_file=config.ca_file,
+        host=host,
     )

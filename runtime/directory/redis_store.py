@@ -142,11 +142,19 @@ class RedisStore:
     MOST: ClassVar[dict[str, int]] = {"transceiver": MAX_TRANSCEIVERS, "edge": MAX_EDGES}
 
     def __init__(
-        self, url: str, *, prefix: str, ttl_s: float, password_file: Path | None = None, host: str = ""
+        self,
+        url: str,
+        *,
+        prefix: str,
+        ttl_s: float,
+        password_file: Path | None = None,
+        ca_file: Path | None = None,
+        host: str = "",
     ) -> None:
         user = urlsplit(url).username
         bare = url if user is None else url.replace(f"{user}@", "", 1)
         provider = _Password(user and unquote(user), password_file) if password_file else None
+        trusted: dict[str, Any] = {"ssl_ca_certs": str(ca_file)} if ca_file else {}
         self._redis: Any = aioredis.Redis.from_url(
             bare,
             username=None if provider or user is None else unquote(user),
@@ -155,6 +163,7 @@ class RedisStore:
             socket_connect_timeout=_PATIENCE_S,
             retry=Retry(NoBackoff(), 1),  # a connection that Redis closed meanwhile is made anew
             max_connections=8,
+            **trusted,
         )
         self._prefix = prefix
         self._ttl_ms = round(1000 * ttl_s)

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from runtime import logs
 from runtime.errors import ConfigError
+from runtime.families.family import Family
 from runtime.metrics import Gauges, Tally
 from runtime.supervision.beats import EVERY_S, Beats
 from runtime.supervision.child import MEND
@@ -76,11 +77,11 @@ def identity(spec: bytes, *packages: str) -> str:
 
 
 class Children:
-    """The running ``children``. Those of ``spare_module`` have a spare, which calls itself ``spare_name`` when it is
-    ready; it inherits the descriptors of all of them, and closes those that turn out not to be its own. Names of
-    metrics begin with ``prefix``. Where ``patient``, those whose spec has changed end when they want to: SIGUSR1 tells
-    them. None may hold more than ``most_bytes`` of memory, if that is not 0. One that is ended has ``goodbye_s`` to
-    bring to an end what it does."""
+    """The running ``children``. Those of ``spare_module`` have a spare, which calls itself ``spare_name`` when it
+    is ready; it inherits the descriptors of all of them, and closes those that turn out not to be its own.
+    ``families`` are those of ``runtime.families.shared.supervised``. Where ``patient``, those whose spec has
+    changed end when they want to: SIGUSR1 tells them. None may hold more than ``most_bytes`` of memory, if that is
+    not 0. One that is ended has ``goodbye_s`` to bring to an end what it does."""
 
     def __init__(
         self,
@@ -89,22 +90,17 @@ class Children:
         spare_name: str,
         store: Store,
         beats: Beats,
-        prefix: str,
+        families: tuple[Family, Family, Family, Family],
         *,
         patient: bool = False,
         most_bytes: int = 0,
         goodbye_s: float = 0.0,
     ) -> None:
         names = [child.name for child in children]
-        self.restarts = Tally(f"{prefix}_restarts", "Children that died and were started again", names, label="child")
-        self.hung = Tally(f"{prefix}_hung", "Children that hung and were killed for it", names, label="child")
-        self.oversized = Tally(
-            f"{prefix}_oversized", "Children that held too much memory and were replaced for it", names, label="child"
-        )
-        memory = Gauges(
-            f"{prefix}_memory_bytes", "Memory that each child holds for itself, in bytes", ("child",), self._memory
-        )
-        self.metrics = (self.restarts, self.hung, self.oversized, memory)
+        restarts, hung, oversized, memory = families
+        self.restarts, self.hung = Tally(restarts, names), Tally(hung, names)
+        self.oversized = Tally(oversized, names)
+        self.metrics = (self.restarts, self.hung, self.oversized, Gauges(memory, self._memory))
         self._beats = beats
         self._patient = patient
         self._most_bytes = most_bytes

@@ -106,7 +106,9 @@ def test_a_worker_that_reads_nothing_but_old_datagrams_sheds_until_none_come(tmp
                 return False
 
             until(has_shed)
-            until(lambda: bench.funnel("firsthop_worker_shedding") == {} and sheds.get(cpu) == 0.0)
-            until(lambda: bench.funnel("firsthop_worker_shedding_strangers") == {} and sheds.strangers(cpu) == 0.0)
+            until(lambda: bench.funnel("firsthop_worker_shedding_ratio") == {} and sheds.get(cpu) == 0.0)
+            until(
+                lambda: bench.funnel("firsthop_worker_shedding_strangers_ratio") == {} and sheds.strangers(cpu) == 0.0
+            )
             bench.to_worker(client, b"\x80")
             assert sheds.get(cpu) == 0.0

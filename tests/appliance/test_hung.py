@@ -21,6 +21,7 @@ from waiting import eventually, until
 from lab.appliance import Appliance
 from lab.network import Lab
 from runtime.errors import ConfigError
+from runtime.families.shared import supervised
 from runtime.metrics import Gauges
 from runtime.supervision import children as under_test
 from runtime.supervision import pidfd
@@ -160,7 +161,7 @@ class Home:
         spec = json.dumps({"beat": [self.beats.fd, 3], "pid": str(self._pid_file), "mib": mib}).encode()
         self.child = Child("one", "a_child_of_ours", spec, (self.beats.fd,), "same", 3)
         self.children = Children(
-            [self.child], "a_child_of_ours", "spare", store, self.beats, "t", most_bytes=most_mib << 20
+            [self.child], "a_child_of_ours", "spare", store, self.beats, supervised("t"), most_bytes=most_mib << 20
         )
         self.running = asyncio.create_task(self.children.run())
 

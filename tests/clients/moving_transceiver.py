@@ -65,7 +65,7 @@ class Moving(Transceiver):
     async def _move_forever(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
-            for call in [call for call in self._calls.values() if call.transport.connected]:
+            for call in [call for call in self.held.calls.values() if call.transport.connected]:
                 try:
                     await self._move(call)
                 except Exception as e:
@@ -82,7 +82,7 @@ class Moving(Transceiver):
         found = former.leave()
         data = state.encoded(found)
         call = self.take_up(state.decoded(data))
-        self._calls[call.ufrag.encode()] = call
+        self.held.put(call)
         routing.arrive(call.transport, routing.depart(former.transport))
         former.forsake()
         call.stay()

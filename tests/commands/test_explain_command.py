@@ -75,7 +75,9 @@ def test_the_exit_code_says_that_nobody_would_be_asked(config: Path) -> None:
     nobody = run(config, "whisper")
     assert nobody.exit_code == 3
     assert "there is parrot" in nobody.output
-    assert run(config, "parrot", "--version", "8").exit_code == 3
+    other = run(config, "parrot", "--version", "8")
+    assert other.exit_code == 3
+    assert other.output.startswith("model parrot@8, policy latency\n")
 
 
 def test_the_exit_code_says_that_signaling_is_away_or_the_configuration_wrong(tmp_path: Path) -> None:

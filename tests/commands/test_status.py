@@ -24,6 +24,7 @@ from firsthop.cli import main
 from firsthop.status import ALARMS, Count, Scrape, Status, compare, read, worker_cpus
 from firsthop.status_view import per_second, view
 from lab.appliance import Appliance, Loopback
+from runtime.families.family import histogram as histogram_family
 from runtime.histogram import Durations, Histogram
 from runtime.metrics import Tally
 from transceiver import counters
@@ -50,7 +51,7 @@ SIGNALING = 'firsthop_signaling_responses_total{status="201"} 1\n'
 
 def times(name: str, transceiver: int, durations: Durations) -> str:
     """The histogram ``name`` as a worker shows it."""
-    histogram = Histogram(name, "t", "transceiver")
+    histogram = Histogram(histogram_family(f"{name}_seconds", "t", {"transceiver": "any"}))
     histogram._durations[str(transceiver)] = durations
     registry = CollectorRegistry()
     registry.register(histogram)
@@ -159,7 +160,7 @@ def test_a_core_that_sheds_is_a_line_an_alarm_and_its_workers_drop() -> None:
 
     def look(at_s: float, count: int, probability: float) -> dict[str, Scrape]:
         page = SUPERVISOR % (0, 0) + shed % (3, count) + shed % (4, 1000)
-        worker = WORKER % (0, 0, 0) + f"firsthop_worker_shedding {probability}\n"
+        worker = WORKER % (0, 0, 0) + f"firsthop_worker_shedding_ratio {probability}\n"
         return scrapes(at_s, supervisor=page, worker_0=worker)
 
     status = compare(look(0.0, 0, 0.0), look(2.0, 500, 0.334), HERE)

@@ -16,6 +16,7 @@ from responding import Line, Response, living, said
 
 from bpf.verdicts import markdown_table
 from firsthop.cli import main
+from runtime.families import page
 from wire.reference import markdown
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")])
@@ -41,6 +42,10 @@ def test_the_page_of_configuration_keys_is_what_the_code_has() -> None:
 
 def test_the_page_of_control_messages_is_what_the_code_has() -> None:
     assert markdown() == (ROOT / "docs/messages.md").read_text(), "make docs writes it"
+
+
+def test_the_page_of_metrics_is_what_the_code_has() -> None:
+    assert page.markdown() == (ROOT / "docs/metrics.md").read_text(), "make docs writes it"
 
 
 def test_the_page_on_steering_has_the_table_of_verdicts() -> None:

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from runtime.families.family import histogram as histogram_family
 from runtime.histogram import Durations, Histogram
 from runtime.percentiles import between
 
@@ -22,7 +23,7 @@ def samples(histogram: Histogram) -> dict[tuple[str, ...], float]:
 
 
 def buckets(durations: Durations) -> dict[str, float]:
-    histogram = Histogram("t", "t", "way")
+    histogram = Histogram(histogram_family("t_seconds", "t", {"way": "any"}))
     histogram._durations["1"] = durations
     return {key[1]: value for key, value in samples(histogram).items() if key[0] == "t_seconds_bucket"}
 
@@ -36,7 +37,7 @@ def test_a_duration_is_in_the_first_bucket_that_it_fits(ns: int) -> None:
 
 
 def test_prometheus_sees_a_histogram() -> None:
-    histogram = Histogram("firsthop_t", "How long", "transceiver")
+    histogram = Histogram(histogram_family("firsthop_t_seconds", "How long", {"transceiver": "any"}))
     histogram.of("1").add(1_000_000)
     histogram.of("1").add(3_000_000)
     assert histogram.of("2").counts == Durations().counts

@@ -34,6 +34,7 @@ from edge.signaling.placing import Placing
 from edge.tls import Certificate
 from runtime import logs
 from runtime.config import Config
+from runtime.families import edge as families
 from runtime.metrics import Tally
 from wire import link, ufrag
 from wire.keys import ClusterKeys
@@ -135,7 +136,7 @@ async def an_edge(
             edge.transceivers, b"edge/signaling", KEYS, unasked=unasked, moved=edge.ledger.moved
         )
         events = edge.events = Events(edge.transceivers, b"edge/signaling/events", KEYS)
-        responses = Tally("firsthop_signaling_responses", "HTTP responses, by status", ("201",), label="status")
+        responses = Tally(families.RESPONSES, ("201",))
         api_keys = edge.api_keys = ApiKeys(directory / "api-keys", logs.get())
         placing = edge.placing = Placing(transceivers, edge.ledger, config.edge)
         app = make_app(

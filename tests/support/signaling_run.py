@@ -22,10 +22,13 @@ ONE, OTHER = b"edge/signaling-0", b"edge/signaling-1"
 class Signaling:
     """Two signaling processes, and what the transceiver told each."""
 
-    def __init__(self, directory: Path, max_sessions: int = 3, capacity: str = "fixed") -> None:
+    def __init__(
+        self, directory: Path, max_sessions: int = 3, capacity: str = "fixed", versions: dict[str, str] | None = None
+    ) -> None:
         self.context = zmq.Context[zmq.Socket[bytes]]()
         endpoint = f"ipc://{directory}/1"
-        config = Config(transceiver={"id": 1, "max_sessions": max_sessions, "capacity": capacity})
+        ours = {"id": 1, "max_sessions": max_sessions, "capacity": capacity}
+        config = Config(transceiver=ours, agents={"versions": versions or {}})
         self.transceiver = Transceiver(config, KEYS, link.router(self.context, endpoint, KEYS))
         self.sockets = {name: link.dealer(self.context, endpoint, name, KEYS) for name in (ONE, OTHER)}
         self.told: dict[bytes, list[Said]] = {ONE: [], OTHER: []}

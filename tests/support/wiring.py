@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 
 from wire.frames import HEADS, Data, read_data
-from wire.versions import OLDEST, VERSION
+from wire.versions import GREETING, OLDEST, VERSION
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Said:
 
 def raw(type_: str, *, version: int = VERSION, **fields: Any) -> bytes:
     """A control message with whatever fields; a ``request`` has its place."""
-    if version > 3 and type_ != "hello":
+    if version > GREETING and type_ != "hello":
         parts = [version, fields.pop("request", None), {"type": type_, **fields}]
     else:
-        parts = [3, "control", {"type": type_, **fields}]
+        parts = [GREETING, "control", {"type": type_, **fields}]
     packed: bytes = msgpack.packb(parts)
     return packed
 
@@ -34,17 +34,17 @@ def heard(message: bytes) -> Data | Said:
     if message.startswith(tuple(HEADS.values())):
         return read_data(message)
     version, second, fields = msgpack.unpackb(message)
-    assert OLDEST <= version <= VERSION
-    assert second == "control" if version == 3 else second is None or second >= 0
-    if version > 3 and second is not None:
+    assert version == GREETING or OLDEST <= version <= VERSION
+    assert second == "control" if version == GREETING else second is None or second >= 0
+    if version > GREETING and second is not None:
         fields["request"] = second
     return Said(fields.pop("type"), fields)
 
 
 def refused_by_3(request: Said) -> bytes:
-    """What a transceiver that speaks version 3 replies to a request that it does not know."""
+    """What a transceiver that speaks version 3 and knows no hello replies to one."""
     why = {"code": "invalid_request", "message": f"{request.type}: there is no such message", "param": None}
-    return raw("session.refused", version=3, request=request.fields["request"], **why)
+    return raw("session.refused", version=GREETING, request=request.fields["request"], **why)
 
 
 def hello_back(hello: Said, least: int = OLDEST, most: int = VERSION) -> bytes:

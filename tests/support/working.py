@@ -24,7 +24,7 @@ from rtc.rtp import packet as rtp
 from runtime.supervision.child import ChildSpec
 from wire import address, link, stun, ufrag
 from wire.keys import ClusterKeys
-from wire.versions import VERSION
+from wire.versions import GREETING, VERSION
 
 KEYS = ClusterKeys({1: bytes(range(16)), 2: bytes(16)}, 1, bytes(32))
 MINE, OTHER, ABSENT = 1, 2, 3
@@ -65,7 +65,7 @@ class Transceiver:
         self._number = int(endpoint.rpartition("/")[2])
         self._socket = link.router(context, endpoint, KEYS)
         self.received: list[tuple[bytes, bytes]] = []
-        self.speaks = speaks  # or 3, as the release that knew no hello
+        self.speaks = speaks  # and the version before; or 3, as the release that knew no hello
         self.heard_in: list[int] = []  # the version of each message
         self.told: list[Said] = []  # control messages of the worker's, besides its hello
         self._stamps: list[tuple[list[tuple[bytes, bytes]], int]] = []
@@ -81,11 +81,14 @@ class Transceiver:
                 self.told.append(message)
                 continue
             if isinstance(message, Said):
-                self._socket.send_multipart([peer, hello_back(message) if self.speaks > 3 else refused_by_3(message)])
+                self._socket.send_multipart([peer, self._reply(message)])
                 continue
             self.received += message.datagrams()
             self._stamps.append((message.datagrams(), message.stamp_ns))
         return self.received
+
+    def _reply(self, hello: Said) -> bytes:
+        return hello_back(hello, self.speaks - 1, self.speaks) if self.speaks > GREETING else refused_by_3(hello)
 
     def steered(self) -> list[bytes]:
         """The addresses of which the worker has said that they come by it."""

@@ -62,7 +62,7 @@ async def test_one_account_leaves_places_for_another(signaling: Signaling, monke
 async def test_places_that_nobody_comes_for_are_soon_free(signaling: Signaling) -> None:
     for _ in range(4):
         assert await code(signaling, owner="key", holder="ek_1") == ""
-    for session in signaling.transceiver._all():
+    for session in signaling.transceiver.held:
         session.sweep(time.monotonic() + NEVER_CAME_S + 1)
     await eventually(lambda: signaling.transceiver.sessions == 0)
     assert await code(signaling, owner="key", holder="ek_1") == ""

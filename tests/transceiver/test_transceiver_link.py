@@ -21,7 +21,7 @@ from transceiver.links.link import Link
 from wire import frames, link
 from wire.frames import Data
 from wire.keys import ClusterKeys
-from wire.messages import Event, PathUp
+from wire.messages import Event, PathDown, PathUp
 from wire.versions import VERSION
 
 KEYS = ClusterKeys({1: bytes(16)}, 1, bytes(32))
@@ -172,6 +172,53 @@ async def test_an_edge_of_another_version_is_one_line_and_many_counts(
     assert json.loads(line)["edge"] == QUICK.decode()
     ends.workers[SLOW].send(frames.pack_batch([(CLIENT, b"goes on")]))
     await eventually(lambda: any(isinstance(said, Data) and said.body == b"goes on" for _, said in ends.heard))
+
+
+async def test_names_that_come_and_go_are_forgotten_and_who_stays_is_served(
+    ends: Ends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transceiver.links.link.MOST_PEERS", 4)
+    for i in range(12):
+        name = b"edge/worker-%d" % (100 + i)
+        passing = link.dealer(ends.context, f"ipc://{tmp_path}/link", name, KEYS)
+        await eventually(lambda passing=passing: passing.poll(0, zmq.POLLOUT))
+        passing.send(raw("health", request=1), zmq.NOBLOCK)
+        await eventually(lambda name=name: any(peer == name for peer, _ in ends.heard))
+        assert ends.link.peers <= 4
+        passing.close(linger=0)
+    for name in (QUICK, SLOW):
+        ends.workers[name].send(frames.pack_batch([(CLIENT, b"still here")]))
+        await eventually(lambda name=name: any(peer == name and isinstance(m, Data) for peer, m in ends.heard))
+        ends.link.send(name, CLIENT, b"heard")
+        await eventually(lambda name=name: any(isinstance(s, Data) and s.body == b"heard" for s in ends.drain(name)))
+    assert ends.link.peers <= 4
+
+
+async def test_one_that_is_gone_is_forgotten_before_one_that_is_there(
+    ends: Ends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that who is there is told of calls that move, whoever else has come meanwhile."""
+    here = [SLOW, QUICK]
+    assert ends.link.listeners(VERSION) == here
+    gone = link.dealer(ends.context, f"ipc://{tmp_path}/link", b"edge/worker-9", KEYS)
+    await eventually(lambda: gone.poll(0, zmq.POLLOUT))
+    gone.send(raw("health", request=1), zmq.NOBLOCK)
+    await eventually(lambda: b"edge/worker-9" in ends.link.listeners(VERSION))
+    gone.close(linger=0)
+    before = CONTROL["edge_gone"]
+
+    def noticed() -> bool:
+        ends.link.control(b"edge/worker-9", PathDown(address=CLIENT))
+        return CONTROL["edge_gone"] > before
+
+    await eventually(noticed)
+    monkeypatch.setattr("transceiver.links.link.MOST_PEERS", 3)
+    new = link.dealer(ends.context, f"ipc://{tmp_path}/link", b"edge/worker-10", KEYS)
+    await eventually(lambda: new.poll(0, zmq.POLLOUT))
+    new.send(raw("health", request=1), zmq.NOBLOCK)
+    await eventually(lambda: b"edge/worker-10" in ends.link.listeners(VERSION))
+    assert sorted(ends.link.listeners(VERSION)) == sorted([*here, b"edge/worker-10"])
+    new.close(linger=0)
 
 
 async def test_a_stamp_is_given_back_once_with_the_time_that_it_was_held(ends: Ends) -> None:

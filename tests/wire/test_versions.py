@@ -1,4 +1,4 @@
-"""Versions of the wire: what each side may be, what version 3 said and says, and calls between releases."""
+"""Versions of the wire: what each side may be, what the release before says, and calls between releases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from runtime.config import ConfigError, load
 from transceiver.counters import WIRE_ERRORS
 from transceiver.links.link import Link
 from wire import frames, link, reference, ufrag
-from wire.control import Control, Reader, encode
+from wire.control import Control
 from wire.frames import Data, OtherVersionError
 from wire.greeting import Greeting
 from wire.keys import ClusterKeys
@@ -47,28 +47,15 @@ from wire.messages import (
     ToWorker,
     reply_type,
 )
-from wire.versions import HELD_TO, OLDEST, VERSION, Versions, spoken
+from wire.versions import GREETING, HELD_TO, OLDEST, VERSION, Versions, spoken
 
-RECORDED = json.loads((TESTS / "fixtures/wire3/messages.json").read_text())
+RECORDED = json.loads((TESTS / "fixtures/wire4/messages.json").read_text())
 UNIONS: dict[str, Any] = {"transceiver": ToTransceiver, "signaling": ToSignaling, "worker": ToWorker}
-# What its readers took for fields that they were not told.
-DEFAULTS_OF_3: dict[str, Any] = {"session": None, "owner": "", "holder": "", "locked": None, "dcid": None}
-DEFAULTS_OF_3 |= {"param": None, "agents": [], "spare_ms": 0.0, "proved": True}
-ONLY_3, BOTH = Versions(3, 3), Versions(3, 4)
+BEFORE = VERSION - 1
+ONLY_4, BOTH = Versions(4, 4), Versions(4, 5)
 KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
 CLIENT = bytes(range(18))
-VERSIONS_OF_LINKS = "firsthop_link_wire_version"
-
-
-def recorded(to: str, type_: str) -> bytes:
-    return bytes.fromhex(next(m["bytes"] for m in RECORDED["control"] if (m["to"], m["type"]) == (to, type_)))
-
-
-def recorded_fields(message: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: bytes.fromhex(value["hex"]) if isinstance(value, dict) and "hex" in value else value
-        for name, value in message["fields"].items()
-    }
+VERSIONS_OF_LINKS, WORKER_ERRORS = "firsthop_link_wire_version", "firsthop_worker_wire_errors_total"
 
 
 # --- which version two ends speak ---
@@ -77,13 +64,14 @@ def recorded_fields(message: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("ours", "theirs", "common"),
     [
-        ((3, 4), (3, 4), 4),
-        ((3, 4), (4, 5), 4),
+        ((4, 5), (4, 5), 5),
+        ((4, 5), (5, 6), 5),
+        ((5, 6), (4, 5), 5),
+        ((4, 5), (4, 4), 4),
         ((4, 5), (3, 4), 4),
-        ((3, 4), (3, 3), 3),
-        ((3, 4), (5, 6), None),
-        ((5, 6), (3, 4), None),
-        ((3, 4), (4, 3), None),
+        ((4, 5), (6, 7), None),
+        ((6, 7), (4, 5), None),
+        ((4, 5), (5, 4), None),
     ],
 )
 def test_two_ends_speak_the_highest_version_that_both_know(
@@ -94,92 +82,50 @@ def test_two_ends_speak_the_highest_version_that_both_know(
 
 def test_a_link_begins_in_the_oldest_version_and_begins_again_when_it_was_lost() -> None:
     greeting = Greeting(BOTH)
-    assert (greeting.version, greeting.due) == (3, True)
+    assert (greeting.version, greeting.due, greeting.agreed) == (4, True, False)
     hello = heard(greeting.hello(7))
     assert isinstance(hello, Said)
-    assert (hello.type, hello.fields["request"], hello.fields["versions"]) == ("hello", 7, [3, 4])
+    assert (hello.type, hello.fields["request"], hello.fields["versions"]) == ("hello", 7, [4, 5])
     greeting.due = False
-    assert not greeting.take(Control(Hello(versions=(3, 4)), 6)), "the reply to another"
-    assert greeting.version == 3
-    assert greeting.take(Control(Hello(versions=(3, 4)), 7))
-    assert greeting.version == 4
+    assert not greeting.take(Control(Hello(versions=(4, 5)), 6)), "the reply to another"
+    assert (greeting.version, greeting.agreed) == (4, False)
+    assert greeting.take(Control(Hello(versions=(4, 5)), 7))
+    assert (greeting.version, greeting.agreed) == (5, True)
     greeting.lost()
-    assert (greeting.version, greeting.due) == (3, True)
+    assert (greeting.version, greeting.due, greeting.agreed) == (4, True, False)
     greeting.hello(8)
-    assert not greeting.take(Control(Hello(versions=(3, 4)), 7)), "the reply of a process that is gone"
-    assert greeting.take(Control(Refused(code="invalid_request", message="no such message"), 8))
-    assert greeting.version == 3
+    assert not greeting.take(Control(Hello(versions=(4, 5)), 7)), "the reply of a process that is gone"
+    assert greeting.take(Control(Hello(versions=(3, 4)), 8))
+    assert (greeting.version, greeting.agreed) == (4, True), "with the release before"
+
+
+def test_an_end_that_refuses_the_hello_is_of_a_release_that_is_too_old() -> None:
+    greeting = Greeting(BOTH)
+    greeting.hello(1)
+    with pytest.raises(OtherVersionError, match="an older release speaks wire version 3, this side 4 to 5: upgrade"):
+        greeting.take(Control(Refused(code="invalid_request", message="no such message"), 1))
+    assert "version 3" in greeting.mute
+    assert not greeting.agreed
 
 
 def test_ends_without_a_version_in_common_say_which_they_have() -> None:
     greeting = Greeting(BOTH)
     greeting.hello(1)
-    with pytest.raises(OtherVersionError, match="firsthop 9 speaks wire version 5 to 6, this side 3 to 4"):
-        greeting.take(Control(Hello(versions=(5, 6), software="firsthop 9"), 1))
-    assert "5 to 6" in greeting.mute
+    with pytest.raises(OtherVersionError, match="firsthop 9 speaks wire version 6 to 7, this side 4 to 5"):
+        greeting.take(Control(Hello(versions=(6, 7), software="firsthop 9"), 1))
+    assert "6 to 7" in greeting.mute
     greeting.lost()
     assert not greeting.mute
 
 
 def test_a_process_can_be_held_to_an_older_version(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spoken() == (OLDEST, VERSION)
-    monkeypatch.setenv(HELD_TO, "3")
-    assert spoken() == (3, 3)
-    assert not Greeting().due
+    monkeypatch.setenv(HELD_TO, "4")
+    assert spoken() == (4, 4)
     load(None)
-    monkeypatch.setenv(HELD_TO, "2")
-    with pytest.raises(ConfigError, match="FIRSTHOP_WIRE_VERSION='2': this release speaks 3 to 5"):
+    monkeypatch.setenv(HELD_TO, "3")
+    with pytest.raises(ConfigError, match="FIRSTHOP_WIRE_VERSION='3': this release speaks 4 to 5"):
         load(None)
-
-
-# --- what version 3 said, byte for byte ---
-
-
-@pytest.mark.parametrize("message", RECORDED["control"], ids=lambda m: f"{m['type']} to {m['to']}")
-@pytest.mark.parametrize("versions", [ONLY_3, BOTH], ids=str)
-def test_what_version_3_said_is_understood(message: dict[str, Any], versions: Versions) -> None:
-    reader: Reader[Message] = Reader(UNIONS[message["to"]], versions=versions)
-    read = reader.read(bytes.fromhex(message["bytes"]))
-    assert isinstance(read, Control)
-    fields = recorded_fields(message)
-    assert read.request == fields.pop("request", None)
-    assert read.message.__struct_config__.tag == message["type"]
-    for name, value in fields.items():
-        said = getattr(read.message, name)
-        assert (list(said) if isinstance(said, tuple) else said) == value
-
-
-@pytest.mark.parametrize("message", RECORDED["control"], ids=lambda m: f"{m['type']} to {m['to']}")
-def test_version_3_understands_what_is_said_to_it(message: dict[str, Any]) -> None:
-    """It refuses fields that it does not know, and takes the defaults of today for those that it is not told."""
-    read = Reader[Message](UNIONS[message["to"]]).read(bytes.fromhex(message["bytes"]))
-    assert isinstance(read, Control)
-    version, kind, fields = msgpack.unpackb(encode(read.message, read.request, 3))
-    assert (version, kind, fields.pop("type")) == (3, "control", message["type"])
-    once = recorded_fields(message)
-    assert fields.items() <= once.items()
-    assert all(once[name] == DEFAULTS_OF_3[name] for name in once.keys() - fields.keys())
-
-
-@pytest.mark.parametrize("message", RECORDED["data"], ids=lambda m: f"{len(m['datagrams'])} datagrams")
-def test_media_of_version_3_is_the_same_byte_for_byte(message: dict[str, Any]) -> None:
-    batch = [(bytes.fromhex(address), bytes.fromhex(datagram)) for address, datagram in message["datagrams"]]
-    said = bytes.fromhex(message["bytes"])
-    assert frames.pack_batch(batch, message["stamp_ns"], message["held_ns"], version=3) == said
-    for versions in (ONLY_3, BOTH):
-        read = Reader[Message](ToWorker, versions=versions).read(said)
-        assert isinstance(read, Data)
-        assert read.datagrams() == batch
-        assert (read.stamp_ns, read.held_ns) == (message["stamp_ns"], message["held_ns"])
-
-
-def test_one_that_is_held_to_version_3_knows_nothing_newer() -> None:
-    reader = Reader[Message](ToTransceiver, versions=ONLY_3)
-    for newer in (frames.pack_batch([]), raw("health", request=1)):
-        with pytest.raises(OtherVersionError, match=f"wire version {VERSION}, this side speaks 3: upgrade"):
-            reader.read(newer)
-    with pytest.raises(frames.WireError, match="unknown control message 'hello'"):
-        reader.read(raw("hello", request=1, versions=[3, 4]))
 
 
 # --- a transceiver and edges of the release before ---
@@ -216,21 +162,59 @@ async def ends(tmp_path: Path) -> AsyncIterator[Ends]:
 
 
 async def test_a_worker_is_answered_in_the_version_that_it_speaks(ends: Ends) -> None:
-    """Also one that is started again with the release before, under the same name."""
+    """Also one that is started again with the release before, under the same name, and has not said hello yet."""
     refused = WIRE_ERRORS["refused"], WIRE_ERRORS["other_version"]
-    old, new = bytes.fromhex(RECORDED["data"][1]["bytes"]), frames.pack_batch([(CLIENT, b"\x16one")])
-    for i, said in enumerate([old, new, old]):
+    old, new = RECORDED["data"][1], frames.pack_batch([(CLIENT, b"\x16one")])
+    comes = [bytes.fromhex(old["bytes"]), new, bytes.fromhex(old["opening"]), bytes.fromhex(old["bytes"])]
+    for i, (said, spoken_to) in enumerate(zip(comes, [4, 5, 4, 4], strict=True)):
         await ends.says(said)
         await eventually(lambda i=i: len(ends.heard) > i)
         ends.link.control(WORKER, PathUp(address=CLIENT, ufrag="abc", ssrcs=[7]))
         ends.link.send(WORKER, CLIENT, b"down")
         up, down = await ends.is_told(), await ends.is_told()
-        assert up[1] == down[1] == said[1]
+        assert up[1] == down[1] == spoken_to
         assert heard(up) == Said("path.up", {"address": CLIENT, "ufrag": "abc", "ssrcs": [7]})
         media = heard(down)
         assert isinstance(media, Data)
         assert media.datagrams() == [(CLIENT, b"down")]
     assert refused == (WIRE_ERRORS["refused"], WIRE_ERRORS["other_version"])
+
+
+async def test_the_release_before_is_understood_from_its_hello_on(ends: Ends) -> None:
+    """It says its first requests in the form of version 3, until it has the reply to its hello."""
+    await ends.says(bytes.fromhex(RECORDED["hello"]["bytes"]))
+    before = WIRE_ERRORS["other_version"]
+    for message in RECORDED["opening"]:
+        await ends.says(bytes.fromhex(message["bytes"]))
+    await eventually(lambda: len(ends.heard) == len(RECORDED["opening"]))
+    assert [said.request for said in ends.heard if isinstance(said, Control)] == [
+        message["request"] for message in RECORDED["opening"]
+    ]
+    reply = heard(await ends.is_told())
+    assert isinstance(reply, Said)
+    assert (reply.type, reply.fields["request"], reply.fields["versions"]) == ("hello", 7, [4, 5])
+    ends.link.control(WORKER, Refused(code="full", message="no room"), 1)
+    assert (await ends.is_told())[1] == 4
+    assert WIRE_ERRORS["other_version"] == before
+
+
+async def test_an_edge_of_version_3_is_told_so_in_its_own_words_counted_and_logged_once(
+    ends: Ends, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure("info", "json")
+    before = WIRE_ERRORS["other_version"]
+    expected = "wire version 3, this side speaks 4 to 5: upgrade the older one"
+    for i in range(3):
+        await ends.says(raw("health", version=3, request=i))
+        told = await ends.is_told()
+        assert msgpack.unpackb(told)[:2] == [3, "control"]
+        reply = heard(told)
+        assert isinstance(reply, Said)
+        assert (reply.type, reply.fields["request"], reply.fields["message"]) == ("session.refused", i, expected)
+    assert not ends.heard
+    assert WIRE_ERRORS["other_version"] == before + 3
+    (line,) = capfd.readouterr().err.splitlines()
+    assert expected in json.loads(line)["why"]
 
 
 async def test_a_hello_is_answered_and_nobody_else_hears_of_it(ends: Ends) -> None:
@@ -257,20 +241,6 @@ async def test_an_edge_without_a_version_in_common_is_told_counted_and_logged_on
     assert expected in json.loads(line)["why"]
 
 
-async def test_a_transceiver_that_is_held_to_version_3_is_as_one_of_that_release(tmp_path: Path) -> None:
-    ends = Ends(tmp_path, ONLY_3)
-    try:
-        await ends.says(raw("hello", request=3, versions=[3, 4]))
-        reply = heard(await ends.is_told())
-        assert isinstance(reply, Said)
-        assert (reply.type, reply.fields["code"]) == ("session.refused", "invalid_request")
-        await ends.says(bytes.fromhex(RECORDED["data"][1]["bytes"]))
-        await eventually(lambda: ends.heard)
-    finally:
-        ends.link.close()
-        ends.context.destroy(linger=0)
-
-
 # --- a worker and transceivers of the release before ---
 
 
@@ -293,36 +263,51 @@ def test_a_worker_speaks_the_newest_version_with_who_says_hello_back(bench: Benc
     assert set(bench.transceivers[MINE].heard_in) == {VERSION}
 
 
-def test_media_and_control_go_both_ways_between_a_worker_and_a_transceiver_of_version_3(tmp_path: Path) -> None:
+def test_media_and_control_go_both_ways_between_a_worker_and_a_transceiver_of_version_4(tmp_path: Path) -> None:
     """And the worker takes notice when one of the newest release is started in its place."""
-    with a_worker(tmp_path, speaks=3) as bench:
+    with a_worker(tmp_path, speaks=4) as bench:
         mine, client = bench.transceivers[MINE], bench.client()
         bench.to_worker(client, check(MINE))
-        up = {"address": of(client), "ufrag": ufrag.seal(MINE, 1, bytes(range(16))), "ssrcs": [1], "spare_ms": 0}
-        mine.send(raw("path.up", version=3, **up, proved=True))
+        up = {"address": of(client), "ufrag": ufrag.seal(MINE, 1, bytes(range(16))), "ssrcs": [1]}
+        mine.send(raw("path.up", version=4, **up))
 
         def known() -> bool:
             bench.to_worker(client, b"\x16up")
             return mine.has(b"\x16up")
 
         until(known)
-        mine.send(frames.pack_batch([(of(client), b"down")], version=3))
+        mine.send(frames.pack_batch([(of(client), b"down")], version=4))
         assert client.recv(100) == b"down"
-        assert set(mine.heard_in) == {3}
-        assert speaks(bench) == 3
-        assert not bench.funnel("firsthop_worker_wire_errors_total")
+        assert set(mine.heard_in) <= {GREETING, 4}
+        assert speaks(bench) == 4
+        assert not bench.funnel(WORKER_ERRORS)
         mine.start_again(speaks=VERSION)
         until(lambda: mine.drain() is not None and speaks(bench) == VERSION)
-        mine.start_again(speaks=3)
-        until(lambda: mine.drain() is not None and speaks(bench) == 3)
+        mine.start_again(speaks=4)
+        until(lambda: mine.drain() is not None and speaks(bench) == 4)
+
+
+def test_a_worker_says_once_that_a_transceiver_is_of_version_3(tmp_path: Path) -> None:
+    with a_worker(tmp_path, speaks=3) as bench:
+        mine = bench.transceivers[MINE]
+
+        def complaints() -> list[dict[str, Any]]:
+            mine.drain()
+            lines = [json.loads(line) for line in (tmp_path / "worker.log").read_text().splitlines()]
+            return [line for line in lines if line["level"] == "error" and line["transceiver"] == MINE]
+
+        until(complaints)
+        until(lambda: bench.funnel(WORKER_ERRORS).keys() == {"other_version"})
+        (line,) = complaints()
+        assert "an older release speaks wire version 3, this side 4 to 5: upgrade the older one" in line["why"]
 
 
 # --- signaling and transceivers of the release before ---
 
 
-@pytest.mark.parametrize("most", [3, 4])
+@pytest.mark.parametrize("most", [4, 5])
 async def test_calls_are_placed_at_transceivers_of_either_release(tmp_path: Path, most: int) -> None:
-    async with a_fake(tmp_path, versions=(3, most)) as (edge, fake):
+    async with a_fake(tmp_path, versions=(most - 1, most)) as (edge, fake):
         await edge.ready(1)
         fake.heard_in.clear()
         status, headers, _ = await edge.place("v=0\r\n", **SDP)
@@ -332,12 +317,15 @@ async def test_calls_are_placed_at_transceivers_of_either_release(tmp_path: Path
         assert set(fake.heard_in) == {most}
 
 
+@pytest.mark.parametrize(
+    ("versions", "who"), [((VERSION + 1, VERSION + 2), "speaks wire version 6 to 7"), ((3, 3), "speaks wire version 3")]
+)
 async def test_a_transceiver_without_a_version_in_common_gets_no_calls(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], versions: tuple[int, int], who: str
 ) -> None:
     logs.configure("info", "json")
     async with a_fake(tmp_path) as (edge, fake):
-        fake.versions = (VERSION + 1, VERSION + 2)
+        fake.versions = versions
         await fake.start_again()
         said: list[str] = []
 
@@ -353,7 +341,7 @@ async def test_a_transceiver_without_a_version_in_common_gets_no_calls(
         status, _, body = await edge.place("v=0\r\n")
         assert (status, json.loads(body)["error"]["code"]) == (503, "transceiver_away")
         (line,) = complaints()
-        assert f"speaks wire version {VERSION + 1} to {VERSION + 2}, this side {OLDEST} to {VERSION}" in line
+        assert f"{who}, this side {OLDEST} to {VERSION}" in line
 
 
 # --- a whole call ---
@@ -363,7 +351,7 @@ def again(appliance: Appliance, host: str, *, older: bool) -> None:
     """Starts the edge or the transceiver once more, of the release before or of this one."""
     appliance.processes[host].terminate()
     assert appliance.processes[host].wait(60) == 0
-    appliance.environment[host] = {HELD_TO: "3"} if older else {}
+    appliance.environment[host] = {HELD_TO: str(BEFORE)} if older else {}
     appliance.start(host)
     appliance.wait_ready()
 
@@ -388,13 +376,13 @@ def has_media(appliance: Appliance, version: int) -> None:
 
 def test_calls_have_their_media_whichever_host_has_the_release_before(tmp_path: Path) -> None:
     appliance = Appliance(tmp_path, http_port=18080, media_port=13478, agent="echo")
-    appliance.environment["edge"] = {HELD_TO: "3"}
+    appliance.environment["edge"] = {HELD_TO: str(BEFORE)}
     with appliance:
-        has_media(appliance, 3)
+        has_media(appliance, BEFORE)
         again(appliance, "edge", older=False)
         has_media(appliance, VERSION)
         again(appliance, "transceiver", older=True)
-        has_media(appliance, 3)
+        has_media(appliance, BEFORE)
 
 
 # --- the reference ---

@@ -22,6 +22,7 @@ import msgspec
 
 from transceiver.agents import Item, Line, Response, Settings
 from transceiver.speech.tasks import Answering, Failure
+from transceiver.speech.upstream import asked
 
 _MOST_MESSAGE = 1 << 22  # bytes
 _MOST_EVENTS = 256  # that wait for a response to take them
@@ -56,20 +57,22 @@ class Agent(Answering):
         timeout_s = self.config.realtime.timeout_s
         async with self._one_at_a_time:
             try:
-                async with asyncio.timeout(timeout_s):
-                    socket = await self._reach()
-                    await self._tell(socket, response)
-                    while not self._events.empty():  # of no response that anybody wants
-                        if self._events.get_nowait() is None:
-                            raise Failure("upstream: the connection broke")
-                    await socket.send_json({"type": "response.create"})
-                while True:
+                with asked("realtime") as request:
                     async with asyncio.timeout(timeout_s):
-                        event = await self._events.get()
-                    if event is None:
-                        raise Failure("upstream: the connection broke")
-                    if _take(event, response):
-                        return
+                        socket = await self._reach()
+                        await self._tell(socket, response)
+                        while not self._events.empty():  # of no response that anybody wants
+                            if self._events.get_nowait() is None:
+                                raise Failure("upstream: the connection broke")
+                        await socket.send_json({"type": "response.create"})
+                    while True:
+                        async with asyncio.timeout(timeout_s):
+                            event = await self._events.get()
+                        if event is None:
+                            raise Failure("upstream: the connection broke")
+                        request.began()
+                        if _take(event, response):
+                            return
             except TimeoutError:
                 await self._hang_up()
                 raise Failure(f"upstream: nothing came for {timeout_s:g} s") from None

@@ -21,7 +21,6 @@ from wire.greeting import Greeting
 from wire.keys import ClusterKeys
 from wire.messages import Message
 from wire.outbox import Outbox
-from wire.versions import OLDEST
 
 __all__ = ["Dealer"]
 
@@ -85,9 +84,10 @@ class Dealer:
         if self._greeting.due:
             self._put(self._greeting.hello(_HELLO))
             self._greeting.due = False
-        while self._greeting.version == OLDEST and self._loop.time() < until:  # noqa: ASYNC110  # it is over in a moment
+        greeting = self._greeting
+        while not (greeting.agreed or greeting.mute) and self._loop.time() < until:  # noqa: ASYNC110  # soon
             await asyncio.sleep(_LOOK_S)
-        return self._greeting.version > OLDEST
+        return greeting.agreed
 
     def control(self, message: Message, request: int | None = None) -> bool:
         """Sends a control message behind the datagrams so far. Returns False where it is not taken."""

@@ -29,7 +29,7 @@ class EdgeProcess:
         self._name = name
         self._router = router
         self.version = OLDEST  # of the wire: that of the last message from there
-        self.newest = OLDEST  # that it has said it speaks
+        self.greeted = False  # whether it has said a hello that could be answered
         self._complained = False
         self._control: deque[bytes] = deque()
         self._control_bytes = 0

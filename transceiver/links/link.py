@@ -17,14 +17,17 @@ import zmq
 from transceiver.counters import WIRE_ERRORS
 from transceiver.links.edge_process import EdgeProcess
 from transceiver.links.edges import Edges
-from wire import frames, greeting
+from wire import frames, greeting, opening
 from wire.control import Control, MessageError, Reader, encode
 from wire.frames import Data, OtherVersionError, WireError
 from wire.messages import Hello, Message, Refused, Request, ToTransceiver
 from wire.naming import seen_through
-from wire.versions import Versions, spoken
+from wire.versions import GREETING, OLDEST, Versions, spoken
 
-__all__ = ["Link"]
+__all__ = ["MOST_PEERS", "Link"]
+
+MOST_PEERS = 4096  # names of processes; whoever is gone makes room first
+_LOOKED_AT = 16  # of them, when there is a new one
 
 _MESSAGES_A_TURN = 64
 # What comes in a flood is read a millisecond at a time, in pieces of half a millisecond: frames are due in between.
@@ -61,6 +64,11 @@ class Link:
         self._loop.add_reader(socket.fileno(), self._drain)
         self._look_again()
 
+    @property
+    def peers(self) -> int:
+        """The number of processes that are known, ``MOST_PEERS`` at most, whether they are still there or not."""
+        return len(self._peers)
+
     def send(self, worker: bytes, address: bytes, datagram: bytes) -> None:
         """Queues a datagram; it leaves before the loop waits again."""
         if not self._outbox:
@@ -74,10 +82,6 @@ class Link:
         there = self._peer(peer)
         there.control(encode(message, request, there.version), time.monotonic())
         self._sent(peer, there)
-
-    def knows_of(self, peer: bytes) -> int:
-        """The newest version that the process has said it speaks. It is spoken to in that of its last message."""
-        return self._peer(peer).newest
 
     def listeners(self, least: int) -> list[bytes]:
         """The processes of edges that have spoken in version ``least`` or a later one, whether they are still there or
@@ -109,11 +113,20 @@ class Link:
                 peer.media(len(part), frames.pack_batch(part, stamp_ns, held_ns, peer.version), time.monotonic())
             self._sent(worker, peer)
 
+    def _read(self, peer: bytes, said: bytes) -> Data | Control[ToTransceiver]:
+        try:
+            return self._reader.read(said)
+        except OtherVersionError:
+            renewed = opening.renewed(said) if self._peer(peer).greeted else None
+            if renewed is None:
+                raise
+            return self._reader.read(renewed)
+
     def _greet(self, peer: bytes, hello: Hello, request: int | None) -> None:
         """Replies to who says which versions it speaks. Raises OtherVersionError where this side speaks none."""
-        self._peer(peer).newest = hello.versions[1]
         self.control(peer, greeting.hello(self._versions), request)
         greeting.agreed(self._versions, hello)
+        self._peer(peer).greeted = True
 
     def _turn_away(self, peer: bytes, message: Data | Control[ToTransceiver]) -> None:
         """Tells the second edge of a name why nobody listens to it; a message of media gets no answer."""
@@ -122,10 +135,30 @@ class Link:
             self.control(peer, why, message.request)
 
     def _peer(self, name: bytes) -> EdgeProcess:
-        peer = self._peers.get(name)
-        if peer is None:
-            peer = self._peers[name] = EdgeProcess(name, self._socket)
+        return self._peers.get(name) or self._add(name)
+
+    def _add(self, name: bytes) -> EdgeProcess:
+        if len(self._peers) >= MOST_PEERS:
+            self._forget_one()
+        peer = self._peers[name] = EdgeProcess(name, self._socket)
         return peer
+
+    def _forget_one(self) -> None:
+        """Forgets one of those that came first: one that is gone, or that nothing waits for. Those that stay come later
+        to be looked at again."""
+        forgotten = b""
+        for _ in range(_LOOKED_AT):
+            name = next(iter(self._peers))
+            peer = self._peers[name] = self._peers.pop(name)
+            if not peer.there:
+                forgotten = name
+                break
+            if not (forgotten or peer.waits):
+                forgotten = name
+        forgotten = forgotten or next(iter(self._peers))
+        del self._peers[forgotten]
+        self._stamps.pop(forgotten, None)
+        self._full.pop(forgotten, None)
 
     def _sent(self, name: bytes, peer: EdgeProcess) -> None:
         if peer.waits:
@@ -163,11 +196,11 @@ class Link:
                 if len(parts) != 1:
                     raise WireError(f"a message of {len(parts)} parts")
                 said = parts[0]
-                message = self._reader.read(said)
+                message = self._read(peer, said)
                 if isinstance(message, Control) and isinstance(message.message, Hello):
                     self._greet(peer, message.message, message.request)
                     continue
-                self._peer(peer).version = said[1]
+                self._peer(peer).version = said[1] if said[1] > GREETING else OLDEST
                 if not self._edges.admits(peer, time.monotonic()):
                     WIRE_ERRORS["name_taken"] += 1
                     self._turn_away(peer, message)
@@ -181,7 +214,12 @@ class Link:
                     self._on_control(peer, message)
             except OtherVersionError as e:
                 WIRE_ERRORS["other_version"] += 1
-                self._peer(peer).complain(str(e))
+                there = self._peer(peer)
+                there.complain(str(e))
+                if e.request is not None:
+                    why = Refused(code="invalid_request", message=str(e))
+                    there.control(encode(why, e.request, GREETING), time.monotonic())
+                    self._sent(peer, there)
             except WireError as e:
                 WIRE_ERRORS["refused"] += 1
                 self._peer(peer).complain(str(e))

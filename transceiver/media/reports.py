@@ -47,6 +47,7 @@ class Reports:
 
     def __init__(self, ssrc: int, *, reduced_size: bool = False) -> None:
         self.fraction_lost = 0.0  # of what we sent, as the peer says
+        self.lost_share = 0.0  # of what the peer sent, as our last report says
         self.round_trip_s: float | None = None
         self.reports = 0  # that the peer has sent about us
         self.malformed = 0
@@ -99,10 +100,12 @@ class Reports:
         reports = []
         if reception.ssrc is not None:
             since = int((now - self._last_report_at) * 65536) if self._last_report else 0
+            lost = reception.fraction_lost()
+            self.lost_share = lost / 256
             reports.append(
                 RtcpReceiverInfo(
                     ssrc=reception.ssrc,
-                    fraction_lost=reception.fraction_lost(),
+                    fraction_lost=lost,
                     packets_lost=min(reception.lost, 0x7FFFFF),
                     highest_sequence=reception.highest,
                     jitter=reception.jitter,

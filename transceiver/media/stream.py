@@ -17,7 +17,7 @@ from rtc.codecs.encoder_policy import EncoderPolicy, PolicyState
 from rtc.frame import FRAME_MS
 from rtc.rtp.packet import Packet
 from rtc.sdp.answer import Offer
-from transceiver.counters import RX_DATAGRAMS, TX_FRAMES
+from transceiver.counters import JITTER, LOSS, ROUND_TRIP, RX_DATAGRAMS, TX_FRAMES
 from transceiver.media.playout import Playout, PlayoutState
 from transceiver.media.receiver import Receiver, ReceiverState
 from transceiver.media.reports import Reports, ReportsState
@@ -212,6 +212,18 @@ class MediaStream:
             self._quality.reported(self._reports.fraction_lost)
             reports = self._reports.compound(self.voice, self._receiver.reception, now, time.time())
             self._sender.send_rtcp(reports)
+            self._observe()
+
+    def _observe(self) -> None:
+        """Enters how the network is in the process's histograms; called about once a second."""
+        reception, reports = self._receiver.reception, self._reports
+        if reception.ssrc is not None:
+            JITTER.add(reception.jitter_ms / 1000)
+            LOSS.add(reports.lost_share, "up")
+        if reports.reports:
+            LOSS.add(reports.fraction_lost, "down")
+        if reports.round_trip_s is not None:
+            ROUND_TRIP.add(reports.round_trip_s)
 
     def _give_feedback(self, now: float) -> None:
         for packet in self._receiver.feedback(now, self.voice.ssrc, self._reports.round_trip_s):

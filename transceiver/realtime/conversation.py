@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from rtc.frame import frame_bytes
 from rtc.vad.detector import Vad
+from transceiver.counters import BARGE_IN, OVERLAPS
 from transceiver.parts import Parts
 from transceiver.realtime import shapes, state
 from transceiver.realtime.config import Config, InvalidRequest, ServerVad
@@ -302,8 +303,8 @@ class Conversation:
         return entry
 
     def _retrieve(self, event: shapes.ItemNamed) -> None:
-        entry = self._named(event.item_id, "retrieve")
-        self._emit({"type": "conversation.item.retrieved", "item": entry.event()})
+        item = self._named(event.item_id, "retrieve").event()
+        self._emit({"type": "conversation.item.retrieved", "item": item})
 
     def _delete(self, event: shapes.ItemNamed) -> None:
         entry = self._named(event.item_id, "delete")
@@ -351,8 +352,7 @@ class Conversation:
         listening = self._listening
         self._turn = new_id("item")
         self._speaking.quiet_since = None
-        start_ms = listening.position_ms - listening.buffered_ms
-        what = {"audio_start_ms": max(start_ms, 0), "item_id": self._turn}
+        what = {"audio_start_ms": max(listening.position_ms - listening.buffered_ms, 0), "item_id": self._turn}
         self._emit({"type": "input_audio_buffer.speech_started", **what})
         self._partner.speech_started()
         turns = self._config.turn_detection
@@ -362,6 +362,8 @@ class Conversation:
 
     def _take_floor(self) -> None:
         self._over_agent = False
+        OVERLAPS["yielded"] += 1
+        BARGE_IN.add(self._listening.voiced_ms / 1000)
         self._speaking.interrupt()
 
     def _speech_stopped(self) -> None:
@@ -370,6 +372,7 @@ class Conversation:
         if self._over_agent:
             # A cough, an "mm-hm": the agent has kept its turn, and this was none.
             self._over_agent = False
+            OVERLAPS["kept"] += 1
             self._listening.clear()
             return
         self._commit()
@@ -384,8 +387,7 @@ class Conversation:
     def _commit(self) -> None:
         entry = spoken(self._listening.take(), self._turn or new_id("item"))
         self._turn = ""
-        previous = self._items.last
-        what = {"previous_item_id": previous, "item_id": entry.id}
+        what = {"previous_item_id": self._items.last, "item_id": entry.id}
         self._emit({"type": "input_audio_buffer.committed", **what})
         self._add(entry)
 

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from transceiver.agents import Item, Settings
+from transceiver.counters import RESPONSES
 from transceiver.parts import Parts
 from transceiver.realtime.config import ResponseParams
 from transceiver.realtime.formats import Writer
@@ -193,6 +194,7 @@ class Making:
         self._close("completed" if status == "completed" else "incomplete")
         self.status = status
         self.cancelled = status == "cancelled"
+        RESPONSES[status] += 1
         if status != "completed":
             self._details = {"type": status, **({"reason": reason} if reason else {})}
             if error is not None:

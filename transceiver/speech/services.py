@@ -18,6 +18,7 @@ import aiohttp
 
 from runtime.config import Pipeline
 from transceiver.speech.tasks import Failure
+from transceiver.speech.upstream import asked
 
 __all__ = ["Services", "ToolCall", "Words"]
 
@@ -98,8 +99,8 @@ class Services:
                 finished = finished or ended
                 if delta:
                     yield delta
-        if not finished:
-            raise Failure("chat: the answer broke off")
+            if not finished:
+                raise Failure("chat: the answer broke off")
 
     async def speak(self, text: str, voice: str) -> AsyncGenerator[bytes, None]:
         """``text`` as 24 kHz mono PCM16, in whole samples. Raises Failure."""
@@ -127,10 +128,12 @@ class Services:
     @contextlib.asynccontextmanager
     async def _post(self, what: str, url: str, **body: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
-            async with self._http.post(url, **body) as reply:
-                if reply.status != 200:
-                    raise Failure(f"{what}: {reply.status} {_reason_of(await _limited(reply))}".rstrip())
-                yield reply
+            with asked(what) as request:
+                async with self._http.post(url, **body) as reply:
+                    request.began()
+                    if reply.status != 200:
+                        raise Failure(f"{what}: {reply.status} {_reason_of(await _limited(reply))}".rstrip())
+                    yield reply
         except TimeoutError:
             raise Failure(f"{what}: nothing came for {self._config.timeout_s:g} s") from None
         except (aiohttp.ClientError, ValueError, OSError) as error:

@@ -38,7 +38,7 @@ _BYTES_A_S = 10 << 20  # of one call: a state is written as often as its size pe
 _PIECE_BYTES = 256 << 10  # of a call's parts, written at once
 _MOST_TRIES = 2
 _WELL_AFTER_S = 5.0
-_WHOLE, _PIECE = KEPT_TIME.of("written"), KEPT_TIME.of("piece")
+_WHOLE, _PIECE = KEPT_TIME.of("state"), KEPT_TIME.of("piece")
 
 
 class Kept:
@@ -51,7 +51,7 @@ class Kept:
         self.rest_s = _HURRIED_S
         self.shelf = shelf
         self._left = NUMBERS
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: list[Callable[[], None]] = []  # what sends, in order
         self._due: asyncio.Handle | None = None
 
     def number(self) -> None:
@@ -78,16 +78,26 @@ class Kept:
             self._due.cancel()
         self._due = asyncio.get_running_loop().call_later(wait_s, self._keeper.write, self)
 
+    def stay(self) -> None:
+        """Has the call written at once where something waits, because it was away and goes on here."""
+        if self._waiting:
+            self._keeper.write(self)
+
     def leave(self) -> None:
         """Forgets the call, because it ends or goes on elsewhere."""
         self._keeper.forget(self)
 
-    def is_written(self, now: float) -> None:
-        """Lets go what has waited. Nothing of a call that is away may be sent: its state has left."""
-        self.written_at, self._left = now, NUMBERS
+    def postpone(self, now: float) -> None:
+        """Takes note that the call was due, and could not be written."""
+        self.written_at = now
         if self._due is not None:
             self._due.cancel()
             self._due = None
+
+    def is_written(self, now: float) -> None:
+        """Lets go what has waited. Nothing of a call that is away may be sent: its state has left."""
+        self.postpone(now)
+        self._left = NUMBERS
         waiting, self._waiting = self._waiting, []
         for send in waiting:
             send()
@@ -121,8 +131,11 @@ class Keeper:
             asyncio.get_running_loop().call_soon(self.begin, session)
 
     def begin(self, session: Session) -> None:
-        """Keeps a connected call from now on."""
-        if session in self._kept or not session.movable:
+        """Keeps a connected call from now on, or goes on with that."""
+        if not session.movable:
+            return
+        if (kept := self._kept.get(session)) is not None:
+            kept.stay()
             return
         if not self._free:
             KEPT["no_room"] += 1
@@ -136,7 +149,7 @@ class Keeper:
         session, now = kept.session, time.monotonic()
         self._kept.move_to_end(session)
         if session.away:  # what waits, waits for what becomes of it
-            kept.written_at = now
+            kept.postpone(now)
             return
         if kept.tries and now - kept.began > _WELL_AFTER_S:
             kept.tries = 0

@@ -14,6 +14,7 @@ import pytest
 from edge.relay import batch
 from edge.relay.batch import BATCH, BatchSocket
 from edge.relay.outlet import Outlet
+from runtime.families import edge as families
 from runtime.metrics import Tally
 from wire import address
 
@@ -49,7 +50,7 @@ class Place:
 
     def __init__(self, sock: socket.socket, client: socket.socket, kernel: Kernel, clock: Clock) -> None:
         self.kernel, self.clock, self.client = kernel, clock, client
-        self.tally = Tally("t", "t", ("sent", "socket_full", "unsendable"))
+        self.tally = Tally(families.TX_WORKER, ("sent", "socket_full", "unsendable"))
         self.outlet = Outlet(BatchSocket(sock), self.tally)
         self._to = address.pack(*client.getsockname())
 

@@ -12,6 +12,7 @@ from waiting import until
 from wiring import heard
 
 from edge.relay.uplink import Counts, Uplink
+from runtime.families import edge as families
 from runtime.histogram import Histogram
 from runtime.metrics import Tally
 from wire import frames, link
@@ -29,8 +30,8 @@ class Place:
         self.context = zmq.Context[zmq.Socket[bytes]]()
         self.endpoint = f"ipc://{directory}/link"
         self._routers: list[zmq.Socket[bytes]] = []
-        self.tally = Tally("t", "t", ("forwarded_flow", "link_down", "link_full"))
-        counts = Counts(self.tally, Histogram("age", "t", "to"), Histogram("trip", "t", "to"))
+        self.tally = Tally(families.RX_WORKER, ("forwarded_flow", "link_down", "link_full"))
+        counts = Counts(self.tally, Histogram(families.WORKER_AGE), Histogram(families.LINK_ROUND_TRIP))
         self.age, self.trip = counts.age.of("1"), counts.round_trip.of("1")
         self.uplink = Uplink(self.context, 1, self.endpoint, b"edge/worker-0", KEYS, counts)
 

@@ -14,6 +14,7 @@ from waiting import until
 from edge.directory import Directory, Transceiver
 from edge.relay.uplink import Counts, Uplink
 from edge.relay.uplinks import GONE_AFTER_S, LINGER_S, Uplinks
+from runtime.families import edge as families
 from runtime.histogram import Histogram
 from runtime.metrics import Tally
 from wire import link
@@ -25,9 +26,9 @@ class Worker:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.context = zmq.Context[zmq.Socket[bytes]]()
-        self.tally = Tally("t", "t", ("link_down", "link_full"))
-        self.age = Histogram("age", "t", "to")
-        counts = Counts(self.tally, self.age, Histogram("trip", "t", "to"))
+        self.tally = Tally(families.RX_WORKER, ("link_down", "link_full"))
+        self.age = Histogram(families.WORKER_AGE)
+        counts = Counts(self.tally, self.age, Histogram(families.LINK_ROUND_TRIP))
         self.poller = zmq.Poller()
         self.routers: list[Any] = []  # who holds them closes them
         self.directory = Directory([self.at(1), self.at(2)])
@@ -53,7 +54,7 @@ class Worker:
         return self.links.look(now, self.flows.__contains__)
 
     def measured(self) -> set[str]:
-        return {s.labels["to"] for metric in self.age.collect() for s in metric.samples}
+        return {s.labels["transceiver"] for metric in self.age.collect() for s in metric.samples}
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ async def test_nothing_that_is_said_in_events_holds_the_loop_or_stays_in_memory(
     while len(worst) < 3 and not any(each < 0.04 for each in worst):
         held[0] = 0.0
         await asyncio.to_thread(send_all, signaling.sockets[ONE], messages)
-        session = signaling.transceiver._sockets[sealed.encode()]
+        session = signaling.transceiver.held.sockets[sealed.encode()]
         inbox = session.talk.conversation._inbox
         await eventually(lambda inbox=inbox: not inbox.busy)  # type: ignore[misc]
         worst.append(held[0])
@@ -252,14 +252,14 @@ async def test_one_account_s_sessions_are_not_there_for_another(signaling: Signa
 
 async def test_a_shutdown_tells_who_opened_a_session(signaling: Signaling) -> None:
     sealed = await signaling.opened()
-    for session in signaling.transceiver._sockets.copy().values():
+    for session in signaling.transceiver.held.sockets.copy().values():
         session.end("shutdown")
     assert (await signaling.hears("session.closed")) == {"ufrag": sealed, "reason": "shutdown"}
 
 
 async def test_a_session_that_its_client_forgot_ends_after_an_hour(signaling: Signaling) -> None:
     sealed = await signaling.opened()
-    (session,) = signaling.transceiver._sockets.values()
+    (session,) = signaling.transceiver.held.sockets.values()
     session.sweep(time.monotonic() + 3500)
     assert not session.ended
     session.sweep(time.monotonic() + 3601)

@@ -184,6 +184,29 @@ async def test_what_channels_send_waits_for_the_state_that_knows_it(monkeypatch:
         call.numbers()
 
 
+async def test_what_waited_while_a_call_was_away_is_sent_as_soon_as_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "_EVERY_S", 3600.0)  # nothing is written but what is due
+    async with a_kept_call(parrot.Agent) as call:
+        await call.open_channel()
+        await until(lambda: of_type(call, "session.created"))
+        session, kept = call.session, cast("Kept", call.session.transport.kept)
+        await session.hold()
+        session.leave()
+        sent: list[bytes] = []
+        monkeypatch.setattr(session.transport, "send", sent.append)
+        before = kept.written_at
+        kept.after(b"first")
+        await until(lambda: kept.written_at > before)
+        assert not sent, "its state has left"
+        session.stay()
+        call.keeper.begin(session)
+        assert b"first" in sent
+        kept.after(b"second")
+        await until(lambda: b"second" in sent)
+        assert sent.index(b"first") < sent.index(b"second")
+        monkeypatch.undo()
+
+
 ITEM = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}
 
 

@@ -1,0 +1,3 @@
+from runtime.families.page import markdown
+
+print(markdown(), end="")
