@@ -94,11 +94,10 @@ class Conversation:
 
     def export(self, parts: Parts) -> bytes:
         """All of it, where there is media, but for its ``parts``."""
-        whole = ConversationState(
-            *(self._items.export(parts), self._listening.export(parts), self._speaking.export(parts)),
-            *(self._inbox.export(), self._turn, self._over_agent, bytes(self._unheard)),
-        )
-        return state.encoded(whole)
+        items, listening = self._items.export(parts), self._listening.export(parts)
+        speaking, inbox = self._speaking.export(parts), self._inbox.export()
+        turn = self._turn, self._over_agent, bytes(self._unheard)
+        return state.encoded(ConversationState(items, listening, speaking, inbox, *turn))
 
     def take_up(self, exported: bytes, now: float, parts: Sequence[bytes]) -> None:
         """Goes on where ``export`` left off; ``resume`` is to follow. Raises ValueError where the bytes are none of

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -195,13 +196,13 @@ async def test_what_waited_while_a_call_was_away_is_sent_as_soon_as_it_stays(mon
         sent: list[bytes] = []
         monkeypatch.setattr(session.transport, "send", sent.append)
         before = kept.written_at
-        kept.after(b"first")
+        kept.after(partial(call.session.transport.send, b"first"))
         await until(lambda: kept.written_at > before)
         assert not sent, "its state has left"
         session.stay()
         call.keeper.begin(session)
         assert b"first" in sent
-        kept.after(b"second")
+        kept.after(partial(call.session.transport.send, b"second"))
         await until(lambda: b"second" in sent)
         assert sent.index(b"first") < sent.index(b"second")
         monkeypatch.undo()
