@@ -1,4 +1,4 @@
-"""The base of control messages, and the types of their fields with the bounds of these."""
+"""The parts of control messages: their base, and the types of fields with the bounds of these."""
 
 from __future__ import annotations
 

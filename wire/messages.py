@@ -42,6 +42,7 @@ from wire.fields import (
     about,
     reply_type,
 )
+from wire.handoffs import HandedOff, Handoff, List, Listed
 from wire.report import Report
 
 __all__ = [
@@ -312,7 +313,8 @@ class Moved(Message, tag="call.moved"):
     """A call lives at another transceiver from now on. Its ufrags stay, so whoever routes by them takes note.
 
     A transceiver says it of calls that are at it: to all workers, and with the addresses to those that have the call's
-    paths, and to all of signaling, behind the last event.
+    paths, and to all of signaling, behind the last event. One that has a call says so to the transceiver that the
+    call's ufrag names, again and again: a process that begins there knows it from nobody else.
     """
 
     ufrags: Annotated[
@@ -417,6 +419,7 @@ ToTransceiver = (
     | Watch
     | Unwatch
     | End
+    | (Handoff | List)
     | Ice
     | Check
     | Health
@@ -428,9 +431,9 @@ ToTransceiver = (
     | Take
     | GoOn
     | Dropped
+    | Moved
 )
-ToSignaling = (
-    Hello | Event | Refused | Answer | Opened | Watching | Ended | Checked | IceAnswer | HealthReport | Closed | Moved
-)
+Replies = Refused | Answer | Opened | Watching | Ended | HandedOff | Listed | Checked | IceAnswer | HealthReport
+ToSignaling = Hello | Event | Replies | Closed | Moved
 ToWorker = Hello | Refused | PathUp | PathDown | Moved
 ToSource = Hello | Refused | Reserved | PartTaken | Taken
