@@ -116,7 +116,9 @@ class Uplinks:
         uplink.forget()
 
     def _up(self) -> dict[tuple[str, ...], float]:
-        return {(str(number),): float(uplink.up) for number, uplink in list(self.by_id.items())}
+        # One that left is not missed.
+        links = [(number, uplink) for number, uplink in list(self.by_id.items()) if number not in self._leaving]
+        return {(str(number),): float(uplink.up) for number, uplink in links}
 
     def _versions(self) -> dict[tuple[str, ...], float]:
         # list() takes them at once: another thread asks.
