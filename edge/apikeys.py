@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runtime.errors import ConfigError
 from runtime.followed import Followed
 from runtime.logs import Log
 
-__all__ = ["ANY_MODEL", "ApiKeys", "load", "match"]
+__all__ = ["ANY_MODEL", "ApiKeys", "load", "match", "tokens"]
 
 ANY_MODEL = "*"
 _ID_BYTES = 9
@@ -30,13 +30,29 @@ Models = tuple[str, ...]
 def load(path: Path) -> dict[bytes, Models]:
     """SHA-256 of each bearer token in ``path``, with the models listed behind it, () where none are. Raises
     ConfigError."""
+    keys: dict[bytes, Models] = {}
+    for i, token, models in _entries(path):
+        key = hashlib.sha256(token.encode()).digest()
+        if keys.setdefault(key, models) != models:
+            raise ConfigError(f"edge.api_keys {path}: line {i}: this key stands above with other models")
+    if not keys:
+        raise ConfigError(f"edge.api_keys {path}: no key in it (one bearer token a line)")
+    return keys
+
+
+def tokens(path: Path) -> list[str]:
+    """The bearer tokens in ``path``, for a command on the edge's host. Raises ConfigError."""
+    return list(dict.fromkeys(token for _, token, _ in _entries(path)))
+
+
+def _entries(path: Path) -> Iterator[tuple[int, str, Models]]:
+    """Each line's number, bearer token and models. Raises ConfigError."""
     try:
         lines = path.read_text().splitlines()
     except OSError as e:
         raise ConfigError(f"edge.api_keys {path}: {e.strerror} (one bearer token a line)") from None
     except UnicodeDecodeError:
         raise ConfigError(f"edge.api_keys {path}: this is no text (one bearer token a line)") from None
-    keys: dict[bytes, Models] = {}
     for i, line in enumerate(lines, 1):
         entry = _COMMENT.sub("", line).strip()
         if not entry:
@@ -45,12 +61,7 @@ def load(path: Path) -> dict[bytes, Models]:
         models = tuple(listed[1].split(",")) if listed else ()
         if not all(_NAME.fullmatch(name) for name in models):
             raise ConfigError(f"edge.api_keys {path}: line {i}: models= is names with commas between them, or *")
-        key = hashlib.sha256((entry[: listed.start()] if listed else entry).encode()).digest()
-        if keys.setdefault(key, models) != models:
-            raise ConfigError(f"edge.api_keys {path}: line {i}: this key stands above with other models")
-    if not keys:
-        raise ConfigError(f"edge.api_keys {path}: no key in it (one bearer token a line)")
-    return keys
+        yield i, entry[: listed.start()] if listed else entry, models
 
 
 def match(token: str, keys: Iterable[bytes]) -> bytes | None:

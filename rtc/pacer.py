@@ -90,6 +90,14 @@ class Pacer:
         roomy = 0 < streams < _ROOMY
         return not roomy, 0 if roomy else streams, phase * 2 % _PHASES
 
+    def rename(self, tick: Tick, kind: Hashable) -> None:
+        """Counts the frames of ``tick`` as another kind's from now on. Nothing happens when it is not there."""
+        for phase in self._phases:
+            if tick in phase:
+                phase[tick] = kind
+                self.made.setdefault(kind, 0)
+                self.made_s.setdefault(kind, 0.0)
+
     def remove(self, tick: Tick) -> None:
         """Has ``tick`` called no more. Nothing happens when it was not there."""
         for phase in self._phases:

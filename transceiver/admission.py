@@ -55,6 +55,14 @@ class Admission:
         except Full as e:
             raise RequestError(str(e), e.code) from None
 
+    def change(self, session: AnySession, agent: str) -> None:
+        """Raises RequestError where a session that is here could not be served in time with that agent."""
+        live = self._held.kinds
+        live[session.kind] -= 1
+        room = self._load.room((agent, session.kind[1]), +live)
+        if room is not None and room < 1:
+            raise RequestError(f"this transceiver has no room for a call of {agent}", "full")
+
 
 class Relief:
     """The relief of ``held``. ``move(call)`` begins to move a call to another process, if there is one for it."""

@@ -10,6 +10,7 @@ from runtime.histogram import Histogram
 from runtime.metrics import Requests, Tally
 
 __all__ = [
+    "AGENT_HANDOFFS",
     "BARGE_IN",
     "CONTROL",
     "ENDS",
@@ -53,6 +54,7 @@ SETUP, ENDS = Distribution(transceiver.SETUP), Tally(transceiver.ENDS)
 SCTP_ABORTS, RECORDED = Tally(transceiver.SCTP_ABORTS), Tally(transceiver.RECORDED)
 
 HANDOVERS, TAKEN = Tally(transceiver.HANDOVERS), Tally(transceiver.TAKEN)
+AGENT_HANDOFFS = Tally(transceiver.AGENT_HANDOFFS)
 HANDOVER_TIME = Histogram(transceiver.HANDOVER_TIME)
 KEPT, REVIVED = Tally(transceiver.KEPT), Tally(transceiver.REVIVED)
 
@@ -61,5 +63,5 @@ CONTROL, WIRE_ERRORS = Tally(transceiver.CONTROL), Tally(transceiver.WIRE_ERRORS
 all_counters = (
     *(RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TX_FRAMES, TX_DATAGRAMS, TARGET, JITTER, LOSS, ROUND_TRIP),
     *(RESPONSES, OVERLAPS, BARGE_IN, UPSTREAM, UPSTREAM_REQUESTS, SETUP, ENDS, SCTP_ABORTS, RECORDED),
-    *(HANDOVERS, TAKEN, HANDOVER_TIME, KEPT, REVIVED, CONTROL, WIRE_ERRORS),
+    *(HANDOVERS, TAKEN, AGENT_HANDOFFS, HANDOVER_TIME, KEPT, REVIVED, CONTROL, WIRE_ERRORS),
 )

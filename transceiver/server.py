@@ -22,6 +22,7 @@ from transceiver import agents, counters
 from transceiver.admission import Admission, Relief
 from transceiver.backlog import Backlog
 from transceiver.capacity import Capacity
+from transceiver.handoffs.desk import Handoffs
 from transceiver.handover.desk import Desk, House
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
@@ -102,7 +103,10 @@ class Transceiver:
         self._admission = Admission(held, self._load, self._config.max_sessions, lambda: self.desk.reserved)
         self._relief = Relief(held, self.desk.move)
         self._watching = Watching(self._link, held.live)
-        self._handlers |= self.desk.handlers | self._watching.handlers
+        self._handoffs = Handoffs(
+            self._link, held.live, lambda: list(held), self._models.find, self._admission.change, self._handle
+        )
+        self._handlers |= self.desk.handlers | self._watching.handlers | self._handoffs.handlers
         folders = self._config.transcripts, self._config.recordings
         self._records = Records(*folders) if any(folders) else None
         self._reporting = Reporting(config, gpus)
@@ -355,7 +359,7 @@ class Transceiver:
         live = list(self.held)
         for session in live:
             session.end("shutdown")
-        await asyncio.gather(*(session.closed() for session in live))
+        await asyncio.gather(*(session.closed() for session in live), self._handoffs.close())
         self.desk.close()
         self._link.close()
         if self._records is not None:

@@ -20,6 +20,7 @@ from transceiver.backlog import Backlog
 from transceiver.media.stream import MediaStream
 from transceiver.state import SessionState, StateError
 from transceiver.talk.channels import Channels
+from transceiver.talk.successor import Successor
 from transceiver.talk.talk import Talk
 from transceiver.talk.watchers import Send
 from transceiver.transport import Outbound, Transport
@@ -71,11 +72,10 @@ class Session:
         self._ticked = self.began
         self._offer = offer
         self.talk = talk
-        self._packets = talk.agent_type.hears == "opus"
         self._pacer = pacer
         self._on_end = on_end
         self._on_connected = on_connected
-        self.stream = MediaStream(offer, rate_hz=talk.agent_type.rate_hz, packets=self._packets)
+        self.stream = MediaStream(offer, rate_hz=talk.agent_type.rate_hz, packets=talk.agent_type.hears == "opus")
         self.transport = Transport(
             offer,
             ufrag,
@@ -139,12 +139,25 @@ class Session:
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus, tape=talk.record)
         if self.ended:
             return  # the agent's fault
-        # What is heard as PCM is heard by the call's clock, and may wait for it.
-        self.transport.spare_ms = 0 if self._packets else _SPARE_MS
+        self.transport.spare_ms = self._spare_ms
         self._ticked = time.monotonic()
         self._pacer.add(self._tick, self.kind)
         self._log.info("media up", agent=talk.agent_name)
         self._on_connected(self)
+
+    @property
+    def _spare_ms(self) -> int:
+        """What is heard as PCM is heard by the call's clock, and may wait for it."""
+        return 0 if self.talk.agent_type.hears == "opus" else _SPARE_MS
+
+    def give_to(self, successor: Successor) -> None:
+        """Gives the agent's place to another one, between two frames; ``talk.retired`` is to follow."""
+        talk, stream = self.talk, self.stream
+        talk.give_to(successor)
+        stream.pass_packets(talk.agent_type.hears == "opus")
+        stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus, tape=talk.record)
+        self.transport.spare_ms = self._spare_ms
+        self._pacer.rename(self._tick, self.kind)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
         """Takes a data channel that the client can use from now on."""
@@ -174,6 +187,11 @@ class Session:
     def quiet(self) -> bool:
         """Whether neither the caller nor the agent speaks."""
         return self.stream.voice.idle and self.talk.begun and self.talk.conversation.quiet
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the agent speaks, or is about to. The talk must have begun."""
+        return not self.stream.voice.idle or self.talk.conversation.seat.busy
 
     async def ticked(self) -> None:
         """Waits until the next 20 ms have been made, or long enough where nothing is made any more."""

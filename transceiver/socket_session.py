@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from rtc.pacer import Pacer
 from runtime import logs
+from transceiver.talk.successor import Successor
 from transceiver.talk.talk import Talk
 from wire.ufrag import call_id
 
@@ -52,12 +53,22 @@ class SocketSession:
         """Whether neither the client nor the agent speaks."""
         return self.talk.begun and self.talk.conversation.quiet
 
+    @property
+    def speaks(self) -> bool:
+        """Whether the agent is at a response. The talk must have begun."""
+        return self.talk.conversation.seat.busy
+
     def open(self) -> None:
         """Makes the agent, and greets those who watch."""
         self.talk.begin(self.end)
         if not self.ended:
             self._pacer.add(self._tick, self.kind)
             self.talk.greet()
+
+    def give_to(self, successor: Successor) -> None:
+        """Gives the agent's place to another one; ``talk.retired`` is to follow."""
+        self.talk.give_to(successor)
+        self._pacer.rename(self._tick, self.kind)
 
     def sweep(self, now: float) -> None:
         """Looks after the agent; called about once a second."""

@@ -10,15 +10,37 @@ code ``invalid_request``, one that the transceiver fails at with ``internal_erro
 
 from __future__ import annotations
 
-import typing
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
-from wire.address import SIZE as ADDRESS_BYTES
+from wire.fields import (
+    MAX_MORE_MEDIA,
+    Address,
+    Agent,
+    CallUfrag,
+    Holder,
+    Locked,
+    LongText,
+    Media,
+    MediaAddress,
+    Message,
+    MoreMedia,
+    Name,
+    Owner,
+    Request,
+    Session,
+    Ssrc,
+    Text,
+    Transceiver,
+    Ufrag,
+    Version,
+    about,
+    reply_type,
+)
+from wire.handoffs import HandedOff, Handoff, List, Listed
 from wire.report import Report
-from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = [
     "MAX_MORE_MEDIA",
@@ -72,65 +94,6 @@ MAX_NAMES = 8  # ufrags of one call, and paths of it at one worker, in one messa
 MAX_PATHS = 64  # of one call that is handed over
 MAX_NEIGHBOURS = 64
 MAX_STATE_BYTES = 4 << 20  # of a call that is handed over
-MAX_MORE_MEDIA = 7  # candidates of one answer, beside the first
-
-Ufrag = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"\A[A-Za-z0-9+/]+\Z")]  # RFC 8839 section 5.4
-Text = Annotated[str, Meta(max_length=256)]
-LongText = Annotated[str, Meta(max_length=1 << 16)]
-Media = tuple[Text, Annotated[int, Meta(ge=1, le=65535)]]
-Name = Annotated[bytes, Meta(min_length=1, max_length=255)]
-Address = Annotated[bytes, Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
-Ssrc = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
-Version = Annotated[int, Meta(ge=0, le=127)]
-Transceiver = Annotated[int, Meta(ge=0, le=MAX_TRANSCEIVER)]
-
-Reply = TypeVar("Reply", bound="Message")
-
-
-def about(meaning: str) -> Meta:
-    """A field's meaning, for the reference."""
-    return Meta(description=meaning)
-
-
-CallUfrag = Annotated[Ufrag, about("The session, by the first ufrag that it was given.")]
-Agent = Annotated[Text, about("The name of the agent; empty for that of the transceiver's configuration.")]
-# Whatever a client says: the transceiver judges it as it does a client's own event, and refuses it in the same words.
-Session = Annotated[Any, about("The session's settings, as in the Realtime API's `session.update`; nil for defaults.")]
-Owner = Annotated[
-    Text,
-    about("The account that the session is on. A session of another account is not found; empty asks as the edge."),
-]
-Holder = Annotated[
-    Text, about("The ephemeral key that the session is placed with; calls of one that have not connected are limited.")
-]
-Locked = Annotated[
-    list[Text] | None,
-    about(
-        "Fields of `session` that the client may neither change nor see, as the maker of its key demands: they keep "
-        "what `session` says, or their defaults."
-    ),
-]
-MediaAddress = Annotated[Media, about("The host and port that clients send media to.")]
-MoreMedia = Annotated[
-    list[Media],
-    Meta(max_length=MAX_MORE_MEDIA),
-    about("Those of other edges, the preferred first: clients may send there as well."),
-]
-
-
-class Message(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
-    """A control message."""
-
-
-class Request(Message, Generic[Reply]):
-    """A control message that gets a ``Reply``, or is refused."""
-
-
-def reply_type(request: type[Request[Reply]]) -> type[Reply]:
-    """The type of the reply to such a request, where it is not refused."""
-    (declared,) = (base for base in request.__orig_bases__ if typing.get_origin(base) is Request)  # type: ignore[attr-defined]
-    (reply,) = typing.get_args(declared)
-    return typing.cast("type[Reply]", reply)
 
 
 # --- either way
@@ -199,7 +162,9 @@ class HealthReport(Message, tag="health"):
     """The transceiver is there."""
 
     sessions: Annotated[int, Meta(ge=0, le=1 << 32), about("The number of its sessions.")]
-    agents: Annotated[list[Text], Meta(max_length=4096), about("The names of the agents that it has.")] = []
+    agents: Annotated[list[Text], Meta(max_length=4096), about("The names of the agents that it has.")] = field(
+        default_factory=list
+    )
     report: Annotated[Report | None, about("Its report of itself (`wire.report`), about once a second a new one.")] = (
         None
     )
@@ -221,7 +186,7 @@ class Offer(Request[Answer], tag="session.offer"):
     offer: Annotated[str, about("The client's SDP offer.")]
     agent: Agent
     media: MediaAddress
-    more_media: MoreMedia = []
+    more_media: MoreMedia = field(default_factory=list)
     session: Session = None
     owner: Owner = ""
     holder: Holder = ""
@@ -269,7 +234,7 @@ class Ice(Request[IceAnswer], tag="session.ice"):
     match: Annotated[Text, about("The transceiver's ufrag as the client knows it, or a star for any.")]
     remote: Annotated[tuple[Text, Text] | None, about("The client's ufrag and password, or nil to ask only.")]
     media: MediaAddress
-    more_media: MoreMedia = []
+    more_media: MoreMedia = field(default_factory=list)
     owner: Owner = ""
 
 
@@ -323,7 +288,8 @@ class Moved(Message, tag="call.moved"):
     """A call lives at another transceiver from now on. Its ufrags stay, so whoever routes by them takes note.
 
     A transceiver says it of calls that are at it: to all workers, and with the addresses to those that have the call's
-    paths, and to all of signaling, behind the last event.
+    paths, and to all of signaling, behind the last event. One that has a call says so to the transceiver that the
+    call's ufrag names, again and again: a process that begins there knows it from nobody else.
     """
 
     ufrags: Annotated[
@@ -332,7 +298,7 @@ class Moved(Message, tag="call.moved"):
     to: Annotated[Transceiver, about("The transceiver that has the call now.")]
     addresses: Annotated[
         list[Address], Meta(max_length=MAX_NAMES), about("The client's addresses that this worker has, if any.")
-    ] = []
+    ] = field(default_factory=list)
 
 
 class Steered(Message, tag="path.steered"):
@@ -388,7 +354,7 @@ class Take(Request[Taken], tag="call.take"):
         list[tuple[Address, Name]],
         Meta(max_length=MAX_PATHS),
         about("The client's addresses, each with the worker by which it comes."),
-    ] = []
+    ] = field(default_factory=list)
 
 
 class GoOn(Message, tag="call.go_on"):
@@ -411,6 +377,7 @@ ToTransceiver = (
     | Watch
     | Unwatch
     | End
+    | (Handoff | List)
     | Ice
     | Check
     | Health
@@ -421,9 +388,9 @@ ToTransceiver = (
     | Take
     | GoOn
     | Dropped
+    | Moved
 )
-ToSignaling = (
-    Hello | Event | Refused | Answer | Opened | Watching | Ended | Checked | IceAnswer | HealthReport | Closed | Moved
-)
+Replies = Refused | Answer | Opened | Watching | Ended | HandedOff | Listed | Checked | IceAnswer | HealthReport
+ToSignaling = Hello | Event | Replies | Closed | Moved
 ToWorker = Hello | Refused | PathUp | PathDown | Moved
 ToSource = Hello | Refused | Reserved | Taken

@@ -116,6 +116,8 @@ def make_app(
     app.on_shutdown.append(on_shutdown)
     app.router.add_post(client_secrets.PATH, ClientSecrets(access, placing, transceivers).create)
     app.router.add_post(calls.PATH, on_calls.place_call)
+    app.router.add_get(calls.PATH, on_calls.list_calls, allow_head=False)
+    app.router.add_post(calls.PATH + "/{call}/handoff", on_calls.hand_off)
     app.router.add_post(calls.PATH + "/{call}/hangup", on_calls.end_call)
     app.router.add_delete(calls.PATH + "/{call}", on_calls.end_call)
     app.router.add_get(sockets.PATH, on_sockets.connect, allow_head=False)

@@ -1,7 +1,8 @@
-"""Calls over WebRTC: an offer is answered, and a call is ended."""
+"""Calls over WebRTC: an offer is answered, and a call is listed, given another model, and ended."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -10,17 +11,21 @@ from aiohttp import web
 from edge.links.transceivers import RequestRefused, Transceivers, Unavailable
 from edge.peers import Peers
 from edge.signaling.access import Access, Caller
-from edge.signaling.bodies import Offer, check_intent, model_name, query, read_offer
+from edge.signaling.bodies import Offer, check_intent, model_name, query, read_json, read_offer
 from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Ledger
 from edge.signaling.placing import Placing
 from wire import messages
+from wire.handoffs import Handoff, List, Listed
 from wire.keys import ClusterKeys
 from wire.ufrag import call_id, open_sealed, ufrag_of_call
+from wire.versions import MOVES
 
 __all__ = ["PATH", "Answer", "Calls", "call_not_found"]
 
 PATH = "/v1/realtime/calls"
+_CALL = "realtime.call"
+_HANDOFF_S = 45.0  # a transceiver takes 40 at most
 _MAX_DCID = 65534  # RFC 8832 section 6: 65535 is no stream
 
 
@@ -93,9 +98,40 @@ class Calls:
                 self._ledger.ended(ufrag)
             raise refused(e) from None
         except Unavailable as e:
-            raise unavailable(e) from None
+            raise self.unavailable(ufrag, e) from None
         self._ledger.ended(ufrag)
         return web.Response(status=200)
+
+    async def list_calls(self, request: web.Request) -> web.Response:
+        """``GET /v1/realtime/calls``: 200 with the calls on the key's account, of one ``model`` or of all. Asked are
+        the transceivers that have calls of this edge."""
+        caller = self._access.holder(request)
+        asked = List(agent=model_name(query(request, "model") or ""), owner=caller.key)
+        replies = await asyncio.gather(
+            *(self._transceivers.ask(i, asked, least=MOVES) for i in sorted(self._ledger.transceivers)),
+            return_exceptions=True,
+        )
+        found = [reply for reply in replies if isinstance(reply, Listed)]
+        sessions = {ufrag: model for reply in found for ufrag, model in reply.sessions}
+        calls = [{"object": _CALL, "id": call_id(ufrag), "model": model} for ufrag, model in sessions.items()]
+        more = len(found) < len(replies) or any(reply.more for reply in found)
+        return web.json_response({"object": "list", "data": calls, "has_more": more})
+
+    async def hand_off(self, request: web.Request) -> web.Response:
+        """``POST .../handoff``: 200 when another model has the call. Where that is refused, the present one stays."""
+        caller = self._access.holder(request)
+        model = model_name((await read_json(request)).get("model", ""))
+        if not model:
+            raise Refusal(400, "Missing required parameter: 'model'.", code="missing_required_parameter", param="model")
+        transceiver, ufrag = self.find(request.match_info["call"], caller)
+        wanted = Handoff(ufrag=ufrag, agent=caller.model(model), owner=caller.key)
+        try:
+            done = await self._transceivers.ask(transceiver, wanted, patience_s=_HANDOFF_S, least=MOVES)
+        except RequestRefused as e:
+            raise refused(e) from None
+        except Unavailable as e:
+            raise unavailable(e) from None
+        return web.json_response({"object": _CALL, "id": call_id(ufrag), "model": done.agent})
 
     async def ice(self, caller: Caller, call: str, match: str, remote: tuple[str, str] | None) -> tuple[str, str]:
         """Passes on the client's ICE credentials ``remote``, if it sent any; ``match`` names the ICE session that the
@@ -110,7 +146,7 @@ class Calls:
         except RequestRefused as e:
             raise refused(e) from None
         except Unavailable as e:
-            raise unavailable(e) from None
+            raise self.unavailable(ufrag, e) from None
         return call_id(now.ufrag), now.fragment
 
     def find(self, call: str, caller: Caller) -> tuple[int, str]:
@@ -125,6 +161,14 @@ class Calls:
             if held is None or held.token != caller.token.id:
                 raise call_not_found()
         return self._transceivers.whereabouts.home(sealed.decode()), sealed.decode()
+
+    def unavailable(self, ufrag: str, e: Unavailable) -> Refusal:
+        """The refusal where the transceiver of a call did not answer: another try makes sense, unless it is gone."""
+        transceiver = self._transceivers.whereabouts.home(ufrag)
+        if not self._transceivers.lost(transceiver):
+            return unavailable(e)
+        why = f"transceiver {transceiver} is gone, and its calls with it"
+        return Refusal(404, why, code="call_id_not_found", param="call_id")
 
 
 def call_not_found() -> Refusal:

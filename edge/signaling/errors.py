@@ -16,11 +16,17 @@ _STATUS = {
     "locked": 403,
     "model_not_found": 404,
     "call_id_not_found": 404,
+    "handoff_under_way": 409,
+    "not_connected": 409,
+    "model_unfit": 409,
     "precondition_failed": 412,
     "rate_limit_exceeded": 429,
     "full": 503,
     "draining": 503,
     "name_taken": 503,
+    "handoff_failed": 503,
+    "never_quiet": 503,
+    "handoff_timeout": 504,
     "invalid_request": 502,  # our own message was not understood
     "internal_error": 500,
 }

@@ -21,6 +21,7 @@ _WHY = {
     403: "The key does not allow this",
     408: "The body has not come in time",
     404: "No such model or call",
+    409: "The call cannot have that model now",
     412: "If-Match names an ICE session of the past",
     413: "The body is too large",
     415: "The body is of another type",
@@ -33,6 +34,7 @@ _WHY = {
     500: "A fault of this edge",
     502: "The transceiver refused for a reason of its own",
     503: "No transceiver answers, or all are full",
+    504: "The model was not ready in time",
 }
 
 
@@ -99,6 +101,18 @@ _PATHS: dict[str, Any] = {
         }
     },
     "/v1/realtime/calls": {
+        "get": {
+            "operationId": "listCalls",
+            "summary": "firsthop's own: the calls on the key's account; not with an ephemeral key",
+            "parameters": [_query("model", _MODEL, "only those of this model")],
+            "responses": _answers(
+                401,
+                _200={
+                    "description": "Those at the transceivers that have calls of this edge",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CallList"}}},
+                },
+            ),
+        },
         "post": {
             "operationId": "createCall",
             "summary": "Place a call over WebRTC",
@@ -116,6 +130,40 @@ _PATHS: dict[str, Any] = {
                 "content": {"application/sdp": {"schema": _TEXT}, "multipart/form-data": _MULTIPART},
             },
             "responses": _answers(401, 403, 404, 408, 413, 415, 429, 502, 503, _201=_placed()),
+        },
+    },
+    "/v1/realtime/calls/{call_id}/handoff": {
+        "post": {
+            "operationId": "handOffCall",
+            "summary": "firsthop's own: give a call another model, which is warmed first; not with an ephemeral key",
+            "parameters": [_path("call_id")],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": {
+                            "type": "object",
+                            "required": ["model"],
+                            "properties": {"model": {**_MODEL, "minLength": 1}},
+                        }
+                    }
+                },
+            },
+            "responses": _answers(
+                401,
+                404,
+                408,
+                409,
+                413,
+                415,
+                502,
+                503,
+                504,
+                _200={
+                    "description": "That model has the call",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Call"}}},
+                },
+            ),
         }
     },
     "/v1/realtime/calls/{call_id}/hangup": {
@@ -229,6 +277,20 @@ _SCHEMAS: dict[str, Any] = {
                     "param": {"type": ["string", "null"]},
                 },
             }
+        },
+    },
+    "Call": {
+        "type": "object",
+        "required": ["object", "id", "model"],
+        "properties": {"object": {"const": "realtime.call"}, "id": _TEXT, "model": _MODEL},
+    },
+    "CallList": {
+        "type": "object",
+        "required": ["object", "data", "has_more"],
+        "properties": {
+            "object": {"const": "list"},
+            "data": {"type": "array", "items": {"$ref": "#/components/schemas/Call"}},
+            "has_more": {"type": "boolean", "description": "whether some are missing"},
         },
     },
     "Session": {

@@ -7,6 +7,7 @@ from runtime.families.media import MEDIA
 from runtime.families.shared import EVERY, UFRAG_KEY, supervised
 
 __all__ = [
+    "AGENT_HANDOFFS",
     "CHILDREN",
     "CONTROL",
     "DRAINING",
@@ -109,6 +110,11 @@ HANDOVERS = counter(
     "Hand-overs of calls to other transceivers, by what became of them: unless one moved, its call stayed",
     {"outcome": ("moved", "refused", "gone", "too_large", "not_movable", "nowhere")},
 )
+AGENT_HANDOFFS = counter(
+    "firsthop_transceiver_agent_handoffs",
+    "Sessions that were to get another agent, by what became of it: unless it took over, the one that they had stayed",
+    {"outcome": ("taken_over", "failed", "timed_out", "never_quiet", "call_ended", "moved", "refused")},
+)
 TAKEN = counter(
     "firsthop_transceiver_taken",
     "Calls that other transceivers offered to hand over to this one, by what became of them",
@@ -147,6 +153,6 @@ WIRE_ERRORS = counter(
 TRANSCEIVER = (
     *(*EVERY, UFRAG_KEY, SESSIONS, KEY_SESSIONS, SETUP, ENDS, *MEDIA, SCTP_ABORTS, RECORDED),
     *(ROOM, USED, USED_LIMIT, LATE),
-    *(DRAINING, DRAIN_CALLS, NEIGHBOURS, HANDOVERS, TAKEN, HANDOVER_TIME, KEPT_CALLS, KEPT, REVIVED),
+    *(DRAINING, DRAIN_CALLS, NEIGHBOURS, HANDOVERS, TAKEN, HANDOVER_TIME, AGENT_HANDOFFS, KEPT_CALLS, KEPT, REVIVED),
     *(CONTROL, WIRE_ERRORS),
 )

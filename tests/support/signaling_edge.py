@@ -298,6 +298,9 @@ class FakeTransceiver:
             self.peers[sealed] = peer
             events = [{"type_": "session.event", "ufrag": sealed, "event": event} for event in self.first]
             return [{"type_": "session.opened", "request": request, "ufrag": sealed}, *events]
+        if type_ == "session.list":
+            found = [(name, "parrot") for name in self.placed_by]
+            return [{"type_": "session.listed", "request": request, "sessions": found}]
         if type_ == "session.unwatch":
             self.peers.pop(sealed, None)
             return []
@@ -309,6 +312,8 @@ class FakeTransceiver:
             return [{"type_": "session.refused", "request": request, **no}]
         if type_ == "session.ice":
             return [self._restarted(request, sealed, fields)]
+        if type_ == "session.handoff":
+            return [{"type_": "session.handed_off", "request": request, "agent": fields["agent"]}]
         if type_ == "session.watch":
             self.peers[sealed] = peer
             return [{"type_": "session.watching", "request": request}]

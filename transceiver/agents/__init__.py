@@ -228,8 +228,8 @@ class Base:
     def state(self) -> object:
         """What an agent that takes this one's place has to know beside the items, as ``resume`` is to get it: of maps,
         lists, text, bytes and numbers, 1 MiB at most as msgpack. Called when the session is about to go on in another
-        process; nothing else is called after it unless the session stays. May be a coroutine; what has not answered
-        after a second is moved without a state."""
+        process, or another agent of this kind is warmed for it; nothing else is called after it unless the session
+        stays. May be a coroutine; what has not answered after a second is moved without a state."""
         return None
 
     def resume(self, state: object, items: Sequence[Item]) -> None:
@@ -240,8 +240,15 @@ class Base:
             if item.role == "user":
                 self.committed(item)
 
+    def warm(self, settings: Settings, items: Sequence[Item]) -> None:
+        """Called after ``configured`` and ``resume`` where this agent is to take a live session over from another one,
+        which goes on meanwhile. What takes time, such as a connection or a long prompt, is best done now; ``items`` is
+        the conversation so far, in which nothing is still being said. May be a coroutine. The agent has the session
+        soon after this has returned, and what it says before is heard then. One that raises, or has not returned after
+        30 s, does not get it."""
+
     def close(self) -> None:
-        """Called when the session is over."""
+        """Called when the session is over, or another agent has it."""
 
 
 def names() -> list[str]:

@@ -5,10 +5,11 @@ speaks. English.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import datetime
 
-from transceiver.agents import Item, Line, Response
+from transceiver.agents import Item, Line, Response, Settings
 from transceiver.speech.brain import answer, seen, tool_call
 from transceiver.speech.ears import Ears
 from transceiver.speech.espeak import speak
@@ -27,6 +28,9 @@ class Agent(Answering):
         self._texts: dict[str, str] = {}
 
     async def speech_started(self) -> None:  # type: ignore[override]
+        await self._ears.start()
+
+    async def warm(self, settings: Settings, items: Sequence[Item]) -> None:  # type: ignore[override]
         await self._ears.start()
 
     async def close(self) -> None:  # type: ignore[override]

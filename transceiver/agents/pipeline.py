@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
-from transceiver.agents import Item, Line, Response
+from transceiver.agents import Item, Line, Response, Settings
 from transceiver.speech.sentences import Sentences
 from transceiver.speech.services import Services, Words
 from transceiver.speech.tasks import Answering, Failure
@@ -32,6 +32,11 @@ class Agent(Answering):
     def committed(self, item: Item) -> None:
         if item.pcm and not item.text:
             self._text_of(item)
+
+    async def warm(self, settings: Settings, items: Sequence[Item]) -> None:  # type: ignore[override]
+        """Waits until what was said and not yet understood is text: the first answer needs it."""
+        self._reach()
+        await asyncio.gather(*self._texts.values(), return_exceptions=True)
 
     async def close(self) -> None:  # type: ignore[override]
         await super().close()

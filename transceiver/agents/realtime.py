@@ -15,6 +15,7 @@ import binascii
 import contextlib
 from base64 import b64decode, b64encode
 from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -53,26 +54,38 @@ class Agent(Answering):
         if self._http:
             await self._http.close()
 
+    async def warm(self, settings: Settings, items: Sequence[Item]) -> None:  # type: ignore[override]
+        """Connects, and tells upstream the conversation so far."""
+        async with self._upstream() as timeout_s, asyncio.timeout(timeout_s):
+            await self._tell(await self._reach(), settings, items)
+
     async def _answer(self, response: Response) -> None:
+        async with self._upstream() as timeout_s:
+            with asked("realtime") as request:
+                async with asyncio.timeout(timeout_s):
+                    socket = await self._reach()
+                    await self._tell(socket, response.settings, response.items)
+                    while not self._events.empty():  # of no response that anybody wants
+                        if self._events.get_nowait() is None:
+                            raise Failure("upstream: the connection broke")
+                    await socket.send_json({"type": "response.create"})
+                while True:
+                    async with asyncio.timeout(timeout_s):
+                        event = await self._events.get()
+                    if event is None:
+                        raise Failure("upstream: the connection broke")
+                    request.began()
+                    if _take(event, response):
+                        return
+
+    @contextlib.asynccontextmanager
+    async def _upstream(self) -> AsyncIterator[float]:
+        """Gives the time that upstream has for each step, in seconds, to one at a time. What goes wrong is a Failure,
+        and ends the connection."""
         timeout_s = self.config.realtime.timeout_s
         async with self._one_at_a_time:
             try:
-                with asked("realtime") as request:
-                    async with asyncio.timeout(timeout_s):
-                        socket = await self._reach()
-                        await self._tell(socket, response)
-                        while not self._events.empty():  # of no response that anybody wants
-                            if self._events.get_nowait() is None:
-                                raise Failure("upstream: the connection broke")
-                        await socket.send_json({"type": "response.create"})
-                    while True:
-                        async with asyncio.timeout(timeout_s):
-                            event = await self._events.get()
-                        if event is None:
-                            raise Failure("upstream: the connection broke")
-                        request.began()
-                        if _take(event, response):
-                            return
+                yield timeout_s
             except TimeoutError:
                 await self._hang_up()
                 raise Failure(f"upstream: nothing came for {timeout_s:g} s") from None
@@ -143,10 +156,10 @@ class Agent(Answering):
                 await events.put(event)
         await events.put(None)
 
-    async def _tell(self, socket: aiohttp.ClientWebSocketResponse, response: Response) -> None:
+    async def _tell(self, socket: aiohttp.ClientWebSocketResponse, settings: Settings, items: Sequence[Item]) -> None:
         """Tells upstream the settings, and the items that it does not know yet."""
-        await socket.send_json({"type": "session.update", "session": _session(response.settings)})
-        for item in response.items:
+        await socket.send_json({"type": "session.update", "session": _session(settings)})
+        for item in items:
             if item.id in self._known:
                 continue
             self._known[item.id] = None

@@ -50,15 +50,20 @@ class Receiver:
         self._red = offer.red_payload_type
         self._transport_cc_id = offer.transport_cc_id
         self._hearing = playout
-        self._passed = passed
+        self._nack = offer.nack
         self._pressed = pressed
         self._keys = frozenset(number for number, _ in offer.keys)
         self._keypad = dtmf.Keypad()
         self._source = SsrcSelector()
         self._arrivals = Arrivals()
-        # What is passed on as it comes would come too late.
-        self._missing = Missing() if offer.nack and passed is None else None
         self._targets = TARGET.of(playout.codec.name)
+        self.pass_to(passed)
+
+    def pass_to(self, passed: Callable[[Packet], None] | None) -> None:
+        """Has packets go to ``passed`` as they come from now on, or be played out where that is None."""
+        self._passed = passed
+        # What is passed on as it comes would come too late.
+        self._missing = Missing() if self._nack and passed is None else None
 
     def take(self, plain: bytes, now: float) -> bool:
         """Takes an RTP packet that came at ``now``, in seconds. Returns whether ``feedback`` should be given at once. A

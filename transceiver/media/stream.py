@@ -121,6 +121,14 @@ class MediaStream:
         marker)`` is for a stream of packets, ``tape`` for one that is recorded."""
         self._listener, self._take_packet, self._tape = listener, take_packet, tape
 
+    def pass_packets(self, packets: bool) -> None:
+        """Takes and sends payloads as they are from now on, or PCM, as another agent wants it."""
+        if packets != self._packets:
+            self._packets = packets
+            self._receiver.pass_to(self._pass_on if packets else None)
+            self.playout.jitter.restart()  # what it held is of another time
+            self.voice.join()
+
     def record_on(self, tape: Tape | None) -> None:
         """Records by ``tape`` from now on."""
         self._tape = tape

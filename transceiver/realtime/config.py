@@ -285,6 +285,12 @@ class Config:
                 raise InvalidRequest(f"There is no field '{name[:64]}' to lock.", "invalid_value", f"locked[{i}]")
         self._locked = frozenset(locked)
 
+    def rename(self, model: str) -> None:
+        """Takes note that the session is another model's from now on."""
+        self._initial = {**self._initial, "model": model}
+        self._values = {**self._values, "model": model}
+        self._fixed = {**self._fixed, "model": model}
+
     def export(self) -> ConfigState:
         """All of it."""
         return ConfigState(self._fixed["id"], self._fixed["model"], self._values, sorted(self._locked))

@@ -24,6 +24,7 @@ from transceiver.realtime.items import Entry, EntryState, Items, new_id, spoken
 from transceiver.realtime.listening import Listening, ListeningState
 from transceiver.realtime.pictures import Schemes, check
 from transceiver.realtime.playback import Playback
+from transceiver.realtime.seat import Seat
 from transceiver.realtime.speaking import Speaking, SpeakingState
 from transceiver.talk.protocol import Partner, Surroundings
 
@@ -63,12 +64,13 @@ class Conversation:
         pictures: Schemes = "data",
         vad: Vad = "webrtc",
     ) -> None:
-        self._config, self._partner, self._around = config, partner, around
+        self._config, self._around = config, around
         self._rate_hz, self._frame_bytes = rate_hz, frame_bytes(rate_hz)
         self._media = media
         self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns, vad=vad)
         self._items = Items(rate_hz, self._samples, partial(check, schemes=pictures))
         self._reader = Reader(config.input_format, rate_hz)
+        self.seat = Seat(partner, config, self._items, self._listening, self._emit, lambda: self._speaking.busy)
         self._speaking = Speaking(
             self._emit,
             self._items,
@@ -76,8 +78,8 @@ class Conversation:
             rate_hz=rate_hz,
             writer=lambda: Writer(config.output_format, rate_hz),
             settings=config.settings,
-            respond=partner.respond,
-            cancelled=partner.cancelled,
+            respond=self.seat.respond,
+            cancelled=self.seat.cancelled,
         )
         self._turn = ""  # the id of the item that is being spoken
         self._over_agent = False  # the turn began while the agent spoke, and has not taken the floor
@@ -89,7 +91,7 @@ class Conversation:
 
     def begin(self) -> None:
         """Tells that the agent is there, which then hears what the session asks for."""
-        self._partner.configured(self._config.settings())
+        self.seat.partner.configured(self._config.settings())
 
     def export(self) -> bytes:
         """All of it, where there is media."""
@@ -110,8 +112,7 @@ class Conversation:
     def resume(self, agent: object) -> None:
         """Tells that the agent is there which goes on where another has been; ``agent`` is that one's state. What was
         asked of that one is asked of this one, and what that one had begun ends with the next tick."""
-        self._partner.configured(self._config.settings())
-        self._partner.resume(agent, self._items.view())
+        self.seat.resume(agent)
         self._speaking.ask_again()
         self._resumed = True
 
@@ -149,9 +150,9 @@ class Conversation:
         edge = self._listening.push(pcm)
         if edge == "started":
             self._speech_started()
-        elif self._over_agent and self._listening.voiced_ms >= self._partner.yields_after_ms:
+        elif self._over_agent and self._listening.voiced_ms >= self.seat.partner.yields_after_ms:
             self._take_floor()
-        self._partner.heard(pcm, self._listening.speaking)
+        self.seat.partner.heard(pcm, self._listening.speaking)
         if edge == "stopped":
             self._speech_stopped()
         return self._listening.voiced
@@ -171,7 +172,7 @@ class Conversation:
     def pressed(self, digit: str, received_at: int) -> None:
         """Tells that the caller pressed a key, at ``received_at`` in Unix seconds."""
         self._emit({"type": "input_audio_buffer.dtmf_event_received", "event": digit, "received_at": received_at})
-        self._partner.dtmf(digit)
+        self.seat.partner.dtmf(digit)
 
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id."""
@@ -206,9 +207,9 @@ class Conversation:
         handler = _HANDLERS.get(event["type"])
         if handler is not None:
             return handler(self, event)
-        if not self._partner.listens:
+        if not self.seat.partner.listens:
             raise InvalidRequest(f"There is no event type '{event['type'][:64]}'.", "invalid_value", "type")
-        self._partner.event(event)
+        self.seat.partner.event(event)
         return None
 
     def _error(self, refused: InvalidRequest, event_id: str | None) -> None:
@@ -230,7 +231,7 @@ class Conversation:
         if spoke and not self._listening.speaking:
             self._over_agent = False
             self._tell_stopped()
-        self._partner.configured(self._config.settings())
+        self.seat.partner.configured(self._config.settings())
         self._emit({"type": "session.updated", "session": self._config.event})
 
     def _append(self, event: shapes.Append) -> Steps:
@@ -291,7 +292,7 @@ class Conversation:
             item = entry.event()
             self._emit({"type": f"conversation.item.{what}", "previous_item_id": before, "item": item})
         if entry.item.role == "user":
-            self._partner.committed(entry.item)
+            self.seat.partner.committed(entry.item)
 
     def _named(self, item_id: str, what: str) -> Entry:
         entry = self._items.get(item_id)
@@ -327,7 +328,7 @@ class Conversation:
     # --- responses
 
     def _create_response(self, event: shapes.ResponseCreate) -> Steps:
-        if not self._partner.responds:
+        if not self.seat.partner.responds:
             raise InvalidRequest("This agent makes no responses.", "unsupported")
         params, settings = self._config.response(event.response)
         items = self._items.view()
@@ -352,10 +353,10 @@ class Conversation:
         start_ms = listening.position_ms - listening.buffered_ms
         what = {"audio_start_ms": max(start_ms, 0), "item_id": self._turn}
         self._emit({"type": "input_audio_buffer.speech_started", **what})
-        self._partner.speech_started()
+        self.seat.partner.speech_started()
         turns = self._config.turn_detection
         self._over_agent = self._speaking.busy and turns is not None and turns.interrupt_response
-        if self._over_agent and listening.voiced_ms >= self._partner.yields_after_ms:
+        if self._over_agent and listening.voiced_ms >= self.seat.partner.yields_after_ms:
             self._take_floor()
 
     def _take_floor(self) -> None:
@@ -374,13 +375,13 @@ class Conversation:
             self._listening.clear()
             return
         self._commit()
-        if turns is not None and turns.create_response and self._partner.responds:
+        if turns is not None and turns.create_response and self.seat.partner.responds:
             self._speaking.want()
 
     def _tell_stopped(self) -> None:
         what = {"audio_end_ms": self._listening.position_ms, "item_id": self._turn}
         self._emit({"type": "input_audio_buffer.speech_stopped", **what})
-        self._partner.speech_stopped()
+        self.seat.partner.speech_stopped()
 
     def _commit(self) -> None:
         entry = spoken(self._listening.take(), self._turn or new_id("item"))
@@ -403,7 +404,7 @@ class Conversation:
         what = {"audio_start_ms": max(end_ms - idle_ms, 0), "audio_end_ms": end_ms, "item_id": self._turn}
         self._emit({"type": "input_audio_buffer.timeout_triggered", **what})
         self._commit()
-        if self._partner.responds:
+        if self.seat.partner.responds:
             self._speaking.want()
 
     # --- small things

@@ -45,7 +45,7 @@ class Listening:
         self._part = b""
         self._loudness: deque[float] = deque(maxlen=_LONGEST_MS // FRAME_MS)
         self._turns = turns
-        self._wants = wants
+        self.wants = wants
         self._vad = vad
         self._detector = self._made()
 
@@ -95,7 +95,7 @@ class Listening:
                 self._loudness.append(float(np.sqrt(samples @ samples / max(len(samples), 1))))
         if edge == "started":
             self._loudness.clear()
-        elif not edge and not (self._detector.speaking and self._wants):
+        elif not edge and not (self._detector.speaking and self.wants):
             padding_ms = turns.prefix_padding_ms if isinstance(turns, ServerVad) else 300
             while len(self._frames) * FRAME_MS > padding_ms + ONSET_MS:
                 self._frames.popleft()

@@ -1,4 +1,4 @@
-"""The host of an agent: it runs on the media loop, or in a thread of its own.
+"""The place where an agent runs: on the media loop, or in a thread of its own.
 
 An agent that says ``runs = "thread"`` has a thread and an asyncio loop to itself, so that an agent which computes or
 waits delays neither media nor another call's agent; sharing a thread would only move the harm from one to the other.
@@ -14,156 +14,35 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import msgspec
-
 from runtime import logs
 from runtime.process import step_back
 from transceiver.agents import Base, Item, Line, Settings
-from transceiver.talk.crossing import Crossing, CrossingLine, CrossingResponse
-from transceiver.talk.protocol import Making
-from transceiver.turns import TURNS
+from transceiver.talk.host import (
+    MOST_CALLS,
+    MOST_HEARD,
+    MOST_TASKS,
+    PORTABLE,
+    Failed,
+    Host,
+    HostState,
+    NotReady,
+    packed,
+    stateless,
+)
 
-__all__ = ["Host", "HostState", "LoopHost", "ThreadHost", "host"]
+__all__ = ["Host", "HostState", "LoopHost", "NotReady", "ThreadHost", "host"]
 
-_MOST_HEARD = 100  # frames that wait for an agent
-_MOST_CALLS = 256  # of anything else
-_MOST_TASKS = 256  # coroutines of one agent
 _HANGS_S = 30.0
 _JOIN_S = 5.0
 _STATE_S = 1.0
-_MOST_STATE_BYTES = 1 << 20
-# What an agent that takes another's place is told of what that one had not been told yet. The rest it learns otherwise:
-# the items and settings are there, and what is still to be answered is asked for again.
-_PORTABLE = ("heard", "heard_opus", "speech_started", "speech_stopped", "dtmf", "event")
-
-Failed = Callable[[str], None]
-
-
-class HostState(msgspec.Struct, frozen=True, array_like=True):
-    """An agent as a value: what its ``state`` gave, as msgpack, or nothing; and calls that it has not taken."""
-
-    state: bytes
-    calls: list[tuple[str, list[Any]]]
-
-    @property
-    def decoded(self) -> object:
-        """What ``resume`` is given. Raises ValueError where it is no msgpack."""
-        return msgspec.msgpack.decode(self.state) if self.state else None
-
-
-class Host:
-    """An agent as its call sees it: no method raises, and all return at once."""
-
-    def __init__(self, kind: type[Base], line: Line, failed: Failed, model: str = "") -> None:
-        self.responds = kind.respond is not Base.respond
-        self.wants_turns = self.responds or kind.committed is not Base.committed
-        self.listens = kind.event is not Base.event
-        self.yields_after_ms = kind.yields_after_ms
-        self._kind = kind
-        self._failed = failed
-        self._model = model
-        self._cross = Crossing(asyncio.get_running_loop(), failed)
-        self._line: Line = CrossingLine(line, self._cross)
-        self._responses: dict[str, CrossingResponse] = {}
-        self._state = b""  # the agent's, when it was last asked
-
-    def ask(self, method: str, *args: Any) -> None:
-        """Has the agent's method called."""
-        raise NotImplementedError
-
-    def heard_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
-        self.ask("heard_opus", payload, timestamp, marker)
-
-    def configured(self, settings: Settings) -> None:
-        self.ask("configured", settings)
-
-    def heard(self, pcm: bytes, speaking: bool) -> None:
-        self.ask("heard", pcm, speaking)
-
-    def speech_started(self) -> None:
-        self.ask("speech_started")
-
-    def speech_stopped(self) -> None:
-        self.ask("speech_stopped")
-
-    def committed(self, item: Item) -> None:
-        self.ask("committed", item)
-
-    def respond(self, making: Making) -> None:
-        # The agent sees the same object again when it is cancelled.
-        for id_ in [id_ for id_, known in self._responses.items() if known.cancelled or known.settled]:
-            self._forget(id_)
-        while len(self._responses) >= _MOST_TASKS:
-            self._forget(next(iter(self._responses)))
-        turn = TURNS.asked(self._model, time.monotonic())
-        self._responses[making.id] = CrossingResponse(making, self._cross, turn)
-        self.ask("respond", self._responses[making.id])
-
-    def cancelled(self, making: Making) -> None:
-        known = self._forget(making.id)
-        self.ask("cancelled", known or CrossingResponse(making, self._cross))
-
-    def _forget(self, id_: str) -> CrossingResponse | None:
-        known = self._responses.pop(id_, None)
-        if known is not None:
-            known.turn.over()
-        return known
-
-    def dtmf(self, digit: str) -> None:
-        self.ask("dtmf", digit)
-
-    def event(self, event: dict[str, Any]) -> None:
-        self.ask("event", event)
-
-    def check(self, now: float) -> None:
-        """Looks for an agent that hangs; called about once a second, with ``now`` in seconds, monotonic."""
-
-    # --- as a value
-
-    async def hold(self) -> None:
-        """Asks the agent for its state, so that ``export`` may follow; it is told nothing more until ``release``."""
-
-    def export(self) -> HostState:
-        """All of it; the agent's state is that when it was last asked."""
-        raise NotImplementedError
-
-    def resume(self, state: object, items: Sequence[Item]) -> None:
-        """Tells a new agent what there was before it."""
-        self.ask("resume", state, items)
-
-    def take_up(self, calls: Sequence[tuple[str, list[Any]]]) -> None:
-        """Makes the calls that another's agent has not taken."""
-        for method, args in calls[: _MOST_HEARD + _MOST_CALLS]:
-            if method in _PORTABLE:
-                self.ask(method, *args)
-
-    def mute(self) -> None:
-        """Lets what the agent does wait for ``release``."""
-        self._cross.pause()
-
-    def pause(self) -> None:
-        """Lets what the agent does from now on wait for ``release``; what it has done is done."""
-        self.mute()
-        self._cross.flush()
-
-    def release(self) -> None:
-        """Goes on: after ``hold``, ``mute`` or ``pause``."""
-        self._cross.resume()
-
-    def close(self) -> None:
-        """Tells the agent that the session is over."""
-        for known in self._responses.values():
-            known.turn.over()
-
-    async def joined(self) -> None:
-        """Waits, for a short while, until nothing of the agent runs any more."""
+_WARM = "warm"
 
 
 class LoopHost(Host):
     """A host that calls the agent at once. It makes the agent, which may raise."""
 
-    def __init__(self, kind: type[Base], line: Line, failed: Failed, model: str = "") -> None:
-        super().__init__(kind, line, failed, model)
+    def __init__(self, kind: type[Base], line: Line, failed: Failed, model: str = "", *, muted: bool = False) -> None:
+        super().__init__(kind, line, failed, model, muted=muted)
         self._agent = kind(self._line)
         self._over = False
 
@@ -178,11 +57,24 @@ class LoopHost(Host):
 
     def pause(self) -> None:
         super().pause()
+        self._take_state()
+
+    def _take_state(self) -> None:
         try:
-            self._state = _packed(self._agent.state())
+            self._state = packed(self._agent.state())
         except Exception as e:
             self._state = b""
-            _stateless(self._kind, repr(e))
+            stateless(self._kind, repr(e))
+
+    async def told_state(self) -> object:
+        self._take_state()
+        return self.export().decoded
+
+    async def warm(self, settings: Settings, items: Sequence[Item]) -> None:
+        try:
+            self._agent.warm(settings, items)
+        except Exception as e:
+            raise NotReady(str(e) or repr(e)) from e
 
     def export(self) -> HostState:
         return HostState(self._state, [])
@@ -197,9 +89,16 @@ class ThreadHost(Host):
     """A host that calls the agent in a thread of the agent's own."""
 
     def __init__(
-        self, kind: type[Base], line: Line, failed: Failed, model: str = "", *, hangs_s: float = _HANGS_S
+        self,
+        kind: type[Base],
+        line: Line,
+        failed: Failed,
+        model: str = "",
+        *,
+        muted: bool = False,
+        hangs_s: float = _HANGS_S,
     ) -> None:
-        super().__init__(kind, line, failed, model)
+        super().__init__(kind, line, failed, model, muted=muted)
         self._home = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         self._lock = threading.Lock()
@@ -207,6 +106,7 @@ class ThreadHost(Host):
         self._heard = 0
         self._due = self._over = self._held = False
         self._answer: asyncio.Future[bytes] | None = None  # to the question for the agent's state
+        self._warming: asyncio.Future[str] | None = None  # why it cannot take over, or nothing
         self._busy_since: float | None = time.monotonic()
         self._hangs_s = hangs_s
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -223,9 +123,9 @@ class ThreadHost(Host):
                 return
             if method == "heard":
                 self._heard += 1
-                if self._heard > _MOST_HEARD:
+                if self._heard > MOST_HEARD:
                     self._forget_oldest()
-            elif len(self._calls) - self._heard >= _MOST_CALLS:
+            elif len(self._calls) - self._heard >= MOST_CALLS:
                 self._over = True
                 self._home.call_soon(self._failed, "it does not keep up")
                 return
@@ -240,13 +140,13 @@ class ThreadHost(Host):
                 self._state = await answer
         except TimeoutError:
             self._state = b""
-            _stateless(self._kind, f"it does not answer within {_STATE_S:g} s")
+            stateless(self._kind, f"it does not answer within {_STATE_S:g} s")
         with self._lock:
             self._held = True
 
     def export(self) -> HostState:
         with self._lock:
-            calls = [(method, list(args)) for method, args in self._calls if method in _PORTABLE]
+            calls = [(method, list(args)) for method, args in self._calls if method in PORTABLE]
         return HostState(self._state, calls)
 
     def release(self) -> None:
@@ -256,6 +156,19 @@ class ThreadHost(Host):
             self._calls = deque(call for call in self._calls if call[0] != "state")
             if self._calls and not self._loop.is_closed():
                 self._wake()
+
+    async def told_state(self) -> object:
+        await self.hold()
+        try:
+            return self.export().decoded
+        finally:
+            self.release()
+
+    async def warm(self, settings: Settings, items: Sequence[Item]) -> None:
+        self._warming = self._home.create_future()
+        self.ask(_WARM, settings, items)
+        if why := await self._warming:
+            raise NotReady(why)
 
     def _wake(self) -> None:
         if not self._due:
@@ -323,7 +236,7 @@ class ThreadHost(Host):
             self._held = method == "state"
         self._busy_since = time.monotonic()
         try:
-            result = self._tell_state() if method == "state" else getattr(self._agent, method)(*args)
+            result = self._asked(method)(*args)
             if asyncio.iscoroutine(result):
                 self._start(result, method)
         except Exception as e:
@@ -335,26 +248,53 @@ class ThreadHost(Host):
         else:
             self._loop.call_soon(self._next)
 
+    def _asked(self, method: str) -> Callable[..., Any]:
+        if method == "state":
+            return self._tell_state
+        found: Callable[..., Any] = self._warm if method == _WARM else getattr(self._agent, method)
+        return found
+
+    async def _warm(self, settings: Settings, items: Sequence[Item]) -> None:
+        why = ""
+        try:
+            assert self._agent is not None
+            # What it was told before may be coroutines that are not done.
+            before = [task for task in self._tasks if task.get_name() in ("configured", "resume")]
+            if before:
+                await asyncio.wait(before)
+            warm: Callable[..., Any] = self._agent.warm
+            result = warm(settings, items)
+            if asyncio.iscoroutine(result):
+                await result
+        except Exception as e:
+            why = str(e) or repr(e)
+        if not self._home.is_closed():
+            self._home.call_soon_threadsafe(self._warmed, why)
+
+    def _warmed(self, why: str) -> None:
+        if self._warming is not None and not self._warming.done():
+            self._warming.set_result(why)
+
     async def _tell_state(self) -> None:
-        packed = b""
+        answer = b""
         try:
             assert self._agent is not None
             state: Any = self._agent.state()
-            packed = _packed(await state if asyncio.iscoroutine(state) else state)
+            answer = packed(await state if asyncio.iscoroutine(state) else state)
         except Exception as e:
-            _stateless(self._kind, repr(e))
+            stateless(self._kind, repr(e))
         if not self._home.is_closed():
-            self._home.call_soon_threadsafe(self._answered, packed)
+            self._home.call_soon_threadsafe(self._answered, answer)
 
     def _answered(self, packed: bytes) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(packed)
 
     def _start(self, coroutine: Coroutine[Any, Any, Any], method: str) -> None:
-        if len(self._tasks) >= _MOST_TASKS and method != "close":
+        if len(self._tasks) >= MOST_TASKS and method != "close":
             coroutine.close()
             if method != "heard":
-                raise RuntimeError(f"{_MOST_TASKS} of its methods are waiting")
+                raise RuntimeError(f"{MOST_TASKS} of its methods are waiting")
             return
         task = self._loop.create_task(coroutine, name=method)
         self._tasks.add(task)
@@ -381,20 +321,7 @@ class ThreadHost(Host):
             self._home.call_soon_threadsafe(self._failed, repr(error))
 
 
-def _packed(state: object) -> bytes:
-    """The state as msgpack. Raises TypeError or ValueError where it cannot be one."""
-    if state is None:
-        return b""
-    packed = msgspec.msgpack.encode(state)
-    if len(packed) > _MOST_STATE_BYTES:
-        raise ValueError(f"its state has {len(packed)} bytes, and {_MOST_STATE_BYTES} are taken")
-    return packed
-
-
-def _stateless(kind: type[Base], why: str) -> None:
-    logs.get().warning("an agent is moved without its state", agent=kind.__module__, why=why)
-
-
-def host(kind: type[Base], line: Line, failed: Failed, model: str = "") -> Host:
+def host(kind: type[Base], line: Line, failed: Failed, model: str = "", *, muted: bool = False) -> Host:
     """Makes the host that the agent asks for, which clients know as ``model``."""
-    return ThreadHost(kind, line, failed, model) if kind.runs == "thread" else LoopHost(kind, line, failed, model)
+    made = ThreadHost if kind.runs == "thread" else LoopHost
+    return made(kind, line, failed, model, muted=muted)

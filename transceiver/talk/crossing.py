@@ -114,26 +114,36 @@ class Crossing:
 
 
 class CrossingLine:
-    """A Line that any thread may use."""
+    """A Line that any thread may use. After ``cut`` it says nothing more to the caller; what the agent has understood
+    of a turn is still told."""
 
     def __init__(self, line: Line, cross: Crossing) -> None:
         self._line, self._cross = line, cross
+        self._cut = False
+
+    def cut(self) -> None:
+        """Has the agent say no more: another one has the call."""
+        self._cut = True
 
     @property
     def config(self) -> Agents:
         return self._line.config
 
     def say(self, pcm: bytes) -> None:
-        self._cross(self._line.say, bytes(pcm), size=len(pcm))
+        if not self._cut:
+            self._cross(self._line.say, bytes(pcm), size=len(pcm))
 
     def stop(self) -> None:
-        self._cross(self._line.stop)
+        if not self._cut:
+            self._cross(self._line.stop)
 
     def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
-        self._cross(self._line.send_opus, bytes(payload), timestamp, marker, size=len(payload))
+        if not self._cut:
+            self._cross(self._line.send_opus, bytes(payload), timestamp, marker, size=len(payload))
 
     def emit(self, event: dict[str, Any]) -> None:
-        self._cross(self._line.emit, event)
+        if not self._cut:
+            self._cross(self._line.emit, event)
 
     def transcribed(self, item: str, text: str) -> None:
         self._cross(self._line.transcribed, item, text)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from transceiver.agents import Item, Response, Settings
 
-__all__ = ["Conversation", "EventProtocol", "Making", "Partner", "Surroundings"]
+__all__ = ["Conversation", "EventProtocol", "Making", "Partner", "Seat", "Surroundings"]
 
 Event = dict[str, Any]
 
@@ -48,6 +48,28 @@ class Partner(Protocol):
     def resume(self, state: object, items: Sequence[Item]) -> None: ...
 
 
+class Seat(Protocol):
+    """The agent's seat in a conversation. No event may be sent by ``prepare``."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the agent has the floor: a response is made, or heard."""
+
+    def makes(self, partner: Partner) -> bool:
+        """Whether it is still making a response."""
+
+    def give_up(self, partner: Partner) -> None:
+        """Ends the responses that it is still making, as far as they have come."""
+
+    def prepare(self, partner: Partner, state: object) -> tuple[Settings, list[Item]]:
+        """Tells an agent that is to have the seat later what there has been; ``state`` is that of the present one, or
+        None. Returns the settings and the items that it was told."""
+
+    def give_to(self, partner: Partner, model: str) -> None:
+        """Gives the seat to the agent that was prepared last, which is told what has come since; it finishes no
+        response that another one was asked for. Clients know it as ``model``."""
+
+
 class Surroundings(Protocol):
     """The place of a conversation: what it needs from its session."""
 
@@ -66,6 +88,10 @@ class Surroundings(Protocol):
 class Conversation(Protocol):
     """The state of one session's conversation. ``now`` is in seconds, monotonic; PCM is mono PCM16 at the agent's rate.
     Nothing that a client sends makes it raise."""
+
+    @property
+    def seat(self) -> Seat:
+        """The agent's seat."""
 
     @property
     def created(self) -> Event:

@@ -4,6 +4,7 @@ events, and the records that it leaves.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,11 +20,13 @@ from transceiver.media.voice import Voice
 from transceiver.records.files import Record, Records
 from transceiver.talk.agent_host import Host, HostState, host
 from transceiver.talk.protocol import Conversation, EventProtocol
+from transceiver.talk.successor import Successor
 from transceiver.talk.watchers import Send, Watchers
 
 __all__ = ["Talk", "TalkState"]
 
 _MOST_TIMES = 4096  # that one edge process is believed to watch
+_LOOK_S = 0.02
 _MOST_EARLY_EVENTS = 64  # of who watches a session that has not begun
 # What a client is told of the end that it did not ask for, by reason: code and message.
 _LAST_WORDS = {
@@ -77,6 +80,9 @@ class Talk:
         self._records = records
         self._early: deque[str | bytes] = deque(maxlen=_MOST_EARLY_EVENTS)
         self._voice: Voice | None = None
+        self._retiring: Host | None = None  # which has given its place to another, and finishes its responses
+        self._asking = asyncio.Lock()  # for the agent's state
+        self.held = False  # to go on elsewhere
         self._over = False
         self._parts = 1
         self._log = logs.get().bind(call=call)
@@ -101,6 +107,62 @@ class Talk:
         while self._early and not self._over:
             self.client_event(self._early.popleft())
 
+    # --- another agent
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended here."""
+        return self._over
+
+    async def successor(self, agent: tuple[str, type[Base]], *, with_state: bool = True) -> Successor:
+        """The agent that is to take over from the present one, which goes on meanwhile. One of the same kind gets its
+        state, unless there is to be none. Raises NotReady."""
+        state = None
+        if with_state and agent[1] is self.agent_type:
+            async with self._asking:
+                if not self.held:
+                    state = await self.host.told_state()
+        return Successor(agent, self, self.conversation.seat, state)
+
+    def give_to(self, successor: Successor) -> None:
+        """Gives the agent's place to ``successor``, at once; ``retired`` is to follow. The one that had it finishes the
+        responses that it was asked for."""
+        old, old_type = self.host, self.agent_type
+        old.retire()
+        old.failed = self._retired_failed
+        self._retiring, self.host = old, successor.host
+        self.agent_name, self.agent_type = successor.name, successor.kind
+        self.host.failed = self._agent_failed
+        if old_type.hears != self.agent_type.hears and self.record is not None:
+            self.record.close()
+            self._parts += 1
+            self._open_record()
+        self.conversation.seat.give_to(self.host, self.agent_name)
+        self.host.release()
+
+    async def retired(self, within_s: float) -> None:
+        """Waits until the agent that gave its place away has finished, and ends it; after ``within_s`` seconds its
+        responses end where they are."""
+        old, seat = self._retiring, self.conversation.seat
+        if old is None:
+            return
+        until = time.monotonic() + within_s
+        try:
+            # The end of a response has no event of its own, and this is over soon.
+            while not self._over and seat.makes(old) and (self.held or time.monotonic() < until):  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_S)
+            if not self._over:
+                seat.give_up(old)
+        finally:
+            self._retiring = None
+            old.close()
+        await old.joined()
+
+    def _retired_failed(self, why: str) -> None:
+        if self._retiring is not None and not self._over:
+            self._log.error("an agent that was replaced failed", why=why)
+            self.conversation.seat.give_up(self._retiring)
+
     def _open_record(self) -> None:
         if self._records is None:
             return
@@ -112,12 +174,17 @@ class Talk:
     # --- as a value
 
     async def hold(self) -> None:
-        """Asks the agent for its state, for a second at most, so that ``pause`` and ``export`` may follow."""
-        await self.host.hold()
+        """Asks the agent for its state, for a second at most, so that ``pause`` and ``export`` may follow. No other
+        agent may take over until ``resume``."""
+        self.held = True
+        async with self._asking:
+            await self.host.hold()
 
     def pause(self) -> None:
         """Lets nothing happen to it from now on until ``resume``, so that the state that ``export`` gives is all."""
         self.host.pause()
+        if self._retiring is not None:
+            self._retiring.pause()
 
     def export(self) -> TalkState:
         """All of it. It changes nothing; of what the agent keeps for itself there is what was last asked."""
@@ -147,8 +214,7 @@ class Talk:
         kind = self.agent_type
         self._end, self._voice, self.media_so_far = end, voice, media_so_far
         self.sent_bytes, self._parts = state.sent_bytes, state.parts + 1
-        self.host = host(kind, self, self._agent_failed, self.agent_name)
-        self.host.mute()
+        self.host = host(kind, self, self._agent_failed, self.agent_name, muted=True)
         try:
             agent_state = state.host.decoded
             self.conversation = self.protocol.take_up(state.conversation, self.host, self, now, rate_hz=kind.rate_hz)
@@ -166,17 +232,25 @@ class Talk:
         """Goes on: after ``hold``, ``export`` or ``take_up``."""
         if self._parts > 1 and self.record is None:
             self._open_record()
+        self.held = False
         self.host.release()
+        if self._retiring is not None:
+            self._retiring.release()
 
     def forsake(self) -> None:
         """Ends it without a word to any client, because it goes on elsewhere."""
         self._over = True
         if not self.begun:
             return
-        self.conversation.close()
-        self.host.close()
+        self._close()
         if self.record is not None:
             self.record.close()
+
+    def _close(self) -> None:
+        self.conversation.close()
+        self.host.close()
+        if self._retiring is not None:  # for as long as ``retired`` needs to see it
+            self._retiring.mute()
 
     def client_event(self, text: str | bytes) -> None:
         """Takes an event of the client's, or of somebody who watches."""
@@ -198,6 +272,8 @@ class Talk:
         """Looks for an agent that hangs; called about once a second, with ``now`` in seconds, monotonic."""
         if self.begun and not self._over:
             self.host.check(now)
+            if self._retiring is not None:
+                self._retiring.check(now)
 
     def end(self, reason: str, *, in_words: bool = True, **facts: object) -> None:
         """Ends the talk. The client is told why, where that is neither its own doing nor its server's, unless it knows
@@ -207,8 +283,7 @@ class Talk:
         if self.begun:
             if in_words and reason in _LAST_WORDS:
                 self.emit(self.protocol.error(*_LAST_WORDS[reason]))
-            self.conversation.close()
-            self.host.close()
+            self._close()
         if self.record is not None:
             self.record.close()
         self._log.info("ended", reason=reason, **facts)

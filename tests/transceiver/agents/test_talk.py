@@ -10,12 +10,14 @@ import pytest
 from runtime.config import Agents
 from transceiver.agents import Base, Line
 from transceiver.counters import ENDS
-from transceiver.talk.protocol import Conversation, Partner, Surroundings
+from transceiver.talk.protocol import Conversation, Partner, Seat, Surroundings
 from transceiver.talk.talk import Talk
 
 
 class Chat:
     """Passes each line on to the agent as an event, shouted."""
+
+    seat: Seat  # which nobody asks for here
 
     def __init__(self, partner: Partner, around: Surroundings) -> None:
         self.partner, self.around = partner, around

@@ -1,0 +1,80 @@
+"""Hand-offs of models under calls of ``firsthop call``, by ``firsthop handoff``: the callers lose no frame."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calling import goes_on, hang_up, lost_in, start_call
+from observing import cores
+from waiting import DEADLINE_S, until
+
+from lab.appliance import Appliance
+from lab.network import Lab
+
+pytestmark = pytest.mark.needs_root
+
+TAKEN_OVER = ("firsthop_transceiver_agent_handoffs_total", "taken_over")
+WRITTEN = ("firsthop_transceiver_kept_total", "written")
+CALLS = 3
+
+
+def handoff(house: Appliance, *arguments: str) -> tuple[int, dict[str, Any]]:
+    argv = [sys.executable, "-m", "firsthop", "handoff", *arguments, "--json", "-c", str(house.config_file)]
+    process = house.edge.popen(argv, stdout=subprocess.PIPE)
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    found: dict[str, Any] = json.loads(output)
+    return process.returncode, found
+
+
+def logged(house: Appliance, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in house.log_file("transceiver").read_text().splitlines() if line[:1] == "{"]
+    return [line for line in lines if line["event"] == event]
+
+
+def test_callers_get_other_models_and_hear_no_gap(lab: Lab, tmp_path: Path) -> None:
+    with Appliance(tmp_path, lab=lab) as house:
+        calls = start_call(lab.client, house, "-n", str(CALLS), "--model", "echo", "--duration", "120")
+        until(lambda: len(logged(house, "media up")) == CALLS)
+        goes_on(house, "transceiver")
+        call = logged(house, "media up")[0]["call"]
+        code, said = handoff(house, call, "nobody")
+        assert (code, said["stay"][0]["code"]) == (1, "model_not_found")
+        assert handoff(house, "--from", "echo", "--to", "loopback") == (
+            0,
+            {"calls": CALLS, "handed_off": CALLS, "stay": [], "complete": True},
+        )
+        goes_on(house, "transceiver")
+        assert handoff(house, call, "echo")[0] == 0  # when its caller is silent, or after ten seconds
+        goes_on(house, "transceiver")
+        assert house.metrics("transceiver")[TAKEN_OVER] == CALLS + 1
+        assert [line["agent"] for line in logged(house, "another agent has the call")] == ["echo"] * CALLS + [
+            "loopback"
+        ]
+        said = hang_up(calls)
+    assert said["calls"]["ok"] == CALLS
+    assert said["audio"]["packets"]["lost"] == said["audio"]["packets"]["rejected"] == 0
+    assert lost_in(said["audio"]) == 0
+
+
+def test_a_process_that_is_killed_after_a_hand_off_goes_on_with_the_new_model(lab: Lab, tmp_path: Path) -> None:
+    with Appliance(tmp_path, lab=lab, transceiver_cores=cores()[:1]) as house:
+        calls = start_call(lab.client, house, "-n", "1", "--model", "echo", "--duration", "120")
+        until(lambda: len(logged(house, "media up")) == 1)
+        call = logged(house, "media up")[0]["call"]
+        assert handoff(house, call, "loopback")[0] == 0
+        written = house.metrics("media-1")[WRITTEN]
+        until(lambda: house.metrics("media-1")[WRITTEN] > written + 1)
+        os.kill(house.children()["media-1"].pid, signal.SIGKILL)
+        until(lambda: any(line["revived"] for line in logged(house, "ready")))
+        goes_on(house, "media-1")
+        # It has the model that it was given, and nobody has the one before.
+        until(lambda: handoff(house, "--from", "loopback", "--to", "parrot")[1]["handed_off"] == 1)
+        assert handoff(house, "--from", "echo", "--to", "parrot")[1]["calls"] == 0
+        assert hang_up(calls)["calls"]["ok"] == 1
