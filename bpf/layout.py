@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bpf.verdicts import VERDICTS
-from wire.ufrag import MAX_KEY_ID, SLOTS
+from wire.ufrag import MAX_KEY_ID, MAX_SISTERS, SLOTS
 
 __all__ = [
     "FLOW",
@@ -159,8 +159,11 @@ class Map:
         return f'BPF_TABLE("{self.kind.c}", {key}, {self.value.c}, {self.name}, {self.entries});\n'
 
 
+# Of this cluster by key id, and then of each of its sisters.
+KEYS: Final = (1 + MAX_SISTERS) * (MAX_KEY_ID + 1)
+
 _MAPS: Final = (
-    Map("keys", _ARRAY, U32, ROUTE_KEY, MAX_KEY_ID + 1),
+    Map("keys", _ARRAY, U32, ROUTE_KEY, KEYS),
     Map("slots", _ARRAY, U32, U32, SLOTS),  # the CPU of each
     Map("cpus", _CPU_MAP, U32, U32),  # how long the queue of each is
     # A plain hash and not an LRU: new entries come from proof only, and a flood cannot push out a call.
@@ -188,5 +191,6 @@ def maps(flow_entries: int, cpus: int) -> dict[str, Map]:
 def c_definitions(made: Mapping[str, Map]) -> str:
     """All layouts in C, with the maps as they were ``made``."""
     limits = f"#define MAX_CPUS {MAX_CPUS}\n#define SLOTS {SLOTS}\n"
+    limits += f"#define KEYS {KEYS}\n#define KEY_IDS {MAX_KEY_ID + 1}\n"
     records = "".join(record.definition() for record in (FLOW_KEY, FLOW, SHED, ROUTE_KEY, PREFIX))
     return limits + records + "".join(each.definition() for each in made.values())

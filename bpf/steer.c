@@ -131,6 +131,34 @@ static __always_inline int admit(const struct flow_key *from, u64 name)
     return PARSED;
 }
 
+/* Returns a verdict, or PARSED with the ufrag's tag under the key that made it: this cluster's, or a sister's, whose
+ * calls the worker passes on. It reads the packet once: what follows is then the same to the verifier wherever in the
+ * packet the ufrag stands, or it would look at every place times every key. */
+static __always_inline int open_ufrag(const u8 *ufrag, u64 *tag)
+{
+    u64 head[2] = { ((const u64 *)ufrag)[0], ((const u64 *)ufrag)[1] };
+    u64 end = *(const u64 *)(ufrag + UFRAG_HEAD_BYTES);
+    u32 id = ufrag[0] - UFRAG_VERSION_1;
+    int verdict = VERDICT_STUN_BAD_UFRAG;
+
+    /* Drop: another version. */
+    if (id >= KEY_IDS)
+        return verdict;
+    for (u32 cluster = 0; cluster < KEYS / KEY_IDS; ++cluster) {
+        u32 at = cluster * KEY_IDS + id;
+        struct route_key *key = keys.lookup(&at);
+        /* Drop, if no cluster has it: a key that this edge does not have (yet, or any more). */
+        if (!key || !key->live)
+            continue;
+        *tag = siphash_16(head, key->k0, key->k1);
+        if (ice_digits(*tag >> 16) == end)
+            return PARSED;
+        /* Drop: nobody who holds the key made this ufrag. */
+        verdict = VERDICT_STUN_BAD_TAG;
+    }
+    return verdict;
+}
+
 static __always_inline int steer_by_ufrag(struct cursor c, struct datagram *d)
 {
     u32 bytes = d->bytes;
@@ -143,16 +171,10 @@ static __always_inline int steer_by_ufrag(struct cursor c, struct datagram *d)
     if (bytes <= UFRAG_BYTES || (void *)(ufrag + UFRAG_BYTES + 1) > c.end || ufrag[UFRAG_BYTES] != ':')
         return leave(VERDICT_STUN_BAD_UFRAG);
 
-    u32 id = ufrag[0] - UFRAG_VERSION_1;
-    struct route_key *key = keys.lookup(&id);
-    /* Drop: another version, or a key that this edge does not have (yet, or any more). */
-    if (!key || !key->live)
-        return leave(VERDICT_STUN_BAD_UFRAG);
-
-    u64 tag = siphash_16((u64 *)ufrag, key->k0, key->k1);
-    /* Drop: nobody who holds the key made this ufrag. */
-    if (ice_digits(tag >> 16) != *(u64 *)(ufrag + UFRAG_HEAD_BYTES))
-        return leave(VERDICT_STUN_BAD_TAG);
+    u64 tag;
+    verdict = open_ufrag(ufrag, &tag);
+    if (verdict != PARSED)
+        return leave(verdict);
 
     /* A call stays on its core until it ends, whatever core its slot has by now, and strangers with its ufrag do not
      * limit it. */

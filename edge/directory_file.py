@@ -23,10 +23,12 @@ __all__ = ["Listing", "Listings", "announce", "followed", "load", "prepare", "un
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """The content of the file: ``Directory.present`` and ``Directory.departed``."""
+    """The content of the file: ``Directory.present`` and ``Directory.departed``. ``beside`` are the endpoints of other
+    edges behind this one's address, which tell their flows there (``edge/relay/roaming.py``)."""
 
     transceivers: tuple[Transceiver, ...]
     departed: tuple[Transceiver, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def fill(self, directory: Directory) -> None:
         """Gives the directory this content. Raises ValueError, and changes nothing, where two have one id."""
@@ -57,7 +59,7 @@ class Listings:
         ours, others = self.configured.value, self.found.value
         known = {transceiver.id for transceiver in ours.transceivers}
         more = tuple(transceiver for transceiver in others.transceivers if transceiver.id not in known)
-        return Listing(ours.transceivers + more, ours.departed + others.departed)
+        return Listing(ours.transceivers + more, ours.departed + others.departed, others.beside)
 
     def refresh(self) -> bool:
         """Looks at both. Returns True where that changed one."""
@@ -70,13 +72,14 @@ def unlisted(configured: Iterable[Transceiver], found: Iterable[Transceiver]) ->
     return [each for each in found if endpoints.get(each.id, each.endpoint) != each.endpoint]
 
 
-def write(path: Path, transceivers: Iterable[Transceiver]) -> None:
-    """Writes a file that lists these, and those that it listed before as departed. Raises OSError."""
+def write(path: Path, transceivers: Iterable[Transceiver], beside: Iterable[str] = ()) -> None:
+    """Writes a file that lists these, the edges ``beside`` this one, and transceivers that it listed before as
+    departed. Raises OSError."""
     directory = Directory()
     with contextlib.suppress(OSError, ValueError):
         load(path).fill(directory)
     directory.replace(transceivers)
-    listing = Listing(tuple(directory.present.values()), tuple(directory.departed.values()))
+    listing = Listing(tuple(directory.present.values()), tuple(directory.departed.values()), tuple(beside))
     new = path.with_name(f"{path.name}.new")
     path.parent.mkdir(parents=True, exist_ok=True)
     new.write_bytes(msgspec.json.format(msgspec.json.encode(listing)))

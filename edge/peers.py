@@ -40,7 +40,7 @@ class Peers:
     def __init__(self, name: str, media: Media, region: str = "") -> None:
         self.name = name
         self.draining = False  # this edge itself: others are named in its place
-        self._media = media
+        self.own_media = media
         self._region = region
         self._known: Mapping[str, Peer] = {}
         self._heard: dict[str, _Heard] = {}
@@ -64,6 +64,10 @@ class Peers:
         self._heard[name] = _Heard(now, draining)
         return True
 
+    def heard_of(self, now: float) -> list[tuple[str, float, bool]]:
+        """Each edge that was ever heard of: its name, how many seconds ago that was, and whether it drained then."""
+        return [(name, now - heard.at, heard.draining) for name, heard in list(self._heard.items())]
+
     def is_well(self, name: str, now: float) -> bool:
         """Whether that edge was heard of just now, and takes calls."""
         heard = self._heard.get(name)
@@ -78,5 +82,5 @@ class Peers:
             self._turn = (self._turn + 1) % len(well)
         well = sorted(well[self._turn :] + well[: self._turn], key=lambda peer: peer.region != self._region)
         others = [peer.media for peer in well]
-        named = others if self.draining and others else [self._media, *others]
+        named = others if self.draining and others else [self.own_media, *others]
         return list(dict.fromkeys(named))[:MAX_CANDIDATES]  # edges behind one address are one candidate

@@ -22,6 +22,7 @@ from edge.directory import Transceiver
 from edge.directory_file import announce, prepare
 from edge.draining import empty, mark
 from edge.links.announcing import flows_endpoint
+from edge.relay.sisters import Sister
 from edge.relay.spec import Spec
 from edge.relay.worker import SPARE_NAME
 from edge.sockets import http_socket, listening, media_sockets
@@ -61,8 +62,10 @@ class EdgeSupervisor(Supervisor):
         super().__init__(config, store)
         self._key_file = KeyFile(config.cluster.keys, self._log)
         self._keys = self._key_file.keys
+        self._sister_files = [KeyFile(row.keys, self._log) for row in edge.clusters]
         self._cpus = cpus("edge.cores", edge.cores)
-        of_children = [ports.signaling(edge.metrics), *(ports.worker(edge.metrics, i) for i in range(len(self._cpus)))]
+        like_workers = len(self._cpus) + (edge.backbone is not None)
+        of_children = [ports.signaling(edge.metrics), *(ports.worker(edge.metrics, i) for i in range(like_workers))]
         for address in [edge.metrics, *([] if children_run else of_children)]:
             # Opened later, and by children; but a port that is taken is better said now than by one that keeps dying.
             listening("edge.metrics", *address.pair).close()
@@ -71,13 +74,14 @@ class EdgeSupervisor(Supervisor):
             mark(edge).unlink()  # of one that was killed while it drained
         self._http = http_socket(edge.http, store)
         self._media = media_sockets(edge.media, len(self._cpus), store)
-        self._xdp = Xdp(edge, self._keys.ufrag, self._cpus, self._media, self._log)
+        self._xdp = Xdp(edge, self._keys.ufrag, self._sister_keys, self._cpus, self._media, self._log)
         self._transceivers = [Transceiver(peer.id, str(peer.endpoint)) for peer in edge.transceivers]
         self._directory = announce(_directory_path(edge), self._transceivers, self._log)
         self._found = prepare(_found_path(edge), self._log, keep=bool(config.directory.redis))
         workers = [self._worker(i) for i in range(len(self._cpus))]
+        gateway = [self._gateway()] if edge.backbone is not None else []
         self.children = Children(
-            [*workers, self._signaling()],
+            [*workers, *gateway, self._signaling()],
             "edge.relay.worker",
             SPARE_NAME,
             store,
@@ -107,29 +111,56 @@ class EdgeSupervisor(Supervisor):
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
             instance=self._instance,
-            flows_to=flows_endpoint(edge),
+            flows_to=flows_endpoint(edge, shared=bool(self._config.directory.redis)),
             flows_from=tuple(row.endpoint for row in edge.behind_one_address),
+            sisters=tuple(
+                Sister(row.name, str(row.keys), tuple(map(str, row.edges)), file.keys)
+                for row, file in zip(edge.clusters, self._sister_files, strict=True)
+            ),
         )
-        lasting = replace(
-            spec,
-            socket=0,
-            not_mine=(),
-            flows=0,
-            ssrcs=0,
-            shedding=0,
-            keys=self._lasting_keys(),
-            transceivers=() if spec.directory else spec.transceivers,
-        ).dump()
         return self._child(
             "edge.relay.worker",
             f"worker-{index}",
             1 + index,
             spec.dump(),
             fds=(*sockets, *maps),
-            lasting={**lasting, "same": _identities(sockets[index], *maps)},
+            lasting={**_lasting(spec), "same": _identities(sockets[index], *maps)},
             cpu=spec.cpu,
             process="worker",
             worker=index,
+        )
+
+    def _gateway(self) -> Child:
+        """One more worker, to which edges of other clusters pass on what is for calls of this one."""
+        edge, place = self._config.edge, len(self._cpus)
+        sockets = tuple(sock.fileno() for sock in self._media)
+        spec = Spec(
+            edge=edge.name,
+            index=place,
+            cpu=self._cpus[-1],
+            socket=-1,
+            not_mine=sockets,
+            flow_entries=edge.flow_entries,
+            flows=-1,
+            ssrcs=-1,
+            shedding=-1,
+            metrics=ports.worker(edge.metrics, place).pair,
+            transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
+            directory=self._directory,
+            found=self._found,
+            keys=self._keys,
+            key_file=str(self._config.cluster.keys),
+            instance=self._instance,
+            backbone=str(edge.backbone),
+        )
+        return self._child(
+            "edge.relay.worker",
+            "gateway",
+            1 + place,
+            spec.dump(),
+            fds=sockets,
+            lasting=_lasting(spec),
+            process="gateway",
         )
 
     def _signaling(self) -> Child:
@@ -144,7 +175,7 @@ class EdgeSupervisor(Supervisor):
             "found": self._found,
         }
         http = self._http.fileno()
-        lasting = {**told, "keys": self._lasting_keys().dump(), "transceivers": () if self._directory else listed}
+        lasting = {**told, "keys": _lasting_keys(self._keys).dump(), "transceivers": () if self._directory else listed}
         return self._child(
             "edge.signaling",
             "signaling",
@@ -155,13 +186,17 @@ class EdgeSupervisor(Supervisor):
             process="signaling",
         )
 
+    @property
+    def _sister_keys(self) -> list[dict[int, bytes]]:
+        """The ufrag keys of each other cluster whose calls are passed on."""
+        return [file.keys.ufrag for file in self._sister_files]
+
     def _use(self, keys: ClusterKeys) -> None:
-        self._xdp.use(keys.ufrag)
+        self._xdp.use(keys.ufrag, self._sister_keys)
         self._keys = keys  # and Prometheus hears of it, now that it is true
 
-    def _lasting_keys(self) -> ClusterKeys:
-        """The part of the keys that a child cannot take from the file while it runs."""
-        return replace(self._keys, ufrag={}, sealing=0)
+    def _use_sisters(self, _: ClusterKeys) -> None:
+        self._xdp.use(self._keys.ufrag, self._sister_keys)
 
     def collectors(self) -> tuple[Collector, ...]:
         """See Supervisor."""
@@ -171,7 +206,8 @@ class EdgeSupervisor(Supervisor):
 
     def work(self) -> tuple[Coroutine[Any, Any, object], ...]:
         """See Supervisor."""
-        return follow(self._key_file, self._use), self._xdp.stay()
+        sisters = [follow(file, self._use_sisters) for file in self._sister_files]
+        return follow(self._key_file, self._use), *sisters, self._xdp.stay()
 
     async def leave(self) -> None:
         """See Supervisor. Where there are other edges, new calls are for them, and this one's have time to end."""
@@ -179,7 +215,7 @@ class EdgeSupervisor(Supervisor):
         if edge.drain_s and edge.other_edges:
             with contextlib.suppress(OSError):
                 mark(edge).touch()
-            await empty(edge, len(self._cpus), self._log)
+            await empty(edge, len(self._cpus) + (edge.backbone is not None), self._log)
 
     def facts(self) -> dict[str, Any]:
         """See Supervisor."""
@@ -199,7 +235,10 @@ class EdgeSupervisor(Supervisor):
 def check(config: Config) -> None:
     """Looks at what can be wrong in a configuration before anything runs. Raises ConfigError or KeyFileError."""
     edge = config.edge
-    keys.load(config.cluster.keys)
+    ours = keys.load(config.cluster.keys)
+    for row in edge.clusters:
+        if keys.load(row.keys).link in (ours.link, ours.shared().link):
+            raise ConfigError(f"edge.clusters: {row.name}: {row.keys} has this cluster's own keys")
     apikeys.load(edge.api_keys)
     server_context(edge.tls_certificate, edge.tls_key)
     if not edge.transceivers and not config.directory.redis:
@@ -213,6 +252,26 @@ def check(config: Config) -> None:
     for key in ("media", "http", "metrics"):
         # Whether a port is taken cannot be told while an edge runs that may have it.
         listening(f"edge.{key}", getattr(edge, key).host, 0).close()
+
+
+def _lasting_keys(keys: ClusterKeys) -> ClusterKeys:
+    """The part of the keys that a child cannot take from the file while it runs."""
+    return replace(keys, ufrag={}, sealing=0)
+
+
+def _lasting(spec: Spec) -> dict[str, Any]:
+    """The part of a worker's spec by which two are compared."""
+    return replace(
+        spec,
+        socket=0,
+        not_mine=(),
+        flows=0,
+        ssrcs=0,
+        shedding=0,
+        keys=_lasting_keys(spec.keys),
+        transceivers=() if spec.directory else spec.transceivers,
+        sisters=tuple(replace(sister, keys=_lasting_keys(sister.keys)) for sister in spec.sisters),
+    ).dump()
 
 
 def _directory_path(edge: Edge) -> Path:

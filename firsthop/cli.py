@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,8 +23,10 @@ class _Lazy(click.Group):
 
     _elsewhere: ClassVar = {
         "call": "caller.cli:call",
+        "config": "firsthop.config_cli:config",
         "cores": "firsthop.cores:cores",
         "demo": "demo.run:demo",
+        "doctor": "firsthop.doctor:doctor",
         "drain": "firsthop.drain:drain",
         "explain": "firsthop.explain:explain",
         "handoff": "firsthop.handoff:handoff",
@@ -32,16 +35,20 @@ class _Lazy(click.Group):
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *self._elsewhere])
+        return sorted([*super().list_commands(ctx), *(name for name in self._elsewhere if self._is_here(name))])
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in self._elsewhere:
+        if name not in self._elsewhere or not self._is_here(name):
             return super().get_command(ctx, name)
         from importlib import import_module
 
         module, _, attribute = self._elsewhere[name].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def _is_here(self, name: str) -> bool:
+        """Whether its package is there: the demo and its lab are in the source alone."""
+        return find_spec(self._elsewhere[name].partition(".")[0]) is not None
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,7 +83,7 @@ def edge(config: Path | None, check: bool) -> None:
     """Run the edge: XDP, workers and signaling.
 
     Ctrl-C and SIGTERM end it and all that it started. SIGHUP lets a new program take over, with calls going on: for an
-    upgrade, or a changed configuration.
+    upgrade, or a changed configuration. SIGUSR2 ends it alone, and leaves what it started to the next one.
     """
     from runtime.supervision import signals
 
@@ -168,15 +175,40 @@ def keys_rotate(config: Path | None, file: Path | None, step: bool, force: bool,
     sys.exit(command(config, file, step=step, force=force, as_json=as_json))
 
 
-@main.command()
-@click.option("--markdown", is_flag=True, help="As the page docs/configuration.md.")
-def config(markdown: bool) -> None:
-    """Print every configuration key with its default."""
-    from firsthop.reference import page
-    from runtime.config import rows
+@keys.command("share")
+@config_option
+@click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="The key file, if not cluster.keys.")
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The file to write; one there is replaced."
+)
+def keys_share(config: Path | None, file: Path | None, out: Path | None) -> None:
+    """Write what another cluster's edges need in edge.clusters: firsthop keys share -o shared.toml
 
-    if markdown:
-        click.echo(page(), nl=False)
-        return
-    for key, default, meaning in rows():
-        click.echo(f"{key:24} {default:40} {meaning}")
+    Who has it can make ufrags that lead here and connect to edge.backbone, and nothing more. It is to be written and
+    given again after each step of a rotation.
+    """
+    from runtime import secretfile
+    from runtime.config import load
+    from wire.keys import KeyFileError, parse, read_text
+    from wire.keys import load as load_keys
+    from wire.rotation import KeyRing
+
+    try:
+        path = file or load(config).cluster.keys
+        text = KeyRing.parse(read_text(path), path).shared_text()
+        if out is not None and not out.exists():
+            secretfile.create(out, text)
+            return
+        if out is not None:
+            if load_keys(out).link != parse(text, out).link:
+                raise KeyFileError(f"{out} is there already, and not what this cluster shares: nothing was changed")
+            secretfile.replace(out, text)
+            return
+        secretfile.narrow(1)
+    except (ConfigError, KeyFileError) as e:
+        click.echo(f"firsthop: {e}", err=True)
+        sys.exit(2)
+    except OSError as e:
+        click.echo(f"firsthop: {out or 'standard output'}: {e.strerror}", err=True)
+        sys.exit(2)
+    click.echo(text, nl=False)

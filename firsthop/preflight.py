@@ -24,6 +24,8 @@ def check_edge(config: Config) -> None:
     edge = config.edge
     _private("cluster.keys", config.cluster.keys)
     _private("edge.api_keys", edge.api_keys)
+    for row in edge.clusters:
+        _private("edge.clusters", row.keys)
     _of_the_store(config)
     if edge.tls_key is not None:
         _private("edge.tls_key", edge.tls_key)
@@ -100,9 +102,11 @@ class _Ports(NamedTuple):
 
 def _of_edge(config: Config) -> Iterator[_Ports]:
     edge = config.edge
-    workers = len(edge.cores) or len(os.sched_getaffinity(0))
+    workers = (len(edge.cores) or len(os.sched_getaffinity(0))) + (edge.backbone is not None)
     yield _Ports("edge.http", edge.http.host, range(edge.http.port, edge.http.port + 1))
     yield _Ports("edge.metrics", edge.metrics.host, ports.of_edge(edge.metrics, workers))
+    if edge.backbone is not None and (address := edge.backbone.address) is not None:
+        yield _Ports("edge.backbone", address.host, range(address.port, address.port + 1))
 
 
 def _of_transceivers(config: Config) -> Iterator[_Ports]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from firsthop.other_edges import OtherEdge, other_edges
 from runtime.percentiles import Latency, between
 
 __all__ = [
@@ -136,14 +137,16 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Signaling:
-    """The state of signaling. ``responses`` are by HTTP status. Where the hosts share a store, ``found`` is how many
-    transceivers were found there, and ``directory_age_s`` is how long ago it could be read."""
+    """The state of signaling. ``responses`` are by HTTP status, ``edges`` the others of the cluster by name. Where the
+    hosts share a store, ``found`` is how many transceivers were found there, and ``directory_age_s`` is how long ago it
+    could be read."""
 
     up: bool
     restarts: int
     responses: Counts
     found: int = 0
     directory_age_s: float | None = None
+    edges: list[OtherEdge] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +251,7 @@ def compare(before: Mapping[str, Scrape], after: Mapping[str, Scrape], expected:
             responses,
             look.gauge("signaling", "firsthop_directory_transceivers"),
             look.known("signaling", "firsthop_directory_age_seconds"),
+            other_edges(after["signaling"].samples) if "signaling" in after else [],
         )
     names = sorted({name for name in (*after, *expected) if name.startswith("transceiver-")}, key=_number)
     transceivers = [_transceiver(look, name) for name in names]

@@ -42,6 +42,7 @@ class Host:
     def __init__(self, config: Config) -> None:
         self._edge = config.edge.metrics
         self._signaling = ports.signaling(self._edge)
+        self._gateway = config.edge.backbone is not None
         # Hosts may share one file: the edge belongs to the one that has its address. It does not start without
         # transceivers, so where none is named no edge is meant to run.
         self._edge_expected = bool(config.edge.transceivers) and _is_here(config.edge.media.host)
@@ -69,7 +70,10 @@ class Host:
         """The metrics of each process that answers, and the addresses of those that should answer."""
         supervisor = scrape([self._edge])
         edge = {"signaling": self._signaling}
-        edge |= {f"worker-{index}": ports.worker(self._edge, index) for index in worker_cpus(supervisor)}
+        workers = worker_cpus(supervisor)
+        edge |= {f"worker-{index}": ports.worker(self._edge, index) for index in workers}
+        if workers and self._gateway:
+            edge["gateway"] = ports.worker(self._edge, len(workers))
         asked = {name: [place] for name, place in edge.items()} | self._transceivers
         with ThreadPoolExecutor(len(asked)) as pool:
             answers = {"supervisor": supervisor, **dict(zip(asked, pool.map(scrape, asked.values()), strict=True))}

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bpf.verdicts import VERDICTS
+from firsthop.other_edges import OtherEdge
 from firsthop.status import ALARMS, Count, Counts, Signaling, Status, Transceiver, total
 
 __all__ = ["cores", "per_second", "since_start", "view"]
@@ -56,6 +57,8 @@ def view(status: Status) -> RenderableType:
     parts += _flowing(sections)
     if status.signaling is not None:
         parts += _directory(status.signaling)
+        if status.signaling.edges:
+            parts += [Padding(_other_edges(status.signaling.edges), (0, 0, 1, 0))]
     if (times := _times(status)) is not None:
         parts.append(times)
     for transceiver in status.transceivers:
@@ -122,6 +125,23 @@ def _directory(signaling: Signaling) -> list[RenderableType]:
     return [Text.assemble((old, "bold yellow"), counted)]
 
 
+def _other_edges(edges: list[OtherEdge]) -> Table:
+    """A row for each other edge of the cluster."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("other edge", min_width=21, no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column(Text("heard of", justify="right"), justify="right", no_wrap=True)
+    for edge in edges:
+        # Away goes before draining: it said that before it fell silent.
+        state = Text("away", style="bold red")
+        if edge.well:
+            state = Text("well", style="green")
+        elif edge.draining and edge.age_s is not None and edge.age_s <= _FRESH_S:
+            state = Text("drains", style="yellow")
+        table.add_row(edge.name, state, "never" if edge.age_s is None else f"{edge.age_s:.1f} s ago")
+    return table
+
+
 def _section(title: str, counts: Mapping[str, Count]) -> RenderableType | None:
     """The counters of one stage; None where nothing was ever counted there."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
@@ -166,7 +186,10 @@ def _times(status: Status) -> RenderableType | None:
     for heading in ("core", "transceiver", "in worker\np50 ms", "\np99 ms", "link and back\np50 ms", "\np99 ms"):
         table.add_column(Text(heading, justify="right"), justify="right", no_wrap=True, vertical="bottom")
     for worker in status.workers:
-        for transceiver in sorted({*worker.held, *worker.links}, key=int):
+        # A transceiver's id is a number, an edge of another cluster has a name.
+        for transceiver in sorted(
+            {*worker.held, *worker.links}, key=lambda name: (not name.isdigit(), len(name), name)
+        ):
             times = [worker.held.get(transceiver), worker.links.get(transceiver)]
             figures = [(f"{t.p50_ms:.2f}", f"{t.p99_ms:.2f}") if t else ("-", "-") for t in times]
             table.add_row(str(worker.cpu), transceiver, *figures[0], *figures[1])

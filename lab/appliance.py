@@ -69,8 +69,8 @@ class Loopback:
 
 
 class Appliance:
-    """One edge and one transceiver, or two edges in a lab that has two; files and logs go to ``directory``. A context
-    manager."""
+    """One edge and one transceiver host, or two of them in a lab that has two; files and logs go to ``directory``. A
+    context manager."""
 
     def __init__(
         self,
@@ -85,27 +85,30 @@ class Appliance:
         drain_s: float = 0,
         **edge: Any,
     ) -> None:
-        """``edge`` are more keys of section [edge], such as ``cores`` or ``interface``; both edges have them. Its
-        capacity is fixed: what a test's machine can do is not what the test is about. It ends at once, unless it has
-        ``drain_s``."""
+        """``edge`` are more keys of section [edge], such as ``cores`` or ``interface``; both edges have them, as
+        both transceiver hosts have the others. Its capacity is fixed: what a test's machine can do is not what the test
+        is about. Transceivers end at once, unless they have ``drain_s``."""
         self._cores = tuple(transceiver_cores)
         self._directory = directory
         self.edge: Place = lab.edge if lab else Loopback()
         self.edge_2: Place | None = lab.edge_2 if lab else None
         self.transceiver: Place = lab.transceiver if lab else Loopback()
+        self.transceiver_2: Place | None = lab.transceiver_2 if lab else None
         self.token = secrets.token_urlsafe(24)
         self.token_file = directory / "token"
         self.url = f"http://{self.edge.address}:{http_port}"
         self.processes: dict[str, subprocess.Popen[Any]] = {}
         self.environment: dict[str, dict[str, str]] = {}  # variables for a process, by its name, set before it starts
-        endpoint = f"tcp://{lab.transceiver.address}:7400" if lab else f"ipc://{directory}/transceiver-1.sock"
+        count = max(1, len(self._cores))
+        endpoints = [f"tcp://{place.address}:7400" for place in self._transceivers.values()]
+        if not lab:
+            endpoints = [f"ipc://{directory}/transceiver-1.sock"]
         self.config_file = directory / "firsthop.toml"
         (directory / "cluster.toml").write_text(new_file_text())
         self.token_file.write_text(self.token + "\n")
         shared = {"cluster": {"keys": str(directory / "cluster.toml")}}
+        transceivers = [{"id": 1 + n * count, "endpoint": endpoint} for n, endpoint in enumerate(endpoints)]
         transceiver = {
-            "id": 1,
-            "endpoint": endpoint,
             "agent": agent,
             "cores": list(self._cores),
             "run": str(directory),
@@ -134,9 +137,12 @@ class Appliance:
                 "run": str(directory),
                 "pins": str(self._pins[name]),
                 **edge,
-                "transceivers": [{"id": 1, "endpoint": endpoint, "processes": max(1, len(self._cores))}],
+                "transceivers": [{**each, "processes": count} for each in transceivers],
             }
-            self._config_of(name).write_text(_toml({**shared, "edge": section, "transceiver": transceiver}))
+            first = {**transceivers[0], **transceiver}
+            self.config_of(name).write_text(_toml({**shared, "edge": section, "transceiver": first}))
+        for name, each in list(zip(self._transceivers, transceivers, strict=True))[1:]:
+            self.config_of(name).write_text(_toml({**shared, "transceiver": {**each, **transceiver}}))
         for path in (directory / "cluster.toml", self.token_file):
             path.chmod(0o600)
 
@@ -145,14 +151,25 @@ class Appliance:
         """The edges by their names, which are those of their processes too."""
         return {"edge": self.edge} if self.edge_2 is None else {"edge": self.edge, "edge-2": self.edge_2}
 
-    def _config_of(self, process: str) -> Path:
-        return self._directory / "firsthop-2.toml" if process == "edge-2" else self.config_file
+    @property
+    def _transceivers(self) -> dict[str, Place]:
+        """The transceiver hosts, in the same way."""
+        second = {} if self.transceiver_2 is None else {"transceiver-2": self.transceiver_2}
+        return {"transceiver": self.transceiver, **second}
+
+    def place_of(self, process: str) -> Place:
+        """Where "edge", "edge-2", "transceiver" or "transceiver-2" runs."""
+        return {**self._edges, **self._transceivers}[process]
+
+    def config_of(self, process: str) -> Path:
+        """Its configuration. The first edge and the first transceiver host share one file."""
+        second = {"edge-2": "firsthop-2.toml", "transceiver-2": "transceiver-2.toml"}
+        return self._directory / second.get(process, self.config_file.name)
 
     def __enter__(self) -> Self:
         try:
-            self.start("transceiver")
-            for edge in self._edges:
-                self.start(edge)
+            for process in (*self._transceivers, *self._edges):
+                self.start(process)
             self.wait_ready()
         except BaseException:
             self.close()
@@ -163,8 +180,8 @@ class Appliance:
         self.close()
 
     def start(self, process: str) -> None:
-        """Starts "edge", "edge-2" or "transceiver"."""
-        place, config = self._edges.get(process, self.transceiver), self._config_of(process)
+        """Starts "edge", "edge-2", "transceiver" or "transceiver-2"."""
+        place, config = self.place_of(process), self.config_of(process)
         argv = [sys.executable, "-m", "firsthop", process.removesuffix("-2"), "--config", str(config)]
         with self.log_file(process).open("ab") as log:
             # A group of its own: Ctrl-C at a terminal is for whoever runs the demo, who then ends these in order.
@@ -205,7 +222,7 @@ class Appliance:
                 self.start(name)
             with suppress(ApplianceError):
                 self.wait_ready()
-        for name in (*self._edges, "transceiver"):
+        for name in (*self._edges, *self._transceivers):
             process = self.processes.pop(name, None)
             if process is None:
                 continue
@@ -215,24 +232,27 @@ class Appliance:
         for pins in self._pins.values():
             shutil.rmtree(pins, ignore_errors=True)  # of an edge whose host was killed
 
-    def children(self, edge: str = "edge") -> dict[str, psutil.Process]:
+    def children(self, host: str = "edge") -> dict[str, psutil.Process]:
         """The supervisors' children, whoever started them, as they call themselves: ``worker-0``, ``worker-1``,
-        ``worker-spare``, ``signaling``; ``media-1``, ``media-spare``. Those of ``edge-2`` are asked for by its name."""
+        ``worker-spare``, ``signaling``; ``media-1``, ``media-spare``. Those of the hosts ``edge-2`` and
+        ``transceiver-2`` are asked for by these names."""
         found = {}
         for process in psutil.process_iter():
             with suppress(psutil.Error):  # died just now, or not ours to look at
-                mine = process.environ().get("FIRSTHOP_CONFIG_FILE") == str(self._config_of(edge))
+                mine = process.environ().get("FIRSTHOP_CONFIG_FILE") == str(self.config_of(host))
                 # A process that dies between the two looks has no command line any more.
                 if mine and process.cmdline()[-1:] in _CHILDREN:
                     found[process.name()] = process
         return found
 
-    def metrics(self, process: str, edge: str = "edge") -> dict[tuple[str, ...], float]:
-        """The counters of ``edge``, ``signaling``, ``worker-<n>``, of that edge, ``transceiver`` or ``media-<id>``:
-        (name, label, ...) to value."""
+    def metrics(self, process: str, host: str = "") -> dict[tuple[str, ...], float]:
+        """The counters of ``edge``, ``signaling``, ``worker-<n>``, ``transceiver`` or ``media-<id>``, on the first such
+        host or on ``host``: (name, label, ...) to value."""
         of_edge = process in ("edge", "signaling") or process.startswith("worker-")
-        place, port = (self._edges[edge], 9400) if of_edge else (self.transceiver, 9500)
-        port += _offset(process)
+        place = self.place_of(host or ("edge" if of_edge else "transceiver"))
+        port = (9400 if of_edge else 9500) + _offset(process)
+        if host == "transceiver-2" and process != "transceiver":
+            port -= len(self._cores)  # its first process has the id behind those of the first host
 
         def fetch() -> str:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
@@ -242,8 +262,11 @@ class Appliance:
         return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
 
     def _ready(self) -> bool:
-        medias = [name for name in self.children() if re.fullmatch(r"media-\d+", name)]
-        return len(medias) >= len(self._cores) and all(self._is_up(edge) for edge in self._edges)
+        for host in self._transceivers:
+            medias = [name for name in self.children(host) if re.fullmatch(r"media-\d+", name)]
+            if len(medias) < len(self._cores):
+                return False
+        return all(self._is_up(edge) for edge in self._edges)
 
     def _is_up(self, edge: str) -> bool:
         url, place = self.url.replace(self.edge.address, self._edges[edge].address), self._edges[edge]

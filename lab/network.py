@@ -1,5 +1,5 @@
-"""A network of three hosts on one machine: client, edge and transceiver, as namespaces joined by veth; and, where it is
-wanted, a second edge.
+"""A network of three hosts on one machine: client, edge and transceiver, as namespaces joined by veth; and, where they
+are wanted, a second edge and a second transceiver host.
 
 ::
 
@@ -9,8 +9,9 @@ wanted, a second edge.
                                        +------------ edge-2 -----------------+
 
 An edge's ``to-client`` interface is where XDP is attached. Nothing forwards between client and transceiver: only
-what an edge relays gets across. Two edges reach each other through the transceiver's host. ``x`` is the same in all
-and differs between labs.
+what an edge relays gets across. Two edges reach each other through the transceiver's host. ``transceiver-2`` has a
+cable to each edge and to ``transceiver``, and is 10.83.x.2 to all of them. ``x`` is the same in all and differs between
+labs.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ T = TypeVar("T")
 
 NAMESPACES = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
-ROLES = ("client", "edge", "transceiver", "edge-2")
+ROLES = ("client", "edge", "transceiver", "edge-2", "transceiver-2")
 # The owner's pid, and the number that tells its subnets from those of other labs.
-TAG = re.compile(r"(fh(\d+)-(\d+))-(?:client|edge|transceiver|edge-2)")
+TAG = re.compile(r"(fh(\d+)-(\d+))-(?:client|edge|transceiver|edge-2|transceiver-2)")
 TERMINATE_S = 3.0
 KILL_S = 2.0
 
@@ -106,7 +107,8 @@ class Lab:
     """The hosts, which exist from ``with`` to its end. It needs root: it raises LabError on entry where they cannot be
     made.
 
-    ``edges`` are 1 or 2: ``edge_2`` is the second, if there is one. ``with_person`` joins this machine to the client
+    ``edges`` and ``transceivers`` are 1 or 2: ``edge_2`` and ``transceiver_2`` are the second ones, if there are.
+    ``with_person`` joins this machine to the client
     host, so that a browser here reaches an edge through the interface that XDP is on. ``person_address`` is then this
     machine's address on that link, else None.
     """
@@ -117,13 +119,15 @@ class Lab:
     edge: Host
     edge_2: Host | None = None
     transceiver: Host
+    transceiver_2: Host | None = None
     edge_inner_address: str
     edge_2_inner_address: str
     person_address: str | None = None
 
-    def __init__(self, *, with_person: bool = False, edges: int = 1) -> None:
+    def __init__(self, *, with_person: bool = False, edges: int = 1, transceivers: int = 1) -> None:
         self._with_person = with_person
-        self._roles = ROLES if edges == 2 else ROLES[:3]
+        more = (("edge-2", edges == 2), ("transceiver-2", transceivers == 2))
+        self._roles = (*ROLES[:3], *(role for role, wanted in more if wanted))
         self._owner = os.getpid()
         self._tag: str | None = None
         self._children: list[subprocess.Popen[Any]] = []
@@ -171,6 +175,8 @@ class Lab:
         self.edge_inner_address, self.edge_2_inner_address = f"10.78.{x}.1", f"10.81.{x}.1"
         if "edge-2" in self._roles:
             self.edge_2 = Host(f"{tag}-edge-2", f"10.80.{x}.2", self._children)
+        if "transceiver-2" in self._roles:
+            self.transceiver_2 = Host(f"{tag}-transceiver-2", f"10.83.{x}.2", self._children)
         for host in self._hosts:
             with entered(host.netns), IPRoute() as ip:
                 up(ip, "lo")
@@ -183,6 +189,8 @@ class Lab:
             address(ip, "to-edge", self.transceiver.address)
         if self.edge_2 is not None:
             self._join_edge_2(x, self.edge_2)
+        if self.transceiver_2 is not None:
+            self._join_transceiver_2(x, self.transceiver_2)
         if self._with_person:
             self._join_person(x, tag)
         for host in self._hosts:
@@ -192,7 +200,7 @@ class Lab:
     def share_address(self) -> str:
         """Gives both edges one more address, the same, and the client host a way there by the first. Returns it."""
         shared = self.client.address.replace("10.77.", "10.82.")
-        for host in self._hosts[1:-1]:
+        for host in self._edges:
 
             def share() -> None:
                 with IPRoute() as ip:
@@ -212,9 +220,13 @@ class Lab:
         self.client.inside(route)
 
     @property
+    def _edges(self) -> tuple[Host, ...]:
+        return (self.edge,) if self.edge_2 is None else (self.edge, self.edge_2)
+
+    @property
     def _hosts(self) -> tuple[Host, ...]:
-        edges = (self.edge,) if self.edge_2 is None else (self.edge, self.edge_2)
-        return self.client, *edges, self.transceiver
+        second = () if self.transceiver_2 is None else (self.transceiver_2,)
+        return self.client, *self._edges, self.transceiver, *second
 
     def unplug(self) -> None:
         """Removes the link between client and edge, with both of its interfaces."""
@@ -254,6 +266,39 @@ class Lab:
         with entered(self.edge.netns), IPRoute() as ip:
             ip.route("add", dst=f"10.81.{x}.0/24", gateway=self.transceiver.address)
             ip.route("add", dst=f"10.80.{x}.1/32", gateway=self.client.address)
+
+    def _join_transceiver_2(self, x: int, host: Host) -> None:
+        for n, other in enumerate((self.transceiver, *self._edges)):
+            its = f"to-{other.name.removeprefix(f'{self._tag}-')}"
+            join((other.name, "to-second"), (host.name, its), index=30 + 2 * n)
+            with entered(other.netns), IPRoute() as ip:
+                address(ip, "to-second", f"10.{84 + n}.{x}.1")
+                ip.route("add", dst=f"{host.address}/32", gateway=f"10.{84 + n}.{x}.2")
+            with entered(host.netns), IPRoute() as ip:
+                address(ip, its, f"10.{84 + n}.{x}.2")
+        with entered(host.netns), IPRoute() as ip:
+            ip.addr("add", index=ip.link_lookup(ifname="lo")[0], address=host.address, prefixlen=32)
+            self._route_from_transceiver_2(ip, x)
+
+    def _route_from_transceiver_2(self, ip: IPRoute, x: int) -> None:
+        ip.route("add", dst=f"{self.transceiver.address}/32", gateway=f"10.84.{x}.1")
+
+    def cables(self, *, plugged: bool) -> None:
+        """Takes all cables of ``transceiver_2`` out, so that nothing comes or goes and nobody is told; or plugs them in
+        again."""
+        host = self.transceiver_2
+        assert host is not None
+
+        def there() -> None:
+            with IPRoute() as ip:
+                for link in ip.get_links():
+                    if link.get("ifname") != "lo":
+                        ip.link("set", index=link["index"], state="up" if plugged else "down")
+                if plugged:
+                    await_links(ip)
+                    self._route_from_transceiver_2(ip, int(host.address.split(".")[2]))
+
+        host.inside(there)
 
     def _join_client(self) -> None:
         join((self.client.name, "to-edge"), (self.edge.name, self.edge_interface), index=10)
@@ -298,11 +343,11 @@ class Lab:
                     if route["dst_len"]
                 ]
             for x in range(256):
-                ours = [IPv4Network(f"10.{second}.{x}.0/24") for second in range(77, 83)]
+                ours = [IPv4Network(f"10.{second}.{x}.0/24") for second in range(77, 87)]
                 if x not in taken and not any(a.overlaps(b) for a in ours for b in routes):
                     break
             else:
-                raise LabError("no free subnet in 10.77.0.0/16 to 10.82.0.0/16: remove stale labs, or a route there")
+                raise LabError("no free subnet in 10.77.0.0/16 to 10.86.0.0/16: remove stale labs, or a route there")
             self._tag = f"fh{self._owner}-{x}"
             for role in self._roles:
                 _new_namespace(f"{self._tag}-{role}")
@@ -357,7 +402,7 @@ def _remove(tag: str, children: Sequence[subprocess.Popen[Any]] = ()) -> None:
     for path in paths:
         # A file that no namespace was ever mounted on: its maker died between the two steps.
         with suppress(OSError), entered(str(path)):
-            delete_links(["to-edge", "to-edge-2", "to-client", "to-transceiver", "to-person"])
+            delete_links([*(f"to-{role}" for role in ROLES), "to-person", "to-second"])
     for path in paths:
         netns.remove(path.name)
 

@@ -75,10 +75,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="module")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """Client, edge and transceiver as three hosts; with as many edges as the module says in LAB_EDGES."""
+    """Client, edge and transceiver as three hosts; with as many edges and transceiver hosts as the module says in
+    LAB_EDGES and LAB_TRANSCEIVERS."""
     if os.geteuid() != 0:
         cannot_run("needs root, for a lab of network namespaces: run with sudo")
-    with Lab(edges=getattr(request.module, "LAB_EDGES", 1)) as lab:
+    edges, transceivers = (getattr(request.module, name, 1) for name in ("LAB_EDGES", "LAB_TRANSCEIVERS"))
+    with Lab(edges=edges, transceivers=transceivers) as lab:
         yield lab
 
 

@@ -19,7 +19,7 @@ import os
 import secrets
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,13 @@ class ClusterKeys:
         """
         secret = zmq.utils.z85.encode(hashlib.blake2b(self.link, digest_size=32, person=b"firsthop-link").digest())
         return zmq.curve_public(secret), secret
+
+    def shared(self) -> ClusterKeys:
+        """The keys that other clusters are given, so that their edges know this one's ufrags and reach its edges: the
+        ufrag keys, and in place of the link secret one that is derived from it (HKDF, RFC 5869) and does not give it
+        away."""
+        link = HKDF(SHA256(), length=32, salt=None, info=b"firsthop backbone 1").derive(self.link)
+        return replace(self, link=link)
 
     def client_secrets(self) -> bytes:
         """32 bytes that seal ephemeral API keys (HKDF, RFC 5869). They are the same at every edge, while ufrag keys

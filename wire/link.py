@@ -58,6 +58,8 @@ _MAX_EVENT_MESSAGE_BYTES = MAX_EVENT_BYTES + (64 << 10)
 # A host that is gone is noticed within 6 s, whether something was sent to it or not.
 _KEEPALIVE_S, _KEEPALIVE_PROBES = 2, 2
 _DEAD_AFTER_MS = 6000
+# Without it, one that was away for a minute would be tried again only when the kernel gives a connection up.
+_CONNECT_MS = 2000
 
 
 def roomy(context: Any) -> Any:
@@ -220,6 +222,7 @@ def _common(sock: zmq.Socket[bytes], high_water: int, most_bytes: int) -> None:
         (zmq.TCP_KEEPALIVE_INTVL, _KEEPALIVE_S),
         (zmq.TCP_KEEPALIVE_CNT, _KEEPALIVE_PROBES),
         (zmq.TCP_MAXRT, _DEAD_AFTER_MS),
+        (zmq.CONNECT_TIMEOUT, _CONNECT_MS),
         (zmq.HANDSHAKE_IVL, 5000),
         (zmq.IPV6, 1),
     ):

@@ -288,7 +288,8 @@ class Moved(Message, tag="call.moved"):
     """A call lives at another transceiver from now on. Its ufrags stay, so whoever routes by them takes note.
 
     A transceiver says it of calls that are at it: to all workers, and with the addresses to those that have the call's
-    paths, and to all of signaling, behind the last event.
+    paths, and to all of signaling, behind the last event. One that has a call says so to the transceiver that the
+    call's ufrag names, again and again: a process that begins there knows it from nobody else.
     """
 
     ufrags: Annotated[
@@ -387,6 +388,7 @@ ToTransceiver = (
     | Take
     | GoOn
     | Dropped
+    | Moved
 )
 Replies = Refused | Answer | Opened | Watching | Ended | HandedOff | Listed | Checked | IceAnswer | HealthReport
 ToSignaling = Hello | Event | Replies | Closed | Moved

@@ -10,7 +10,16 @@ transceiver knows by which edge each client comes.
 
 from __future__ import annotations
 
-__all__ = ["edge_of", "identity", "instance_of", "is_transceiver", "seen_through", "through", "transceiver_name"]
+__all__ = [
+    "edge_of",
+    "identity",
+    "instance_of",
+    "is_transceiver",
+    "number_of",
+    "seen_through",
+    "through",
+    "transceiver_name",
+]
 
 _AT = b"@"  # no edge's name has it
 
@@ -43,6 +52,12 @@ def through(peer: bytes, transceiver: bytes) -> bytes:
 def is_transceiver(peer: bytes) -> bool:
     """Whether the peer is a transceiver that speaks for itself."""
     return peer.startswith(_AT)
+
+
+def number_of(peer: bytes) -> int | None:
+    """The id of a transceiver that speaks for itself; None for anybody else."""
+    number = peer.removeprefix(_AT).partition(b".")[0]
+    return int(number) if is_transceiver(peer) and number.isdigit() else None
 
 
 def seen_through(peer: bytes) -> bytes:

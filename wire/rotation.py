@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from wire.keys import KeyFileError, file_text, parse
+from wire.keys import ClusterKeys, KeyFileError, file_text, parse
 from wire.ufrag import MAX_KEY_ID
 
 __all__ = ["KeyRing", "UfragKey"]
@@ -59,6 +59,11 @@ class KeyRing:
     def text(self) -> str:
         """The text of the file."""
         return file_text(self.link, ((key.id, key.key, key.made) for key in self.keys))
+
+    def shared_text(self) -> str:
+        """The text of the file that another cluster is given (``ClusterKeys.shared``)."""
+        ours = ClusterKeys({key.id: key.key for key in self.keys}, self.sealing, self.link)
+        return file_text(ours.shared().link, ((key.id, key.key, key.made) for key in self.keys))
 
     @property
     def sealing(self) -> int:

@@ -23,7 +23,19 @@ from dataclasses import dataclass
 
 from siphash24 import siphash24
 
-__all__ = ["LENGTH", "SLOTS", "Route", "call_id", "key_id", "open_sealed", "seal", "transceiver_of", "ufrag_of_call"]
+__all__ = [
+    "LENGTH",
+    "MAX_SISTERS",
+    "MAX_SISTER_EDGES",
+    "SLOTS",
+    "Route",
+    "call_id",
+    "key_id",
+    "open_sealed",
+    "seal",
+    "transceiver_of",
+    "ufrag_of_call",
+]
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 VERSION = 1
@@ -31,6 +43,8 @@ LENGTH = 24
 SLOTS = 256
 MAX_TRANSCEIVER = (1 << 18) - 1
 MAX_KEY_ID = 7
+MAX_SISTERS = 4  # clusters whose keys an edge tries on a ufrag that its own do not open
+MAX_SISTER_EDGES = 8  # of each
 
 _HEAD = 16
 _RANDOM_BITS = 72

@@ -31,9 +31,10 @@ _BIND_AGAIN_S = 1.0
 _AT_ONCE = 64  # heartbeats, until others have their turn
 
 
-def flows_endpoint(edge: Edge) -> str:
-    """The endpoint at which an edge's workers tell their flows; empty where nobody is to be told."""
-    return f"ipc://{edge.run.absolute()}/{edge.name}.flows" if edge.behind_one_address else ""
+def flows_endpoint(edge: Edge, *, shared: bool) -> str:
+    """The endpoint at which an edge's workers tell their flows; empty where nobody is to be told. Where the directory's
+    store is ``shared``, it may name somebody at any time."""
+    return f"ipc://{edge.run.absolute()}/{edge.name}.flows" if edge.behind_one_address or shared else ""
 
 
 class Announcing:
@@ -51,6 +52,14 @@ class Announcing:
         self.well = Gauges(
             families.EDGE_WELL,
             lambda: {(peer.name,): float(peers.is_well(peer.name, time.monotonic())) for peer in peers.known},
+        )
+        self.draining = Gauges(
+            families.EDGE_DRAINING,
+            lambda: {(name,): float(draining) for name, _, draining in peers.heard_of(time.monotonic())},
+        )
+        self.age = Gauges(
+            families.EDGE_AGE,
+            lambda: {(name,): age_s for name, age_s, _ in peers.heard_of(time.monotonic())},
         )
 
     def know(self, edges: Iterable[Peer]) -> None:

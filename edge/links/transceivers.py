@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, TypeVar
 
 import zmq
@@ -25,10 +27,13 @@ from wire.keys import ClusterKeys
 from wire.messages import Message, Request, ToSignaling, reply_type
 from wire.versions import OLDEST, Versions
 
-__all__ = ["RequestRefused", "Silent", "Transceivers", "Unavailable"]
+__all__ = ["Lost", "RequestRefused", "Silent", "Transceivers", "Unavailable"]
 
 _PATIENCE_S = 2.0
 _UP_WITHIN_S = 0.5  # a link that is made when it is needed: a round trip or two between hosts
+_LOST_AFTER_S = 3.0  # a spare takes calls up within a second; a silent host is found after 6 s, and 10 are promised
+_LATE_S = 0.05  # that a reply may take from ZeroMQ to here when its link has broken behind it
+_COMES_AND_GOES = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
 _AT_ONCE = 64  # messages of one transceiver, until others have their turn
 
 _UNASKED = messages.Event, messages.Closed
@@ -45,6 +50,11 @@ class Unavailable(Exception):
 class Silent(Unavailable):
     """The error that a transceiver was asked and has not answered in time: it may be at work on the request, or stand
     still because of it."""
+
+
+class Lost(Unavailable):
+    """The error that a transceiver was asked, and that its link broke before it answered: it may have died of the
+    request."""
 
 
 class RequestRefused(Exception):
@@ -114,6 +124,7 @@ class Transceivers:
         self.whereabouts = Whereabouts(known)
         self._links: dict[int, _Link] = {}
         self._coming: dict[int, float] = {}  # until when new links are waited for
+        self._away_since: dict[int, float] = {}
         self._ended: set[asyncio.Task[None]] = set()
         self._directory = directory
         directory.subscribe(self)
@@ -137,6 +148,10 @@ class Transceivers:
     def linked(self) -> tuple[int, ...]:
         """The ids of all that have a link, those that left among them."""
         return tuple(self._links)
+
+    def lost(self, transceiver: int) -> bool:
+        """Whether the link has been down for so long that nobody has taken the calls up that were there."""
+        return time.monotonic() - self._away_since.get(transceiver, inf) >= _LOST_AFTER_S
 
     def came(self, transceiver: Transceiver) -> None:
         """Makes the link, unless there are many already, or goes on with the one that stands."""
@@ -280,6 +295,7 @@ class Transceivers:
     def _end(self, number: int) -> None:
         ending = self._links.pop(number)
         self._coming.pop(number, None)
+        self._away_since.pop(number, None)
         for task in ending.tasks:
             task.cancel()
             self._ended.add(task)
@@ -393,11 +409,20 @@ class Transceivers:
             logs.get().error("a transceiver's messages cannot be used", transceiver=transceiver, why=why)
 
     async def _watch(self, transceiver: int, socket: Any, greeting: Greeting) -> None:
-        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        monitor = socket.get_monitor_socket(_COMES_AND_GOES)
         try:
             while True:
-                await monitor.recv_multipart()
+                said, _ = await monitor.recv_multipart()
+                event = int.from_bytes(said[:2], sys.byteorder)
+                if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    self._away_since.pop(transceiver, None)
+                else:
+                    self._away_since.setdefault(transceiver, time.monotonic())
+                if event != zmq.EVENT_DISCONNECTED:
+                    continue
                 greeting.lost()
+                asked = [asked for asked in self._waiting.values() if asked.transceiver == transceiver]
+                asyncio.get_running_loop().call_later(_LATE_S, _fail, asked)
                 if self._gone is not None:
                     self._gone(transceiver)
         finally:
@@ -407,3 +432,9 @@ class Transceivers:
 def _error(why: str, control: Control[ToSignaling]) -> MessageError:
     type_ = control.message.__struct_config__.tag
     return MessageError(f"{why}: {type_!r}", str(type_), control.request)
+
+
+def _fail(waiting: list[_Asked]) -> None:
+    for asked in waiting:
+        if not asked.reply.done():
+            asked.reply.set_exception(Lost(f"transceiver {asked.transceiver} went away"))

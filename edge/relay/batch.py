@@ -78,7 +78,9 @@ class BatchSocket:
         self._out = _Messages()
         self._out.names[:, :2] = np.frombuffer(np.uint16(socket.AF_INET6).tobytes(), np.uint8)
 
-    def fileno(self) -> int:
+    @property
+    def pollable(self) -> int:
+        """What a ``zmq.Poller`` waits on for datagrams."""
         return self._fd
 
     @property

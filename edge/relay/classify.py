@@ -38,9 +38,9 @@ _VERSION_1 = ord("I")
 class Tables:
     """The content of the kernel's maps and constants.
 
-    ``address`` is the media address in 16 bytes or None for any, ``keys`` the ufrag keys by key id, ``slots`` the
-    CPU of each slot (None: nobody's), ``cpus`` those that have a queue. ``flows`` has the CPU by 18 byte address,
-    ``ssrcs`` by SSRC.
+    ``address`` is the media address in 16 bytes or None for any, ``keys`` the ufrag keys by key id, ``sisters`` those
+    of each other cluster whose calls are passed on, ``slots`` the CPU of each slot (None: nobody's), ``cpus`` those
+    that have a queue. ``flows`` has the CPU by 18 byte address, ``ssrcs`` by SSRC.
 
     Buckets need a clock, which has no place here, so some are empty: ``limited`` are the 16 byte prefixes, as long as
     ``prefixes`` says in bits for IPv4 and IPv6, whose strangers may send nothing, ``named`` the ufrags (24 bytes) and
@@ -62,6 +62,7 @@ class Tables:
     shedding: Collection[int] = frozenset()
     overrun: Collection[int] = frozenset()
     prefixes: tuple[int, int] = (32, 64)
+    sisters: Sequence[Mapping[int, bytes]] = ()
 
 
 class _Datagram(NamedTuple):
@@ -117,9 +118,11 @@ def _by_ufrag(source: bytes, message: bytes, tables: Tables) -> tuple[str, int]:
     username = _find_username(message)
     if isinstance(username, str):
         return username, 0
-    if username[LENGTH : LENGTH + 1] != b":" or username[0] - _VERSION_1 not in tables.keys:
+    clusters = (tables.keys, *tables.sisters)
+    if username[LENGTH : LENGTH + 1] != b":" or not any(username[0] - _VERSION_1 in keys for keys in clusters):
         return "stun_bad_ufrag", 0
-    route = open_sealed(username[:LENGTH], tables.keys)
+    opened = (open_sealed(username[:LENGTH], keys) for keys in clusters)
+    route = next((route for route in opened if route is not None), None)
     if route is None:
         return "stun_bad_tag", 0
     if source in tables.flows:

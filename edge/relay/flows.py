@@ -17,6 +17,7 @@ from edge.relay.flowtable import NOBODY, FlowTable, words
 from edge.relay.hints import Hints
 from edge.relay.moves import Moves
 from edge.relay.rounds import Rounds, Spares
+from edge.relay.sisters import OURS, cluster_of
 from edge.xdp.kernel import FlowStore
 from wire import ufrag
 from wire.frames import WireError
@@ -66,26 +67,31 @@ class Flows:
             may[i] = self.moves.may_still_send(addresses[i].tobytes(), number, now)
         return may
 
-    def up(self, number: int, up: PathUp, keys: Keys, now: float) -> None:
-        """Does what ``path.up`` of transceiver ``number`` says. Raises WireError where the ufrag is not sealed, or
-        names another transceiver."""
+    def up(self, number: int, up: PathUp, keys: Keys, now: float) -> bool:
+        """Does what ``path.up`` of ``number`` says, a transceiver or another cluster's edge; ``keys`` are those of its
+        cluster. Returns whether it has the path now. Raises WireError where the ufrag is not sealed, or names another
+        transceiver."""
         if not self._may_claim(number, up, keys, now):
             self._refused["not_its_path"] += 1
-            return
-        if not up.proved and self.owner(up.address) not in (NOBODY, number):
-            # A check whose source address is invented takes nobody's call away.
+            return False
+        owner = self.owner(up.address)
+        if owner not in (NOBODY, number) and not (up.proved and cluster_of(number) in (OURS, cluster_of(owner))):
+            # A check whose source address is invented takes nobody's call away, and no cluster another's.
             self._lost["held"] += 1
-            return
+            return False
         if not self._enter(up.address, number, now):
-            return
+            return False
         self.hints.put(up.address, number, up.ssrcs)
         self._spares.put(up.address, up.spare_ms / 1000)
         self._rounds.spare_s = self._spares.least(len(self.table))
+        return True
 
-    def down(self, number: int, address: bytes) -> None:
-        """Does what ``path.down`` says."""
-        if self.owner(address) == number:
-            self.forget(address)
+    def down(self, number: int, address: bytes) -> bool:
+        """Does what ``path.down`` says. Returns whether the path was that one's."""
+        if self.owner(address) != number:
+            return False
+        self.forget(address)
+        return True
 
     def moved(self, number: int, moved: Moved, keys: Keys, now: float) -> list[bytes]:
         """Does what ``call.moved`` says. Returns the addresses that are the other transceiver's now. Raises WireError,
@@ -121,13 +127,15 @@ class Flows:
         self.moves.expire(now)
 
     def _may_claim(self, number: int, up: PathUp, keys: Keys, now: float) -> bool:
-        """Whether transceiver ``number`` may have a path. After a check that a predecessor of this process passed on, a
+        """Whether ``number`` may have a path. After a check that a predecessor of this process passed on, a
         claim is refused once. Raises WireError as ``up`` does."""
         name = up.ufrag.encode()
         route = ufrag.open_sealed(name, keys)
         if route is None:
             raise WireError("a path whose ufrag is not sealed")
-        home, holds = self.moves.home(name, route.transceiver, now), self.owner(up.address) == number
+        holds = self.owner(up.address) == number
+        # Which of its transceivers has the call is another cluster's own affair.
+        home = self.moves.home(name, route.transceiver, now) if cluster_of(number) == OURS else number
         if home != number and holds:
             # It has the flow, which this process's predecessor gave it when the call moved, and the kernel kept.
             self.moves.put(name, number, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edge.xdp.kernel import FlowStore
+from wire.ufrag import MAX_TRANSCEIVER
 
 __all__ = ["Hints"]
 
@@ -20,8 +21,8 @@ class Hints:
 
     @property
     def here(self) -> dict[int, int]:
-        """The transceiver of each SSRC of this worker's flows."""
-        return {ssrc: transceiver for ssrc, (transceiver, _) in self._held.items()}
+        """The transceiver of each SSRC of this worker's flows, but for those of other clusters' calls."""
+        return {ssrc: at for ssrc, (at, _) in self._held.items() if at <= MAX_TRANSCEIVER}
 
     def transceiver(self, ssrc: int) -> int | None:
         """The transceiver that has a flow with that SSRC, here or elsewhere."""

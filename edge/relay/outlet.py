@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from edge.relay.batch import BatchSocket
 from runtime.metrics import Tally
 from wire.outbox import Outbox
 
-__all__ = ["Outlet"]
+__all__ = ["Outlet", "Sender"]
 
 
 # Addresses, lengths and body, with shapes as in ``BatchSocket.send``.
 _Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], bytes]
 
 
+class Sender(Protocol):
+    """The part of a ``BatchSocket`` that is used here."""
+
+    def send(self, addresses: npt.NDArray[np.uint8], lengths: npt.NDArray[np.uint16], body: bytes) -> tuple[int, int]:
+        """Sends a batch. Returns how many datagrams have left, and how many are done with."""
+
+
 class Outlet:
     """The way out by ``socket``. It counts each datagram in ``tally``: ``sent``, ``unsendable``, or ``socket_full``
     when it waited too long for room."""
 
-    def __init__(self, socket: BatchSocket, tally: Tally) -> None:
+    def __init__(self, socket: Sender, tally: Tally) -> None:
         self._socket = socket
         self._tally = tally
         self._outbox = Outbox[_Batch](self._lose)

@@ -85,7 +85,7 @@ class Elsewhere:
 
 class Roaming:
     """The worker's part. It tells by way of the endpoint ``to``, where its edge's signaling is, and hears the edges
-    ``others`` at theirs; where there are none, it does nothing. ``share`` is (which, of how many): the worker takes
+    ``others`` at theirs; while there are none, it does nothing. ``share`` is (which, of how many): the worker takes
     every SSRC that leaves this remainder."""
 
     def __init__(
@@ -103,20 +103,29 @@ class Roaming:
         self._which, self._of = share
         self._telling, self._elsewhere = Telling(), Elsewhere(hints)
         self.counts = Tally(families.WORKER_ROAMING)
-        others = tuple(others)
-        self._voice: Any = link.teller(context, to) if others else None
+        self._context, self._keys, self._to = context, keys, to
+        self._voice: Any = None
         self._ears: Any = None
-        if others:
-            self._ears = link.subscriber(context, FLOWS)
-            for endpoint in others:
-                link.hear(self._ears, endpoint, keys)
-        self._most_read = _MESSAGES_A_LOOK * len(others)
+        self._others: set[str] = set()
+        self.know(others)
+
+    def know(self, others: Iterable[str]) -> None:
+        """Makes these the edges behind the same address, and hears them from now on."""
+        now = set(others) if self._to else set()
+        if now and self._ears is None:
+            self._voice = link.teller(self._context, self._to)
+            self._ears = link.subscriber(self._context, FLOWS)
+        for gone in self._others - now:
+            self._ears.disconnect(gone)
+        for new in now - self._others:
+            link.hear(self._ears, new, self._keys)
+        self._others = now
 
     def look(self, now: float) -> None:
         """Reads what the others told and tells them; to be called about once a second."""
         if self._ears is None:
             return
-        for _ in range(self._most_read):
+        for _ in range(_MESSAGES_A_LOOK * len(self._others)):
             try:
                 message = self._ears.recv(zmq.NOBLOCK)
             except zmq.Again:
@@ -129,7 +138,7 @@ class Roaming:
             if isinstance(told, Flows):
                 self._take(told, now)
         self._elsewhere.expire(now)
-        for _ in range(_MESSAGES_A_LOOK):
+        for _ in range(_MESSAGES_A_LOOK if self._others else 0):
             flows = self._telling.due(self._hints.here, now, MAX_FLOWS)
             if not flows:
                 break

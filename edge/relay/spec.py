@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from edge.relay.sisters import Sister
 from wire.keys import ClusterKeys
+from wire.naming import identity
 
 __all__ = ["Spec"]
 
@@ -18,7 +20,9 @@ class Spec:
     so it is with ``transceivers`` (id and endpoint) and the file ``directory``, which is empty where there is none to
     follow. ``found`` is the file of those that are found in the directory's store, or empty. ``instance`` tells this
     edge from another of its name (``wire.naming``). Flows are told at the endpoint ``flows_to`` to other edges behind
-    the same address, and heard at those of ``flows_from`` (``edge/relay/roaming.py``)."""
+    the same address, and heard at those of ``flows_from`` (``edge/relay/roaming.py``). Checks of calls of ``sisters``
+    are passed on to these. A worker with an endpoint ``backbone`` is the gateway, whose datagrams come there from other
+    clusters' edges (``edge/relay/backbone.py``): it has no socket, which is -1."""
 
     edge: str
     index: int
@@ -38,12 +42,28 @@ class Spec:
     instance: str = ""
     flows_to: str = ""
     flows_from: tuple[str, ...] = ()
+    sisters: tuple[Sister, ...] = ()
+    backbone: str = ""
+
+    @property
+    def identity(self) -> bytes:
+        """Its name on links. The gateway's clients are not those that its edge's workers have, though an address may
+        be the same: so it is of an edge of its own, by a name that no edge has."""
+        if self.backbone:
+            return identity(f"{self.edge}:backbone", self.instance, "gateway")
+        return identity(self.edge, self.instance, f"worker-{self.index}")
 
     def dump(self) -> dict[str, Any]:
         """The spec in a form that JSON can hold."""
-        return {**{name: getattr(self, name) for name in self.__slots__}, "keys": self.keys.dump()}
+        sisters = [sister.dump() for sister in self.sisters]
+        return {
+            **{name: getattr(self, name) for name in self.__slots__},
+            "keys": self.keys.dump(),
+            "sisters": sisters,
+        }
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> Spec:
         """The spec in what ``dump`` gave."""
-        return cls(**{**fields, "keys": ClusterKeys.parse(fields["keys"])})
+        sisters = tuple(Sister.parse(each) for each in fields["sisters"])
+        return cls(**{**fields, "keys": ClusterKeys.parse(fields["keys"]), "sisters": sisters})

@@ -49,12 +49,20 @@ class Counts:
 
 
 class Uplink:
-    """The link to the transceiver ``number`` at ``endpoint``, spoken to in ``greeting.version`` of the wire."""
+    """The link to the transceiver ``number`` at ``endpoint``, spoken to in ``greeting.version`` of the wire.
+    ``label`` is what metrics call it, if not by its number."""
 
     def __init__(
-        self, context: zmq.Context[Any], number: int, endpoint: str, identity: bytes, keys: ClusterKeys, counts: Counts
+        self,
+        context: zmq.Context[Any],
+        number: int,
+        endpoint: str,
+        identity: bytes,
+        keys: ClusterKeys,
+        counts: Counts,
+        label: str = "",
     ) -> None:
-        self.number, self.endpoint = number, endpoint
+        self.number, self.endpoint, self.label = number, endpoint, label or str(number)
         self.dealer, self._there = link.media_dealer(context, endpoint, identity, keys)
         self.greeting = Greeting()
         self._arrivals, self._hellos = 0, 0
@@ -62,7 +70,7 @@ class Uplink:
         self.up = False  # as last asked
         self._tally = counts.outcomes
         self._counts = counts
-        self._age, self._round_trip = counts.age.of(str(number)), counts.round_trip.of(str(number))
+        self._age, self._round_trip = counts.age.of(self.label), counts.round_trip.of(self.label)
         self._outbox = Outbox[_Batch](lambda batch: self._lose(batch, "link_full"))
 
     @property
@@ -102,7 +110,8 @@ class Uplink:
         """Logs once that this transceiver cannot be understood, or says what it may not; each case is counted."""
         if not self._complained:
             self._complained = True
-            logs.get().error("a transceiver's messages cannot be used", transceiver=self.number, why=why)
+            who = self.number if self.label == str(self.number) else self.label
+            logs.get().error("a transceiver's messages cannot be used", transceiver=who, why=why)
 
     def greet(self) -> None:
         """Says hello to a transceiver that has come. To be called about once a second."""
@@ -131,7 +140,7 @@ class Uplink:
     def forget(self) -> None:
         """Removes this transceiver's measurements from the metrics."""
         for histogram in (self._counts.age, self._counts.round_trip):
-            histogram.forget(str(self.number))
+            histogram.forget(self.label)
 
     def _give(self, batch: _Batch) -> _Batch | None:
         message, outcomes, came_ns = batch

@@ -45,12 +45,13 @@ class Uplinks:
         self._make = make
         self._pollers = tuple(pollers)
         self._leaving: dict[int, _Leaving | None] = {}  # None until the first look
+        self._lasting = 0
         self.metrics = Gauges(families.LINK_UP, self._up), Gauges(families.LINK_VERSION, self._versions)
         directory.subscribe(self)
 
     def came(self, transceiver: Transceiver) -> None:
         """Makes the link, unless there are many already, or goes on with the one that stands."""
-        if transceiver.id in self.by_id or len(self.by_id) < AT_ONCE:
+        if transceiver.id in self.by_id or len(self.by_id) - self._lasting < AT_ONCE:
             self._link(transceiver)
 
     def _link(self, transceiver: Transceiver) -> None:
@@ -60,7 +61,15 @@ class Uplinks:
             return
         if standing is not None:
             self._close(standing)
-        uplink = self.by_id[transceiver.id] = self._make(transceiver)
+        self._enter(self._make(transceiver))
+
+    def keep(self, uplink: Uplink) -> None:
+        """Has a link among these that the directory does not know, and that never ends."""
+        self._lasting += 1
+        self._enter(uplink)
+
+    def _enter(self, uplink: Uplink) -> None:
+        self.by_id[uplink.number] = uplink
         for poller in self._pollers:
             poller.register(uplink.dealer, zmq.POLLIN)
 
@@ -116,11 +125,11 @@ class Uplinks:
         uplink.forget()
 
     def _up(self) -> dict[tuple[str, ...], float]:
-        return {(str(number),): float(uplink.up) for number, uplink in list(self.by_id.items())}
+        return {(uplink.label,): float(uplink.up) for uplink in list(self.by_id.values())}
 
     def _versions(self) -> dict[tuple[str, ...], float]:
         # list() takes them at once: another thread asks.
-        return {(str(number),): uplink.greeting.version for number, uplink in list(self.by_id.items())}
+        return {(uplink.label,): uplink.greeting.version for uplink in list(self.by_id.values())}
 
     def _close(self, uplink: Uplink) -> None:
         for poller in self._pollers:

@@ -23,6 +23,7 @@ import zmq
 
 from edge.directory import Directory, Transceiver
 from edge.directory_file import Listings, followed
+from edge.relay.backbone import Backbone
 from edge.relay.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.relay.counted import OUTCOMES, Counted
 from edge.relay.flows import Flows
@@ -30,6 +31,7 @@ from edge.relay.flowtable import NOBODY
 from edge.relay.outlet import Outlet
 from edge.relay.roaming import Roaming
 from edge.relay.rounds import Rounds
+from edge.relay.sisters import OURS, Sisters, cluster_of
 from edge.relay.spec import Spec
 from edge.relay.strangers import Strangers
 from edge.relay.uplink import Counts, Uplink
@@ -47,7 +49,6 @@ from wire import frames, link, stun, ufrag
 from wire.control import Control, Reader
 from wire.keys import ClusterKeys
 from wire.messages import Moved, NotSteered, PathDown, PathUp, Steered, ToWorker
-from wire.naming import identity
 
 __all__ = ["SPARE_NAME", "Worker", "main"]
 
@@ -75,7 +76,9 @@ class Worker:
     def __init__(self, spec: Spec, beat: Beat) -> None:
         self._spec, self._beat = spec, beat
         self._key_file = KeyFile(Path(spec.key_file), logs.get(), spec.keys)
-        self._socket = BatchSocket(socket.socket(fileno=spec.socket))
+        context = link.roomy(zmq.Context[zmq.Socket[bytes]]())
+        self._backbone = Backbone(context, spec.backbone, spec.keys) if spec.backbone else None
+        self._socket = self._backbone or BatchSocket(socket.socket(fileno=spec.socket))
         store = FlowStore(spec.flows, spec.ssrcs) if spec.flows >= 0 else None
         # With XDP, whoever has configured it says how many strangers come here.
         self._strangers = Strangers(all_of_them=store is None)
@@ -90,9 +93,7 @@ class Worker:
         self._table = self._flows.table
         self._outlet = Outlet(self._socket, self.tx)
         self._poller, self._said = zmq.Poller(), zmq.Poller()
-        self._poller.register(self._socket.fileno(), zmq.POLLIN)
-        context = link.roomy(zmq.Context[zmq.Socket[bytes]]())
-        name = identity(spec.edge, spec.instance, f"worker-{spec.index}")
+        self._poller.register(self._socket.pollable, zmq.POLLIN)
         counts = Counts(counted.rx, counted.age, counted.round_trip)
         configured = followed(spec.directory, starmap(Transceiver, spec.transceivers), logs.get())
         self._listing = Listings(configured, followed(spec.found, (), logs.get()))
@@ -100,20 +101,28 @@ class Worker:
         self._listing.value.fill(self._directory)
         self._links = Uplinks(
             self._directory,
-            lambda to: Uplink(context, to.id, to.endpoint, name, spec.keys, counts),
+            lambda to: Uplink(context, to.id, to.endpoint, spec.identity, spec.keys, counts),
             (self._poller, self._said),
         )
         self._uplinks = self._links.by_id
+        self._sisters = Sisters(
+            spec.sisters,
+            lambda number, at, keys, label: Uplink(context, number, at, spec.identity, keys, counts, label),
+        )
+        for uplink in self._sisters:
+            self._links.keep(uplink)
         self._roaming = Roaming(
             context,
             spec.edge,
             self._flows.hints,
             spec.keys,
             to=spec.flows_to,
-            others=spec.flows_from,
+            others=(*spec.flows_from, *self._listing.value.beside),
             share=(spec.index, 1 + len(spec.not_mine)) if store is not None else (0, 1),
         )
         counted.all += (*self._links.metrics, self._roaming.counts)
+        if self._backbone is not None:
+            counted.all += (self._backbone.refused,)
         self._reader = Reader[ToWorker](ToWorker, most_control_bytes=_MOST_CONTROL_BYTES)
         self._flows.recover(self._links.reach, time.monotonic())
 
@@ -145,9 +154,9 @@ class Worker:
 
     def run(self) -> None:
         """Relays and never returns; SIGTERM raises SystemExit."""
-        # What waits in the socket since a predecessor died is worth waiting a moment for the links.
+        # What waits in the socket since a predecessor died is worth waiting a moment for the links to transceivers.
         deadline = time.monotonic() + _LINKS_UP_S
-        for uplink in self._uplinks.values():
+        for uplink in (each for number, each in self._uplinks.items() if cluster_of(number) == OURS):
             uplink.dealer.poll(max(0, round(1000 * (deadline - time.monotonic()))), zmq.POLLOUT)
             uplink.greet()
         # Collecting garbage when so many objects were made would be half of what a round costs, and rounds leave none:
@@ -179,6 +188,7 @@ class Worker:
                 looked = now
                 self._beat()
                 self._key_file.refresh()
+                self._sisters.refresh()
                 self._look_at_links(now)
                 self._roaming.look(now)
             if now - swept > _SWEEP_S:
@@ -208,7 +218,9 @@ class Worker:
         """Makes, moves and ends links as the directory says; the link of a transceiver that left ends when nobody needs
         it."""
         if self._listing.refresh():
-            self._listing.value.fill(self._directory)
+            listing = self._listing.value
+            listing.fill(self._directory)
+            self._roaming.know((*self._spec.flows_from, *listing.beside))
         for number in self._links.look(now, lambda number: bool(self._table.of(number))):
             for address in self._table.of(number):
                 self._flows.forget(address)
@@ -275,16 +287,15 @@ class Worker:
             message = stun.parse(datagram)
             if message is not None and message.kind == stun.BINDING_REQUEST:
                 sealed = stun.server_ufrag(message)
-                route = ufrag.open_sealed(sealed, self.keys.ufrag) if sealed else None
-                if sealed is None or route is None:
-                    return "stun_bad_ufrag", NOBODY
                 now = time.monotonic()
-                home = self._flows.moves.home(sealed, route.transceiver, now)
+                home = self._home(sealed, owner, now) if sealed else None
+                if sealed is None or home is None:
+                    return "stun_bad_ufrag", NOBODY
                 if not self._links.reach(home):
                     return "unknown_transceiver", NOBODY
                 if owner == NOBODY and not self._strangers.may_name(sealed, now):
                     return "name_limited", NOBODY
-                return "forwarded_stun", home
+                return ("forwarded_stun" if cluster_of(home) == OURS else "forwarded_sister"), home
         elif owner == NOBODY and 128 <= datagram[0] <= 191 and len(datagram) >= 12:
             at = 4 if 192 <= datagram[1] <= 223 else 8
             ssrc = int.from_bytes(datagram[at : at + 4], "big")
@@ -294,6 +305,14 @@ class Worker:
                     return "name_limited", NOBODY
                 return "forwarded_ssrc", hinted
         return ("unknown_flow" if owner == NOBODY else "forwarded_flow"), owner
+
+    def _home(self, sealed: bytes, owner: int, now: float) -> int | None:
+        """The number of the link for a ufrag: to the transceiver that has the call, or to an edge of the cluster that
+        has it. None where neither this cluster nor a sister sealed it."""
+        route = ufrag.open_sealed(sealed, self.keys.ufrag)
+        if route is None:
+            return self._sisters.way(sealed, owner)
+        return self._flows.moves.home(sealed, route.transceiver, now)
 
     def _bodies(self, which: slice | npt.NDArray[np.intp], lengths: Lengths) -> bytes:
         """The datagrams ``which``, end to end: a copy, because a message is one piece of memory and a batch is not."""
@@ -350,11 +369,17 @@ class Worker:
 
     def _control(self, uplink: Uplink, control: Control[ToWorker]) -> None:
         number, message = uplink.number, control.message
+        ours = cluster_of(number) == OURS
         if isinstance(message, PathUp):
-            self._flows.up(number, message, self.keys.ufrag, time.monotonic())
+            keys = self.keys.ufrag if ours else self._sisters.keys_of(number)
+            if self._flows.up(number, message, keys, time.monotonic()) and self._backbone is not None:
+                self._backbone.tell(message.address, message)
         elif isinstance(message, PathDown):
-            self._flows.down(number, message.address)
+            if self._flows.down(number, message.address) and self._backbone is not None:
+                self._backbone.tell(message.address, message)
         elif isinstance(message, Moved):
+            if not ours:
+                raise frames.WireError("another cluster's edge moves no calls")
             self._moved(uplink, message)
         else:
             uplink.greeting.take(control)

@@ -28,13 +28,14 @@ from edge.signaling.app import make_app
 from edge.signaling.connection import Connection
 from edge.signaling.discovery import Discovery, EdgeReporting, peers_in
 from edge.signaling.explaining import EXPLAIN_PATH, explanation
-from edge.signaling.health import keep_true
+from edge.signaling.health import give_up, keep_true, lost_calls
 from edge.signaling.journal import Journal
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
 from edge.signaling.placing import Placing
 from edge.tls import Certificate
 from runtime import logs, metrics
+from runtime.address import Address
 from runtime.config import Config
 from runtime.directory.opened import open_store
 from runtime.directory.publishing import publish
@@ -86,9 +87,10 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     responses = Tally(families.RESPONSES, ("201", "200"))
     held = metrics.Gauge(families.SIGNALING_CALLS, lambda: len(ledger))
     sockets = metrics.Gauge(families.WEBSOCKETS, lambda: events.listeners)
-    connections = connections_tally()
+    connections, lost = connections_tally(), lost_calls()
     peers = Peers(edge.name, (edge.advertise or edge.media).pair, edge.region)
-    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys, flows_endpoint(edge))
+    shared = bool(config.directory.redis)
+    announcing = Announcing(peers, str(edge.announces_at or ""), key_file.keys, flows_endpoint(edge, shared=shared))
     rows = [Peer(row.name, row.media.pair, row.endpoint, row.region) for row in edge.edges]
     announcing.know(rows)
     store = open_store(config.directory)
@@ -102,6 +104,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         ttl_s=config.directory.ttl_s,
         log=log,
         edges=lambda found: announcing.know([*peers_in(found), *rows]),
+        beside=lambda found: found.name != edge.name and Address(found.media).pair == peers.own_media,
     )
     reporting = EdgeReporting(edge, str(edge.announces_at or ""), lambda: peers.draining)
     loop = asyncio.get_running_loop()
@@ -120,9 +123,12 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         sockets,
         *now,
         transceivers.refusals,
+        lost,
         *(discovery.metrics if config.directory.redis else ()),
         announcing.heard,
         announcing.well,
+        announcing.draining,
+        announcing.age,
         ufrag_keys(lambda: key_file.keys),
         *placing.metrics,
         pages={EXPLAIN_PATH: partial(explanation, placing, loop)},
@@ -153,6 +159,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         follow(tls),
         follow(listing, lambda now: loop.call_later(_WORKERS_FIRST_S, now.fill, directory)),
         keep_true(ledger, transceivers, events),
+        give_up(ledger, transceivers, lost),
         tell_forever(directory, transceivers),
         sample(transceivers, directory),
         discovery.run(),

@@ -98,7 +98,7 @@ class Calls:
                 self._ledger.ended(ufrag)
             raise refused(e) from None
         except Unavailable as e:
-            raise unavailable(e) from None
+            raise self.unavailable(ufrag, e) from None
         self._ledger.ended(ufrag)
         return web.Response(status=200)
 
@@ -146,7 +146,7 @@ class Calls:
         except RequestRefused as e:
             raise refused(e) from None
         except Unavailable as e:
-            raise unavailable(e) from None
+            raise self.unavailable(ufrag, e) from None
         return call_id(now.ufrag), now.fragment
 
     def find(self, call: str, caller: Caller) -> tuple[int, str]:
@@ -161,6 +161,14 @@ class Calls:
             if held is None or held.token != caller.token.id:
                 raise call_not_found()
         return self._transceivers.whereabouts.home(sealed.decode()), sealed.decode()
+
+    def unavailable(self, ufrag: str, e: Unavailable) -> Refusal:
+        """The refusal where the transceiver of a call did not answer: another try makes sense, unless it is gone."""
+        transceiver = self._transceivers.whereabouts.home(ufrag)
+        if not self._transceivers.lost(transceiver):
+            return unavailable(e)
+        why = f"transceiver {transceiver} is gone, and its calls with it"
+        return Refusal(404, why, code="call_id_not_found", param="call_id")
 
 
 def call_not_found() -> Refusal:

@@ -41,6 +41,7 @@ _SHARED_S = 0.8  # how old a snapshot of another edge's may be
 _LEAST_S = 0.2  # between two looks, however many changes are told
 _PULSE_S = 0.5
 _AT_ONCE = 64  # that are missing and asked whether they live
+_MOST_BESIDE = 64  # as many as ``edge.edges`` may name
 _A_TURN = 500  # reports that are taken before others have their turn
 
 Edges = Callable[[Iterable[EdgeReport]], None]
@@ -50,7 +51,8 @@ class Discovery:
     """What ``store`` tells, for the ``directory`` of this process and, by the file ``found``, for all of the edge's;
     that is None where it cannot be written. ``configured()`` are the transceivers of the configuration, ``ttl_s`` is
     for how long entries are good, and ``edges`` is called with all edges that are known whenever one of them says
-    something new."""
+    something new. Edges of which ``beside`` is true are behind one address with this one: its workers are told of their
+    endpoints by that file too."""
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class Discovery:
         ttl_s: float,
         log: Log,
         edges: Edges = lambda _: None,
+        beside: Callable[[EdgeReport], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -78,6 +81,8 @@ class Discovery:
         self._tell_edges = edges
         self._members = Membership(ttl_s, MAX_TRANSCEIVERS, {each.id: each.endpoint for each in known}, now)
         self._edges: dict[str, tuple[EdgeReport, float]] = {}
+        self._is_beside = beside
+        self._beside: list[str] = []
         self._read_at = now
         self._away = False
         self._unwritten = False
@@ -132,10 +137,10 @@ class Discovery:
         self._refuse(snapshot.refused)
         changed = self._members.take(snapshot.transceivers, now)
         changed = await self._let_go(now) or changed
+        changed = self._take_edges(snapshot, now) or changed
         if changed or self._unwritten:
             self._write()
         await self._reports(snapshot.transceivers, now)
-        self._take_edges(snapshot, now)
 
     async def _let_go(self, now: float) -> bool:
         """Asks those that are missing whether they live. Returns whether one was let go."""
@@ -163,7 +168,8 @@ class Discovery:
             if i % _A_TURN == 0:
                 await asyncio.sleep(0)
 
-    def _take_edges(self, snapshot: Snapshot, now: float) -> None:
+    def _take_edges(self, snapshot: Snapshot, now: float) -> bool:
+        """Takes what a snapshot says of edges. Returns whether that changed which are beside this one."""
         before = {name: report for name, (report, _) in self._edges.items()}
         self._edges.update({name: (report, now) for name, report in snapshot.edges.items()})
         if self._members.told_long_enough(now):
@@ -171,6 +177,9 @@ class Discovery:
         known = {name: report for name, (report, _) in self._edges.items()}
         if known != before:
             self._tell_edges(known.values())
+        beside = sorted({each.endpoint for each in known.values() if each.endpoint and self._is_beside(each)})
+        changed, self._beside = beside[:_MOST_BESIDE] != self._beside, beside[:_MOST_BESIDE]
+        return changed
 
     def _write(self) -> None:
         there = self._members.transceivers
@@ -182,7 +191,7 @@ class Discovery:
         if self._found is None:
             return
         try:
-            write(self._found, there)
+            write(self._found, there, self._beside)
         except OSError as e:
             if not self._unwritten:
                 why = f"{self._found}: {e.strerror}"

@@ -1,4 +1,6 @@
-"""Health checks: whether this process runs, whether a call would find a transceiver, and whether the ledger is true."""
+"""Health checks: whether this process runs, whether a call would find a transceiver, and whether the ledger is true,
+also where a transceiver is gone.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,15 @@ from edge.links.events import Events
 from edge.links.transceivers import RequestRefused, Transceivers, Unavailable
 from edge.peers import Peers
 from edge.signaling.ledger import Ledger
+from runtime import logs
+from runtime.families import edge as families
+from runtime.metrics import Tally
 from wire import messages
 
-__all__ = ["Health", "keep_true"]
+__all__ = ["Health", "give_up", "keep_true", "lost_calls"]
 
 _AUDIT_EVERY_S = 5.0
+_LOOK_EVERY_S = 0.5
 _READY_FOR_S = 0.1
 _SILENT = 3  # audits in a row: some twenty seconds
 _GONE = 12  # the same where it left the directory as well: its calls are over
@@ -87,6 +93,22 @@ async def keep_true(
         _let_go(ledger, transceivers, events)
         silent = Counter({i: silent[i] for i in transceivers.linked})
         await asyncio.sleep(every_s)
+
+
+def lost_calls() -> Tally:
+    """The counter of what ``give_up`` gives up."""
+    return Tally(families.LOST_CALLS)
+
+
+async def give_up(ledger: Ledger, transceivers: Transceivers, lost: Tally) -> Never:
+    """Ends in the ledger, and counts in ``lost``, the calls of transceivers whose links have been down for seconds."""
+    while True:
+        for number in filter(transceivers.lost, ledger.transceivers):
+            calls = ledger.of(number)
+            ledger.reconcile(calls, 0, number)
+            lost["transceiver_gone"] += len(calls)
+            logs.get().error("a transceiver is gone, and its calls with it", transceiver=number, calls=len(calls))
+        await asyncio.sleep(_LOOK_EVERY_S)
 
 
 def _let_go(ledger: Ledger, transceivers: Transceivers, events: Events) -> None:

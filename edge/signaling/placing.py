@@ -13,7 +13,7 @@ from math import ceil
 from typing import TypeVar
 
 from edge.directory import Known, Transceiver
-from edge.links.transceivers import RequestRefused, Silent, Transceivers, Unavailable
+from edge.links.transceivers import Lost, RequestRefused, Silent, Transceivers, Unavailable
 from edge.placement.explain import Explanation, explain
 from edge.placement.fleet import Fleet
 from edge.placement.placer import Choice, Placer, Wanted
@@ -57,7 +57,8 @@ class Placing:
     """The placing of sessions on ``transceivers``, entered in the ledger.
 
     What a caller sent goes to one transceiver. That one is asked first whether it lives, so what is silent afterwards
-    is silent because of the request, and it would silence the next transceiver too.
+    is silent because of the request, and it would silence the next transceiver too. One whose link breaks may have died
+    of the request, or of something else: one more is asked then.
     """
 
     def __init__(self, transceivers: Transceivers, ledger: Ledger, edge: Edge, chance: random.Random = _CHANCE) -> None:
@@ -108,6 +109,7 @@ class Placing:
         wanted = Wanted(*name_and_version(model), self._region, self._within)
         self._check(wanted, may)
         nobody = trouble = self._nobody(model)
+        lost = False
         for tries, choice in enumerate(self._order(wanted), 1):
             if tries > 1 and time.monotonic() > until:
                 break
@@ -119,10 +121,12 @@ class Placing:
                     raise Unavailable(f"transceiver {choice.id} does not answer")
                 reply = await ask(choice.id)
                 taken = True
-            except Silent as e:
+            except (Silent, Lost) as e:
                 self._pass_over(choice.id)
-                self._count("away", call)
-                raise unavailable(e) from None
+                if isinstance(e, Silent) or lost:
+                    self._count("away", call)
+                    raise unavailable(e) from None
+                lost, trouble = True, unavailable(e)
             except Unavailable as e:
                 trouble = unavailable(e)
             except RequestRefused as e:

@@ -19,7 +19,7 @@ from edge.signaling.access import KEY_PROTOCOL, Access, Caller, offered_protocol
 from edge.signaling.bodies import check_intent, model_name, query
 from edge.signaling.calls import Calls, call_not_found
 from edge.signaling.cutting import MAX_BYTES, TooLargeError, parts
-from edge.signaling.errors import Refusal, refused, unavailable
+from edge.signaling.errors import Refusal, refused
 from edge.signaling.ledger import Ledger
 from edge.signaling.pace import Pace
 from edge.signaling.placing import Placing
@@ -101,7 +101,7 @@ class Sockets:
         except RequestRefused as e:
             raise refused(e) from None
         except Unavailable as e:
-            raise unavailable(e) from None
+            raise self._calls.unavailable(ufrag, e) from None
         try:
             return await self._talk(request, ufrag, feed, MAX_SIDEBAND_BYTES)
         finally:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Never
 
@@ -30,16 +30,22 @@ __all__ = ["Xdp"]
 
 class Xdp(Collector):
     """The first stage of the way in, for workers on ``cpus`` with the sockets ``media``. It opens ufrags with ``keys``,
-    by id, and says to ``log`` what it must do without. As a collector it reads the kernel's counts when Prometheus
-    asks. Raises ConfigError."""
+    by id, and those of the clusters ``sisters``. It says to ``log`` what it must do without. As a collector it reads
+    the kernel's counts when Prometheus asks. Raises ConfigError."""
 
     def __init__(
-        self, edge: Edge, keys: dict[int, bytes], cpus: list[int], media: Sequence[socket.socket], log: Any
+        self,
+        edge: Edge,
+        keys: dict[int, bytes],
+        sisters: Sequence[Mapping[int, bytes]],
+        cpus: list[int],
+        media: Sequence[socket.socket],
+        log: Any,
     ) -> None:
         self._interface = edge.interface
         self._cpus = cpus
         self._log = log
-        self._steering = self._load(edge, keys, media[0])
+        self._steering = self._load(edge, keys, sisters, media[0])
         self._attachment: Attachment | None = None
         if self._steering is not None:
             self._attachment = Attachment(self._steering, edge.interface, media[0], log)
@@ -56,10 +62,10 @@ class Xdp(Collector):
         steering = self._steering
         return (steering.flows_fd, steering.ssrcs_fd, steering.shedding_fd) if steering is not None else None
 
-    def use(self, keys: dict[int, bytes]) -> None:
+    def use(self, keys: dict[int, bytes], sisters: Sequence[Mapping[int, bytes]]) -> None:
         """Opens ufrags with these keys from now on."""
         if self._steering is not None:
-            self._steering.set_keys(keys)
+            self._steering.set_keys(keys, sisters)
 
     async def stay(self) -> Never:
         """Attaches it again whenever the interface has lost it."""
@@ -99,7 +105,9 @@ class Xdp(Collector):
         yield overflow
         yield GaugeMetricFamily(families.XDP_FLOWS.name, families.XDP_FLOWS.means, value=self._steering.flow_count())
 
-    def _load(self, edge: Edge, keys: dict[int, bytes], first: socket.socket) -> Steering | None:
+    def _load(
+        self, edge: Edge, keys: dict[int, bytes], sisters: Sequence[Mapping[int, bytes]], first: socket.socket
+    ) -> Steering | None:
         """The program, not attached yet; None where it cannot be had."""
         if not edge.interface:
             self._log.warning("no XDP: edge.interface is empty, the kernel's own hash spreads flows over workers")
@@ -114,6 +122,7 @@ class Xdp(Collector):
                     pack(*edge.media.pair)[:16],
                     keys,
                     self._cpus,
+                    sisters=sisters,
                     flow_entries=edge.flow_entries,
                     limits=Limits(
                         unknown=Rate(edge.unknown_rate, edge.unknown_burst),

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from bpf.layout import FLOW, MAX_CPUS, U32, Map, maps, route_key
+from bpf.layout import FLOW, KEYS, MAX_CPUS, U32, Map, maps, route_key
 from bpf.verdicts import VERDICTS
 from edge.xdp import kernel
 from edge.xdp.cpumap import bring_in_bulk
@@ -23,7 +23,7 @@ from edge.xdp.limits import Limits
 from edge.xdp.pins import Pins
 from edge.xdp.placement import slots
 from edge.xdp.program import SteeringError, SteeringUnavailable, load_programs, require_what_bcc_needs
-from wire.ufrag import MAX_KEY_ID, SLOTS
+from wire.ufrag import MAX_KEY_ID, MAX_SISTERS, SLOTS
 
 __all__ = [
     "MAX_CPUS",
@@ -90,6 +90,7 @@ class Steering:
         keys: Mapping[int, bytes],
         cpus: Sequence[int],
         *,
+        sisters: Sequence[Mapping[int, bytes]] = (),
         flow_entries: int = DEFAULT_FLOW_ENTRIES,
         limits: Limits = Limits(),  # noqa: B008  # a value
         pins: Pins | None = None,
@@ -102,8 +103,8 @@ class Steering:
         counters, and which cores are out. It is this object's to remove.
 
         ``port`` is the media port; ``address`` the 16 byte destination (IPv4 as ``::ffff:a.b.c.d``), None for any;
-        ``keys`` the 16 byte ufrag keys by key id; ``cpus`` the workers' CPUs, among which
-        ``edge.xdp.placement`` spreads the slots.
+        ``keys`` the 16 byte ufrag keys by key id, ``sisters`` as in ``set_keys``; ``cpus`` the workers' CPUs, among
+        which ``edge.xdp.placement`` spreads the slots.
         ``flow_entries`` bounds the flow table and the SSRC table each, at about 100 bytes an entry.
         ``limits`` are what strangers and single flows may send.
 
@@ -133,7 +134,7 @@ class Steering:
                     os.close(fd)
                 raise
             try:
-                steering._fill(keys, outgrown)
+                steering._fill(keys, sisters, outgrown)
                 if "flows" in outgrown:
                     steering._older_flows = os.dup(outgrown["flows"])
                 if pins is not None:
@@ -147,10 +148,12 @@ class Steering:
                 os.close(fd)
         return steering
 
-    def _fill(self, keys: Mapping[int, bytes], outgrown: Mapping[str, int]) -> None:
+    def _fill(
+        self, keys: Mapping[int, bytes], sisters: Sequence[Mapping[int, bytes]], outgrown: Mapping[str, int]
+    ) -> None:
         """Fills the maps. Content that an earlier process pinned stays: flows, and which cores are out."""
         self._caught_up_ns = time.monotonic_ns()
-        self.set_keys(keys)
+        self.set_keys(keys, sisters)
         earlier = [cpu for cpu in kernel.possible_cpus() if self._cpu_queues.lookup(U32.pack(cpu)) is not None]
         out = set(earlier) - set(self.slots()) if earlier else set()
         for cpu in self.cpus:
@@ -187,16 +190,22 @@ class Steering:
         # What was there before, and is not here, has ended meanwhile.
         _copy(self._older_flows, self._flows, lambda value: FLOW.read(value, "last_seen_ns") > since_ns)
 
-    def set_keys(self, keys: Mapping[int, bytes]) -> None:
-        """Accepts ufrags under these keys (key id to 16 bytes) and no others: key rotation without a reload.
+    def set_keys(self, keys: Mapping[int, bytes], sisters: Sequence[Mapping[int, bytes]] = ()) -> None:
+        """Accepts ufrags under these keys (key id to 16 bytes), and those of at most MAX_SISTERS other clusters, and no
+        others: key rotation without a reload.
 
         A key that stays is not touched, and what comes is there before what goes is gone.
         """
-        for key_id, key in keys.items():
-            if not 0 <= key_id <= MAX_KEY_ID or len(key) != 16:
-                raise ValueError(f"ufrag key {key_id}: key ids are 0 to {MAX_KEY_ID}, keys have 16 bytes")
-        for key_id in sorted(range(MAX_KEY_ID + 1), key=lambda key_id: key_id not in keys):
-            at, value = U32.pack(key_id), route_key(keys.get(key_id, bytes(16)), key_id in keys)
+        if len(sisters) > MAX_SISTERS:
+            raise ValueError(f"keys of {len(sisters)} other clusters: at most {MAX_SISTERS}")
+        wanted = {}
+        for cluster, its_keys in enumerate((keys, *sisters)):
+            for key_id, key in its_keys.items():
+                if not 0 <= key_id <= MAX_KEY_ID or len(key) != 16:
+                    raise ValueError(f"ufrag key {key_id}: key ids are 0 to {MAX_KEY_ID}, keys have 16 bytes")
+                wanted[cluster * (MAX_KEY_ID + 1) + key_id] = key
+        for place in sorted(range(KEYS), key=lambda place: place not in wanted):
+            at, value = U32.pack(place), route_key(wanted.get(place, bytes(16)), place in wanted)
             if self._keys.lookup(at) != value:
                 self._keys.update(at, value)
 

@@ -9,9 +9,18 @@ from pydantic import AfterValidator, Field
 
 from runtime.address import Address, Endpoint
 from runtime.config.section import Name, Section, TcpAddress, nth
-from wire.ufrag import MAX_TRANSCEIVER
+from wire.ufrag import MAX_SISTER_EDGES, MAX_SISTERS, MAX_TRANSCEIVER
 
-__all__ = ["BROWSER_REFUSES", "Edge", "EdgeEntry", "IceServer", "MediaAddress", "Model", "TransceiverEntry"]
+__all__ = [
+    "BROWSER_REFUSES",
+    "ClusterEntry",
+    "Edge",
+    "EdgeEntry",
+    "IceServer",
+    "MediaAddress",
+    "Model",
+    "TransceiverEntry",
+]
 
 # Ports that browsers refuse as media or page addresses (the fetch standard's list of bad ports, from 1024 up).
 BROWSER_REFUSES = frozenset(
@@ -96,6 +105,23 @@ def _named_once(edges: tuple[EdgeEntry, ...]) -> tuple[EdgeEntry, ...]:
         if len(set(values)) != len(values):
             raise ValueError(f"two edges have the same {name}")
     return edges
+
+
+class ClusterEntry(Section):
+    """Another cluster as this edge sees it."""
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$", description="its name here, in metrics and the log")
+    keys: Path = Field(description="what it shares: `firsthop keys share` there")
+    edges: tuple[Endpoint, ...] = Field(
+        min_length=1, max_length=MAX_SISTER_EDGES, description="`edge.backbone` of its edges, the nearest first"
+    )
+
+
+def _clusters_once(clusters: tuple[ClusterEntry, ...]) -> tuple[ClusterEntry, ...]:
+    names = [cluster.name for cluster in clusters]
+    if len(set(names)) != len(names):
+        raise ValueError("two clusters have the same name")
+    return clusters
 
 
 class IceServer(Section):
@@ -196,6 +222,15 @@ class Edge(Section):
     )
     announce: Endpoint | None = Field(
         None, description="where this edge announces itself, if not at the endpoint of its row in `edges`"
+    )
+
+    clusters: Annotated[tuple[ClusterEntry, ...], AfterValidator(_clusters_once)] = Field(
+        (),
+        max_length=MAX_SISTERS,
+        description="other clusters, to whose edges their calls are passed on: `[[edge.clusters]]`: name, keys, edges",
+    )
+    backbone: Endpoint | None = Field(
+        None, description="where edges of other clusters pass on what is for calls of this one; empty: nowhere"
     )
 
     @property

@@ -8,6 +8,7 @@ from runtime.families.shared import EVERY, UFRAG_KEY, supervised
 
 __all__ = [
     "ANNOUNCEMENTS",
+    "BACKBONE_REFUSED",
     "CHILDREN",
     "CONNECTIONS",
     "CORE_OVERFLOW",
@@ -16,10 +17,13 @@ __all__ = [
     "DIRECTORY_REFUSED",
     "DIRECTORY_TRANSCEIVERS",
     "DRAINING",
+    "EDGE_AGE",
+    "EDGE_DRAINING",
     "EDGE_WELL",
     "LINK_ROUND_TRIP",
     "LINK_UP",
     "LINK_VERSION",
+    "LOST_CALLS",
     "PLACEMENTS",
     "PLACEMENT_POLICY",
     "PLACEMENT_TIME",
@@ -48,7 +52,7 @@ __all__ = [
     "XDP_MISSING",
 ]
 
-_TRANSCEIVER = {"transceiver": "the transceiver's id"}
+_TRANSCEIVER = {"transceiver": "the transceiver's id, or the name of another cluster"}
 _STEERS = "XDP is loaded"
 _REDIS = "`directory.redis` is set"
 
@@ -104,6 +108,11 @@ REFUSALS = counter(
     "Requests that a transceiver refused for what this edge is, and links without a version in common",
     {"outcome": ("name_taken", "other_version")},
 )
+LOST_CALLS = counter(
+    "firsthop_signaling_lost_calls",
+    "Calls placed here that were given up, because their transceiver was gone and nobody took them up",
+    {"reason": ("transceiver_gone",)},
+)
 ANNOUNCEMENTS = counter(
     "firsthop_signaling_announcements",
     "Announcements of other edges, by what became of them",
@@ -114,6 +123,18 @@ EDGE_WELL = gauge(
     "1 for each other edge that is named in answers, 0 for one that is away or drains",
     {"edge": "the edge's name"},
     "there are other edges",
+)
+EDGE_DRAINING = gauge(
+    "firsthop_signaling_edge_draining",
+    "1 for each other edge that said last that it drains, else 0",
+    {"edge": "the edge's name"},
+    "another edge was ever heard of",
+)
+EDGE_AGE = gauge(
+    "firsthop_signaling_edge_age_seconds",
+    "Seconds since each other edge was last heard of",
+    {"edge": "the edge's name"},
+    "another edge was ever heard of",
 )
 DIRECTORY_AGE = gauge(
     "firsthop_directory_age_seconds",
@@ -143,7 +164,8 @@ PLACEMENT_POLICY = gauge("firsthop_placement_policy", "1 for the policy", {"poli
 
 SIGNALING = (
     *(*EVERY, UFRAG_KEY, RESPONSES, CONNECTIONS, SIGNALING_CALLS, WEBSOCKETS, SIGNALING_LAG, DRAINING),
-    *(PLACEMENTS, PLACEMENT_TIME, PLACEMENT_POLICY, REFUSALS, ANNOUNCEMENTS, EDGE_WELL),
+    *(PLACEMENTS, PLACEMENT_TIME, PLACEMENT_POLICY, REFUSALS, LOST_CALLS, ANNOUNCEMENTS),
+    *(EDGE_WELL, EDGE_DRAINING, EDGE_AGE),
     *(DIRECTORY_AGE, DIRECTORY_TRANSCEIVERS, DIRECTORY_REFUSED),
 )
 
@@ -164,6 +186,7 @@ RX_WORKER = counter(
             "forwarded_flow",
             "forwarded_stun",
             "forwarded_ssrc",
+            "forwarded_sister",
             "empty",
             "oversized",
             "unknown_flow",
@@ -197,6 +220,12 @@ WORKER_ROAMING = counter(
     "Flows that other edges were told of, or told this worker",
     {"outcome": ("told", "not_told", "taken", "refused")},
 )
+BACKBONE_REFUSED = counter(
+    "firsthop_worker_backbone_refused",
+    "Messages of other clusters' edges that could not be used",
+    {"outcome": ("refused",)},
+    "the worker is a gateway",
+)
 WORKER_SHEDDING = gauge(
     "firsthop_worker_shedding_ratio", "Share of the media for this core that XDP drops because the core is overloaded"
 )
@@ -219,6 +248,6 @@ LINK_VERSION = gauge("firsthop_link_wire_version", "Version of the wire that a l
 
 WORKER = (
     *(*EVERY, UFRAG_KEY, WORKER_FLOWS, RX_SOCKET, RX_WORKER, TX_WORKER, WORKER_WIRE_ERRORS, WORKER_FLOWS_REFUSED),
-    *(WORKER_ROAMING, WORKER_SHEDDING, WORKER_SHEDDING_STRANGERS),
+    *(WORKER_ROAMING, BACKBONE_REFUSED, WORKER_SHEDDING, WORKER_SHEDDING_STRANGERS),
     *(WORKER_AGE, LINK_ROUND_TRIP, LINK_UP, LINK_VERSION),
 )

@@ -46,6 +46,8 @@ _WARM_WITHIN_S = 10.0
 _KEPT = "child-"
 # Looks at a child whose count stands still before it is taken to hang, and at one that has yet to import everything.
 _HANGS_AFTER, _BEGINS_WITHIN = 4, 60
+_SUCCESSORS = 5  # of one child, while all are to end
+_LOOK_S = 0.05
 _MEMORY_EVERY = 5  # of these looks the memory is looked at
 
 
@@ -114,6 +116,7 @@ class Children:
         self._spare_gone = asyncio.Event()
         self._store = store
         self._running: dict[str, Process] = {}
+        self._down: dict[str, Child] = {}  # that died, and are yet to be started again
         self._replacing = asyncio.Lock()
         self._log = logs.get()
 
@@ -151,8 +154,37 @@ class Children:
         raise next(result for result in results if isinstance(result, Exception))
 
     async def end(self, hurry: asyncio.Event | None = None) -> None:
-        """Ends all children; at ``hurry`` they bring nothing to an end. Call it when ``run`` has ended."""
-        await asyncio.gather(*(process.end(self._goodbye_s, hurry) for process in self._running.values()))
+        """Ends all children; at ``hurry`` they bring nothing to an end. Call it when ``run`` has ended. Where they have
+        something to bring to an end, one that dies meanwhile, or has just died, has a successor for that."""
+        if self._goodbye_s:
+            for child in list(self._down.values()):
+                self._begin(child)
+        ours = {child.kept_as: child for child in self._children}
+        hurry, until = hurry or asyncio.Event(), asyncio.get_running_loop().time() + self._goodbye_s
+        running = list(self._running.items())
+        await asyncio.gather(*(self._end(process, ours.get(name), until, hurry) for name, process in running))
+
+    async def _end(self, process: Process, child: Child | None, until: float, hurry: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(_SUCCESSORS):
+            if child is not None and child.kept_as in self._down:
+                del self._down[child.kept_as]
+                await self._has_begun(child, process, until, hurry)
+            await process.end(max(0.0, until - loop.time()), hurry)
+            if child is None or process.code in (None, 0) or hurry.is_set() or loop.time() >= until:
+                return
+            self._log.error("child died while it was to end, starting it again", child=child.name, code=process.code)
+            self._forget(child.kept_as)
+            self._down[child.kept_as] = child
+            process = self._begin(child)
+
+    async def _has_begun(self, child: Child, process: Process, until: float, hurry: asyncio.Event) -> None:
+        """Waits until a child hears signals, which would end it before."""
+        loop, before = asyncio.get_running_loop(), self._beats.count(child.place)
+        while self._beats.count(child.place) == before and loop.time() < until:  # no event tells
+            if process.gone.is_set() or hurry.is_set():
+                return
+            await asyncio.sleep(_LOOK_S)
 
     def _adopt(self, kept_as: str) -> Process:
         pidfd = self._store.take(kept_as)
@@ -182,6 +214,7 @@ class Children:
                 looks = _HANGS_AFTER if self._beats.lasting else sys.maxsize
             process = running or self._begin(child)
             running = None
+            self._down.pop(child.kept_as, None)
             await self._watch(child, process, looks)
             self._forget(child.kept_as)
             if process.code == MEND and not self._any_began:
@@ -189,6 +222,7 @@ class Children:
             failures = 0 if loop.time() - began > _HEALTHY_AFTER_S else failures + 1
             wait = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
             self.restarts[child.name] += 1
+            self._down[child.kept_as] = child
             self._log.error("child died, starting it again", child=child.name, code=process.code, in_s=wait)
             await asyncio.sleep(wait)
 

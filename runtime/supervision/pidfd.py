@@ -13,11 +13,13 @@ from pathlib import Path
 __all__ = ["Process"]
 
 _GOODBYE_S = 5.0
+# Of systemd's environment (sd_notify(3), sd_watchdog_enabled(3)).
+_FOR_THE_MAIN_PROCESS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
 class Process:
-    """The process behind ``pidfd``. ``gone`` is set when it has ended; ``code`` is then its exit code, and None for one
-    that is not our child."""
+    """The process behind ``pidfd``. ``gone`` is set when it has ended; ``code`` is then its exit code, negative for a
+    signal, and None for one that is not our child."""
 
     def __init__(self, pidfd: int, started: subprocess.Popen[bytes] | None = None) -> None:
         self.pidfd = pidfd
@@ -29,7 +31,10 @@ class Process:
     @classmethod
     def start(cls, module: str, fds: tuple[int, ...]) -> Process:
         """Starts ``module``, which inherits ``fds`` and waits for its spec. Raises OSError."""
-        started = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, pass_fds=fds)  # noqa: S603
+        # systemd hears the main process alone, and would log what others say.
+        ours = {name: value for name, value in os.environ.items() if name not in _FOR_THE_MAIN_PROCESS}
+        argv = [sys.executable, "-m", module]
+        started = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=fds, env=ours)  # noqa: S603
         return cls(os.pidfd_open(started.pid), started)
 
     @property
@@ -100,5 +105,6 @@ class Process:
         else:
             # Ours after all, where the supervisor only changed its program.
             with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+                if (ended := os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)) is not None:
+                    self.code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         self.gone.set()

@@ -21,6 +21,7 @@ from waiting import until
 from bpf.verdicts import VERDICTS
 from edge.relay.counted import OUTCOMES
 from firsthop.cli import main
+from firsthop.other_edges import OtherEdge
 from firsthop.status import ALARMS, Count, Scrape, Status, compare, read, worker_cpus
 from firsthop.status_view import per_second, view
 from lab.appliance import Appliance, Loopback
@@ -203,6 +204,33 @@ def test_a_shared_store_is_a_line_that_says_how_old_it_is() -> None:
     assert "directory read 0.4 s ago; transceivers found: 12" in look(0.4)
     assert "directory's store is away: what is known is 75 s old; transceivers found: 12" in look(75.2)
     assert "directory" not in drawn(compare({}, house(1.0, flow=1), HERE))
+
+
+def test_each_other_edge_is_a_line_that_says_how_it_is() -> None:
+    def page(name: str, well: int, draining: int | None, age_s: float | None) -> str:
+        of = f'{{edge="{name}"}}'
+        lines = [f"firsthop_signaling_edge_well{of} {well}"]
+        lines += [] if draining is None else [f"firsthop_signaling_edge_draining{of} {draining}"]
+        lines += [] if age_s is None else [f"firsthop_signaling_edge_age_seconds{of} {age_s}"]
+        return "\n".join(lines) + "\n"
+
+    pages = (
+        page("iad-1", 1, 0, 0.25) + page("fra-2", 0, 1, 0.5) + page("fra-3", 0, 1, 75.0) + page("gru-1", 0, None, None)
+    )
+    status = compare({}, {**house(1.0, flow=1), **scrapes(1.0, signaling=pages)}, HERE)
+    assert status.signaling is not None
+    assert status.signaling.edges == [
+        OtherEdge("fra-2", False, True, 0.5),
+        OtherEdge("fra-3", False, True, 75.0),
+        OtherEdge("gru-1", False, False, None),
+        OtherEdge("iad-1", True, False, 0.25),
+    ]
+    said = [" ".join(line.split()) for line in drawn(status).splitlines()]
+    assert {"fra-2 drains 0.5 s ago", "fra-3 away 75.0 s ago", "gru-1 away never", "iad-1 well 0.2 s ago"} <= set(said)
+    edges = status.as_json()["signaling"]["edges"]
+    assert edges[0] == {"name": "fra-2", "well": False, "draining": True, "age_s": 0.5}
+    assert status.exit_code == 0, "another host is not this host's to mend"
+    assert "other edge" not in drawn(compare({}, house(1.0, flow=1), HERE))
 
 
 def test_nothing_that_answers_is_exit_code_1() -> None:

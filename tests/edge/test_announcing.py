@@ -58,6 +58,11 @@ async def test_each_names_the_other_until_it_is_gone_or_drains(tmp_path: Path) -
             await eventually(lambda: second.named == ["192.0.2.2", "192.0.2.1"])
             second.peers.draining = True
             await eventually(lambda: first.named == ["192.0.2.1"] and second.named == ["192.0.2.1"])
+            ((said,),) = [family.samples for family in first.announcing.draining.collect()]
+            assert (said.labels, said.value) == ({"edge": "edge-2"}, 1)
+            ((age,),) = [family.samples for family in first.announcing.age.collect()]
+            assert age.labels == {"edge": "edge-2"}
+            assert age.value >= 0
             second.peers.draining = False
             await eventually(lambda: len(first.named) == 2)
         await eventually(lambda: first.named == ["192.0.2.1"])

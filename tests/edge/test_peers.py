@@ -36,6 +36,16 @@ def test_an_edge_is_named_from_its_first_heartbeat_until_it_is_missed() -> None:
     assert peers.media(10.1 + WELL_FOR_S) == [HERE]
 
 
+def test_what_was_said_last_is_known_with_its_age_also_of_one_that_is_away() -> None:
+    peers = knowing(edge(2), edge(3))
+    assert peers.heard_of(1.0) == []
+    peers.heard("edge-2", 1.0, draining=True)
+    peers.heard("edge-3", 2.0)
+    assert peers.heard_of(101.0) == [("edge-2", 100.0, True), ("edge-3", 99.0, False)]
+    peers.know([edge(3)])
+    assert peers.heard_of(101.0) == [("edge-3", 99.0, False)]
+
+
 def test_an_edge_that_drains_is_not_named() -> None:
     peers = knowing(edge(2))
     peers.heard("edge-2", 10.0, draining=True)

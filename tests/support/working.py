@@ -19,10 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from waiting import until
 from wiring import Said, heard, hello_back, raw, refused_by_3
 
+from edge.relay.sisters import Sister
 from edge.relay.spec import Spec
 from rtc.rtp import packet as rtp
 from runtime.supervision.child import ChildSpec
-from wire import address, link, stun, ufrag
+from wire import address, frames, link, stun, ufrag
 from wire.keys import ClusterKeys
 from wire.versions import GREETING, VERSION
 
@@ -60,10 +61,17 @@ def audio(ssrc: int, sequence: int = 1) -> bytes:
 class Transceiver:
     """The ROUTER of one transceiver and what has come to it."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, speaks: int = VERSION) -> None:
-        self._context, self._endpoint = context, endpoint
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        speaks: int = VERSION,
+        worker: bytes = WORKER,
+        keys: ClusterKeys = KEYS,
+    ) -> None:
+        self._context, self._endpoint, self._worker = context, endpoint, worker
         self._number = int(endpoint.rpartition("/")[2])
-        self._socket = link.router(context, endpoint, KEYS)
+        self._socket = link.router(context, endpoint, keys)
         self.received: list[tuple[bytes, bytes]] = []
         self.speaks = speaks  # and the version before; or 3, as the release that knew no hello
         self.heard_in: list[int] = []  # the version of each message
@@ -74,7 +82,7 @@ class Transceiver:
         """(client address, datagram) of everything that came so far."""
         while self._socket.poll(0):
             peer, said = self._socket.recv_multipart()
-            assert peer == WORKER
+            assert peer == self._worker
             message = heard(said)
             self.heard_in.append(said[1])
             if isinstance(message, Said) and message.type != "hello":
@@ -114,7 +122,7 @@ class Transceiver:
 
         def sent() -> bool:
             try:
-                self._socket.send_multipart([WORKER, *parts], zmq.NOBLOCK)
+                self._socket.send_multipart([self._worker, *parts], zmq.NOBLOCK)
             except zmq.ZMQError as e:
                 if e.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                     raise
@@ -122,6 +130,10 @@ class Transceiver:
             return True
 
         until(sent)
+
+    def datagrams(self, *batch: tuple[bytes, bytes]) -> None:
+        """Sends clients their datagrams."""
+        self.send(frames.pack_batch(batch))
 
     def path_up(self, client: bytes, *ssrcs: int) -> None:
         self.send(path_up(client, *ssrcs, by=self._number))
@@ -212,7 +224,13 @@ def of(client: socket.socket) -> bytes:
 
 
 @contextmanager
-def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1, speaks: int = VERSION) -> Iterator[Bench]:
+def a_worker(
+    directory: Path,
+    stderr: int | None = None,
+    shedding: int = -1,
+    speaks: int = VERSION,
+    sisters: tuple[Sister, ...] = (),
+) -> Iterator[Bench]:
     """A worker whose log goes to the descriptor ``stderr``, or to ``worker.log`` in ``directory``; ``shedding`` is a
     map, ``speaks`` the version of its transceivers."""
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -235,6 +253,7 @@ def a_worker(directory: Path, stderr: int | None = None, shedding: int = -1, spe
         transceivers=tuple((number, f"ipc://{directory}/{number}") for number in (MINE, OTHER)),
         keys=KEYS,
         key_file=str(directory / "cluster.toml"),
+        sisters=sisters,
     )
     argv = [sys.executable, "-m", "edge.relay.worker"]
     child = ChildSpec("worker-0", spec.dump(), {"level": "warning", "form": "json"}, lifeline, cpu=spec.cpu)

@@ -66,6 +66,18 @@ def test_another_secret_gives_other_curve_keys(tmp_path: Path) -> None:
     assert not set(one) & set(other)
 
 
+def test_what_is_shared_opens_ufrags_and_gives_no_link_away(tmp_path: Path) -> None:
+    ours = load(written(tmp_path / "k", new_file_text()))
+    shared = ours.shared()
+    assert (shared.ufrag, shared.sealing) == (ours.ufrag, ours.sealing)
+    assert shared.link != ours.link
+    assert len(shared.link) == 32
+    assert shared.curve_server() != ours.curve_server()
+    assert shared.client_secrets() != ours.client_secrets()
+    assert shared == ours.shared(), "the same whenever it is asked"
+    assert shared.shared() != shared
+
+
 def test_the_curve_secret_is_not_the_link_secret_itself(tmp_path: Path) -> None:
     keys = load(written(tmp_path / "k", GOOD))
     assert zmq.utils.z85.decode(keys.curve_server()[1]) != keys.link

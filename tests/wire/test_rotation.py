@@ -46,6 +46,14 @@ def test_a_rotation_has_two_steps_and_the_file_says_which_is_due() -> None:
     assert parse(again.text(), FILE).link == bytes.fromhex(LINK)
 
 
+def test_what_is_shared_has_every_key_and_another_secret() -> None:
+    ours = ring(OLD).prepare(NOW, key(1))
+    shared = parse(ours.shared_text(), FILE)
+    assert shared == parse(ours.text(), FILE).shared()
+    assert ids(ring(ours.shared_text())) == ids(ours)
+    assert LINK not in ours.shared_text()
+
+
 def test_a_hundred_rotations_never_have_more_than_two_keys_nor_an_id_twice_in_a_row() -> None:
     now, rotated = NOW, ring(new_file_text())
     for i in range(100):

@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -30,13 +30,14 @@ from wire import messages
 from wire.control import Control
 from wire.keys import ClusterKeys
 from wire.messages import Message, Neighbour, Request
-from wire.naming import transceiver_name
+from wire.naming import number_of, transceiver_name
 from wire.ufrag import transceiver_of
 
 __all__ = ["Desk", "House"]
 
 _MOST_KEPT = 256  # messages for calls that are between two transceivers
 _LOOK_S = 0.05
+_TELL_HOMES_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Desk:
 
     def __init__(self, number: int, generation: str, routing: Routing, link: Link, house: House) -> None:
         self._house, self._link, self._routing, self._number = house, link, routing, number
-        self._moves: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         name = transceiver_name(number, generation)
         self._neighbours = Neighbourhood(number, random.Random())  # noqa: S311  # nothing secret
         self._leaving = Leaving(name, house.keys, routing, link, house.gone)
@@ -68,6 +69,7 @@ class Desk:
         self._drain: Drain | None = None
         self._draining: asyncio.Task[None] | None = None
         self._for_good = False
+        self._told_at = 0.0
         self.handlers: dict[type[Message], Callable[..., None]] = {
             messages.Neighbours: self._heard_of,
             messages.Steered: lambda peer, said: routing.steered(peer, said.addresses),
@@ -76,6 +78,7 @@ class Desk:
             messages.Take: lambda peer, request, said: link.control(peer, self._taking.take(peer, said), request),
             messages.GoOn: self._go_on,
             messages.Dropped: self._dropped,
+            messages.Moved: self._lives,
         }
 
     @property
@@ -161,10 +164,13 @@ class Desk:
         """Hands a call over soon, because this process cannot serve it. Returns whether there is anybody to take it."""
         if not call.movable or not self._neighbours.present(time.monotonic()):
             return False
-        task = asyncio.create_task(self._move(call))
-        self._moves.add(task)
-        task.add_done_callback(self._moves.discard)
+        self._begin(self._move(call))
         return True
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _move(self, call: Session) -> None:
         to = self._choose(set())
@@ -178,15 +184,22 @@ class Desk:
         """Called about once a second."""
         self._taking.sweep(now)
         self._leaving.sweep(asyncio.get_running_loop().time())
+        homes: dict[int, list[Session]] = {}
         for call in self._house.calls():
-            # Its ufrag names another transceiver, so a worker that begins anew has to be told.
-            if not call.away and transceiver_of(call.ufrag.encode()) != self._number:
+            # Its ufrag names another transceiver, so a worker that begins anew has to be told, and so has that one.
+            if not call.away and (home := transceiver_of(call.ufrag.encode())) != self._number:
                 self._routing.remind(call.transport)
+                homes.setdefault(home, []).append(call)
+        if now - self._told_at >= _TELL_HOMES_S:
+            self._told_at = now
+            for number, calls in homes.items():
+                if (there := self._neighbours.find(number, now)) is not None:
+                    self._begin(self._leaving.tell_home(there, calls))
         self._take_kept()
 
     def close(self) -> None:
         """Ends what waits, and all links."""
-        for task in (*self._moves, *([self._draining] if self._draining else [])):
+        for task in (*self._tasks, *([self._draining] if self._draining else [])):
             task.cancel()
         self._taking.close()
         self._leaving.close()
@@ -196,6 +209,14 @@ class Desk:
 
     def _heard_of(self, peer: bytes, said: messages.Neighbours) -> None:
         self._neighbours.heard(peer, said, time.monotonic())
+
+    def _lives(self, peer: bytes, said: messages.Moved) -> None:
+        """Takes note of where a call is whose ufrag names this transceiver; believed only of who says it of itself, and
+        of a call that is not here."""
+        name, there = said.ufrags[0], self._neighbours.find(said.to, time.monotonic())
+        here = name in self._taking or name.encode() in self._routing.transports
+        if number_of(peer) == said.to and transceiver_of(name.encode()) == self._number and there and not here:
+            self._leaving.lives(there, said.ufrags)
 
     def _reserve(self, peer: bytes, request: int, said: messages.Reserve) -> None:
         if self._drain is not None:

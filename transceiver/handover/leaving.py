@@ -8,8 +8,9 @@ that it had, because nothing was sent meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +32,7 @@ from wire.control import Control
 from wire.frames import Data
 from wire.keys import ClusterKeys
 from wire.messages import MAX_NAMES, MAX_PATHS, MAX_STATE_BYTES, Message, Neighbour
-from wire.naming import edge_of
+from wire.naming import edge_of, number_of
 from wire.ufrag import call_id
 from wire.versions import MOVES
 
@@ -43,6 +44,7 @@ _TAKE_S = 0.3  # in which the caller hears nothing
 _TOLD_AGAIN_S = 1.0
 _QUIET_S = 3.0  # a caller that sends nothing but checks sends one every 2.5 s
 _MOST = 1 << 14  # calls that left, of which something is remembered
+_AT_ONCE, _PAUSE_S = 16, 0.02  # messages about calls whose ufrags name one transceiver: a link holds 32
 
 
 @dataclass(slots=True)
@@ -70,6 +72,9 @@ class Leaving:
         gone: Callable[[Session], None],
     ) -> None:
         self._name, self._keys, self._routing, self._link, self._gone = name, keys, routing, link, gone
+        number = number_of(name)
+        assert number is not None
+        self._number = number
         self._context = zmq.Context[zmq.Socket[bytes]]()
         self._lines: dict[int, Line] = {}
         self._left: dict[bytes, _Left] = {}  # by the ufrag that names the call
@@ -143,6 +148,32 @@ class Leaving:
             oldest = next(iter(self._left))
             self._routing.forget(self._left.pop(oldest).elsewhere)
 
+    def lives(self, at: Neighbour, ufrags: Sequence[str]) -> None:
+        """Takes note that a call which an earlier process of this transceiver's gave away is at that one."""
+        names = tuple(name.encode() for name in ufrags)
+        known = self._left.get(names[0])
+        if known is not None and known.to.id == at.id:
+            return
+        if known is not None:
+            self._routing.forget(known.elsewhere)
+        elsewhere = Elsewhere(names, (), {})
+        self._routing.expect(elsewhere)
+        self._begin_to_pass_on(elsewhere, at)
+
+    async def tell_home(self, home: Neighbour, calls: Iterable[Session]) -> None:
+        """Tells the transceiver that the ufrags of these calls name that they are here."""
+        line = self._line(home)
+        with suppress(NotTaken):
+            await line.ready((), _CONNECT_S)
+            for n, call in enumerate(calls, 1):
+                names = dict.fromkeys((call.ufrag, *call.transport.ice.ufrags))
+                if call.ended or call.away:
+                    continue
+                if not line.tell(messages.Moved(ufrags=list(names)[:MAX_NAMES], to=self._number)):
+                    break
+                if n % _AT_ONCE == 0:
+                    await asyncio.sleep(_PAUSE_S)
+
     def came_back(self, ufrag: str) -> None:
         """Takes note that a call that had left is here again."""
         left = self._left.pop(ufrag.encode(), None)
@@ -202,8 +233,10 @@ class Leaving:
         left.used_at = now
         self._line(left.to).pass_on(worker, path.address, datagram)
         # It should know better: it has forgotten, or has just begun.
-        if now - left.told_at.get(worker, now) > _TOLD_AGAIN_S and worker not in left.unsteered:
-            self._tell_moved(left, worker)
+        if now - left.told_at.get(worker, 0.0) > _TOLD_AGAIN_S and worker not in left.unsteered:
+            if worker in self._link.listeners(MOVES):
+                self._tell_moved(left, worker)
+            left.told_at[worker] = now
 
     def _tell_moved(self, left: _Left, peer: bytes, more: Iterable[bytes] = ()) -> None:
         left.told_at[peer] = time.monotonic()

@@ -69,7 +69,7 @@ class Line:
         until = self._used + within_s
         relays = [self._relay(process) for process in processes]
         if not await self._own.greeted(within_s) or self._own.version < MOVES:
-            why = "does not answer" if self._own.version < MOVES and not self._own.there else "is of an older release"
+            why = "is of an older release" if self._own.there and self._own.version < MOVES else "does not answer"
             raise Gone(f"transceiver {self.id} {why}")
         for relay in relays:
             if not await relay.came(max(0.0, until - self._loop.time())):

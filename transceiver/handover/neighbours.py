@@ -30,13 +30,13 @@ class Neighbourhood:
         if len(self._told) > _MOST_EDGES:
             del self._told[next(iter(self._told))]
 
+    def find(self, number: int, now: float) -> Neighbour | None:
+        """The one with that id, whether it takes calls or not."""
+        return self._known(now).get(number)
+
     def present(self, now: float) -> list[Neighbour]:
         """All that can take calls, each as the edge says that spoke last."""
-        known: dict[int, Neighbour] = {}
-        for at, told in self._told.values():
-            if now - at < _FRESH_S:
-                known.update((each.id, each) for each in told)
-        return [each for each in known.values() if each.id != self._own and not each.draining and each.room != 0]
+        return [each for each in self._known(now).values() if not each.draining and each.room != 0]
 
     def choose(self, but: Container[int], now: float) -> Neighbour | None:
         """The one of two, taken by chance, that has more room; of those whose id is not in ``but``. Many that leave
@@ -44,3 +44,10 @@ class Neighbourhood:
         fit = [each for each in self.present(now) if each.id not in but]
         two = self._chance.sample(fit, min(2, len(fit)))
         return max(two, key=lambda each: each.room or 0, default=None)
+
+    def _known(self, now: float) -> dict[int, Neighbour]:
+        known: dict[int, Neighbour] = {}
+        for at, told in self._told.values():
+            if now - at < _FRESH_S:
+                known.update((each.id, each) for each in told if each.id != self._own)
+        return known

@@ -197,4 +197,4 @@ def test_nothing_on_the_path_of_media_asks_for_wall_time_but_the_age_of_a_batch(
     dated |= {"transceiver/agents/offline.py", "transceiver/speech/brain.py"}
     dated |= {"transceiver/records/files.py", "transceiver/records/transcript.py"}
     found = {str(file.relative_to(ROOT)) for file in path if asks_for_wall_time(file)}
-    assert found - dated == {"edge/relay/uplink.py", "edge/relay/worker.py"}
+    assert found - dated == {"edge/relay/uplink.py", "edge/relay/worker.py", "edge/relay/backbone.py"}

@@ -160,6 +160,35 @@ def test_what_other_edges_tell_is_taken_and_garbage_is_counted(make: Make, hints
     assert hints.here == {}
 
 
+def test_edges_may_come_and_go(
+    context: zmq.Context[zmq.Socket[bytes]], hints: Hints, other: Any, ours: Any, tmp_path: Path
+) -> None:
+    hints.put(CALLER, 1, [9])
+    roaming = Roaming(context, "edge", hints, KEYS, to=f"ipc://{tmp_path}/ours", others=())
+    now = 0.0
+
+    def taken(ssrc: int) -> bool:
+        nonlocal now
+        now += REPEAT_S
+        other.send(encode(Flows("edge-2", [(ssrc, 1)])))
+        roaming.look(now)
+        return hints.transceiver(ssrc) == 1
+
+    try:
+        assert not taken(7)
+        assert sum(roaming.counts.values()) == 0, "nobody is there to be told"
+        roaming.know([f"ipc://@{tmp_path}/other"])
+        until(lambda: taken(7) and roaming.counts["told"] > 0)
+        roaming.know(())
+        told = roaming.counts["told"]
+        until(lambda: not taken(8) and hints.transceiver(7) is None)
+        assert roaming.counts["told"] == told
+        roaming.know([f"ipc://@{tmp_path}/other"])
+        until(lambda: taken(8))
+    finally:
+        roaming.close()
+
+
 def test_a_worker_takes_its_share(make: Make, hints: Hints, other: Any, ours: Any) -> None:
     roaming = make(hints, share=(1, 2))
 

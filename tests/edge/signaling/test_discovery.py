@@ -24,6 +24,7 @@ from wire.messages import Health
 from wire.report import EdgeReport, Report
 
 TTL_S = 5.0
+BESIDE = "203.0.113.1:3478"
 
 
 def reports(*numbers: int) -> dict[int, Report]:
@@ -170,6 +171,7 @@ async def a_bench(edge: Edge, folder: Path) -> AsyncIterator[Bench]:
         ttl_s=TTL_S,
         log=log,
         edges=lambda known: told.append(list(known)),
+        beside=lambda report: report.media == BESIDE,
         clock=lambda: store.now,
     )
     yield Bench(edge, store, discovery, log, found, told)
@@ -261,6 +263,28 @@ async def test_edges_are_told_of_while_they_repeat_themselves(tmp_path: Path) ->
         bench.store.now += TTL_S
         await bench.discovery.look()
         assert bench.edges[1:] == [[]]
+
+
+async def test_edges_behind_the_same_address_are_listed_for_workers_while_they_are_there(tmp_path: Path) -> None:
+    def reporting(name: str, media: str, endpoint: str) -> EdgeReporting:
+        return EdgeReporting(Config(edge={"name": name, "media": media}).edge, endpoint)
+
+    async with an_edge(tmp_path) as edge, a_bench(edge, tmp_path) as bench:
+        beside = reporting("b", BESIDE, "tcp://192.0.2.2:7300")
+        for each in (beside, reporting("c", "203.0.113.3:3478", "tcp://192.0.2.3:7300"), reporting("d", BESIDE, "")):
+            await bench.store.put(each.make())
+        await bench.store.put(Report(2, f"ipc://{tmp_path}/2", generation=1, number=1))
+        await bench.discovery.look()
+        assert (load(bench.found).beside, bench.listed()) == (("tcp://192.0.2.2:7300",), [2])
+        written = bench.found.stat().st_mtime_ns
+        await bench.store.put(beside.make())
+        await bench.discovery.look()
+        assert bench.found.stat().st_mtime_ns == written, "a report that says nothing new is no change"
+        bench.store.now += TTL_S
+        await bench.discovery.look()
+        bench.store.now += TTL_S
+        await bench.discovery.look()
+        assert load(bench.found).beside == ()
 
 
 async def test_a_hint_brings_the_next_look_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The placing of calls while transceivers are silent, full or away."""
+"""The placing of calls while transceivers are silent, full or away; and calls whose transceiver is gone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from signaling_edge import CALLS, SDP, two_fakes
+from signaling_edge import CALLS, SDP, TOKEN, Edge, FakeTransceiver, two_fakes
+from waiting import eventually
+
+from edge.signaling.health import give_up, lost_calls
 
 
 async def test_while_one_transceiver_stands_still_every_call_is_placed_at_the_other(tmp_path: Path) -> None:
@@ -62,3 +65,67 @@ async def test_what_is_full_is_asked_and_passed_by(tmp_path: Path) -> None:
         full.refusal = ("full", "no")
         assert [(await edge.place("v=0"))[0] for _ in range(4)] == [201] * 4
         assert (full.sessions, other.sessions) == (0, 4)
+
+
+async def who_was_asked(one: FakeTransceiver, other: FakeTransceiver) -> tuple[FakeTransceiver, FakeTransceiver]:
+    """Waits until one of the two has an offer. Returns which, and the other."""
+    await eventually(lambda: "session.offer" in {**one.said, **other.said})
+    return (one, other) if "session.offer" in one.said else (other, one)
+
+
+async def test_an_offer_whose_transceiver_dies_is_taken_by_another(tmp_path: Path) -> None:
+    async with two_fakes(tmp_path) as (edge, *both):
+        for each in both:
+            each.mute = {"session.offer"}
+        placing = asyncio.create_task(edge.place("v=0"))
+        dies, lives = await who_was_asked(*both)
+        lives.mute = set()
+        await dies.start_again()
+        status, _, _ = await placing
+        assert (status, lives.sessions) == (201, 1)
+
+
+async def test_an_offer_of_which_two_die_is_passed_on_no_further(tmp_path: Path) -> None:
+    async with two_fakes(tmp_path) as (edge, *both):
+        for each in both:
+            each.mute = {"session.offer"}
+        placing = asyncio.create_task(edge.error("POST", CALLS, data="v=0", headers=SDP))
+        first, second = await who_was_asked(*both)
+        await first.start_again()
+        await eventually(lambda: "session.offer" in second.said)
+        first.mute = set()
+        await edge.ready(1, 2)
+        await second.start_again()
+        status, _, error = await placing
+        assert (status, error["code"]) == (503, "transceiver_away")
+        assert (first.sessions, len(first.said["session.offer"])) == (0, 1)
+
+
+async def hang_up(edge: Edge, location: str) -> int:
+    async with edge.http.post(f"{edge.url}{location}/hangup", headers=TOKEN) as response:
+        return response.status
+
+
+async def test_calls_are_over_whose_transceiver_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two_fakes(tmp_path) as (edge, *both):
+        placed = [str((await edge.place("v=0"))[1]["Location"]) for _ in range(4)]
+        (of_one, of_other), lost = (list(each.placed_by) for each in both), lost_calls()
+        assert (len(of_one), len(of_other)) == (2, 2)
+        giving_up = asyncio.create_task(give_up(edge.ledger, edge.links, lost))
+        try:
+            await both[0].close()
+            await edge.ready(2)
+            its_own = [call for call in placed if await hang_up(edge, call) == 503]
+            assert len(its_own) == 2, "it may come back"
+            monkeypatch.setattr("edge.links.transceivers._LOST_AFTER_S", 0.0)
+            await eventually(lambda: lost["transceiver_gone"] == 2)
+            assert len(edge.ledger) == 0
+            assert [await hang_up(edge, call) for call in its_own] == [404, 404]
+            await both[0].start_again()
+            await edge.ready(1, 2)
+            assert [await hang_up(edge, call) for call in its_own] == [200, 200], "it had only been out of reach"
+            assert lost["transceiver_gone"] == 2
+        finally:
+            giving_up.cancel()

@@ -17,6 +17,7 @@ from edge.links.transceivers import Unavailable
 from wire.control import Control, Reader, encode
 from wire.messages import Health, HealthReport, ToSignaling
 from wire.report import Gpu, Model, Report
+from wire.versions import OLDEST, VERSION
 
 ONE, TWO = Transceiver(1, "ipc:///run/1"), Transceiver(2, "ipc:///run/2")
 
@@ -63,7 +64,7 @@ def test_only_who_is_present_has_a_report() -> None:
     assert not directory.report(report(2), 101.0)
 
 
-@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("version", [OLDEST, VERSION])
 def test_a_report_crosses_the_wire_in_either_version(version: int) -> None:
     models = (Model("parrot", "1.0", 12, 3, 250.5), Model("other"))
     said = report(9, endpoint="tcp://192.0.2.1:7400", models=models, gpus=(Gpu("H100", 1, 2, 0.5),), region="eu")

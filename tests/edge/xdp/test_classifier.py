@@ -30,6 +30,8 @@ LIMITED = ("198.18.0.3", "2001:db8:3::2")
 PORTS = (40001, 40002, 40003)
 SSRCS = {0x01020304: 0, 0xFFFFFFFF: 1, 7: 5, 11: 1, 12: 0}
 NO_CPU = 5
+# Two other clusters, one of which has a key id that this one has not, too.
+SISTERS = ({min(run.KEYS): b"a sister's keys ", 7: b"another of those"}, {max(run.KEYS): b"a third cluster."})
 # Some of all that come are good ufrags again; of these strangers may name every other no more.
 UFRAGS = [ufrag.seal(1, key_id, run.KEYS[key_id], random=random) for key_id in run.KEYS for random in range(4)]
 LOUD = {
@@ -56,6 +58,7 @@ TABLES = Tables(
     used_up=LOUD,
     shedding={0, NO_CPU},
     overrun={1, NO_CPU},
+    sisters=SISTERS,
 )
 
 FIXTURE_TABLES = Tables(
@@ -101,8 +104,9 @@ def fill(steering: Steering) -> None:
 
 
 def a_ufrag(rng: random.Random) -> bytes:
-    key_id = rng.choice(list(run.KEYS))
-    text = ufrag.seal(rng.randrange(1 << 18), key_id, run.KEYS[key_id], random=rng.getrandbits(72)).encode()
+    keys = rng.choice([run.KEYS, run.KEYS, *SISTERS])
+    key_id = rng.choice(list(keys))
+    text = ufrag.seal(rng.randrange(1 << 18), key_id, keys[key_id], random=rng.getrandbits(72)).encode()
     if rng.random() < 0.3:
         text = rng.choice(UFRAGS).encode()
     if rng.random() < 0.2:
@@ -200,7 +204,7 @@ def agree(where: bytes | None, count: int, seed: int) -> Counter[str]:
     rng = random.Random(seed)
     tables = replace(TABLES, address=where)
     seen: Counter[str] = Counter()
-    with run.loaded(where=where, limits=run.NO_LIMITS) as steering:
+    with run.loaded(where=where, limits=run.NO_LIMITS, sisters=SISTERS) as steering:
         fill(steering)
         before = steering.counters()
         for _ in range(count):

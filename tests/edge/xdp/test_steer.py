@@ -158,6 +158,28 @@ def test_rotated_keys_take_over_without_a_reload(steering: Steering) -> None:
 
 
 @pytest.mark.needs_root
+def test_a_sisters_ufrag_is_steered_by_its_own_tag_and_forgotten_with_its_keys(steering: Steering) -> None:
+    theirs = {1: b"a sister's keys ", 5: b"another of those"}
+    assert KEYS[1] != theirs[1]
+    calls = [ufrag.seal(1, key_id, key) for key_id, key in theirs.items()]
+    try:
+        assert [run(steering, check(call))[1] for call in calls] == ["stun_bad_tag", "stun_bad_ufrag"]
+        for sisters in ([theirs], [{}, {}, {}, theirs]):
+            steering.set_keys(KEYS, sisters)
+            for call in calls:
+                route = ufrag.open_sealed(call.encode(), theirs)
+                assert route is not None
+                assert run(steering, check(call)) == (XDP_REDIRECT, "stun_steered", SLOT_TO_CPU[route.slot])
+            assert run(steering, check(ufrag.seal(1, 1, KEYS[1])))[1] == "stun_steered"
+            assert run(steering, check(ufrag.seal(1, 5, bytes(16))))[1] == "stun_bad_tag"
+        with pytest.raises(ValueError, match="at most 4"):
+            steering.set_keys(KEYS, [theirs] * 5)
+    finally:
+        steering.set_keys(KEYS)
+    assert [run(steering, check(call))[1] for call in calls] == ["stun_bad_tag", "stun_bad_ufrag"]
+
+
+@pytest.mark.needs_root
 def test_a_key_that_stays_is_not_touched_and_one_that_comes_is_there_before_one_goes(
     steering: Steering, monkeypatch: pytest.MonkeyPatch
 ) -> None:

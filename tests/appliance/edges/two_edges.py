@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
-from waiting import until
+from paths import TESTS
+from waiting import DEADLINE_S, until
 
 from lab.appliance import Appliance, Place
-from lab.network import Host
+from lab.network import Host, Lab
 
 EDGES = ("edge", "edge-2")
 NAMED = re.compile(r'"call": "(rtc_[\w-]+)"')
@@ -64,6 +69,29 @@ def carrier(appliance: Appliance, datagrams: int = 50) -> tuple[str, str]:
     until(ahead)
     first = ahead()[0]
     return first, next(edge for edge in EDGES if edge != first)
+
+
+@contextmanager
+def numbered(lab: Lab, appliance: Appliance, *options: str) -> Iterator[Callable[[], list[int]]]:
+    """A call whose data channel carries numbers both ways. What it gives ends the call, and returns the numbers that
+    came back: they are 0, 1, 2 and so on where none was lost, came twice or came out of order, and none is missing at
+    the end."""
+    argv = [sys.executable, str(TESTS / "appliance/edges/numbered_caller.py"), appliance.url, str(appliance.token_file)]
+    call = lab.client.popen([*argv, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def end() -> list[int]:
+        said = json.loads(call.communicate(timeout=2 * DEADLINE_S)[0].splitlines()[-1])
+        answers: list[int] = said["answers"]
+        assert len(answers) == said["asked"]
+        return answers
+
+    try:
+        assert call.stdout is not None
+        assert call.stdout.readline() == b"talking\n"
+        yield end
+    finally:
+        call.kill()
+        call.communicate()
 
 
 def kill_host(appliance: Appliance, edge: str) -> None:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from browser import OFFERS_TONE, RESTARTS, a_page
 from calling import finish, hang_up, start_call
-from two_edges import carrier, carries, edge_url, hang_up_at, kill_host, last_call, named_by, ready, until_both_are_well
+from two_edges import (
+    carrier,
+    carries,
+    edge_url,
+    hang_up_at,
+    kill_host,
+    last_call,
+    named_by,
+    numbered,
+    ready,
+    until_both_are_well,
+)
 from waiting import until
 
 from lab.appliance import Appliance
@@ -53,6 +66,41 @@ def test_a_second_sigterm_ends_an_edge_at_once(lab: Lab, house: Appliance) -> No
     call.kill()
     call.communicate()
     house.start(drains)
+    house.wait_ready()
+
+
+def test_what_is_said_on_a_data_channel_outlives_the_edge(lab: Lab, house: Appliance) -> None:
+    until_both_are_well(house)
+    with numbered(lab, house) as end:
+        killed, other = carrier(house)
+        kill_host(house, killed)
+        carries(house, other)
+        answers = end()
+    assert answers == list(range(len(answers)))
+    house.start(killed)
+    house.wait_ready()
+
+
+async def test_ice_is_restarted_at_the_other_edge_and_goes_on_over_it(
+    lab: Lab, house: Appliance, tmp_path: Path
+) -> None:
+    until_both_are_well(house)
+    async with a_page(lab, tmp_path, house.url, OFFERS_TONE + RESTARTS) as page:
+        await page.evaluate("token => call(token)", house.token)
+        await page.wait_for_function("now().then((it) => it.packets > 50)")
+        _, other = carrier(house)
+        status, ufrag = await page.evaluate("at => restart(at)", edge_url(house, other))
+        assert status == 200
+        renamed = "name => now().then((it) => it.ufrag === name && it.answered > 0)"
+        await page.wait_for_function(renamed, arg=ufrag)
+        # Any edge passes the new ufrag on, whichever of them was asked for it.
+        killed, other = carrier(house)
+        kill_host(house, killed)
+        carries(house, other)
+        heard = (await page.evaluate("now()"))["packets"]
+        await page.wait_for_function("more => now().then((it) => it.packets > more)", arg=heard + 100)
+        assert (await page.evaluate("now()"))["ufrag"] == ufrag
+    house.start(killed)
     house.wait_ready()
 
 

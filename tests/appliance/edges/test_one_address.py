@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from calling import hang_up, start_call
-from two_edges import carries, until_both_are_well
+from two_edges import carries, numbered, until_both_are_well
 from waiting import until
 
 from lab.appliance import Appliance
@@ -72,6 +72,20 @@ def test_media_that_comes_by_another_edge_is_known_there(lab: Lab, house: Applia
         assert hinted(house, edge) > before
         until(lambda other=other: flows(house, other) == 0)  # type: ignore[misc]
     assert hang_up(placed)["calls"]["ok"] == 1
+
+
+def test_what_is_said_on_a_data_channel_keeps_its_order_while_the_way_changes(
+    lab: Lab, house: Appliance, shared: str
+) -> None:
+    until(lambda: flows(house, "edge") + flows(house, "edge-2") == 0)
+    lab.route_to(lab.edge, shared)
+    with numbered(lab, house, lab.client.address) as end:
+        carries(house, "edge")
+        for edge, other in (("edge-2", "edge"), ("edge", "edge-2")):
+            move(lab, house, shared, edge, other)
+            until(lambda other=other: flows(house, other) == 0)  # type: ignore[misc]
+        answers = end()
+    assert answers == list(range(len(answers)))
 
 
 @pytest.mark.trials
