@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 from ansible_run import BIN, TREE, Ansible
+from paths import ROOT
+from waiting import until
+
 from lab.machines.hosts import Hosts
 from lab.machines.image import image
 from lab.machines.wheels import build, copy_source, wheelhouse
-from paths import ROOT
-from waiting import until
 
 pytestmark = [pytest.mark.trials, pytest.mark.needs_root]
 
