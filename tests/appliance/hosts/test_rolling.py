@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from calling import lost_in, start_call
+from observing import cores
 from operating import a_balancer, all_of, changed, drained, failures, sessions_at, until_all_is_well
 from waiting import until
 
@@ -66,9 +67,9 @@ def calls_of(house: Appliance, hosts: Iterable[str]) -> int:
     return sum(sessions_at(house, "transceiver", host) for host in hosts)
 
 
-def a_house(tmp_path: Path, lab: Lab, edge_drain_s: float) -> Appliance:
-    """One whose second transceiver host has a clock that is ten minutes fast."""
-    house = Appliance(tmp_path, lab=lab, agent="echo", drain_s=60, placement="spread")
+def a_house(tmp_path: Path, lab: Lab, edge_drain_s: float, **edge: Any) -> Appliance:
+    """One whose second transceiver host has a clock that is ten minutes fast. ``edge`` are more keys of both edges."""
+    house = Appliance(tmp_path, lab=lab, agent="echo", drain_s=60, placement="spread", **edge)
     for edge in EDGES:
         house.environment[edge] = {"FIRSTHOP_EDGE__DRAIN_S": str(edge_drain_s)}
     (tmp_path / "fast").mkdir()
@@ -79,7 +80,7 @@ def a_house(tmp_path: Path, lab: Lab, edge_drain_s: float) -> Appliance:
 
 
 def test_calls_outlive_an_upgrade_of_their_transceiver_host_and_of_both_edges(lab: Lab, tmp_path: Path) -> None:
-    with a_house(tmp_path, lab, edge_drain_s=2) as house:
+    with a_house(tmp_path, lab, edge_drain_s=2, cores=cores()[:1]) as house:
         until_all_is_well(house, EDGES, {1, 2})
         hosts = ("transceiver", *EDGES)
         stood, came, statuses, drains = upgrade(lab, house, hosts, standing=4, rate=1, talk_s=2)
