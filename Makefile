@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup lock check test demo docs dashboards trials bench-steer bench-relay bench-calls bench-capacity bench-turns bench-vad bench-placement clean
+.PHONY: setup lock check test demo docs dashboards dist trials bench-steer bench-relay bench-calls bench-capacity bench-turns bench-vad bench-placement clean
 
 PYTHON := .venv/bin/python
 
@@ -36,6 +36,11 @@ docs:
 dashboards:
 	@scripts/setup
 	@$(PYTHON) -m bench.dashboards
+
+# The wheel to install on hosts, and the source distribution, in dist/.
+dist:
+	@scripts/setup
+	@$(PYTHON) -m lab.machines.wheels dist
 
 trials: setup
 	$(PYTHON) -m pytest -m trials --timeout 3600
@@ -76,5 +81,5 @@ bench-placement:
 	@$(PYTHON) -m bench.placement
 
 clean:
-	rm -rf .venv .venv-aiortc .venv-fastrtc .venv-lock build *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
+	rm -rf .machines .venv .venv-aiortc .venv-ansible .venv-fastrtc .venv-lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,8 +23,10 @@ class _Lazy(click.Group):
 
     _elsewhere: ClassVar = {
         "call": "caller.cli:call",
+        "config": "firsthop.config_cli:config",
         "cores": "firsthop.cores:cores",
         "demo": "demo.run:demo",
+        "doctor": "firsthop.doctor:doctor",
         "drain": "firsthop.drain:drain",
         "explain": "firsthop.explain:explain",
         "handoff": "firsthop.handoff:handoff",
@@ -32,16 +35,20 @@ class _Lazy(click.Group):
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *self._elsewhere])
+        return sorted([*super().list_commands(ctx), *(name for name in self._elsewhere if self._is_here(name))])
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in self._elsewhere:
+        if name not in self._elsewhere or not self._is_here(name):
             return super().get_command(ctx, name)
         from importlib import import_module
 
         module, _, attribute = self._elsewhere[name].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def _is_here(self, name: str) -> bool:
+        """Whether its package is there: the demo and its lab are in the source alone."""
+        return find_spec(self._elsewhere[name].partition(".")[0]) is not None
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,7 +83,7 @@ def edge(config: Path | None, check: bool) -> None:
     """Run the edge: XDP, workers and signaling.
 
     Ctrl-C and SIGTERM end it and all that it started. SIGHUP lets a new program take over, with calls going on: for an
-    upgrade, or a changed configuration.
+    upgrade, or a changed configuration. SIGUSR2 ends it alone, and leaves what it started to the next one.
     """
     from runtime.supervision import signals
 
@@ -207,15 +214,16 @@ def keys_share(config: Path | None, file: Path | None, out: Path | None) -> None
     click.echo(text, nl=False)
 
 
-@main.command()
-@click.option("--markdown", is_flag=True, help="As the page docs/configuration.md.")
-def config(markdown: bool) -> None:
-    """Print every configuration key with its default."""
-    from firsthop.reference import page
-    from runtime.config import rows
+@keys.command("check")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def keys_check(config: Path | None, as_json: bool) -> None:
+    """Say whether every process of this host holds the keys of cluster.keys, and what the next step of a rotation would
+    drop.
 
-    if markdown:
-        click.echo(page(), nl=False)
-        return
-    for key, default, meaning in rows():
-        click.echo(f"{key:24} {default:40} {meaning}")
+    A process takes a changed file up within a second or two, and is waited for. The exit code is 0 when all hold them,
+    1 when one does not, 2 for a file or configuration that cannot be used.
+    """
+    from firsthop.keys_check import command
+
+    sys.exit(command(config, as_json=as_json))

@@ -24,7 +24,7 @@ from runtime.families import transceiver as families
 from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import FIRST, drop_capabilities, set_nice
-from runtime.supervision import memory, signals
+from runtime.supervision import memory, signals, watchdog
 from runtime.supervision.beats import Beat
 from runtime.supervision.notify import notify
 from transceiver import agents, counters
@@ -63,7 +63,9 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
         config, cluster, socket, lambda: gpus.now, selector=selector, prior=calibrated(), vault=vault
     )
     revived = transceiver.keeper.revive()
-    loop.add_signal_handler(signal.SIGTERM, _Ending(transceiver, config.transceiver.drain_s, stop))
+    ending = _Ending(transceiver, config.transceiver.drain_s, stop)
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # without a supervisor none would keep its calls for the next one
+        loop.add_signal_handler(number, ending)
     loop.add_signal_handler(signal.SIGUSR1, transceiver.leave)
     signals.let_through()
     load, desk = transceiver.load, transceiver.desk
@@ -86,7 +88,7 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
     more = (*transceiver.schedule, TURNS.first_audio, *counters.all_counters)
     metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, *gauges, *more)
     gc.freeze()  # what is here stays: looking through it for garbage would be a pause of 40 ms for every call
-    notify("READY=1")
+    watchdog.ready()
     log.info(
         "ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names(), revived=revived
     )
@@ -169,4 +171,4 @@ def run(config: Config) -> None:
     signal.signal(signal.SIGHUP, lambda *_: logs.get().warning(_NOT_ANEW))
     set_nice(FIRST)
     drop_capabilities()
-    serve(config, Beat(-1, 0))
+    serve(config, watchdog.MainBeat())

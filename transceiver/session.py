@@ -18,6 +18,7 @@ from rtc.state import TransportState
 from runtime import logs
 from transceiver.backlog import Backlog
 from transceiver.media.stream import MediaStream
+from transceiver.parts import Parts
 from transceiver.state import SessionState, StateError
 from transceiver.talk.channels import Channels
 from transceiver.talk.successor import Successor
@@ -68,6 +69,7 @@ class Session:
         self.ended = ""
         self.away = False
         self._left: tuple[SessionState, float] | None = None  # what it left with, and when
+        self._parts: Parts | None = None  # of the last state
         self._end_due = ""  # the reason for which it is to end when it is not away any more
         self._ticked = self.began
         self._offer = offer
@@ -180,8 +182,9 @@ class Session:
 
     @property
     def weight(self) -> int:
-        """About how many bytes its state has, besides a few thousand of keys and clocks. The talk must have begun."""
-        return self.stream.voice.waiting_bytes + self.talk.conversation.weight
+        """About how many bytes its state has, besides its parts and a few thousand of keys and clocks. The talk must
+        have begun."""
+        return self.talk.conversation.weight
 
     @property
     def quiet(self) -> bool:
@@ -233,15 +236,17 @@ class Session:
         return self._state(self.transport.snapshot(now), now)
 
     def _state(self, transport: TransportState, now: float) -> SessionState:
+        parts = self._parts = Parts(self._parts)
         return SessionState(
             transport=transport,
-            media=self.stream.export(now),
-            talk=self.talk.export(),
+            media=self.stream.export(now, parts),
+            talk=self.talk.export(parts),
             channels=self._channels.export(),
             owner=self.owner,
             holder=self.holder,
             age_s=now - self.began,
             tick_s=now - self._ticked,
+            parts=parts.all,
         )
 
     def _check_movable(self) -> None:
@@ -294,10 +299,10 @@ class Session:
     def _take_up(self, state: SessionState, now: float, watch: Callable[[bytes], Send]) -> None:
         talk, stream = self.talk, self.stream
         self.began, self._ticked = now - state.age_s, now - state.tick_s
-        stream.take_up(state.media, now)
+        stream.take_up(state.media, now, state.parts)
         stream.start(self.transport)
         self._channels.take_up(state.channels, self.transport.take_up(state.transport, now))
-        talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch, now)
+        talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch, now, state.parts)
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus)
 
     def stay(self) -> None:
@@ -338,6 +343,14 @@ class Session:
         self.transport.forsake()
         self.talk.forsake()
         self.spawn(self.talk.joined())
+
+    def when_kept(self, tell: Callable[[], None]) -> None:
+        """Calls ``tell`` when what has become of the call is kept, in case this process dies; at once where nothing
+        is kept."""
+        if self.transport.kept is None:
+            tell()
+        else:
+            self.transport.kept.after(tell)
 
     def unkeep(self) -> None:
         """Has no process take the call up after this one: it ends, or goes on elsewhere."""

@@ -14,8 +14,8 @@ from transceiver.talk.talk import TalkState
 
 __all__ = ["MOST_BYTES", "VERSION", "SessionState", "StateError", "decoded", "encoded"]
 
-VERSION = 1  # changes with anything that a SessionState has, in whatever depth
-MOST_BYTES = 48 << 20  # an answer of minutes that waits to be heard is 14 MB, and a conversation's pictures 16
+VERSION = 2  # changes with anything that a SessionState has, in whatever depth
+MOST_BYTES = 64 << 20  # an answer of minutes that waits to be heard is 14 MB, and a conversation's pictures 16
 
 
 class StateError(ValueError):
@@ -24,7 +24,7 @@ class StateError(ValueError):
 
 class SessionState(msgspec.Struct, frozen=True):
     """A connected session. ``owner`` and ``holder`` are as of ``Session``, ``age_s`` is how long ago the call was
-    placed, and ``tick_s`` how long ago its last 20 ms were made."""
+    placed, and ``tick_s`` how long ago its last 20 ms were made. ``parts`` is what is large (``transceiver.parts``)."""
 
     transport: TransportState
     media: MediaState
@@ -34,6 +34,7 @@ class SessionState(msgspec.Struct, frozen=True):
     holder: str
     age_s: float
     tick_s: float
+    parts: list[bytes] = []
 
     @property
     def ufrag(self) -> str:

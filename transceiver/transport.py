@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
@@ -92,8 +92,8 @@ class Kept(Protocol):
     def number(self) -> None:
         """Takes note that a packet is about to be sent with a number of its own."""
 
-    def after(self, datagram: bytes) -> None:
-        """Has a datagram sent when the state is kept that it belongs to."""
+    def after(self, send: Callable[[], None]) -> None:
+        """Has something sent when the state is kept that it belongs to."""
 
     def leave(self) -> None:
         """Ends the keeping."""
@@ -284,7 +284,7 @@ class Transport:
         if self.kept is None:
             self.send(datagram)
         else:
-            self.kept.after(datagram)
+            self.kept.after(partial(self.send, datagram))
 
     def send(self, datagram: bytes) -> None:
         """Sends a datagram of this transport's, perhaps once more, on the selected path."""

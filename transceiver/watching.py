@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from transceiver.links.link import Link
 from transceiver.refusing import RequestError
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
+from transceiver.talk.telling import Telling
 from wire import messages
 from wire.messages import Message
 from wire.naming import seen_through
@@ -36,9 +36,9 @@ class Watching:
             messages.Event: self._event,
         }
 
-    def way_to(self, peer: bytes, ufrag: str) -> Callable[..., None]:
+    def way_to(self, peer: bytes, ufrag: str) -> Telling:
         """Sends each event that it is given to a process that watches."""
-        return partial(self._send, peer, ufrag)
+        return Telling(partial(self._send, peer, ufrag))
 
     def closed(self, session: AnySession) -> None:
         """Tells all who watch that the session is over."""
@@ -46,15 +46,33 @@ class Watching:
             if isinstance(who, bytes):
                 self._link.control(who, messages.Closed(ufrag=session.ufrag, reason=session.ended))
 
-    def _send(self, peer: bytes, ufrag: str, event: str, *_: Any) -> None:
-        self._link.control(peer, messages.Event(ufrag=ufrag, event=event))
+    def _send(self, peer: bytes, ufrag: str, text: str, number: int) -> None:
+        session = self._live(ufrag, "")
+        kept = session.transport.kept if isinstance(session, Session) else None
+        if kept is None:
+            self._say(peer, ufrag, text, number)
+        else:  # nobody is told what the process after this one may not know
+            kept.after(partial(self._say, peer, ufrag, text, number))
+
+    def _say(self, peer: bytes, ufrag: str, text: str, number: int) -> None:
+        self._link.control(peer, messages.Event(ufrag=ufrag, event=text, number=number))
 
     def _watch(self, peer: bytes, request: int, watch: messages.Watch) -> None:
         session = self._live(watch.ufrag, watch.owner)
         if session is None:
             raise not_found()
-        session.talk.watchers.add(peer, self.way_to(peer, watch.ufrag))
-        self._link.control(peer, messages.Watching(session=session.talk.protocol.session), request)
+        watchers = session.talk.watchers
+        telling = watchers.get(peer)
+        if not isinstance(telling, Telling):
+            telling = self.way_to(peer, watch.ufrag)
+            watchers.add(peer, telling)
+        number = telling.number
+        due, missed = telling.goes_on(watch.after, watch.sent)
+        counts = {"number": number, "taken": telling.taken}
+        watching = messages.Watching(session=session.talk.protocol.session, missed=missed, **counts)
+        self._link.control(peer, watching, request)
+        for text, n in due:
+            telling.again(text, n)
 
     def _unwatch(self, peer: bytes, unwatch: messages.Unwatch) -> None:
         session, who = self._live(unwatch.ufrag, ""), seen_through(peer) or peer
@@ -63,5 +81,10 @@ class Watching:
 
     def _event(self, peer: bytes, event: messages.Event) -> None:
         session = self._live(event.ufrag, "")
-        if session is not None and (seen_through(peer) or peer) in session.talk.watchers:
+        if session is None:
+            return
+        telling = session.talk.watchers.get(seen_through(peer) or peer)
+        if telling is not None:
+            if isinstance(telling, Telling):
+                telling.took(event.number)
             session.talk.client_event(event.event)

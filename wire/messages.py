@@ -17,6 +17,7 @@ from msgspec import Meta, field
 
 from wire.fields import (
     MAX_MORE_MEDIA,
+    MAX_PARTS,
     Address,
     Agent,
     CallUfrag,
@@ -28,7 +29,9 @@ from wire.fields import (
     Message,
     MoreMedia,
     Name,
+    Number,
     Owner,
+    PartNumber,
     Request,
     Session,
     Ssrc,
@@ -45,6 +48,8 @@ from wire.report import Report
 __all__ = [
     "MAX_MORE_MEDIA",
     "MAX_NEIGHBOURS",
+    "MAX_PARTS",
+    "MAX_PIECE_BYTES",
     "MAX_SSRCS",
     "MAX_STATE_BYTES",
     "Answer",
@@ -70,6 +75,8 @@ __all__ = [
     "Offer",
     "Open",
     "Opened",
+    "Part",
+    "PartTaken",
     "PathDown",
     "PathUp",
     "Refused",
@@ -93,7 +100,8 @@ MAX_SSRCS = 8  # of one path
 MAX_NAMES = 8  # ufrags of one call, and paths of it at one worker, in one message
 MAX_PATHS = 64  # of one call that is handed over
 MAX_NEIGHBOURS = 64
-MAX_STATE_BYTES = 4 << 20  # of a call that is handed over
+MAX_STATE_BYTES = 4 << 20  # of a call that is handed over, besides the parts that went ahead
+MAX_PIECE_BYTES = 256 << 10  # of such a part, in one message
 
 
 # --- either way
@@ -111,6 +119,12 @@ class Event(Message, tag="session.event"):
 
     ufrag: CallUfrag
     event: Annotated[str, about("JSON text, of at most `link.MAX_EVENT_BYTES`.")]
+    number: Annotated[
+        Number,
+        about(
+            "Counts, from 1 on, what the sender says to the receiver of a call that is watched; 0 where nobody counts."
+        ),
+    ] = 0
 
 
 # --- transceiver to signaling
@@ -141,6 +155,11 @@ class Watching(Message, tag="session.watching"):
     """The session's events are on their way from now on."""
 
     session: Annotated[dict[str, Any] | None, about("The session as in `session.created`.")] = None
+    number: Annotated[
+        Number | None, about("The number of the last event before these; nil from a transceiver that does not count.")
+    ] = None
+    taken: Annotated[Number, about("The number of the last of the receiver's events that is known to the session.")] = 0
+    missed: Annotated[bool, about("Whether events after `after` are lost.")] = False
 
 
 class Ended(Message, tag="session.ended"):
@@ -208,14 +227,20 @@ class Open(Request[Opened], tag="session.open"):
 
 
 class Watch(Request[Watching], tag="session.watch"):
-    """Asks for the events of a session that exists. It is counted, and as many `session.unwatch` take it back."""
+    """Asks for the events of a session that exists. A process that asks again gets each of them once all the same, and
+    one `session.unwatch` takes all back."""
 
     ufrag: CallUfrag
     owner: Owner = ""
+    after: Annotated[
+        Number | None,
+        about("The number of the last event that came, of a process that watched before: what came after it is due."),
+    ] = None
+    sent: Annotated[Number, about("The number of the last event that the sender has sent to this session.")] = 0
 
 
 class Unwatch(Message, tag="session.unwatch"):
-    """Takes one `session.watch` back."""
+    """Takes `session.watch` back."""
 
     ufrag: CallUfrag
 
@@ -341,6 +366,18 @@ class Reserve(Request[Reserved], tag="call.reserve"):
     agent: Agent
 
 
+class PartTaken(Message, tag="call.part_taken"):
+    """The piece was put to those before it."""
+
+
+class Part(Request[PartTaken], tag="call.part"):
+    """Hands over a large part of a call before the rest, while the call goes on: a piece of it, behind those before."""
+
+    ufrag: CallUfrag
+    part: Annotated[PartNumber, about("The part, by any number; parts come one after the other.")]
+    data: Annotated[bytes, Meta(max_length=MAX_PIECE_BYTES), about("The piece.")]
+
+
 class Taken(Message, tag="call.taken"):
     """The call was understood and waits for `call.go_on`. Nothing is sent before that."""
 
@@ -350,6 +387,11 @@ class Take(Request[Taken], tag="call.take"):
 
     ufrag: CallUfrag
     state: Annotated[bytes, Meta(max_length=MAX_STATE_BYTES), about("The session, as a value. It has keys.")]
+    parts: Annotated[
+        list[tuple[PartNumber, PartNumber]],
+        Meta(max_length=MAX_PARTS),
+        about("The places in the state of parts that went ahead, each with the number by which it went."),
+    ] = field(default_factory=list)
     paths: Annotated[
         list[tuple[Address, Name]],
         Meta(max_length=MAX_PATHS),
@@ -385,6 +427,7 @@ ToTransceiver = (
     | Steered
     | NotSteered
     | Reserve
+    | Part
     | Take
     | GoOn
     | Dropped
@@ -393,4 +436,4 @@ ToTransceiver = (
 Replies = Refused | Answer | Opened | Watching | Ended | HandedOff | Listed | Checked | IceAnswer | HealthReport
 ToSignaling = Hello | Event | Replies | Closed | Moved
 ToWorker = Hello | Refused | PathUp | PathDown | Moved
-ToSource = Hello | Refused | Reserved | Taken
+ToSource = Hello | Refused | Reserved | PartTaken | Taken

@@ -25,7 +25,7 @@ _TO = {
 _FROM = {"transceiver": "signaling"}
 _FROM_ELSEWHERE: dict[type[Message], str] = {
     **dict.fromkeys((messages.Steered, messages.NotSteered), "worker"),
-    **dict.fromkeys((messages.Reserve, messages.Take, messages.GoOn, messages.Dropped), "transceiver"),
+    **dict.fromkeys((messages.Reserve, messages.Part, messages.Take, messages.GoOn, messages.Dropped), "transceiver"),
 }
 
 

@@ -25,6 +25,8 @@ _PICTURES = _ROOT / "docs/dashboards"
 _WIDE, _CELL_IN = 24, (0.75, 0.42)  # inches of a cell of Grafana's grid
 _UNITS = {"s": "s", "percentunit": "share", "bytes": "bytes", "pps": "packets/s", "cps": "1/s"}
 _MOST_SERIES = 12
+_GOODBYE_S = 5.0  # that hanging up takes: pictures end before
+_BATCHES_S = 5.0  # between calls, so that what is only counted when they come up is a line and no dot
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-dashboards-")))
         lab = stack.enter_context(Lab())
-        appliance = Appliance(folder, lab=lab, cores=[0], transceiver_cores=[1], capacity="measured")
+        appliance = Appliance(folder, lab=lab, cores=[0], transceiver_cores=[1])
         appliance.environment["transceiver"] = {"FIRSTHOP_TRANSCEIVER__METRICS": f"{lab.transceiver.address}:9500"}
         stack.enter_context(appliance)
         jobs = {
@@ -44,8 +46,10 @@ def main() -> None:
             "firsthop-transceiver": [f"{lab.transceiver.address}:{port}" for port in (9500, 9501)],
         }
         prometheus = stack.enter_context(Prometheus(lab.edge, folder / "prometheus", jobs))
+        _wait_for(prometheus, sum(map(len, jobs.values())))
         began = time.time()
         _call(lab, appliance, options.calls, options.seconds)
+        ended = time.time() - _GOODBYE_S
         says = (
             f"{options.calls} calls in the lab, {time.strftime('%Y-%m-%d', time.gmtime())}; drawn with matplotlib "
             "from the dashboard's JSON and Prometheus's data, not by Grafana"
@@ -53,15 +57,32 @@ def main() -> None:
         _PICTURES.mkdir(exist_ok=True)
         for dashboard in DASHBOARDS:
             board = dashboard.json()
-            picture(board, prometheus, began, time.time(), says, _PICTURES / f"{dashboard.uid}.png")
+            picture(board, prometheus, began, ended, says, _PICTURES / f"{dashboard.uid}.png")
+
+
+def _wait_for(prometheus: Prometheus, targets: int) -> None:
+    """Waits until so many targets were scraped twice: a rate needs two values."""
+    until = time.monotonic() + 60
+    expr = "count(count_over_time(firsthop_process_id[1m]) >= 2)"
+    while not (found := prometheus.query(expr)) or int(found[0]["value"][1]) < targets:
+        if time.monotonic() > until:
+            raise SystemExit("Prometheus does not scrape all processes")
+        time.sleep(0.2)
 
 
 def _call(lab: Lab, appliance: Appliance, calls: int, seconds: int) -> None:
+    """Places the calls one after the other; all of them last until ``seconds`` are over."""
     argv = [sys.executable, "-m", "firsthop", "call", appliance.url, "--token-file", str(appliance.token_file)]
-    argv += ["--quiet", "--json", "-n", str(calls), "--model", "parrot", "--duration", str(seconds)]
-    client = lab.client.popen(argv, stdout=subprocess.DEVNULL)
-    if client.wait(seconds + 120):
-        raise SystemExit("the calls failed")
+    argv += ["--quiet", "--json", "--model", "parrot", "--duration"]
+    until = time.monotonic() + seconds
+    placed = []
+    for _ in range(calls):
+        left = max(10, round(until - time.monotonic()))
+        placed.append(lab.client.popen([*argv, str(left)], stdout=subprocess.DEVNULL))
+        time.sleep(min(_BATCHES_S, seconds / 2 / calls))
+    for client in placed:
+        if client.wait(seconds + 120):
+            print("a call was not good: its machine has other work", file=sys.stderr)
 
 
 def picture(board: dict[str, Any], prometheus: Prometheus, start: float, end: float, says: str, path: Path) -> None:
@@ -74,7 +95,7 @@ def picture(board: dict[str, Any], prometheus: Prometheus, start: float, end: fl
     tall = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
     figure = plt.figure(figsize=(_WIDE * _CELL_IN[0], (tall + 2) * _CELL_IN[1]), dpi=60)
     grid = figure.add_gridspec(
-        tall, _WIDE, hspace=6, wspace=9, top=1 - 2.6 / (tall + 2), bottom=0.03, left=0.04, right=0.99
+        tall, _WIDE, hspace=7, wspace=9, top=1 - 2.6 / (tall + 2), bottom=0.03, left=0.08, right=0.99
     )
     figure.suptitle(board["title"], x=0.02, ha="left", fontsize=16, y=1 - 0.4 / (tall + 2))
     figure.text(0.02, 1 - 1.4 / (tall + 2), says, fontsize=9, color="#666666")
@@ -105,7 +126,7 @@ def _lines(axes: Any, panel: dict[str, Any], prometheus: Prometheus, start: floa
 
 
 def _number(axes: Any, panel: dict[str, Any], prometheus: Prometheus, start: float, end: float) -> None:
-    found = prometheus.query(_expr(panel["targets"][0]), end - 2)
+    found = prometheus.query(_expr(panel["targets"][0]), end)
     unit = panel["fieldConfig"]["defaults"]["unit"]
     value = float(found[0]["value"][1]) if found else float("nan")
     text = f"{100 * value:.2g} %" if unit == "percentunit" else f"{value:.3g}"
@@ -116,7 +137,7 @@ def _number(axes: Any, panel: dict[str, Any], prometheus: Prometheus, start: flo
 def _bars(axes: Any, panel: dict[str, Any], prometheus: Prometheus, start: float, end: float) -> None:
     rows = []
     for target in panel["targets"]:
-        for series in prometheus.query(_expr(target), end - 2):
+        for series in prometheus.query(_expr(target), end):
             rows.append((_name(target, series["metric"]), float(series["value"][1])))
     rows = sorted(rows, key=lambda row: row[1], reverse=True)[:_MOST_SERIES][::-1]
     axes.barh([name for name, _ in rows], [value for _, value in rows])

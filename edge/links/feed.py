@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import secrets
 from collections import deque
 from dataclasses import dataclass
 
-__all__ = ["Ending", "Feed"]
+__all__ = ["Ending", "Feed", "error_event"]
 
 _MOST = 256
 _MOST_BYTES = 4 << 20
@@ -73,3 +75,9 @@ class Feed:
         event = self._waiting.popleft()
         self._characters -= len(event)
         return event
+
+
+def error_event(kind: str, code: str, message: str, event_id: str | None = None) -> str:
+    """An ``error`` event of the Realtime API's as JSON, which answers the client's event ``event_id``, if any."""
+    error = {"type": kind, "code": code, "message": message, "param": None, "event_id": event_id}
+    return json.dumps({"type": "error", "event_id": f"event_{secrets.token_hex(10)}", "error": error})

@@ -125,7 +125,9 @@ class Uplinks:
         uplink.forget()
 
     def _up(self) -> dict[tuple[str, ...], float]:
-        return {(uplink.label,): float(uplink.up) for uplink in list(self.by_id.values())}
+        # One that left is not missed.
+        links = [uplink for number, uplink in list(self.by_id.items()) if number not in self._leaving]
+        return {(uplink.label,): float(uplink.up) for uplink in links}
 
     def _versions(self) -> dict[tuple[str, ...], float]:
         # list() takes them at once: another thread asks.

@@ -5,15 +5,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
 import time
 from collections.abc import Container
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from edge.links.events import Events
-from edge.links.feed import Ending, Feed
+from edge.links.feed import Ending, Feed, error_event
 from edge.links.transceivers import RequestRefused, Unavailable
 from edge.signaling.access import KEY_PROTOCOL, Access, Caller, offered_protocols
 from edge.signaling.bodies import check_intent, model_name, query
@@ -171,6 +169,4 @@ def _check_upgrade(request: web.Request, origins: Container[str]) -> None:
 
 
 def _not_an_event(message: str, event_id: str | None = None) -> str:
-    error = {"type": "invalid_request_error", "code": "invalid_event", "message": message, "param": None}
-    event = {"type": "error", "event_id": f"event_{secrets.token_hex(10)}", "error": {**error, "event_id": event_id}}
-    return json.dumps(event)
+    return error_event("invalid_request_error", "invalid_event", message, event_id)

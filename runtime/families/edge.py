@@ -243,7 +243,11 @@ LINK_ROUND_TRIP = histogram(
     "worker's next round",
     _TRANSCEIVER,
 )
-LINK_UP = gauge("firsthop_link_up", "1 while the transceiver at the other end of a link is connected", _TRANSCEIVER)
+LINK_UP = gauge(
+    "firsthop_link_up",
+    "1 while the transceiver at the other end of a link is connected; of those that have not left",
+    _TRANSCEIVER,
+)
 LINK_VERSION = gauge("firsthop_link_wire_version", "Version of the wire that a link speaks", _TRANSCEIVER)
 
 WORKER = (

@@ -28,7 +28,7 @@ __all__ = [
 
 _AGENT = {"agent": "an agent's name"}
 _SERVICE = ("transcription", "chat", "speech", "realtime")
-_PATIENCE = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+_PATIENCE = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 
 # --- datagrams and frames
 
@@ -157,7 +157,7 @@ OVERLAPS = counter(
 BARGE_IN = histogram(
     "firsthop_agent_barge_in_seconds",
     "Voice of a caller's that was heard until the agent was stopped; network and jitter buffer come before",
-    bounds=(0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5),
+    bounds=(0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0),
 )
 UPSTREAM = histogram(
     "firsthop_agent_upstream_seconds",

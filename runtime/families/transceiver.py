@@ -17,6 +17,7 @@ __all__ = [
     "HANDOVER_TIME",
     "KEPT",
     "KEPT_CALLS",
+    "KEPT_TIME",
     "KEY_SESSIONS",
     "LATE",
     "NEIGHBOURS",
@@ -128,8 +129,13 @@ HANDOVER_TIME = histogram(
 KEPT_CALLS = gauge("firsthop_transceiver_kept_calls", "Calls that would go on if this process died")
 KEPT = counter(
     "firsthop_transceiver_kept",
-    "States of calls, by whether they were written to where they outlive this process",
-    {"outcome": ("written", "too_large", "failed", "no_room")},
+    "States of calls, by whether they were written to where they outlive this process; late ones are being written",
+    {"outcome": ("written", "late", "too_large", "failed", "no_room")},
+)
+KEPT_TIME = histogram(
+    "firsthop_transceiver_kept_time_seconds",
+    "Time that it took to write the state of a call, or a piece of what is large in it",
+    {"what": ("state", "piece")},
 )
 REVIVED = counter(
     "firsthop_transceiver_revived",

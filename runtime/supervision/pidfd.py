@@ -13,6 +13,8 @@ from pathlib import Path
 __all__ = ["Process"]
 
 _GOODBYE_S = 5.0
+# Of systemd's environment (sd_notify(3), sd_watchdog_enabled(3)).
+_FOR_THE_MAIN_PROCESS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
 class Process:
@@ -29,7 +31,10 @@ class Process:
     @classmethod
     def start(cls, module: str, fds: tuple[int, ...]) -> Process:
         """Starts ``module``, which inherits ``fds`` and waits for its spec. Raises OSError."""
-        started = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, pass_fds=fds)  # noqa: S603
+        # systemd hears the main process alone, and would log what others say.
+        ours = {name: value for name, value in os.environ.items() if name not in _FOR_THE_MAIN_PROCESS}
+        argv = [sys.executable, "-m", module]
+        started = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=fds, env=ours)  # noqa: S603
         return cls(os.pidfd_open(started.pid), started)
 
     @property

@@ -4,7 +4,7 @@ alike.
 It starts its children, and starts them again when they die, hang or hold too much memory
 (``runtime/supervision/children.py``). When it is killed, it leaves them at work, and the next supervisor takes them
 over (``runtime/supervision/store.py``). On SIGHUP it becomes the next one: the program that is installed now, with the
-configuration as it is now.
+configuration as it is now. On SIGUSR2 it ends and leaves everything to the next one, which systemd starts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import json
 import signal
 from collections.abc import Callable, Coroutine, Sequence
+from enum import Enum, auto
 from typing import Any
 
 from prometheus_client.registry import Collector
@@ -22,7 +23,7 @@ from runtime import logs, metrics
 from runtime.address import Address
 from runtime.config import Config
 from runtime.errors import ConfigError
-from runtime.supervision import signals
+from runtime.supervision import signals, watchdog
 from runtime.supervision.beats import Beats
 from runtime.supervision.child import ChildSpec
 from runtime.supervision.children import Child, Children, identity
@@ -30,6 +31,14 @@ from runtime.supervision.notify import notify
 from runtime.supervision.store import Store, lifeline
 
 __all__ = ["Supervisor", "supervise"]
+
+
+class _Asked(Enum):
+    """The wish that ends a supervisor: that everything ends, goes on in a new program, or waits for the next one."""
+
+    END = auto()
+    START_ANEW = auto()
+    LEAVE = auto()
 
 
 class Supervisor:
@@ -91,12 +100,12 @@ class Supervisor:
         fds = (self._lifeline, self._beats.fd, *fds)
         return Child(name, module, spec.dump(), fds, identity(same, *self.packages), place)
 
-    async def run(self) -> bool:
+    async def run(self) -> _Asked:
         """Runs until SIGTERM or SIGINT, when everything ends; at SIGTERM children may finish what they do, unless
-        it comes twice. Or it runs until SIGHUP. Then it returns True, and everything goes on without this process, for
-        one that takes over. Raises what keeps this host from running it, such as ConfigError."""
+        it comes twice. Or it runs until SIGHUP or SIGUSR2. Then everything goes on without this process, for one that
+        takes over. Raises what keeps this host from running it, such as ConfigError."""
         loop = asyncio.get_running_loop()
-        stop, hurry = asyncio.Event(), asyncio.Event()
+        stop, hurry, leave = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         def asked_to_end() -> None:
             if stop.is_set():
@@ -109,13 +118,14 @@ class Supervisor:
 
         loop.add_signal_handler(signal.SIGTERM, asked_to_end)
         loop.add_signal_handler(signal.SIGINT, interrupted)
+        loop.add_signal_handler(signal.SIGUSR2, leave.set)
         anew = asyncio.create_task(signals.to_start_anew())
         await asyncio.sleep(0)  # it listens before the signal that waits is heard
         metrics.serve(self.metrics_key, *self.metrics_at.pair, *self.children.metrics, *self.collectors())
         signals.let_through()
         work = (self.children.run(), self._mend(), self._left(stop, hurry), *self.work())
-        tasks = [anew, *(asyncio.create_task(each) for each in work)]
-        notify("READY=1")
+        tasks = [anew, *(asyncio.create_task(each) for each in (leave.wait(), *work))]
+        watchdog.ready()
         self._log.info("ready", **self.facts())
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -129,7 +139,7 @@ class Supervisor:
             await self.children.end(hurry)
         # The loop's handlers go with the loop, and what is left to do is not for a second Ctrl-C to cut short.
         signals.hold_back()
-        return not stop.is_set()
+        return _Asked.END if stop.is_set() else _Asked.LEAVE if leave.is_set() else _Asked.START_ANEW
 
     async def _left(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         await stop.wait()
@@ -143,6 +153,7 @@ class Supervisor:
 
     async def _mend(self) -> None:
         while True:
+            watchdog.alive()
             await asyncio.sleep(1.0)
             self._store.mend()
 
@@ -151,7 +162,8 @@ def supervise(store: Store, make: Callable[[], Supervisor]) -> None:
     """Runs the supervisor that ``make`` makes with ``store``, until SIGTERM. Raises ConfigError or KeyFileError with
     one line for what stands in the way.
 
-    Killed, it leaves everything to the next one. So it does when it fails, unless nothing ran yet.
+    Killed, or told by SIGUSR2 to leave, it leaves everything to the next one. So it does when it fails, unless nothing
+    ran yet.
     """
     first, ran = not store.names, Children.any_in(store)
     try:
@@ -162,9 +174,16 @@ def supervise(store: Store, make: Callable[[], Supervisor]) -> None:
                 store.end()
         raise
     try:
-        if asyncio.run(supervisor.run()):
-            store.pass_on()
-            signals.start_anew()
+        match asyncio.run(supervisor.run()):
+            case _Asked.START_ANEW:
+                store.pass_on()
+                watchdog.ahead()
+                signals.start_anew()
+            case _Asked.LEAVE:
+                logs.get().info("left to the next one")
+                signals.leave()
+            case _Asked.END:
+                pass
     except ConfigError:
         if not ran:
             supervisor.close()

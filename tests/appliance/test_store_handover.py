@@ -67,6 +67,13 @@ def test_what_systemd_stores_costs_a_killed_supervisor_no_frame(manager: Service
     service.processes["edge"].send_signal(signal.SIGHUP)
     until(lambda: manager.said == ["READY=1"] * 3)
     service.wait_ready()
+    # As systemctl restart does.
+    service.processes["edge"].send_signal(signal.SIGUSR2)
+    assert exit_code(service) == 0
+    assert at_work(service) == serving
+    service.start("edge")
+    until(lambda: manager.said == ["READY=1"] * 4)
+    service.wait_ready()
     goes_on(service, "transceiver")
     said = hang_up(call)
     assert said["calls"]["ok"] == 1
@@ -80,7 +87,7 @@ def test_what_systemd_stores_costs_a_killed_supervisor_no_frame(manager: Service
     edge = service.processes.pop("edge")
     edge.terminate()
     assert edge.wait(DEADLINE_S) == 0
-    assert manager.said[3:] == ["STOPPING=1"]
+    assert manager.said[4:] == ["STOPPING=1"]
     assert not service.children()
     assert manager.stored == []
 

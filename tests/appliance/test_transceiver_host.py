@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -9,10 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
+import observing
 import psutil
 import pytest
 from calling import finish, goes_on, hang_up, spread_calls, start_call, whole
 from observing import kept, revived, sessions, sessions_of
+from sidebands import a_sideband, answered, told_by
 from waiting import until
 
 from lab.appliance import Appliance, Loopback
@@ -51,11 +55,18 @@ def test_calls_spread_over_the_processes_and_go_on_when_one_of_these_is_killed(l
     restarts = restarts_of(house, "media-1")
     calls, (its_own, _) = spread_calls(lab.client, house, 6)
     until(lambda: kept(house, "media-1") == its_own)
-    house.children()["media-1"].send_signal(signal.SIGKILL)
-    # The spare takes its place, its id and its calls.
-    until(lambda: revived(house, "media-1") == its_own)
-    goes_on(house, "media-1", "media-2")
-    assert hang_up(calls)["calls"]["ok"] == 6
+    with a_sideband(lab.client, house, a_call_of(house, 1)) as sideband:
+        answered(sideband, 20)
+        house.children()["media-1"].send_signal(signal.SIGKILL)
+        # The spare takes its place, its id and its calls.
+        until(lambda: revived(house, "media-1") == its_own)
+        goes_on(house, "media-1", "media-2")
+        answered(sideband, 50)
+        assert hang_up(calls)["calls"]["ok"] == 6
+        told = told_by(sideband)
+    # Whoever watches a call goes on too: nothing that was asked is lost, or done twice.
+    assert (told["code"], told["errors"]) == (1001, [])
+    assert told["answers"] == [str(i) for i in range(len(told["answers"]))]
     until(lambda: restarts_of(house, "media-1") == restarts + 1)
     again = finish(start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "1"))
     assert again["calls"]["ok"] == 4
@@ -82,6 +93,11 @@ def test_calls_do_not_notice_that_the_supervisor_is_killed(lab: Lab, house: Appl
     psutil.wait_procs(everybody, timeout=30)
     assert not house.children()
     assert not (house.config_file.parent / "transceiver-1.holder").exists()
+
+
+def a_call_of(house: Appliance, transceiver: int) -> str:
+    """The newest of its calls."""
+    return str([line["call"] for line in observing.logged(house, "media up") if line["id"] == transceiver][-1])
 
 
 def set_agent(house: Appliance, agent: str) -> str:
@@ -147,6 +163,23 @@ def test_hangup_ends_no_call_of_a_transceiver_alone(alone: Appliance) -> None:
     goes_on(alone, "transceiver")
     said = hang_up(call)
     assert (said["calls"]["ok"], said["audio"]["frames"]["lost"]) == (1, 0)
+
+
+async def test_a_session_without_media_ends_with_a_reason_when_its_process_dies(alone: Appliance) -> None:
+    headers = {"Authorization": f"Bearer {alone.token}"}
+    async with (
+        asyncio.timeout(60),
+        aiohttp.ClientSession(headers=headers) as http,
+        http.ws_connect(f"{alone.url}/v1/realtime?model=parrot") as socket,
+    ):
+        assert (await socket.receive_json())["type"] == "session.created"
+        alone.processes["transceiver"].kill()
+        error = await socket.receive_json()
+        assert (error["type"], error["error"]["code"]) == ("error", "session_lost")
+        assert (await socket.receive()).data == 1011
+    alone.processes["transceiver"].wait()
+    alone.start("transceiver")
+    alone.wait_ready()
 
 
 @pytest.mark.needs_root

@@ -15,19 +15,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from hosting import ports, ready, run_of_ports
-from paths import ROOT
+from paths import OPERATIONS, README, ROOT, steps
 from waiting import until
 
 from firsthop.cli import main
-
-README = (ROOT / "README.md").read_text()
-OPERATIONS = (ROOT / "docs/operations.md").read_text()
-
-
-def steps(document: str, title: str) -> list[list[str]]:
-    """The commands of the block for a shell in that chapter."""
-    (block,) = re.findall(rf"^## {title}\n(?:(?!^## ).)*?^```sh\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
-    return [shlex.split(line, comments=True) for line in block.splitlines()]
 
 
 def test_the_readmes_steps_lead_to_a_call_on_a_host_where_nothing_is(tmp_path: Path) -> None:
@@ -65,7 +56,7 @@ def test_the_readmes_steps_lead_to_a_call_on_a_host_where_nothing_is(tmp_path: P
 
 
 def test_the_units_and_the_steps_that_install_them_agree() -> None:
-    commands = [shlex.join(argv) for argv in steps(OPERATIONS, "Services")]
+    commands = [" ".join(argv) for argv in steps(OPERATIONS, "Services")]
     units = {path.name: path.read_text() for path in (ROOT / "systemd").glob("*.service")}
     assert set(units) == {"firsthop-edge.service", "firsthop-transceiver@.service"}
     for text in units.values():
@@ -73,18 +64,26 @@ def test_the_units_and_the_steps_that_install_them_agree() -> None:
         (start,) = re.findall(r"^ExecStart=(\S+) .* --config (\S+)$", text, re.MULTILINE)
         assert start[1] == "/etc/firsthop/firsthop.toml"
         assert f"{start[0]} init --user {user}" in commands
+        python = start[0].removesuffix("bin/firsthop")
+        assert f"/usr/bin/python3 -m venv --system-site-packages {python.rstrip('/')}" in commands
+        assert f"cp {python}share/firsthop/systemd/firsthop* /etc/systemd/system/" in commands
         assert any(command.startswith("useradd ") and command.endswith(f" {user}") for command in commands)
     (enabled,) = [command for command in commands if "enable" in command]
     assert {f"{name.partition('@')[0]}" for name in enabled.split()[3:]} == {"firsthop-transceiver", "firsthop-edge"}
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in (README + OPERATIONS).splitlines() if re.match(r"(\S*/)?firsthop [a-z]", line)]
+    "line",
+    [
+        line
+        for line in (README.read_text() + OPERATIONS.read_text()).splitlines()
+        if re.match(r"(\S*/)?firsthop [a-z]", line)
+    ],
 )
 def test_a_command_in_the_documents_has_options_that_there_are(line: str) -> None:
     argv = shlex.split(line, comments=True)
     names = [word for word in argv[1:3] if re.fullmatch(r"[a-z]+", word)]
-    groups = {"keys", "cores"}
+    groups = {"keys", "cores", "config"}
     command = names[:2] if names[0] in groups and len(names) > 1 else names[:1]
     done = CliRunner().invoke(main, [*command, "--help"])
     assert done.exit_code == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from contextlib import suppress
@@ -102,3 +103,17 @@ def revived(appliance: Appliance, process: str) -> int:
 def kept(appliance: Appliance, process: str) -> int:
     """How many of its calls are kept for the process after it."""
     return int(appliance.metrics(process)[("firsthop_transceiver_kept_calls",)])
+
+
+def logged(house: Appliance, event: str) -> list[dict[str, Any]]:
+    """What transceivers logged about that. Two processes that log at once may have theirs on one line, with the end of
+    it after both."""
+    text, decode = house.log_file("transceiver").read_text(), json.JSONDecoder().raw_decode
+    lines, at = [], 0
+    while (at := text.find("{", at)) >= 0:
+        try:
+            line, at = decode(text, at)
+        except ValueError:
+            break  # it is being written
+        lines.append(line)
+    return [line for line in lines if line["event"] == event]

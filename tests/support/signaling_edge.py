@@ -184,6 +184,7 @@ class FakeTransceiver:
         self.mute: set[str] = set()
         self.report: Report | None = None
         self.ice: dict[str, tuple[str, Any]] = {}  # our ufrag and the client's credentials, by the call's ufrag
+        self.watching: dict[str, Any] = {}  # fields of its answers to who watches
         self.moved: dict[str, int] = {}  # sessions that it gave away, and to whom
         self.versions = versions
         self.heard_in: list[int] = []  # the version of each message
@@ -316,7 +317,7 @@ class FakeTransceiver:
             return [{"type_": "session.handed_off", "request": request, "agent": fields["agent"]}]
         if type_ == "session.watch":
             self.peers[sealed] = peer
-            return [{"type_": "session.watching", "request": request}]
+            return [{"type_": "session.watching", "request": request, **self.watching}]
         self.placed_by.pop(sealed)
         self.peers.pop(sealed, None)
         return [{"type_": "session.ended", "request": request}]

@@ -7,9 +7,10 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import zmq
 from waiting import eventually
 
 from caller.offer import Answer, Offer, parse_answer
@@ -21,15 +22,23 @@ from rtc.sdp import answer as sdp
 from runtime.config import Agents
 from transceiver.agents import echo
 from transceiver.backlog import Backlog
+from transceiver.handover.leaving import Leaving
+from transceiver.handover.taking import Taking
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
 from transceiver.realtime.protocol import Realtime
+from transceiver.refusing import RequestError
 from transceiver.session import Session
+from transceiver.state import SessionState
 from transceiver.talk.talk import Talk
-from wire import address, stun, ufrag
+from wire import address, link, messages, stun, ufrag
+from wire.control import Control
 from wire.frames import Data
-from wire.messages import PathDown, PathUp
+from wire.keys import ClusterKeys
+from wire.messages import Message, PathDown, PathUp, Request
 
+KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
+SOURCE, EDGE = b"@1.abcd", b"edge/signaling"
 WORKER = b"edge/worker-0"
 HOME = address.pack("192.0.2.1", 40000)
 ELSEWHERE = address.pack("198.51.100.7", 50000)
@@ -163,3 +172,92 @@ async def connect(caller: Caller) -> None:
     caller.check()
     await caller.secure.handshake(caller.answer.fingerprints)
     await eventually(lambda: not caller.session.half_open)
+
+
+class Told(Written):
+    """A link that writes down every control message, and tells of two listeners."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[tuple[bytes, Message]] = []
+
+    def control(self, peer: bytes, message: Any) -> None:
+        self.messages.append((peer, message))
+        if isinstance(message, messages.PathUp | messages.PathDown):
+            super().control(peer, message)
+
+    def listeners(self, least: int) -> list[bytes]:
+        return [WORKER, EDGE]
+
+
+class Source(House):
+    """The transceiver that has the call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.link = self.told = Told()
+        self.routing.link = cast(Link, self.link)
+        self.gone: list[Session] = []
+        self.leaving = Leaving(SOURCE, lambda: KEYS, self.routing, cast(Link, self.link), self.gone.append)
+
+
+class Target:
+    """The transceiver that takes it; ``full`` refuses. It notes what it was asked in ``asked``."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.context = zmq.Context[zmq.Socket[bytes]]()
+        self.routing = Routing()
+        self.backlog = Backlog()
+        self.link = Link(link.router(self.context, endpoint, KEYS), self.routing.on_data, self._on_control)
+        self.routing.link = self.link
+        self.sessions: list[Session] = []
+        self.full = False
+        self.asked: list[str] = []
+        self.profile = b""  # of SRTP, as the call's state has it
+        self.taking = Taking(self.routing, self._room, self.take_up, self.sessions.append)
+        self.pacer = House().pacer
+
+    def _room(self, agent: str) -> None:
+        if self.full:
+            raise RequestError("no room", "full")
+
+    def take_up(self, found: SessionState) -> Session:
+        self.profile = found.transport.secure.dtls.srtp.profile
+        protocol = Realtime.taken_up(found.talk.protocol)
+        return Session.take_up(
+            found,
+            Talk("rtc_1", (found.talk.agent, echo.Agent), protocol, config=Agents()),
+            outbound=self.routing,
+            pacer=self.pacer,
+            backlog=self.backlog,
+            on_end=lambda session: self.routing.remove(session.transport),
+            watch=lambda who: lambda text, event, asked: None,
+        )
+
+    def _on_control(self, peer: bytes, control: Control[Any]) -> None:
+        message = control.message
+        self.asked.append(message.__struct_config__.tag)
+        if isinstance(message, messages.GoOn):
+            self.taking.go_on(peer, message)
+        elif isinstance(message, messages.Dropped):
+            self.taking.dropped(peer, message)
+        elif isinstance(message, Request):
+            taking = self.taking
+            handlers: dict[type, Any] = {
+                messages.Reserve: taking.reserve,
+                messages.Part: taking.part,
+                messages.Take: taking.take,
+            }
+            try:
+                reply: Message = handlers[type(message)](peer, message)
+            except RequestError as e:
+                reply = messages.Refused(code=e.code, message=str(e))
+            self.link.control(peer, reply, control.request)
+
+    async def close(self) -> None:
+        self.taking.close()
+        for session in self.sessions:
+            session.end("shutdown")
+            await session.closed()
+        self.link.close()
+        self.context.destroy(linger=0)

@@ -4,14 +4,14 @@ is played; it is never told where calls are, so everything is passed on."""
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path as File
-from typing import Any, cast
 
 import pytest
 import zmq
-from routed import ELSEWHERE, HOME, WORKER, Caller, House, Written, callers, connect
+from routed import EDGE, ELSEWHERE, HOME, KEYS, SOURCE, WORKER, Caller, Source, Target, callers, connect
 from session_moves import Sent
 from waiting import eventually
 from wiring import Said, heard, hello_back, raw
@@ -19,113 +19,14 @@ from wiring import Said, heard, hello_back, raw
 from rtc.dtls.srtp import PROFILES
 from rtc.ice.lite import Path
 from rtc.rtp import packet as rtp
-from runtime.config import Agents
 from transceiver import state
-from transceiver.agents import echo
-from transceiver.backlog import Backlog
-from transceiver.handover.leaving import Leaving
 from transceiver.handover.line import NotTaken
-from transceiver.handover.taking import Taking
-from transceiver.links.link import Link
-from transceiver.links.routing import Routing
-from transceiver.realtime.protocol import Realtime
 from transceiver.refusing import RequestError
-from transceiver.session import Session
-from transceiver.state import SessionState
-from transceiver.talk.talk import Talk
 from wire import link, messages
-from wire.control import Control
-from wire.keys import ClusterKeys
-from wire.messages import Message, Neighbour, Request
+from wire.messages import Neighbour
 from wire.naming import through
 
-KEYS = ClusterKeys({1: bytes(range(16))}, 1, bytes(32))
-SOURCE, EDGE = b"@1.abcd", b"edge/signaling"
 REPORT = bytes.fromhex("80c90001 00000001")  # of a receiver that has heard nothing (RFC 3550 section 6.4.2)
-
-
-class Told(Written):
-    """A link that writes down every control message, and tells of two listeners."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[tuple[bytes, Message]] = []
-
-    def control(self, peer: bytes, message: Any) -> None:
-        self.messages.append((peer, message))
-        if isinstance(message, messages.PathUp | messages.PathDown):
-            super().control(peer, message)
-
-    def listeners(self, least: int) -> list[bytes]:
-        return [WORKER, EDGE]
-
-
-class Source(House):
-    """The transceiver that has the call."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.link = self.told = Told()
-        self.routing.link = cast(Link, self.link)
-        self.gone: list[Session] = []
-        self.leaving = Leaving(SOURCE, lambda: KEYS, self.routing, cast(Link, self.link), self.gone.append)
-
-
-class Target:
-    """The transceiver that takes it; ``full`` refuses. It notes what it was asked in ``asked``."""
-
-    def __init__(self, endpoint: str) -> None:
-        self.context = zmq.Context[zmq.Socket[bytes]]()
-        self.routing = Routing()
-        self.backlog = Backlog()
-        self.link = Link(link.router(self.context, endpoint, KEYS), self.routing.on_data, self._on_control)
-        self.routing.link = self.link
-        self.sessions: list[Session] = []
-        self.full = False
-        self.asked: list[str] = []
-        self.profile = b""  # of SRTP, as the call's state has it
-        self.taking = Taking(self.routing, self._room, self.take_up, self.sessions.append)
-        self.pacer = House().pacer
-
-    def _room(self, agent: str) -> None:
-        if self.full:
-            raise RequestError("no room", "full")
-
-    def take_up(self, found: SessionState) -> Session:
-        self.profile = found.transport.secure.dtls.srtp.profile
-        protocol = Realtime.taken_up(found.talk.protocol)
-        return Session.take_up(
-            found,
-            Talk("rtc_1", (found.talk.agent, echo.Agent), protocol, config=Agents()),
-            outbound=self.routing,
-            pacer=self.pacer,
-            backlog=self.backlog,
-            on_end=lambda session: self.routing.remove(session.transport),
-            watch=lambda who: lambda text, event, asked: None,
-        )
-
-    def _on_control(self, peer: bytes, control: Control[Any]) -> None:
-        message = control.message
-        self.asked.append(message.__struct_config__.tag)
-        if isinstance(message, messages.GoOn):
-            self.taking.go_on(peer, message)
-        elif isinstance(message, messages.Dropped):
-            self.taking.dropped(peer, message)
-        elif isinstance(message, Request):
-            handle = self.taking.reserve if isinstance(message, messages.Reserve) else self.taking.take
-            try:
-                reply: Message = handle(peer, message)  # type: ignore[arg-type]
-            except RequestError as e:
-                reply = messages.Refused(code=e.code, message=str(e))
-            self.link.control(peer, reply, control.request)
-
-    async def close(self) -> None:
-        self.taking.close()
-        for session in self.sessions:
-            session.end("shutdown")
-            await session.closed()
-        self.link.close()
-        self.context.destroy(linger=0)
 
 
 class Played:
@@ -279,6 +180,41 @@ async def test_what_comes_while_a_call_is_nobody_s_waits(source: Source, target:
         await moving
         await eventually(lambda: len(caller.heard) == heard_so_far + 5)
         assert in_order(caller)
+
+
+async def test_pictures_and_speech_go_ahead_of_their_call(
+    source: Source, target: Target, there: Neighbour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transceiver.handover.copying._PIECE_S", 30.0)
+    urls = ["data:image/png;base64," + letter * (3 << 20) for letter in "abc"]
+    caller = Caller(source, HOME)
+    async with callers(caller):
+        await connect(caller)
+        for url in urls:
+            item = {"type": "message", "role": "user", "content": [{"type": "input_image", "image_url": url}]}
+            caller.session.talk.client_event(json.dumps({"type": "conversation.item.create", "item": item}))
+        await eventually(lambda: sum(map(len, caller.session.snapshot().parts)) == sum(map(len, urls)))
+        await source.leaving.hand_over(caller.session, there)
+        await eventually(lambda: target.sessions)
+        assert target.asked.count("call.part") == sum(-(-len(url) // messages.MAX_PIECE_BYTES) for url in urls)
+        assert target.asked[-2:] == ["call.take", "call.go_on"]
+        assert target.sessions[0].snapshot().parts == [url.encode() for url in urls]
+        await caller.echoed()
+        assert in_order(caller)
+
+
+async def test_what_goes_ahead_is_bounded_and_forgotten_with_its_place(target: Target) -> None:
+    name, piece = "A" * 24, bytes(messages.MAX_PIECE_BYTES)
+    said = messages.Part(ufrag=name, part=0, data=piece)
+    with pytest.raises(RequestError, match="no place"):
+        target.taking.part(SOURCE, said)
+    target.taking.reserve(SOURCE, messages.Reserve(ufrag=name, agent="echo"))
+    for _ in range((64 << 20) // len(piece)):
+        target.taking.part(SOURCE, said)
+    with pytest.raises(RequestError) as refused:
+        target.taking.part(SOURCE, said)
+    assert refused.value.code == "too_large"
+    assert len(target.taking) == 0
 
 
 async def test_a_call_comes_back(source: Source, target: Target, there: Neighbour) -> None:

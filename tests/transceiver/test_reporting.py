@@ -73,6 +73,9 @@ def test_turns_wait_until_they_are_heard_or_over() -> None:
     assert turns.waiting("slow", 13.0) == Waiting(0, 1000.0)
     assert turns.waiting("slow", 72.0) == Waiting(0, 1500.0), "the first is long ago"
     assert turns.waiting("other", 13.0) == Waiting(0, None)
+    (heard,) = turns.first_audio.collect()
+    found = {s.name.rpartition("_")[2]: s.value for s in heard.samples if s.labels == {"agent": "slow"}}
+    assert found == {"count": 2, "sum": 0.5 + 1.5}
 
 
 class Making:

@@ -75,6 +75,7 @@ class Desk:
             messages.Steered: lambda peer, said: routing.steered(peer, said.addresses),
             messages.NotSteered: lambda peer, said: self._leaving.not_steered(peer, said.ufrag),
             messages.Reserve: self._reserve,
+            messages.Part: lambda peer, request, said: link.control(peer, self._taking.part(peer, said), request),
             messages.Take: lambda peer, request, said: link.control(peer, self._taking.take(peer, said), request),
             messages.GoOn: self._go_on,
             messages.Dropped: self._dropped,

@@ -21,6 +21,7 @@ from rtc.ice.lite import Path
 from runtime import logs
 from transceiver import state
 from transceiver.counters import HANDOVER_TIME, HANDOVERS, RX_DATAGRAMS, TX_DATAGRAMS
+from transceiver.handover.copying import Copying
 from transceiver.handover.line import Line, NotTaken
 from transceiver.links.elsewhere import Elsewhere
 from transceiver.links.link import Link
@@ -82,9 +83,10 @@ class Leaving:
     async def hand_over(self, session: Session, to: Neighbour) -> None:
         """Hands a connected call over. Raises NotTaken or StateError where it stays here."""
         began, line = time.monotonic(), self._line(to)
+        copying = Copying(session, line)
         try:
             await self._prepare(session, line)
-            took_s = await self._give(session, line, to)
+            took_s = await self._give(session, line, to, copying)
         except (NotTaken, StateError) as e:
             code = e.code if isinstance(e, NotTaken) else "not_movable"
             HANDOVERS[code if code in ("gone", "too_large", "not_movable") else "refused"] += 1
@@ -105,10 +107,12 @@ class Leaving:
         await line.ready(self._routing.workers_of(session.transport) | watchers, _CONNECT_S)
         await line.ask(messages.Reserve(ufrag=session.ufrag, agent=session.talk.agent_name), _RESERVE_S)
 
-    async def _give(self, session: Session, line: Line, to: Neighbour) -> float:
+    async def _give(self, session: Session, line: Line, to: Neighbour, copying: Copying) -> float:
         """Gives the call away, or takes it back. Returns how long it was nobody's, in seconds."""
         try:
+            await copying.go_ahead()
             await session.hold()
+            await copying.go_ahead()
             await session.ticked()  # most of the 20 ms until the next frame are left then
             value = session.leave()
         except BaseException:
@@ -118,11 +122,12 @@ class Leaving:
             raise
         began, elsewhere = time.monotonic(), self._routing.depart(session.transport)
         try:
-            data = state.encoded(value)
+            rest, parts = copying.rest(value)
+            data = state.encoded(rest)
             paths = [(path.address, worker) for path, worker in elsewhere.paths.items()]
             if len(data) > MAX_STATE_BYTES or len(paths) > MAX_PATHS:
                 raise NotTaken("too_large", f"the call's state has {len(data)} bytes")
-            await line.ask(messages.Take(ufrag=session.ufrag, state=data, paths=paths), _TAKE_S)
+            await line.ask(messages.Take(ufrag=session.ufrag, state=data, parts=parts, paths=paths), _TAKE_S)
             session.unkeep()  # first, so that the call never has two who go on with it
             if not line.tell(messages.GoOn(ufrag=session.ufrag)):
                 raise NotTaken("gone", f"transceiver {to.id} is away")

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from rtc.ice.lite import Path
 from runtime import logs
 from transceiver import state
 from transceiver.counters import HANDOVER_TIME, TAKEN
+from transceiver.handover.copying import Arriving
 from transceiver.links.elsewhere import Elsewhere
 from transceiver.links.routing import Routing
 from transceiver.refusing import RequestError
@@ -27,6 +30,7 @@ __all__ = ["Taking"]
 
 _WAITS_S = 2.0
 _MOST = 64  # places that are reserved at once, and calls that wait
+_MOST_BYTES = 256 << 20  # of all that went ahead of these
 
 
 @dataclass(slots=True)
@@ -38,6 +42,7 @@ class _Waiting:
     session: Session | None = None
     elsewhere: Elsewhere | None = None
     came_at: float = 0.0
+    parts: Arriving = field(default_factory=Arriving)
 
 
 class Taking:
@@ -73,19 +78,33 @@ class Taking:
         self._waiting[wanted.ufrag] = _Waiting(peer, time.monotonic() + _WAITS_S)
         return messages.Reserved()
 
-    def take(self, peer: bytes, said: messages.Take) -> messages.Taken:
-        """Takes a call up, which then waits. Raises RequestError."""
+    def part(self, peer: bytes, said: messages.Part) -> messages.PartTaken:
+        """Takes a piece of what goes ahead of a call. Raises RequestError."""
+        place = self._place(peer, said.ufrag)
+        all_bytes = sum(waiting.parts.size for waiting in self._waiting.values()) + len(said.data)
+        if all_bytes > _MOST_BYTES or not place.parts.put(said.part, said.data):
+            self._drop(said.ufrag)
+            raise RequestError("calls that are too large are being handed over", "too_large")
+        place.until = time.monotonic() + _WAITS_S
+        return messages.PartTaken()
+
+    def _place(self, peer: bytes, ufrag: str) -> _Waiting:
         self._check(peer)
-        place = self._waiting.get(said.ufrag)
+        place = self._waiting.get(ufrag)
         if place is None or place.peer != peer or place.session is not None:
             raise RequestError("no place is reserved for that call", "full")
-        now = time.monotonic()
+        return place
+
+    def take(self, peer: bytes, said: messages.Take) -> messages.Taken:
+        """Takes a call up, which then waits. Raises RequestError."""
+        place, now = self._place(peer, said.ufrag), time.monotonic()
         try:
             value = state.decoded(said.state)
             if value.ufrag != said.ufrag:
                 raise StateError("it is another call's")
-            session = self._take_up(value)
-        except StateError as e:
+            session = self._take_up(replace(value, parts=place.parts.joined(value.parts, said.parts)))
+            place.parts = Arriving()
+        except ValueError as e:
             self._drop(said.ufrag)
             TAKEN["refused"] += 1
             logs.get().warning("a call was not taken", call=call_id(said.ufrag), why=str(e))

@@ -7,7 +7,7 @@ It knows neither how packets travel nor who hears them: packets come by ``rtp`` 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from transceiver.media.playout import Playout, PlayoutState
 from transceiver.media.receiver import Receiver, ReceiverState
 from transceiver.media.reports import Reports, ReportsState
 from transceiver.media.voice import Voice, VoiceState
+from transceiver.parts import Parts
 
 __all__ = ["Listener", "MediaState", "MediaStream", "Sender", "Tape"]
 
@@ -238,11 +239,11 @@ class MediaStream:
 
     # --- as a value
 
-    def export(self, now: float) -> MediaState:
+    def export(self, now: float, parts: Parts) -> MediaState:
         """All of it, between two ticks. Whoever takes it up goes on, and this object must not: it would use sequence
         numbers twice."""
         return MediaState(
-            self.voice.export(),
+            self.voice.export(parts),
             self.playout.export(now),
             self._receiver.export(now),
             self._quality.export(),
@@ -251,9 +252,9 @@ class MediaStream:
             self._ticks,
         )
 
-    def take_up(self, state: MediaState, now: float) -> None:
+    def take_up(self, state: MediaState, now: float, parts: Sequence[bytes]) -> None:
         """Goes on where ``export`` left off, in place of what the stream was made with."""
-        self.voice.take_up(state.voice)
+        self.voice.take_up(state.voice, parts)
         self._reports = Reports(self.voice.ssrc, reduced_size=self._reduced_size)
         self._reports.take_up(state.reports, now)
         self.playout.take_up(state.playout, now)

@@ -8,7 +8,7 @@ media (RFC 3264 section 6.1), what is said takes its time all the same, and is n
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -18,6 +18,7 @@ from rtc.frame import frame_bytes, frame_samples
 from rtc.rtp import packet as rtp
 from rtc.rtp.history import History, HistoryState
 from transceiver.counters import TX_FRAMES
+from transceiver.parts import Parts, Sound, SoundState
 
 __all__ = ["RATE_HZ", "Voice", "VoiceState"]
 
@@ -37,7 +38,7 @@ class VoiceState(Struct, frozen=True, array_like=True):
     timestamp: int
     packets: int
     octets: int
-    waiting: bytes
+    waiting: SoundState
     spoke: bool
     said: bytes
     passed_offset: int | None
@@ -66,7 +67,7 @@ class Voice:
         self._frame_bytes = frame_bytes(rate_hz)
         self._frame_ticks = frame_samples(codec.clock_hz)
         self._encoder: Encoder | None = None
-        self._waiting = bytearray()
+        self._waiting = Sound()
         self._spoke = False
         self.said = b""  # in the last tick; nothing where it was silence
         self._passed_offset: int | None = None
@@ -76,17 +77,12 @@ class Voice:
         """Whether nothing waits to be sent."""
         return not self._waiting
 
-    @property
-    def waiting_bytes(self) -> int:
-        """The bytes that wait to be sent."""
-        return len(self._waiting)
-
     def say(self, pcm: bytes) -> None:
         """Queues mono PCM16."""
         if len(self._waiting) + len(pcm) > _LONGEST_S * 2 * self._rate_hz:
             TX_FRAMES["overflow"] += len(pcm) // self._frame_bytes
             return
-        self._waiting += pcm
+        self._waiting.put(pcm)
 
     def stop(self) -> None:
         """Forgets what has not been sent."""
@@ -96,8 +92,7 @@ class Voice:
         """Sends the next 20 ms."""
         if self._waiting:
             size = self._frame_bytes
-            pcm = bytes(self._waiting[:size]).ljust(size, b"\0")
-            del self._waiting[:size]
+            pcm = self._waiting.take(size).ljust(size, b"\0")
             if self.send is not None:
                 if self._encoder is None:
                     self._encoder = self._codec.encoder(self._rate_hz, self.settings)
@@ -138,19 +133,19 @@ class Voice:
 
     # --- as a value
 
-    def export(self) -> VoiceState:
+    def export(self, parts: Parts) -> VoiceState:
         """All of it except for the encoder. Whoever takes it up goes on sending, and this object must not."""
         return VoiceState(
             *(self.ssrc, self._sequence, self.timestamp, self.packets, self.octets),
-            *(bytes(self._waiting), self._spoke, self.said, self._passed_offset, self.history.export()),
+            *(self._waiting.export(parts), self._spoke, self.said, self._passed_offset, self.history.export()),
         )
 
-    def take_up(self, state: VoiceState) -> None:
+    def take_up(self, state: VoiceState, parts: Sequence[bytes]) -> None:
         """Goes on where ``export`` left off. A new encoder that is given what was said last goes on with hardly a
         crack."""
         self.ssrc, self._sequence, self.timestamp = state.ssrc, state.sequence, state.timestamp
         self.packets, self.octets = state.packets, state.octets
-        self._waiting[:] = state.waiting[: _LONGEST_S * 2 * self._rate_hz]
+        self._waiting = Sound.taken_up(state.waiting, parts, _LONGEST_S * 2 * self._rate_hz)
         self._spoke, self._passed_offset = state.spoke, state.passed_offset
         self.history.take_up(state.history)
         if len(state.said) == self._frame_bytes:

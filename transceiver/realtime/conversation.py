@@ -7,7 +7,7 @@ events, as fast as it is made, and the client truncates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from msgspec import Struct
 from rtc.frame import frame_bytes
 from rtc.vad.detector import Vad
 from transceiver.counters import BARGE_IN, OVERLAPS
+from transceiver.parts import Parts
 from transceiver.realtime import shapes, state
 from transceiver.realtime.config import Config, InvalidRequest, ServerVad
 from transceiver.realtime.formats import Reader, Writer
@@ -93,18 +94,20 @@ class Conversation:
         """Tells that the agent is there, which then hears what the session asks for."""
         self.seat.partner.configured(self._config.settings())
 
-    def export(self) -> bytes:
-        """All of it, where there is media."""
-        parts = self._items.export(), self._listening.export(), self._speaking.export(), self._inbox.export()
-        return state.encoded(ConversationState(*parts, self._turn, self._over_agent, bytes(self._unheard)))
+    def export(self, parts: Parts) -> bytes:
+        """All of it, where there is media, but for its ``parts``."""
+        items, listening = self._items.export(parts), self._listening.export(parts)
+        speaking, inbox = self._speaking.export(parts), self._inbox.export()
+        turn = self._turn, self._over_agent, bytes(self._unheard)
+        return state.encoded(ConversationState(items, listening, speaking, inbox, *turn))
 
-    def take_up(self, exported: bytes, now: float) -> None:
+    def take_up(self, exported: bytes, now: float, parts: Sequence[bytes]) -> None:
         """Goes on where ``export`` left off; ``resume`` is to follow. Raises ValueError where the bytes are none of
-        this version's."""
+        this version's, or a part is missing."""
         found = state.decoded(exported, ConversationState)
-        self._items.take_up(found.items)
-        self._listening.take_up(found.listening)
-        self._speaking.take_up(found.speaking, now)
+        self._items.take_up(found.items, parts)
+        self._listening.take_up(found.listening, parts)
+        self._speaking.take_up(found.speaking, now, parts)
         self._inbox.take_up(found.inbox)
         self._turn, self._over_agent = found.turn, found.over_agent
         self._unheard[:] = found.unheard
@@ -128,9 +131,8 @@ class Conversation:
 
     @property
     def weight(self) -> int:
-        """About how many bytes its state has."""
-        items, heard = self._items, self._listening.buffered_ms * self._rate_hz * 2 // 1000
-        return items.said_bytes + items.speech_bytes + heard + self._inbox.waiting_bytes + self._speaking.waiting_bytes
+        """About how many bytes its state has, besides its parts."""
+        return self._items.text_bytes + self._inbox.waiting_bytes
 
     @property
     def quiet(self) -> bool:
@@ -301,8 +303,8 @@ class Conversation:
         return entry
 
     def _retrieve(self, event: shapes.ItemNamed) -> None:
-        entry = self._named(event.item_id, "retrieve")
-        self._emit({"type": "conversation.item.retrieved", "item": entry.event()})
+        item = self._named(event.item_id, "retrieve").event()
+        self._emit({"type": "conversation.item.retrieved", "item": item})
 
     def _delete(self, event: shapes.ItemNamed) -> None:
         entry = self._named(event.item_id, "delete")
@@ -350,8 +352,7 @@ class Conversation:
         listening = self._listening
         self._turn = new_id("item")
         self._speaking.quiet_since = None
-        start_ms = listening.position_ms - listening.buffered_ms
-        what = {"audio_start_ms": max(start_ms, 0), "item_id": self._turn}
+        what = {"audio_start_ms": max(listening.position_ms - listening.buffered_ms, 0), "item_id": self._turn}
         self._emit({"type": "input_audio_buffer.speech_started", **what})
         self.seat.partner.speech_started()
         turns = self._config.turn_detection
@@ -386,8 +387,7 @@ class Conversation:
     def _commit(self) -> None:
         entry = spoken(self._listening.take(), self._turn or new_id("item"))
         self._turn = ""
-        previous = self._items.last
-        what = {"previous_item_id": previous, "item_id": entry.id}
+        what = {"previous_item_id": self._items.last, "item_id": entry.id}
         self._emit({"type": "input_audio_buffer.committed", **what})
         self._add(entry)
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from transceiver.agents import Item
+from transceiver.parts import Data, Parts, Text, data_of, text_of
 from transceiver.realtime import shapes
 from transceiver.realtime.config import InvalidRequest, utf8_bytes
 from transceiver.realtime.pictures import check
 
-__all__ = ["Entry", "EntryState", "Items", "new_id", "said_bytes", "spoken"]
+__all__ = ["Entry", "EntryState", "ItemState", "Items", "item_of", "item_state", "new_id", "said_bytes", "spoken"]
 
 _MOST = 1000
 _MOST_PCM_S = 10  # of the user's speech beside the newest turn: an agent that wants more keeps it
@@ -30,10 +32,36 @@ def new_id(kind: str) -> str:
     return f"{kind}_{secrets.token_urlsafe(15)}"
 
 
-class EntryState(Struct, frozen=True, array_like=True):
-    """An item as a value."""
+class ItemState(Struct, frozen=True, array_like=True):
+    """The agent's view of an item as a value."""
 
-    item: Item
+    id: str
+    kind: Literal["message", "function_call", "function_call_output"]
+    role: str
+    text: str
+    pcm: Data
+    images: list[Text]
+    name: str
+    arguments: str
+    call_id: str
+
+
+def item_state(item: Item, parts: Parts) -> ItemState:
+    """All of it."""
+    pcm, images = parts.data(item.pcm), [parts.text(image) for image in item.images]
+    return ItemState(item.id, item.kind, item.role, item.text, pcm, images, item.name, item.arguments, item.call_id)
+
+
+def item_of(state: ItemState, parts: Sequence[bytes]) -> Item:
+    """The item that ``item_state`` was given. Raises ValueError where a part is missing."""
+    pcm, images = data_of(state.pcm, parts), tuple(text_of(image, parts) for image in state.images)
+    return Item(state.id, state.kind, state.role, state.text, pcm, images, state.name, state.arguments, state.call_id)
+
+
+class EntryState(Struct, frozen=True, array_like=True):
+    """An item as a value. In place of a picture, ``content`` has its number among those of the item."""
+
+    item: ItemState
     content: list[dict[str, Any]]
     status: str
     audio_ms: int
@@ -52,14 +80,21 @@ class Entry:
     def id(self) -> str:
         return self.item.id
 
-    def export(self) -> EntryState:
+    def export(self, parts: Parts) -> EntryState:
         """All of it."""
-        return EntryState(self.item, self.content, self.status, self.audio_ms)
+        content = self.content
+        if self.item.images:
+            number = itertools.count()
+            content = [{**part, "image_url": next(number)} if _is_image(part) else part for part in content]
+        return EntryState(item_state(self.item, parts), content, self.status, self.audio_ms)
 
     @classmethod
-    def taken_up(cls, state: EntryState) -> Entry:
-        """The entry that ``export`` gave."""
-        entry = cls(state.item, state.content, state.status)
+    def taken_up(cls, state: EntryState, parts: Sequence[bytes]) -> Entry:
+        """The entry that ``export`` gave. Raises ValueError where a part is missing."""
+        entry = cls(item_of(state.item, parts), state.content, state.status)
+        images = iter(entry.item.images)
+        for part in filter(_is_image, entry.content):
+            part["image_url"] = next(images, "")
         entry.audio_ms = state.audio_ms
         return entry
 
@@ -102,6 +137,10 @@ class Entry:
         return {"type": "conversation.item.truncated", **where}
 
 
+def _is_image(part: dict[str, Any]) -> bool:
+    return bool(part["type"] == "input_image")
+
+
 def _shown(part: dict[str, Any]) -> dict[str, Any]:
     if part["type"] == "input_image" and len(part["image_url"]) > _SHOWN_IMAGE_BYTES:
         return {**part, "image_url": part["image_url"].partition(",")[0] + ","}
@@ -136,8 +175,9 @@ class Items:
         self._most_pcm_bytes = _MOST_PCM_S * 2 * rate_hz
         self._speech: deque[Item] = deque()  # with samples, the oldest first
         self.speech_bytes = 0  # of all
-        self._weights: dict[str, int] = {}
+        self._weights: dict[str, tuple[int, int]] = {}
         self.said_bytes = 0  # of all
+        self.text_bytes = 0  # of these, what is no picture
 
     def __len__(self) -> int:
         return len(self._order)
@@ -173,26 +213,33 @@ class Items:
     def weigh(self, entry: Entry) -> None:
         """Takes note that an item has grown or was added; the oldest go where the whole is too much."""
         if entry.id in self._entries:
-            self.said_bytes -= self._weights.pop(entry.id, 0)
-            self._weights[entry.id] = weight = said_bytes(entry.item)
-            self.said_bytes += weight
+            self._unweigh(entry.id)
+            said = said_bytes(entry.item)
+            self._weights[entry.id] = said, said - sum(map(sys.getsizeof, entry.item.images))
+            self.said_bytes += said
+            self.text_bytes += self._weights[entry.id][1]
         while len(self._order) > _MOST or (self.said_bytes > _MOST_SAID_BYTES and len(self._order) > 1):
             self.remove(self._order[self._order[0] == entry.id])
 
     def remove(self, id_: str) -> None:
         self._order.remove(id_)
         del self._entries[id_]
-        self.said_bytes -= self._weights.pop(id_, 0)
+        self._unweigh(id_)
 
-    def export(self) -> list[EntryState]:
+    def _unweigh(self, id_: str) -> None:
+        said, text = self._weights.pop(id_, (0, 0))
+        self.said_bytes -= said
+        self.text_bytes -= text
+
+    def export(self, parts: Parts) -> list[EntryState]:
         """All of them, in order."""
-        return [entry.export() for entry in self]
+        return [entry.export(parts) for entry in self]
 
-    def take_up(self, state: list[EntryState]) -> None:
-        """Goes on where ``export`` left off."""
+    def take_up(self, state: list[EntryState], parts: Sequence[bytes]) -> None:
+        """Goes on where ``export`` left off. Raises ValueError where a part is missing."""
         for entry in state[-_MOST:]:
             if entry.item.id not in self._entries:
-                self.add(Entry.taken_up(entry))
+                self.add(Entry.taken_up(entry, parts))
 
     def view(self) -> list[Item]:
         """The items as an agent sees them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -10,6 +11,7 @@ from msgspec import Struct
 
 from rtc.frame import FRAME_MS
 from rtc.vad.detector import ONSET_MS, Detector, DetectorState, Vad, detector
+from transceiver.parts import Parts, Sound, SoundState
 from transceiver.realtime.config import SemanticVad, ServerVad, TurnDetection
 
 __all__ = ["Listening", "ListeningState"]
@@ -22,11 +24,11 @@ _END_FRAMES = 12  # of voice, whose loudness tells how it ended
 
 
 class ListeningState(Struct, frozen=True, array_like=True):
-    """The input audio buffer as a value: its frames in one piece, and the turn that is being spoken."""
+    """The input audio buffer as a value: its frames, and the turn that is being spoken."""
 
     position_ms: int
     voiced_ms: int
-    frames: bytes
+    frames: SoundState
     part: bytes
     loudness: list[float]
     detector: DetectorState
@@ -41,7 +43,8 @@ class Listening:
         self.voiced_ms = 0  # of the turn that is being spoken
         self._rate_hz = rate_hz
         self._bytes_ms = 2 * rate_hz // 1000
-        self._frames: deque[bytes] = deque(maxlen=_LONGEST_MS // FRAME_MS)
+        self._frames = Sound()  # that are whole
+        self._frame_bytes = FRAME_MS * self._bytes_ms
         self._part = b""
         self._loudness: deque[float] = deque(maxlen=_LONGEST_MS // FRAME_MS)
         self._turns = turns
@@ -74,7 +77,7 @@ class Listening:
     @property
     def buffered_ms(self) -> int:
         """The length of audio that could be committed."""
-        return len(self._frames) * FRAME_MS + len(self._part) // self._bytes_ms
+        return (len(self._frames) + len(self._part)) // self._bytes_ms
 
     def push(self, frame: bytes) -> str:
         """Takes a frame. Returns ``started``, ``stopped`` or nothing. At an edge the buffer holds the turn with what
@@ -84,7 +87,8 @@ class Listening:
         if isinstance(turns, SemanticVad) and spoke:
             self._detector.silence_ms = self._wait_ms(turns)
         edge = self._detector.push(frame)
-        self._frames.append(frame)
+        self._frames.put(frame)
+        self._keep_ms(_LONGEST_MS)
         self.position_ms += FRAME_MS
         if turns is None:
             return ""
@@ -97,16 +101,19 @@ class Listening:
             self._loudness.clear()
         elif not edge and not (self._detector.speaking and self.wants):
             padding_ms = turns.prefix_padding_ms if isinstance(turns, ServerVad) else 300
-            while len(self._frames) * FRAME_MS > padding_ms + ONSET_MS:
-                self._frames.popleft()
+            self._keep_ms(padding_ms + ONSET_MS)
         return edge
+
+    def _keep_ms(self, most_ms: int) -> None:
+        while len(self._frames) > most_ms * self._bytes_ms:
+            self._frames.take(self._frame_bytes)
 
     def add(self, pcm: bytes) -> None:
         """Adds audio of any length without looking for turns in it: the client commits it."""
         self._part += pcm
-        size = FRAME_MS * self._bytes_ms
-        whole = len(self._part) // size * size
-        self._frames.extend(self._part[at : at + size] for at in range(0, whole, size))
+        whole = len(self._part) // self._frame_bytes * self._frame_bytes
+        self._frames.put(self._part[:whole])
+        self._keep_ms(_LONGEST_MS)
         self.position_ms += whole // self._bytes_ms
         self._part = self._part[whole:]
 
@@ -117,7 +124,7 @@ class Listening:
 
     def take(self) -> bytes:
         """Returns all that is in the buffer, and empties it."""
-        pcm = b"".join(self._frames) + self._part
+        pcm = self._frames.take_all() + self._part
         self.clear()
         return pcm
 
@@ -139,21 +146,21 @@ class Listening:
 
     # --- as a value
 
-    def export(self) -> ListeningState:
+    def export(self, parts: Parts) -> ListeningState:
         """All of it, less how turns are found."""
         return ListeningState(
             self.position_ms,
             self.voiced_ms,
-            b"".join(self._frames),
+            self._frames.export(parts),
             self._part,
             list(self._loudness),
             self._detector.export(),
         )
 
-    def take_up(self, state: ListeningState) -> None:
+    def take_up(self, state: ListeningState, parts: Sequence[bytes]) -> None:
         """Goes on where ``export`` left off. Raises ValueError where the state is of another detector."""
         self.position_ms, self.voiced_ms, self._part = state.position_ms, state.voiced_ms, state.part
-        size = FRAME_MS * self._bytes_ms
-        self._frames.extend(state.frames[at : at + size] for at in range(0, len(state.frames) // size * size, size))
+        self._frames = Sound.taken_up(state.frames, parts, _LONGEST_MS * self._bytes_ms)
+        learnt, size = self._frames.last(_LEARNT * self._frame_bytes), self._frame_bytes
         self._loudness.extend(state.loudness)
-        self._detector.take_up(state.detector, list(self._frames)[-_LEARNT:])
+        self._detector.take_up(state.detector, [learnt[at : at + size] for at in range(0, len(learnt), size)])

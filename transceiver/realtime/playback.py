@@ -8,9 +8,12 @@ known which item is heard and where in it: an interruption drops the rest, and t
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from msgspec import Struct
+
+from transceiver.parts import Parts, Sound, SoundState
 
 __all__ = ["Cut", "Frame", "Playback", "PlaybackState"]
 
@@ -41,7 +44,7 @@ class Cut:
 class _Segment:
     response: str
     item: str
-    waiting: bytearray = field(default_factory=bytearray)
+    waiting: Sound = field(default_factory=Sound)
     played_bytes: int = 0
     whole: bool = False
 
@@ -50,7 +53,7 @@ class PlaybackState(Struct, frozen=True, array_like=True):
     """A playback as a value. Segments have response, item, what waits, bytes that were played, and whether nothing more
     comes of them."""
 
-    segments: list[tuple[str, str, bytes, int, bool]]
+    segments: list[tuple[str, str, SoundState, int, bool]]
     speaking: str
     played_ms: int
 
@@ -91,7 +94,7 @@ class Playback:
                 last.whole = True
             last = _Segment(response, item)
             self._segments.append(last)
-        last.waiting += pcm
+        last.waiting.put(pcm)
         self.waiting_bytes += len(pcm)
         return True
 
@@ -111,8 +114,7 @@ class Playback:
                 if self._speaking != segment.response:
                     self._stop(frame)
                     self._speaking = frame.started = segment.response
-                pcm = bytes(segment.waiting[:size])
-                del segment.waiting[:size]
+                pcm = segment.waiting.take(size)
                 segment.played_bytes += len(pcm)
                 self.waiting_bytes -= len(pcm)
                 self.played_ms += 20
@@ -144,16 +146,17 @@ class Playback:
 
     # --- as a value
 
-    def export(self) -> PlaybackState:
+    def export(self, parts: Parts) -> PlaybackState:
         """All of it."""
-        segments = [(s.response, s.item, bytes(s.waiting), s.played_bytes, s.whole) for s in self._segments]
+        segments = [(s.response, s.item, s.waiting.export(parts), s.played_bytes, s.whole) for s in self._segments]
         return PlaybackState(segments, self._speaking, self.played_ms)
 
-    def take_up(self, state: PlaybackState) -> None:
+    def take_up(self, state: PlaybackState, parts: Sequence[bytes]) -> None:
         """Goes on where ``export`` left off."""
         self._speaking, self.played_ms = state.speaking, state.played_ms
-        for response, item, waiting, played_bytes, whole in state.segments:
+        for response, item, exported, played_bytes, whole in state.segments:
+            waiting = Sound.taken_up(exported, parts, self._most_bytes)
             if self.waiting_bytes + len(waiting) > self._most_bytes:
                 break
-            self._segments.append(_Segment(response, item, bytearray(waiting), played_bytes, whole))
+            self._segments.append(_Segment(response, item, waiting, played_bytes, whole))
             self.waiting_bytes += len(waiting)

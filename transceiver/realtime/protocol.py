@@ -56,12 +56,19 @@ class Realtime:
         return state.encoded(self._config.export())
 
     def take_up(
-        self, conversation: bytes, partner: Partner, around: Surroundings, now: float, *, rate_hz: int
+        self,
+        conversation: bytes,
+        partner: Partner,
+        around: Surroundings,
+        now: float,
+        *,
+        rate_hz: int,
+        parts: Sequence[bytes],
     ) -> Conversation:
         """Makes the conversation that goes on where another left off. Raises ValueError where the bytes are none of
-        this version's."""
+        this version's, or one of the ``parts`` is missing."""
         made = self.converse(partner, around, rate_hz=rate_hz, media=True)
-        made.take_up(conversation, now)
+        made.take_up(conversation, now, parts)
         return made
 
     @classmethod

@@ -10,9 +10,10 @@ from msgspec import Struct
 
 from transceiver.agents import Item, Settings
 from transceiver.counters import RESPONSES
+from transceiver.parts import Parts
 from transceiver.realtime.config import ResponseParams
 from transceiver.realtime.formats import Writer
-from transceiver.realtime.items import Entry, EntryState, Items, new_id
+from transceiver.realtime.items import Entry, EntryState, Items, ItemState, item_of, item_state, new_id
 from transceiver.realtime.playback import Playback
 
 __all__ = ["Making", "MakingState", "Stage"]
@@ -30,7 +31,7 @@ class MakingState(Struct, frozen=True, array_like=True):
 
     id: str
     settings: Settings
-    items: list[str | Item]
+    items: list[str | ItemState]
     conversation: str | None
     metadata: dict[str, Any] | None
     status: str
@@ -215,37 +216,41 @@ class Making:
         """Whether anything of it has come."""
         return bool(self._output)
 
-    def export(self) -> MakingState:
+    def export(self, parts: Parts) -> MakingState:
         """All of it, where its speech goes out as media."""
         known = self._stage.items
         items = () if self.over else self.items
         return MakingState(
             self.id,
             self.settings,
-            [item.id if (e := known.get(item.id)) is not None and e.item is item else item for item in items],
+            [self._item(item, parts) for item in items],
             self.params.conversation,
             self.params.metadata,
             self.status,
             *(self.cancelled, self.muted),
             *(self.spoken_ms, self.answers_bytes),
             *(self._details, self._usage),
-            [entry.id if known.get(entry.id) is entry else entry.export() for entry in self._output],
+            [entry.id if known.get(entry.id) is entry else entry.export(parts) for entry in self._output],
             self._open is not None,
             *(self._audio_bytes, self._item_bytes, self._characters),
         )
 
+    def _item(self, item: Item, parts: Parts) -> str | ItemState:
+        entry = self._stage.items.get(item.id)
+        return item.id if entry is not None and entry.item is item else item_state(item, parts)
+
     @classmethod
-    def taken_up(cls, state: MakingState, stage: Stage) -> Making:
+    def taken_up(cls, state: MakingState, stage: Stage, parts: Sequence[bytes]) -> Making:
         """The response that ``export`` gave, where the items have been taken up already. Raises ValueError where one
         is missing."""
         params = ResponseParams(conversation=state.conversation, metadata=state.metadata)
-        items = [_known(stage, item).item if isinstance(item, str) else item for item in state.items]
+        items = [_known(stage, item).item if isinstance(item, str) else item_of(item, parts) for item in state.items]
         making = cls(stage, params, state.settings, items)
         making.id, making.status = state.id, state.status
         making.cancelled, making.muted = state.cancelled, state.muted
         making.spoken_ms, making.answers_bytes = state.spoken_ms, state.answers_bytes
         making._details, making._usage = state.details, state.usage
-        making._output = [_known(stage, e) if isinstance(e, str) else Entry.taken_up(e) for e in state.output]
+        making._output = [_known(stage, e) if isinstance(e, str) else Entry.taken_up(e, parts) for e in state.output]
         making._open = making._output[-1] if state.open and making._output else None
         making._audio_bytes, making._item_bytes = state.audio_bytes, state.item_bytes
         making._characters = state.characters

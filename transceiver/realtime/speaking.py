@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from transceiver.agents import Item, Settings
+from transceiver.parts import Parts
 from transceiver.realtime.config import InvalidRequest, ResponseParams
 from transceiver.realtime.formats import Writer
 from transceiver.realtime.items import Items, said_bytes
@@ -67,11 +68,6 @@ class Speaking:
     @property
     def _played(self) -> bool:
         return self._playback is not None and self._playback.busy
-
-    @property
-    def waiting_bytes(self) -> int:
-        """The bytes of speech that wait to be heard."""
-        return 0 if self._playback is None else self._playback.waiting_bytes
 
     def want(self) -> None:
         """Notes that there is something to answer: now, or when the present response is over."""
@@ -182,29 +178,29 @@ class Speaking:
 
     # --- as a value
 
-    def export(self) -> SpeakingState:
+    def export(self, parts: Parts) -> SpeakingState:
         """All of it, over a path that is paced."""
         assert self._playback is not None
         return SpeakingState(
-            [making.export() for making in self._makings.values()],
+            [making.export(parts) for making in self._makings.values()],
             None if self.active is None else self.active.id,
             self._wanted,
             None if self.quiet_since is None else self.now - self.quiet_since,
-            self._playback.export(),
+            self._playback.export(parts),
         )
 
-    def take_up(self, state: SpeakingState, now: float) -> None:
+    def take_up(self, state: SpeakingState, now: float, parts: Sequence[bytes]) -> None:
         """Goes on where ``export`` left off; then ``ask_again`` and, when events may be sent, ``give_up_begun`` are
         due. Raises ValueError where an item is missing."""
         assert self._playback is not None
         self.now = now
         for exported in state.makings[:_MOST_KEPT]:
-            making = Making.taken_up(exported, self._stage)
+            making = Making.taken_up(exported, self._stage, parts)
             self._makings[making.id] = making
         self.active = None if state.active is None else self._makings.get(state.active)
         self._wanted = state.wanted
         self.quiet_since = None if state.quiet_s is None else now - state.quiet_s
-        self._playback.take_up(state.playback)
+        self._playback.take_up(state.playback, parts)
 
     def ask_again(self) -> None:
         """Asks a new agent for the responses of which nothing has come."""

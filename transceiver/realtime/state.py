@@ -8,7 +8,7 @@ import msgspec
 
 __all__ = ["VERSION", "decoded", "encoded"]
 
-VERSION = 1  # changes with anything that a part of the state has, in whatever depth
+VERSION = 2  # changes with anything that a part of the state has, in whatever depth
 
 _T = TypeVar("_T")
 

@@ -2,7 +2,7 @@
 
 A call is written now and then, and before it has used more numbers than the one who takes it up jumps over. What SCTP
 sends waits until the call is written: a peer that has an acknowledgement never sends again, and one that has a message
-knows what the next process must know too.
+knows what the next process must know too. So do events to edges whose clients watch the call.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from rtc.ice.lite import Path
 from runtime import logs
-from transceiver.counters import KEPT, REVIVED
+from transceiver.counters import KEPT, KEPT_TIME, REVIVED
 from transceiver.links.elsewhere import Elsewhere
 from transceiver.links.routing import Routing
 from transceiver.session import Session
 from transceiver.state import SessionState, StateError
 from transceiver.survival.record import NUMBERS, Record, jumped, read, written
+from transceiver.survival.shelf import Shelf, parts_at
 from transceiver.survival.vault import Vault
+from transceiver.talk.telling import Telling, TellingState
 from wire.naming import edge_of
 from wire.ufrag import call_id
 
@@ -29,22 +33,25 @@ __all__ = ["Keeper", "Kept"]
 _EVERY_S = 0.5
 _HURRIED_S = 0.02  # between two writes of one call
 _ROUND_S, _AT_ONCE_S = 0.02, 0.001
-_MOST_BYTES = 1 << 20  # of a state that is kept: writing it takes a millisecond
+_MOST_BYTES = 1 << 20  # of a state that is kept, besides its parts: writing it takes a millisecond
 _BYTES_A_S = 10 << 20  # of one call: a state is written as often as its size permits
+_PIECE_BYTES = 256 << 10  # of a call's parts, written at once
 _MOST_TRIES = 2
 _WELL_AFTER_S = 5.0
+_WHOLE, _PIECE = KEPT_TIME.of("state"), KEPT_TIME.of("piece")
 
 
 class Kept:
     """The keeping of one call, as its transport sees it."""
 
-    def __init__(self, keeper: Keeper, session: Session, slot: int, tries: int = 0) -> None:
+    def __init__(self, keeper: Keeper, session: Session, slot: int, shelf: Shelf, tries: int = 0) -> None:
         self.session, self.slot, self.tries = session, slot, tries
         self.began, self.written_at = time.monotonic(), 0.0
         self._keeper = keeper
         self.rest_s = _HURRIED_S
+        self.shelf = shelf
         self._left = NUMBERS
-        self._waiting: list[bytes] = []  # datagrams, in order
+        self._waiting: list[Callable[[], None]] = []  # what sends, in order
         self._due: asyncio.Handle | None = None
 
     def number(self) -> None:
@@ -53,13 +60,23 @@ class Kept:
         if self._left < 0:
             self._keeper.write(self)
 
-    def after(self, datagram: bytes) -> None:
-        """Sends a datagram when the call is written, which is soon, and not while SCTP is at work. So what waits is no
-        more than SCTP has in flight, and acknowledgements of a tenth of a second."""
-        self._waiting.append(datagram)
+    def after(self, send: Callable[[], None]) -> None:
+        """Has something sent when the call is written, which is soon, and not while SCTP is at work. So what waits is
+        no more than SCTP has in flight, and acknowledgements and events of a tenth of a second."""
+        self._waiting.append(send)
         if self._due is None:
-            wait_s = max(0.0, self.written_at + self.rest_s - time.monotonic())
-            self._due = asyncio.get_running_loop().call_later(wait_s, self._keeper.write, self)
+            self.write_in(max(0.0, self.written_at + self.rest_s - time.monotonic()))
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether what is written already stands for the call: it has not used more numbers than that one has left."""
+        return self._left >= 0
+
+    def write_in(self, wait_s: float) -> None:
+        """Has the call written then."""
+        if self._due is not None:
+            self._due.cancel()
+        self._due = asyncio.get_running_loop().call_later(wait_s, self._keeper.write, self)
 
     def stay(self) -> None:
         """Has the call written at once where something waits, because it was away and goes on here."""
@@ -82,8 +99,8 @@ class Kept:
         self.postpone(now)
         self._left = NUMBERS
         waiting, self._waiting = self._waiting, []
-        for datagram in waiting:
-            self.session.transport.send(datagram)
+        for send in waiting:
+            send()
 
 
 class Keeper:
@@ -123,7 +140,8 @@ class Keeper:
         if not self._free:
             KEPT["no_room"] += 1
             return
-        kept = self._kept[session] = session.transport.kept = Kept(self, session, self._free.pop())
+        slot = self._free.pop()
+        kept = self._kept[session] = session.transport.kept = Kept(self, session, slot, Shelf(self._vault, slot))
         self.write(kept)
 
     def write(self, kept: Kept) -> None:
@@ -137,30 +155,60 @@ class Keeper:
             kept.tries = 0
         weight = session.weight
         kept.rest_s = max(_HURRIED_S, weight / _BYTES_A_S)
+        whole = True
         try:
-            if weight > _MOST_BYTES:  # nobody's state may hold up other calls
+            if weight <= _MOST_BYTES:
+                whole = self._put(kept, now)
+                (_WHOLE if whole else _PIECE).add(round(1e9 * (time.monotonic() - now)))
+            elif kept.may_wait:  # a large event is handled soon
+                whole = False
+            else:  # nobody's state may hold up other calls
                 raise StateError("too large to be kept")
-            self._vault.put(
-                kept.slot, written(session.snapshot(), now, self._routing.ways(session.transport), kept.tries)
-            )
-            KEPT["written"] += 1
+            if not whole and kept.may_wait:
+                kept.write_in(_HURRIED_S)
+                return
+            if whole:
+                KEPT["written"] += 1
+            else:
+                KEPT["late"] += 1
+                self._vault.clear(kept.slot)
         except (StateError, ValueError):
             KEPT["too_large"] += 1
-            self._vault.clear(kept.slot)
+            self._give_up(kept)
         except Exception as e:
             KEPT["failed"] += 1
             self._log.error("a call cannot be kept", call=call_id(session.ufrag), exc_info=e)
-            self._vault.clear(kept.slot)
+            self._give_up(kept)
         kept.is_written(now)
+        if not whole:
+            kept.write_in(_HURRIED_S)
+
+    def _put(self, kept: Kept, now: float) -> bool:
+        """Writes the call's parts, a piece of them at a time, and then its state. Returns whether that is done."""
+        session, shelf = kept.session, kept.shelf
+        if not shelf.work(_PIECE_BYTES):
+            return False
+        state = session.snapshot()
+        shelf.offer(state.parts)
+        if not shelf.work(_PIECE_BYTES):
+            return False
+        paths, told, places = self._routing.ways(session.transport), _told(session), shelf.places(state.parts)
+        self._vault.put(kept.slot, written(state, now, paths, kept.tries, told, places))
+        shelf.keep_only(state.parts)
+        return True
 
     def forget(self, kept: Kept) -> None:
         """Keeps that call no more."""
         if self._kept.pop(kept.session, None) is None:
             return
-        self._vault.clear(kept.slot)
+        self._give_up(kept)
         self._free.append(kept.slot)
         kept.session.transport.kept = None
         kept.is_written(time.monotonic())
+
+    def _give_up(self, kept: Kept) -> None:
+        self._vault.clear(kept.slot)
+        kept.shelf.clear()
 
     async def run(self) -> None:
         """Writes calls that have not been written for a while, a few at a time, and never returns."""
@@ -180,42 +228,59 @@ class Keeper:
         for slot in range(self._vault.slots):
             data = self._vault.get(slot)
             if data is None:
-                self._vault.clear(slot)  # garbage is none of ours
+                self._clear(slot)  # garbage is none of ours
                 continue
             try:
                 self._revive(slot, data)
             except StateError as e:
-                self._vault.clear(slot)
+                self._clear(slot)
                 self._log.error("a call of the process before does not go on", why=str(e))
         return len(self._kept)
 
+    def _clear(self, slot: int) -> None:
+        self._vault.clear(slot)
+        self._vault.free_parts(slot, 0, self._vault.parts_bytes)
+
     def _revive(self, slot: int, data: bytes) -> None:
-        record, state = _read(data)
+        record, state = self._read(slot, data)
         if record.tries >= _MOST_TRIES:
             REVIVED["died_again"] += 1
             raise StateError(f"{_MOST_TRIES} processes died soon after they took it up: {call_id(state.ufrag)}")
         # What is kept from now on is what is used from now on: this process may die before it writes the first time.
         state, tries = jumped(state), record.tries + 1
         try:
-            self._vault.put(slot, written(state, record.at, record.paths, tries))
+            self._vault.put(slot, written(state, record.at, record.paths, tries, record.told, record.places))
             session = self._take_up(state, max(0.0, time.monotonic() - record.at))
         except StateError:
             REVIVED["unusable"] += 1
             raise
         self._free.remove(slot)
+        for told in record.told:
+            telling = session.talk.watchers.get(told.who)
+            if isinstance(telling, Telling):
+                telling.take_up(told)
         paths = {Path(edge_of(worker), address): worker for address, worker in record.paths}
         self._routing.arrive(session.transport, Elsewhere((), (), paths))
         self._took(session)
-        self._kept[session] = session.transport.kept = kept = Kept(self, session, slot, tries)
+        shelf = Shelf(self._vault, slot)
+        shelf.take_up(state.parts, record.places)
+        self._kept[session] = session.transport.kept = kept = Kept(self, session, slot, shelf, tries)
         REVIVED["taken_up"] += 1
         session.stay()
         if not session.ended:
             self.write(kept)
 
+    def _read(self, slot: int, data: bytes) -> tuple[Record, SessionState]:
+        try:
+            record, state = read(data)
+            return record, replace(state, parts=parts_at(self._vault, slot, record.places))
+        except ValueError as e:
+            REVIVED["unusable"] += 1
+            raise StateError(str(e)) from None
 
-def _read(data: bytes) -> tuple[Record, SessionState]:
-    try:
-        return read(data)
-    except StateError:
-        REVIVED["unusable"] += 1
-        raise
+
+def _told(session: Session) -> tuple[TellingState, ...]:
+    """What the processes of edges that watch may not have got."""
+    watchers = session.talk.watchers
+    tellings = ((who, watchers.get(who)) for who in watchers)
+    return tuple(t.export(who) for who, t in tellings if isinstance(who, bytes) and isinstance(t, Telling))

@@ -15,6 +15,8 @@ from msgspec.structs import replace
 
 from rtc.dtls.srtp import SrtpState
 from transceiver.state import MOST_BYTES, SessionState, StateError, decoded, encoded
+from transceiver.survival.shelf import Place
+from transceiver.talk.telling import TellingState
 
 __all__ = ["NUMBERS", "Record", "jumped", "read", "written"]
 
@@ -24,22 +26,32 @@ _JUMP = NUMBERS + 8
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
     """``at`` is the time of the state on this machine's monotonic clock, in seconds. ``paths`` has clients' addresses,
-    and the worker by which each comes. ``tries`` is how often the call was taken up since it was last well."""
+    and the worker by which each comes. ``tries`` is how often the call was taken up since it was last well. ``told`` is
+    what processes of edges that watch may not have got, and ``places`` is where the state's parts are."""
 
     at: float
     state: Annotated[bytes, Meta(max_length=MOST_BYTES)]
     paths: Annotated[tuple[tuple[bytes, bytes], ...], Meta(max_length=64)] = ()
     tries: int = 0
+    told: tuple[TellingState, ...] = ()
+    places: tuple[Place, ...] = ()
 
 
-def written(state: SessionState, at: float, paths: tuple[tuple[bytes, bytes], ...], tries: int = 0) -> bytes:
-    """The bytes of a record. Raises StateError where the state is too large."""
-    return msgspec.msgpack.encode(Record(at, encoded(state), paths, tries))
+def written(
+    state: SessionState,
+    at: float,
+    paths: tuple[tuple[bytes, bytes], ...],
+    tries: int = 0,
+    told: tuple[TellingState, ...] = (),
+    places: tuple[Place, ...] = (),
+) -> bytes:
+    """The bytes of a record, without the state's parts. Raises StateError where the state is too large."""
+    return msgspec.msgpack.encode(Record(at, encoded(replace(state, parts=[])), paths, tries, told, places))
 
 
 def read(data: bytes) -> tuple[Record, SessionState]:
-    """The record that ``written`` gave, and the state in it. Raises StateError where it is none, or of another
-    version."""
+    """The record that ``written`` gave, and the state in it, without its parts. Raises StateError where it is none, or
+    of another version."""
     try:
         record = msgspec.msgpack.decode(data, type=Record)
     except msgspec.MsgspecError as e:

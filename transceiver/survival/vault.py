@@ -2,7 +2,9 @@
 
 Its slots have two copies each, written in turn, so that whatever a kill leaves half written the other one is whole. A
 copy is a head of ``sequence``, ``size`` and a CRC-32 over these and the data, and then the data; a sequence of 0 is no
-copy. What was never touched costs no memory, where the memory is a memfd.
+copy. Each slot has room for parts besides, which are written before the first state that names them, and not written
+over before the last state that does is none any more (``transceiver.survival.shelf``). What was never touched costs no
+memory, where the memory is a memfd.
 """
 
 from __future__ import annotations
@@ -11,18 +13,20 @@ import struct
 import zlib
 from collections.abc import Callable
 
-__all__ = ["COPY_BYTES", "Vault", "size_of"]
+__all__ = ["COPY_BYTES", "PARTS_BYTES", "Vault", "size_of"]
 
 COPY_BYTES = 4 << 20  # of address space; memory is what a state has
+PARTS_BYTES = 64 << 20  # the same, of one call
+_MOST_PARTS_BYTES = 512 << 20  # of all calls together, and that is memory
 _HEAD = struct.Struct("<QQI4x")
 _SEQUENCE = struct.Struct("<Q")
 _CHECKED = struct.Struct("<QQ")
 _LAST = (1 << 64) - 1
 
 
-def size_of(slots: int, copy_bytes: int = COPY_BYTES) -> int:
+def size_of(slots: int, copy_bytes: int = COPY_BYTES, parts_bytes: int = PARTS_BYTES) -> int:
     """The number of bytes of a vault."""
-    return slots * 2 * copy_bytes
+    return slots * (2 * copy_bytes + parts_bytes)
 
 
 def _nothing(at: int, size: int) -> None:
@@ -31,15 +35,22 @@ def _nothing(at: int, size: int) -> None:
 
 class Vault:
     """A vault over ``memory``, which may hold anything: a predecessor's copies, or garbage. ``free(at, size)`` gives
-    memory that is not needed back, as zeros."""
+    memory that is not needed back, as zeros. ``parts_left`` is how many bytes of parts it takes in all."""
 
     def __init__(
-        self, memory: memoryview, *, copy_bytes: int = COPY_BYTES, free: Callable[[int, int], None] = _nothing
+        self,
+        memory: memoryview,
+        *,
+        copy_bytes: int = COPY_BYTES,
+        parts_bytes: int = PARTS_BYTES,
+        free: Callable[[int, int], None] = _nothing,
     ) -> None:
         self._memory = memory
         self._copy_bytes = copy_bytes
+        self.parts_bytes = parts_bytes
+        self.parts_left = _MOST_PARTS_BYTES
         self._free = free
-        self.slots = len(memory) // (2 * copy_bytes)
+        self.slots = len(memory) // (2 * copy_bytes + parts_bytes)
 
     @property
     def most_bytes(self) -> int:
@@ -66,12 +77,36 @@ class Vault:
         return max(copies)[1] if copies else None
 
     def clear(self, slot: int) -> None:
-        """Keeps nothing in that slot any more, and gives its memory back."""
+        """Keeps no state in that slot any more, and gives its memory back."""
         newest, _ = self._newest(slot)
         for which in (1 - newest, newest):  # so that no older state is ever the last one
             at = self._at(slot, which)
             _SEQUENCE.pack_into(self._memory, at, 0)
         self._free(self._at(slot, 0), 2 * self._copy_bytes)
+
+    # --- parts
+
+    def put_part(self, slot: int, at: int, data: bytes | memoryview) -> None:
+        """Writes a part, or a piece of one, ``at`` bytes into the slot's room for them."""
+        at = self._part_at(slot, at, len(data))
+        self._memory[at : at + len(data)] = data
+
+    def part(self, slot: int, at: int, size: int) -> bytes:
+        """Those bytes of the slot's room for parts. Raises IndexError where they are not in it."""
+        at = self._part_at(slot, at, size)
+        return bytes(self._memory[at : at + size])
+
+    def free_parts(self, slot: int, at: int, size: int) -> None:
+        """Gives that memory back: whole pages of the slot's room for parts."""
+        if size:
+            self._free(self._part_at(slot, at, size), size)
+
+    def _part_at(self, slot: int, at: int, size: int) -> int:
+        if not (0 <= slot < self.slots and 0 <= at <= at + size <= self.parts_bytes):
+            raise IndexError(slot)
+        return 2 * self.slots * self._copy_bytes + slot * self.parts_bytes + at
+
+    # --- copies
 
     def _at(self, slot: int, which: int) -> int:
         if not 0 <= slot < self.slots:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from transceiver.agents import Item, Response, Settings
+from transceiver.parts import Parts
 
 __all__ = ["Conversation", "EventProtocol", "Making", "Partner", "Seat", "Surroundings"]
 
@@ -116,8 +117,9 @@ class Conversation(Protocol):
         """Tells, in the place of ``begin``, that the agent is there which goes on where another has been; ``agent`` is
         that one's state. No event may be sent yet."""
 
-    def export(self) -> bytes:
-        """All of it as bytes, between two events, with a version of their own. It changes nothing."""
+    def export(self, parts: Parts) -> bytes:
+        """All of it as bytes, between two events, with a version of their own; what is large is among the ``parts``. It
+        changes nothing."""
 
     def client_event(self, text: str | bytes, now: float) -> None:
         """Takes an event of a client's, as it came."""
@@ -155,10 +157,17 @@ class EventProtocol(Protocol):
         """The protocol's own state as bytes, with a version of their own."""
 
     def take_up(
-        self, conversation: bytes, partner: Partner, around: Surroundings, now: float, *, rate_hz: int
+        self,
+        conversation: bytes,
+        partner: Partner,
+        around: Surroundings,
+        now: float,
+        *,
+        rate_hz: int,
+        parts: Sequence[bytes],
     ) -> Conversation:
         """The conversation over media that goes on where ``Conversation.export`` left off, in the place of
-        ``converse``. Raises ValueError where the bytes are none of this version's."""
+        ``converse``. Raises ValueError where the bytes are none of this version's, or a part is missing."""
 
     def write(self, event: Event) -> tuple[Event, str]:
         """The event, with an id of its own where it had none, and its text."""

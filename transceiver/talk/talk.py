@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from runtime.config import Agents
 from transceiver.agents import Base
 from transceiver.counters import ENDS
 from transceiver.media.voice import Voice
+from transceiver.parts import Parts
 from transceiver.records.files import Record, Records
 from transceiver.talk.agent_host import Host, HostState, host
 from transceiver.talk.protocol import Conversation, EventProtocol
@@ -25,7 +26,7 @@ from transceiver.talk.watchers import Send, Watchers
 
 __all__ = ["Talk", "TalkState"]
 
-_MOST_TIMES = 4096  # that one edge process is believed to watch
+_MOST_WATCHERS = 4096  # processes of edges
 _LOOK_S = 0.02
 _MOST_EARLY_EVENTS = 64  # of who watches a session that has not begun
 # What a client is told of the end that it did not ask for, by reason: code and message.
@@ -186,13 +187,14 @@ class Talk:
         if self._retiring is not None:
             self._retiring.pause()
 
-    def export(self) -> TalkState:
-        """All of it. It changes nothing; of what the agent keeps for itself there is what was last asked."""
+    def export(self, parts: Parts) -> TalkState:
+        """All of it, with what is large among the ``parts``. It changes nothing; of what the agent keeps for itself
+        there is what was last asked."""
         watchers = [(who, times) for who, times in self.watchers.counted().items() if isinstance(who, bytes)]
         return TalkState(
             self.agent_name,
             self.protocol.export(),
-            self.conversation.export(),
+            self.conversation.export(parts),
             self.host.export(),
             watchers,
             self.sent_bytes,
@@ -207,6 +209,7 @@ class Talk:
         media_so_far: Callable[[], dict[str, Any]],
         watch: Callable[[bytes], Send],
         now: float,
+        parts: Sequence[bytes],
     ) -> None:
         """Goes on where ``export`` left off, in the place of ``begin``, once it is told to ``resume``. ``watch`` gives
         the way to an edge process that watches. Raises ValueError where the state is none, and whatever the agent
@@ -217,16 +220,17 @@ class Talk:
         self.host = host(kind, self, self._agent_failed, self.agent_name, muted=True)
         try:
             agent_state = state.host.decoded
-            self.conversation = self.protocol.take_up(state.conversation, self.host, self, now, rate_hz=kind.rate_hz)
+            self.conversation = self.protocol.take_up(
+                state.conversation, self.host, self, now, rate_hz=kind.rate_hz, parts=parts
+            )
         except Exception:
             self.host.close()
             raise
         self.begun = True
         self.conversation.resume(agent_state)
         self.host.take_up(state.host.calls)
-        for who, times in state.watchers:
-            for _ in range(min(times, _MOST_TIMES)):
-                self.watchers.add(who, watch(who))
+        for who, _ in state.watchers[:_MOST_WATCHERS]:
+            self.watchers.add(who, watch(who))
 
     def resume(self) -> None:
         """Goes on: after ``hold``, ``export`` or ``take_up``."""

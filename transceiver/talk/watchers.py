@@ -31,6 +31,10 @@ class Watchers:
     def __contains__(self, who: Hashable) -> bool:
         return who in self._sends
 
+    def get(self, who: Hashable) -> Send | None:
+        """The way to that one, if it watches."""
+        return self._sends.get(who)
+
     def __iter__(self) -> Iterator[Hashable]:
         return iter(tuple(self._sends))
 

@@ -119,6 +119,19 @@ def test_an_id_that_comes_back_goes_on_with_its_link(worker: Worker) -> None:
     assert worker.over(1000.0 + 2 * GONE_AFTER_S) == []
 
 
+def test_prometheus_sees_which_links_are_up_and_none_of_one_that_left(worker: Worker) -> None:
+    def up() -> dict[str, float]:
+        worker.over(1000.0)
+        (family,) = worker.links.metrics[0].collect()
+        return {s.labels["transceiver"]: s.value for s in family.samples}
+
+    assert up() == {"1": 0, "2": 0}
+    worker.listens(worker.at(1))
+    until(lambda: up() == {"1": 1, "2": 0})
+    worker.directory.remove(2)
+    assert up() == {"1": 1}
+
+
 @pytest.mark.parametrize("departed_before", [False, True])
 def test_a_transceiver_that_moves_is_linked_where_it_is_now(worker: Worker, departed_before: bool) -> None:
     old = worker.links.by_id[1]

@@ -282,6 +282,7 @@ async def test_who_listens_to_a_transceiver_that_hangs_is_told(tmp_path: Path, m
                 fake.reading.clear()
                 monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 0.1)
                 async with asyncio.timeout(DEADLINE_S):
+                    assert (await socket.receive_json())["error"]["code"] == "session_lost"
                     assert (await socket.receive()).data == 1011
         finally:
             fake.reading.set()

@@ -247,6 +247,8 @@ async def test_a_transceiver_that_dies_closes_its_sockets_with_1011(both: tuple[
     async with connect(edge) as socket:
         await socket.receive_str()
         await fake.close()
+        error = await socket.receive_json(timeout=DEADLINE_S)
+        assert (error["type"], error["error"]["code"]) == ("error", "session_lost")
         code, reason = await ended(socket)
         assert code == 1011
         assert "gone" in reason

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from realtime_run import MESSAGE, QUIET, RATE_HZ, Partner, Scene
 
+from transceiver.parts import Parts
 from transceiver.realtime.protocol import Realtime
 from transceiver.talk import protocol
 
@@ -35,9 +36,12 @@ class Moving(Scene):
     def move(self) -> None:
         config = self.conversation._config
         exported = Realtime.taken_up(_protocol(config.export()))
-        data = self.conversation.export()
+        parts = Parts()
+        data = self.conversation.export(parts)
         former, self.partner = self.partner, type(self.partner)()
-        self.conversation = exported.take_up(data, self.partner, self, self.now, rate_hz=RATE_HZ)
+        self.conversation = exported.take_up(
+            data, self.partner, self, self.now, rate_hz=RATE_HZ, parts=[bytes(part) for part in parts.all]
+        )
         self.conversation.resume({"some": "state"})
         self.partner.told = former.told
         self.partner.makings += former.makings
@@ -198,7 +202,7 @@ def test_bytes_of_something_else_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         Realtime.taken_up(data)
     with pytest.raises(ValueError, match=r"."):
-        Realtime("rtc_1", "test").take_up(data, scene.partner, scene, 0.0, rate_hz=RATE_HZ)
+        Realtime("rtc_1", "test").take_up(data, scene.partner, scene, 0.0, rate_hz=RATE_HZ, parts=[])
 
 
 def test_a_session_that_no_client_could_have_configured_is_refused() -> None:

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -31,7 +32,7 @@ from transceiver.survival.record import NUMBERS
 from transceiver.survival.vault import Vault, size_of
 from transceiver.transport import Transport
 
-_COPY = 1 << 20
+_COPY, _PARTS = 1 << 20, 16 << 20
 
 
 class Ways:
@@ -49,12 +50,12 @@ class MortalCall(MovingCall):
 
     def __init__(self, agent: type[Base]) -> None:
         super().__init__(agent)
-        self.memory = bytearray(size_of(2, _COPY))
+        self.memory = bytearray(size_of(2, _COPY, _PARTS))
         self.begin_keeper()
 
     def begin_keeper(self) -> None:
-        vault = Vault(memoryview(self.memory), copy_bytes=_COPY)
-        self.keeper = Keeper(vault, cast("Routing", Ways()), self.take_up, lambda session: None)
+        self.vault = Vault(memoryview(self.memory), copy_bytes=_COPY, parts_bytes=_PARTS)
+        self.keeper = Keeper(self.vault, cast("Routing", Ways()), self.take_up, lambda session: None)
         self.running = asyncio.create_task(self.keeper.run())
 
     def take_up(self, found: SessionState, elapsed_s: float) -> Session:
@@ -195,13 +196,13 @@ async def test_what_waited_while_a_call_was_away_is_sent_as_soon_as_it_stays(mon
         sent: list[bytes] = []
         monkeypatch.setattr(session.transport, "send", sent.append)
         before = kept.written_at
-        kept.after(b"first")
+        kept.after(partial(call.session.transport.send, b"first"))
         await until(lambda: kept.written_at > before)
         assert not sent, "its state has left"
         session.stay()
         call.keeper.begin(session)
         assert b"first" in sent
-        kept.after(b"second")
+        kept.after(partial(call.session.transport.send, b"second"))
         await until(lambda: b"second" in sent)
         assert sent.index(b"first") < sent.index(b"second")
         monkeypatch.undo()
@@ -242,8 +243,44 @@ async def test_garbage_is_passed_over() -> None:
     before = Counter(REVIVED)
     async with a_kept_call(parrot.Agent) as call:
         await hears(call, 1)
-        Vault(memoryview(call.memory), copy_bytes=_COPY).put(1, random.Random(1).randbytes(1000))
+        call.vault.put(1, random.Random(1).randbytes(1000))
         assert call.dies() == 1
         call.memory[:] = random.Random(2).randbytes(len(call.memory))
         assert call.dies() == 0
     assert gained(before, REVIVED) == {"taken_up": 1, "unusable": 1}
+
+
+async def test_large_parts_are_written_once_and_are_there_after_a_death() -> None:
+    url, speech = "data:image/png;base64," + "ab" * (3 << 19), random.Random(7).randbytes(50 * 48000)
+    async with a_kept_call(parrot.Agent) as call:
+        await call.open_channel()
+        await until(lambda: of_type(call, "session.created"))
+        profile_of(call)
+        written, put_part = Counter[str](), call.vault.put_part
+
+        def counted(slot: int, at: int, data: bytes | memoryview) -> None:
+            written["bytes"] += len(data)
+            written["largest"] = max(written["largest"], len(data))
+            put_part(slot, at, data)
+
+        call.vault.put_part = counted  # type: ignore[method-assign]
+        before = Counter(KEPT)
+        item = {"type": "message", "role": "user", "content": [{"type": "input_image", "image_url": url}]}
+        call.session.talk.client_event(json.dumps({"type": "conversation.item.create", "item": item}))
+        call.session.stream.voice.say(speech)
+        await until(lambda: of_type(call, "conversation.item.done"))
+        await until(lambda: written["bytes"] > len(url) + 40 * 48000)
+        so_far = Counter(KEPT)["written"]
+        await until(lambda: Counter(KEPT)["written"] >= so_far + 3)
+        assert not gained(before, KEPT).get("too_large")
+        assert written["bytes"] < len(url) + 51 * 48000
+        assert written["largest"] <= 256 << 10
+        assert call.dies() == 1
+        parts = call.session.snapshot().parts
+        assert url.encode() in parts
+        assert len(url) + 30 * 48000 < sum(map(len, parts)) < len(url) + 50 * 48000
+        assert all(part in speech for part in parts if part != url.encode())
+        (id_,) = (event["item"]["id"] for event in of_type(call, "conversation.item.done"))
+        call.session.talk.client_event(json.dumps({"type": "conversation.item.retrieve", "item_id": id_}))
+        await until(lambda: of_type(call, "conversation.item.retrieved"))
+        call.numbers()

@@ -11,12 +11,16 @@ from transceiver.survival.vault import Vault, size_of
 _COPY = 256
 
 
+def size(slots: int) -> int:
+    return size_of(slots, _COPY, 0)
+
+
 def vault(memory: bytearray) -> Vault:
-    return Vault(memoryview(memory), copy_bytes=_COPY)
+    return Vault(memoryview(memory), copy_bytes=_COPY, parts_bytes=0)
 
 
 def test_slots_keep_what_was_put_last_and_nothing_of_others() -> None:
-    memory = bytearray(size_of(3, _COPY))
+    memory = bytearray(size(3))
     one = vault(memory)
     assert [one.get(slot) for slot in range(one.slots)] == [None] * 3
     for n in range(5):
@@ -30,7 +34,7 @@ def test_slots_keep_what_was_put_last_and_nothing_of_others() -> None:
 
 
 def test_a_state_that_is_too_large_leaves_the_one_before() -> None:
-    memory = bytearray(size_of(1, _COPY))
+    memory = bytearray(size(1))
     one = vault(memory)
     one.put(0, b"x" * one.most_bytes)
     with pytest.raises(ValueError, match="bytes"):
@@ -42,7 +46,7 @@ def test_a_state_that_is_too_large_leaves_the_one_before() -> None:
 def test_a_write_that_is_cut_off_anywhere_leaves_one_of_the_two(
     before: list[bytes], new: bytes, data: st.DataObject
 ) -> None:
-    memory = bytearray(size_of(1, _COPY))
+    memory = bytearray(size(1))
     one = vault(memory)
     for state in before:
         one.put(0, state)
@@ -56,7 +60,7 @@ def test_a_write_that_is_cut_off_anywhere_leaves_one_of_the_two(
     assert vault(torn).get(0) in (before[-1], new)
 
 
-@given(st.binary(min_size=size_of(1, _COPY), max_size=size_of(1, _COPY)), st.binary(max_size=_COPY - 24))
+@given(st.binary(min_size=size(1), max_size=size(1)), st.binary(max_size=_COPY - 24))
 def test_garbage_is_no_state_and_can_be_written_over(garbage: bytes, new: bytes) -> None:
     memory = bytearray(garbage)
     one = vault(memory)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from edge_run import RealEdge, a_real_edge, offer
 from signaling_edge import CALLS, DEADLINE_S, OTHER_TOKEN, TOKEN, a_fake, two_fakes
+from waiting import eventually
 
 from wire import ufrag
 
@@ -21,8 +22,13 @@ MODELS = ("echo", "parrot", "pipeline", "nobody")
 @pytest.fixture
 async def edge(tmp_path: Path) -> AsyncIterator[RealEdge]:
     async with a_real_edge(tmp_path, 1, models=MODELS) as edge:
-        edge.start(1)
+        transceiver = edge.start(1)
         await edge.ready(1)
+        async with asyncio.timeout(DEADLINE_S):
+            # The link of events too, which /readyz does not ask.
+            while await edge.refused_socket("?model=parrot", headers=TOKEN) != 101:  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0.02)
+        await eventually(lambda: transceiver.sessions == 0 and len(edge.ledger) == 0)
         yield edge
 
 

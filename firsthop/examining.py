@@ -1,0 +1,249 @@
+"""The examinations of ``firsthop doctor``: each looks at one thing of this host and changes nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import platform
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from runtime.address import Address, Endpoint
+from runtime.config import Config, Directory
+from runtime.errors import bind_trouble
+from wire.exposure import exposure
+
+__all__ = [
+    "Finding",
+    "bcc",
+    "bpffs",
+    "btf",
+    "certificate",
+    "clock",
+    "endpoint",
+    "headers",
+    "interface",
+    "kernel",
+    "redis",
+    "secrets",
+    "tcp_port",
+    "udp_port",
+]
+
+_PATIENCE_S = 2.0
+_CPUMAP_PROGRAMS = (5, 9)  # the kernel that can run a program on the core that a packet was sent to
+_BPF_FS_MAGIC = 0xCAFE4A11
+_SOON_DAYS = 14
+_UNSYNCHRONISED = 0x40  # STA_UNSYNC of adjtimex(2)
+_STATUS_AT = 40  # of struct timex on 64 bit machines: after modes, offset, freq, maxerror and esterror
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one look at ``subject``: what was ``seen``, and ``what_to_do`` where that is not well."""
+
+    subject: str
+    state: Literal["ok", "warning", "wrong"]
+    seen: str
+    what_to_do: str = ""
+
+
+def kernel(release: str = "") -> Finding:
+    """Whether this kernel can do what XDP steering asks of it."""
+    release = release or platform.release()
+    version = tuple(map(int, re.findall(r"\d+", release)[:2]))
+    if version >= _CPUMAP_PROGRAMS:
+        return Finding("kernel", "ok", release)
+    return Finding("kernel", "wrong", f"{release} has no programs in CPUMAP", "use Linux 5.9 or later for XDP")
+
+
+def btf(path: Path = Path("/sys/kernel/btf/vmlinux")) -> Finding:
+    """Whether the kernel tells the types of its own structures."""
+    if path.exists():
+        return Finding("BTF", "ok", str(path))
+    return Finding("BTF", "warning", "this kernel has none", "tools such as bpftool see less; steering works without")
+
+
+def headers() -> Finding:
+    """Whether the headers are there that BCC compiles with."""
+    places = [Path("/lib/modules", platform.release(), name) for name in ("build", "source")]
+    if chosen := os.environ.get("BCC_KERNEL_SOURCE"):
+        places = [Path(chosen)]
+    missing = [str(place) for place in places if not place.is_dir()]
+    if not missing or Path("/sys/kernel/kheaders.tar.xz").exists():
+        return Finding("kernel headers", "ok", str(places[0]))
+    todo = f"apt-get install linux-headers-{platform.release()}, or link those of linux-headers-amd64 there"
+    return Finding("kernel headers", "wrong", f"no {' and no '.join(missing)}", todo)
+
+
+def bcc() -> Finding:
+    """Whether BCC's Python module is seen."""
+    if importlib.util.find_spec("bcc") is not None:
+        return Finding("BCC", "ok", "Python module bcc is there")
+    todo = "apt-get install python3-bpfcc, and make the environment with --system-site-packages"
+    return Finding("BCC", "wrong", "there is no Python module bcc", todo)
+
+
+def bpffs(pins: Path) -> Finding:
+    """Whether pins outlive the edge."""
+    there = next(place for place in (pins, *pins.parents) if place.exists())
+    if _magic(there) == _BPF_FS_MAGIC:
+        return Finding("edge.pins", "ok", str(pins))
+    todo = "mount -t bpf bpf /sys/fs/bpf"
+    return Finding("edge.pins", "warning", f"{pins} is in no BPF filesystem: XDP ends with the edge", todo)
+
+
+def _magic(path: Path) -> int:
+    """The type of the filesystem that ``path`` is on (statfs(2))."""
+    about = (ctypes.c_ulong * 64)()
+    if ctypes.CDLL(None).statfs(os.fsencode(path), about) != 0:
+        return 0
+    return int(about[0]) & 0xFFFFFFFF
+
+
+def interface(name: str, workers: int, sys: Path = Path("/sys/class/net")) -> Iterator[Finding]:
+    """Whether the interface of XDP is there and up, its driver, and its queues."""
+    place = sys / name
+    if not place.exists():
+        has = ", ".join(sorted(each.name for each in sys.iterdir()))
+        yield Finding("edge.interface", "wrong", f"this host has no {name}", f"name one of {has}")
+        return
+    state = (place / "operstate").read_text().strip()
+    if state == "down":
+        yield Finding("edge.interface", "wrong", f"{name} is down", f"ip link set {name} up")
+    driver = place / "device/driver"
+    what = driver.resolve().name if driver.exists() else "no device, such as a bridge or veth"
+    yield Finding("edge.interface", "ok" if state != "down" else "warning", f"{name}, driver {what}")
+    queues = len(list((place / "queues").glob("rx-*")))
+    if queues >= workers or not driver.exists():
+        yield Finding("receive queues", "ok", f"{queues} for {workers} workers")
+    else:
+        todo = f"ethtool -L {name} combined {workers}, where the driver has so many"
+        yield Finding("receive queues", "warning", f"{queues} for {workers} workers: fewer cores take interrupts", todo)
+
+
+def clock() -> Finding:
+    """Whether the clock is set by the network's: certificates and ephemeral keys end by it."""
+    timex = (ctypes.c_uint8 * 256)()
+    if ctypes.CDLL(None, use_errno=True).adjtimex(timex) < 0:
+        return Finding("clock", "warning", "nobody can ask whether it is synchronised")
+    status = int.from_bytes(bytes(timex)[_STATUS_AT : _STATUS_AT + 4], "little")
+    if status & _UNSYNCHRONISED:
+        return Finding("clock", "warning", "it is not synchronised", "apt-get install chrony")
+    return Finding("clock", "ok", "synchronised")
+
+
+def secrets(config: Config) -> Iterator[Finding]:
+    """Whether the files of secrets are there, and for nobody else."""
+    files = {"cluster.keys": config.cluster.keys}
+    if "edge" in config.model_fields_set:
+        files["edge.api_keys"] = config.edge.api_keys
+        if config.edge.tls_key is not None:
+            files["edge.tls_key"] = config.edge.tls_key
+    if config.directory.password_file is not None:
+        files["directory.password_file"] = config.directory.password_file
+    for key, path in files.items():
+        try:
+            path.read_bytes()
+        except OSError as e:
+            todo = "firsthop init makes it" if isinstance(e, FileNotFoundError) else f"who runs this must read {path}"
+            yield Finding(key, "wrong", f"{path}: {e.strerror}", todo)
+            continue
+        why, _, todo = exposure(path).partition(": ")
+        yield Finding(key, "wrong", f"{path}: {why}", todo) if why else Finding(key, "ok", str(path))
+
+
+def udp_port(key: str, address: Address) -> Finding:
+    """Whether the port is free, or firsthop has it already."""
+    return _port(key, address, socket.SOCK_DGRAM, "udp")
+
+
+def tcp_port(key: str, address: Address) -> Finding:
+    """The same of TCP."""
+    return _port(key, address, socket.SOCK_STREAM, "tcp")
+
+
+def _port(key: str, address: Address, kind: socket.SocketKind, name: str) -> Finding:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, kind) as sock:
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(address.pair)
+        except OSError as e:
+            if bind_trouble(e).startswith("the port is taken"):
+                todo = f"by firsthop, if it runs; else: ss -lnp{name[0]} 'sport = :{address.port}'"
+                return Finding(key, "ok" if _runs() else "wrong", f"{name} {address} is taken", "" if _runs() else todo)
+            return Finding(key, "wrong", f"{name} {address}: {bind_trouble(e)}", "name an address of this host")
+    return Finding(key, "ok", f"{name} {address} is free")
+
+
+def _runs() -> bool:
+    """Whether a service of firsthop's runs on this host."""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = place.read_bytes().split(b"\0")
+            if any(word.endswith(b"firsthop") for word in words) and {b"edge", b"transceiver"} & set(words):
+                return True
+    return False
+
+
+def endpoint(who: str, where: Endpoint) -> Finding:
+    """Whether somebody listens there."""
+    try:
+        if where.address is not None:
+            began = time.monotonic()
+            with socket.create_connection(where.address.pair, _PATIENCE_S):
+                return Finding(who, "ok", f"{where} answers in {(time.monotonic() - began) * 1000:.1f} ms")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_PATIENCE_S)
+            path = str(where.path)
+            sock.connect(f"\0{path[1:]}" if path[0] == "@" else path)
+            return Finding(who, "ok", f"{where} answers")
+    except TimeoutError:
+        return Finding(who, "wrong", f"{where} does not answer", "is a firewall between, or the host down?")
+    except OSError as e:
+        return Finding(who, "wrong", f"{where}: {e.strerror}", "is it started, and is its endpoint this one?")
+
+
+def redis(directory: Directory) -> Finding:
+    """Whether the store of the directory answers."""
+    from redis import Redis
+    from redis.exceptions import RedisError
+
+    password = directory.password_file.read_text().strip() if directory.password_file is not None else None
+    try:
+        Redis.from_url(directory.redis, password=password, socket_timeout=_PATIENCE_S).ping()
+    except (RedisError, OSError, ValueError) as e:
+        return Finding(
+            "directory.redis", "wrong", f"it does not answer: {e}", "calls go on without; new hosts are not found"
+        )
+    return Finding("directory.redis", "ok", "it answers")
+
+
+def certificate(path: Path, now: float) -> Finding:
+    """When the certificate of signaling ends."""
+    from cryptography import x509
+
+    try:
+        ends = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as e:
+        return Finding("edge.tls_certificate", "wrong", f"{path}: {e}", "name a file with a PEM chain")
+    days = (ends - datetime.fromtimestamp(now, UTC)).days
+    if days < 0:
+        return Finding(
+            "edge.tls_certificate", "wrong", f"it ended on {ends:%Y-%m-%d}", "renew it: it is taken up by itself"
+        )
+    if days < _SOON_DAYS:
+        return Finding(
+            "edge.tls_certificate", "warning", f"it ends in {days} days", "renew it: it is taken up by itself"
+        )
+    return Finding("edge.tls_certificate", "ok", f"it ends on {ends:%Y-%m-%d}")

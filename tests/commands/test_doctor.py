@@ -1,0 +1,151 @@
+"""The commands that look before something runs: doctor, and config show and check."""
+
+from __future__ import annotations
+
+import json
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from configuring import firsthop, one_line, written
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from firsthop import examining
+from runtime.address import Address, Endpoint
+
+pytestmark = pytest.mark.usefixtures("no_settings")
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Of a host on which everything that can be asked for anywhere is well."""
+    keys, api_keys = tmp_path / "cluster.toml", tmp_path / "api-keys"
+    _, text, _ = firsthop("keys", "new")
+    for path, content in ((keys, text), (api_keys, "token\n")):
+        path.write_text(content)
+        path.chmod(0o600)
+    return written(
+        tmp_path,
+        f'[cluster]\nkeys = "{keys}"\n[edge]\napi_keys = "{api_keys}"\nrun = "{tmp_path}"\n'
+        f'media = "127.0.0.1:3478"\nhttp = "127.0.0.1:8081"\nmetrics = "127.0.0.1:9400"\n'
+        f'[[edge.ice_servers]]\nurl = "turn:turn.example"\nusername = "u"\ncredential = "hush"\n'
+        f'[[edge.transceivers]]\nid = 1\nendpoint = "ipc://{tmp_path}/t.sock"\n',
+    )
+
+
+def told(path: Path) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The exit code of doctor, and its findings by subject."""
+    code, output, _ = firsthop("doctor", "--config", str(path), "--json")
+    return code, {finding["subject"]: finding for finding in json.loads(output)}
+
+
+def test_doctor_tells_that_a_transceiver_is_away_and_when_it_is_there(config: Path, tmp_path: Path) -> None:
+    code, found = told(config)
+    assert (code, found["transceiver 1"]["state"]) == (3, "wrong")
+    assert "t.sock" in found["transceiver 1"]["seen"]
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "t.sock"))
+        sock.listen()
+        _, found = told(config)
+    assert found["transceiver 1"]["state"] == "ok"
+
+
+def test_doctor_tells_who_can_read_a_secret_and_what_to_do(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "api-keys").chmod(0o644)
+    code, found = told(config)
+    assert (code, found["edge.api_keys"]["state"], found["cluster.keys"]["state"]) == (3, "wrong", "ok")
+    assert found["edge.api_keys"]["what_to_do"] == f"chmod 600 {tmp_path}/api-keys"
+
+
+def test_doctor_prints_a_line_for_each_thing(config: Path) -> None:
+    _, output, _ = firsthop("doctor", "--config", str(config))
+    subjects = {line[8:].partition(":")[0] for line in output.splitlines() if not line.startswith(" ")}
+    assert subjects == set(told(config)[1])
+    assert {"clock", "cluster.keys", "edge.media", "edge.http", "edge.metrics", "transceiver 1"} <= subjects
+
+
+def test_doctor_of_a_configuration_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path, "[edge]\nmdeia = 1\n")
+    code, _, errors = firsthop("doctor", "--config", str(path))
+    assert one_line(code, errors) == f"firsthop: {path}: edge.mdeia: no such key\n"
+
+
+@pytest.mark.parametrize(("release", "state"), [("6.1.0-31-amd64", "ok"), ("5.9.0", "ok"), ("5.8.18", "wrong")])
+def test_a_kernel_that_is_too_old_is_told(release: str, state: str) -> None:
+    assert examining.kernel(release).state == state
+
+
+def test_an_interface_is_told_by_driver_and_queues(tmp_path: Path) -> None:
+    eth0 = tmp_path / "eth0"
+    for queue in ("rx-0", "rx-1", "tx-0"):
+        (eth0 / "queues" / queue).mkdir(parents=True)
+    (eth0 / "operstate").write_text("up\n")
+    (tmp_path / "drivers/ixgbe").mkdir(parents=True)
+    (eth0 / "device").mkdir()
+    (eth0 / "device/driver").symlink_to(tmp_path / "drivers/ixgbe")
+    there, queues = examining.interface("eth0", 2, tmp_path)
+    assert (there.state, there.seen, queues.state) == ("ok", "eth0, driver ixgbe", "ok")
+    there, queues = examining.interface("eth0", 3, tmp_path)
+    assert (queues.state, queues.what_to_do.startswith("ethtool -L eth0 combined 3")) == ("warning", True)
+    (eth0 / "operstate").write_text("down\n")
+    assert next(examining.interface("eth0", 1, tmp_path)).what_to_do == "ip link set eth0 up"
+    (missing,) = examining.interface("eth1", 1, tmp_path)
+    assert (missing.state, "eth0" in missing.what_to_do) == ("wrong", True)
+
+
+def test_pins_in_no_bpf_filesystem_are_told(tmp_path: Path) -> None:
+    assert examining.bpffs(tmp_path / "firsthop").state == "warning"
+
+
+def test_a_port_that_another_program_has_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = Address.of(*taken.getsockname())
+        found = examining.tcp_port("edge.http", address)
+        answered = examining.endpoint("edge b", Endpoint(f"tcp://{address}"))
+    assert f"{address} is taken" in found.seen
+    assert answered.state == "ok"
+    assert examining.tcp_port("edge.http", Address("192.0.2.1:80")).state == "wrong"
+    assert examining.udp_port("edge.media", Address("127.0.0.1:0")).state == "ok"
+
+
+@pytest.mark.parametrize(("days", "state"), [(90, "ok"), (10, "warning"), (-1, "wrong")])
+def test_a_certificate_is_told_by_its_end(tmp_path: Path, days: int, state: str) -> None:
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(days=100))
+        .not_valid_after(NOW + timedelta(days=days, hours=1))
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "tls.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    assert examining.certificate(path, NOW.timestamp()).state == state
+    path.write_text("no certificate")
+    assert examining.certificate(path, NOW.timestamp()).state == "wrong"
+
+
+def test_what_is_in_force_is_shown_without_passwords(config: Path) -> None:
+    code, output, _ = firsthop("config", "show", "--config", str(config), FIRSTHOP_EDGE__NAME="e2")
+    assert code == 0
+    assert 'edge.name = "e2"' in output
+    assert 'edge.http = "127.0.0.1:8081"' in output
+    assert "edge.placement" not in output
+    assert "hush" not in output
+    _, everything, _ = firsthop("config", "show", "--all", "--config", str(config))
+    assert 'edge.placement = "latency"' in everything
+    _, text, _ = firsthop("config", "show", "--json", "--config", str(config))
+    assert "hush" not in text
+    assert json.loads(text)["edge"]["placement"] == "latency"
+
+
+def test_a_configuration_is_checked_for_each_service_that_it_has(config: Path, tmp_path: Path) -> None:
+    code, output, errors = firsthop("config", "check", "--config", str(config))
+    assert (code, output) == (0, "edge would run\n"), errors
+    config.write_text(config.read_text() + f'[transceiver]\nagent = "nosuch"\nendpoint = "ipc://{tmp_path}/t.sock"\n')
+    code, _, errors = firsthop("config", "check", "--config", str(config))
+    assert one_line(code, errors).startswith("firsthop: transceiver.agent: no agent called 'nosuch'")
