@@ -81,5 +81,5 @@ bench-placement:
 	@$(PYTHON) -m bench.placement
 
 clean:
-	rm -rf .machines .venv .venv-aiortc .venv-fastrtc .venv-lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
+	rm -rf .machines .venv .venv-aiortc .venv-ansible .venv-fastrtc .venv-lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache tests/artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

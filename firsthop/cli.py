@@ -212,3 +212,18 @@ def keys_share(config: Path | None, file: Path | None, out: Path | None) -> None
         click.echo(f"firsthop: {out or 'standard output'}: {e.strerror}", err=True)
         sys.exit(2)
     click.echo(text, nl=False)
+
+
+@keys.command("check")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def keys_check(config: Path | None, as_json: bool) -> None:
+    """Say whether every process of this host holds the keys of cluster.keys, and what the next step of a rotation would
+    drop.
+
+    A process takes a changed file up within a second or two, and is waited for. The exit code is 0 when all hold them,
+    1 when one does not, 2 for a file or configuration that cannot be used.
+    """
+    from firsthop.keys_check import command
+
+    sys.exit(command(config, as_json=as_json))

@@ -27,7 +27,7 @@ from wire.exposure import exposure
 from wire.keys import KeyFileError, read_text
 from wire.rotation import KeyRing
 
-__all__ = ["Report", "RotationRefused", "command", "rotate"]
+__all__ = ["Report", "RotationRefused", "command", "rotate", "taken"]
 
 _PATIENCE_S = 10.0
 _LOOK_EVERY_S = 0.2
@@ -116,7 +116,7 @@ def rotate(report: Report, host: Host, *, step: bool, force: bool) -> None:
 def _rotate(report: Report, path: Path, host: Host, *, step: bool, force: bool) -> None:
     ring = KeyRing.parse(read_text(path), path)
     report.knows(ring)
-    found, behind = _taken(host, ring)
+    found, behind = taken(host, ring)
     if behind:
         raise RotationRefused(
             f"{behind}: other keys than in {path} for {_PATIENCE_S:.0f} s now, so nothing was changed"
@@ -134,7 +134,7 @@ def _rotate(report: Report, path: Path, host: Host, *, step: bool, force: bool) 
         key = ring.sealing if promoting else ring.accepted[0]
         report.steps.append(Step("promote" if promoting else "prepare", key, dropped, live))
         report.knows(ring)
-        found, behind = _taken(host, ring, found)
+        found, behind = taken(host, ring, found)
         report.asked = list(found)
         if behind:
             then = "" if promoting else ", so it does not seal: run this again to go on"
@@ -147,7 +147,7 @@ def _rotate(report: Report, path: Path, host: Host, *, step: bool, force: bool) 
             report.next += f', see firsthop_ufrag_key{{id="{key}"}} in each process there, and run this again'
 
 
-def _taken(host: Host, ring: KeyRing, known: Iterable[str] = ()) -> tuple[dict[str, Scrape], str]:
+def taken(host: Host, ring: KeyRing, known: Iterable[str] = ()) -> tuple[dict[str, Scrape], str]:
     """Waits, within limits, until all processes that answer here, and all the ``known``, hold the keys of ``ring``.
     Returns the processes that answer, and the names of those that do not hold these keys."""
     deadline = time.monotonic() + _PATIENCE_S

@@ -17,6 +17,7 @@ from waiting import eventually
 
 from runtime.config import Agents, Upstream
 from transceiver.agents import Item, Settings, realtime
+from transceiver.speech.tasks import Failure
 
 SPEECH = Item(id="a", role="user", pcm=b"\x01\x02" * 30000)
 
@@ -233,3 +234,26 @@ async def test_who_takes_its_place_tells_another_upstream_connection_the_whole_c
     created = [asked["item"] for asked in upstream.asked if asked["type"] == "conversation.item.create"]
     assert [item["content"][0]["text"] for item in created] == ["one", "one", "two"]
     assert upstream.connections == 2
+
+
+async def test_one_that_takes_a_call_over_tells_upstream_before_it_is_asked(upstream: Server) -> None:
+    agent = realtime.Agent(Line())
+    async with living(agent):
+        await agent.warm(Settings(instructions="Be kind."), [said("one")])
+        await eventually(lambda: len(upstream.asked) == 2)
+        assert upstream.asked[0]["session"]["instructions"] == "Be kind."
+        assert upstream.asked[1]["item"]["content"] == [{"type": "input_text", "text": "one"}]
+        response = Response([said("one"), said("two", 2)])
+        agent.respond(response)
+        await eventually(lambda: response.ended == "done")
+    created = [asked["item"] for asked in upstream.asked if asked["type"] == "conversation.item.create"]
+    assert [item["content"][0]["text"] for item in created] == ["one", "two"]
+    assert upstream.connections == 1
+
+
+async def test_one_whose_upstream_refuses_it_takes_nothing_over(upstream: Server) -> None:
+    upstream.how = "refuses"
+    agent = realtime.Agent(Line())
+    async with living(agent):
+        with pytest.raises(Failure, match="upstream: 401"):
+            await agent.warm(Settings(), [said("one")])

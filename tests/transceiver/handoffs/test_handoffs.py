@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import ClassVar
 
 import pytest
 from handing_off import (
     AGENTS,
     First,
+    Noting,
     RefusesState,
     Second,
     Slow,
@@ -23,7 +25,7 @@ from handing_off import (
 from session_run import of_type, until, voice
 from waiting import eventually
 
-from transceiver.agents import echo
+from transceiver.agents import Response, echo
 from transceiver.counters import AGENT_HANDOFFS
 from transceiver.handoffs import desk as handoffs
 from transceiver.refusing import RequestError
@@ -213,3 +215,69 @@ async def test_one_that_refuses_the_state_gets_the_items() -> None:
     async with a_call_of("refuses-state") as (_, desk):
         assert await desk.hand_off("refuses-state") == HandedOff(agent="refuses-state")
         assert RefusesState.last.told[1] == ("resume", None, [])
+
+
+async def test_a_call_moves_while_the_agent_before_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handoffs, "_SPEAKS_S", 0.0)
+    async with a_call_of("first") as (call, desk):
+        await call.open_channel()
+        says(call, "response.create")
+        await until(lambda: First.last.responses)
+        First.last.responses[0].text("as far as it came")
+        assert await desk.hand_off("second") == HandedOff(agent="second")
+        call.agent = Second
+        await call.move()
+        First.last.responses[0].text(" and not further")
+        await until(lambda: of_type(call, "response.done"))
+        (done,) = of_type(call, "response.done")
+        assert done["response"]["status"] == "incomplete"
+        assert done["response"]["output"][0]["content"][0]["text"] == "as far as it came"
+        await until(lambda: First.last.told[-1] == "close")
+        assert call.session.talk.agent_name == "second"
+        await heard_more(call)
+        unbroken(call)
+
+
+async def test_the_output_of_a_function_call_goes_to_whoever_has_the_call_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handoffs, "_SPEAKS_S", 0.0)
+    async with a_call_of("first") as (call, desk):
+        await call.open_channel()
+        says(call, "response.create")
+        await until(lambda: First.last.responses)
+        First.last.responses[0].call("dial", "{}", "call_1")
+        First.last.responses[0].done()
+        await until(lambda: of_type(call, "response.done"))
+        assert await desk.hand_off("second") == HandedOff(agent="second")
+        output = {"type": "function_call_output", "call_id": "call_1", "output": "rings"}
+        says(call, "conversation.item.create", item=output)
+        says(call, "response.create")
+        await until(lambda: Second.last.responses)
+        asked = [(item.kind, item.call_id) for item in Second.last.responses[0].items]
+        assert asked == [("function_call", "call_1"), ("function_call_output", "call_1")]
+        assert not of_type(call, "error")
+
+
+async def test_an_agent_that_fails_when_it_is_replaced_costs_its_response_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Falls(Noting):
+        last: ClassVar[Noting]
+
+        def cancelled(self, response: Response) -> None:
+            raise RuntimeError("its own trouble")
+
+    monkeypatch.setattr(handoffs, "_SPEAKS_S", 0.0)
+    async with a_call_of("falls", {**AGENTS, "falls": Falls}) as (call, desk):
+        await call.open_channel()
+        for _ in range(2):
+            says(call, "response.create", response={"conversation": "none"})
+        await until(lambda: len(Falls.last.responses) == 2)
+        assert await desk.hand_off("second") == HandedOff(agent="second")
+        says(call, "response.cancel", response_id=Falls.last.responses[0].id)
+        await until(lambda: len(of_type(call, "response.done")) == 2)
+        statuses = [done["response"]["status"] for done in of_type(call, "response.done")]
+        assert statuses == ["cancelled", "incomplete"]
+        await eventually(lambda: not desk.handoffs._under_way)
+        says(call, "a.question")
+        await until(lambda: of_type(call, "Second.heard"))
+        assert not call.session.ended
