@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from types import ModuleType
 
 import pytest
 
 from runtime.distribution import Distribution
-from runtime.families import media, page, transceiver
+from runtime.families import edge, media, page, shared, transceiver
 from runtime.families.family import Family, counter
 from runtime.metrics import Requests, Tally
 
@@ -37,6 +38,13 @@ def test_a_family_is_of_one_definition() -> None:
     for _, families in page.PROCESSES.values():
         for family in families:
             assert FAMILIES[family.name] == family
+
+
+@pytest.mark.parametrize("module", [shared, edge, media, transceiver], ids=lambda module: module.__name__)
+def test_each_definition_is_of_some_process(module: ModuleType) -> None:
+    defined = [each for name in module.__all__ if isinstance(each := getattr(module, name), Family)]
+    assert defined
+    assert not [family.name for family in defined if family.name not in FAMILIES]
 
 
 def test_each_family_is_on_the_page() -> None:
