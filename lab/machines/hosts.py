@@ -24,7 +24,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pyroute2 import IPRoute, netns
 
@@ -64,6 +64,7 @@ class Hosts:
         self._names, self._image, self._binds = names, image, binds or {}
         self._directory = Path()
         self._machines: dict[str, Machine] = {}
+        self._started: list[subprocess.Popen[Any]] = []
         self._tag = f"fhm{os.getpid()}-{uuid.uuid4().hex[:4]}"
 
     def __enter__(self) -> Self:
@@ -104,13 +105,16 @@ class Hosts:
         for machine in self._machines.values():
             machine.remove()
         self._machines = {}
+        for child in self._started:
+            child.kill()
+            child.wait()
         in_thread(self._leave)
         if self._directory.name:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def _join(self) -> None:
         _remove_namespaces_of_the_dead()
-        self.operator = Host(f"{self._tag}-operator", f"{_NETWORK}.1")
+        self.operator = Host(f"{self._tag}-operator", f"{_NETWORK}.1", self._started)
         netns.create(self.operator.name)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)  # noqa: S603, S607
         with entered(self.operator.netns), IPRoute() as ip:

@@ -69,7 +69,9 @@ class Machine:
             (self.directory / each).mkdir(parents=True, exist_ok=True)
         options = [f"--network-namespace-path={self.netns}"]
         options += [f"--bind-ro={here}:{there}" for there, here in self.binds.items()]
-        argv = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", _BOOT, "boot"]
+        # From its network, so that its /sys shows the interfaces that it has, and not this machine's.
+        argv = ["nsenter", f"--net={self.netns}", "--"]
+        argv += ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", _BOOT, "boot"]
         argv += [str(self.image), str(self.directory), self.group, *options]
         environment = {"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
         with (self.directory / "console").open("ab") as console:

@@ -17,9 +17,9 @@ SOURCE = Path(__file__).parents[2]
 def cached(name: str, recipe: str, make: Callable[[Path], None]) -> Path:
     """The folder that ``make`` fills, made again only when ``recipe`` has changed. One made by an older recipe goes.
 
-    It is in ``.machines`` of the source, or in the folder that FIRSTHOP_MACHINES names.
+    It is in ``.machines`` of the source, or in the folder that LAB_MACHINES names.
     """
-    cache = Path(os.environ.get("FIRSTHOP_MACHINES", SOURCE / ".machines"))
+    cache = Path(os.environ.get("LAB_MACHINES", SOURCE / ".machines"))
     cache.mkdir(parents=True, exist_ok=True)
     found = cache / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     with (cache / f"{name}.lock").open("w") as lock:

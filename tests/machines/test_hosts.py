@@ -25,6 +25,7 @@ def test_systemd_runs_and_nothing_failed(hosts: Hosts) -> None:
         assert hosts[name].run("systemctl", "--failed", "--no-legend", "--plain").strip() == ""
         assert 'VERSION_ID="12"' in hosts[name].path("/etc/os-release").read_text()
         assert hosts[name].run("hostname").strip() == name
+        assert sorted(hosts[name].run("ls", "/sys/class/net").split()) == ["eth0", "lo"]
 
 
 def test_they_reach_each_other_and_the_operator_reaches_them(hosts: Hosts) -> None:

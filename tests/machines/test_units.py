@@ -113,6 +113,18 @@ def test_a_child_that_hangs_is_replaced_and_calls_go_on(host: Installed, name: s
     assert host.hang_up(calls)[0] == CALLS
 
 
+def test_a_stop_ends_calls_in_the_time_that_its_unit_gives(host: Installed) -> None:
+    """Where no other transceiver is to take them."""
+    calls = host.start_calls(CALLS)
+    host.machine.run("systemctl", "stop", TRANSCEIVERS)
+    assert host.show(TRANSCEIVERS, "Result") == "success"  # and not timeout
+    assert children_of(host, EDGE).keys() == set(WORKERS)
+    assert not {name for name in host.processes() if name.startswith("media")}
+    calls.terminate()
+    calls.communicate(timeout=120)
+    host.machine.run("systemctl", "start", TRANSCEIVERS)
+
+
 def test_stopped_services_leave_nothing_and_start_again(host: Installed) -> None:
     host.machine.run("systemctl", "stop", *UNITS)
     assert [host.show(unit, "Result") for unit in UNITS] == ["success", "success"]
