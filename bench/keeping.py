@@ -6,6 +6,7 @@ Calls talk to ``parrot``, with data channels, on a transceiver host of one proce
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.harness.conditions import LOAD_CPU, SERVER_CPU, conditions, say, take_load_cpu
+from bench.harness.conditions import LOAD_CPU, SERVER_CPU, conditions, say
 from bench.harness.document import results_file, save
 from lab.appliance import Appliance, Loopback, end
 
@@ -29,7 +30,8 @@ def main() -> None:
     parser.add_argument("--judge", type=int, default=100, help="calls to which the share of a core is carried on")
     parser.add_argument("--json", type=Path, default=results_file("keeping"))
     options = parser.parse_args()
-    take_load_cpu("keeping")
+    if missing := {LOAD_CPU, SERVER_CPU} - os.sched_getaffinity(0):
+        raise SystemExit(f"keeping: callers and transceiver need a core each, and there is no core {missing}")
     with tempfile.TemporaryDirectory(prefix="bench-keeping-") as directory:
         result = measure(Path(directory), options.calls, options.seconds, options.agent, options.judge)
     save({"run": conditions(agent=options.agent, seconds=options.seconds), **result}, options.json)

@@ -110,7 +110,7 @@ def _follow(running: dict[int, Address], what: str) -> None:
             ends[os.pidfd_open(pid)] = place
     while left := [ends[fd] for fd in ends.keys() - set(select.select(list(ends), [], [], 0)[0])]:
         now = f"{len(left)} of {len(running)} still end" if what == "edge" else _progress(left)
-        if now != said:
+        if now and now != said:
             click.echo(now)
             said = now
         time.sleep(_EVERY_S)
@@ -118,14 +118,16 @@ def _follow(running: dict[int, Address], what: str) -> None:
 
 
 def _progress(places: list[Address]) -> str:
-    moved = calls = 0
+    """How many calls have been handed over; nothing where nobody says it, because all are about to be gone."""
+    moved = calls = said = 0
     for place in places:
         # With transceiver.cores the calls are those of the processes, whose metrics are from one port up.
         for port in range(place.port, place.port + 1 + 256):
             answer = scrape([Address(f"{place.host}:{port}")])
             if answer is None and port > place.port:
                 break
-            if answer is not None:
+            if answer is not None and _MOVED in answer.samples:
+                said += 1
                 moved += int(answer.samples.get(_MOVED, 0))
                 calls += int(answer.samples.get(_ALL, 0))
-    return f"{moved} of {calls} calls handed over"
+    return f"{moved} of {calls} calls handed over" if said else ""

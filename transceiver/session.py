@@ -344,6 +344,14 @@ class Session:
         self.talk.forsake()
         self.spawn(self.talk.joined())
 
+    def when_kept(self, tell: Callable[[], None]) -> None:
+        """Calls ``tell`` when what has become of the call is kept, in case this process dies; at once where nothing
+        is kept."""
+        if self.transport.kept is None:
+            tell()
+        else:
+            self.transport.kept.after(tell)
+
     def unkeep(self) -> None:
         """Has no process take the call up after this one: it ends, or goes on elsewhere."""
         if self.transport.kept is not None:

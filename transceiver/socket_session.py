@@ -70,6 +70,10 @@ class SocketSession:
         self.talk.give_to(successor)
         self._pacer.rename(self._tick, self.kind)
 
+    def when_kept(self, tell: Callable[[], None]) -> None:
+        """Calls ``tell``: a session without media does not outlive this process."""
+        tell()
+
     def sweep(self, now: float) -> None:
         """Looks after the agent; called about once a second."""
         if now - self.began > _LONGEST_S:

@@ -39,7 +39,7 @@ async def main(url, key, call):
                 break
             await asyncio.wait([reader], timeout=0.02)
         print(json.dumps({"answers": answers, "errors": errors, "code": socket.close_code}))
-asyncio.run(main(*sys.argv[1:]))
+asyncio.run(asyncio.wait_for(main(*sys.argv[1:]), 180))
 """
 
 

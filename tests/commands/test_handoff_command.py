@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from firsthop.cli import main
 
@@ -83,6 +88,21 @@ def config(tmp_path: Path) -> Iterator[Path]:
             thread.join()
 
 
+def certificate(directory: Path) -> tuple[Path, Path]:
+    """A certificate of another name than this host's, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "edge.example")])
+    now = datetime.datetime.now(tz=datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
+    made = builder.not_valid_after(now + datetime.timedelta(days=9)).sign(key, hashes.SHA256())
+    paths = directory / "tls.pem", directory / "tls.key"
+    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form, open_ = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, form, open_))
+    return paths
+
+
 def run(config: Path, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["handoff", *arguments, "-c", str(config)])
 
@@ -105,6 +125,33 @@ def test_all_calls_of_a_model_are_handed_off_one_after_the_other(config: Path) -
     again = run(config, "--from", "echo", "--to", "pipeline", "--json")
     assert again.exit_code == 0
     assert json.loads(again.output) == {"calls": 1, "handed_off": 1, "stay": [], "complete": True}
+
+
+def test_signaling_that_speaks_https_is_known_by_its_certificate(tmp_path: Path) -> None:
+    Signaling.calls, Signaling.stuck = {"one": {"rtc_a": "parrot"}}, {}
+    pem, key = certificate(tmp_path)
+    (tmp_path / "api-keys").write_text("one\n")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+    (tmp_path / "other").mkdir()
+    other, _ = certificate(tmp_path / "other")
+    with HTTPServer(("127.0.0.1", 0), Signaling) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            for shown, code in ((pem, 0), (other, 1)):
+                config = tmp_path / "firsthop.toml"
+                config.write_text(
+                    f'[edge]\nhttp = "127.0.0.1:{server.server_port}"\napi_keys = "{tmp_path / "api-keys"}"\n'
+                    f'tls_certificate = "{shown}"\ntls_key = "{key}"\n'
+                )
+                found = run(config, "rtc_a", "pipeline")
+                assert found.exit_code == code, found.output
+            assert "certificate verify failed" in found.output
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_refusals_say_why(config: Path) -> None:

@@ -207,7 +207,7 @@ async def test_who_takes_no_media_is_sent_reports_and_no_rtp(direction: str) -> 
         assert call.rtp == []
         assert not any(isinstance(p, RtcpSrPacket) for p in call.rtcp)  # it would say that something was sent
         assert gained(before, TX_FRAMES) == {}
-        assert call.session.stream.voice._waiting == b""  # said, in its time
+        assert call.session.stream.voice.idle  # said, in its time
         assert not call.session.ended
 
 

@@ -110,7 +110,7 @@ class Handoffs:
             warm_ms, wait_ms = await self._hand_off(session, agent)
             AGENT_HANDOFFS["taken_over"] += 1
             log.info("another agent has the call", agent=agent[0], was=was, warm_ms=warm_ms, wait_ms=wait_ms)
-            self._link.control(peer, HandedOff(agent=agent[0]), asked.request)
+            session.when_kept(lambda: self._link.control(peer, HandedOff(agent=agent[0]), asked.request))
             await session.talk.retired(_FINISHES_S)
         except _Stays as e:
             AGENT_HANDOFFS[e.outcome] += 1

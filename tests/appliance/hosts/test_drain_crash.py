@@ -23,7 +23,8 @@ KEPT = ("firsthop_transceiver_kept_calls",)
 
 
 def test_calls_outlive_a_crash_of_their_process_and_of_its_supervisor_during_a_drain(lab: Lab, tmp_path: Path) -> None:
-    with Appliance(tmp_path, lab=lab, transceiver_cores=cores()[:1], drain_s=120) as house:
+    one = cores()[:1]
+    with Appliance(tmp_path, lab=lab, transceiver_cores=one, cores=one, drain_s=120) as house:
         until_all_is_well(house, ("edge",), {1, 2})
         # There is nobody to take calls over, so that the drain lasts.
         house.processes["transceiver-2"].send_signal(signal.SIGTERM)

@@ -43,7 +43,8 @@ asyncio.run(main(*sys.argv[1:]))
 def house(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     """An appliance with a supervised transceiver on each of two hosts: 1 and 2."""
     folder = tmp_path_factory.mktemp("hosts")
-    with Appliance(folder, lab=lab, transceiver_cores=cores()[:1], placement="spread") as appliance:
+    one = cores()[:1]
+    with Appliance(folder, lab=lab, transceiver_cores=one, cores=one, placement="spread") as appliance:
         yield appliance
 
 

@@ -39,7 +39,7 @@ class Loopback:
 
     def receive(self) -> int:
         """Waits until something is there, and receives it."""
-        readable, _, _ = select.select([self.batch], [], [], 30)
+        readable, _, _ = select.select([self.batch.pollable], [], [], 30)
         assert readable
         return self.batch.receive()
 

@@ -162,8 +162,8 @@ async def test_an_unknown_path_is_404(edge: RealEdge, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", CALLS, {"POST"}),
-        ("PUT", CALLS, {"POST"}),
+        ("PATCH", CALLS, {"GET", "POST"}),
+        ("PUT", CALLS, {"GET", "POST"}),
         ("GET", f"{CALLS}/rtc_x", {"DELETE"}),
         ("PUT", "/healthz", None),
     ],
