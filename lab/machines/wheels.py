@@ -21,6 +21,7 @@ _NOT_SOURCE = (
     "__pycache__",
     "node_modules",
     "artifacts",
+    "inventory",
     "build",
     "*.egg-info",
 )

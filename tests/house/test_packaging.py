@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,9 +21,15 @@ DATA = f"{RELEASE}.data/data/share/firsthop"
 
 
 @pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's files, and nothing that is made from them."""
+    return copy_source(tmp_path_factory.mktemp("repository") / "source")
+
+
+@pytest.fixture(scope="module")
+def sdist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdist")
-    return build(copy_source(folder / "source"), folder, "sdist")
+    return build(shutil.copytree(source, folder / "built", symlinks=True), folder, "sdist")
 
 
 @pytest.fixture(scope="module")
@@ -40,33 +47,21 @@ def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(unpacked, tmp_path_factory.mktemp("wheel"))
 
 
-def tracked() -> set[str]:
-    """The files of the repository. One that was made a moment ago is among them."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+def files_of(folder: Path, below: str = "") -> set[str]:
+    """The files of a folder, or those below one folder in it, by their paths from the first."""
+    return {str(path.relative_to(folder)) for path in (folder / below).rglob("*") if path.is_file()}
 
 
-def files_of(folder: str) -> set[str]:
-    return {name for name in tracked() if name.startswith(f"{folder}/")}
+def test_the_source_distribution_has_every_file_of_the_repository(source: Path, unpacked: Path) -> None:
+    there = {name for name in files_of(unpacked) if not name.startswith("firsthop.egg-info/")}
+    assert there == files_of(source) | {"PKG-INFO", "setup.cfg"}
+    assert {".gitignore", "scripts/setup", "systemd/firsthop-edge.service", "tests/house/test_packaging.py"} <= there
 
 
-def test_the_source_distribution_has_every_file_of_the_repository(unpacked: Path) -> None:
-    there = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
-    assert tracked() <= there
-    added = {name for name in there - tracked() if not name.startswith("firsthop.egg-info/")}
-    assert added == {"PKG-INFO", "setup.cfg"}
-
-
-def test_the_wheel_has_every_module_of_the_services_and_its_data(wheel: Path) -> None:
+def test_the_wheel_has_every_module_of_the_services_and_its_data(source: Path, wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for package in ("bpf", "caller", "edge", "firsthop", "rtc", "runtime", "transceiver", "wire"):
-        assert files_of(package) <= names
+        assert files_of(source, package) <= names
 
 
 def test_the_wheel_has_nothing_else(wheel: Path) -> None:
@@ -75,14 +70,14 @@ def test_the_wheel_has_nothing_else(wheel: Path) -> None:
     assert tops == services | {f"{RELEASE}.dist-info", f"{RELEASE}.data"}
 
 
-def test_units_documents_and_pins_are_beside_the_programs(wheel: Path) -> None:
+def test_units_documents_and_pins_are_beside_the_programs(source: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         for folder in ("systemd", "docs"):
-            assert {f"{DATA}/{name}" for name in files_of(folder)} <= names
+            assert {f"{DATA}/{name}" for name in files_of(source, folder)} <= names
         pins = archive.read(f"{DATA}/base.txt").decode()
     assert pins == (ROOT / "requirements/base.txt").read_text()
-    for unit in sorted(files_of("systemd")):
+    for unit in sorted(files_of(source, "systemd")):
         (page,) = [line for line in (ROOT / unit).read_text().splitlines() if line.startswith("Documentation=")]
         assert page.partition("/.venv/")[2] == "share/firsthop/docs/operations.md", unit
 
