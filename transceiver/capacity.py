@@ -23,12 +23,16 @@ from rtc.frame import FRAMES_PER_S
 __all__ = ["CEILING", "Capacity", "Kind", "Window"]
 
 CEILING = 0.75
-"""The most that may be in use, as a share of a core or of the loop's time. One second differs from the next by a sixth,
-and beyond 0.9 calls begin to cost more because they wait."""
+"""The share of a core or of the loop's time that may be in use before more is known. One second differs from the next
+by a sixth, and beyond 0.9 calls begin to cost more because they wait."""
 # How far frames that are late, and frames that are missed, bring the limit down. A process that uses less is late for
 # what others do, not for what it does.
 _LATE_FLOOR, _MISSED_FLOOR = 0.5, 0.25
 _BACK, _UP_A_WINDOW = 0.95, 0.01
+# While the mean lag is below the first and what is in use is near the limit, that goes up as far as the second and as
+# slowly as the third; beyond the fourth it goes down.
+_EASY_S, _MOST, _MORE_A_WINDOW, _HARD_S = 0.006, 0.8, 0.005, 0.009
+_NEAR = 0.08
 # Where frames were missed the limit comes back to that a good deal more slowly: each try costs frames.
 _TRIED_AGAIN = 0.002
 # The 99th percentile of the lag, of which a millisecond or two is always there: from the first no more, from the second
@@ -85,7 +89,7 @@ class Capacity:
     is the share that may be in use, ``used`` what was, ``lag_s`` how late frames were in the last window."""
 
     def __init__(self, prior: float) -> None:
-        self.limit = self._ceiling = CEILING
+        self.limit, self._ceiling = CEILING, _MOST
         self.used = self.lag_s = 0.0
         self._prior = prior
         self._frames: dict[Kind, float] = {}  # what the frames of a call cost
@@ -97,6 +101,7 @@ class Capacity:
         self._mean: tuple[float, Counts] | None = None
         self._ran = 0.0
         self._full: set[Kind] = set()
+        self._lag = 0.0  # on average
         self._strained = self._missing = self._overloaded = 0
 
     def cost(self, kind: Kind) -> float:
@@ -179,18 +184,23 @@ class Capacity:
         if not window.due:
             self._strained = 0
             return
-        self._ceiling = min(CEILING, self._ceiling + _TRIED_AGAIN)
+        self._ceiling = min(_MOST, self._ceiling + _TRIED_AGAIN)
         long = self._missing >= _OVERLOADED
         self._strained = self._strained + 1 if window.lag_s > _LATE_S else 0
+        self._lag = _towards(self._lag, min(window.lag_s, 2 * _LATE_S), _MEMORY)
+        used, _ = self._mean or self._last
         if window.missed > _SOME_MISSED * window.due:
             # What came to be in use in one window says less than what its calls use.
-            used, _ = self._mean or self._last
             self._ceiling = min(self._ceiling, max(_MISSED_FLOOR if long else _OWN_FAULT, _BACK * used))
-        elif not self._strained:
-            self.limit += _UP_A_WINDOW
         elif self._strained >= _STRAINED:
             back = _BACK if window.lag_s > _TOO_LATE_S else 1.0
             self.limit = min(self.limit, max(_MISSED_FLOOR if long else _LATE_FLOOR, back * window.used))
+        elif self._lag > _HARD_S and used > _OWN_FAULT:
+            self.limit -= _UP_A_WINDOW
+        elif self.limit < CEILING and not self._strained:
+            self.limit = min(CEILING, self.limit + _UP_A_WINDOW)
+        elif self._lag < _EASY_S and used > self.limit - _NEAR:
+            self.limit += _MORE_A_WINDOW
         self.limit = min(self.limit, self._ceiling)
 
     def _overload(self, window: Window) -> int:

@@ -229,7 +229,21 @@ def test_where_frames_were_missed_nobody_is_let_in_soon_again() -> None:
     assert capacity.room(PARROT, live) == 0
     for _ in range(60):
         capacity.measured(a_second(60, 0.7, 0.002))
-    assert capacity.limit == CEILING
+    assert capacity.limit >= CEILING
+
+
+def test_a_process_that_is_full_and_on_time_takes_a_little_more_until_it_is_late() -> None:
+    capacity = Capacity(0.01)
+    for _ in range(30):
+        capacity.measured(a_second(20, 0.3, 0.002))
+    assert capacity.limit == CEILING  # that says nothing of what it could do
+    for _ in range(30):
+        capacity.measured(a_second(60, 0.74, 0.002))
+    most = capacity.limit
+    assert CEILING < most < 0.85
+    for _ in range(10):
+        capacity.measured(a_second(60, 0.74, 0.011))
+    assert capacity.limit < most
 
 
 def test_frames_that_are_late_on_a_process_with_little_to_do_are_not_for_it_to_mend() -> None:
