@@ -14,7 +14,6 @@ from waiting import until
 from lab.appliance import Appliance, Place
 
 _TRIES = 10
-_GOODBYE_S = 30
 _placed: list[subprocess.Popen[bytes]] = []
 RX_AUDIO = ("firsthop_rx_transceiver_datagrams_total", "audio")
 
@@ -24,9 +23,8 @@ def whole(appliance: Appliance, *media: int) -> Appliance:
     transceivers where each has a core. Calls that a failed test left are hung up, so that the next ones do not fail
     for it."""
     while _placed:
-        left = _placed.pop()
-        left.terminate()
-        left.wait(_GOODBYE_S)
+        with _placed.pop() as left:  # which closes its pipe
+            left.terminate()
     names = {"signaling", "worker-spare", *(f"worker-{i}" for i in range(len(cores())))}
     if media:
         names |= {"media-spare", *(f"media-{i}" for i in media)}

@@ -20,7 +20,6 @@ from lab.appliance import Appliance, Place
 from lab.network import Host, Lab
 
 EDGES = ("edge", "edge-2")
-NAMED = re.compile(r'"call": "(rtc_[\w-]+)"')
 
 
 def edge_url(appliance: Appliance, edge: str) -> str:
@@ -120,7 +119,9 @@ def ready(appliance: Appliance, edge: str) -> int:
 
 def last_call(appliance: Appliance) -> str:
     """The id of the call that the transceiver took last."""
-    return NAMED.findall(appliance.log_file("transceiver").read_text())[-1]
+    lines = (line for line in appliance.log_file("transceiver").read_text().splitlines() if line.startswith("{"))
+    # A call before it may have been ended since.
+    return [str(said["call"]) for said in map(json.loads, lines) if said["event"] == "session"][-1]
 
 
 def hang_up_at(appliance: Appliance, edge: str, call: str) -> int:

@@ -54,7 +54,9 @@ def test_it_never_holds_more_than_about_half_of_its_places(capacity: int) -> Non
     places = 1 << (capacity - 1).bit_length()
     taken = sum(table.put(i.to_bytes(18, "big"), 1, 0.0) for i in range(4 * capacity))
     assert taken == len(table) <= places // 2 + 1
-    assert not table.put(b"\xff" * 18, 1, 0.0)
+    # Where the seed of the table left a place, one more may find it.
+    table.put(b"\xff" * 18, 1, 0.0)
+    assert len(table) <= places // 2 + 1
 
 
 def test_a_full_table_still_changes_what_it_knows_and_has_room_again() -> None:
