@@ -67,8 +67,8 @@ def prometheus(lab: Lab, house: Appliance, tmp_path_factory: pytest.TempPathFact
         said = finish(start_call(lab.client, house, "--model", "parrot", "--duration", "10"))
         assert said["calls"]["ok"] == 1
         assert aiortc.wait(60) == 0
-        until(lambda: value(prometheus, 'sum(increase(firsthop_agent_overlaps_total{outcome="yielded"}[1m]))') > 0)
-        until(lambda: value(prometheus, "sum(increase(firsthop_call_round_trip_seconds_count[1m]))") > 0)
+        until(lambda: value(prometheus, 'sum(increase(firsthop_agent_overlaps_total{outcome="yielded"}[5m]))') > 0)
+        until(lambda: value(prometheus, "sum(increase(firsthop_call_round_trip_seconds_count[5m]))") > 0)
         until(lambda: all(rule["health"] != "unknown" for rule in prometheus.rules()))
         yield prometheus
 
