@@ -196,7 +196,7 @@ class Capacity:
             back = _BACK if window.lag_s > _TOO_LATE_S else 1.0
             self.limit = min(self.limit, max(_MISSED_FLOOR if long else _LATE_FLOOR, back * window.used))
         elif self._lag > _HARD_S and used > _OWN_FAULT:
-            self.limit -= _UP_A_WINDOW
+            self.limit = min(self.limit, max(_LATE_FLOOR, self.limit - _UP_A_WINDOW))
         elif self.limit < CEILING and not self._strained:
             self.limit = min(CEILING, self.limit + _UP_A_WINDOW)
         elif self._lag < _EASY_S and used > self.limit - _NEAR:

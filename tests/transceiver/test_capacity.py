@@ -244,6 +244,9 @@ def test_a_process_that_is_full_and_on_time_takes_a_little_more_until_it_is_late
     for _ in range(10):
         capacity.measured(a_second(60, 0.74, 0.011))
     assert capacity.limit < most
+    for _ in range(200):
+        capacity.measured(a_second(60, 0.74, 0.011))
+    assert capacity.limit == 0.5  # from where it comes back within a minute
 
 
 def test_frames_that_are_late_on_a_process_with_little_to_do_are_not_for_it_to_mend() -> None:
