@@ -21,6 +21,7 @@ async function call(url, token) {
   const tone = new AudioContext(), sink = tone.createMediaStreamDestination();
   const oscillator = tone.createOscillator();
   mouth = tone.createGain();
+  mouth.gain.value = 0;  // until every event of its voice can be told
   oscillator.type = "sawtooth";
   oscillator.frequency.value = 140;
   oscillator.connect(mouth).connect(sink);
@@ -31,6 +32,7 @@ async function call(url, token) {
   const placed = await fetch(url, {method: "POST", body: pc.localDescription.sdp, headers});
   await pc.setRemoteDescription({type: "answer", sdp: await placed.text()});
   await new Promise((resolve) => channel.addEventListener("open", resolve));
+  mouth.gain.value = 1;
 }
 const came = (type) => events.filter((event) => event.type === type);
 let asked = 0;
