@@ -23,8 +23,7 @@ from edge.directory_file import announce, prepare
 from edge.draining import empty, mark
 from edge.links.announcing import flows_endpoint
 from edge.relay.sisters import Sister
-from edge.relay.spec import Spec
-from edge.relay.worker import SPARE_NAME
+from edge.relay.spec import SPARE_NAME, Spec
 from edge.sockets import http_socket, listening, media_sockets
 from edge.tls import server_context
 from edge.xdp import kernel

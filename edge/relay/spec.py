@@ -9,7 +9,9 @@ from edge.relay.sisters import Sister
 from wire.keys import ClusterKeys
 from wire.naming import identity
 
-__all__ = ["Spec"]
+__all__ = ["SPARE_NAME", "Spec"]
+
+SPARE_NAME = "worker-spare"  # of the worker that waits for its spec
 
 
 @dataclass(frozen=True, slots=True)
