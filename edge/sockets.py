@@ -1,5 +1,5 @@
-"""The sockets of an edge. They are taken over from an earlier supervisor where the store has them and they still match
-the configuration, and are made and kept otherwise.
+"""The sockets of an edge, and where its workers tell their flows. Sockets are taken over from an earlier supervisor
+where the store has them and they still match the configuration, and are made and kept otherwise.
 """
 
 from __future__ import annotations
@@ -7,11 +7,12 @@ from __future__ import annotations
 import socket
 
 from runtime.address import Address
+from runtime.config import Edge
 from runtime.errors import ConfigError, bind_trouble
 from runtime.supervision.store import Store
 from wire.address import pack
 
-__all__ = ["http_socket", "listening", "media_sockets"]
+__all__ = ["flows_endpoint", "http_socket", "listening", "media_sockets"]
 
 _SOCKET_BUFFER_BYTES = 4 << 20
 _SO_RCVBUFFORCE = 33
@@ -97,3 +98,9 @@ def listening(key: str, host: str, port: int) -> socket.socket:
         sock.close()
         raise ConfigError(f"{key}: {host} port {port}: {bind_trouble(e)}") from None
     return sock
+
+
+def flows_endpoint(edge: Edge, *, shared: bool) -> str:
+    """The endpoint at which an edge's workers tell their flows; empty where nobody is to be told. Where the directory's
+    store is ``shared``, it may name somebody at any time."""
+    return f"ipc://{edge.run.absolute()}/{edge.name}.flows" if edge.behind_one_address or shared else ""

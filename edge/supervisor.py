@@ -21,9 +21,8 @@ from edge import apikeys
 from edge.directory import Transceiver
 from edge.directory_file import announce, prepare
 from edge.draining import empty, mark
-from edge.links.announcing import flows_endpoint
 from edge.relay.spec import SPARE_NAME, Sister, Spec
-from edge.sockets import http_socket, listening, media_sockets
+from edge.sockets import flows_endpoint, http_socket, listening, media_sockets
 from edge.tls import server_context
 from edge.xdp import kernel
 from edge.xdp.installed import Xdp

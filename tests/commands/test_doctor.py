@@ -169,26 +169,31 @@ def test_a_clock_is_told_by_the_least_that_it_can_be_apart(reading: Reading, apa
     assert clocks.finding("gpu-1", reading).state == state
 
 
-def test_another_hosts_clock_is_read_from_what_serves_its_metrics() -> None:
-    def answer(listening: socket.socket, date: str) -> None:
-        connection, _ = listening.accept()
-        with connection:
-            connection.recv(4096)
-            connection.sendall(f"HTTP/1.1 200 OK\r\n{date}Content-Length: 0\r\n\r\n".encode())
+@pytest.mark.parametrize(
+    ("behind_s", "state"), [(0, "ok"), (3600, "wrong"), (None, "warning")], ids=["the same", "an hour", "no time"]
+)
+def test_another_hosts_clock_is_read_from_what_serves_its_metrics(behind_s: int | None, state: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
 
-    for date, state in (
-        (f"Date: {formatdate(time.time(), usegmt=True)}\r\n", "ok"),
-        (f"Date: {formatdate(time.time() - 3600, usegmt=True)}\r\n", "wrong"),
-        ("", "warning"),
-        ("Date: tomorrow\r\n", "warning"),
-    ):
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            answering = threading.Thread(target=answer, args=(listening, date))
-            answering.start()
-            found = clocks.asked(Address.of(*listening.getsockname()))
-            answering.join()
-        assert (found.state, found.subject) == (state, "clock of 127.0.0.1"), date
-    assert clocks.asked(Address.of(*listening.getsockname())).state == "warning"
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                date = formatdate(time.time() - (behind_s or 0), usegmt=True)
+                header = f"Date: {date}\r\n" if behind_s is not None else "Date: tomorrow\r\n"
+                connection.sendall(f"HTTP/1.1 200 OK\r\n{header}Content-Length: 0\r\n\r\n".encode())
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        found = clocks.asked(Address.of(*listening.getsockname()))
+        answering.join()
+    assert (found.state, found.subject) == (state, "clock of 127.0.0.1")
+
+
+def test_a_host_that_does_not_say_its_time_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = Address.of(*listening.getsockname())
+    assert clocks.asked(address).state == "warning"
 
 
 def test_clocks_are_asked_for_on_the_other_hosts_alone(tmp_path: Path) -> None:
