@@ -24,8 +24,7 @@ from runtime.families import edge as families
 from runtime.metrics import Gauges
 from runtime.supervision.store import Store
 from wire import express
-from wire.express import MOST_BYTES, Claim, Off, Proofs, Reads, Sockets
-from wire.frames import WireError
+from wire.express import MOST_BYTES, Claim, ExpressError, Off, Proofs, Reads, Sockets
 from wire.keys import ClusterKeys
 
 __all__ = ["Express"]
@@ -77,7 +76,7 @@ class Express:
                     proofs = Proofs(self._keys(), challenge)
                     if isinstance(claim, Claim) and proofs.believes(claim):
                         connection.send(Off("begins", proofs.edge(claim)).dump())
-            except (OSError, WireError):
+            except (OSError, ExpressError):
                 pass
             finally:
                 self._door.setblocking(False)
@@ -144,7 +143,7 @@ class Express:
                 number = await self._greet(connection)
             if number >= 0:
                 await self._until_it_ends(connection)
-        except (OSError, WireError, TimeoutError) as e:
+        except (OSError, ExpressError, TimeoutError) as e:
             self._log.warning("a transceiver of this host was not heard", why=str(e) or "it said nothing")
         except Exception:
             self._log.exception("the express path of a transceiver failed", transceiver=number)
@@ -155,14 +154,14 @@ class Express:
             connection.close()
 
     async def _greet(self, connection: socket.socket) -> int:
-        """Returns the transceiver that reads now; -1 where none does. Raises WireError and OSError."""
+        """Returns the transceiver that reads now; -1 where none does. Raises ExpressError and OSError."""
         loop = asyncio.get_running_loop()
         challenge = express.challenge(self._edge.name)
         connection.send(challenge.dump())
         claim = express.read(await loop.sock_recv(connection, MOST_BYTES))
         proofs = Proofs(self._keys(), challenge)
         if not isinstance(claim, Claim) or not proofs.believes(claim):
-            raise WireError("it does not hold the keys of this cluster")
+            raise ExpressError("it does not hold the keys of this cluster")
         number, ports = claim.id, self._ports_now()
         why = self._why_not(claim)
         if why or ports is None:
@@ -180,9 +179,9 @@ class Express:
             socket.send_fds(connection, [Sockets(proofs.edge(claim)).dump()], fds)
             said = await loop.sock_recv(connection, MOST_BYTES)
             if not said or not isinstance(express.read(said), Reads):
-                raise WireError("it does not read")
+                raise ExpressError("it does not read")
             if not ports.put(number, self._port(number)):
-                raise WireError("there is no room for it in XDP's map")
+                raise ExpressError("there is no room for it in XDP's map")
         except BaseException:
             self._withdraw(number)
             raise

@@ -1,5 +1,5 @@
-"""The sockets of an edge. They are taken over from an earlier supervisor where the store has them and they still match
-the configuration, and are made and kept otherwise.
+"""The sockets of an edge, and where its workers tell their flows. Sockets are taken over from an earlier supervisor
+where the store has them and they still match the configuration, and are made and kept otherwise.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 
 from runtime.address import Address
+from runtime.config import Edge
 from runtime.errors import ConfigError, bind_trouble
 from runtime.supervision.store import Store
 from wire.address import pack
@@ -16,6 +17,7 @@ from wire.address import pack
 __all__ = [
     "drop_express_sockets",
     "express_sockets",
+    "flows_endpoint",
     "http_socket",
     "kept_express_sockets",
     "listening",
@@ -197,3 +199,9 @@ def listening(key: str, host: str, port: int) -> socket.socket:
         sock.close()
         raise ConfigError(f"{key}: {host} port {port}: {bind_trouble(e)}") from None
     return sock
+
+
+def flows_endpoint(edge: Edge, *, shared: bool) -> str:
+    """The endpoint at which an edge's workers tell their flows; empty where nobody is to be told. Where the directory's
+    store is ``shared``, it may name somebody at any time."""
+    return f"ipc://{edge.run.absolute()}/{edge.name}.flows" if edge.behind_one_address or shared else ""

@@ -22,11 +22,8 @@ from edge.directory import Transceiver
 from edge.directory_file import announce, prepare
 from edge.draining import empty, mark
 from edge.express import Express
-from edge.links.announcing import flows_endpoint
-from edge.relay.sisters import Sister
-from edge.relay.spec import Spec
-from edge.relay.worker import SPARE_NAME
-from edge.sockets import http_socket, listening, media_sockets
+from edge.relay.spec import SPARE_NAME, Sister, Spec
+from edge.sockets import flows_endpoint, http_socket, listening, media_sockets
 from edge.tls import server_context
 from edge.xdp import kernel
 from edge.xdp.installed import Xdp
@@ -98,23 +95,14 @@ class EdgeSupervisor(Supervisor):
     def _worker(self, index: int) -> Child:
         edge, maps = self._config.edge, self._xdp.maps or ()
         sockets = tuple(sock.fileno() for sock in self._media)
-        spec = Spec(
-            edge=edge.name,
-            index=index,
+        spec = replace(
+            self._spec(index),
             cpu=self._cpus[index],
             socket=sockets[index],
             not_mine=tuple(fd for fd in sockets if fd != sockets[index]),
-            flow_entries=edge.flow_entries,
             flows=maps[0] if maps else -1,
             ssrcs=maps[1] if maps else -1,
             shedding=maps[2] if maps else -1,
-            metrics=ports.worker(edge.metrics, index).pair,
-            transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
-            directory=self._directory,
-            found=self._found,
-            keys=self._keys,
-            key_file=str(self._config.cluster.keys),
-            instance=self._instance,
             flows_to=flows_endpoint(edge, shared=bool(self._config.directory.redis)),
             flows_from=tuple(row.endpoint for row in edge.behind_one_address),
             sisters=tuple(
@@ -136,35 +124,38 @@ class EdgeSupervisor(Supervisor):
 
     def _gateway(self) -> Child:
         """One more worker, to which edges of other clusters pass on what is for calls of this one."""
-        edge, place = self._config.edge, len(self._cpus)
-        sockets = tuple(sock.fileno() for sock in self._media)
-        spec = Spec(
+        place = len(self._cpus)
+        spec = replace(self._spec(place), cpu=self._cpus[-1], backbone=str(self._config.edge.backbone))
+        return self._child(
+            "edge.relay.worker",
+            "gateway",
+            1 + place,
+            spec.dump(),
+            fds=spec.not_mine,
+            lasting=_lasting(spec),
+            process="gateway",
+        )
+
+    def _spec(self, index: int) -> Spec:
+        """The spec of a worker that has no socket, no maps and no other edges yet."""
+        edge = self._config.edge
+        return Spec(
             edge=edge.name,
-            index=place,
-            cpu=self._cpus[-1],
+            index=index,
+            cpu=-1,
             socket=-1,
-            not_mine=sockets,
+            not_mine=tuple(sock.fileno() for sock in self._media),
             flow_entries=edge.flow_entries,
             flows=-1,
             ssrcs=-1,
             shedding=-1,
-            metrics=ports.worker(edge.metrics, place).pair,
+            metrics=ports.worker(edge.metrics, index).pair,
             transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
             directory=self._directory,
             found=self._found,
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
             instance=self._instance,
-            backbone=str(edge.backbone),
-        )
-        return self._child(
-            "edge.relay.worker",
-            "gateway",
-            1 + place,
-            spec.dump(),
-            fds=sockets,
-            lasting=_lasting(spec),
-            process="gateway",
         )
 
     def _signaling(self) -> Child:

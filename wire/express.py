@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Meta
 
 from wire.fields import Text, Transceiver
-from wire.frames import WireError
 from wire.keys import ClusterKeys
 
 __all__ = [
@@ -30,6 +29,7 @@ __all__ = [
     "SUFFIX",
     "Challenge",
     "Claim",
+    "ExpressError",
     "Message",
     "Off",
     "Proofs",
@@ -45,6 +45,10 @@ _VERSION = 1
 
 Nonce = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Proof = Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+
+class ExpressError(ValueError):
+    """The error that the other end says what it may not, or cannot prove who it is."""
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="type"):
@@ -99,11 +103,11 @@ def door_of(run: Path, edge: str) -> Path:
 
 
 def read(said: bytes) -> Message:
-    """The message. Raises WireError."""
+    """The message. Raises ExpressError."""
     try:
         message: Message = _decoder.decode(said)
     except (ValueError, TypeError, RecursionError) as e:  # msgspec's own errors are ValueErrors
-        raise WireError(f"no message of the express path: {e}") from None
+        raise ExpressError(f"no message of the express path: {e}") from None
     return message
 
 

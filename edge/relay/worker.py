@@ -31,7 +31,7 @@ from edge.relay.outlet import Outlet
 from edge.relay.roaming import Roaming
 from edge.relay.rounds import Rounds
 from edge.relay.sisters import OURS, Sisters, cluster_of
-from edge.relay.spec import Spec
+from edge.relay.spec import SPARE_NAME, Spec
 from edge.relay.strangers import Strangers
 from edge.relay.uplink import Counts, Uplink
 from edge.relay.uplinks import Uplinks
@@ -50,9 +50,7 @@ from wire.control import Control, Reader
 from wire.keys import ClusterKeys
 from wire.messages import Moved, NotSteered, PathDown, PathUp, Steered, ToWorker
 
-__all__ = ["SPARE_NAME", "Worker", "main"]
-
-SPARE_NAME = "worker-spare"
+__all__ = ["Worker", "main"]
 
 # After a round with so many datagrams the next is sure to find some, and nothing needs to be asked first.
 _BUSY = 4

@@ -18,8 +18,7 @@ from runtime import logs
 from runtime.process import instance
 from transceiver.links.expressway import Expressway, Take
 from wire import express
-from wire.express import MOST_BYTES, SUFFIX, Challenge, Off, Proofs, Reads, Sockets
-from wire.frames import WireError
+from wire.express import MOST_BYTES, SUFFIX, Challenge, ExpressError, Off, Proofs, Reads, Sockets
 from wire.keys import ClusterKeys
 
 __all__ = ["Express"]
@@ -83,7 +82,7 @@ class Express:
                 pause_s = 0.0 if edge else _REFUSED_S
         except (FileNotFoundError, ConnectionRefusedError):
             pass  # it is away, or the file is what one left that was killed
-        except (OSError, WireError, TimeoutError) as e:
+        except (OSError, ExpressError, TimeoutError) as e:
             pause_s = _REFUSED_S
             logs.get().warning("no express path to an edge", door=str(path), why=str(e) or "it said nothing")
         except Exception:
@@ -94,11 +93,11 @@ class Express:
 
     async def _greet(self, connection: socket.socket, path: Path) -> bytes:
         """Returns the name of the edge that handed sockets over; empty where it did not. Raises OSError and
-        WireError."""
+        ExpressError."""
         said, _ = await _received(connection)
         challenge = express.read(said)
         if not isinstance(challenge, Challenge):
-            raise WireError("the edge does not say who it is")
+            raise ExpressError("the edge does not say who it is")
         proofs = Proofs(self._keys(), challenge)
         claim = proofs.claim(self._number, instance(path.parent))
         connection.send(claim.dump())
@@ -106,14 +105,14 @@ class Express:
         try:
             answer = express.read(said)
             if not isinstance(answer, Sockets | Off) or not proofs.believes_edge(claim, answer.proof):
-                raise WireError("it does not hold the keys of this cluster")
+                raise ExpressError("it does not hold the keys of this cluster")
             edge = challenge.edge.encode()
             if isinstance(answer, Off):
                 if answer.why != "held":  # by a process of this number that is yet to end
                     self._end(edge, answer.why)
                 return b""
             if len(sockets) != 2:
-                raise WireError(f"it handed {len(sockets)} sockets over")
+                raise ExpressError(f"it handed {len(sockets)} sockets over")
             self._use(edge, *sockets)
             sockets = []
         finally:

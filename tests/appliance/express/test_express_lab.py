@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from calling import flow_gone, goes_on, hang_up, lost_in, start_call, whole
+from calling import goes_on, hang_up, lost_in, start_call, whole
 from observing import moved, xdp
 from waiting import until
 
