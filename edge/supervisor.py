@@ -21,6 +21,7 @@ from edge import apikeys
 from edge.directory import Transceiver
 from edge.directory_file import announce, prepare
 from edge.draining import empty, mark
+from edge.express import Express
 from edge.relay.spec import SPARE_NAME, Sister, Spec
 from edge.sockets import flows_endpoint, http_socket, listening, media_sockets
 from edge.tls import server_context
@@ -40,6 +41,7 @@ from runtime.supervision.children import Child, Children
 from runtime.supervision.store import Store, open_store
 from runtime.supervision.supervisor import Supervisor, supervise
 from wire import keys
+from wire.express import door_of
 from wire.keys import ClusterKeys
 
 __all__ = ["check", "run"]
@@ -70,8 +72,10 @@ class EdgeSupervisor(Supervisor):
         with contextlib.suppress(OSError):
             mark(edge).unlink()  # of one that was killed while it drained
         self._http = http_socket(edge.http, store)
-        self._media = media_sockets(edge.media, len(self._cpus), store)
+        self._express = Express(edge, self._instance, lambda: self._keys, lambda: self._xdp.express, store, self._log)
+        self._media = media_sockets(edge.media, len(self._cpus), store, self._express.turn_away())
         self._xdp = Xdp(edge, self._keys.ufrag, self._sister_keys, self._cpus, self._media, self._log)
+        self._express.take_over()
         self._transceivers = [Transceiver(peer.id, str(peer.endpoint)) for peer in edge.transceivers]
         self._directory = announce(_directory_path(edge), self._transceivers, self._log)
         self._found = prepare(_found_path(edge), self._log, keep=bool(config.directory.redis))
@@ -193,12 +197,12 @@ class EdgeSupervisor(Supervisor):
         """See Supervisor."""
         cpus: dict[tuple[str, ...], float] = {(str(index),): cpu for index, cpu in enumerate(self._cpus)}
         workers = Gauges(families.WORKER_CPU, lambda: cpus)
-        return workers, self._xdp, ufrag_keys(lambda: self._keys)
+        return workers, self._xdp, self._express.metrics, ufrag_keys(lambda: self._keys)
 
     def work(self) -> tuple[Coroutine[Any, Any, object], ...]:
         """See Supervisor."""
         sisters = [follow(file, self._use_sisters) for file in self._sister_files]
-        return follow(self._key_file, self._use), *sisters, self._xdp.stay()
+        return follow(self._key_file, self._use), *sisters, self._xdp.stay(), self._express.serve()
 
     async def leave(self) -> None:
         """See Supervisor. Where there are other edges, new calls are for them, and this one's have time to end."""
@@ -215,6 +219,7 @@ class EdgeSupervisor(Supervisor):
     def close(self) -> None:
         """See Supervisor. Takes XDP off the interface and closes the sockets."""
         self._xdp.close()
+        self._express.close()
         for sock in (*self._media, self._http):
             sock.close()
         for path in (_directory_path(self._config.edge), _found_path(self._config.edge), mark(self._config.edge)):
@@ -284,6 +289,6 @@ def run(config: Config) -> None:
     logs.configure(config.log.level, config.log.format, process="edge", edge=config.edge.name)
     check(config)
     edge = config.edge
-    leave = [folder_of(edge), _directory_path(edge), _found_path(edge)]
+    leave = [folder_of(edge), _directory_path(edge), _found_path(edge), door_of(edge.run, edge.name)]
     store = open_store("edge.name", edge.run / f"{edge.name}.holder", leave)
     supervise(store, lambda: EdgeSupervisor(config, store))

@@ -24,7 +24,6 @@ import zmq
 from edge.directory import Directory, Transceiver
 from edge.directory_file import Listings, followed
 from edge.relay.backbone import Backbone
-from edge.relay.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.relay.counted import OUTCOMES, Counted
 from edge.relay.flows import Flows
 from edge.relay.flowtable import NOBODY
@@ -39,6 +38,7 @@ from edge.relay.uplinks import Uplinks
 from edge.xdp.kernel import FlowStore, Shedding
 from edge.xdp.shedding import Controller, StrangersController
 from runtime import logs, metrics
+from runtime.batch import BATCH, ROOM_BYTES, BatchSocket
 from runtime.families import edge as families
 from runtime.followed import LOOK_EVERY_S
 from runtime.keyfile import KeyFile, ufrag_keys
