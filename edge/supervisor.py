@@ -25,6 +25,7 @@ from edge.links.announcing import flows_endpoint
 from edge.relay.sisters import Sister
 from edge.relay.spec import Spec
 from edge.relay.worker import SPARE_NAME
+from edge.signaling.turn.servers import load_secret
 from edge.sockets import http_socket, listening, media_sockets
 from edge.tls import server_context
 from edge.xdp import kernel
@@ -241,6 +242,9 @@ def check(config: Config) -> None:
             raise ConfigError(f"edge.clusters: {row.name}: {row.keys} has this cluster's own keys")
     apikeys.load(edge.api_keys)
     server_context(edge.tls_certificate, edge.tls_key)
+    for server in edge.ice_servers:
+        if server.secret_file is not None:
+            load_secret(server.secret_file)
     if not edge.transceivers and not config.directory.redis:
         raise ConfigError(
             "edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed, or directory.redis"

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from runtime.address import Address, Endpoint
+from runtime.config.ice import IceServer
 from runtime.config.section import Name, Section, TcpAddress, nth
 from wire.ufrag import MAX_SISTER_EDGES, MAX_SISTERS, MAX_TRANSCEIVER
 
@@ -16,7 +17,6 @@ __all__ = [
     "ClusterEntry",
     "Edge",
     "EdgeEntry",
-    "IceServer",
     "MediaAddress",
     "Model",
     "TransceiverEntry",
@@ -73,9 +73,6 @@ def _each_process(peers: tuple[TransceiverEntry, ...]) -> tuple[TransceiverEntry
     return peers
 
 
-# What stands between quotes in a header without an escape.
-_QUOTABLE = r"^[ !#-\[\]-~]*$"
-
 MediaAddress = Annotated[Address, AfterValidator(_media_address)]
 Model = Annotated[str, Field(pattern=r"^[!-+\--~]{1,128}$")]
 
@@ -122,14 +119,6 @@ def _clusters_once(clusters: tuple[ClusterEntry, ...]) -> tuple[ClusterEntry, ..
     if len(set(names)) != len(names):
         raise ValueError("two clusters have the same name")
     return clusters
-
-
-class IceServer(Section):
-    """A server that WHIP clients are told of (RFC 9725 section 4.6)."""
-
-    url: str = Field(pattern=r"^(stun|stuns|turn|turns):[!-;=?-~]+$", description="such as `turn:turn.example:3478`")
-    username: str = Field("", pattern=_QUOTABLE, description="for TURN")
-    credential: str = Field("", pattern=_QUOTABLE, description="its password")
 
 
 class Edge(Section):
@@ -197,7 +186,16 @@ class Edge(Section):
         30, ge=0, description="new calls a minute of one ephemeral key at this edge; 0: no limit"
     )
     ice_servers: tuple[IceServer, ...] = Field(
-        (), description="servers that WHIP clients are told of: `[[edge.ice_servers]]` with url, username, credential"
+        (),
+        max_length=32,
+        description="STUN and TURN servers that clients are told of: `[[edge.ice_servers]]` with url, and for TURN "
+        "secret_file, or username and credential",
+    )
+    turn_ttl_s: int = Field(
+        86400,
+        ge=60,
+        le=30 * 86400,
+        description="seconds for which credentials are good that are made with a `secret_file`",
     )
     allowed_origins: tuple[str, ...] = Field(("*",), description="origins whose pages may place calls (CORS)")
     memory_mib: int = Field(0, ge=0, description="MiB that a worker or signaling may hold; more: replaced; 0: no limit")
