@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from runtime.address import Address, Endpoint
 from runtime.config.ice import IceServer
@@ -47,14 +48,35 @@ BROWSER_REFUSES = frozenset(
     ]
 )
 
+_HTTPS = 443
+# RFC 1918, RFC 4193, RFC 6598, link-local and loopback, by which libwebrtc knows what is not public.
+_NOT_PUBLIC = [
+    ip_network(network)
+    for network in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"),
+        *("fc00::/7", "fe80::/10", "::1/128"),
+    )
+]
+
 
 def _media_address(address: Address) -> Address:
     if address.host in ("0.0.0.0", "::"):
         raise ValueError(
             f"{str(address)!r}: name one address: clients are told this one, and replies must come from it"
         )
-    if address.port < 1024 or address.port in BROWSER_REFUSES:
+    if address.port != _HTTPS and (address.port < 1024 or address.port in BROWSER_REFUSES):
         raise ValueError(f"browsers send no media to port {address.port}: choose another, such as 3478")
+    return address
+
+
+def _told(address: Address) -> Address:
+    """The address itself, as clients are told it. Raises ValueError where libwebrtc would refuse the candidate: of port
+    443 it takes public addresses alone (VerifyCandidate in its p2p/base)."""
+    if address.port == _HTTPS and any(ip_address(address.host) in network for network in _NOT_PUBLIC):
+        raise ValueError(
+            f"browsers send no media to port {_HTTPS} of {address.host}, which is not public: choose another port, or "
+            "name the public address in edge.advertise"
+        )
     return address
 
 
@@ -91,7 +113,9 @@ class EdgeEntry(Section):
     """An edge as the others see it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="its `edge.name`")
-    media: MediaAddress = Field(description="the address that clients are told: its `edge.advertise` or `edge.media`")
+    media: Annotated[MediaAddress, AfterValidator(_told)] = Field(
+        description="the address that clients are told: its `edge.advertise` or `edge.media`"
+    )
     endpoint: Endpoint = Field(description="where it announces itself to the other edges, `tcp://` or `ipc://`")
     region: Name = Field("", description="its `edge.region`: edges of one region name each other first")
 
@@ -126,7 +150,7 @@ class Edge(Section):
     media: MediaAddress = Field(
         Address("127.0.0.1:3478"), description="the one UDP address and port that all clients send to"
     )
-    advertise: MediaAddress | None = Field(
+    advertise: Annotated[MediaAddress, AfterValidator(_told)] | None = Field(
         None, description="the address that clients are told instead, behind a 1:1 NAT"
     )
     region: Name = Field("", description="the region that this edge is in, as transceivers name theirs")
@@ -230,6 +254,12 @@ class Edge(Section):
     backbone: Endpoint | None = Field(
         None, description="where edges of other clusters pass on what is for calls of this one; empty: nowhere"
     )
+
+    @model_validator(mode="after")
+    def _clients_take_its_address(self) -> Self:
+        if self.advertise is None:
+            _told(self.media)
+        return self
 
     @property
     def announces_at(self) -> Endpoint | None:
