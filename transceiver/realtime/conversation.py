@@ -392,8 +392,8 @@ class Conversation:
         self._add(entry)
 
     def _idle(self, now: float) -> None:
-        turns, since = self._config.turn_detection, self._speaking.quiet_since
-        if since is None or not isinstance(turns, ServerVad) or turns.idle_timeout_ms is None:
+        since, config = self._speaking.quiet_since, self._config
+        if since is None or not isinstance(turns := config.turn_detection, ServerVad) or turns.idle_timeout_ms is None:
             return
         idle_ms = round((now - since) * 1000)
         if self._listening.speaking or idle_ms < turns.idle_timeout_ms:
