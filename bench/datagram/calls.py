@@ -105,7 +105,7 @@ class Call:
         self.session = Session(
             sdp.parse(self.offer.sdp()),
             name,
-            Talk(call, ("agent", house.agent), Realtime(call, "agent"), config=Agents()),
+            Talk(call, ("agent", house.agent), Realtime(call, "agent"), config=Agents.model_validate({})),
             outbound=house.routing,
             pacer=house.pacer,
             backlog=house.backlog,

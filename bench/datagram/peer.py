@@ -20,7 +20,7 @@ _PAYLOAD_TYPE = 111
 _SSRC = 7
 
 
-class _Receiver(RTCRtpReceiver):  # type: ignore[misc]
+class _Receiver(RTCRtpReceiver):
     """One that sends what comes back as it is, once it has done with it all that it does before decoding."""
 
     def __init__(self, transport: RTCDtlsTransport) -> None:
@@ -53,7 +53,7 @@ class Aiortc:
 
     def __init__(self) -> None:
         self.sent = 0
-        ice = SimpleNamespace(_send=self._send)
+        ice: Any = SimpleNamespace(_send=self._send)
         self._transport: Any = RTCDtlsTransport(ice, [RTCCertificate.generateCertificate()])
         self._transport._state = State.CONNECTED
         key, profile = bytes(range(30)), Policy.SRTP_PROFILE_AES128_CM_SHA1_80
