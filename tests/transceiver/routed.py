@@ -20,7 +20,7 @@ from rtc.pacer import Pacer
 from rtc.rtp import packet as rtp
 from rtc.sdp import answer as sdp
 from runtime.config import Agents
-from transceiver.agents import echo
+from transceiver.agents import Base, echo
 from transceiver.backlog import Backlog
 from transceiver.handover.leaving import Leaving
 from transceiver.handover.taking import Taking
@@ -29,11 +29,13 @@ from transceiver.links.routing import Routing
 from transceiver.realtime.protocol import Realtime
 from transceiver.refusing import RequestError
 from transceiver.session import Session
-from transceiver.state import SessionState
+from transceiver.state import SessionState, StateError
 from transceiver.talk.talk import Talk
+from transceiver.talk.understudy import Understudy
 from wire import address, link, messages, stun, ufrag
 from wire.control import Control
 from wire.frames import Data
+from wire.handoffs import Warm
 from wire.keys import ClusterKeys
 from wire.messages import Message, PathDown, PathUp, Request
 
@@ -214,19 +216,31 @@ class Target:
         self.full = False
         self.asked: list[str] = []
         self.profile = b""  # of SRTP, as the call's state has it
-        self.taking = Taking(self.routing, self._room, self.take_up, self.sessions.append)
+        self.agents: dict[str, type[Base]] = {"echo": echo.Agent}
+        self.taking = Taking(self.routing, self._room, self.take_up, self.sessions.append, self.understudy)
         self.pacer = House().pacer
 
     def _room(self, agent: str) -> None:
         if self.full:
             raise RequestError("no room", "full")
 
-    def take_up(self, found: SessionState) -> Session:
+    def talk(self, found: SessionState, agent: str) -> Talk:
+        if agent not in self.agents:
+            raise StateError(f"no agent called {agent!r}")
+        protocol, rate_hz = Realtime.taken_up(found.talk.protocol), found.talk.rate_hz
+        return Talk("rtc_1", (agent, self.agents[agent]), protocol, config=Agents(), rate_hz=rate_hz)
+
+    def understudy(self, found: SessionState, agent: str) -> Understudy:
+        return Understudy(self.talk(found, agent), found.talk, found.parts)
+
+    def take_up(self, found: SessionState, understudy: Understudy | None = None) -> Session:
         self.profile = found.transport.secure.dtls.srtp.profile
-        protocol = Realtime.taken_up(found.talk.protocol)
+        talk = self.talk(found, found.talk.agent)
+        if understudy is not None:
+            understudy.talk.protocol, talk = talk.protocol, understudy.talk
         return Session.take_up(
             found,
-            Talk("rtc_1", (found.talk.agent, echo.Agent), protocol, config=Agents()),
+            talk,
             outbound=self.routing,
             pacer=self.pacer,
             backlog=self.backlog,
@@ -241,6 +255,11 @@ class Target:
             self.taking.go_on(peer, message)
         elif isinstance(message, messages.Dropped):
             self.taking.dropped(peer, message)
+        elif isinstance(message, Warm):
+            try:
+                self.taking.warm(peer, message, lambda reply: self.link.control(peer, reply, control.request))
+            except RequestError as e:
+                self.link.control(peer, messages.Refused(code=e.code, message=str(e)), control.request)
         elif isinstance(message, Request):
             taking = self.taking
             handlers: dict[type, Any] = {
@@ -256,6 +275,7 @@ class Target:
 
     async def close(self) -> None:
         self.taking.close()
+        await self.taking.closed()
         for session in self.sessions:
             session.end("shutdown")
             await session.closed()

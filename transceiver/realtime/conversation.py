@@ -116,6 +116,14 @@ class Conversation:
         """Tells that the agent is there which goes on where another has been; ``agent`` is that one's state. What was
         asked of that one is asked of this one, and what that one had begun ends with the next tick."""
         self.seat.resume(agent)
+        self._go_on()
+
+    def succeed(self, model: str, known: set[str]) -> None:
+        """Tells, in the place of ``resume``, that an agent is there which was prepared for this."""
+        self.seat.take(model, known)
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._speaking.ask_again()
         self._resumed = True
 

@@ -18,13 +18,15 @@ from waiting import eventually
 from transceiver.agents import Base, Item, Line, Response, Settings, echo, loopback, parrot
 from transceiver.counters import AGENT_HANDOFFS
 from transceiver.handoffs.desk import Handoffs
+from transceiver.handover.abroad import Abroad
 from transceiver.links.link import Link
 from transceiver.refusing import RequestError
+from transceiver.session import Session
 from transceiver.sessions import AnySession
 from wire import messages
 from wire.control import Control
 from wire.handoffs import Handoff, List, Listed
-from wire.messages import Message
+from wire.messages import Message, Neighbour
 
 EDGE = b"edge/signaling"
 
@@ -200,7 +202,7 @@ class Desk:
         self._session, self._agents = session, agents
         self._request = 0
         self.handoffs = Handoffs(
-            cast(Link, self), self._live, lambda: [session()], self._find, self._room, self._once_more
+            cast(Link, self), self._live, lambda: [session()], self._find, self._room, self._once_more, self._abroad
         )
 
     def control(self, peer: bytes, message: Message, request: int | None = None) -> None:
@@ -239,6 +241,9 @@ class Desk:
     def _room(self, session: AnySession, agent: str) -> None:
         if self.full:
             raise RequestError("no room", "full")
+
+    def _abroad(self, call: Session, to: Neighbour, agent: str) -> Abroad:
+        raise AssertionError("there is no other transceiver")
 
     def _once_more(self, peer: bytes, control: Control[Any]) -> None:
         self.again.append(control.message)
