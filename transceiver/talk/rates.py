@@ -13,13 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from rtc.codecs.rate import Resampler
-from rtc.frame import frame_bytes
 from transceiver.agents import Base, Item, Line, Response, Settings
 from transceiver.talk.host import MOST_TASKS
 
 __all__ = ["adapted"]
-
-_SPARE = 20  # part of a frame that waits: a millisecond
 
 
 def adapted(kind: type[Base], line: Line, rate_hz: int) -> Any:
@@ -34,7 +31,7 @@ class _Adapted:
 
     def __init__(self, kind: type[Base], line: Line, rate_hz: int) -> None:
         self._session_hz, self._agent_hz = rate_hz, kind.rate_hz
-        self._hears = _Frames(rate_hz, kind.rate_hz)
+        self._hears = _Stream(rate_hz, kind.rate_hz)
         self._items = _Items(rate_hz, kind.rate_hz)
         self._responses: dict[str, _Response] = {}  # those that may be cancelled yet
         self._agent = kind(_Line(line, kind.rate_hz, rate_hz))
@@ -46,6 +43,7 @@ class _Adapted:
         return self._agent.heard(self._hears.push(pcm), speaking)
 
     def committed(self, item: Item) -> Any:
+        self._items.forget()  # of agents that make no responses nobody else would
         return self._agent.committed(self._items.one(item))
 
     def resume(self, state: object, items: Sequence[Item]) -> Any:
@@ -71,25 +69,26 @@ class _Adapted:
         return _Response(response, self._items, self._agent_hz, self._session_hz)
 
 
-class _Frames:
-    """What is heard: a frame of 20 ms for each."""
+class _Stream:
+    """Sound that is resampled as it comes. A filter keeps the first samples to itself: so much silence comes before
+    them, and as many samples come as are due."""
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
         self._resampler = Resampler(from_hz, to_hz)
-        self._frame_bytes = frame_bytes(to_hz)
-        self._waiting = b""
+        self._from_hz, self._to_hz = from_hz, to_hz
         self._begun = False
 
     def push(self, pcm: bytes) -> bytes:
-        self._waiting += self._resampler.push(pcm)
-        size = self._frame_bytes
-        if not self._begun:
-            # The filter keeps the first samples to itself, and may give one less at a time: so much silence comes
-            # before.
-            self._begun = True
-            self._waiting = self._waiting.rjust(size + 2 * (size // 2 // _SPARE), b"\0")
-        frame, self._waiting = self._waiting[:size].rjust(size, b"\0"), self._waiting[size:]
-        return frame
+        """The samples that are ready with these."""
+        found = self._resampler.push(pcm)
+        if self._begun:
+            return found
+        self._begun = bool(pcm)
+        return found.rjust(2 * (len(pcm) // 2 * self._to_hz // self._from_hz), b"\0")
+
+    def rest(self) -> bytes:
+        """The last samples; nothing may follow."""
+        return self._resampler.rest()
 
 
 class _Items:
@@ -108,6 +107,9 @@ class _Items:
             self._made[item.id] = item.pcm, pcm
         return replace(item, pcm=pcm)
 
+    def forget(self) -> None:
+        self._made.clear()
+
     def all(self, items: Sequence[Item]) -> list[Item]:
         found = [self.one(item) for item in items]
         spoken = {item.id for item in found if item.pcm}
@@ -121,18 +123,18 @@ class _Said:
     def __init__(self, from_hz: int, to_hz: int) -> None:
         self._rates = from_hz, to_hz
         self._lock = threading.Lock()
-        self._resampler: Resampler | None = None
+        self._stream: _Stream | None = None
 
     def push(self, pcm: bytes) -> bytes:
         with self._lock:
-            self._resampler = self._resampler or Resampler(*self._rates)
-            return self._resampler.push(bytes(pcm))
+            self._stream = self._stream or _Stream(*self._rates)
+            return self._stream.push(bytes(pcm))
 
     def rest(self) -> bytes:
         """The last of it."""
         with self._lock:
-            resampler, self._resampler = self._resampler, None
-            return resampler.rest() if resampler is not None else b""
+            stream, self._stream = self._stream, None
+            return stream.rest() if stream is not None else b""
 
 
 class _Line:

@@ -124,8 +124,13 @@ class RefusesState(Noting):
         super().resume(state, items)
 
 
-class OtherRate(Base):
-    rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 16000
+class At8(loopback.Agent):
+    rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 8000
+
+
+class At48(Noting):
+    rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 48000
+    last: ClassVar[Noting]
 
 
 class Unknown(Noting):
@@ -150,7 +155,8 @@ AGENTS: dict[str, type[Base]] = {
     "never-warm": NeverWarm,
     "never-warm-in-thread": NeverWarmInThread,
     "refuses-state": RefusesState,
-    "other-rate": OtherRate,
+    "loopback-at-8": At8,
+    "at-48": At48,
     "at-once": Unknown,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -84,7 +85,15 @@ class House:
 class Caller:
     """One who places a call, and is at ``where``."""
 
-    def __init__(self, house: House, where: bytes, *, ssrc: int | None = None, setup: str = "actpass") -> None:
+    def __init__(
+        self,
+        house: House,
+        where: bytes,
+        *,
+        ssrc: int | None = None,
+        setup: str = "actpass",
+        agent: tuple[str, type[Base]] = ("echo", echo.Agent),
+    ) -> None:
         self.house, self.where, self.sequence = house, where, 0
         certificate = Certificate.generateCertificate()
         self.offer = Offer(certificate.fingerprint)
@@ -93,7 +102,7 @@ class Caller:
         self.session = Session(
             sdp.parse(text.replace(str(self.offer.ssrc), str(self.ssrc))),
             ufrag.seal(1, 1, bytes(16)),
-            Talk("rtc_1", ("echo", echo.Agent), Realtime("rtc_1", "echo"), config=Agents()),
+            Talk("rtc_1", agent, Realtime("rtc_1", agent[0]), config=Agents()),
             outbound=house.routing,
             pacer=house.pacer,
             backlog=house.backlog,
@@ -215,6 +224,7 @@ class Target:
         self.sessions: list[Session] = []
         self.full = False
         self.asked: list[str] = []
+        self.watched: list[dict[str, Any]] = []
         self.profile = b""  # of SRTP, as the call's state has it
         self.agents: dict[str, type[Base]] = {"echo": echo.Agent}
         self.taking = Taking(self.routing, self._room, self.take_up, self.sessions.append, self.understudy)
@@ -245,7 +255,7 @@ class Target:
             pacer=self.pacer,
             backlog=self.backlog,
             on_end=lambda session: self.routing.remove(session.transport),
-            watch=lambda who: lambda text, event, asked: None,
+            watch=lambda who: lambda text, event, asked: self.watched.append(json.loads(text)),
         )
 
     def _on_control(self, peer: bytes, control: Control[Any]) -> None:
@@ -279,5 +289,10 @@ class Target:
         for session in self.sessions:
             session.end("shutdown")
             await session.closed()
-        self.link.close()
-        self.context.destroy(linger=0)
+        self.dies()
+
+    def dies(self) -> None:
+        """Closes its link without a word."""
+        if not self.context.closed:
+            self.link.close()
+            self.context.destroy(linger=0)
