@@ -164,10 +164,10 @@ class Placing:
         not_here: Refusal,
     ) -> Reply:
         """Has a call that is at the transceiver ``but`` move to another one that reports the model: ``ask`` has each
-        asked, until one takes it. Where nobody has the model, the refusal is ``not_here`` if that is all that is known.
+        asked, until one takes it. The refusal is ``not_here`` where nobody reports what it has.
         Raises Refusal."""
         wanted = Wanted(*name_and_version(model), self._region, self._within)
-        trouble = self._missing(wanted, may) or not_here
+        trouble = (self._missing(wanted, may) or self._nobody(model)) if len(self._fleet) else not_here
         gone = 0
         until = time.monotonic() + _DEADLINE_S
         for choice in self._placer.choices(wanted, time.monotonic()):
