@@ -24,6 +24,7 @@ from transceiver.backlog import Backlog
 from transceiver.capacity import Capacity
 from transceiver.handoffs.desk import Handoffs
 from transceiver.handover.desk import Desk, House
+from transceiver.links.express import Express
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
 from transceiver.load import PRIOR, Load
@@ -80,6 +81,14 @@ class Transceiver:
         self._load = Load(self._pacer, self._backlog, selector=selector, prior=prior, fixed=fixed)
         self._routing = Routing()
         self._link = self._routing.link = Link(socket, self._routing.on_data, self._on_control)
+        self.express = Express(
+            self._config.run,
+            self._config.id,
+            lambda: self._cluster,
+            self._routing.on_express,
+            lambda: self._routing.spare_s,
+        )
+        self._routing.expressways = self.express.ways
         self._handlers: dict[type, Callable[..., None]] = {
             messages.Offer: self._offer,
             messages.Check: self._check,
@@ -382,6 +391,7 @@ class Transceiver:
         await asyncio.gather(*(session.closed() for session in live), self._handoffs.close())
         self.desk.close()
         await self.desk.closed()
+        self.express.close()
         self._link.close()
         if self._records is not None:
             self._records.close()

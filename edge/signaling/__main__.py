@@ -18,7 +18,7 @@ from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
 from edge.directory_file import Listings, followed
 from edge.draining import follow_mark
-from edge.links.announcing import Announcing, flows_endpoint
+from edge.links.announcing import Announcing
 from edge.links.events import Events
 from edge.links.neighbours import tell_forever
 from edge.links.sampling import sample
@@ -33,6 +33,7 @@ from edge.signaling.journal import Journal
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
 from edge.signaling.placing import Placing
+from edge.sockets import flows_endpoint
 from edge.tls import Certificate
 from runtime import logs, metrics
 from runtime.address import Address

@@ -30,7 +30,17 @@ SPECS: dict[str, dict[str, Any]] = {
 CORES = len(os.sched_getaffinity(0))
 # Hosts that are all this one.
 HOSTS = {
-    "edge": {"hosts": {"e1": {"ansible_host": "127.0.0.11"}, "e2": {"ansible_host": "127.0.0.12"}}},
+    "edge": {
+        "hosts": {
+            "e1": {"ansible_host": "127.0.0.11"},
+            "e2": {
+                "ansible_host": "127.0.0.12",
+                "edge_backbone_port": 7460,
+                "edge_backbone_trusted": ["192.0.2.9"],
+                "edge_clusters": [{"name": "iad", "keys": "iad.toml", "edges": ["tcp://10.2.0.10:7460"]}],
+            },
+        }
+    },
     "transceiver": {
         "hosts": {
             "t1": {"ansible_host": "127.0.0.21", "transceiver_id": 1},
@@ -280,7 +290,12 @@ def test_configurations_are_accepted_and_tell_of_each_other(made: Ansible) -> No
     there = [(process.id, str(process.endpoint)) for process in (*first.processes, *second.processes)]
     assert [(peer.id, str(peer.endpoint)) for peer in edge.edge.transceivers] == there
     assert there[-1] == (300, "tcp://127.0.0.22:7400")
-    assert load(made.home / "e2-firsthop.toml").edge.transceivers == edge.edge.transceivers
+    other = load(made.home / "e2-firsthop.toml").edge
+    assert other.transceivers == edge.edge.transceivers
+    assert (edge.edge.backbone, other.backbone) == (None, "tcp://127.0.0.12:7460")
+    (cluster,) = other.clusters
+    assert (cluster.name, str(cluster.keys)) == ("iad", "/etc/firsthop/clusters/iad.toml")
+    assert cluster.edges == ("tcp://10.2.0.10:7460",)
 
 
 def test_a_host_that_is_all_shares_its_cores_out(tmp_path: Path) -> None:
@@ -308,6 +323,7 @@ def test_prometheus_asks_every_process_where_it_says_how_it_is(made: Ansible) ->
         expected[host, "edge-supervisor"] = str(metrics)
         expected[host, "signaling"] = str(ports.signaling(metrics))
         expected |= {(host, f"worker-{i}"): str(ports.worker(metrics, i)) for i in range(CORES)}
+    expected["e2", "gateway"] = str(ports.worker(metrics, CORES))
     for host in ("t1", "t2"):
         ours = load(made.home / f"{host}-firsthop.toml").transceiver
         expected[host, "transceiver-supervisor"] = str(ours.metrics)
@@ -316,12 +332,17 @@ def test_prometheus_asks_every_process_where_it_says_how_it_is(made: Ansible) ->
 
 
 def test_the_firewall_shuts_the_ports_of_the_cluster_and_no_others(made: Ansible) -> None:
-    tables = {host: made.home / f"{host}-firewall.nft" for host in ("e1", "t2")}
-    edge = tables["e1"].read_text()
+    tables = {host: made.home / f"{host}-firewall.nft" for host in ("e1", "e2", "t2")}
+    edge, gateway = tables["e1"].read_text(), tables["e2"].read_text()
     assert f"tcp dport {{ 7450, 9400-{9401 + CORES} }} jump cluster" in edge
     assert "tcp dport { 7400-7400, 9500-9501 } jump cluster" in tables["t2"].read_text()
     assert "ip saddr { 127.0.0.11, 127.0.0.12, 127.0.0.21, 127.0.0.22, 192.0.2.0/24 } accept" in edge
     assert "ip6 saddr { 2001:db8::/32 } accept" in edge
+    # The gateway has a port of metrics more, and other clusters reach its backbone and nothing else.
+    assert f"tcp dport {{ 7450, 9400-{9402 + CORES} }} jump cluster" in gateway
+    assert "tcp dport 7460 jump backbone" in gateway
+    assert "ip saddr { 10.2.0.10, 192.0.2.9 } accept" in gateway.partition("chain backbone")[2].partition("}\n")[0]
+    assert "7460" not in edge
     nft = shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if nft and os.geteuid() == 0:
         for table in tables.values():
