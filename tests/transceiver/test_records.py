@@ -23,7 +23,6 @@ from waiting import until as until_now
 from runtime.config import Transceiver
 from runtime.errors import ConfigError
 from transceiver.counters import RECORDED
-from transceiver.records import files as under_test
 from transceiver.records import folders, recording, sink, transcript, writer
 from transceiver.records.files import Records
 from transceiver.records.scribe import Scribe
