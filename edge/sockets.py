@@ -15,6 +15,7 @@ __all__ = ["http_socket", "listening", "media_sockets"]
 
 _SOCKET_BUFFER_BYTES = 4 << 20
 _SO_RCVBUFFORCE = 33
+_WAITING = 1024  # connections that nobody has taken yet: one more is tried again by its client, after a whole second
 
 
 def media_sockets(media: Address, count: int, store: Store) -> list[socket.socket]:
@@ -92,7 +93,7 @@ def listening(key: str, host: str, port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
-        sock.listen(128)
+        sock.listen(_WAITING)
     except OSError as e:
         sock.close()
         raise ConfigError(f"{key}: {host} port {port}: {bind_trouble(e)}") from None
