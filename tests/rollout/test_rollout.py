@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from rolling import MORE, NAMES, Rollout, said, timed
+from rolling import NAMES, Rollout, said, timed
 from waiting import until
 
 from lab.machines.hosts import Hosts
@@ -20,7 +20,7 @@ CALLS = 20
 
 @pytest.mark.timeout(3000)
 def test_three_hosts_from_nothing_to_calls_and_back_to_nothing(tmp_path: Path) -> None:
-    with Hosts(*NAMES, image=image(MORE, "rollout")) as hosts:
+    with Hosts(*NAMES, image=image()) as hosts:
         rollout = Rollout(hosts, tmp_path)
         before = rollout.left()
         rollout.play("secrets.yml")

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from rolling import MORE, NAMES, UNITS, Rollout, said, timed
+from rolling import NAMES, UNITS, Rollout, said, timed
 from waiting import until
 
 from lab.machines.hosts import Hosts
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.trials, pytest.mark.needs_root, pytest.mark.timeout(18
 @pytest.fixture(scope="module")
 def rollout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rollout]:
     """Three hosts on which nothing is yet."""
-    with Hosts(*NAMES, image=image(MORE, "rollout")) as hosts:
+    with Hosts(*NAMES, image=image()) as hosts:
         yield Rollout(hosts, tmp_path_factory.mktemp("rollout"))
 
 
