@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import TypeVar
@@ -16,6 +16,7 @@ from edge.directory import Known, Transceiver
 from edge.links.transceivers import Lost, RequestRefused, Silent, Transceivers, Unavailable
 from edge.placement.explain import Explanation, explain
 from edge.placement.fleet import Fleet
+from edge.placement.fullness import Fullness
 from edge.placement.placer import Choice, Placer, Wanted
 from edge.placement.score import POLICIES
 from edge.placement.ways import Ways, host_of
@@ -70,6 +71,7 @@ class Placing:
         self._unreported: OrderedDict[int, None] = OrderedDict()  # the first is the next to be asked
         self._placer = Placer(self._fleet, POLICIES[edge.placement], chance)
         self._silent_until: dict[int, float] = {}
+        self._fullness = Fullness()
         self._outcomes, self._times = Tally(families.PLACEMENTS), Histogram(families.PLACEMENT_TIME)
         self._choosing, self._placing = self._times.of("choose"), self._times.of("place")
         policy = Gauges(families.PLACEMENT_POLICY, lambda: {(edge.placement,): 1})
@@ -88,12 +90,26 @@ class Placing:
             raise Refusal(429, message, code="rate_limit_exceeded", retry_after_s=max(1, ceil(wait.seconds)))
         ufrag, held, began_ns = None, None, time.monotonic_ns()
         try:
-            transceiver, reply = await self.anywhere(ask, model, may=caller.may, call=True)
+            transceiver, reply = await self._place((caller.key, model), ask, model, caller.may)
             ufrag, held = reply.ufrag, Held(caller.key, caller.token_id, transceiver, socket)
             return transceiver, reply
         finally:
             self._placing.add(time.monotonic_ns() - began_ns)
             self._ledger.settle(caller.key, caller.token_id, ufrag, held)
+
+    async def _place(
+        self, asked: Hashable, ask: Callable[[int], Awaitable[Placed]], model: str, may: Callable[[str], bool]
+    ) -> tuple[int, Placed]:
+        """Asks as ``anywhere`` does, unless everybody has just refused for want of room."""
+        if why := self._fullness.get(asked, time.monotonic(), self._ledger.ends):
+            self._count("full", True)
+            raise Refusal(503, why, code="full", retry_after_s=self._retry_after_s())
+        try:
+            return await self.anywhere(ask, model, may=may, call=True)
+        except Refusal as e:
+            if e.code == "full":
+                self._fullness.put(asked, str(e), time.monotonic(), self._ledger.ends)
+            raise
 
     async def anywhere(
         self,
@@ -154,6 +170,52 @@ class Placing:
         self._count("full" if trouble.code in (*_FULL, "no_transceiver") else outcome, call)
         raise trouble
 
+    async def elsewhere(
+        self,
+        ask: Callable[[int], Awaitable[Reply]],
+        model: str,
+        *,
+        but: int,
+        may: Callable[[str], bool],
+        not_here: Refusal,
+    ) -> Reply:
+        """Has a call that is at the transceiver ``but`` move to another one that reports the model: ``ask`` has each
+        asked, until one takes it. The refusal is ``not_here`` where nobody reports what it has.
+        Raises Refusal."""
+        wanted = Wanted(*name_and_version(model), self._region, self._within)
+        trouble = (self._missing(wanted, may) or self._nobody(model)) if len(self._fleet) else not_here
+        gone = 0
+        until = time.monotonic() + _DEADLINE_S
+        for choice in self._placer.choices(wanted, time.monotonic()):
+            if choice.id == but:
+                continue
+            if time.monotonic() > until or gone > 1:
+                break
+            if not await self._lives(choice.id):
+                trouble = unavailable(Unavailable(f"transceiver {choice.id} does not answer"))
+                continue
+            self._placer.asked(choice.id)
+            taken = False
+            try:
+                reply = await ask(choice.id)
+                taken = True
+            except Unavailable as e:
+                raise unavailable(e) from None
+            except RequestRefused as e:
+                trouble = refused(e)
+                if e.code in _FULL:
+                    self._placer.full(choice.id)
+                elif e.code == "gone":  # perhaps because of this call: one more is asked
+                    gone += 1
+                elif e.code != "model_not_found":
+                    break
+            finally:
+                (self._placer.placed if taken else self._placer.failed)(choice.id)
+            if taken:
+                logs.get().info("placed anew", transceiver=choice.id, model=model, **_reasons(choice))
+                return reply
+        raise trouble
+
     def explain(self, model: str, version: str = "", region: str = "") -> Explanation:
         """What would become of a call now. ``model`` may name its version as well; ``region`` is in place of this
         edge's own."""
@@ -165,6 +227,7 @@ class Placing:
 
     def came(self, transceiver: Transceiver) -> None:
         """Nothing is known of it before it reports."""
+        self._fullness.clear()
         self._unreported[transceiver.id] = None
 
     def changed(self, transceiver: Transceiver) -> None:
@@ -179,6 +242,8 @@ class Placing:
 
     def _reported(self, known: Known) -> None:
         number = known.report.id
+        if not known.report.draining and any(model.room != 0 for model in known.report.models):
+            self._fullness.clear()
         self._unreported.pop(number, None)
         host = host_of(self._transceivers.directory.present[number].endpoint)
         for other in self._ways.measured(number, host, known.least_round_trip_s):
@@ -189,10 +254,16 @@ class Placing:
 
     def _check(self, wanted: Wanted, may: Callable[[str], bool]) -> None:
         """Raises Refusal for a model or a version that nobody has, where all have said what they have."""
+        refusal = None if self._unreported else self._missing(wanted, may)
+        if refusal is not None:
+            self._count("model_not_found", True)
+            raise refusal
+
+    def _missing(self, wanted: Wanted, may: Callable[[str], bool]) -> Refusal | None:
+        """The refusal of a model or a version that nobody reports; None where somebody does, or nobody reports."""
         model, version = wanted.model, wanted.version
-        if not model or self._fleet.has(model, version) or not len(self._fleet) or self._unreported:
-            return
-        self._count("model_not_found", True)
+        if not model or self._fleet.has(model, version) or not len(self._fleet):
+            return None
         if self._fleet.has(model):
             names = [f"{model}@{each}" for each in self._fleet.versions_of(model)][:_MOST_NAMED]
             there = f"there is {', '.join(names)}" if names else "none says its version"
@@ -201,7 +272,7 @@ class Placing:
             names = [name for name in self._fleet.names if may(name)][:_MOST_NAMED]
             there = f"there is {', '.join(names)}" if names else "there is none that this key may use"
             message = f"no transceiver has a model called {model!r}: {there}"
-        raise Refusal(404, message, code="model_not_found", param="model")
+        return Refusal(404, message, code="model_not_found", param="model")
 
     def _nobody(self, model: str) -> Refusal:
         """The refusal where nobody can be asked."""

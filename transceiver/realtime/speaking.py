@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -58,12 +58,19 @@ class Speaking:
         self._settings, self._ask, self._tell = settings, respond, cancelled
         self._makings: dict[str, Making] = {}  # those that are being made, or heard
         self._wanted = False
+        self._left_over: list[Making] = []  # of an agent that is not there any more
         self._audible_until = 0.0
 
     @property
     def busy(self) -> bool:
         """Whether the agent has the floor: something is being made in the conversation, or heard."""
         return self.active is not None or self._played
+
+    @property
+    def calm(self) -> Hashable:
+        """What it is like while nothing is made, and speech that was made is heard; None while something is made."""
+        heard = self._playback.response if self._playback is not None else ""
+        return None if self.active is not None else (heard, len(self._makings))
 
     @property
     def _played(self) -> bool:
@@ -138,6 +145,11 @@ class Speaking:
         self._settle()
         return lost
 
+    def pass_over(self, frames: int) -> None:
+        """Passes over so many frames of speech, over a path that is paced, because another process has sent them."""
+        if self._playback is not None:
+            self._playback.pass_over(frames)
+
     def frame(self) -> bytes:
         """The next 20 ms of speech, over a path that is paced; nothing where there are none."""
         if self._playback is None or not self._playback.busy:
@@ -203,14 +215,16 @@ class Speaking:
         self._playback.take_up(state.playback, parts)
 
     def ask_again(self) -> None:
-        """Asks a new agent for the responses of which nothing has come."""
-        for making in tuple(self._makings.values()):
-            if not making.over and not making.begun:
+        """Asks a new agent for the responses of which nothing has come. The others end with ``give_up_begun``."""
+        makings = [making for making in self._makings.values() if not making.over]
+        self._left_over = [making for making in makings if making.begun]
+        for making in makings:
+            if not making.begun:
                 self._ask(making)
 
     def give_up_begun(self) -> None:
-        """Ends the responses that another agent had begun to give: what has come of them is heard, and no more
-        comes."""
-        for making in tuple(self._makings.values()):
-            if not making.over and making.begun:
-                making.finish("incomplete")
+        """Ends the responses that another agent had begun to give when ``ask_again`` was called: what has come of them
+        is heard, and no more comes."""
+        left_over, self._left_over = self._left_over, []
+        for making in left_over:
+            making.finish("incomplete")

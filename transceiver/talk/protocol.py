@@ -6,7 +6,7 @@ A protocol is a folder of its own, as ``transceiver.realtime`` is: it has an ``E
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 from transceiver.agents import Item, Response, Settings
@@ -107,6 +107,11 @@ class Conversation(Protocol):
         """Whether neither side speaks, or is about to."""
 
     @property
+    def calm(self) -> Hashable:
+        """What it is like while time alone passes: equal for two moments between which nothing happened that ``export``
+        should tell, but for the speech that was heard meanwhile. None while something is said or made."""
+
+    @property
     def weight(self) -> int:
         """About how many bytes ``export`` would give. Asking costs next to nothing."""
 
@@ -116,6 +121,10 @@ class Conversation(Protocol):
     def resume(self, agent: object) -> None:
         """Tells, in the place of ``begin``, that the agent is there which goes on where another has been; ``agent`` is
         that one's state. No event may be sent yet."""
+
+    def succeed(self, model: str, known: set[str]) -> None:
+        """Tells, in the place of ``resume``, that another agent is there than before, which was told what there was
+        until then, the items with the ids ``known`` among it. Clients know it as ``model``."""
 
     def export(self, parts: Parts) -> bytes:
         """All of it as bytes, between two events, with a version of their own; what is large is among the ``parts``. It
@@ -135,6 +144,9 @@ class Conversation(Protocol):
 
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id, as the agent knows them."""
+
+    def pass_over(self, frames: int) -> None:
+        """Passes over so many frames of the agent's speech, which another process has sent since ``export``."""
 
     def hush(self) -> None:
         """Drops the speech that waits, because the agent wants to be silent."""
@@ -168,6 +180,10 @@ class EventProtocol(Protocol):
     ) -> Conversation:
         """The conversation over media that goes on where ``Conversation.export`` left off, in the place of
         ``converse``. Raises ValueError where the bytes are none of this version's, or a part is missing."""
+
+    def told(self, conversation: bytes, *, parts: Sequence[bytes]) -> tuple[Settings, list[Item]]:
+        """What an agent is told that is to go on with the conversation of which ``conversation`` is the ``export``.
+        Raises ValueError as ``take_up`` does."""
 
     def write(self, event: Event) -> tuple[Event, str]:
         """The event, with an id of its own where it had none, and its text."""
