@@ -34,7 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
         "tls": {"secretName": "edge-tls"},
     },
     "load balancer": {
-        "edge": {"exposure": "loadBalancer", "advertise": "203.0.113.10:3478", "cores": []},
+        "edge": {"exposure": "loadBalancer", "advertise": "203.0.113.10:443", "cores": []},
         "mediaService": {"annotations": {"example.com/shape": "udp"}, "loadBalancerClass": "example.com/nlb"},
         "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]},
         "service": {"type": "LoadBalancer", "port": 443},

@@ -134,7 +134,7 @@ def test_an_edge_is_on_its_node_or_behind_one_port() -> None:
     assert only("usual", "DaemonSet")["spec"]["template"]["spec"]["dnsPolicy"] == "ClusterFirstWithHostNet"
     assert "hostNetwork" not in only("load balancer", "Deployment")["spec"]["template"]["spec"]
     media = only("load balancer", "Service", "-media")["spec"]
-    assert (media["type"], [(p["port"], p["protocol"]) for p in media["ports"]]) == ("LoadBalancer", [(3478, "UDP")])
+    assert (media["type"], [(p["port"], p["protocol"]) for p in media["ports"]]) == ("LoadBalancer", [(443, "UDP")])
     assert not [each for each in rendered("usual") if each["metadata"]["name"].endswith("-media")]
 
 
