@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, XsUri
@@ -71,8 +71,9 @@ def text() -> str:
         licenses=[LicenseFactory().make_from_string(project["license"])],
     )
     bom = Bom(components=components.values())
-    bom.metadata.component = root
-    bom.metadata.timestamp = None  # type: ignore[assignment]  # the same source makes the same bytes
+    about: Any = bom.metadata
+    about.component = root
+    about.timestamp = None  # the same source makes the same bytes
     bom.register_dependency(root, _needed(project["dependencies"], components))
     for pin in locked:
         there = _installed(pin)
@@ -125,10 +126,12 @@ def _installed(pin: Pin) -> Distribution | None:
 def _licence(package: Distribution) -> License | None:
     """The licence by its SPDX name or expression, else as the package calls it; None where it does not say."""
     about = package.metadata
-    if expression := about.get("License-Expression"):
-        return LicenseFactory().make_from_string(expression)
-    classified = [each.rpartition(" :: ")[2] for each in about.get_all("Classifier", []) if each.startswith("License ")]
-    named = (about.get("License") or "").strip()
+    if "License-Expression" in about:
+        return LicenseFactory().make_from_string(about["License-Expression"])
+    classified = [
+        each.rpartition(" :: ")[2] for each in about.get_all("Classifier") or () if each.startswith("License ")
+    ]
+    named = about["License"].strip() if "License" in about else ""
     for each in (named, *(_CLASSIFIED.get(one, one) for one in classified)):
         if each and "\n" not in each and each != "UNKNOWN":
             return LicenseFactory().make_from_string(each)
