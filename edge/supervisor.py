@@ -23,6 +23,7 @@ from edge.directory_file import announce, prepare
 from edge.draining import empty, mark
 from edge.express import Express
 from edge.relay.spec import SPARE_NAME, Sister, Spec
+from edge.signaling.turn.servers import load_secret
 from edge.sockets import flows_endpoint, http_socket, listening, media_sockets
 from edge.tls import server_context
 from edge.xdp import kernel
@@ -237,6 +238,9 @@ def check(config: Config) -> None:
             raise ConfigError(f"edge.clusters: {row.name}: {row.keys} has this cluster's own keys")
     apikeys.load(edge.api_keys)
     server_context(edge.tls_certificate, edge.tls_key)
+    for server in edge.ice_servers:
+        if server.secret_file is not None:
+            load_secret(server.secret_file)
     if not edge.transceivers and not config.directory.redis:
         raise ConfigError(
             "edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed, or directory.redis"

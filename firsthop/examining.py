@@ -174,6 +174,9 @@ def secrets(config: Config) -> Iterator[Finding]:
         files["edge.api_keys"] = config.edge.api_keys
         if config.edge.tls_key is not None:
             files["edge.tls_key"] = config.edge.tls_key
+        for i, server in enumerate(config.edge.ice_servers):
+            if server.secret_file is not None:
+                files[f"edge.ice_servers {i}"] = server.secret_file
     if config.directory.password_file is not None:
         files["directory.password_file"] = config.directory.password_file
     for key, path in files.items():

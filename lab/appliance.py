@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -98,7 +99,8 @@ class Appliance:
         self.transceiver_2: Place | None = lab.transceiver_2 if lab else None
         self.token = secrets.token_urlsafe(24)
         self.token_file = directory / "token"
-        self.url = f"http://{self.edge.address}:{http_port}"
+        self._certificate: str | None = edge.get("tls_certificate")  # which vouches for itself
+        self.url = f"{'https' if self._certificate else 'http'}://{self.edge.address}:{http_port}"
         self.processes: dict[str, subprocess.Popen[Any]] = {}
         self.environment: dict[str, dict[str, str]] = {}  # variables for a process, by its name, set before it starts
         count = max(1, len(self._cores))
@@ -272,10 +274,11 @@ class Appliance:
 
     def _is_up(self, edge: str) -> bool:
         url, place = self.url.replace(self.edge.address, self._edges[edge].address), self._edges[edge]
+        tls = ssl.create_default_context(cafile=self._certificate) if self._certificate else None
 
         def asked() -> bool:
             try:
-                with urllib.request.urlopen(f"{url}/readyz", timeout=10):  # noqa: S310
+                with urllib.request.urlopen(f"{url}/readyz", timeout=10, context=tls):  # noqa: S310
                     pass
                 workers = [name for name in self.children(edge) if re.fullmatch(r"worker-\d+", name)]
                 for process in ("edge", *workers):

@@ -40,6 +40,7 @@ from transceiver.state import SessionState, StateError
 from transceiver.survival.keeper import Keeper
 from transceiver.survival.vault import Vault
 from transceiver.talk.talk import Talk
+from transceiver.talk.understudy import Understudy
 from transceiver.watching import Watching, not_found
 from wire import keys, messages, ufrag
 from wire.control import Control
@@ -102,7 +103,8 @@ class Transceiver:
             calls=lambda: list(held.calls.values()),
             sockets=lambda: list(held.sockets.values()),
             room=self._room_for_another,
-            take_up=self.take_up,
+            take_up=lambda state, understudy: self.take_up(state, understudy=understudy),
+            understudy=self._understudy,
             took=self._took,
             gone=held.remove,
             handle=self._handle,
@@ -113,7 +115,13 @@ class Transceiver:
         self._relief = Relief(held, self.desk.move)
         self._watching = Watching(self._link, held.live)
         self._handoffs = Handoffs(
-            self._link, held.live, lambda: list(held), self._models.find, self._admission.change, self._handle
+            self._link,
+            held.live,
+            lambda: list(held),
+            self._models.find,
+            self._admission.change,
+            self._handle,
+            self.desk.abroad,
         )
         self._handlers |= self.desk.handlers | self._watching.handlers | self._handoffs.handlers
         folders = self._config.transcripts, self._config.recordings
@@ -227,18 +235,15 @@ class Transceiver:
         """The protocol that a session's clients and its agent speak, configured. Raises InvalidRequest."""
         return Realtime(call, model, session, locked, pictures=self._agents.image_urls, vad=self._config.vad)
 
-    def take_up(self, state: SessionState, elapsed_s: float = 0.0) -> Session:
-        """A session that left another process, or this one, ``elapsed_s`` ago. It is away until it is told to stay, and
-        neither counted nor reachable yet. Raises StateError."""
-        try:
-            agent = self._models.find(state.talk.agent)
-            protocol = Realtime.taken_up(state.talk.protocol, pictures=self._agents.image_urls, vad=self._config.vad)
-        except (RequestError, ValueError) as e:
-            raise StateError(f"the call cannot be taken up: {e}") from None
-        call = ufrag.call_id(state.ufrag)
+    def take_up(self, state: SessionState, elapsed_s: float = 0.0, understudy: Understudy | None = None) -> Session:
+        """A session that left another process, or this one, ``elapsed_s`` ago, with the agent ``understudy`` if that is
+        given. It is away until it is told to stay, and neither counted nor reachable yet. Raises StateError."""
+        talk = self._talk(state, state.talk.agent)
+        if understudy is not None:
+            understudy.talk.protocol, talk = talk.protocol, understudy.talk
         return Session.take_up(
             state,
-            Talk(call, agent, protocol, config=self._agents, records=self._records),
+            talk,
             outbound=self._routing,
             pacer=self._pacer,
             backlog=self._backlog,
@@ -247,6 +252,21 @@ class Transceiver:
             watch=lambda who: self._watching.way_to(who, state.ufrag),
             elapsed_s=elapsed_s,
         )
+
+    def _talk(self, state: SessionState, agent: str) -> Talk:
+        """A new talk for a session that was elsewhere. Raises StateError."""
+        try:
+            found = self._models.find(agent)
+            protocol = Realtime.taken_up(state.talk.protocol, pictures=self._agents.image_urls, vad=self._config.vad)
+        except (RequestError, ValueError) as e:
+            raise StateError(f"the call cannot be taken up: {e}") from None
+        call, rate_hz = ufrag.call_id(state.ufrag), state.talk.rate_hz
+        return Talk(call, found, protocol, config=self._agents, records=self._records, rate_hz=rate_hz)
+
+    def _understudy(self, state: SessionState, agent: str) -> Understudy:
+        """An agent for a session that is to come from another transceiver. Raises StateError, or another ValueError
+        where the state is none."""
+        return Understudy(self._talk(state, agent), state.talk, state.parts)
 
     def _check(self, peer: bytes, request: int, check: messages.Check) -> None:
         """Tells whether a session of an ephemeral key that is being made would be taken."""
@@ -370,6 +390,7 @@ class Transceiver:
             session.end("shutdown")
         await asyncio.gather(*(session.closed() for session in live), self._handoffs.close())
         self.desk.close()
+        await self.desk.closed()
         self.express.close()
         self._link.close()
         if self._records is not None:

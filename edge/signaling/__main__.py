@@ -33,6 +33,7 @@ from edge.signaling.journal import Journal
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
 from edge.signaling.placing import Placing
+from edge.signaling.turn.servers import IceServers
 from edge.sockets import flows_endpoint
 from edge.tls import Certificate
 from runtime import logs, metrics
@@ -134,8 +135,18 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         *placing.metrics,
         pages={EXPLAIN_PATH: partial(explanation, placing, loop)},
     )
+    ice_servers = IceServers(edge.ice_servers, edge.turn_ttl_s, log)
     app = make_app(
-        edge, transceivers, events, ledger, api_keys, lambda: key_file.keys, responses, placing=placing, peers=peers
+        edge,
+        transceivers,
+        events,
+        ledger,
+        api_keys,
+        lambda: key_file.keys,
+        responses,
+        placing=placing,
+        peers=peers,
+        ice_servers=ice_servers,
     )
     tls = Certificate(edge.tls_certificate, edge.tls_key, log)
     runner = web.AppRunner(app, shutdown_timeout=_GOODBYE_S)
@@ -158,6 +169,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         follow(key_file),
         follow(api_keys),
         follow(tls),
+        follow(ice_servers),
         follow(listing, lambda now: loop.call_later(_WORKERS_FIRST_S, now.fill, directory)),
         keep_true(ledger, transceivers, events),
         give_up(ledger, transceivers, lost),

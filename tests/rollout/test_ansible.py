@@ -18,6 +18,8 @@ import yaml
 from ansible_run import TREE, Ansible
 from paths import ROOT
 
+from lab.appliance import Loopback
+from lab.coturn import Coturn
 from runtime import ports
 from runtime.config import Config, load
 from wire.keys import parse
@@ -48,6 +50,7 @@ HOSTS = {
         }
     },
     "redis": {"hosts": {}},
+    "turn": {"hosts": {"e1": None, "t1": None}},
     "monitoring": {"hosts": {"e1": None}},
 }
 
@@ -206,13 +209,15 @@ TEMPLATES = {
     "firewall.nft": "common/templates/firewall.nft.j2",
     "transceiver.env": "transceiver/templates/transceiver.env.j2",
     "targets.json": "monitoring/templates/targets.json.j2",
+    "turnserver.conf": "turn/templates/turnserver.conf.j2",
 }
+TURN_SECRET = "a-secret-that-coturn-has-too"
 RENDER = [
     {
         "hosts": "edge:transceiver",
         "gather_facts": False,
         "tasks": [
-            {"ansible.builtin.include_vars": f"{TREE}/roles/common/vars/main.yml"},
+            *({"ansible.builtin.include_vars": f"{TREE}/roles/{role}/vars/main.yml"} for role in ("common", "turn")),
             {
                 "ansible.builtin.template": {
                     "src": f"{TREE}/roles/{{{{ item.value }}}}",
@@ -220,7 +225,7 @@ RENDER = [
                     "mode": "0600",
                 },
                 "loop": "{{ templates | dict2items }}",
-                "vars": {"templates": TEMPLATES},
+                "vars": {"templates": TEMPLATES, "firsthop_turn_secret": TURN_SECRET},
             },
         ],
     }
@@ -245,9 +250,16 @@ def render(tool: Ansible) -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Ansible:
     """The templates of two edges and two transceivers."""
-    trusted = ["192.0.2.0/24", "2001:db8::/32"]
     tool = ansible(
-        tmp_path_factory.mktemp("made"), firsthop_settings=SETTINGS, edge_region="fra", firsthop_trusted=trusted
+        tmp_path_factory.mktemp("made"),
+        firsthop_settings=SETTINGS,
+        edge_region="fra",
+        firsthop_trusted=["192.0.2.0/24", "2001:db8::/32"],
+        turn_name="turn.example",
+        turn_tls_certificate="/somewhere/turn.pem",
+        turn_tls_key="/somewhere/turn.key",
+        turn_more_peers=["2001:db8::7"],
+        turn_old_secrets=["the-one-before-that"],
     )
     render(tool)
     return tool
@@ -260,7 +272,10 @@ def accepted(tool: Ansible, host: str, what: str, *, redis: bool = False) -> Con
     if not keys.exists():
         subprocess.run([sys.executable, "-m", "firsthop", "keys", "new", "-o", str(keys)], check=True, cwd=ROOT)
         (tool.home / "api-keys").write_text("token\n")
-        (tool.home / "api-keys").chmod(0o600)
+        (tool.home / "turn-secret").write_text(TURN_SECRET + "\n")
+        for name in ("api-keys", "turn-secret"):
+            (tool.home / name).chmod(0o600)
+    file.write_text(file.read_text().replace("/etc/firsthop/turn-secret", str(tool.home / "turn-secret")))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FIRSTHOP_")} | {
         "FIRSTHOP_CLUSTER__KEYS": str(keys),
         "FIRSTHOP_EDGE__API_KEYS": str(tool.home / "api-keys"),
@@ -280,7 +295,15 @@ def test_configurations_are_accepted_and_tell_of_each_other(made: Ansible) -> No
     assert str(edge.edge.media) == "127.0.0.11:3478"
     assert edge.edge.models == ("parrot", "pipeline")
     assert (edge.log.level, edge.agents.pipeline.voice) == ("debug", 'say "a\\b"')
-    assert [server.url for server in edge.edge.ice_servers] == ["stun:stun.example:3478"]
+    urls = ["turn:turn.example:{}?transport=udp", "turn:turn.example:{}?transport=tcp"]
+    assert [server.url for server in edge.edge.ice_servers] == [
+        "stun:stun.example:3478",
+        # Media of the one has the port that is coturn's else.
+        *(url.format(3479) for url in urls),
+        "turns:turn.example:443?transport=tcp",
+        *(url.format(3478) for url in urls),
+        "turns:turn.example:443?transport=tcp",
+    ]
     assert [(row.name, str(row.endpoint), row.region) for row in edge.edge.edges] == [
         ("e1", "tcp://127.0.0.11:7450", "fra"),
         ("e2", "tcp://127.0.0.12:7450", "fra"),
@@ -356,3 +379,17 @@ def test_units_and_transceivers_agree_on_where_they_are(made: Ansible) -> None:
         "FIRSTHOP_TRANSCEIVER__ENDPOINT": ours["endpoint"],
         "FIRSTHOP_TRANSCEIVER__METRICS": ours["metrics"],
     }
+
+
+def test_coturn_is_told_what_the_one_of_the_lab_is(made: Ansible, tmp_path: Path) -> None:
+    def told(text: str) -> list[list[str]]:
+        lines = (line.partition("=") for line in text.splitlines() if line and not line.startswith("#"))
+        ours = ("listening-ip", "relay-ip", "listening-port", "cert", "pkey", "userdb", "log-file", "syslog")
+        return sorted([name, value] for name, _, value in lines if name not in ours)
+
+    peers = ["127.0.0.11", "127.0.0.12", "2001:db8::7"]
+    files = (tmp_path / "turn.pem", tmp_path / "turn.key")
+    lab = Coturn(Loopback(), tmp_path, secret=TURN_SECRET, peers=peers, tls=files)
+    before = ["static-auth-secret", "the-one-before-that"]
+    for host in ("e1", "t1"):
+        assert told((made.home / f"{host}-turnserver.conf").read_text()) == sorted([*told(lab.config), before])
