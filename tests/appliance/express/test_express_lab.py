@@ -114,7 +114,7 @@ def past_the_workers(house: Appliance) -> None:
         counts = received(house, f"media-{n}", TX)
         assert counts["expressed"] > sent[n]
         assert counts["socket_full"] == counts["unsendable"] == 0
-        assert received(house, f"media-{n}", "firsthop_rx_express_socket_datagrams_total") == {"buffer_full": 0}
+        assert received(house, f"media-{n}", "firsthop_rx_express_socket_datagrams_total") == {"express_full": 0}
 
 
 def toggled(house: Appliance, times: int, calls: int) -> None:
