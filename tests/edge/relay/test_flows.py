@@ -1,4 +1,4 @@
-"""What the kernel's table says of a flow: whose it is, and whether its media may go past the worker."""
+"""The flows of a worker in the kernel's table: whose each is, and whether its media may go past the worker."""
 
 from __future__ import annotations
 

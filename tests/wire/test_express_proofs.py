@@ -1,4 +1,4 @@
-"""What an edge and a transceiver of its host say on the express path, and prove."""
+"""The words and proofs of the express path between an edge and a transceiver of its host."""
 
 from __future__ import annotations
 
