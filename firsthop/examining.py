@@ -150,6 +150,8 @@ def secrets(config: Config) -> Iterator[Finding]:
             files["edge.tls_key"] = config.edge.tls_key
     if config.directory.password_file is not None:
         files["directory.password_file"] = config.directory.password_file
+    if config.tracing.headers_file is not None:
+        files["tracing.headers_file"] = config.tracing.headers_file
     for key, path in files.items():
         try:
             path.read_bytes()

@@ -18,6 +18,7 @@ from rtc.sdp import answer as sdp
 from runtime import logs
 from runtime.busy import BusySelector
 from runtime.config import Config
+from runtime.tracing.tracer import OFF, Tracer
 from transceiver import agents, counters
 from transceiver.admission import Admission, Relief
 from transceiver.backlog import Backlog
@@ -29,6 +30,7 @@ from transceiver.links.routing import Routing
 from transceiver.load import PRIOR, Load
 from transceiver.models import Models
 from transceiver.realtime.protocol import InvalidRequest, Realtime
+from transceiver.realtime.turn_spans import TurnSpans
 from transceiver.records.files import Records
 from transceiver.refusing import RequestError
 from transceiver.reporting import Reporting
@@ -39,6 +41,7 @@ from transceiver.state import SessionState, StateError
 from transceiver.survival.keeper import Keeper
 from transceiver.survival.vault import Vault
 from transceiver.talk.talk import Talk
+from transceiver.talk.traced import CallTrace
 from transceiver.watching import Watching, not_found
 from wire import keys, messages, ufrag
 from wire.control import Control
@@ -67,9 +70,11 @@ class Transceiver:
         selector: BusySelector | None = None,
         prior: float = PRIOR,
         vault: Vault | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         self._config = config.transceiver
         self._agents = config.agents
+        self._tracer = tracer
         self._models = Models(config.transceiver.agent, config.agents.versions)
         self._cluster = cluster
         self._certificate: Certificate = Certificate.generateCertificate()
@@ -212,7 +217,17 @@ class Transceiver:
         if gives_way is not None:
             gives_way.end("never_came")
         self._load.begun()
-        return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
+        parent = wanted.traceparent, wanted.tracestate
+        trace = CallTrace.begun(self._tracer, *parent, call, name, codec)
+        return sealed, self._talk(call, found, protocol, trace, media=half_open)
+
+    def _talk(
+        self, call: str, agent: tuple[str, type[agents.Base]], protocol: Realtime, trace: CallTrace, *, media: bool
+    ) -> Talk:
+        talk = Talk(call, agent, protocol, config=self._agents, records=self._records, trace=trace)
+        if trace:
+            talk.watchers.add("trace", TurnSpans(trace, media=media))
+        return talk
 
     def _protocol(self, call: str, model: str, session: object, locked: list[str] | None) -> Realtime:
         """The protocol that a session's clients and its agent speak, configured. Raises InvalidRequest."""
@@ -227,9 +242,10 @@ class Transceiver:
         except (RequestError, ValueError) as e:
             raise StateError(f"the call cannot be taken up: {e}") from None
         call = ufrag.call_id(state.ufrag)
+        trace = CallTrace.taken_up(self._tracer, state.talk.trace)
         return Session.take_up(
             state,
-            Talk(call, agent, protocol, config=self._agents, records=self._records),
+            self._talk(call, agent, protocol, trace, media=True),
             outbound=self._routing,
             pacer=self._pacer,
             backlog=self._backlog,
@@ -280,7 +296,13 @@ class Transceiver:
         self.held.put(call)
         self._routing.add(call.transport)
         self._link.control(peer, messages.Answer(ufrag=sealed, sdp=answer), request)
-        self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
+        self._log.info(
+            "session",
+            call=ufrag.call_id(sealed),
+            agent=talk.agent_name,
+            edge=peer.decode(errors="replace"),
+            **talk.trace.span.fields,
+        )
 
     def _open(self, peer: bytes, request: int, wanted: messages.Open) -> None:
         sealed, talk = self._place(wanted, EVENTS)
@@ -297,7 +319,13 @@ class Transceiver:
         self.held.put(opened)
         talk.watchers.add(peer, self._watching.way_to(peer, sealed))
         self._link.control(peer, messages.Opened(ufrag=sealed), request)
-        self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
+        self._log.info(
+            "session",
+            call=ufrag.call_id(sealed),
+            agent=talk.agent_name,
+            edge=peer.decode(errors="replace"),
+            **talk.trace.span.fields,
+        )
         opened.open()
 
     def _ended(self, session: AnySession) -> None:

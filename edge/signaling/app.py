@@ -27,6 +27,7 @@ from edge.signaling.whip import Whip
 from runtime import logs
 from runtime.config import Edge
 from runtime.metrics import Tally
+from runtime.tracing.tracer import OFF, Tracer
 from wire.keys import ClusterKeys
 
 __all__ = ["make_app"]
@@ -96,15 +97,16 @@ def make_app(
     responses: Tally,
     placing: Placing | None = None,
     peers: Peers | None = None,
+    tracer: Tracer = OFF,
 ) -> web.Application:
     """The application. ``keys`` gives the cluster's present keys; ``responses`` counts by status; ``placing`` is made
     where none is given, and without ``peers`` this is the only edge."""
     access = Access(api_keys, EphemeralKeys(keys().client_secrets()), edge.models)
     placing = placing or Placing(transceivers, ledger, edge)
     peers = peers or Peers(edge.name, (edge.advertise or edge.media).pair)
-    on_calls = Calls(transceivers, access, placing, ledger, keys, peers)
-    on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins)
-    on_whip = Whip(access, on_calls, edge.ice_servers)
+    on_calls = Calls(transceivers, access, placing, ledger, keys, peers, tracer)
+    on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins, tracer=tracer)
+    on_whip = Whip(access, on_calls, edge.ice_servers, tracer)
     health = Health(transceivers, peers)
 
     async def on_shutdown(_: web.Application) -> None:

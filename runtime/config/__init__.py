@@ -24,6 +24,7 @@ from runtime.config.agents import Agents, Pipeline, Upstream
 from runtime.config.directory import Directory
 from runtime.config.edge import Edge, IceServer, MediaAddress
 from runtime.config.section import Section, TcpAddress
+from runtime.config.tracing import Tracing
 from runtime.config.transceiver import Transceiver
 from runtime.errors import ConfigError
 from wire import versions
@@ -38,6 +39,7 @@ __all__ = [
     "MediaAddress",
     "Pipeline",
     "TcpAddress",
+    "Tracing",
     "Transceiver",
     "Upstream",
     "load",
@@ -78,6 +80,7 @@ class Config(BaseSettings):
     transceiver: Transceiver = Transceiver()  # type: ignore[call-arg]
     directory: Directory = Directory()  # type: ignore[call-arg]
     agents: Agents = Agents()  # type: ignore[call-arg]
+    tracing: Tracing = Tracing()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
 
 

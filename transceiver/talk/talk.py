@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from runtime import logs
 from runtime.config import Agents
+from runtime.tracing.spans import Span
 from transceiver.agents import Base
 from transceiver.counters import ENDS
 from transceiver.media.voice import Voice
@@ -22,6 +23,7 @@ from transceiver.records.files import Record, Records
 from transceiver.talk.agent_host import Host, HostState, host
 from transceiver.talk.protocol import Conversation, EventProtocol
 from transceiver.talk.successor import Successor
+from transceiver.talk.traced import CallTrace, TraceState
 from transceiver.talk.watchers import Send, Watchers
 
 __all__ = ["Talk", "TalkState"]
@@ -51,6 +53,7 @@ class TalkState(Struct, frozen=True, array_like=True):
     watchers: list[tuple[bytes, int]]
     sent_bytes: int
     parts: int
+    trace: TraceState | None = None
 
 
 class Talk:
@@ -69,10 +72,12 @@ class Talk:
         *,
         config: Agents,
         records: Records | None = None,
+        trace: CallTrace | None = None,
     ) -> None:
         self.agent_name, self.agent_type = agent
         self.protocol = protocol
         self.config = config
+        self.trace = trace or CallTrace()
         self.watchers = Watchers()
         self.begun = False
         self.record: Record | None = None
@@ -86,7 +91,7 @@ class Talk:
         self.held = False  # to go on elsewhere
         self._over = False
         self._parts = 1
-        self._log = logs.get().bind(call=call)
+        self._log = logs.get().bind(call=call, **self.trace.span.fields)
 
     def begin(
         self,
@@ -138,6 +143,7 @@ class Talk:
             self.record.close()
             self._parts += 1
             self._open_record()
+        self.trace.span.event("agent_replaced", {"gen_ai.agent.name": self.agent_name})
         self.conversation.seat.give_to(self.host, self.agent_name)
         self.host.release()
 
@@ -199,6 +205,7 @@ class Talk:
             watchers,
             self.sent_bytes,
             self._parts,
+            self.trace.export(),
         )
 
     def take_up(
@@ -237,6 +244,7 @@ class Talk:
         if self._parts > 1 and self.record is None:
             self._open_record()
         self.held = False
+        self.trace.stays()
         self.host.release()
         if self._retiring is not None:
             self._retiring.release()
@@ -290,6 +298,7 @@ class Talk:
             self._close()
         if self.record is not None:
             self.record.close()
+        self.trace.end(reason, self.media_so_far() if self.begun else {})
         self._log.info("ended", reason=reason, **facts)
 
     async def joined(self) -> None:
@@ -304,6 +313,10 @@ class Talk:
             self._end("agent_failed")
 
     # --- Surroundings and Line
+
+    @property
+    def span(self) -> Span:
+        return self.trace.present
 
     def emit(self, event: dict[str, Any]) -> None:
         # An agent's own events need an id as well: clients pass over those that have none.
