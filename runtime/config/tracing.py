@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from runtime.config.section import Section, url_of
 
@@ -13,6 +13,17 @@ __all__ = ["Tracing"]
 
 Attribute = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,127}$")]
 Text = Annotated[str, Field(max_length=256)]
+
+
+def _flat(value: Any) -> Any:
+    """The attributes by their whole names: TOML makes tables of names with dots."""
+    if not isinstance(value, dict):
+        return value
+    found: dict[Any, Any] = {}
+    for name, each in value.items():
+        inner = _flat(each)
+        found |= {f"{name}.{more}": text for more, text in inner.items()} if isinstance(inner, dict) else {name: inner}
+    return found
 
 
 class Tracing(Section):
@@ -33,8 +44,8 @@ class Tracing(Section):
         None, description="file with the certificates of those who may vouch for the endpoint; empty: the usual ones"
     )
     timeout_s: float = Field(5.0, gt=0, le=60, description="seconds that the endpoint has for a batch of spans")
-    attributes: dict[Attribute, Text] = Field(
+    attributes: Annotated[dict[Attribute, Text], BeforeValidator(_flat)] = Field(
         {},
-        description='attributes of all spans beside service, host, region and zone, as in `{ "deployment.environment.'
-        'name" = "production" }`',
+        description="attributes of all spans beside service, host, region and zone, as in `{ deployment.environment."
+        'name = "production" }`',
     )
