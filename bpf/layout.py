@@ -34,6 +34,9 @@ __all__ = [
 ]
 
 MAX_CPUS: Final = 128
+# Transceivers of this host that take media themselves, and the words of 64 bits that a bit for each port needs.
+_EXPRESS: Final = 1024
+_PORT_WORDS: Final = (1 << 16) // 64
 # Buckets that are remembered, of prefixes and of ufrags and SSRCs each, at about 100 bytes.
 _BUCKETS: Final = 65536
 
@@ -101,7 +104,7 @@ FLOW: Final = Record(
     "u64 other_due_ns",
     "u64 checks_due_ns",
     "u32 media_left",  # packets for which the clock need not be asked again
-    "u32 zero",
+    "u32 express",  # 1 where the client has proved itself, so that its media need not pass a worker
 )
 # Chances out of 2^32 that a packet for a core is shed; its worker writes them (edge/xdp/shedding.py).
 SHED: Final = Record("shed", "u32 media", "u32 strangers")
@@ -175,6 +178,9 @@ _MAPS: Final = (
     # push out a bucket needs as many good ufrags as there is room for.
     Map("named", _LRU_HASH, U64, U64, _BUCKETS),
     Map("shedding", _ARRAY, U32, SHED, MAX_CPUS),
+    # The port to which the media of each transceiver's flows goes, past the workers; and those ports as bits.
+    Map("express", _HASH, U32, U32, _EXPRESS),
+    Map("express_ports", _ARRAY, U32, U64, _PORT_WORDS),
     Map("counters", _PERCPU_ARRAY, U32, U64, len(VERDICTS) * MAX_CPUS),
     # The id of the map "cpus": other programs on this host may have queues of their own.
     Map("queues", _ARRAY, U32, U32, 1),

@@ -44,11 +44,16 @@ struct ipv6_extension {
     u8 rest[4];
 };
 
-/* `bytes` is the payload's length as UDP tells it: a short frame is padded behind that. */
+/* `bytes` is the payload's length as UDP tells it: a short frame is padded behind that. `plain` where nothing is before
+ * the UDP header `udp` but Ethernet's and IP's own. `port` is that of a UDP datagram to our address, and 0 of what is
+ * none. */
 struct datagram {
     struct flow_key from;
     __be32 to[4];
+    struct udphdr *udp;
     u32 bytes;
+    u32 plain;
+    u32 port;
 };
 
 static __always_inline int is_ours(const __be32 to[4])
@@ -70,7 +75,8 @@ static __always_inline int parse_udp(struct cursor *c, struct datagram *d, u32 r
     /* Drop: no socket can take a datagram without a whole UDP header. */
     if ((void *)(udp + 1) > c->end)
         return VERDICT_MALFORMED;
-    if (udp->dest != swap16(MEDIA_PORT))
+    d->port = swap16(udp->dest);
+    if (d->port != MEDIA_PORT)
         return VERDICT_OTHER_TRAFFIC;
     /* Drop: see where the IP headers are read. */
     if (unwanted != PARSED)
@@ -86,6 +92,7 @@ static __always_inline int parse_udp(struct cursor *c, struct datagram *d, u32 r
 
     d->from.port = udp->source;
     d->bytes = length - sizeof(*udp);
+    d->udp = udp;
     c->at = udp + 1;
     return PARSED;
 }
@@ -145,6 +152,7 @@ static __always_inline int parse_ipv6(struct cursor *c, struct datagram *d)
     u8 next = ip->nexthdr;
     c->at = ip + 1;
     for (int i = 0; next != IPPROTO_UDP; i++) {
+        d->plain = 0;
         if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
             next != IPPROTO_FRAGMENT)
             return VERDICT_OTHER_TRAFFIC;
@@ -188,10 +196,12 @@ static __always_inline int parse_frame(struct cursor *c, struct datagram *d)
 {
     struct ethhdr *eth = c->at;
 
+    d->port = 0;
     if ((void *)(eth + 1) > c->end)
         return VERDICT_OTHER_TRAFFIC;
     __be16 kind = eth->h_proto;
     c->at = eth + 1;
+    d->plain = !is_tag(kind);
     for (int i = 0; i < VLAN_TAGS && is_tag(kind); i++) {
         struct vlan_tag *tag = c->at;
         /* Drop: cut short. */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Puts every packet for the media port on the core whose worker owns it, and drops what nobody asked for.
+/* Puts every packet for the media port on the core whose worker owns it, and drops what nobody asked for. Media of a
+ * flow that has proved itself goes to its transceiver at once, where that is on this host.
  *
  * A STUN binding request is steered by the sealed ufrag in USERNAME, anything else by its source address, RTP from
- * an unknown address by its SSRC. Nothing is rewritten: a CPUMAP moves the packet to the core, where the kernel's
- * own stack hands it to that core's socket.
+ * an unknown address by its SSRC. A CPUMAP moves the packet to the core, where the kernel's own stack hands it to that
+ * core's socket. Only what goes past the workers is changed: its port, and the checksum with it.
  *
  * Compiled by edge/xdp/program.py, which puts `enum verdict` (bpf/verdicts.py), structs and maps (bpf/layout.py) in
  * front. edge/xdp/steering.py sets MEDIA_PORT, MEDIA_ADDRESS_0 to _3 (optional) and the limits of edge/xdp/limits.py.
@@ -13,6 +14,7 @@
 #include <uapi/linux/bpf.h>
 
 #include "admit.h"
+#include "express.h"
 #include "parse.h"
 #include "stun.h"
 #include "ufrag.h"
@@ -77,12 +79,36 @@ static __always_inline int is_shed(u32 chance)
     return chance && bpf_get_prandom_u32() <= chance;
 }
 
+/* Whether this is the port of a transceiver, to which nobody but this program sends. */
+static __always_inline int is_express_port(u32 port)
+{
+    u32 word = port / 64;
+    u64 *bits = express_ports.lookup(&word);
+
+    return bits && *bits >> port % 64 & 1;
+}
+
+/* Whether a packet of the flow's media goes past the workers now. What does not is the worker's. */
+static __always_inline int is_expressed(const struct flow *flow, const struct datagram *d, void *end)
+{
+    u32 transceiver = flow->transceiver;
+
+    if (!flow->express || !d->plain)
+        return 0;
+    u32 *port = express.lookup(&transceiver);
+    return port && *port && change_port(d->udp, end, *port);
+}
+
 /* What a flow says, but for its checks. */
-static __always_inline int steer_flow(struct flow *flow, int media)
+static __always_inline int steer_flow(struct flow *flow, const struct datagram *d, void *end, int media)
 {
     /* Drop: no call has a use for so much, and what one caller sends must not cost the others on its core. */
     if (media ? !may_send_media(flow) : !may_say_more(flow))
         return drop_for(VERDICT_FLOW_LIMITED, flow->cpu);
+    if (media && is_expressed(flow, d, end)) {
+        count(VERDICT_FLOW_EXPRESSED, 0);
+        return XDP_PASS;
+    }
 
     u32 cpu = flow->cpu;
     struct shed *shed = media ? shedding.lookup(&cpu) : 0;
@@ -228,6 +254,9 @@ int firsthop_steer(struct xdp_md *ctx)
     struct cursor c = { (void *)(long)ctx->data, (void *)(long)ctx->data_end };
     struct datagram d;
     int verdict = parse_frame(&c, &d);
+    /* Drop: a transceiver hears its flows by this program alone, or by a worker. */
+    if (verdict == VERDICT_OTHER_TRAFFIC && d.port && is_express_port(d.port))
+        verdict = VERDICT_EXPRESS_PORT_REFUSED;
     if (verdict != PARSED)
         return leave(verdict);
 
@@ -255,7 +284,7 @@ int firsthop_steer(struct xdp_md *ctx)
             flow->last_seen_jiffies = now;
             flow->last_seen_ns = bpf_ktime_get_ns();
         }
-        return steer_flow(flow, is_media(*first));
+        return steer_flow(flow, &d, c.end, is_media(*first));
     }
     if (is_media(*first))
         return steer_by_ssrc(c, &d);

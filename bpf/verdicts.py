@@ -39,6 +39,11 @@ VERDICTS: tuple[Verdict, ...] = (
         "RTP or RTCP from an unknown address with a known SSRC: a hint, not yet trusted.",
         of_core=True,
     ),
+    Verdict(
+        "flow_expressed",
+        "passed",
+        "RTP or RTCP of a flow that has proved itself, whose transceiver is on this host and takes media itself.",
+    ),
     Verdict("other_traffic", "passed", "Not a UDP datagram to the media port, so it belongs to the kernel."),
     Verdict("fragment", "dropped", "The first fragment of a datagram to the media port; media is never fragmented."),
     Verdict(
@@ -87,6 +92,11 @@ VERDICTS: tuple[Verdict, ...] = (
         "dropped",
         "Media of a known flow, for a core whose worker is behind: shed by chance, so much that the rest is in time.",
         of_core=True,
+    ),
+    Verdict(
+        "express_port_refused",
+        "dropped",
+        "A UDP datagram that was sent to the port of a transceiver, which only XDP itself may name.",
     ),
     Verdict("no_core", "dropped", "The chosen core has no entry in the CPU map: dropped, never delivered elsewhere."),
 )

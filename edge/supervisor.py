@@ -21,11 +21,10 @@ from edge import apikeys
 from edge.directory import Transceiver
 from edge.directory_file import announce, prepare
 from edge.draining import empty, mark
-from edge.links.announcing import flows_endpoint
-from edge.relay.sisters import Sister
-from edge.relay.spec import Spec
-from edge.relay.worker import SPARE_NAME
-from edge.sockets import http_socket, listening, media_sockets
+from edge.express import Express
+from edge.relay.spec import SPARE_NAME, Sister, Spec
+from edge.signaling.turn.servers import load_secret
+from edge.sockets import flows_endpoint, http_socket, listening, media_sockets
 from edge.tls import server_context
 from edge.xdp import kernel
 from edge.xdp.installed import Xdp
@@ -44,6 +43,7 @@ from runtime.supervision.store import Store, open_store
 from runtime.supervision.supervisor import Supervisor, supervise
 from runtime.tracing import export
 from wire import keys
+from wire.express import door_of
 from wire.keys import ClusterKeys
 
 __all__ = ["check", "run"]
@@ -74,8 +74,10 @@ class EdgeSupervisor(Supervisor):
         with contextlib.suppress(OSError):
             mark(edge).unlink()  # of one that was killed while it drained
         self._http = http_socket(edge.http, store)
-        self._media = media_sockets(edge.media, len(self._cpus), store)
+        self._express = Express(edge, self._instance, lambda: self._keys, lambda: self._xdp.express, store, self._log)
+        self._media = media_sockets(edge.media, len(self._cpus), store, self._express.turn_away())
         self._xdp = Xdp(edge, self._keys.ufrag, self._sister_keys, self._cpus, self._media, self._log)
+        self._express.take_over()
         self._transceivers = [Transceiver(peer.id, str(peer.endpoint)) for peer in edge.transceivers]
         self._directory = announce(_directory_path(edge), self._transceivers, self._log)
         self._found = prepare(_found_path(edge), self._log, keep=bool(config.directory.redis))
@@ -95,23 +97,14 @@ class EdgeSupervisor(Supervisor):
     def _worker(self, index: int) -> Child:
         edge, maps = self._config.edge, self._xdp.maps or ()
         sockets = tuple(sock.fileno() for sock in self._media)
-        spec = Spec(
-            edge=edge.name,
-            index=index,
+        spec = replace(
+            self._spec(index),
             cpu=self._cpus[index],
             socket=sockets[index],
             not_mine=tuple(fd for fd in sockets if fd != sockets[index]),
-            flow_entries=edge.flow_entries,
             flows=maps[0] if maps else -1,
             ssrcs=maps[1] if maps else -1,
             shedding=maps[2] if maps else -1,
-            metrics=ports.worker(edge.metrics, index).pair,
-            transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
-            directory=self._directory,
-            found=self._found,
-            keys=self._keys,
-            key_file=str(self._config.cluster.keys),
-            instance=self._instance,
             flows_to=flows_endpoint(edge, shared=bool(self._config.directory.redis)),
             flows_from=tuple(row.endpoint for row in edge.behind_one_address),
             sisters=tuple(
@@ -133,35 +126,38 @@ class EdgeSupervisor(Supervisor):
 
     def _gateway(self) -> Child:
         """One more worker, to which edges of other clusters pass on what is for calls of this one."""
-        edge, place = self._config.edge, len(self._cpus)
-        sockets = tuple(sock.fileno() for sock in self._media)
-        spec = Spec(
+        place = len(self._cpus)
+        spec = replace(self._spec(place), cpu=self._cpus[-1], backbone=str(self._config.edge.backbone))
+        return self._child(
+            "edge.relay.worker",
+            "gateway",
+            1 + place,
+            spec.dump(),
+            fds=spec.not_mine,
+            lasting=_lasting(spec),
+            process="gateway",
+        )
+
+    def _spec(self, index: int) -> Spec:
+        """The spec of a worker that has no socket, no maps and no other edges yet."""
+        edge = self._config.edge
+        return Spec(
             edge=edge.name,
-            index=place,
-            cpu=self._cpus[-1],
+            index=index,
+            cpu=-1,
             socket=-1,
-            not_mine=sockets,
+            not_mine=tuple(sock.fileno() for sock in self._media),
             flow_entries=edge.flow_entries,
             flows=-1,
             ssrcs=-1,
             shedding=-1,
-            metrics=ports.worker(edge.metrics, place).pair,
+            metrics=ports.worker(edge.metrics, index).pair,
             transceivers=tuple((transceiver.id, transceiver.endpoint) for transceiver in self._transceivers),
             directory=self._directory,
             found=self._found,
             keys=self._keys,
             key_file=str(self._config.cluster.keys),
             instance=self._instance,
-            backbone=str(edge.backbone),
-        )
-        return self._child(
-            "edge.relay.worker",
-            "gateway",
-            1 + place,
-            spec.dump(),
-            fds=sockets,
-            lasting=_lasting(spec),
-            process="gateway",
         )
 
     def _signaling(self) -> Child:
@@ -203,12 +199,12 @@ class EdgeSupervisor(Supervisor):
         """See Supervisor."""
         cpus: dict[tuple[str, ...], float] = {(str(index),): cpu for index, cpu in enumerate(self._cpus)}
         workers = Gauges(families.WORKER_CPU, lambda: cpus)
-        return workers, self._xdp, ufrag_keys(lambda: self._keys)
+        return workers, self._xdp, self._express.metrics, ufrag_keys(lambda: self._keys)
 
     def work(self) -> tuple[Coroutine[Any, Any, object], ...]:
         """See Supervisor."""
         sisters = [follow(file, self._use_sisters) for file in self._sister_files]
-        return follow(self._key_file, self._use), *sisters, self._xdp.stay()
+        return follow(self._key_file, self._use), *sisters, self._xdp.stay(), self._express.serve()
 
     async def leave(self) -> None:
         """See Supervisor. Where there are other edges, new calls are for them, and this one's have time to end."""
@@ -225,6 +221,7 @@ class EdgeSupervisor(Supervisor):
     def close(self) -> None:
         """See Supervisor. Takes XDP off the interface and closes the sockets."""
         self._xdp.close()
+        self._express.close()
         for sock in (*self._media, self._http):
             sock.close()
         for path in (_directory_path(self._config.edge), _found_path(self._config.edge), mark(self._config.edge)):
@@ -242,6 +239,9 @@ def check(config: Config) -> None:
             raise ConfigError(f"edge.clusters: {row.name}: {row.keys} has this cluster's own keys")
     apikeys.load(edge.api_keys)
     server_context(edge.tls_certificate, edge.tls_key)
+    for server in edge.ice_servers:
+        if server.secret_file is not None:
+            load_secret(server.secret_file)
     if not edge.transceivers and not config.directory.redis:
         raise ConfigError(
             "edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed, or directory.redis"
@@ -295,6 +295,6 @@ def run(config: Config) -> None:
     logs.configure(config.log.level, config.log.format, process="edge", edge=config.edge.name)
     check(config)
     edge = config.edge
-    leave = [folder_of(edge), _directory_path(edge), _found_path(edge)]
+    leave = [folder_of(edge), _directory_path(edge), _found_path(edge), door_of(edge.run, edge.name)]
     store = open_store("edge.name", edge.run / f"{edge.name}.holder", leave)
     supervise(store, lambda: EdgeSupervisor(config, store))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from firsthop import examining
+from firsthop import clocks, examining
 from firsthop.examining import Finding
 from firsthop.options import config_option
 from runtime.config import Config, load
@@ -34,6 +34,7 @@ def examine(config: Config) -> Iterator[Finding]:
             yield from (examining.kernel(), examining.btf(), examining.headers(), examining.bcc())
             yield examining.bpffs(edge.pins)
             yield from examining.interface(edge.interface, len(edge.cores) or len(os.sched_getaffinity(0)))
+        yield examining.buffers()
         yield examining.udp_port("edge.media", edge.media)
         yield examining.tcp_port("edge.http", edge.http)
         yield examining.tcp_port("edge.metrics", edge.metrics)
@@ -47,6 +48,10 @@ def examine(config: Config) -> Iterator[Finding]:
         yield examining.tcp_port("transceiver.metrics", config.transceiver.metrics)
     if config.directory.redis:
         yield examining.redis(config.directory)
+        if (seen := clocks.store_time(config.directory)) is not None:
+            yield seen
+    for address in clocks.others(config).values() if has_edge else ():
+        yield clocks.asked(address)
 
 
 @click.command()

@@ -14,34 +14,41 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from runtime.address import Address, Endpoint
 from runtime.config import Config, Directory
 from runtime.errors import bind_trouble
 from wire.exposure import exposure
 
+if TYPE_CHECKING:
+    from redis import Redis  # here, because its client takes a while to import
+
 __all__ = [
+    "PATIENCE_S",
     "Finding",
     "bcc",
     "bpffs",
     "btf",
+    "buffers",
     "certificate",
     "clock",
     "endpoint",
     "headers",
     "interface",
     "kernel",
+    "open_redis",
     "redis",
     "secrets",
     "tcp_port",
     "udp_port",
 ]
 
-_PATIENCE_S = 2.0
+PATIENCE_S = 2.0
 _CPUMAP_PROGRAMS = (5, 9)  # the kernel that can run a program on the core that a packet was sent to
 _BPF_FS_MAGIC = 0xCAFE4A11
 _SOON_DAYS = 14
+_BUFFER_BYTES = 4 << 20  # that the edge asks for (edge/sockets.py)
 _UNSYNCHRONISED = 0x40  # STA_UNSYNC of adjtimex(2)
 _STATUS_AT = 40  # of struct timex on 64 bit machines: after modes, offset, freq, maxerror and esterror
 
@@ -130,6 +137,25 @@ def interface(name: str, workers: int, sys: Path = Path("/sys/class/net")) -> It
         yield Finding("receive queues", "warning", f"{queues} for {workers} workers: fewer cores take interrupts", todo)
 
 
+def buffers(sys: Path = Path("/proc/sys/net/core")) -> Finding:
+    """Whether sockets may have the buffers that the edge asks for: what comes in a burst waits there."""
+    small = {}
+    for name in ("rmem_max", "wmem_max"):
+        try:
+            size = int((sys / name).read_text())
+        except (OSError, ValueError):
+            return Finding(
+                "socket buffers", "warning", f"this host does not say its net.core.{name}, as in a container"
+            )
+        if size < _BUFFER_BYTES:
+            small[name] = size
+    if not small:
+        return Finding("socket buffers", "ok", f"{_BUFFER_BYTES >> 20} MiB may be had")
+    seen = ", ".join(f"net.core.{name} is {size >> 10} KiB" for name, size in small.items())
+    todo = "sysctl -w " + " ".join(f"net.core.{name}={2 * _BUFFER_BYTES}" for name in small) + ", and in /etc/sysctl.d"
+    return Finding("socket buffers", "warning", f"{seen}: bursts are lost sooner", todo)
+
+
 def clock() -> Finding:
     """Whether the clock is set by the network's: certificates and ephemeral keys end by it."""
     timex = (ctypes.c_uint8 * 256)()
@@ -148,6 +174,9 @@ def secrets(config: Config) -> Iterator[Finding]:
         files["edge.api_keys"] = config.edge.api_keys
         if config.edge.tls_key is not None:
             files["edge.tls_key"] = config.edge.tls_key
+        for i, server in enumerate(config.edge.ice_servers):
+            if server.secret_file is not None:
+                files[f"edge.ice_servers {i}"] = server.secret_file
     if config.directory.password_file is not None:
         files["directory.password_file"] = config.directory.password_file
     if config.tracing.headers_file is not None:
@@ -203,10 +232,10 @@ def endpoint(who: str, where: Endpoint) -> Finding:
     try:
         if where.address is not None:
             began = time.monotonic()
-            with socket.create_connection(where.address.pair, _PATIENCE_S):
+            with socket.create_connection(where.address.pair, PATIENCE_S):
                 return Finding(who, "ok", f"{where} answers in {(time.monotonic() - began) * 1000:.1f} ms")
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(_PATIENCE_S)
+            sock.settimeout(PATIENCE_S)
             path = str(where.path)
             sock.connect(f"\0{path[1:]}" if path[0] == "@" else path)
             return Finding(who, "ok", f"{where} answers")
@@ -216,14 +245,26 @@ def endpoint(who: str, where: Endpoint) -> Finding:
         return Finding(who, "wrong", f"{where}: {e.strerror}", "is it started, and is its endpoint this one?")
 
 
+def open_redis(directory: Directory) -> Redis:
+    """A client of the directory's store, which is not connected yet. Raises OSError and ValueError."""
+    from redis import Redis
+
+    options: dict[str, Any] = {"socket_timeout": PATIENCE_S, "socket_connect_timeout": PATIENCE_S}
+    if directory.password_file is not None:
+        options["password"] = directory.password_file.read_text().strip()
+    if directory.ca_file is not None:
+        options["ssl_ca_certs"] = str(directory.ca_file)
+    client: Redis = Redis.from_url(directory.redis, **options)
+    return client
+
+
 def redis(directory: Directory) -> Finding:
     """Whether the store of the directory answers."""
-    from redis import Redis
     from redis.exceptions import RedisError
 
-    password = directory.password_file.read_text().strip() if directory.password_file is not None else None
     try:
-        Redis.from_url(directory.redis, password=password, socket_timeout=_PATIENCE_S).ping()
+        with open_redis(directory) as store:
+            store.ping()
     except (RedisError, OSError, ValueError) as e:
         return Finding(
             "directory.redis", "wrong", f"it does not answer: {e}", "calls go on without; new hosts are not found"

@@ -26,6 +26,10 @@ def check_edge(config: Config) -> None:
     _private("edge.api_keys", edge.api_keys)
     for row in edge.clusters:
         _private("edge.clusters", row.keys)
+    for server in edge.ice_servers:
+        if server.secret_file is not None:
+            _readable("edge.ice_servers", server.secret_file)
+            _private("edge.ice_servers", server.secret_file)
     _of_the_store(config)
     _of_tracing(config)
     if edge.tls_key is not None:

@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -83,25 +84,28 @@ class Appliance:
         transceiver_cores: Sequence[int] = (),
         capacity: Literal["measured", "fixed"] = "fixed",
         drain_s: float = 0,
+        one_host: bool = False,
         **edge: Any,
     ) -> None:
         """``edge`` are more keys of section [edge], such as ``cores`` or ``interface``; both edges have them, as
         both transceiver hosts have the others. Its capacity is fixed: what a test's machine can do is not what the test
-        is about. Transceivers end at once, unless they have ``drain_s``."""
+        is about. Transceivers end at once, unless they have ``drain_s``. With ``one_host`` those of a lab are on the
+        edge's host."""
         self._cores = tuple(transceiver_cores)
         self._directory = directory
         self.edge: Place = lab.edge if lab else Loopback()
         self.edge_2: Place | None = lab.edge_2 if lab else None
-        self.transceiver: Place = lab.transceiver if lab else Loopback()
+        self.transceiver: Place = (lab.edge if one_host else lab.transceiver) if lab else Loopback()
         self.transceiver_2: Place | None = lab.transceiver_2 if lab else None
         self.token = secrets.token_urlsafe(24)
         self.token_file = directory / "token"
-        self.url = f"http://{self.edge.address}:{http_port}"
+        self._certificate: str | None = edge.get("tls_certificate")  # which vouches for itself
+        self.url = f"{'https' if self._certificate else 'http'}://{self.edge.address}:{http_port}"
         self.processes: dict[str, subprocess.Popen[Any]] = {}
         self.environment: dict[str, dict[str, str]] = {}  # variables for a process, by its name, set before it starts
         count = max(1, len(self._cores))
         endpoints = [f"tcp://{place.address}:7400" for place in self._transceivers.values()]
-        if not lab:
+        if not lab or one_host:
             endpoints = [f"ipc://{directory}/transceiver-1.sock"]
         self.config_file = directory / "firsthop.toml"
         (directory / "cluster.toml").write_text(new_file_text())
@@ -270,10 +274,11 @@ class Appliance:
 
     def _is_up(self, edge: str) -> bool:
         url, place = self.url.replace(self.edge.address, self._edges[edge].address), self._edges[edge]
+        tls = ssl.create_default_context(cafile=self._certificate) if self._certificate else None
 
         def asked() -> bool:
             try:
-                with urllib.request.urlopen(f"{url}/readyz", timeout=10):  # noqa: S310
+                with urllib.request.urlopen(f"{url}/readyz", timeout=10, context=tls):  # noqa: S310
                     pass
                 workers = [name for name in self.children(edge) if re.fullmatch(r"worker-\d+", name)]
                 for process in ("edge", *workers):

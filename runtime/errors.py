@@ -20,6 +20,8 @@ def bind_trouble(e: OSError) -> str:
         return "the port is taken: stop what uses it or choose another"
     if e.errno == errno.EADDRNOTAVAIL:
         return "this host does not have that address"
+    if e.errno == errno.EACCES:
+        return "ports below 1024 are for root and who has CAP_NET_BIND_SERVICE: run as a service, or choose another"
     return e.strerror or str(e)
 
 

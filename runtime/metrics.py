@@ -51,8 +51,7 @@ from runtime.errors import ConfigError, bind_trouble
 from runtime.families import shared
 from runtime.families.family import Family
 from runtime.scrape import Page, Scrapes
-from wire.greeting import software
-from wire.versions import VERSION
+from wire.versions import VERSION, software
 
 __all__ = ["Gauge", "Gauges", "Outside", "Requests", "Tally", "Total", "serve"]
 

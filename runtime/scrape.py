@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from email.utils import formatdate
 from urllib.parse import parse_qsl
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -84,9 +85,10 @@ class Scrapes:
             status, body = "404 Not Found", b""
         else:
             status, body = self._made(lambda: generate_latest(self._registry))
-        said = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+        said = f"HTTP/1.1 {status}\r\nDate: {formatdate(usegmt=True)}\r\nContent-Type: {kind}\r\n"
         connection.settimeout(max(0.001, until - time.monotonic()))
-        connection.sendall(said.encode() + b"Connection: close\r\n\r\n" + (b"" if method == b"HEAD" else body))
+        said += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        connection.sendall(said.encode() + (b"" if method == b"HEAD" else body))
         # Closed with anything unread the kernel would reset it, and what was sent with it.
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(_MOST_HEAD_BYTES) and time.monotonic() < until:

@@ -86,6 +86,7 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
         metrics.Gauge(families.NEIGHBOURS, lambda: desk.neighbours),
         metrics.Gauge(families.DRAINING, lambda: float(desk.draining)),
         metrics.Gauges(media.WAITING, _waiting),
+        metrics.Outside(media.RX_EXPRESS_SOCKET, lambda: {"buffer_full": transceiver.express.dropped}),
         ufrag_keys(lambda: key_file.keys),
     )
     more = (*transceiver.schedule, TURNS.first_audio, *counters.all_counters, exporter.counts)
@@ -96,7 +97,8 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
         "ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names(), revived=revived
     )
 
-    work = (transceiver.sweep_forever(), transceiver.keeper.run(), follow(key_file, transceiver.use), beat.forever())
+    of_transceiver = transceiver.sweep_forever(), transceiver.keeper.run(), transceiver.express.run()
+    work = (*of_transceiver, follow(key_file, transceiver.use), beat.forever())
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(each) for each in work]
     if config.directory.redis:
         tasks.append(asyncio.create_task(publish(store, transceiver.report, log)))

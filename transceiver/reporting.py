@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from runtime.config import Config
 from transceiver.models import Models
 from transceiver.turns import TURNS
-from wire.greeting import software
 from wire.report import Gpu, Model, Report
+from wire.versions import software
 
 __all__ = ["Reporting"]
 

@@ -25,6 +25,7 @@ from transceiver.backlog import Backlog
 from transceiver.capacity import Capacity
 from transceiver.handoffs.desk import Handoffs
 from transceiver.handover.desk import Desk, House
+from transceiver.links.express import Express
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
 from transceiver.load import PRIOR, Load
@@ -42,6 +43,7 @@ from transceiver.survival.keeper import Keeper
 from transceiver.survival.vault import Vault
 from transceiver.talk.talk import Talk
 from transceiver.talk.traced import CallTrace
+from transceiver.talk.understudy import Understudy
 from transceiver.watching import Watching, not_found
 from wire import keys, messages, ufrag
 from wire.control import Control
@@ -84,6 +86,14 @@ class Transceiver:
         self._load = Load(self._pacer, self._backlog, selector=selector, prior=prior, fixed=fixed)
         self._routing = Routing()
         self._link = self._routing.link = Link(socket, self._routing.on_data, self._on_control)
+        self.express = Express(
+            self._config.run,
+            self._config.id,
+            lambda: self._cluster,
+            self._routing.on_express,
+            lambda: self._routing.spare_s,
+        )
+        self._routing.expressways = self.express.ways
         self._handlers: dict[type, Callable[..., None]] = {
             messages.Offer: self._offer,
             messages.Check: self._check,
@@ -98,7 +108,8 @@ class Transceiver:
             calls=lambda: list(held.calls.values()),
             sockets=lambda: list(held.sockets.values()),
             room=self._room_for_another,
-            take_up=self.take_up,
+            take_up=lambda state, understudy: self.take_up(state, understudy=understudy),
+            understudy=self._understudy,
             took=self._took,
             gone=held.remove,
             handle=self._handle,
@@ -109,7 +120,13 @@ class Transceiver:
         self._relief = Relief(held, self.desk.move)
         self._watching = Watching(self._link, held.live)
         self._handoffs = Handoffs(
-            self._link, held.live, lambda: list(held), self._models.find, self._admission.change, self._handle
+            self._link,
+            held.live,
+            lambda: list(held),
+            self._models.find,
+            self._admission.change,
+            self._handle,
+            self.desk.abroad,
         )
         self._handlers |= self.desk.handlers | self._watching.handlers | self._handoffs.handlers
         folders = self._config.transcripts, self._config.recordings
@@ -219,33 +236,24 @@ class Transceiver:
         self._load.begun()
         parent = wanted.traceparent, wanted.tracestate
         trace = CallTrace.begun(self._tracer, *parent, call, name, codec)
-        return sealed, self._talk(call, found, protocol, trace, media=half_open)
-
-    def _talk(
-        self, call: str, agent: tuple[str, type[agents.Base]], protocol: Realtime, trace: CallTrace, *, media: bool
-    ) -> Talk:
-        talk = Talk(call, agent, protocol, config=self._agents, records=self._records, trace=trace)
-        if trace:
-            talk.watchers.add("trace", TurnSpans(trace, media=media))
-        return talk
+        talk = Talk(call, found, protocol, config=self._agents, records=self._records)
+        _follow(talk, trace, media=half_open)
+        return sealed, talk
 
     def _protocol(self, call: str, model: str, session: object, locked: list[str] | None) -> Realtime:
         """The protocol that a session's clients and its agent speak, configured. Raises InvalidRequest."""
         return Realtime(call, model, session, locked, pictures=self._agents.image_urls, vad=self._config.vad)
 
-    def take_up(self, state: SessionState, elapsed_s: float = 0.0) -> Session:
-        """A session that left another process, or this one, ``elapsed_s`` ago. It is away until it is told to stay, and
-        neither counted nor reachable yet. Raises StateError."""
-        try:
-            agent = self._models.find(state.talk.agent)
-            protocol = Realtime.taken_up(state.talk.protocol, pictures=self._agents.image_urls, vad=self._config.vad)
-        except (RequestError, ValueError) as e:
-            raise StateError(f"the call cannot be taken up: {e}") from None
-        call = ufrag.call_id(state.ufrag)
-        trace = CallTrace.taken_up(self._tracer, state.talk.trace)
+    def take_up(self, state: SessionState, elapsed_s: float = 0.0, understudy: Understudy | None = None) -> Session:
+        """A session that left another process, or this one, ``elapsed_s`` ago, with the agent ``understudy`` if that is
+        given. It is away until it is told to stay, and neither counted nor reachable yet. Raises StateError."""
+        talk = self._talk(state, state.talk.agent)
+        if understudy is not None:
+            understudy.talk.protocol, talk = talk.protocol, understudy.talk
+        _follow(talk, CallTrace.taken_up(self._tracer, state.talk.trace), media=True)
         return Session.take_up(
             state,
-            self._talk(call, agent, protocol, trace, media=True),
+            talk,
             outbound=self._routing,
             pacer=self._pacer,
             backlog=self._backlog,
@@ -254,6 +262,21 @@ class Transceiver:
             watch=lambda who: self._watching.way_to(who, state.ufrag),
             elapsed_s=elapsed_s,
         )
+
+    def _talk(self, state: SessionState, agent: str) -> Talk:
+        """A new talk for a session that was elsewhere. Raises StateError."""
+        try:
+            found = self._models.find(agent)
+            protocol = Realtime.taken_up(state.talk.protocol, pictures=self._agents.image_urls, vad=self._config.vad)
+        except (RequestError, ValueError) as e:
+            raise StateError(f"the call cannot be taken up: {e}") from None
+        call, rate_hz = ufrag.call_id(state.ufrag), state.talk.rate_hz
+        return Talk(call, found, protocol, config=self._agents, records=self._records, rate_hz=rate_hz)
+
+    def _understudy(self, state: SessionState, agent: str) -> Understudy:
+        """An agent for a session that is to come from another transceiver. Raises StateError, or another ValueError
+        where the state is none."""
+        return Understudy(self._talk(state, agent), state.talk, state.parts)
 
     def _check(self, peer: bytes, request: int, check: messages.Check) -> None:
         """Tells whether a session of an ephemeral key that is being made would be taken."""
@@ -389,6 +412,14 @@ class Transceiver:
             session.end("shutdown")
         await asyncio.gather(*(session.closed() for session in live), self._handoffs.close())
         self.desk.close()
+        await self.desk.closed()
+        self.express.close()
         self._link.close()
         if self._records is not None:
             self._records.close()
+
+
+def _follow(talk: Talk, trace: CallTrace, *, media: bool) -> None:
+    """Has the session's trace go with it, if it has one."""
+    if trace:
+        talk.follow(trace, TurnSpans(trace, media=media))

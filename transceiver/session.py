@@ -77,7 +77,7 @@ class Session:
         self._pacer = pacer
         self._on_end = on_end
         self._on_connected = on_connected
-        self.stream = MediaStream(offer, rate_hz=talk.agent_type.rate_hz, packets=talk.agent_type.hears == "opus")
+        self.stream = MediaStream(offer, rate_hz=talk.rate_hz, packets=talk.agent_type.hears == "opus")
         self.transport = Transport(
             offer,
             ufrag,
@@ -305,6 +305,7 @@ class Session:
         stream.start(self.transport)
         self._channels.take_up(state.channels, self.transport.take_up(state.transport, now))
         talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch, now, state.parts)
+        self.transport.spare_ms = self._spare_ms
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus)
 
     def stay(self) -> None:

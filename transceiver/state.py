@@ -14,7 +14,7 @@ from transceiver.talk.talk import TalkState
 
 __all__ = ["MOST_BYTES", "VERSION", "SessionState", "StateError", "decoded", "encoded"]
 
-VERSION = 2  # changes with anything that a SessionState has, in whatever depth
+VERSION = 3  # changes with anything that a SessionState has, in whatever depth
 MOST_BYTES = 64 << 20  # an answer of minutes that waits to be heard is 14 MB, and a conversation's pictures 16
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Message",
     "MoreMedia",
     "Name",
+    "Neighbour",
     "Number",
     "Owner",
     "PartNumber",
@@ -97,6 +98,18 @@ MoreMedia = Annotated[
     Meta(max_length=MAX_MORE_MEDIA),
     about("Those of other edges, the preferred first: clients may send there as well."),
 ]
+
+
+class Neighbour(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """Another transceiver, as an edge knows it."""
+
+    id: Annotated[Transceiver, about("The id that its ufrags carry.")]
+    endpoint: Annotated[Text, about("Where it listens.")]
+    room: Annotated[
+        Annotated[int, Meta(ge=0, le=1 << 32)] | None, about("Calls that it can take; nil where that is unknown.")
+    ] = None
+    draining: Annotated[bool, about("Whether it takes none.")] = False
+
 
 Reply = TypeVar("Reply", bound="Message")
 

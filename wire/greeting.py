@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-
 from wire.control import Control, encode
 from wire.frames import OtherVersionError
 from wire.messages import Hello, Message, Refused
-from wire.versions import GREETING, OLDEST, Versions, spoken
+from wire.versions import GREETING, OLDEST, Versions, software, spoken
 
-__all__ = ["Greeting", "agreed", "hello", "software"]
+__all__ = ["Greeting", "agreed", "hello"]
 
 
 class Greeting:
@@ -69,12 +66,3 @@ def agreed(versions: Versions, said: Hello) -> int:
         theirs = f"{said.software or 'the other end'} speaks wire version {Versions(*said.versions)}"
         raise OtherVersionError(f"{theirs}, this side {versions}: upgrade the older one")
     return common
-
-
-@cache
-def software() -> str:
-    """The name and version of this release."""
-    try:
-        return f"firsthop {version('firsthop')}"
-    except PackageNotFoundError:  # a source tree that is not installed
-        return "firsthop"

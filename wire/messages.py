@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import Meta, field
 
 from wire.fields import (
@@ -29,6 +28,7 @@ from wire.fields import (
     Message,
     MoreMedia,
     Name,
+    Neighbour,
     Number,
     Owner,
     PartNumber,
@@ -44,7 +44,7 @@ from wire.fields import (
     about,
     reply_type,
 )
-from wire.handoffs import HandedOff, Handoff, List, Listed
+from wire.handoffs import MAX_STATE_BYTES, HandedOff, Handoff, List, Listed, Warm, Warmed
 from wire.report import Report
 
 __all__ = [
@@ -102,7 +102,6 @@ MAX_SSRCS = 8  # of one path
 MAX_NAMES = 8  # ufrags of one call, and paths of it at one worker, in one message
 MAX_PATHS = 64  # of one call that is handed over
 MAX_NEIGHBOURS = 64
-MAX_STATE_BYTES = 4 << 20  # of a call that is handed over, besides the parts that went ahead
 MAX_PIECE_BYTES = 256 << 10  # of such a part, in one message
 
 
@@ -344,17 +343,6 @@ class NotSteered(Message, tag="path.not_steered"):
     ufrag: CallUfrag
 
 
-class Neighbour(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
-    """Another transceiver, as an edge knows it."""
-
-    id: Annotated[Transceiver, about("The id that its ufrags carry.")]
-    endpoint: Annotated[Text, about("Where it listens.")]
-    room: Annotated[
-        Annotated[int, Meta(ge=0, le=1 << 32)] | None, about("Calls that it can take; nil where that is unknown.")
-    ] = None
-    draining: Annotated[bool, about("Whether it takes none.")] = False
-
-
 class Neighbours(Message, tag="neighbours"):
     """Transceivers to which this one could hand calls over: of many, some that have room."""
 
@@ -434,6 +422,7 @@ ToTransceiver = (
     | NotSteered
     | Reserve
     | Part
+    | Warm
     | Take
     | GoOn
     | Dropped
@@ -442,4 +431,4 @@ ToTransceiver = (
 Replies = Refused | Answer | Opened | Watching | Ended | HandedOff | Listed | Checked | IceAnswer | HealthReport
 ToSignaling = Hello | Event | Replies | Closed | Moved
 ToWorker = Hello | Refused | PathUp | PathDown | Moved
-ToSource = Hello | Refused | Reserved | PartTaken | Taken
+ToSource = Hello | Refused | Reserved | PartTaken | Warmed | Taken

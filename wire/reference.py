@@ -11,6 +11,7 @@ import msgspec
 from msgspec import inspect as types
 
 from wire import messages
+from wire.handoffs import Warm
 from wire.messages import Message, Request, ToSignaling, ToSource, ToTransceiver, ToWorker, reply_type
 from wire.versions import OLDEST, VERSION
 
@@ -25,7 +26,9 @@ _TO = {
 _FROM = {"transceiver": "signaling"}
 _FROM_ELSEWHERE: dict[type[Message], str] = {
     **dict.fromkeys((messages.Steered, messages.NotSteered), "worker"),
-    **dict.fromkeys((messages.Reserve, messages.Part, messages.Take, messages.GoOn, messages.Dropped), "transceiver"),
+    **dict.fromkeys(
+        (messages.Reserve, messages.Part, Warm, messages.Take, messages.GoOn, messages.Dropped), "transceiver"
+    ),
 }
 
 

@@ -17,9 +17,11 @@ other. A release that speaks version 4 also begins in version 3, because the one
 from __future__ import annotations
 
 import os
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-__all__ = ["GREETING", "HELD_TO", "MOVES", "OLDEST", "VERSION", "Versions", "spoken"]
+__all__ = ["GREETING", "HELD_TO", "MOVES", "OLDEST", "VERSION", "Versions", "software", "spoken"]
 
 OLDEST, VERSION = 4, 5
 GREETING = 3  # in whose form ends greet each other
@@ -53,3 +55,12 @@ def spoken() -> Versions:
     if held not in {str(version) for version in range(OLDEST, VERSION + 1)}:
         raise ValueError(f"{HELD_TO}={held!r}: this release speaks {Versions(OLDEST, VERSION)}")
     return Versions(OLDEST, int(held))
+
+
+@cache
+def software() -> str:
+    """The name and version of this release."""
+    try:
+        return f"firsthop {version('firsthop')}"
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "firsthop"

@@ -16,7 +16,6 @@ import zmq.asyncio
 
 from edge.peers import Peer, Peers
 from runtime import logs
-from runtime.config import Edge
 from runtime.families import edge as families
 from runtime.metrics import Gauges, Tally
 from wire import link
@@ -24,17 +23,11 @@ from wire.announcements import HEARTBEAT, Heartbeat, encode, read
 from wire.frames import WireError
 from wire.keys import ClusterKeys
 
-__all__ = ["BEAT_S", "Announcing", "flows_endpoint"]
+__all__ = ["BEAT_S", "Announcing"]
 
 BEAT_S = 0.25
 _BIND_AGAIN_S = 1.0
 _AT_ONCE = 64  # heartbeats, until others have their turn
-
-
-def flows_endpoint(edge: Edge, *, shared: bool) -> str:
-    """The endpoint at which an edge's workers tell their flows; empty where nobody is to be told. Where the directory's
-    store is ``shared``, it may name somebody at any time."""
-    return f"ipc://{edge.run.absolute()}/{edge.name}.flows" if edge.behind_one_address or shared else ""
 
 
 class Announcing:

@@ -1,7 +1,7 @@
 """The backbone end of an edge: what edges of other clusters pass on for calls of this one comes in here, and answers go
 back.
 
-It is a worker's socket (``edge/relay/batch.py``) whose datagrams come by ZeroMQ from other clusters' workers instead of
+It is a worker's socket (``runtime/batch.py``) whose datagrams come by ZeroMQ from other clusters' workers instead of
 from the network. The worker behind it, the gateway, treats them as it treats any client's: it opens the ufrag with this
 cluster's keys, limits strangers, and passes on to the transceiver. To another cluster's worker it is what a transceiver
 is: it answers its hello, and says which client has proved itself.
@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
-from edge.relay.batch import BATCH, ROOM_BYTES
-from edge.relay.flowtable import Words, words
+from edge.relay.flowtable import words
 from edge.relay.ways import Ways
+from runtime.batch import BATCH, ROOM_BYTES, Words
 from runtime.errors import ConfigError
 from runtime.families import edge as families
 from runtime.metrics import Tally

@@ -8,13 +8,13 @@ A pure function of the frame and the tables; no packet of a running edge comes t
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from wire.address import is_ipv4
 from wire.ufrag import LENGTH, open_sealed
 
-__all__ = ["Tables", "classify"]
+__all__ = ["Tables", "classify", "rewritten"]
 
 _ETHERNET_BYTES, _TAG_BYTES, _IPV4_BYTES, _IPV6_BYTES, _UDP_BYTES = 14, 4, 20, 40, 8
 _IPV4, _IPV6 = 0x0800, 0x86DD
@@ -45,8 +45,9 @@ class Tables:
     Buckets need a clock, which has no place here, so some are empty: ``limited`` are the 16 byte prefixes, as long as
     ``prefixes`` says in bits for IPv4 and IPv6, whose strangers may send nothing, ``named`` the ufrags (24 bytes) and
     SSRCs that strangers may not name, and ``used_up`` what known flows may not send: (address, ``media``, ``checks`` or
-    ``other``). ``shedding`` are the CPUs that shed all media, ``overrun`` those that shed all strangers: less of it is
-    a matter of chance.
+    ``other``). ``express`` has the port of each flow, by address, that has proved itself and whose transceiver takes
+    media itself; ``express_ports`` are all such ports. ``shedding`` are the CPUs that shed all media, ``overrun`` those
+    that shed all strangers: less of it is a matter of chance.
     """
 
     port: int
@@ -59,6 +60,8 @@ class Tables:
     limited: Collection[bytes] = frozenset()
     named: Collection[bytes | int] = frozenset()
     used_up: Collection[tuple[bytes, str]] = frozenset()
+    express: Mapping[bytes, int] = field(default_factory=dict)
+    express_ports: Collection[int] = frozenset()
     shedding: Collection[int] = frozenset()
     overrun: Collection[int] = frozenset()
     prefixes: tuple[int, int] = (32, 64)
@@ -68,6 +71,7 @@ class Tables:
 class _Datagram(NamedTuple):
     source: bytes  # 18 bytes
     payload: bytes
+    plain: bool  # nothing is before UDP but Ethernet's and IP's own headers
 
 
 def classify(frame: bytes, tables: Tables) -> tuple[str, int]:
@@ -76,7 +80,7 @@ def classify(frame: bytes, tables: Tables) -> tuple[str, int]:
     parsed = _parse_frame(frame, tables)
     if isinstance(parsed, str):
         return parsed, 0
-    source, payload = parsed
+    source, payload, plain = parsed
 
     if payload[0] in _STUN:
         if not _is_stun(payload):
@@ -84,20 +88,42 @@ def classify(frame: bytes, tables: Tables) -> tuple[str, int]:
         if _u16(payload, 0) == _BINDING_REQUEST:
             return _by_ufrag(source, payload, tables)
     if source in tables.flows:
-        return _by_flow(source, "media" if payload[0] in _RTP else "other", tables)
+        return _by_flow(source, "media" if payload[0] in _RTP else "other", tables, plain)
     if payload[0] in _RTP:
         return _by_ssrc(source, payload, tables)
     return "unknown_flow", 0
+
+
+def rewritten(frame: bytes, tables: Tables) -> bytes:
+    """The frame as it is when it leaves the program: as it came, unless it is ``flow_expressed``."""
+    if classify(frame, tables)[0] != "flow_expressed":
+        return frame
+    parsed = _parse_frame(frame, tables)
+    assert isinstance(parsed, _Datagram)
+    at = _ETHERNET_BYTES + (_IPV4_BYTES if _u16(frame, 12) == _IPV4 else _IPV6_BYTES)
+    port = tables.express[parsed.source]
+    before, check = _u16(frame, at + 2), _u16(frame, at + 6)
+    if check:
+        # RFC 1624, equation 3, and RFC 768: 0 would say that there is none.
+        total = (0xFFFF - check) + (0xFFFF - before) + port
+        total = (total & 0xFFFF) + (total >> 16)
+        total = (total & 0xFFFF) + (total >> 16)
+        check = 0xFFFF - total or 0xFFFF
+    return (
+        frame[: at + 2] + port.to_bytes(2, "big") + frame[at + 4 : at + 6] + check.to_bytes(2, "big") + frame[at + 8 :]
+    )
 
 
 def _to(label: str, cpu: int | None, tables: Tables) -> tuple[str, int]:
     return (label, cpu) if cpu is not None and cpu in tables.cpus else ("no_core", 0)
 
 
-def _by_flow(source: bytes, kind: str, tables: Tables) -> tuple[str, int]:
+def _by_flow(source: bytes, kind: str, tables: Tables, plain: bool = False) -> tuple[str, int]:
     cpu = tables.flows[source]
     if (source, kind) in tables.used_up:
         return "flow_limited", cpu
+    if kind == "media" and plain and source in tables.express:
+        return "flow_expressed", 0
     if kind == "media" and cpu in tables.shedding:
         return "core_overloaded", cpu
     return _to("stun_steered" if kind == "checks" else "flow_steered", cpu, tables)
@@ -184,6 +210,7 @@ def _parse_frame(frame: bytes, tables: Tables) -> _Datagram | str:
     if len(frame) < _ETHERNET_BYTES:
         return "other_traffic"
     kind, at = _u16(frame, 12), _ETHERNET_BYTES
+    plain = kind not in _VLAN
     for _ in range(_MOST_VLANS):
         if kind not in _VLAN:
             break
@@ -191,13 +218,13 @@ def _parse_frame(frame: bytes, tables: Tables) -> _Datagram | str:
             return "malformed"
         kind, at = _u16(frame, at + 2), at + _TAG_BYTES
     if kind == _IPV4:
-        return _parse_ipv4(frame[at:], tables)
+        return _parse_ipv4(frame[at:], tables, plain)
     if kind == _IPV6:
-        return _parse_ipv6(frame[at:], tables)
+        return _parse_ipv6(frame[at:], tables, plain)
     return "other_traffic"
 
 
-def _parse_ipv4(packet: bytes, tables: Tables) -> _Datagram | str:
+def _parse_ipv4(packet: bytes, tables: Tables, plain: bool) -> _Datagram | str:
     if len(packet) < _IPV4_BYTES:
         return "malformed"
     if packet[9] != _UDP or not _is_ours(_MAPPED + packet[16:20], tables):
@@ -208,10 +235,10 @@ def _parse_ipv4(packet: bytes, tables: Tables) -> _Datagram | str:
     if header < _IPV4_BYTES or total < header:
         return "malformed"
     unwanted = "fragment" if fragment & 0x2000 else "ip_options" if header > _IPV4_BYTES else None
-    return _parse_udp(packet[header:], _MAPPED + packet[12:16], total - header, unwanted, tables)
+    return _parse_udp(packet[header:], _MAPPED + packet[12:16], total - header, unwanted, tables, plain)
 
 
-def _parse_ipv6(packet: bytes, tables: Tables) -> _Datagram | str:
+def _parse_ipv6(packet: bytes, tables: Tables, plain: bool) -> _Datagram | str:
     if len(packet) < _IPV6_BYTES:
         return "malformed"
     if not _is_ours(packet[24:40], tables):
@@ -237,16 +264,18 @@ def _parse_ipv6(packet: bytes, tables: Tables) -> _Datagram | str:
         if size > room:
             return "malformed"
         room, following, at = room - size, packet[at], at + size
-    return _parse_udp(packet[at:], packet[8:24], room, unwanted, tables)
+    return _parse_udp(packet[at:], packet[8:24], room, unwanted, tables, plain and not extensions)
 
 
-def _parse_udp(segment: bytes, host: bytes, room: int, unwanted: str | None, tables: Tables) -> _Datagram | str:
+def _parse_udp(
+    segment: bytes, host: bytes, room: int, unwanted: str | None, tables: Tables, plain: bool
+) -> _Datagram | str:
     """The datagram, or a verdict. ``room`` is what the IP header leaves for UDP, ``unwanted`` the verdict to give if
     the packet is for us."""
     if len(segment) < _UDP_BYTES:
         return "malformed"
     if _u16(segment, 2) != tables.port:
-        return "other_traffic"
+        return "express_port_refused" if _u16(segment, 2) in tables.express_ports else "other_traffic"
     if unwanted is not None:
         return unwanted
     length = _u16(segment, 4)
@@ -254,7 +283,7 @@ def _parse_udp(segment: bytes, host: bytes, room: int, unwanted: str | None, tab
         return "malformed"
     if length == _UDP_BYTES:
         return "empty"
-    return _Datagram(host + segment[:2], segment[_UDP_BYTES:length])
+    return _Datagram(host + segment[:2], segment[_UDP_BYTES:length], plain)
 
 
 def _is_ours(host: bytes, tables: Tables) -> bool:

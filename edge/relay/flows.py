@@ -79,7 +79,8 @@ class Flows:
             # A check whose source address is invented takes nobody's call away, and no cluster another's.
             self._lost["held"] += 1
             return False
-        if not self._enter(up.address, number, now):
+        express = up.proved and cluster_of(number) == OURS
+        if not self._enter(up.address, number, now, express=express):
             return False
         self.hints.put(up.address, number, up.ssrcs)
         self._spares.put(up.address, up.spare_ms / 1000)
@@ -145,10 +146,12 @@ class Flows:
             raise WireError("a path whose ufrag is not of this transceiver")
         return holds or self.claims.taken(up.address, number)
 
-    def _enter(self, address: bytes, number: int, now: float) -> bool:
+    def _enter(self, address: bytes, number: int, now: float, *, express: bool = False) -> bool:
+        """Enters a flow. Its media may pass this worker by when its transceiver has said that the client proved itself
+        there: not while it moves to another transceiver, or while the client may be elsewhere."""
         if not self.table.put(address, number, now):
             self._lost["table_full"] += 1
             return False
-        if self._store is not None and not self._store.put(address, self._cpu, number):
+        if self._store is not None and not self._store.put(address, self._cpu, number, express):
             self._lost["kernel_map_full"] += 1
         return True

@@ -17,15 +17,14 @@ import socket
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NOBODY", "FlowTable", "Words", "words"]
+from runtime.batch import Words
+
+__all__ = ["NOBODY", "FlowTable", "words"]
 
 NOBODY = -1
 PROBES = 16
 
 Prints = npt.NDArray[np.uint64]
-Words = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
-"""Addresses as numbers, as they stand in a ``struct sockaddr_in6`` in memory: family and port with what follows them up
-to 64 bits, and the two halves of the IPv6 address."""
 
 
 def words(addresses: npt.NDArray[np.uint8]) -> Words:

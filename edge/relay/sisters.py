@@ -10,10 +10,9 @@ stranger's it has been limited before. What opens goes to an edge of that cluste
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from edge.relay.spec import Sister
 from edge.relay.uplink import Uplink
 from runtime import logs
 from runtime.keyfile import KeyFile
@@ -21,32 +20,12 @@ from wire import ufrag
 from wire.keys import ClusterKeys
 from wire.ufrag import MAX_SISTER_EDGES, MAX_TRANSCEIVER
 
-__all__ = ["OURS", "Sister", "Sisters", "cluster_of", "number_of"]
+__all__ = ["OURS", "Sisters", "cluster_of", "number_of"]
 
 OURS = -1
 
 MakeLink = Callable[[int, str, ClusterKeys, str], Uplink]
 """Makes the link of that number to an endpoint, with a cluster's keys; the text is its label."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sister:
-    """A cluster as a worker is told of it: ``keys`` are those to begin with, ``key_file`` is the file with later ones,
-    and ``edges`` are the endpoints of its edges, the preferred one first."""
-
-    name: str
-    key_file: str
-    edges: tuple[str, ...]
-    keys: ClusterKeys
-
-    def dump(self) -> dict[str, Any]:
-        """The same in a form that JSON can hold."""
-        return {"name": self.name, "key_file": self.key_file, "edges": self.edges, "keys": self.keys.dump()}
-
-    @classmethod
-    def parse(cls, fields: dict[str, Any]) -> Sister:
-        """The sister in what ``dump`` gave."""
-        return cls(fields["name"], fields["key_file"], tuple(fields["edges"]), ClusterKeys.parse(fields["keys"]))
 
 
 def number_of(cluster: int, edge: int) -> int:

@@ -5,11 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edge.relay.sisters import Sister
 from wire.keys import ClusterKeys
 from wire.naming import identity
 
-__all__ = ["Spec"]
+__all__ = ["SPARE_NAME", "Sister", "Spec"]
+
+SPARE_NAME = "worker-spare"  # of the worker that waits for its spec
+
+
+@dataclass(frozen=True, slots=True)
+class Sister:
+    """A cluster as a worker is told of it: ``keys`` are those to begin with, ``key_file`` is the file with later ones,
+    and ``edges`` are the endpoints of its edges, the preferred one first."""
+
+    name: str
+    key_file: str
+    edges: tuple[str, ...]
+    keys: ClusterKeys
+
+    def dump(self) -> dict[str, Any]:
+        """The same in a form that JSON can hold."""
+        return {"name": self.name, "key_file": self.key_file, "edges": self.edges, "keys": self.keys.dump()}
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any]) -> Sister:
+        """The sister in what ``dump`` gave."""
+        return cls(fields["name"], fields["key_file"], tuple(fields["edges"]), ClusterKeys.parse(fields["keys"]))
 
 
 @dataclass(frozen=True, slots=True)

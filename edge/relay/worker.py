@@ -24,7 +24,6 @@ import zmq
 from edge.directory import Directory, Transceiver
 from edge.directory_file import Listings, followed
 from edge.relay.backbone import Backbone
-from edge.relay.batch import BATCH, ROOM_BYTES, BatchSocket
 from edge.relay.counted import OUTCOMES, Counted
 from edge.relay.flows import Flows
 from edge.relay.flowtable import NOBODY
@@ -32,13 +31,14 @@ from edge.relay.outlet import Outlet
 from edge.relay.roaming import Roaming
 from edge.relay.rounds import Rounds
 from edge.relay.sisters import OURS, Sisters, cluster_of
-from edge.relay.spec import Spec
+from edge.relay.spec import SPARE_NAME, Spec
 from edge.relay.strangers import Strangers
 from edge.relay.uplink import Counts, Uplink
 from edge.relay.uplinks import Uplinks
 from edge.xdp.kernel import FlowStore, Shedding
 from edge.xdp.shedding import Controller, StrangersController
 from runtime import logs, metrics
+from runtime.batch import BATCH, ROOM_BYTES, BatchSocket
 from runtime.families import edge as families
 from runtime.followed import LOOK_EVERY_S
 from runtime.keyfile import KeyFile, ufrag_keys
@@ -50,9 +50,7 @@ from wire.control import Control, Reader
 from wire.keys import ClusterKeys
 from wire.messages import Moved, NotSteered, PathDown, PathUp, Steered, ToWorker
 
-__all__ = ["SPARE_NAME", "Worker", "main"]
-
-SPARE_NAME = "worker-spare"
+__all__ = ["Worker", "main"]
 
 # After a round with so many datagrams the next is sure to find some, and nothing needs to be asked first.
 _BUSY = 4

@@ -18,7 +18,7 @@ from edge.apikeys import ApiKeys
 from edge.directory import Directory, Transceiver
 from edge.directory_file import Listings, followed
 from edge.draining import follow_mark
-from edge.links.announcing import Announcing, flows_endpoint
+from edge.links.announcing import Announcing
 from edge.links.events import Events
 from edge.links.neighbours import tell_forever
 from edge.links.sampling import sample
@@ -33,6 +33,8 @@ from edge.signaling.journal import Journal
 from edge.signaling.ledger import Ledger, limits
 from edge.signaling.listener import Listener, connections_tally
 from edge.signaling.placing import Placing
+from edge.signaling.turn.servers import IceServers
+from edge.sockets import flows_endpoint
 from edge.tls import Certificate
 from runtime import logs, metrics
 from runtime.address import Address
@@ -136,6 +138,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         *placing.metrics,
         pages={EXPLAIN_PATH: partial(explanation, placing, loop)},
     )
+    ice_servers = IceServers(edge.ice_servers, edge.turn_ttl_s, log)
     app = make_app(
         edge,
         transceivers,
@@ -147,6 +150,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         placing=placing,
         peers=peers,
         tracer=tracer,
+        ice_servers=ice_servers,
     )
     tls = Certificate(edge.tls_certificate, edge.tls_key, log)
     runner = web.AppRunner(app, shutdown_timeout=_GOODBYE_S)
@@ -169,6 +173,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         follow(key_file),
         follow(api_keys),
         follow(tls),
+        follow(ice_servers),
         follow(listing, lambda now: loop.call_later(_WORKERS_FIRST_S, now.fill, directory)),
         keep_true(ledger, transceivers, events),
         give_up(ledger, transceivers, lost),

@@ -23,6 +23,9 @@ from edge.signaling.health import Health
 from edge.signaling.ledger import Ledger
 from edge.signaling.placing import Placing
 from edge.signaling.sockets import Sockets
+from edge.signaling.turn import endpoint as turn
+from edge.signaling.turn.endpoint import Relays
+from edge.signaling.turn.servers import IceServers
 from edge.signaling.whip import Whip
 from runtime import logs
 from runtime.config import Edge
@@ -97,16 +100,19 @@ def make_app(
     responses: Tally,
     placing: Placing | None = None,
     peers: Peers | None = None,
+    ice_servers: IceServers | None = None,
     tracer: Tracer = OFF,
 ) -> web.Application:
-    """The application. ``keys`` gives the cluster's present keys; ``responses`` counts by status; ``placing`` is made
-    where none is given, and without ``peers`` this is the only edge."""
+    """The application. ``keys`` gives the cluster's present keys; ``responses`` counts by status; ``placing`` and
+    ``ice_servers`` are made where none are given, and without ``peers`` this is the only edge."""
     access = Access(api_keys, EphemeralKeys(keys().client_secrets()), edge.models)
     placing = placing or Placing(transceivers, ledger, edge)
     peers = peers or Peers(edge.name, (edge.advertise or edge.media).pair)
     on_calls = Calls(transceivers, access, placing, ledger, keys, peers, tracer)
     on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins, tracer=tracer)
-    on_whip = Whip(access, on_calls, edge.ice_servers, tracer)
+    ice_servers = ice_servers or IceServers(edge.ice_servers, edge.turn_ttl_s, logs.get())
+    relays = Relays(access, ice_servers, edge)
+    on_whip = Whip(access, on_calls, relays, tracer)
     health = Health(transceivers, peers)
 
     async def on_shutdown(_: web.Application) -> None:
@@ -123,6 +129,7 @@ def make_app(
     app.router.add_post(calls.PATH + "/{call}/hangup", on_calls.end_call)
     app.router.add_delete(calls.PATH + "/{call}", on_calls.end_call)
     app.router.add_get(sockets.PATH, on_sockets.connect, allow_head=False)
+    app.router.add_get(turn.PATH, relays.get, allow_head=False)
     app.router.add_post(whip.PATH, on_whip.publish)
     app.router.add_options(whip.PATH, on_whip.options)
     app.router.add_patch(whip.PATH + "/{call}", on_whip.patch)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import msgspec
 from aiohttp import web
 
 from edge.links.transceivers import RequestRefused, Transceivers, Unavailable
@@ -19,7 +20,8 @@ from edge.tracing import traced
 from runtime.tracing.spans import NOTHING, Span
 from runtime.tracing.tracer import OFF, Tracer
 from wire import messages
-from wire.handoffs import Handoff, List, Listed
+from wire.fields import Neighbour
+from wire.handoffs import HandedOff, Handoff, List, Listed
 from wire.keys import ClusterKeys
 from wire.ufrag import call_id, open_sealed, ufrag_of_call
 from wire.versions import MOVES
@@ -143,12 +145,31 @@ class Calls:
         span.put({"firsthop.call.id": call_id(ufrag)})
         wanted = Handoff(ufrag=ufrag, agent=caller.model(model), owner=caller.key)
         try:
-            done = await self._transceivers.ask(transceiver, wanted, patience_s=_HANDOFF_S, least=MOVES)
+            done = await self._ask_handoff(transceiver, wanted)
         except RequestRefused as e:
-            raise refused(e) from None
+            if e.code != "model_not_found":
+                raise refused(e) from None
+            done = await self._hand_off_elsewhere(caller, wanted, refused(e))
         except Unavailable as e:
             raise unavailable(e) from None
         return web.json_response({"object": _CALL, "id": call_id(ufrag), "model": done.agent})
+
+    async def _ask_handoff(self, transceiver: int, wanted: Handoff) -> HandedOff:
+        return await self._transceivers.ask(transceiver, wanted, patience_s=_HANDOFF_S, least=MOVES)
+
+    async def _hand_off_elsewhere(self, caller: Caller, wanted: Handoff, not_here: Refusal) -> HandedOff:
+        """Has a call move to a transceiver that has the model, which its own has not. Raises Refusal."""
+        home = self._transceivers.whereabouts.home(wanted.ufrag)
+
+        async def ask(to: int) -> HandedOff:
+            # It may have moved meanwhile.
+            now, present = self._transceivers.whereabouts.home(wanted.ufrag), self._transceivers.directory.present
+            if to not in present:
+                raise Unavailable(f"transceiver {to} is not there any more")
+            there = Neighbour(id=to, endpoint=present[to].endpoint)
+            return await self._ask_handoff(now, msgspec.structs.replace(wanted, to=there))
+
+        return await self._placing.elsewhere(ask, wanted.agent, but=home, may=caller.may, not_here=not_here)
 
     async def ice(self, caller: Caller, call: str, match: str, remote: tuple[str, str] | None) -> tuple[str, str]:
         """Passes on the client's ICE credentials ``remote``, if it sent any; ``match`` names the ICE session that the

@@ -30,9 +30,9 @@ from runtime.directory.store import MAX_TRANSCEIVERS, REFUSALS, Snapshot, Store,
 from runtime.families import edge as families
 from runtime.logs import Log
 from runtime.metrics import Gauge, Gauges
-from wire.greeting import software
 from wire.messages import Health
 from wire.report import EdgeReport, Report
+from wire.versions import software
 
 __all__ = ["Discovery", "EdgeReporting", "peers_in"]
 

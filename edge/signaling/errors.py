@@ -23,6 +23,7 @@ _STATUS = {
     "rate_limit_exceeded": 429,
     "full": 503,
     "draining": 503,
+    "gone": 503,
     "name_taken": 503,
     "handoff_failed": 503,
     "never_quiet": 503,

@@ -187,6 +187,20 @@ _PATHS: dict[str, Any] = {
             ),
         }
     },
+    "/v1/ice-servers": {
+        "get": {
+            "operationId": "listIceServers",
+            "summary": "firsthop's own: STUN and TURN servers, with credentials made for who asks",
+            "responses": _answers(
+                401,
+                429,
+                _200={
+                    "description": "What a page gives to RTCPeerConnection",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/IceServers"}}},
+                },
+            ),
+        }
+    },
     "/whip/{model}": {
         "post": {
             "operationId": "whipPost",
@@ -197,11 +211,15 @@ _PATHS: dict[str, Any] = {
         },
         "options": {
             "operationId": "whipOptions",
-            "summary": "What may be posted",
-            "security": [],
+            "summary": "What may be posted, and with a key the ICE servers",
+            "security": [{}, {"bearer": []}],
             "parameters": [_path("model", {**_MODEL, "minLength": 1})],
             "responses": {
-                "204": {"description": "Accept-Post tells", "headers": {"Accept-Post": {"schema": _TEXT}}},
+                "204": {
+                    "description": "Accept-Post tells",
+                    "headers": {"Accept-Post": {"schema": _TEXT}, "Link": {"schema": _TEXT}},
+                },
+                **_answers(401, 429),
             },
         },
     },
@@ -291,6 +309,25 @@ _SCHEMAS: dict[str, Any] = {
             "object": {"const": "list"},
             "data": {"type": "array", "items": {"$ref": "#/components/schemas/Call"}},
             "has_more": {"type": "boolean", "description": "whether some are missing"},
+        },
+    },
+    "IceServers": {
+        "type": "object",
+        "required": ["iceServers"],
+        "properties": {
+            "iceServers": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["urls"],
+                    "properties": {
+                        "urls": {"type": "array", "minItems": 1, "items": _TEXT},
+                        "username": _TEXT,
+                        "credential": _TEXT,
+                    },
+                },
+            },
+            "ttl": {"type": "integer", "description": "seconds for which the credentials are good"},
         },
     },
     "Session": {

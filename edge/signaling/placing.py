@@ -178,6 +178,52 @@ class Placing:
         self._count("full" if trouble.code in (*_FULL, "no_transceiver") else outcome, call)
         raise trouble
 
+    async def elsewhere(
+        self,
+        ask: Callable[[int], Awaitable[Reply]],
+        model: str,
+        *,
+        but: int,
+        may: Callable[[str], bool],
+        not_here: Refusal,
+    ) -> Reply:
+        """Has a call that is at the transceiver ``but`` move to another one that reports the model: ``ask`` has each
+        asked, until one takes it. The refusal is ``not_here`` where nobody reports what it has.
+        Raises Refusal."""
+        wanted = Wanted(*name_and_version(model), self._region, self._within)
+        trouble = (self._missing(wanted, may) or self._nobody(model)) if len(self._fleet) else not_here
+        gone = 0
+        until = time.monotonic() + _DEADLINE_S
+        for choice in self._placer.choices(wanted, time.monotonic()):
+            if choice.id == but:
+                continue
+            if time.monotonic() > until or gone > 1:
+                break
+            if not await self._lives(choice.id):
+                trouble = unavailable(Unavailable(f"transceiver {choice.id} does not answer"))
+                continue
+            self._placer.asked(choice.id)
+            taken = False
+            try:
+                reply = await ask(choice.id)
+                taken = True
+            except Unavailable as e:
+                raise unavailable(e) from None
+            except RequestRefused as e:
+                trouble = refused(e)
+                if e.code in _FULL:
+                    self._placer.full(choice.id)
+                elif e.code == "gone":  # perhaps because of this call: one more is asked
+                    gone += 1
+                elif e.code != "model_not_found":
+                    break
+            finally:
+                (self._placer.placed if taken else self._placer.failed)(choice.id)
+            if taken:
+                logs.get().info("placed anew", transceiver=choice.id, model=model, **_reasons(choice))
+                return reply
+        raise trouble
+
     def explain(self, model: str, version: str = "", region: str = "") -> Explanation:
         """What would become of a call now. ``model`` may name its version as well; ``region`` is in place of this
         edge's own."""
@@ -213,10 +259,16 @@ class Placing:
 
     def _check(self, wanted: Wanted, may: Callable[[str], bool]) -> None:
         """Raises Refusal for a model or a version that nobody has, where all have said what they have."""
+        refusal = None if self._unreported else self._missing(wanted, may)
+        if refusal is not None:
+            self._count("model_not_found", True)
+            raise refusal
+
+    def _missing(self, wanted: Wanted, may: Callable[[str], bool]) -> Refusal | None:
+        """The refusal of a model or a version that nobody reports; None where somebody does, or nobody reports."""
         model, version = wanted.model, wanted.version
-        if not model or self._fleet.has(model, version) or not len(self._fleet) or self._unreported:
-            return
-        self._count("model_not_found", True)
+        if not model or self._fleet.has(model, version) or not len(self._fleet):
+            return None
         if self._fleet.has(model):
             names = [f"{model}@{each}" for each in self._fleet.versions_of(model)][:_MOST_NAMED]
             there = f"there is {', '.join(names)}" if names else "none says its version"
@@ -225,7 +277,7 @@ class Placing:
             names = [name for name in self._fleet.names if may(name)][:_MOST_NAMED]
             there = f"there is {', '.join(names)}" if names else "there is none that this key may use"
             message = f"no transceiver has a model called {model!r}: {there}"
-        raise Refusal(404, message, code="model_not_found", param="model")
+        return Refusal(404, message, code="model_not_found", param="model")
 
     def _nobody(self, model: str) -> Refusal:
         """The refusal where nobody can be asked."""

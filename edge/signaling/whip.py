@@ -8,7 +8,6 @@ is listed in docs/realtime.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -16,8 +15,8 @@ from edge.signaling.access import Access
 from edge.signaling.bodies import check_intent, read, read_offer
 from edge.signaling.calls import Calls
 from edge.signaling.errors import Refusal
+from edge.signaling.turn.endpoint import Relays
 from edge.tracing import traced
-from runtime.config import IceServer
 from runtime.tracing.tracer import OFF, Tracer
 
 __all__ = ["PATH", "SDP_HEADERS", "Whip"]
@@ -34,10 +33,10 @@ _PASSWORD = re.compile(r"^a=ice-pwd:([A-Za-z0-9+/]{22,256})\s*$", re.MULTILINE)
 class Whip:
     """The handlers."""
 
-    def __init__(self, access: Access, calls: Calls, ice_servers: Sequence[IceServer], tracer: Tracer = OFF) -> None:
+    def __init__(self, access: Access, calls: Calls, relays: Relays, tracer: Tracer = OFF) -> None:
         self._access, self._tracer = access, tracer
         self._calls = calls
-        self._links = [_link(server) for server in ice_servers]
+        self._relays = relays
 
     async def publish(self, request: web.Request) -> web.Response:
         """``POST``: 201 with the answer, Location, ETag and a Link for each ICE server (sections 4.2 and 4.6)."""
@@ -52,13 +51,18 @@ class Whip:
         response = web.Response(status=201, text=answer.sdp, content_type="application/sdp")
         response.headers["Location"] = f"{request.rel_url.raw_path}/{answer.call}"
         response.headers["ETag"] = _etag(answer.call)
-        for link in self._links:
+        for link in self._relays.links(caller):
             response.headers.add("Link", link)
         return response
 
-    async def options(self, _: web.Request) -> web.Response:
-        """``OPTIONS``: what may be posted (section 4.2)."""
-        return web.Response(status=204, headers=SDP_HEADERS)
+    async def options(self, request: web.Request) -> web.Response:
+        """``OPTIONS``: what may be posted (section 4.2), and to a client that shows its key the ICE servers (section
+        4.6). A browser's preflight shows none, and is refused nothing."""
+        response = web.Response(status=204, headers=SDP_HEADERS)
+        if "Authorization" in request.headers:
+            for link in self._relays.asked_links(request):
+                response.headers.add("Link", link)
+        return response
 
     async def patch(self, request: web.Request) -> web.Response:
         """``PATCH``: 204 for candidates, 200 with our new credentials where the client has others: an ICE restart
@@ -89,10 +93,3 @@ class Whip:
 def _etag(call: str) -> str:
     """The name of an ICE session: a call id made of our ufrag in it. The name of the first is the call's own."""
     return f'"{call}"'
-
-
-def _link(server: IceServer) -> str:
-    link = f'<{server.url}>; rel="ice-server"'
-    if server.username:
-        link += f'; username="{server.username}"; credential="{server.credential}"; credential-type="password"'
-    return link

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from edge.xdp.attachment import LOOK_EVERY_S, Attachment
 from edge.xdp.cpufilter import detach_cpu_filter
+from edge.xdp.kernel import ExpressPorts
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError
@@ -61,6 +62,11 @@ class Xdp(Collector):
         """The descriptors of the maps of flows, of SSRCs and of shedding, which workers share with it."""
         steering = self._steering
         return (steering.flows_fd, steering.ssrcs_fd, steering.shedding_fd) if steering is not None else None
+
+    @property
+    def express(self) -> ExpressPorts | None:
+        """The transceivers that take media themselves; None without XDP."""
+        return self._steering.express if self._steering is not None else None
 
     def use(self, keys: dict[int, bytes], sisters: Sequence[Mapping[int, bytes]]) -> None:
         """Opens ufrags with these keys from now on."""

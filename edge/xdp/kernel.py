@@ -17,11 +17,11 @@ import os
 import platform
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bpf.layout import FLOW, FLOW_KEY, SHED, SSRC, U32, flow_key
+from bpf.layout import FLOW, FLOW_KEY, SHED, SSRC, U32, U64, flow_key
 from wire import address as flow_address
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "XDP_PASS",
     "XDP_REDIRECT",
     "BpfMap",
+    "ExpressPorts",
     "Flow",
     "FlowStore",
     "Shedding",
@@ -51,6 +52,7 @@ XDP_PASS: Final = 2
 XDP_REDIRECT: Final = 4
 
 _BUCKETS_AT: Final = FLOW.offset("media_due_ns")
+_EXPRESS_AT: Final = FLOW.offset("express")
 _LOOKUP, _UPDATE, _DELETE, _PIN, _GET, _TEST_RUN, _RAW_TRACEPOINT, _LOOKUP_BATCH = 1, 2, 3, 6, 7, 10, 17, 24
 _LINK_CREATE, _LINK_UPDATE = 28, 29
 _MAP_CREATE, _PROG_LOAD = 0, 5
@@ -244,16 +246,19 @@ class FlowStore:
         self._flows = BpfMap(flows_fd, FLOW_KEY.size, FLOW.size)
         self._ssrcs = BpfMap(ssrcs_fd, SSRC.size, U32.size)
 
-    def put(self, address18: bytes, cpu: int, transceiver: int) -> bool:
-        """Enters a flow as seen now. Returns False where the table is full: the flow's packets are then dropped.
+    def put(self, address18: bytes, cpu: int, transceiver: int, express: bool = False) -> bool:
+        """Enters a flow as seen now. Returns False where the table is full: the flow's packets are then dropped. With
+        ``express`` its media goes past the worker, as long as its transceiver takes that.
 
         One that is there already keeps its buckets: what it may send does not grow by being proved again.
         """
         if len(address18) != flow_address.SIZE:
             raise ValueError(f"a flow's address has {flow_address.SIZE} bytes, not {len(address18)}")
-        key, value = flow_key(address18), FLOW.pack(cpu, transceiver, time.monotonic_ns(), 0, 0, 0, 0, 0)
+        key, value = flow_key(address18), FLOW.pack(cpu, transceiver, time.monotonic_ns(), 0, 0, 0, 0, 0, express)
         known = self._flows.lookup(key)
-        return _put(self._flows, key, value if known is None else value[:_BUCKETS_AT] + known[_BUCKETS_AT:])
+        if known is not None:
+            value = value[:_BUCKETS_AT] + known[_BUCKETS_AT:_EXPRESS_AT] + value[_EXPRESS_AT:]
+        return _put(self._flows, key, value)
 
     def holder(self, address18: bytes) -> tuple[int, int] | None:
         """The CPU and the transceiver that have a flow, or None where the flow is not known."""
@@ -311,6 +316,38 @@ class Shedding:
     def _both(self, cpu: int) -> tuple[int, int]:
         media, strangers = SHED.unpack(self._chances.lookup(U32.pack(cpu)) or bytes(SHED.size))
         return media, strangers
+
+
+class ExpressPorts:
+    """The ports of the transceivers that take media themselves, past the workers. XDP lets nobody else send there."""
+
+    def __init__(self, express_fd: int, ports_fd: int) -> None:
+        self._of = BpfMap(express_fd, U32.size, U32.size)
+        self._bits = BpfMap(ports_fd, U32.size, U64.size)
+
+    @property
+    def by_transceiver(self) -> dict[int, int]:
+        """The port of each transceiver to which media goes now."""
+        return {U32.unpack(key)[0]: U32.unpack(value)[0] for key, value in self._of.items()}
+
+    def guard(self, ports: Collection[int]) -> None:
+        """Has XDP refuse what others send to these ports, and to no others. A port is to be guarded before media
+        goes there, and for as long as its socket is open."""
+        words = [0] * (1 << 10)
+        for port in ports:
+            words[port // 64] |= 1 << port % 64
+        for at, bits in enumerate(words):
+            key, value = U32.pack(at), U64.pack(bits)
+            if self._bits.lookup(key) != value:
+                self._bits.update(key, value)
+
+    def put(self, transceiver: int, port: int) -> bool:
+        """Has the media of the transceiver's flows go to ``port`` from now on. Returns False where there is no room."""
+        return _put(self._of, U32.pack(transceiver), U32.pack(port))
+
+    def remove(self, transceiver: int) -> bool:
+        """Has the media of the transceiver's flows go to the workers. Returns False where it does already."""
+        return self._of.delete(U32.pack(transceiver))
 
 
 def _put(table: BpfMap, key: bytes, value: bytes) -> bool:

@@ -44,9 +44,10 @@ class Steering:
     """The loaded program and its maps. Close it, or use it in a ``with`` statement.
 
     ``flows_fd`` and ``ssrcs_fd`` are for ``kernel.FlowStore`` in the workers, which inherit them, ``shedding_fd`` for
-    their ``kernel.Shedding``; ``prog_fd`` is for ``kernel.prog_test_run``. Behind ``buckets_fd`` are 16 byte prefixes
-    and the time (u64, ns of CLOCK_MONOTONIC) at which each will have got back what it took; behind ``named_fd`` the
-    same of ufrags, by the 8 bytes of their whole tag, and of SSRCs, which four zero bytes follow.
+    their ``kernel.Shedding``; ``express`` has the transceivers that take media themselves; ``prog_fd`` is for
+    ``kernel.prog_test_run``. Behind ``buckets_fd`` are 16 byte prefixes and the time (u64, ns of CLOCK_MONOTONIC) at
+    which each will have got back what it took; behind ``named_fd`` the same of ufrags, by the 8 bytes of their whole
+    tag, and of SSRCs, which four zero bytes follow.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Steering:
         self.buckets_fd = map_fds["buckets"]
         self.named_fd = map_fds["named"]
         self.shedding_fd = map_fds["shedding"]
+        self.express = kernel.ExpressPorts(map_fds["express"], map_fds["express_ports"])
         self.cpus = tuple(cpus)
         self._fds = [*programs.values(), *map_fds.values()]
         self._link_fd: int | None = None

@@ -22,7 +22,8 @@ from pydantic_settings import (
 
 from runtime.config.agents import Agents, Pipeline, Upstream
 from runtime.config.directory import Directory
-from runtime.config.edge import Edge, IceServer, MediaAddress
+from runtime.config.edge import Edge, MediaAddress
+from runtime.config.ice import IceServer
 from runtime.config.section import Section, TcpAddress
 from runtime.config.tracing import Tracing
 from runtime.config.transceiver import Transceiver

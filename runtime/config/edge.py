@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from runtime.address import Address, Endpoint
+from runtime.config.ice import IceServer
 from runtime.config.section import Name, Section, TcpAddress, nth
 from wire.ufrag import MAX_SISTER_EDGES, MAX_SISTERS, MAX_TRANSCEIVER
 
@@ -16,7 +18,6 @@ __all__ = [
     "ClusterEntry",
     "Edge",
     "EdgeEntry",
-    "IceServer",
     "MediaAddress",
     "Model",
     "TransceiverEntry",
@@ -47,14 +48,35 @@ BROWSER_REFUSES = frozenset(
     ]
 )
 
+_HTTPS = 443
+# RFC 1918, RFC 4193, RFC 6598, link-local and loopback, by which libwebrtc knows what is not public.
+_NOT_PUBLIC = [
+    ip_network(network)
+    for network in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"),
+        *("fc00::/7", "fe80::/10", "::1/128"),
+    )
+]
+
 
 def _media_address(address: Address) -> Address:
     if address.host in ("0.0.0.0", "::"):
         raise ValueError(
             f"{str(address)!r}: name one address: clients are told this one, and replies must come from it"
         )
-    if address.port < 1024 or address.port in BROWSER_REFUSES:
+    if address.port != _HTTPS and (address.port < 1024 or address.port in BROWSER_REFUSES):
         raise ValueError(f"browsers send no media to port {address.port}: choose another, such as 3478")
+    return address
+
+
+def _told(address: Address) -> Address:
+    """The address itself, as clients are told it. Raises ValueError where libwebrtc would refuse the candidate: of port
+    443 it takes public addresses alone (VerifyCandidate in its p2p/base)."""
+    if address.port == _HTTPS and any(ip_address(address.host) in network for network in _NOT_PUBLIC):
+        raise ValueError(
+            f"browsers send no media to port {_HTTPS} of {address.host}, which is not public: choose another port, or "
+            "name the public address in edge.advertise"
+        )
     return address
 
 
@@ -72,9 +94,6 @@ def _each_process(peers: tuple[TransceiverEntry, ...]) -> tuple[TransceiverEntry
         raise ValueError(f"ids count up to more than {MAX_TRANSCEIVER}")
     return peers
 
-
-# What stands between quotes in a header without an escape.
-_QUOTABLE = r"^[ !#-\[\]-~]*$"
 
 MediaAddress = Annotated[Address, AfterValidator(_media_address)]
 Model = Annotated[str, Field(pattern=r"^[!-+\--~]{1,128}$")]
@@ -94,7 +113,9 @@ class EdgeEntry(Section):
     """An edge as the others see it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="its `edge.name`")
-    media: MediaAddress = Field(description="the address that clients are told: its `edge.advertise` or `edge.media`")
+    media: Annotated[MediaAddress, AfterValidator(_told)] = Field(
+        description="the address that clients are told: its `edge.advertise` or `edge.media`"
+    )
     endpoint: Endpoint = Field(description="where it announces itself to the other edges, `tcp://` or `ipc://`")
     region: Name = Field("", description="its `edge.region`: edges of one region name each other first")
 
@@ -124,20 +145,12 @@ def _clusters_once(clusters: tuple[ClusterEntry, ...]) -> tuple[ClusterEntry, ..
     return clusters
 
 
-class IceServer(Section):
-    """A server that WHIP clients are told of (RFC 9725 section 4.6)."""
-
-    url: str = Field(pattern=r"^(stun|stuns|turn|turns):[!-;=?-~]+$", description="such as `turn:turn.example:3478`")
-    username: str = Field("", pattern=_QUOTABLE, description="for TURN")
-    credential: str = Field("", pattern=_QUOTABLE, description="its password")
-
-
 class Edge(Section):
     name: str = Field("edge", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="this edge, unique in the cluster")
     media: MediaAddress = Field(
         Address("127.0.0.1:3478"), description="the one UDP address and port that all clients send to"
     )
-    advertise: MediaAddress | None = Field(
+    advertise: Annotated[MediaAddress, AfterValidator(_told)] | None = Field(
         None, description="the address that clients are told instead, behind a 1:1 NAT"
     )
     region: Name = Field("", description="the region that this edge is in, as transceivers name theirs")
@@ -151,6 +164,11 @@ class Edge(Section):
     )
     interface: str = Field(
         "", description="the interface that XDP attaches to; empty: the kernel spreads flows by itself"
+    )
+    express: Literal["auto", "off"] = Field(
+        "off",
+        description="auto: XDP brings the media of callers who proved themselves to transceivers of this host, past "
+        "the workers; off: all media goes by the workers",
     )
     cores: tuple[int, ...] = Field((), description="cores with a worker each; empty: all that this process may use")
     flow_entries: int = Field(65536, ge=64, le=1 << 24, description="flows that the kernel map holds, and each worker")
@@ -197,7 +215,16 @@ class Edge(Section):
         30, ge=0, description="new calls a minute of one ephemeral key at this edge; 0: no limit"
     )
     ice_servers: tuple[IceServer, ...] = Field(
-        (), description="servers that WHIP clients are told of: `[[edge.ice_servers]]` with url, username, credential"
+        (),
+        max_length=32,
+        description="STUN and TURN servers that clients are told of: `[[edge.ice_servers]]` with url, and for TURN "
+        "secret_file, or username and credential",
+    )
+    turn_ttl_s: int = Field(
+        86400,
+        ge=60,
+        le=30 * 86400,
+        description="seconds for which credentials are good that are made with a `secret_file`",
     )
     allowed_origins: tuple[str, ...] = Field(("*",), description="origins whose pages may place calls (CORS)")
     memory_mib: int = Field(0, ge=0, description="MiB that a worker or signaling may hold; more: replaced; 0: no limit")
@@ -232,6 +259,12 @@ class Edge(Section):
     backbone: Endpoint | None = Field(
         None, description="where edges of other clusters pass on what is for calls of this one; empty: nowhere"
     )
+
+    @model_validator(mode="after")
+    def _clients_take_its_address(self) -> Self:
+        if self.advertise is None:
+            _told(self.media)
+        return self
 
     @property
     def announces_at(self) -> Endpoint | None:

@@ -20,6 +20,7 @@ __all__ = [
     "EDGE_AGE",
     "EDGE_DRAINING",
     "EDGE_WELL",
+    "EXPRESS",
     "LINK_ROUND_TRIP",
     "LINK_UP",
     "LINK_VERSION",
@@ -82,11 +83,18 @@ CORE_OVERFLOW = counter(
     {"core": "a CPU", "outcome": ("queue_full",)},
     _STEERS,
 )
+EXPRESS = gauge(
+    "firsthop_edge_express",
+    "1 for each transceiver of this host that takes its callers' media itself, past the workers, 0 for one that does "
+    "not; why is empty or the reason",
+    {"transceiver": "the transceiver's id", "why": ("", "off", "no_xdp", "another_host", "held", "too_many")},
+    "a transceiver of this host has asked",
+)
 XDP_FLOWS = gauge("firsthop_xdp_flows", "Flows in the kernel's table", when=_STEERS)
 
 SUPERVISOR = (
     *(*EVERY, UFRAG_KEY, *CHILDREN, WORKER_CPU),
-    *(XDP_ATTACHED, XDP_MISSING, CORE_SLOTS, RX_XDP, CORE_OVERFLOW, XDP_FLOWS),
+    *(XDP_ATTACHED, XDP_MISSING, CORE_SLOTS, RX_XDP, CORE_OVERFLOW, EXPRESS, XDP_FLOWS),
 )
 
 # --- signaling

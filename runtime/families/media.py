@@ -15,6 +15,8 @@ __all__ = [
     "RESPONSES",
     "ROUND_TRIP",
     "RX_DATAGRAMS",
+    "RX_EXPRESS",
+    "RX_EXPRESS_SOCKET",
     "RX_FRAMES",
     "RX_KEYS",
     "SCHEDULE",
@@ -64,8 +66,31 @@ RX_DATAGRAMS = counter(
 )
 TX_DATAGRAMS = counter(
     "firsthop_tx_transceiver_datagrams",
-    "Datagrams to the edges, by what became of them",
-    {"outcome": ("sent", "no_path", "unproved", "too_long", "edge_gone", "edge_full")},
+    "Datagrams to clients: sent to an edge's worker, or by express, or what else became of them",
+    {
+        "outcome": (
+            "sent",
+            "expressed",
+            "no_path",
+            "unproved",
+            "too_long",
+            "edge_gone",
+            "edge_full",
+            "socket_full",
+            "unsendable",
+        )
+    },
+)
+RX_EXPRESS = counter(
+    "firsthop_rx_express_datagrams",
+    "Datagrams that came past the workers of an edge of this host; what is taken goes on, and is counted among those "
+    "from the edges",
+    {"outcome": ("taken", "refused")},
+)
+RX_EXPRESS_SOCKET = counter(
+    "firsthop_rx_express_socket_datagrams",
+    "Datagrams that did not fit the socket by which they come past the workers",
+    {"outcome": ("buffer_full",)},
 )
 RX_FRAMES = counter(
     "firsthop_rx_agent_frames",
@@ -172,7 +197,7 @@ UPSTREAM_REQUESTS = counter(
 )
 
 MEDIA = (
-    *(SCHEDULE, LAG, RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TX_FRAMES, TX_DATAGRAMS),
+    *(SCHEDULE, LAG, RX_EXPRESS_SOCKET, RX_EXPRESS, RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TX_FRAMES, TX_DATAGRAMS),
     *(TARGET, JITTER, LOSS, ROUND_TRIP),
     *(FIRST_AUDIO, WAITING, RESPONSES, OVERLAPS, BARGE_IN, UPSTREAM, UPSTREAM_REQUESTS),
 )

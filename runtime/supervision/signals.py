@@ -34,7 +34,7 @@ async def to_start_anew() -> None:
     while True:
         await told.wait()
         told.clear()
-        trial = await asyncio.create_subprocess_exec(sys.executable, *sys.orig_argv[1:], "--check")
+        trial = await asyncio.create_subprocess_exec(*_program(), "--check")
         if await trial.wait() == 0:
             return
         logs.get().error("not started anew: see the line before; everything goes on as it is")
@@ -42,7 +42,18 @@ async def to_start_anew() -> None:
 
 def start_anew() -> NoReturn:
     """Replaces the program of this process by what is installed now. Raises OSError."""
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    argv = _program()
+    os.execv(argv[0], argv)  # noqa: S606
+
+
+def _program() -> list[str]:
+    """The argv of what is installed now. A command such as ``.venv/bin/firsthop`` is run by its path, and so by the
+    interpreter that it names now: a link in that path may lead to another release, while this process's own interpreter
+    is a file of the old one."""
+    command = sys.argv[0]
+    if sys.orig_argv[1:2] == [command] and os.path.isfile(command) and os.access(command, os.X_OK):
+        return [command, *sys.orig_argv[2:]]
+    return [sys.executable, *sys.orig_argv[1:]]
 
 
 def leave() -> NoReturn:

@@ -24,7 +24,7 @@ from runtime.metrics import Requests
 from runtime.process import step_back
 from runtime.tracing.spans import Span
 from runtime.tracing.tracer import Tracer
-from wire.greeting import software
+from wire.versions import software
 
 __all__ = ["MOST_WAITING", "Exporter", "check", "tracing"]
 

@@ -136,13 +136,29 @@ def test_a_wrong_variable_is_named_in_one_line(
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("port", sorted({1, 80, 443, 1023} | BROWSER_REFUSES))
+@pytest.mark.parametrize("port", sorted({1, 80, 442, 444, 1023} | BROWSER_REFUSES))
 def test_a_media_port_that_browsers_refuse_is_refused_here(tmp_path: Path, port: int) -> None:
     said = complaint(tmp_path, f"[edge]\nmedia = '203.0.113.10:{port}'\n")
     assert f"edge.media: browsers send no media to port {port}" in said
 
 
-@pytest.mark.parametrize("port", [1024, 3478, 6001, 6500, 65535])
+@pytest.mark.parametrize(
+    "host",
+    ["10.0.0.9", "172.31.0.9", "192.168.0.9", "100.64.0.9", "169.254.0.9", "127.0.0.1", "[fd00::9]", "[fe80::9]"],
+)
+def test_port_443_of_an_address_that_is_not_public_is_refused_but_for_one_that_clients_are_not_told(
+    tmp_path: Path, host: str
+) -> None:
+    why = "browsers send no media to port 443 of "
+    assert why in complaint(tmp_path, f"[edge]\nmedia = '{host}:443'\n")
+    assert why in complaint(tmp_path, f"[edge]\nmedia = '203.0.113.10:443'\nadvertise = '{host}:443'\n")
+    row = f"[[edge.edges]]\nname = 'a'\nmedia = '{host}:443'\nendpoint = 'tcp://10.0.0.1:7450'\n"
+    assert why in complaint(tmp_path, row)
+    behind = load(written(tmp_path, f"[edge]\nmedia = '{host}:443'\nadvertise = '203.0.113.10:443'\n")).edge
+    assert (behind.media.port, behind.advertise) == (443, "203.0.113.10:443")
+
+
+@pytest.mark.parametrize("port", [443, 1024, 3478, 6001, 6500, 65535])
 def test_other_media_ports_are_taken(tmp_path: Path, port: int) -> None:
     assert load(written(tmp_path, f"[edge]\nmedia = '203.0.113.10:{port}'\n")).edge.media.endswith(f":{port}")
 

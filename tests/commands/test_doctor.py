@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from firsthop import examining
+from firsthop import clocks, examining
+from firsthop.clocks import Reading
 from runtime.address import Address, Endpoint
+from runtime.config import load
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -127,6 +132,82 @@ def test_a_certificate_is_told_by_its_end(tmp_path: Path, days: int, state: str)
     assert examining.certificate(path, NOW.timestamp()).state == state
     path.write_text("no certificate")
     assert examining.certificate(path, NOW.timestamp()).state == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "state", "todo"),
+    [
+        ({"rmem_max": 8 << 20, "wmem_max": 4 << 20}, "ok", ""),
+        (
+            {"rmem_max": 212992, "wmem_max": 4 << 20},
+            "warning",
+            "sysctl -w net.core.rmem_max=8388608, and in /etc/sysctl.d",
+        ),
+        ({"rmem_max": 8 << 20}, "warning", ""),
+    ],
+    ids=["enough", "the kernel's own", "a container"],
+)
+def test_small_socket_buffers_are_told(tmp_path: Path, sizes: dict[str, int], state: str, todo: str) -> None:
+    for name, size in sizes.items():
+        (tmp_path / name).write_text(f"{size}\n")
+    found = examining.buffers(tmp_path)
+    assert (found.state, found.what_to_do) == (state, todo)
+
+
+@pytest.mark.parametrize(
+    ("reading", "apart_s", "state"),
+    [
+        # Whole seconds, and an answer that took 2 s: what cannot be told apart is well.
+        (Reading(1000, 1001, 1000.9, 1002.9), 0, "ok"),
+        (Reading(1000, 1001, 1004.5, 1005.0), -3.5, "warning"),
+        (Reading(1010, 1011, 1004.5, 1005.0), 5.0, "warning"),
+        (Reading(1400, 1400, 1000, 1000.1), 399.9, "wrong"),
+    ],
+)
+def test_a_clock_is_told_by_the_least_that_it_can_be_apart(reading: Reading, apart_s: float, state: str) -> None:
+    assert reading.apart_s == pytest.approx(apart_s)
+    assert clocks.finding("gpu-1", reading).state == state
+
+
+@pytest.mark.parametrize(
+    ("behind_s", "state"), [(0, "ok"), (3600, "wrong"), (None, "warning")], ids=["the same", "an hour", "no time"]
+)
+def test_another_hosts_clock_is_read_from_what_serves_its_metrics(behind_s: int | None, state: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                date = formatdate(time.time() - (behind_s or 0), usegmt=True)
+                header = f"Date: {date}\r\n" if behind_s is not None else "Date: tomorrow\r\n"
+                connection.sendall(f"HTTP/1.1 200 OK\r\n{header}Content-Length: 0\r\n\r\n".encode())
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        found = clocks.asked(Address.of(*listening.getsockname()))
+        answering.join()
+    assert (found.state, found.subject) == (state, "clock of 127.0.0.1")
+
+
+def test_a_host_that_does_not_say_its_time_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = Address.of(*listening.getsockname())
+    assert clocks.asked(address).state == "warning"
+
+
+def test_clocks_are_asked_for_on_the_other_hosts_alone(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        '[edge]\nname = "a"\nmedia = "192.0.2.1:3478"\nmetrics = "192.0.2.1:9401"\n'
+        '[transceiver]\nmetrics = "192.0.2.1:9501"\n'
+        '[[edge.edges]]\nname = "a"\nmedia = "192.0.2.1:3478"\nendpoint = "tcp://192.0.2.1:7450"\n'
+        '[[edge.edges]]\nname = "b"\nmedia = "192.0.2.2:3478"\nendpoint = "tcp://192.0.2.2:7450"\n'
+        '[[edge.transceivers]]\nid = 1\nendpoint = "tcp://192.0.2.1:7400"\n'
+        '[[edge.transceivers]]\nid = 2\nendpoint = "tcp://192.0.2.3:7400"\nprocesses = 2\n'
+        '[[edge.transceivers]]\nid = 9\nendpoint = "ipc:///run/t.sock"\n',
+    )
+    assert clocks.others(load(path)) == {"192.0.2.2": "192.0.2.2:9401", "192.0.2.3": "192.0.2.3:9501"}
 
 
 def test_what_is_in_force_is_shown_without_passwords(config: Path) -> None:

@@ -18,6 +18,8 @@ import yaml
 from ansible_run import TREE, Ansible
 from paths import ROOT
 
+from lab.appliance import Loopback
+from lab.coturn import Coturn
 from runtime import ports
 from runtime.config import Config, load
 from wire.keys import parse
@@ -30,7 +32,17 @@ SPECS: dict[str, dict[str, Any]] = {
 CORES = len(os.sched_getaffinity(0))
 # Hosts that are all this one.
 HOSTS = {
-    "edge": {"hosts": {"e1": {"ansible_host": "127.0.0.11"}, "e2": {"ansible_host": "127.0.0.12"}}},
+    "edge": {
+        "hosts": {
+            "e1": {"ansible_host": "127.0.0.11"},
+            "e2": {
+                "ansible_host": "127.0.0.12",
+                "edge_backbone_port": 7460,
+                "edge_backbone_trusted": ["192.0.2.9"],
+                "edge_clusters": [{"name": "iad", "keys": "iad.toml", "edges": ["tcp://10.2.0.10:7460"]}],
+            },
+        }
+    },
     "transceiver": {
         "hosts": {
             "t1": {"ansible_host": "127.0.0.21", "transceiver_id": 1},
@@ -38,6 +50,7 @@ HOSTS = {
         }
     },
     "redis": {"hosts": {}},
+    "turn": {"hosts": {"e1": None, "t1": None}},
     "monitoring": {"hosts": {"e1": None}},
 }
 
@@ -170,7 +183,11 @@ def test_secrets_are_made_once_and_nobody_can_read_them(tmp_path: Path) -> None:
             "edge.example: firsthop_address is edge.example, which is no IP address",
         ),
         (
-            {"transceiver": {"hosts": {"t1": {"ansible_host": "127.0.0.21"}, "t2": {"ansible_host": "127.0.0.22"}}}},
+            {
+                "edge": {"hosts": {"t1": None}},
+                "transceiver": {"hosts": {"t1": {"ansible_host": "127.0.0.21"}, "t2": {"ansible_host": "127.0.0.22"}}},
+                "monitoring": {"hosts": {}},
+            },
             "Transceivers have the same ids",
         ),
     ],
@@ -196,21 +213,29 @@ TEMPLATES = {
     "firewall.nft": "common/templates/firewall.nft.j2",
     "transceiver.env": "transceiver/templates/transceiver.env.j2",
     "targets.json": "monitoring/templates/targets.json.j2",
+    "turnserver.conf": "turn/templates/turnserver.conf.j2",
 }
+TURN_SECRET = "a-secret-that-coturn-has-too"
 RENDER = [
     {
         "hosts": "edge:transceiver",
         "gather_facts": False,
         "tasks": [
-            {"ansible.builtin.include_vars": f"{TREE}/roles/common/vars/main.yml"},
+            *({"ansible.builtin.include_vars": f"{TREE}/roles/{role}/vars/main.yml"} for role in ("common", "turn")),
+            # All at once: a task costs more than a template.
             {
-                "ansible.builtin.template": {
-                    "src": f"{TREE}/roles/{{{{ item.value }}}}",
-                    "dest": "{{ playbook_dir }}/{{ inventory_hostname }}-{{ item.key }}",
+                "ansible.builtin.copy": {
+                    "content": "{{ texts | to_json }}",
+                    "dest": "{{ playbook_dir }}/{{ inventory_hostname }}.json",
                     "mode": "0600",
                 },
-                "loop": "{{ templates | dict2items }}",
-                "vars": {"templates": TEMPLATES},
+                "vars": {
+                    "firsthop_turn_secret": TURN_SECRET,
+                    "texts": {
+                        name: f"{{{{ lookup('ansible.builtin.template', '{TREE}/roles/{path}') }}}}"
+                        for name, path in TEMPLATES.items()
+                    },
+                },
             },
         ],
     }
@@ -230,14 +255,26 @@ def render(tool: Ansible) -> None:
     shutil.copytree(TREE / "group_vars", tool.home / "group_vars")
     done = tool.run("ansible-playbook", str(playbook))
     assert done.returncode == 0, done.stdout
+    for texts in tool.home.glob("*.json"):
+        for name, text in json.loads(texts.read_text()).items():
+            file = tool.home / f"{texts.stem}-{name}"
+            file.write_text(text if isinstance(text, str) else json.dumps(text))
+            file.chmod(0o600)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Ansible:
     """The templates of two edges and two transceivers."""
-    trusted = ["192.0.2.0/24", "2001:db8::/32"]
     tool = ansible(
-        tmp_path_factory.mktemp("made"), firsthop_settings=SETTINGS, edge_region="fra", firsthop_trusted=trusted
+        tmp_path_factory.mktemp("made"),
+        firsthop_settings=SETTINGS,
+        edge_region="fra",
+        firsthop_trusted=["192.0.2.0/24", "2001:db8::/32"],
+        turn_name="turn.example",
+        turn_tls_certificate="/somewhere/turn.pem",
+        turn_tls_key="/somewhere/turn.key",
+        turn_more_peers=["2001:db8::7"],
+        turn_old_secrets=["the-one-before-that"],
     )
     render(tool)
     return tool
@@ -250,7 +287,10 @@ def accepted(tool: Ansible, host: str, what: str, *, redis: bool = False) -> Con
     if not keys.exists():
         subprocess.run([sys.executable, "-m", "firsthop", "keys", "new", "-o", str(keys)], check=True, cwd=ROOT)
         (tool.home / "api-keys").write_text("token\n")
-        (tool.home / "api-keys").chmod(0o600)
+        (tool.home / "turn-secret").write_text(TURN_SECRET + "\n")
+        for name in ("api-keys", "turn-secret"):
+            (tool.home / name).chmod(0o600)
+    file.write_text(file.read_text().replace("/etc/firsthop/turn-secret", str(tool.home / "turn-secret")))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FIRSTHOP_")} | {
         "FIRSTHOP_CLUSTER__KEYS": str(keys),
         "FIRSTHOP_EDGE__API_KEYS": str(tool.home / "api-keys"),
@@ -270,7 +310,15 @@ def test_configurations_are_accepted_and_tell_of_each_other(made: Ansible) -> No
     assert str(edge.edge.media) == "127.0.0.11:3478"
     assert edge.edge.models == ("parrot", "pipeline")
     assert (edge.log.level, edge.agents.pipeline.voice) == ("debug", 'say "a\\b"')
-    assert [server.url for server in edge.edge.ice_servers] == ["stun:stun.example:3478"]
+    urls = ["turn:turn.example:{}?transport=udp", "turn:turn.example:{}?transport=tcp"]
+    assert [server.url for server in edge.edge.ice_servers] == [
+        "stun:stun.example:3478",
+        # Media of the one has the port that is coturn's else.
+        *(url.format(3479) for url in urls),
+        "turns:turn.example:443?transport=tcp",
+        *(url.format(3478) for url in urls),
+        "turns:turn.example:443?transport=tcp",
+    ]
     assert [(row.name, str(row.endpoint), row.region) for row in edge.edge.edges] == [
         ("e1", "tcp://127.0.0.11:7450", "fra"),
         ("e2", "tcp://127.0.0.12:7450", "fra"),
@@ -280,7 +328,12 @@ def test_configurations_are_accepted_and_tell_of_each_other(made: Ansible) -> No
     there = [(process.id, str(process.endpoint)) for process in (*first.processes, *second.processes)]
     assert [(peer.id, str(peer.endpoint)) for peer in edge.edge.transceivers] == there
     assert there[-1] == (300, "tcp://127.0.0.22:7400")
-    assert load(made.home / "e2-firsthop.toml").edge.transceivers == edge.edge.transceivers
+    other = load(made.home / "e2-firsthop.toml").edge
+    assert other.transceivers == edge.edge.transceivers
+    assert (edge.edge.backbone, other.backbone) == (None, "tcp://127.0.0.12:7460")
+    (cluster,) = other.clusters
+    assert (cluster.name, str(cluster.keys)) == ("iad", "/etc/firsthop/clusters/iad.toml")
+    assert cluster.edges == ("tcp://10.2.0.10:7460",)
 
 
 def test_a_host_that_is_all_shares_its_cores_out(tmp_path: Path) -> None:
@@ -308,6 +361,7 @@ def test_prometheus_asks_every_process_where_it_says_how_it_is(made: Ansible) ->
         expected[host, "edge-supervisor"] = str(metrics)
         expected[host, "signaling"] = str(ports.signaling(metrics))
         expected |= {(host, f"worker-{i}"): str(ports.worker(metrics, i)) for i in range(CORES)}
+    expected["e2", "gateway"] = str(ports.worker(metrics, CORES))
     for host in ("t1", "t2"):
         ours = load(made.home / f"{host}-firsthop.toml").transceiver
         expected[host, "transceiver-supervisor"] = str(ours.metrics)
@@ -316,12 +370,17 @@ def test_prometheus_asks_every_process_where_it_says_how_it_is(made: Ansible) ->
 
 
 def test_the_firewall_shuts_the_ports_of_the_cluster_and_no_others(made: Ansible) -> None:
-    tables = {host: made.home / f"{host}-firewall.nft" for host in ("e1", "t2")}
-    edge = tables["e1"].read_text()
+    tables = {host: made.home / f"{host}-firewall.nft" for host in ("e1", "e2", "t2")}
+    edge, gateway = tables["e1"].read_text(), tables["e2"].read_text()
     assert f"tcp dport {{ 7450, 9400-{9401 + CORES} }} jump cluster" in edge
     assert "tcp dport { 7400-7400, 9500-9501 } jump cluster" in tables["t2"].read_text()
     assert "ip saddr { 127.0.0.11, 127.0.0.12, 127.0.0.21, 127.0.0.22, 192.0.2.0/24 } accept" in edge
     assert "ip6 saddr { 2001:db8::/32 } accept" in edge
+    # The gateway has a port of metrics more, and other clusters reach its backbone and nothing else.
+    assert f"tcp dport {{ 7450, 9400-{9402 + CORES} }} jump cluster" in gateway
+    assert "tcp dport 7460 jump backbone" in gateway
+    assert "ip saddr { 10.2.0.10, 192.0.2.9 } accept" in gateway.partition("chain backbone")[2].partition("}\n")[0]
+    assert "7460" not in edge
     nft = shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if nft and os.geteuid() == 0:
         for table in tables.values():
@@ -335,3 +394,17 @@ def test_units_and_transceivers_agree_on_where_they_are(made: Ansible) -> None:
         "FIRSTHOP_TRANSCEIVER__ENDPOINT": ours["endpoint"],
         "FIRSTHOP_TRANSCEIVER__METRICS": ours["metrics"],
     }
+
+
+def test_coturn_is_told_what_the_one_of_the_lab_is(made: Ansible, tmp_path: Path) -> None:
+    def told(text: str) -> list[list[str]]:
+        lines = (line.partition("=") for line in text.splitlines() if line and not line.startswith("#"))
+        ours = ("listening-ip", "relay-ip", "listening-port", "cert", "pkey", "userdb", "log-file", "syslog")
+        return sorted([name, value] for name, _, value in lines if name not in ours)
+
+    peers = ["127.0.0.11", "127.0.0.12", "2001:db8::7"]
+    files = (tmp_path / "turn.pem", tmp_path / "turn.key")
+    lab = Coturn(Loopback(), tmp_path, secret=TURN_SECRET, peers=peers, tls=files)
+    before = ["static-auth-secret", "the-one-before-that"]
+    for host in ("e1", "t1"):
+        assert told((made.home / f"{host}-turnserver.conf").read_text()) == sorted([*told(lab.config), before])

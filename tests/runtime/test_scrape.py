@@ -9,6 +9,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from email.parser import BytesParser
+from email.utils import parsedate_to_datetime
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -82,6 +84,14 @@ def test_what_is_not_asked_for_is_not_made(place: Place) -> None:
     assert place.scrape(method="POST")[0] == 405
     assert place.slow.read == before
     assert place.scrape(method="HEAD") == (200, "")
+
+
+def test_an_answer_says_what_time_it_is_here(place: Place) -> None:
+    began = int(time.time())
+    with place.connect() as connection, connection.makefile("rb") as answer:
+        connection.sendall(b"HEAD /metrics HTTP/1.1\r\n\r\n")
+        head = BytesParser().parsebytes(answer.read().partition(b"\r\n")[2])
+    assert began <= parsedate_to_datetime(head["Date"]).timestamp() <= time.time()
 
 
 def test_who_says_nothing_or_too_much_is_given_up(place: Place) -> None:

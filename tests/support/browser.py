@@ -9,7 +9,7 @@ from pathlib import Path
 from playwright.async_api import Browser, Page, async_playwright
 from privileges import cannot_run
 
-from lab.network import Lab
+from lab.network import Host, Lab
 
 CHROMIUM = Path("/usr/bin/chromium")
 _SWITCHES = [
@@ -75,13 +75,17 @@ async function now() {
 
 
 @asynccontextmanager
-async def chromium(lab: Lab, directory: Path, *switches: str) -> AsyncIterator[Browser]:
-    """Starts Chromium, headless, with more ``switches``; its wrapper is written to ``directory``."""
+async def chromium(
+    lab: Lab, directory: Path, *switches: str, host: Host | None = None, home: Path | None = None
+) -> AsyncIterator[Browser]:
+    """Starts Chromium, headless, with more ``switches``, on the client host or on ``host``, with the folder ``home`` as
+    its user's; its wrapper is written to ``directory``."""
     if not CHROMIUM.exists():
         cannot_run("needs Debian's chromium: run scripts/setup dev as root")
-    # Playwright starts one program: this one enters the client host and becomes the browser.
+    # Playwright starts one program: this one enters the host and becomes the browser.
     wrapper = directory / "chromium"
-    wrapper.write_text(f'#!/bin/sh\nexec {" ".join(lab.client.command([str(CHROMIUM)]))} "$@"\n')
+    argv = (host or lab.client).command(["env", f"HOME={home}", str(CHROMIUM)] if home else [str(CHROMIUM)])
+    wrapper.write_text(f'#!/bin/sh\nexec {" ".join(argv)} "$@"\n')
     wrapper.chmod(0o755)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=wrapper, args=[*_SWITCHES, *switches])

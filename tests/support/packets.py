@@ -125,6 +125,22 @@ def rtcp(ssrc: int, *, payload_type: int = 201) -> bytes:
     return struct.pack("!BBHI", 0x80, payload_type, 1, ssrc)
 
 
+def udp_sum(frame: bytes) -> int:
+    """0 where the UDP checksum of a frame without tags, options and extension headers is right, or what it should be
+    where the field is 0 (RFC 768, RFC 8200 section 8.1)."""
+    at, addresses = (34, frame[26:34]) if frame[12:14] == b"\x08\0" else (54, frame[22:54])
+    (size,) = struct.unpack_from("!H", frame, at + 4)
+    segment = frame[at : at + size] + bytes(size % 2)
+    return checksum(addresses + struct.pack("!HH", UDP, size) + segment)
+
+
+def with_udp_sum(frame: bytes, total: int | None = None) -> bytes:
+    """The frame with the right UDP checksum, or with ``total``."""
+    at = 40 if frame[12:14] == b"\x08\0" else 60
+    value = (udp_sum(frame[:at] + bytes(2) + frame[at + 2 :]) or 0xFFFF) if total is None else total
+    return frame[:at] + struct.pack("!H", value) + frame[at + 2 :]
+
+
 def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))

@@ -98,7 +98,9 @@ class MovingCall(Call):
         """Another session, of that state."""
         protocol = Realtime.taken_up(found.talk.protocol)
         agent = found.talk.agent, self.agent
-        talk = Talk(call_id(found.ufrag), agent, protocol, config=Agents(), records=self.records)
+        talk = Talk(
+            call_id(found.ufrag), agent, protocol, config=Agents(), records=self.records, rate_hz=found.talk.rate_hz
+        )
         return Session.take_up(
             found,
             talk,

@@ -181,6 +181,7 @@ class FakeTransceiver:
         self.peers: dict[str, bytes] = {}
         self.placed_by: dict[str, bytes] = {}
         self.refusal: tuple[str, str] | None = None
+        self.handoff_refusals: dict[int | None, tuple[str, str]] = {}  # by where the call was to move, None for here
         self.mute: set[str] = set()
         self.report: Report | None = None
         self.ice: dict[str, tuple[str, Any]] = {}  # our ufrag and the client's credentials, by the call's ufrag
@@ -314,6 +315,9 @@ class FakeTransceiver:
         if type_ == "session.ice":
             return [self._restarted(request, sealed, fields)]
         if type_ == "session.handoff":
+            no = self.handoff_refusals.get((fields.get("to") or {}).get("id"))
+            if no is not None:
+                return [{"type_": "session.refused", "request": request, "code": no[0], "message": no[1]}]
             return [{"type_": "session.handed_off", "request": request, "agent": fields["agent"]}]
         if type_ == "session.watch":
             self.peers[sealed] = peer

@@ -19,8 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from waiting import until
 from wiring import Said, heard, hello_back, raw, refused_by_3
 
-from edge.relay.sisters import Sister
-from edge.relay.spec import Spec
+from edge.relay.spec import Sister, Spec
 from rtc.rtp import packet as rtp
 from runtime.supervision.child import ChildSpec
 from wire import address, frames, link, stun, ufrag

@@ -4,8 +4,9 @@
 Turn detection there is off: ours decides, because only ours knows what the caller has really been told. So every turn
 is sent whole when an answer is wanted (``input_audio_buffer.append`` and ``commit``), a response is asked for, and what
 comes back is streamed into ours. A connection that breaks costs the response that was being made. A response that was
-cancelled takes its connection along, since upstream would believe that all of it has been heard. The next turn makes
-another connection and tells it the settings and the conversation so far, in which transcribed speech is text.
+cancelled, or of which the caller has not heard all, takes its connection along, since upstream would believe that it
+has been heard. The next turn makes another connection and tells it the settings and the conversation so far, in which
+transcribed speech is text.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import binascii
 import contextlib
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -31,7 +32,11 @@ _MOST_MESSAGE = 1 << 22  # bytes
 _MOST_EVENTS = 256  # that wait for a response to take them
 _PIECE = 24000 * 2  # a second
 _MOST_KNOWN = 4096
+_MOST_MADE = 128  # items of upstream's that we were not told of: those of one response
+_MOST_SAID = 1 << 20  # characters of one of them
 _COMMITTED = "input_audio_buffer.committed"
+_CALLED = "response.function_call_arguments.done"
+_WORDS = "response.output_audio_transcript.delta", "response.output_text.delta"
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 
 
@@ -45,6 +50,7 @@ class Agent(Answering):
         self._reading: asyncio.Task[None] | None = None
         self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(_MOST_EVENTS)
         self._known: dict[str, None] = {}
+        self._made = _Made()
         # Our ids of the speech that upstream has not named yet, oldest first; ours by upstream's afterwards.
         self._unnamed: deque[str] = deque(maxlen=_MOST_KNOWN)
         self._named: dict[str, str] = {}
@@ -59,14 +65,14 @@ class Agent(Answering):
     async def warm(self, settings: Settings, items: Sequence[Item]) -> None:  # type: ignore[override]
         """Connects, and tells upstream the conversation so far."""
         async with self._upstream() as timeout_s, asyncio.timeout(timeout_s):
-            await self._tell(await self._reach(), settings, items)
+            await self._tell(await self._reach_for(items), settings, items)
 
     async def _answer(self, response: Response) -> None:
         async with self._upstream() as timeout_s:
             config = self.config.realtime
             with asked("realtime", response.span, model=config.model, url=config.url) as request:
                 async with asyncio.timeout(timeout_s):
-                    socket = await self._reach(request.headers)
+                    socket = await self._reach_for(response.items, request.headers)
                     await self._tell(socket, response.settings, response.items)
                     while not self._events.empty():  # of no response that anybody wants
                         if self._events.get_nowait() is None:
@@ -80,6 +86,7 @@ class Agent(Answering):
                     request.began()
                     if event.get("type") == "response.done":
                         request.span.put(_tokens(event))
+                    self._made.take(event)
                     if _take(event, response):
                         return
 
@@ -102,6 +109,14 @@ class Agent(Answering):
                 await self._hang_up()
                 raise
 
+    async def _reach_for(
+        self, items: Sequence[Item], more: Mapping[str, str] | None = None
+    ) -> aiohttp.ClientWebSocketResponse:
+        """A connection that believes no more of its answers to be in the conversation than ``items`` have."""
+        if self._made.cut_short(item for item in items if item.id not in self._known):
+            await self._hang_up()
+        return await self._reach(more)
+
     async def _reach(self, more: Mapping[str, str] | None = None) -> aiohttp.ClientWebSocketResponse:
         """The connection: the one that there is, or another, which is asked for with these headers as well."""
         if self._socket and not self._socket.closed and self._reading and not self._reading.done():
@@ -122,6 +137,7 @@ class Agent(Answering):
         )
         self._events = asyncio.Queue(_MOST_EVENTS)
         self._known.clear()
+        self._made = _Made()
         self._unnamed.clear()
         self._named.clear()
         self._reading = asyncio.get_running_loop().create_task(self._read(self._socket, self._events))
@@ -169,6 +185,8 @@ class Agent(Answering):
             if item.id in self._known:
                 continue
             self._known[item.id] = None
+            if self._made.has(item):
+                continue
             if item.kind == "message" and item.role == "assistant" and not item.text:
                 continue
             for at in range(0, len(item.pcm) if _is_speech(item) else 0, _PIECE):
@@ -181,6 +199,51 @@ class Agent(Answering):
                 await socket.send_json({"type": "conversation.item.create", "item": _item(item)})
         while len(self._known) > _MOST_KNOWN:
             self._known.pop(next(iter(self._known)))
+
+
+class _Made:
+    """What upstream itself has made over one connection, and is not in the conversation's items yet as far as we were
+    told. Our ids of these items are not known to whoever makes them: messages are told by their words, function calls
+    by the ids that upstream gave them."""
+
+    def __init__(self) -> None:
+        self._messages: deque[str] = deque(maxlen=_MOST_MADE)
+        self._calls: deque[str] = deque(maxlen=_MOST_MADE)
+        self._saying = ""
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Takes one of upstream's events. A message of ours ends where upstream calls a function, or is done."""
+        kind, delta = event.get("type"), event.get("delta")
+        if kind in _WORDS and isinstance(delta, str):
+            self._saying = (self._saying + delta)[:_MOST_SAID]
+        elif kind in (_CALLED, "response.done"):
+            if self._saying:
+                self._messages.append(self._saying)
+            self._saying = ""
+            if kind == _CALLED and isinstance(event.get("call_id"), str):
+                self._calls.append(event["call_id"])
+
+    def has(self, item: Item) -> bool:
+        """Whether upstream made that item; each is asked for once."""
+        made, name = (self._calls, item.call_id) if item.kind == "function_call" else (self._messages, item.text)
+        if (item.kind != "function_call" and not _is_answer(item)) or name not in made:
+            return False
+        made.remove(name)
+        return True
+
+    def cut_short(self, items: Iterable[Item]) -> bool:
+        """Whether one of these is less than upstream said: the rest was not heard."""
+        left = list(self._messages)
+        for item in filter(_is_answer, items):
+            if item.text in left:
+                left.remove(item.text)
+            elif any(made.startswith(item.text) for made in left):
+                return True
+        return False
+
+
+def _is_answer(item: Item) -> bool:
+    return item.kind == "message" and item.role == "assistant"
 
 
 def _take(event: dict[str, Any], response: Response) -> bool:
@@ -197,7 +260,7 @@ def _take(event: dict[str, Any], response: Response) -> bool:
         usage = done.get("usage")
         response.done(usage if isinstance(usage, dict) else None)
         return True
-    if kind == "response.function_call_arguments.done":
+    if kind == _CALLED:
         name, arguments = event.get("name"), event.get("arguments")
         if isinstance(name, str) and isinstance(arguments, str):
             response.call(name, arguments, str(event.get("call_id") or ""))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime import logs
+from transceiver.handover.abroad import Abroad
 from transceiver.handover.drain import SPEAKS_S, Drain
 from transceiver.handover.leaving import Leaving
 from transceiver.handover.line import NotTaken
@@ -26,8 +27,10 @@ from transceiver.refusing import RequestError
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
 from transceiver.state import SessionState, StateError
+from transceiver.talk.understudy import Understudy
 from wire import messages
 from wire.control import Control
+from wire.handoffs import Warm
 from wire.keys import ClusterKeys
 from wire.messages import Message, Neighbour, Request
 from wire.naming import number_of, transceiver_name
@@ -43,13 +46,16 @@ _TELL_HOMES_S = 3.0
 @dataclass(frozen=True, slots=True)
 class House:
     """What the desk needs of its transceiver. ``room(agent)`` raises an error where there is none for another call,
-    ``handle`` does what a message says, ``took`` and ``gone`` are told of calls that come and go."""
+    ``take_up(state, understudy)`` makes a session that goes on here, perhaps with an agent that was warmed for it, and
+    ``understudy(state, agent)`` such an agent; ``handle`` does what a message says, ``took`` and ``gone`` are told of
+    calls that come and go."""
 
     keys: Callable[[], ClusterKeys]
     calls: Callable[[], list[Session]]
     sockets: Callable[[], list[SocketSession]]
     room: Callable[[str], None]
-    take_up: Callable[[SessionState], Session]
+    take_up: Callable[[SessionState, Understudy | None], Session]
+    understudy: Callable[[SessionState, str], Understudy]
     took: Callable[[Session], None]
     gone: Callable[[Session], None]
     handle: Callable[[bytes, Control[Any]], None]
@@ -64,7 +70,7 @@ class Desk:
         name = transceiver_name(number, generation)
         self._neighbours = Neighbourhood(number, random.Random())  # noqa: S311  # nothing secret
         self._leaving = Leaving(name, house.keys, routing, link, house.gone)
-        self._taking = Taking(routing, house.room, house.take_up, self._took)
+        self._taking = Taking(routing, house.room, house.take_up, self._took, house.understudy)
         self._kept: deque[tuple[bytes, Control[Any]]] = deque()
         self._drain: Drain | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -76,6 +82,7 @@ class Desk:
             messages.NotSteered: lambda peer, said: self._leaving.not_steered(peer, said.ufrag),
             messages.Reserve: self._reserve,
             messages.Part: lambda peer, request, said: link.control(peer, self._taking.part(peer, said), request),
+            Warm: self._warm,
             messages.Take: lambda peer, request, said: link.control(peer, self._taking.take(peer, said), request),
             messages.GoOn: self._go_on,
             messages.Dropped: self._dropped,
@@ -136,6 +143,10 @@ class Desk:
         finally:
             self._take_kept()
 
+    def abroad(self, call: Session, to: Neighbour, agent: str) -> Abroad:
+        """The agent of another transceiver, to be warmed for a call that is to move there with it."""
+        return self._leaving.abroad(call, to, agent, self._take_kept)
+
     def check_open(self) -> None:
         """Raises RequestError where no calls are taken any more."""
         if self.draining:
@@ -163,6 +174,8 @@ class Desk:
 
     def move(self, call: Session) -> bool:
         """Hands a call over soon, because this process cannot serve it. Returns whether there is anybody to take it."""
+        if self._leaving.goes(call):
+            return True
         if not call.movable or not self._neighbours.present(time.monotonic()):
             return False
         self._begin(self._move(call))
@@ -175,6 +188,8 @@ class Desk:
 
     async def _move(self, call: Session) -> None:
         to = self._choose(set())
+        if self._leaving.goes(call):
+            return
         if to is not None:
             with suppress(NotTaken, StateError):
                 await self.hand_over(call, to)
@@ -205,6 +220,10 @@ class Desk:
         self._taking.close()
         self._leaving.close()
 
+    async def closed(self) -> None:
+        """Waits, for a short while, until nothing of agents that were dropped runs any more."""
+        await self._taking.closed()
+
     def _choose(self, but: set[int]) -> Neighbour | None:
         return self._neighbours.choose(but, time.monotonic())
 
@@ -223,6 +242,9 @@ class Desk:
         if self._drain is not None:
             raise RequestError("this transceiver is about to leave", "draining")
         self._link.control(peer, self._taking.reserve(peer, said), request)
+
+    def _warm(self, peer: bytes, request: int, said: Warm) -> None:
+        self._taking.warm(peer, said, lambda reply: self._link.control(peer, reply, request))
 
     def _go_on(self, peer: bytes, said: messages.GoOn) -> None:
         self._taking.go_on(peer, said)

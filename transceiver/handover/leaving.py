@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ from rtc.ice.lite import Path
 from runtime import logs
 from transceiver import state
 from transceiver.counters import HANDOVER_TIME, HANDOVERS, RX_DATAGRAMS, TX_DATAGRAMS
+from transceiver.handover.abroad import Abroad, with_agent
 from transceiver.handover.copying import Copying
 from transceiver.handover.line import Line, NotTaken
 from transceiver.links.elsewhere import Elsewhere
@@ -78,20 +79,55 @@ class Leaving:
         self._number = number
         self._context = zmq.Context[zmq.Socket[bytes]]()
         self._lines: dict[int, Line] = {}
+        self._going: set[Session] = set()
         self._left: dict[bytes, _Left] = {}  # by the ufrag that names the call
+
+    def goes(self, session: Session) -> bool:
+        """Whether the call is being handed over now."""
+        return session in self._going
 
     async def hand_over(self, session: Session, to: Neighbour) -> None:
         """Hands a connected call over. Raises NotTaken or StateError where it stays here."""
-        began, line = time.monotonic(), self._line(to)
+        line = self._line(to)
         copying = Copying(session, line)
+
+        async def give() -> float:
+            await self._prepare(session, line, session.talk.agent_name)
+            return await self._give(session, line, to, copying)
+
+        await self._handed_over(session, to, give)
+
+    def abroad(self, session: Session, to: Neighbour, agent: str, settled: Callable[[], None]) -> Abroad:
+        """The agent of another transceiver, for a call that is to move there with it; ``settled()`` is called when it
+        has moved, or stays after all."""
+        line = self._line(to)
+        copying = Copying(session, line)
+
+        async def prepare() -> None:
+            await self._prepare(session, line, agent)
+
+        async def give(agent: str) -> None:
+            try:
+                await self._handed_over(session, to, lambda: self._give(session, line, to, copying, agent))
+            finally:
+                settled()
+
+        return Abroad(session, agent, line, copying, prepare, give)
+
+    async def _handed_over(self, session: Session, to: Neighbour, give: Callable[[], Awaitable[float]]) -> None:
+        if session in self._going:
+            raise StateError("the call is being handed over already")
+        self._going.add(session)
+        began = time.monotonic()
         try:
-            await self._prepare(session, line)
-            took_s = await self._give(session, line, to, copying)
+            took_s = await give()
         except (NotTaken, StateError) as e:
             code = e.code if isinstance(e, NotTaken) else "not_movable"
             HANDOVERS[code if code in ("gone", "too_large", "not_movable") else "refused"] += 1
             logs.get().info("a call stays", call=call_id(session.ufrag), to=to.id, code=code, why=str(e))
             raise
+        finally:
+            self._going.discard(session)
         HANDOVERS["moved"] += 1
         HANDOVER_TIME.of("away").add(round(1e9 * took_s))
         logs.get().info(
@@ -102,13 +138,14 @@ class Leaving:
             ms=round(1000 * (time.monotonic() - began), 1),
         )
 
-    async def _prepare(self, session: Session, line: Line) -> None:
+    async def _prepare(self, session: Session, line: Line, agent: str) -> None:
         watchers = {who for who in session.talk.watchers if isinstance(who, bytes)}
         await line.ready(self._routing.workers_of(session.transport) | watchers, _CONNECT_S)
-        await line.ask(messages.Reserve(ufrag=session.ufrag, agent=session.talk.agent_name), _RESERVE_S)
+        await line.ask(messages.Reserve(ufrag=session.ufrag, agent=agent), _RESERVE_S)
 
-    async def _give(self, session: Session, line: Line, to: Neighbour, copying: Copying) -> float:
-        """Gives the call away, or takes it back. Returns how long it was nobody's, in seconds."""
+    async def _give(self, session: Session, line: Line, to: Neighbour, copying: Copying, agent: str = "") -> float:
+        """Gives the call away, with another agent where ``agent`` names one that waits for it, or takes it back.
+        Returns how long it was nobody's, in seconds."""
         try:
             await copying.go_ahead()
             await session.hold()
@@ -122,7 +159,7 @@ class Leaving:
             raise
         began, elsewhere = time.monotonic(), self._routing.depart(session.transport)
         try:
-            rest, parts = copying.rest(value)
+            rest, parts = copying.rest(with_agent(value, agent) if agent else value)
             data = state.encoded(rest)
             paths = [(path.address, worker) for path, worker in elsewhere.paths.items()]
             if len(data) > MAX_STATE_BYTES or len(paths) > MAX_PATHS:

@@ -59,6 +59,11 @@ class Line:
         self._own = Dealer(context, to.endpoint, name, keys, ToSource, self._replied)
         self._relays: dict[bytes, Dealer] = {}
 
+    @property
+    def there(self) -> bool:
+        """Whether the other transceiver is connected."""
+        return self._own.there
+
     def idle(self, now: float) -> bool:
         """Whether it was not used for half a minute; ``now`` is by the loop's clock."""
         return not self._asked and now - self._used > IDLE_S

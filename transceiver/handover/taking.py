@@ -2,10 +2,13 @@
 
 A place is reserved first, so that no call is asked to be silent for a refusal. What is taken up waits, and sends
 nothing, until the other transceiver says that the call goes on here. Where that does not come, it is dropped.
+
+A call that is to get another agent with that has it warmed first, beside the one that it has there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +25,10 @@ from transceiver.links.routing import Routing
 from transceiver.refusing import RequestError
 from transceiver.session import Session
 from transceiver.state import SessionState, StateError
+from transceiver.talk.agent_host import NotReady
+from transceiver.talk.understudy import Understudy
 from wire import messages
+from wire.handoffs import Warm, Warmed
 from wire.naming import edge_of, is_transceiver, through
 from wire.ufrag import call_id
 
@@ -30,6 +36,10 @@ __all__ = ["Taking"]
 
 _WAITS_S = 2.0
 _MOST = 64  # places that are reserved at once, and calls that wait
+_WARM_S = 30.0
+_MOMENT_S = 15.0  # for so long a call is waited for whose agent is warm: it comes when nobody speaks, within ten
+_MOST_WARM = 8  # agents that wait for calls
+_MOST_WORDS = 1000  # of an agent's that it says of itself
 _MOST_BYTES = 256 << 20  # of all that went ahead of these
 
 
@@ -43,20 +53,27 @@ class _Waiting:
     elsewhere: Elsewhere | None = None
     came_at: float = 0.0
     parts: Arriving = field(default_factory=Arriving)
+    agent: str = ""
+    warming: asyncio.Task[None] | None = None
+    understudy: Understudy | None = None  # which has the call when it comes
 
 
 class Taking:
     """The calls that are about to be this transceiver's. ``room(agent)`` raises RequestError where there is none for
-    a call with that agent, ``take_up`` makes a session of a state, and ``took(session)`` has each that goes on here."""
+    a call with that agent, ``take_up(state, understudy)`` makes a session of a state, ``took(session)`` has each that
+    goes on here, and ``understudy(state, agent)`` makes an agent that is to be warmed for a session."""
 
     def __init__(
         self,
         routing: Routing,
         room: Callable[[str], None],
-        take_up: Callable[[SessionState], Session],
+        take_up: Callable[[SessionState, Understudy | None], Session],
         took: Callable[[Session], None],
+        understudy: Callable[[SessionState, str], Understudy],
     ) -> None:
         self._routing, self._room, self._take_up, self._took = routing, room, take_up, took
+        self._understudy = understudy
+        self._dropping: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, _Waiting] = {}
 
     def __len__(self) -> int:
@@ -75,7 +92,7 @@ class Taking:
             raise RequestError(f"{_MOST} calls are being handed over already", "full")
         self._room(wanted.agent)
         self._drop(wanted.ufrag)
-        self._waiting[wanted.ufrag] = _Waiting(peer, time.monotonic() + _WAITS_S)
+        self._waiting[wanted.ufrag] = _Waiting(peer, time.monotonic() + _WAITS_S, agent=wanted.agent)
         return messages.Reserved()
 
     def part(self, peer: bytes, said: messages.Part) -> messages.PartTaken:
@@ -85,8 +102,50 @@ class Taking:
         if all_bytes > _MOST_BYTES or not place.parts.put(said.part, said.data):
             self._drop(said.ufrag)
             raise RequestError("calls that are too large are being handed over", "too_large")
-        place.until = time.monotonic() + _WAITS_S
+        place.until = max(place.until, time.monotonic() + _WAITS_S)
         return messages.PartTaken()
+
+    def warm(self, peer: bytes, said: Warm, answer: Callable[[messages.Message], None]) -> None:
+        """Has the agent warmed for which the place is; ``answer`` is given the reply, later. Raises RequestError."""
+        place = self._place(peer, said.ufrag)
+        if place.warming is not None:
+            raise RequestError("an agent is being warmed for that call already", "invalid_request")
+        if sum(waiting.warming is not None for waiting in self._waiting.values()) >= _MOST_WARM:
+            raise RequestError(f"{_MOST_WARM} agents are being warmed at this transceiver", "full")
+        try:
+            value = state.decoded(said.state)
+            value = replace(value, parts=place.parts.joined(value.parts, said.parts))
+            place.understudy = self._understudy(value, place.agent)
+        except ValueError as e:
+            self._drop(said.ufrag)
+            raise RequestError(str(e), "other_state") from None
+        place.until = time.monotonic() + _WARM_S + _WAITS_S
+        place.warming = asyncio.create_task(self._warm(said.ufrag, place, place.understudy, answer))
+
+    async def _warm(
+        self, name: str, place: _Waiting, understudy: Understudy, answer: Callable[[messages.Message], None]
+    ) -> None:
+        agent = understudy.talk.agent_name
+        try:
+            async with asyncio.timeout(_WARM_S):
+                await understudy.ready()
+        except NotReady as e:
+            refusal = messages.Refused(code="handoff_failed", message=f"{agent} cannot take over: {e}"[:_MOST_WORDS])
+        except TimeoutError:
+            why = f"{agent} was not ready within {_WARM_S:g} s"
+            refusal = messages.Refused(code="handoff_timeout", message=why)
+        except Exception as e:
+            logs.get().error("an agent was not warmed", agent=agent, exc_info=e)
+            refusal = messages.Refused(code="internal_error", message="the transceiver failed: its log says why")
+        else:
+            place.until = time.monotonic() + _MOMENT_S
+            logs.get().info("an agent waits for a call", call=call_id(name), agent=agent)
+            answer(Warmed(agent=agent, packets=understudy.passes_packets))
+            return
+        logs.get().warning("an agent is not had by a call", call=call_id(name), agent=agent, why=refusal.message)
+        answer(refusal)
+        if self._waiting.get(name) is place:
+            self._drop(name)
 
     def _place(self, peer: bytes, ufrag: str) -> _Waiting:
         self._check(peer)
@@ -102,8 +161,11 @@ class Taking:
             value = state.decoded(said.state)
             if value.ufrag != said.ufrag:
                 raise StateError("it is another call's")
-            session = self._take_up(replace(value, parts=place.parts.joined(value.parts, said.parts)))
-            place.parts = Arriving()
+            if place.warming is not None and not place.warming.done():
+                raise StateError("its agent is not warm yet")
+            value = replace(value, parts=place.parts.joined(value.parts, said.parts))
+            session = self._take_up(value, place.understudy)
+            place.parts, place.understudy = Arriving(), None
         except ValueError as e:
             self._drop(said.ufrag)
             TAKEN["refused"] += 1
@@ -130,7 +192,14 @@ class Taking:
         elsewhere.opens(self._routing.take_again)
         TAKEN["taken"] += 1
         HANDOVER_TIME.of("taken").add(round(1e9 * (time.monotonic() - waiting.came_at)))
-        logs.get().info("took a call over", call=call_id(said.ufrag), peer=peer.decode(errors="replace"))
+        agent, handed_off = session.talk.agent_name, waiting.warming is not None
+        logs.get().info(
+            "took a call over",
+            call=call_id(said.ufrag),
+            peer=peer.decode(errors="replace"),
+            agent=agent,
+            handed_off=handed_off,
+        )
 
     def dropped(self, peer: bytes, said: messages.Dropped) -> None:
         """The call stays where it was."""
@@ -150,14 +219,31 @@ class Taking:
 
     def _drop(self, name: str) -> None:
         waiting = self._waiting.pop(name, None)
-        if waiting is None or waiting.session is None:
+        if waiting is None:
+            return
+        if waiting.understudy is not None:
+            task = asyncio.create_task(_let_go(waiting.warming, waiting.understudy))
+            self._dropping.add(task)
+            task.add_done_callback(self._dropping.discard)
+        if waiting.session is None:
             return
         TAKEN["dropped"] += 1
         if waiting.elsewhere is not None:
             self._routing.forget(waiting.elsewhere)
         waiting.session.forsake()
 
+    async def closed(self) -> None:
+        """Waits, for a short while, until nothing of agents that were dropped runs any more."""
+        await asyncio.gather(*self._dropping, return_exceptions=True)
+
     @staticmethod
     def _check(peer: bytes) -> None:
         if not is_transceiver(peer):
             raise RequestError("only a transceiver hands calls over", "invalid_request")
+
+
+async def _let_go(warming: asyncio.Task[None] | None, understudy: Understudy) -> None:
+    if warming is not None and warming is not asyncio.current_task():
+        warming.cancel()
+        await asyncio.gather(warming, return_exceptions=True)
+    await understudy.drop()

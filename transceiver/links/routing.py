@@ -13,7 +13,7 @@ then those of an ``Elsewhere``, which keeps its datagrams or passes them on.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -26,9 +26,10 @@ from wire import frames, stun
 from wire.messages import Message, PathDown, PathUp
 from wire.naming import edge_of, seen_through
 
-__all__ = ["Carrier", "Routing", "Transport"]
+__all__ = ["Carrier", "Routing", "Transport", "Way"]
 
 _MOST_NAMESAKES = 4  # sessions with one SSRC that a packet from an unknown address is tried on, the oldest first
+_MEDIA_FIRST = 128  # RFC 7983: the first byte of SRTP and SRTCP, above that of STUN and DTLS
 _TOLD_AGAIN_S = 1.0  # libwebrtc checks a path that is in use every 2.5 s
 
 
@@ -40,6 +41,13 @@ class Carrier(Protocol):
 
     def control(self, peer: bytes, message: Message) -> None:
         """Queues a control message, behind the datagrams queued so far."""
+
+
+class Way(Protocol):
+    """Carries media to an edge's clients past its workers (``expressway.py``)."""
+
+    def send(self, address: bytes, datagram: bytes) -> None:
+        """Queues a datagram for the client at ``address``."""
 
 
 class Transport(Protocol):
@@ -74,10 +82,12 @@ class Transport(Protocol):
 
 
 class Routing:
-    """The transports of a process, by every name under which datagrams arrive. ``link`` is set before any arrives."""
+    """The transports of a process, by every name under which datagrams arrive. ``link`` is set before any arrives;
+    ``expressways`` are those past the workers of an edge, by its name, as they come and go."""
 
     def __init__(self) -> None:
         self.link: Carrier
+        self.expressways: Mapping[bytes, Way] = {}
         self.transports: dict[bytes, Transport] = {}
         self._renamed: dict[bytes, Transport] = {}  # by the ufrags of ICE restarts
         self._by_path: dict[Path, Transport] = {}
@@ -87,6 +97,11 @@ class Routing:
         self._by_ssrc: dict[int, list[Transport]] = {}
         self._ssrcs_of: dict[Transport, tuple[int, ...]] = {}
         self._elsewhere: dict[Path | bytes | int, Elsewhere] = {}  # by path, ufrag and SSRC
+
+    @property
+    def spare_s(self) -> float:
+        """The time for which the media of every call may wait on its way."""
+        return min((transport.spare_ms for transport in self.transports.values()), default=0.0) / 1000
 
     def add(self, transport: Transport) -> None:
         """Enters a new transport, which is reachable by its ufrag from now on."""
@@ -191,13 +206,22 @@ class Routing:
 
     def on_data(self, worker: bytes, batch: frames.Data) -> None:
         """Takes a batch from a worker; each datagram is counted once, by what became of it."""
-        edge = edge_of(worker)
-        for client, datagram in batch.datagrams():
+        self._take(edge_of(worker), worker, batch.datagrams())
+
+    def on_express(self, edge: bytes, batch: Sequence[tuple[bytes, bytes]]) -> None:
+        """Takes a batch that came past the workers of an edge: media, by paths that its workers know."""
+        self._take(edge, b"", batch)
+
+    def _take(self, edge: bytes, worker: bytes, batch: Sequence[tuple[bytes, bytes]]) -> None:
+        for client, datagram in batch:
             path = Path(edge, client)
-            if datagram and datagram[0] <= 3:
+            if datagram and datagram[0] <= 3 and worker:
                 self._on_stun(worker, path, datagram)
                 continue
             transport = self._by_path.get(path)
+            if transport is None and not worker:
+                self._on_former_path(path, datagram)
+                continue
             if transport is None:
                 elsewhere = self._elsewhere.get(path) or self._elsewhere.get(rtp.ssrc_of(datagram) or -1)
                 if elsewhere is not None:
@@ -216,6 +240,16 @@ class Routing:
             except Exception as e:
                 # Ours to mend, and no reason for its neighbours in the batch to be lost.
                 transport.fail(e)
+
+    def _on_former_path(self, path: Path, datagram: bytes) -> None:
+        """Takes media that came past the workers by a path that nobody has here: its call may have left. Anything else
+        that comes so is not for a transceiver to judge."""
+        elsewhere = self._elsewhere.get(path)
+        worker = elsewhere.paths.get(path) if elsewhere is not None else None
+        if elsewhere is not None and worker is not None:
+            elsewhere.take(worker, path, datagram)
+        else:
+            RX_DATAGRAMS["unknown_path"] += 1
 
     def _on_stun(self, worker: bytes, path: Path, datagram: bytes) -> None:
         message = stun.parse(datagram)
@@ -327,10 +361,14 @@ class Routing:
     def send(self, transport: Transport, path: Path, datagram: bytes) -> None:
         """Queues a datagram for the client at ``path``."""
         # A client that used its port again for another call, and answered there, has given the path away.
-        if self._by_path.get(path) is transport:
-            self.link.send(self._worker_of[path], path.address, datagram)
-        else:
+        if self._by_path.get(path) is not transport:
             TX_DATAGRAMS["no_path"] += 1
+            return
+        way = self.expressways.get(path.edge)
+        if way is not None and datagram[0] >= _MEDIA_FIRST:
+            way.send(path.address, datagram)
+        else:
+            self.link.send(self._worker_of[path], path.address, datagram)
 
     def path_down(self, transport: Transport, path: Path) -> None:
         """Gives the path up: it is the transport's no more, and the edge need not know it where it is nobody's."""

@@ -127,8 +127,12 @@ class MediaStream:
         if packets != self._packets:
             self._packets = packets
             self._receiver.pass_to(self._pass_on if packets else None)
-            self.playout.jitter.restart()  # what it held is of another time
-            self.voice.join()
+            self._join()
+
+    def _join(self) -> None:
+        """Goes on where packets were passed on that are PCM now, or the other way."""
+        self.playout.jitter.restart()  # what it held is of another time
+        self.voice.join()
 
     def record_on(self, tape: Tape | None) -> None:
         """Records by ``tape`` from now on."""
@@ -261,6 +265,8 @@ class MediaStream:
         self._receiver.take_up(state.receiver, now)
         self._quality.take_up(state.quality)
         self.heard_ms, self._ticks = state.heard_ms, state.ticks
+        if (state.voice.passed_offset is not None) != self._packets:
+            self._join()
 
     def skip(self, frames: int) -> None:
         """Passes over 20 ms frames for which it is too late."""

@@ -65,9 +65,8 @@ class Conversation:
         pictures: Schemes = "data",
         vad: Vad = "webrtc",
     ) -> None:
-        self._config, self._around = config, around
+        self._config, self._around, self._media = config, around, media
         self._rate_hz, self._frame_bytes = rate_hz, frame_bytes(rate_hz)
-        self._media = media
         self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns, vad=vad)
         self._items = Items(rate_hz, self._samples, partial(check, schemes=pictures))
         self._reader = Reader(config.input_format, rate_hz)
@@ -84,7 +83,6 @@ class Conversation:
         )
         self._turn = ""  # the id of the item that is being spoken
         self._over_agent = False  # the turn began while the agent spoke, and has not taken the floor
-        self._resumed = False  # and nothing has been said since
         self._unheard = bytearray()  # less than 20 ms, unless they wait for their tick
         self._inbox = Inbox(self._handle, self._error, lambda: around.sent_bytes)
 
@@ -117,7 +115,11 @@ class Conversation:
         asked of that one is asked of this one, and what that one had begun ends with the next tick."""
         self.seat.resume(agent)
         self._speaking.ask_again()
-        self._resumed = True
+
+    def succeed(self, model: str, known: set[str]) -> None:
+        """Tells, in the place of ``resume``, that an agent is there which was prepared for this."""
+        self.seat.take(model, known)
+        self._speaking.ask_again()
 
     @property
     def created(self) -> dict[str, Any]:
@@ -162,9 +164,7 @@ class Conversation:
     def tick(self, now: float) -> None:
         """Does what the next 20 ms need."""
         self._speaking.now = now
-        if self._resumed:
-            self._resumed = False
-            self._speaking.give_up_begun()
+        self._speaking.give_up_begun()
         self._inbox.tick()
         self._inbox.work()
         if pcm := self._speaking.frame():
@@ -392,8 +392,8 @@ class Conversation:
         self._add(entry)
 
     def _idle(self, now: float) -> None:
-        turns, since = self._config.turn_detection, self._speaking.quiet_since
-        if since is None or not isinstance(turns, ServerVad) or turns.idle_timeout_ms is None:
+        since, config = self._speaking.quiet_since, self._config
+        if since is None or not isinstance(turns := config.turn_detection, ServerVad) or turns.idle_timeout_ms is None:
             return
         idle_ms = round((now - since) * 1000)
         if self._listening.speaking or idle_ms < turns.idle_timeout_ms:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import base64
 
-import av
-import numpy as np
-from av.audio.resampler import AudioResampler
-
 from rtc.codecs import g711
+from rtc.codecs.rate import Resampler
 
 __all__ = ["RATE_HZ", "Reader", "Writer", "bytes_ms"]
 
@@ -21,26 +18,13 @@ def bytes_ms(format_: str) -> int:
     return 8 if format_ in _LAWS else 2 * RATE_HZ // 1000
 
 
-class _Resampler:
-    def __init__(self, from_hz: int, to_hz: int) -> None:
-        self._from_hz = from_hz
-        self._filter = AudioResampler(format="s16", layout="mono", rate=to_hz) if from_hz != to_hz else None
-
-    def push(self, pcm: bytes) -> bytes:
-        if self._filter is None or not pcm:
-            return pcm
-        frame = av.AudioFrame.from_ndarray(np.frombuffer(pcm, np.int16)[np.newaxis], format="s16", layout="mono")
-        frame.sample_rate = self._from_hz
-        return b"".join(part.to_ndarray().tobytes() for part in self._filter.resample(frame))
-
-
 class Reader:
     """A reader from a client's format to mono PCM16 of ``rate_hz``; it takes pieces of any length."""
 
     def __init__(self, format_: str, rate_hz: int) -> None:
         law = _LAWS.get(format_)
         self._decoder = g711.Decoder(law, rate_hz) if law is not None else None
-        self._resampler = _Resampler(RATE_HZ, rate_hz)
+        self._resampler = Resampler(RATE_HZ, rate_hz)
         self._odd = b""
 
     def cost_us(self, data: bytes) -> float:
@@ -67,7 +51,7 @@ class Writer:
     def __init__(self, format_: str, rate_hz: int) -> None:
         law = _LAWS.get(format_)
         self._encoder = g711.Encoder(law, rate_hz) if law is not None else None
-        self._resampler = _Resampler(rate_hz, RATE_HZ)
+        self._resampler = Resampler(rate_hz, RATE_HZ)
         self._step = 2 * (rate_hz // 8000) if law is not None else 2
         self._rest = b""
 

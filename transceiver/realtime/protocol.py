@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from rtc.vad.detector import Vad
+from transceiver.agents import Item, Settings
 from transceiver.realtime import fitting, state
 from transceiver.realtime.config import Config, ConfigState, InvalidRequest
-from transceiver.realtime.conversation import Conversation
-from transceiver.realtime.items import new_id
+from transceiver.realtime.conversation import Conversation, ConversationState
+from transceiver.realtime.items import item_of, new_id
 from transceiver.realtime.pictures import Schemes
 from transceiver.realtime.reading import check_depth, write
 from transceiver.talk.protocol import Partner, Surroundings
@@ -70,6 +71,12 @@ class Realtime:
         made = self.converse(partner, around, rate_hz=rate_hz, media=True)
         made.take_up(conversation, now, parts)
         return made
+
+    def told(self, conversation: bytes, *, parts: Sequence[bytes]) -> tuple[Settings, list[Item]]:
+        """The settings and the items that an agent is told before it has the conversation: all that are whole."""
+        found = state.decoded(conversation, ConversationState)
+        items = [item_of(entry.item, parts) for entry in found.items if entry.status != "in_progress"]
+        return self._config.settings(), items
 
     @classmethod
     def taken_up(cls, exported: bytes, *, pictures: Schemes = "data", vad: Vad = "webrtc") -> Realtime:

@@ -64,15 +64,26 @@ class Seat:
             if by is partner and not making.over:
                 making.finish("incomplete")
 
+    @property
+    def told(self) -> tuple[Settings, list[Item]]:
+        """What an agent that is to have the seat later is told."""
+        items = [entry.item for entry in self._items if entry.status != "in_progress"]
+        return self._config.settings(), items
+
     def prepare(self, partner: Partner, state: object) -> tuple[Settings, list[Item]]:
         """Tells an agent that is to have the seat later what there has been; ``state`` is that of the present one, or
         None. Returns the settings and the items that it was told; what is still being said it learns afterwards."""
-        settings = self._config.settings()
-        items = [entry.item for entry in self._items if entry.status != "in_progress"]
+        settings, items = self.told
         self._told = {item.id for item in items}
         partner.configured(settings)
         partner.resume(state, items)
         return settings, items
+
+    def take(self, model: str, known: set[str]) -> None:
+        """Lets the agent that has the seat since it goes on here begin, which was prepared elsewhere: it knows the
+        items with the ids ``known``, and clients know it as ``model``."""
+        self._told = known
+        self.give_to(self.partner, model)
 
     def give_to(self, partner: Partner, model: str) -> None:
         """Gives the seat to an agent that was prepared, which is told what has come since. Clients know it as

@@ -58,6 +58,7 @@ class Speaking:
         self._settings, self._ask, self._tell = settings, respond, cancelled
         self._makings: dict[str, Making] = {}  # those that are being made, or heard
         self._wanted = False
+        self._left_over: list[Making] = []  # of an agent that is not there any more
         self._audible_until = 0.0
 
     @property
@@ -203,14 +204,16 @@ class Speaking:
         self._playback.take_up(state.playback, parts)
 
     def ask_again(self) -> None:
-        """Asks a new agent for the responses of which nothing has come."""
-        for making in tuple(self._makings.values()):
-            if not making.over and not making.begun:
+        """Asks a new agent for the responses of which nothing has come. The others end with ``give_up_begun``."""
+        makings = [making for making in self._makings.values() if not making.over]
+        self._left_over = [making for making in makings if making.begun]
+        for making in makings:
+            if not making.begun:
                 self._ask(making)
 
     def give_up_begun(self) -> None:
-        """Ends the responses that another agent had begun to give: what has come of them is heard, and no more
-        comes."""
-        for making in tuple(self._makings.values()):
-            if not making.over and making.begun:
-                making.finish("incomplete")
+        """Ends the responses that another agent had begun to give when ``ask_again`` was called: what has come of them
+        is heard, and no more comes."""
+        left_over, self._left_over = self._left_over, []
+        for making in left_over:
+            making.finish("incomplete")

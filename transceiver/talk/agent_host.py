@@ -29,6 +29,7 @@ from transceiver.talk.host import (
     packed,
     stateless,
 )
+from transceiver.talk.rates import adapted
 
 __all__ = ["Host", "HostState", "LoopHost", "NotReady", "ThreadHost", "host"]
 
@@ -41,9 +42,18 @@ _WARM = "warm"
 class LoopHost(Host):
     """A host that calls the agent at once. It makes the agent, which may raise."""
 
-    def __init__(self, kind: type[Base], line: Line, failed: Failed, model: str = "", *, muted: bool = False) -> None:
+    def __init__(
+        self,
+        kind: type[Base],
+        line: Line,
+        failed: Failed,
+        model: str = "",
+        *,
+        muted: bool = False,
+        rate_hz: int | None = None,
+    ) -> None:
         super().__init__(kind, line, failed, model, muted=muted)
-        self._agent = kind(self._line)
+        self._agent = adapted(kind, self._line, rate_hz or kind.rate_hz)
         self._over = False
 
     def ask(self, method: str, *args: Any) -> None:
@@ -96,9 +106,11 @@ class ThreadHost(Host):
         model: str = "",
         *,
         muted: bool = False,
+        rate_hz: int | None = None,
         hangs_s: float = _HANGS_S,
     ) -> None:
         super().__init__(kind, line, failed, model, muted=muted)
+        self._rate_hz = rate_hz or kind.rate_hz
         self._home = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         self._lock = threading.Lock()
@@ -111,7 +123,7 @@ class ThreadHost(Host):
         self._hangs_s = hangs_s
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.new_event_loop()
-        self._agent: Base | None = None
+        self._agent: Any = None
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
         self._thread.start()
 
@@ -211,7 +223,7 @@ class ThreadHost(Host):
         asyncio.set_event_loop(loop)
         step_back()
         try:
-            self._agent = self._kind(self._line)
+            self._agent = adapted(self._kind, self._line, self._rate_hz)
             self._busy_since = None
             loop.run_forever()
             self._finish()
@@ -321,7 +333,16 @@ class ThreadHost(Host):
             self._home.call_soon_threadsafe(self._failed, repr(error))
 
 
-def host(kind: type[Base], line: Line, failed: Failed, model: str = "", *, muted: bool = False) -> Host:
-    """Makes the host that the agent asks for, which clients know as ``model``."""
+def host(
+    kind: type[Base],
+    line: Line,
+    failed: Failed,
+    model: str = "",
+    *,
+    muted: bool = False,
+    rate_hz: int | None = None,
+) -> Host:
+    """Makes the host that the agent asks for, which clients know as ``model``. ``rate_hz`` is that of the session's
+    PCM, where it may be another than the agent's."""
     made = ThreadHost if kind.runs == "thread" else LoopHost
-    return made(kind, line, failed, model, muted=muted)
+    return made(kind, line, failed, model, muted=muted, rate_hz=rate_hz)

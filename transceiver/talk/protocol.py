@@ -120,6 +120,10 @@ class Conversation(Protocol):
         """Tells, in the place of ``begin``, that the agent is there which goes on where another has been; ``agent`` is
         that one's state. No event may be sent yet."""
 
+    def succeed(self, model: str, known: set[str]) -> None:
+        """Tells, in the place of ``resume``, that another agent is there than before, which was told what there was
+        until then, the items with the ids ``known`` among it. Clients know it as ``model``."""
+
     def export(self, parts: Parts) -> bytes:
         """All of it as bytes, between two events, with a version of their own; what is large is among the ``parts``. It
         changes nothing."""
@@ -171,6 +175,10 @@ class EventProtocol(Protocol):
     ) -> Conversation:
         """The conversation over media that goes on where ``Conversation.export`` left off, in the place of
         ``converse``. Raises ValueError where the bytes are none of this version's, or a part is missing."""
+
+    def told(self, conversation: bytes, *, parts: Sequence[bytes]) -> tuple[Settings, list[Item]]:
+        """What an agent is told that is to go on with the conversation of which ``conversation`` is the ``export``.
+        Raises ValueError as ``take_up`` does."""
 
     def write(self, event: Event) -> tuple[Event, str]:
         """The event, with an id of its own where it had none, and its text."""

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from transceiver.agents import Base, Line
+from transceiver.agents import Base, Item, Line, Settings
 from transceiver.talk.agent_host import NotReady, host
-from transceiver.talk.protocol import Seat
+from transceiver.talk.protocol import Partner
 
-__all__ = ["Successor"]
+__all__ = ["Prepare", "Successor"]
+
+
+Prepare = Callable[[Partner, object], tuple[Settings, list[Item]]]
 
 
 class Successor:
-    """The agent ``agent``, a name and a class, which is told by ``seat`` what there has been; ``state`` is that of the
-    agent which has it, or None. It is to be given the seat or to be dropped. Raises NotReady."""
+    """The agent ``agent``, a name and a class, which ``prepare(agent, state)`` tells what there has been; ``state`` is
+    that of the agent which has the seat, or None. The call's sound has ``rate_hz``. It is to be given the seat or to be
+    dropped. Raises NotReady."""
 
-    def __init__(self, agent: tuple[str, type[Base]], line: Line, seat: Seat, state: object) -> None:
+    def __init__(
+        self, agent: tuple[str, type[Base]], line: Line, prepare: Prepare, state: object, rate_hz: int
+    ) -> None:
         self.name, self.kind = agent
         self._failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         try:
-            self.host = host(self.kind, line, self._fail, self.name, muted=True)
+            self.host = host(self.kind, line, self._fail, self.name, muted=True, rate_hz=rate_hz)
         except Exception as e:
             raise NotReady(repr(e)) from e
-        self._told = seat.prepare(self.host, state)
+        self._told = prepare(self.host, state)
+
+    @property
+    def known(self) -> set[str]:
+        """The ids of the items that it was told."""
+        return {item.id for item in self._told[1]}
+
+    @property
+    def passes_packets(self) -> bool:
+        """Whether it takes and says packets as they are, instead of PCM."""
+        return self.kind.hears == "opus"
 
     async def ready(self) -> None:
         """Waits until it can take over, which may be never. Raises NotReady."""

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -44,7 +44,8 @@ _LAST_WORDS = {
 
 class TalkState(Struct, frozen=True, array_like=True):
     """A talk as a value: the agent's name, its protocol and conversation in a form of the protocol's own, and edge
-    processes that watch, each with how often it does. ``parts`` is how many records there are of it."""
+    processes that watch, each with how often it does. ``parts`` is how many records there are of it, and ``rate_hz``
+    that of its PCM."""
 
     agent: str
     protocol: bytes
@@ -53,13 +54,15 @@ class TalkState(Struct, frozen=True, array_like=True):
     watchers: list[tuple[bytes, int]]
     sent_bytes: int
     parts: int
+    rate_hz: Literal[8000, 16000, 24000, 48000]
     trace: TraceState | None = None
 
 
 class Talk:
     """The talk of one session. ``call`` is the session's public id, ``agent`` a name and the class that it stands for,
-    ``config`` the part of the host's configuration that is about agents. It is quiet until ``begin``; ``host`` and
-    ``conversation`` are not there before that. It is over at ``end``."""
+    ``config`` the part of the host's configuration that is about agents. Its PCM has ``rate_hz`` from its beginning to
+    its end, which is the first agent's unless it is given; others are adapted to it. It is quiet until ``begin``;
+    ``host`` and ``conversation`` are not there before that. It is over at ``end``."""
 
     host: Host
     conversation: Conversation
@@ -72,12 +75,13 @@ class Talk:
         *,
         config: Agents,
         records: Records | None = None,
-        trace: CallTrace | None = None,
+        rate_hz: int | None = None,
     ) -> None:
         self.agent_name, self.agent_type = agent
+        self.rate_hz = rate_hz or self.agent_type.rate_hz
         self.protocol = protocol
         self.config = config
-        self.trace = trace or CallTrace()
+        self.trace = CallTrace()
         self.watchers = Watchers()
         self.begun = False
         self.record: Record | None = None
@@ -87,11 +91,12 @@ class Talk:
         self._early: deque[str | bytes] = deque(maxlen=_MOST_EARLY_EVENTS)
         self._voice: Voice | None = None
         self._retiring: Host | None = None  # which has given its place to another, and finishes its responses
+        self._expected: Successor | None = None  # which is to have the session when it comes
         self._asking = asyncio.Lock()  # for the agent's state
         self.held = False  # to go on elsewhere
         self._over = False
         self._parts = 1
-        self._log = logs.get().bind(call=call, **self.trace.span.fields)
+        self._log = logs.get().bind(call=call)
 
     def begin(
         self,
@@ -105,13 +110,19 @@ class Talk:
         kind = self.agent_type
         self._end, self._voice, self.media_so_far = end, voice, media_so_far
         self._open_record()
-        self.host = host(kind, self, self._agent_failed, self.agent_name)
+        self.host = host(kind, self, self._agent_failed, self.agent_name, rate_hz=self.rate_hz)
         media = voice is not None
-        self.conversation = self.protocol.converse(self.host, self, rate_hz=kind.rate_hz, media=media)
+        self.conversation = self.protocol.converse(self.host, self, rate_hz=self.rate_hz, media=media)
         self.begun = True
         self.conversation.begin()
         while self._early and not self._over:
             self.client_event(self._early.popleft())
+
+    def follow(self, trace: CallTrace, turns: Send) -> None:
+        """Has ``trace`` be the session's, and ``turns`` hear of its events; before it begins or is taken up."""
+        self.trace = trace
+        self.watchers.add("trace", turns)
+        self._log = self._log.bind(**trace.span.fields)
 
     # --- another agent
 
@@ -123,12 +134,19 @@ class Talk:
     async def successor(self, agent: tuple[str, type[Base]], *, with_state: bool = True) -> Successor:
         """The agent that is to take over from the present one, which goes on meanwhile. One of the same kind gets its
         state, unless there is to be none. Raises NotReady."""
-        state = None
-        if with_state and agent[1] is self.agent_type:
-            async with self._asking:
-                if not self.held:
-                    state = await self.host.told_state()
-        return Successor(agent, self, self.conversation.seat, state)
+        state = await self.agent_state() if with_state and agent[1] is self.agent_type else None
+        return Successor(agent, self, self.conversation.seat.prepare, state, self.rate_hz)
+
+    async def agent_state(self) -> object:
+        """The agent's state, which ``export`` has too from now on; the agent goes on. None where it has none to tell,
+        or is about to go on elsewhere."""
+        async with self._asking:
+            return None if self.held else await self.host.told_state()
+
+    def expect(self, successor: Successor) -> None:
+        """Has that agent, which is warm, go on with the session when that is taken up, in the place of the agent that
+        it had."""
+        self._expected = successor
 
     def give_to(self, successor: Successor) -> None:
         """Gives the agent's place to ``successor``, at once; ``retired`` is to follow. The one that had it finishes the
@@ -176,7 +194,7 @@ class Talk:
         # Without media nobody here knows when the client heard what.
         paced = self._voice is not None and self.agent_type.hears == "pcm"
         name = self._call if self._parts == 1 else f"{self._call}.{self._parts}"
-        self.record = self._records.open(name, self.agent_type.rate_hz if paced else None)
+        self.record = self._records.open(name, self.rate_hz if paced else None)
 
     # --- as a value
 
@@ -205,6 +223,7 @@ class Talk:
             watchers,
             self.sent_bytes,
             self._parts,
+            self.rate_hz,  # type: ignore[arg-type]  # one of those that agents may have
             self.trace.export(),
         )
 
@@ -224,18 +243,24 @@ class Talk:
         kind = self.agent_type
         self._end, self._voice, self.media_so_far = end, voice, media_so_far
         self.sent_bytes, self._parts = state.sent_bytes, state.parts + 1
-        self.host = host(kind, self, self._agent_failed, self.agent_name, muted=True)
+        if self._expected is not None:
+            self.host = self._expected.host
+            self.host.failed = self._agent_failed
+            self._expected.check()
+        else:
+            self.host = host(kind, self, self._agent_failed, self.agent_name, muted=True, rate_hz=self.rate_hz)
         try:
             agent_state = state.host.decoded
             self.conversation = self.protocol.take_up(
-                state.conversation, self.host, self, now, rate_hz=kind.rate_hz, parts=parts
+                state.conversation, self.host, self, now, rate_hz=self.rate_hz, parts=parts
             )
         except Exception:
             self.host.close()
             raise
         self.begun = True
-        self.conversation.resume(agent_state)
-        self.host.take_up(state.host.calls)
+        if self._expected is None:
+            self.conversation.resume(agent_state)
+            self.host.take_up(state.host.calls)
         for who, _ in state.watchers[:_MOST_WATCHERS]:
             self.watchers.add(who, watch(who))
 
@@ -244,6 +269,9 @@ class Talk:
         if self._parts > 1 and self.record is None:
             self._open_record()
         self.held = False
+        expected, self._expected = self._expected, None
+        if expected is not None:  # clients are told, so it could not be done before
+            self.conversation.succeed(self.agent_name, expected.known)
         self.trace.stays()
         self.host.release()
         if self._retiring is not None:
@@ -253,6 +281,8 @@ class Talk:
         """Ends it without a word to any client, because it goes on elsewhere."""
         self._over = True
         if not self.begun:
+            if self._expected is not None:
+                self._expected.drop()
             return
         self._close()
         if self.record is not None:

@@ -16,8 +16,8 @@ import time
 
 import numpy as np
 
-from edge.relay.batch import BATCH, BatchSocket
 from rtc.rtp import packet as rtp
+from runtime.batch import BATCH, BatchSocket
 from wire import address, stun, ufrag
 
 CLIENT_HELLO = bytes.fromhex("16fefd0000000000000000")

@@ -14,7 +14,7 @@ from waiting import until
 from wiring import Said, heard, raw
 
 from edge.relay.backbone import Backbone
-from edge.relay.batch import BATCH, ROOM_BYTES
+from runtime.batch import BATCH, ROOM_BYTES
 from runtime.errors import ConfigError
 from wire import address, frames, link
 from wire.frames import Data

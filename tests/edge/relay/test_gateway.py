@@ -19,8 +19,7 @@ from waiting import until
 from wiring import raw
 from working import KEYS, MINE, RX, Bench, Transceiver, a_worker, audio, check, check_under, free_port, gained, of
 
-from edge.relay.sisters import Sister
-from edge.relay.spec import Spec
+from edge.relay.spec import Sister, Spec
 from runtime.supervision.child import ChildSpec
 from wire import frames, link, stun, ufrag
 from wire.keys import ClusterKeys

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from edge.relay import batch
-from edge.relay.batch import BATCH, BatchSocket
 from edge.relay.outlet import Outlet
+from runtime import batch
+from runtime.batch import BATCH, BatchSocket
 from runtime.families import edge as families
 from runtime.metrics import Tally
 from wire import address
@@ -71,7 +71,7 @@ class Place:
 @contextmanager
 def a_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     kernel, clock = Kernel(), Clock()
-    monkeypatch.setattr("edge.relay.batch._libc", kernel)
+    monkeypatch.setattr("runtime.batch._libc", kernel)
     monkeypatch.setattr("edge.relay.outlet.time", clock)
     with (
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock,

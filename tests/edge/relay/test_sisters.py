@@ -12,7 +12,8 @@ from edge.relay.counted import Counted
 from edge.relay.flows import Flows
 from edge.relay.flowtable import NOBODY
 from edge.relay.rounds import Rounds
-from edge.relay.sisters import OURS, Sister, Sisters, cluster_of, number_of
+from edge.relay.sisters import OURS, Sisters, cluster_of, number_of
+from edge.relay.spec import Sister
 from edge.relay.ways import Ways
 from wire import address, ufrag
 from wire.frames import WireError

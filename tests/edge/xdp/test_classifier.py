@@ -16,7 +16,7 @@ import steer_cases as fixtures
 import steer_run as run
 
 from bpf.verdicts import VERDICTS
-from edge.relay.classify import Tables, classify
+from edge.relay.classify import Tables, classify, rewritten
 from edge.xdp import kernel
 from edge.xdp.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore, Shedding
 from edge.xdp.steering import Steering
@@ -34,6 +34,11 @@ NO_CPU = 5
 SISTERS = ({min(run.KEYS): b"a sister's keys ", 7: b"another of those"}, {max(run.KEYS): b"a third cluster."})
 # Some of all that come are good ufrags again; of these strangers may name every other no more.
 UFRAGS = [ufrag.seal(1, key_id, run.KEYS[key_id], random=random) for key_id in run.KEYS for random in range(4)]
+# Of two transceivers one takes media itself, on this port.
+EXPRESS_PORT, EXPRESSED_BY = 41000, 3
+EXPRESS = {
+    address.pack(host, port) for host, port in ((HOSTS[1], PORTS[0]), (HOSTS[2], PORTS[0]), (HOSTS[1], PORTS[1]))
+}
 LOUD = {
     (address.pack(HOSTS[1], PORTS[1]), "media"),
     (address.pack(HOSTS[1], PORTS[1]), "checks"),
@@ -58,6 +63,8 @@ TABLES = Tables(
     used_up=LOUD,
     shedding={0, NO_CPU},
     overrun={1, NO_CPU},
+    express=dict.fromkeys(EXPRESS, EXPRESS_PORT),
+    express_ports={EXPRESS_PORT},
     sisters=SISTERS,
 )
 
@@ -89,8 +96,12 @@ def fill(steering: Steering) -> None:
     """Fills the kernel's maps as ``TABLES`` has them."""
     steering.set_slots(TABLES.slots)
     store = FlowStore(steering.flows_fd, steering.ssrcs_fd)
-    for flow, cpu in TABLES.flows.items():
-        store.put(flow, cpu, 1)
+    steering.express.guard([EXPRESS_PORT])
+    steering.express.put(EXPRESSED_BY, EXPRESS_PORT)
+    for at, (flow, cpu) in enumerate(TABLES.flows.items()):
+        # Some have not proved themselves, the transceiver of others takes nothing itself.
+        number, proved = (EXPRESSED_BY, flow in EXPRESS) if at % 2 or flow in EXPRESS else (1, True)
+        store.put(flow, cpu, number, proved)
     for ssrc, cpu in TABLES.ssrcs.items():
         store.put_ssrc(ssrc, cpu)
     for host in LIMITED:
@@ -144,7 +155,10 @@ def a_payload(rng: random.Random) -> bytes:
 
 def a_frame(rng: random.Random) -> bytes:
     """A frame as a network might bring it, with each rarity often enough to be met."""
-    datagram = p.udp(a_payload(rng), rng.choice(PORTS), p.MEDIA_PORT if rng.random() < 0.96 else rng.getrandbits(16))
+    other = rng.choice([EXPRESS_PORT, rng.getrandbits(16)])
+    datagram = p.udp(a_payload(rng), rng.choice(PORTS), p.MEDIA_PORT if rng.random() < 0.94 else other)
+    total = rng.choice([0, 0, 0xFFFF, 1, p.MEDIA_PORT, 0xFFFF - EXPRESS_PORT, rng.getrandbits(16)])
+    datagram = datagram[:6] + total.to_bytes(2, "big") + datagram[8:]
     host = rng.choice(HOSTS)
     odd = rng.random()
     if ":" not in host:
@@ -210,10 +224,11 @@ def agree(where: bytes | None, count: int, seed: int) -> Counter[str]:
         for _ in range(count):
             packet = a_packet(rng)
             label, cpu = classify(packet, tables)
-            xdp, _, _ = kernel.prog_test_run(steering.prog_fd, packet)
+            xdp, out, _ = kernel.prog_test_run(steering.prog_fd, packet)
             after = steering.counters()
             moved = {key: n - before.get(key, 0) for key, n in after.items() if n != before.get(key, 0)}
             assert (moved, xdp) == ({(label, cpu): 1}, RETURNED[KIND[label]]), packet.hex()
+            assert out == rewritten(packet, tables), packet.hex()
             before = after
             seen[label] += 1
     return seen

@@ -25,7 +25,7 @@ def test_a_record_is_a_struct_of_c_and_packs_as_it_lies_in_memory() -> None:
 
 
 def test_a_field_is_read_from_a_value_that_an_older_layout_cut_off_behind_it() -> None:
-    value = FLOW.pack(1, 2, 3, 4, 5, 6, 7, 8)
+    value = FLOW.pack(1, 2, 3, 4, 5, 6, 7, 8, 0)
     assert FLOW.read(value[:24], "last_seen_ns") == 3
     with pytest.raises(struct.error):
         FLOW.read(value[:24], "media_due_ns")

@@ -251,6 +251,55 @@ async def test_one_that_takes_a_call_over_tells_upstream_before_it_is_asked(upst
     assert upstream.connections == 1
 
 
+def answers_with(words: str, **call: str) -> list[str]:
+    """What upstream says: those words, and a function call if that is given."""
+    called = [event("response.function_call_arguments.done", **call)] if call else []
+    done = event("response.done", response={"status": "completed"})
+    return [event("response.output_audio_transcript.delta", delta=words), *called, done]
+
+
+async def test_what_upstream_made_itself_is_not_told_again(upstream: Server) -> None:
+    agent = realtime.Agent(Line())
+    upstream.answers = answers_with("Hi.", name="dial", arguments="{}", call_id="call_1")
+    items = [said("one")]
+    async with living(agent):
+        first = Response(list(items))
+        agent.respond(first)
+        await eventually(lambda: first.ended == "done")
+        items += [
+            Item("item_2", role="assistant", text="Hi."),
+            Item("item_3", "function_call", name="dial", arguments="{}", call_id="call_1"),
+            Item("item_4", "function_call_output", call_id="call_1", text="busy"),
+            Item("item_5", role="assistant", text="Hi."),  # of somebody else's: it was said once
+        ]
+        second = Response(list(items), id="resp_2")
+        agent.respond(second)
+        await eventually(lambda: second.ended == "done")
+    created = [asked["item"] for asked in upstream.asked if asked["type"] == "conversation.item.create"]
+    assert [(item["type"], item.get("role")) for item in created] == [
+        ("message", "user"),
+        ("function_call_output", None),
+        ("message", "assistant"),
+    ]
+    assert upstream.connections == 1
+
+
+async def test_an_answer_that_was_not_heard_to_its_end_is_told_over_another_connection(upstream: Server) -> None:
+    agent = realtime.Agent(Line())
+    upstream.answers = answers_with("I think that it is late.")
+    async with living(agent):
+        first = Response([said("one")])
+        agent.respond(first)
+        await eventually(lambda: first.ended == "done")
+        cut = Item("item_2", role="assistant", text="I think that")
+        second = Response([said("one"), cut, said("what?", 3)], id="resp_2")
+        agent.respond(second)
+        await eventually(lambda: second.ended == "done")
+    assert upstream.connections == 2
+    created = [asked["item"] for asked in upstream.asked if asked["type"] == "conversation.item.create"]
+    assert [item["content"][0]["text"] for item in created] == ["one", "one", "I think that", "what?"]
+
+
 async def test_one_whose_upstream_refuses_it_takes_nothing_over(upstream: Server) -> None:
     upstream.how = "refuses"
     agent = realtime.Agent(Line())

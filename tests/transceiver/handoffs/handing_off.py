@@ -18,13 +18,15 @@ from waiting import eventually
 from transceiver.agents import Base, Item, Line, Response, Settings, echo, loopback, parrot
 from transceiver.counters import AGENT_HANDOFFS
 from transceiver.handoffs.desk import Handoffs
+from transceiver.handover.abroad import Abroad
 from transceiver.links.link import Link
 from transceiver.refusing import RequestError
+from transceiver.session import Session
 from transceiver.sessions import AnySession
 from wire import messages
 from wire.control import Control
 from wire.handoffs import Handoff, List, Listed
-from wire.messages import Message
+from wire.messages import Message, Neighbour
 
 EDGE = b"edge/signaling"
 
@@ -122,8 +124,13 @@ class RefusesState(Noting):
         super().resume(state, items)
 
 
-class OtherRate(Base):
-    rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 16000
+class At8(loopback.Agent):
+    rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 8000
+
+
+class At48(Noting):
+    rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 48000
+    last: ClassVar[Noting]
 
 
 class Unknown(Noting):
@@ -148,7 +155,8 @@ AGENTS: dict[str, type[Base]] = {
     "never-warm": NeverWarm,
     "never-warm-in-thread": NeverWarmInThread,
     "refuses-state": RefusesState,
-    "other-rate": OtherRate,
+    "loopback-at-8": At8,
+    "at-48": At48,
     "at-once": Unknown,
 }
 
@@ -200,7 +208,7 @@ class Desk:
         self._session, self._agents = session, agents
         self._request = 0
         self.handoffs = Handoffs(
-            cast(Link, self), self._live, lambda: [session()], self._find, self._room, self._once_more
+            cast(Link, self), self._live, lambda: [session()], self._find, self._room, self._once_more, self._abroad
         )
 
     def control(self, peer: bytes, message: Message, request: int | None = None) -> None:
@@ -239,6 +247,9 @@ class Desk:
     def _room(self, session: AnySession, agent: str) -> None:
         if self.full:
             raise RequestError("no room", "full")
+
+    def _abroad(self, call: Session, to: Neighbour, agent: str) -> Abroad:
+        raise AssertionError("there is no other transceiver")
 
     def _once_more(self, peer: bytes, control: Control[Any]) -> None:
         self.again.append(control.message)

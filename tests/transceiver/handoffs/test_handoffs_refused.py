@@ -112,7 +112,6 @@ async def test_what_cannot_be_had_is_refused_at_once() -> None:
             return refusal.value.code
 
         assert code("nobody") == "model_not_found"
-        assert code("other-rate") == "model_unfit"
         assert code("second", ufrag="other") == "call_id_not_found"
         assert code("second", owner="somebody") == "call_id_not_found"
         desk.full = True
@@ -123,7 +122,7 @@ async def test_what_cannot_be_had_is_refused_at_once() -> None:
         Slow.let.set()
         await eventually(lambda: desk.said)
         assert call.session.talk.agent_name == "slow"
-    assert gained(before) == {"refused": 4, "taken_over": 1}
+    assert gained(before) == {"refused": 3, "taken_over": 1}
 
 
 async def test_the_hand_offs_of_a_process_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

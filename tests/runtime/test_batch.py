@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from waiting import until
 
-from edge.relay.batch import BATCH, ROOM_BYTES, BatchSocket
+from runtime.batch import BATCH, ROOM_BYTES, BatchSocket
 from wire import address
 
 

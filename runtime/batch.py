@@ -1,8 +1,8 @@
 """Batches of datagrams: recvmmsg(2) and sendmmsg(2) on preallocated NumPy arrays.
 
 The kernel's structures (``struct mmsghdr``, ``iovec``, ``sockaddr_in6``) are laid out in arrays once, so that a
-batch is described by array operations and costs one call. Sockets are IPv6 and dual-stack; an address is 18 bytes
-as in ``wire.address``.
+batch is described by array operations and costs one call. Sockets are IPv6 and dual-stack, or, to send by, IPv4; an
+address is 18 bytes as in ``wire.address``.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ import sys
 import numpy as np
 import numpy.typing as npt
 
-from edge.relay.flowtable import Words
-
-__all__ = ["BATCH", "ROOM_BYTES", "BatchSocket"]
+__all__ = ["BATCH", "ROOM_BYTES", "BatchSocket", "Words"]
 
 BATCH = 256
 ROOM_BYTES = 2048
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _SOCKADDR_BYTES = 28  # family 2, port 2, flow info 4, address 16, scope 4
+_SOCKADDR_4_BYTES = 16  # family 2, port 2, address 4, padding 8
 _NAME_BYTES = 32  # the same, filled up so that the address is two whole words of 64 bits
 _MMSGHDR_WORDS = 8  # name, name length, iov, iov length, control, control length, flags, message length
 _NAME, _NAME_LENGTH, _IOV, _IOV_LENGTH, _CONTROL, _CONTROL_LENGTH, _LENGTH = 0, 1, 2, 3, 4, 5, 7
@@ -34,20 +33,23 @@ _TIME_BYTES = 32  # struct cmsghdr 16, struct timespec 16
 _SO_MEMINFO, _MEMINFO_BYTES = 55, 36  # linux/sock_diag.h: nine words of 32 bits, the last of them the drops
 
 Bytes = npt.NDArray[np.uint8]
+Words = tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
+"""Addresses as numbers, as they stand in a ``struct sockaddr_in6`` in memory: family and port with what follows them up
+to 64 bits, and the two halves of the IPv6 address."""
 
 
 class _Messages:
-    """Arrays that describe ``BATCH`` messages to the kernel."""
+    """Arrays that describe ``most`` messages to the kernel."""
 
-    def __init__(self) -> None:
-        self.names: Bytes = np.zeros((BATCH, _NAME_BYTES), np.uint8)
-        self.iov = np.zeros((BATCH, 2), np.uint64)
-        self.headers = np.zeros((BATCH, _MMSGHDR_WORDS), np.uint64)
+    def __init__(self, most: int, name_bytes: int = _SOCKADDR_BYTES) -> None:
+        self.names: Bytes = np.zeros((most, _NAME_BYTES), np.uint8)
+        self.iov = np.zeros((most, 2), np.uint64)
+        self.headers = np.zeros((most, _MMSGHDR_WORDS), np.uint64)
         base, stride = self.names.ctypes.data, self.names.strides[0]
-        self.headers[:, _NAME] = base + stride * np.arange(BATCH, dtype=np.uint64)
+        self.headers[:, _NAME] = base + stride * np.arange(most, dtype=np.uint64)
         base, stride = self.iov.ctypes.data, self.iov.strides[0]
-        self.headers[:, _IOV] = base + stride * np.arange(BATCH, dtype=np.uint64)
-        self.headers[:, _NAME_LENGTH] = _SOCKADDR_BYTES
+        self.headers[:, _IOV] = base + stride * np.arange(most, dtype=np.uint64)
+        self.headers[:, _NAME_LENGTH] = name_bytes
         self.headers[:, _IOV_LENGTH] = 1
         self.pointer = ctypes.c_void_p(self.headers.ctypes.data)
         # The upper half of the last word is padding that the kernel leaves alone.
@@ -57,26 +59,28 @@ class _Messages:
 
 
 class BatchSocket:
-    """A bound UDP socket. After ``receive``, ``data`` (BATCH, at least ROOM_BYTES), ``lengths``, ``words`` and
-    ``addresses`` hold the batch until the next call."""
+    """A bound UDP socket, of which up to ``most`` datagrams are read or sent by one call. After ``receive``, ``data``
+    (most, at least ROOM_BYTES), ``lengths``, ``words`` and ``addresses`` hold the batch until the next call."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, most: int = BATCH) -> None:
         self._socket = sock
         self._fd = sock.fileno()
         self._count = 0
+        self._most = most
         # A byte more than there is room for tells what is too long; rows begin on cache lines.
-        self.data: Bytes = np.zeros((BATCH, ROOM_BYTES + 64), np.uint8)
-        self._in = _Messages()
-        self._in.iov[:, 0] = self.data.ctypes.data + self.data.strides[0] * np.arange(BATCH, dtype=np.uint64)
+        self.data: Bytes = np.zeros((most, ROOM_BYTES + 64), np.uint8)
+        self._in = _Messages(most)
+        self._in.iov[:, 0] = self.data.ctypes.data + self.data.strides[0] * np.arange(most, dtype=np.uint64)
         self._in.iov[:, 1] = ROOM_BYTES + 1
         # The kernel says when it got the first of a batch: one control message a batch is enough to know the oldest.
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._time = (ctypes.c_int64 * (_TIME_BYTES // 8))()
         self._in.headers[0, _CONTROL] = ctypes.addressof(self._time)
         self._time_length = ctypes.c_uint64.from_address(self._in.headers.ctypes.data + 8 * _CONTROL_LENGTH)
-        self._addresses: Bytes = np.zeros((BATCH, 18), np.uint8)
-        self._out = _Messages()
-        self._out.names[:, :2] = np.frombuffer(np.uint16(socket.AF_INET6).tobytes(), np.uint8)
+        self._addresses: Bytes = np.zeros((most, 18), np.uint8)
+        self._ipv4 = sock.family == socket.AF_INET
+        self._out = _Messages(most, _SOCKADDR_4_BYTES if self._ipv4 else _SOCKADDR_BYTES)
+        self._out.names[:, :2] = np.frombuffer(np.uint16(sock.family).tobytes(), np.uint8)
 
     @property
     def pollable(self) -> int:
@@ -91,9 +95,10 @@ class BatchSocket:
         return int.from_bytes(said[-4:], sys.byteorder)
 
     def receive(self) -> int:
-        """Receives a batch. Returns the number of datagrams, at most BATCH; 0 when there are none."""
+        """Receives a batch. Returns the number of datagrams, at most ``most``; 0 when there are none. Of an IPv4
+        socket nothing is received."""
         self._time_length.value = _TIME_BYTES
-        count: int = _libc.recvmmsg(self._fd, self._in.pointer, BATCH, socket.MSG_DONTWAIT, None)
+        count: int = _libc.recvmmsg(self._fd, self._in.pointer, self._most, socket.MSG_DONTWAIT, None)
         if count < 0:
             number = ctypes.get_errno()
             # An ICMP error of an earlier datagram is reported here; it is nobody's news.
@@ -117,7 +122,7 @@ class BatchSocket:
 
     @property
     def words(self) -> Words:
-        """The senders, in the form that ``edge.relay.flowtable`` looks up."""
+        """The senders, in the form that ``edge/relay/flowtable.py`` looks up."""
         family_and_port, high, low = self._in.words
         return family_and_port[: self._count], high[: self._count], low[: self._count]
 
@@ -137,11 +142,14 @@ class BatchSocket:
         ends = np.cumsum(lengths, dtype=np.uint64)
         starts = ends - lengths
         starts += np.uint64(np.frombuffer(body, np.uint8).ctypes.data if total else 0)
-        for at in range(0, total, BATCH):
-            n = min(BATCH, total - at)
+        for at in range(0, total, self._most):
+            n = min(self._most, total - at)
             self._out.iov[:n, 0] = starts[at : at + n]
             self._out.iov[:n, 1] = lengths[at : at + n]
-            self._out.names[:n, 8:24] = addresses[at : at + n, :16]
+            if self._ipv4:
+                self._out.names[:n, 4:8] = addresses[at : at + n, 12:16]
+            else:
+                self._out.names[:n, 8:24] = addresses[at : at + n, :16]
             self._out.names[:n, 2:4] = addresses[at : at + n, 16:]
             took, done = self._send_some(n)
             sent += took

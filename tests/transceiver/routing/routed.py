@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -20,7 +21,7 @@ from rtc.pacer import Pacer
 from rtc.rtp import packet as rtp
 from rtc.sdp import answer as sdp
 from runtime.config import Agents
-from transceiver.agents import echo
+from transceiver.agents import Base, echo
 from transceiver.backlog import Backlog
 from transceiver.handover.leaving import Leaving
 from transceiver.handover.taking import Taking
@@ -29,11 +30,13 @@ from transceiver.links.routing import Routing
 from transceiver.realtime.protocol import Realtime
 from transceiver.refusing import RequestError
 from transceiver.session import Session
-from transceiver.state import SessionState
+from transceiver.state import SessionState, StateError
 from transceiver.talk.talk import Talk
+from transceiver.talk.understudy import Understudy
 from wire import address, link, messages, stun, ufrag
 from wire.control import Control
 from wire.frames import Data
+from wire.handoffs import Warm
 from wire.keys import ClusterKeys
 from wire.messages import Message, PathDown, PathUp, Request
 
@@ -82,7 +85,15 @@ class House:
 class Caller:
     """One who places a call, and is at ``where``."""
 
-    def __init__(self, house: House, where: bytes, *, ssrc: int | None = None, setup: str = "actpass") -> None:
+    def __init__(
+        self,
+        house: House,
+        where: bytes,
+        *,
+        ssrc: int | None = None,
+        setup: str = "actpass",
+        agent: tuple[str, type[Base]] = ("echo", echo.Agent),
+    ) -> None:
         self.house, self.where, self.sequence = house, where, 0
         certificate = Certificate.generateCertificate()
         self.offer = Offer(certificate.fingerprint)
@@ -91,7 +102,7 @@ class Caller:
         self.session = Session(
             sdp.parse(text.replace(str(self.offer.ssrc), str(self.ssrc))),
             ufrag.seal(1, 1, bytes(16)),
-            Talk("rtc_1", ("echo", echo.Agent), Realtime("rtc_1", "echo"), config=Agents()),
+            Talk("rtc_1", agent, Realtime("rtc_1", agent[0]), config=Agents()),
             outbound=house.routing,
             pacer=house.pacer,
             backlog=house.backlog,
@@ -213,25 +224,38 @@ class Target:
         self.sessions: list[Session] = []
         self.full = False
         self.asked: list[str] = []
+        self.watched: list[dict[str, Any]] = []
         self.profile = b""  # of SRTP, as the call's state has it
-        self.taking = Taking(self.routing, self._room, self.take_up, self.sessions.append)
+        self.agents: dict[str, type[Base]] = {"echo": echo.Agent}
+        self.taking = Taking(self.routing, self._room, self.take_up, self.sessions.append, self.understudy)
         self.pacer = House().pacer
 
     def _room(self, agent: str) -> None:
         if self.full:
             raise RequestError("no room", "full")
 
-    def take_up(self, found: SessionState) -> Session:
+    def talk(self, found: SessionState, agent: str) -> Talk:
+        if agent not in self.agents:
+            raise StateError(f"no agent called {agent!r}")
+        protocol, rate_hz = Realtime.taken_up(found.talk.protocol), found.talk.rate_hz
+        return Talk("rtc_1", (agent, self.agents[agent]), protocol, config=Agents(), rate_hz=rate_hz)
+
+    def understudy(self, found: SessionState, agent: str) -> Understudy:
+        return Understudy(self.talk(found, agent), found.talk, found.parts)
+
+    def take_up(self, found: SessionState, understudy: Understudy | None = None) -> Session:
         self.profile = found.transport.secure.dtls.srtp.profile
-        protocol = Realtime.taken_up(found.talk.protocol)
+        talk = self.talk(found, found.talk.agent)
+        if understudy is not None:
+            understudy.talk.protocol, talk = talk.protocol, understudy.talk
         return Session.take_up(
             found,
-            Talk("rtc_1", (found.talk.agent, echo.Agent), protocol, config=Agents()),
+            talk,
             outbound=self.routing,
             pacer=self.pacer,
             backlog=self.backlog,
             on_end=lambda session: self.routing.remove(session.transport),
-            watch=lambda who: lambda text, event, asked: None,
+            watch=lambda who: lambda text, event, asked: self.watched.append(json.loads(text)),
         )
 
     def _on_control(self, peer: bytes, control: Control[Any]) -> None:
@@ -241,6 +265,11 @@ class Target:
             self.taking.go_on(peer, message)
         elif isinstance(message, messages.Dropped):
             self.taking.dropped(peer, message)
+        elif isinstance(message, Warm):
+            try:
+                self.taking.warm(peer, message, lambda reply: self.link.control(peer, reply, control.request))
+            except RequestError as e:
+                self.link.control(peer, messages.Refused(code=e.code, message=str(e)), control.request)
         elif isinstance(message, Request):
             taking = self.taking
             handlers: dict[type, Any] = {
@@ -256,8 +285,14 @@ class Target:
 
     async def close(self) -> None:
         self.taking.close()
+        await self.taking.closed()
         for session in self.sessions:
             session.end("shutdown")
             await session.closed()
-        self.link.close()
-        self.context.destroy(linger=0)
+        self.dies()
+
+    def dies(self) -> None:
+        """Closes its link without a word."""
+        if not self.context.closed:
+            self.link.close()
+            self.context.destroy(linger=0)
