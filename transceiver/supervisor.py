@@ -20,7 +20,7 @@ from runtime.supervision.store import Store, open_store
 from runtime.supervision.supervisor import Supervisor, supervise
 from runtime.tracing import export
 from transceiver import agents
-from transceiver.records import files as records
+from transceiver.records import folders
 from transceiver.survival.vault import size_of
 from wire import keys
 from wire.ufrag import MAX_TRANSCEIVER
@@ -39,7 +39,7 @@ def check(config: Config) -> None:
         if name not in agents.names():
             raise ConfigError(f"agents.versions: no agent called {name!r}, there is {', '.join(agents.names())}")
     keys.load(config.cluster.keys)
-    records.check(ours)
+    folders.check(ours)
     opened.check(config.directory)
     export.check(config.tracing)
     reachable = (ours.advertise or ours.endpoint).address
