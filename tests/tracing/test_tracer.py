@@ -1,4 +1,4 @@
-"""Which requests are traced, what a span holds at most, and how one goes on in another process."""
+"""The choice of requests that are traced, what a span holds at most, and how one goes on in another process."""
 
 from __future__ import annotations
 
