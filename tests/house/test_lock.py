@@ -46,6 +46,7 @@ def test_what_pyproject_asks_for_is_pinned_as_it_asks() -> None:
     assert unmet(project["dependencies"] + PROJECT["build-system"]["requires"], "base.txt") == []
     assert unmet(extras["dev"], "base.txt", "dev.txt") == []
     assert unmet(extras["dist"], "base.txt", "dist.txt") == []
+    assert unmet(extras["tracing"], "base.txt", "tracing.txt") == []
     assert unmet(extras["bench"], "base.txt", "bench.txt", "source.txt") == []
 
 
