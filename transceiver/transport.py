@@ -21,6 +21,7 @@ from rtc.rtp.gate import Gate
 from rtc.sdp.answer import Offer
 from rtc.state import TransportState
 from runtime import logs
+from runtime.tracing.spans import NOTHING, Span
 from transceiver.backlog import Backlog
 from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
 from transceiver.setup import Setup
@@ -89,8 +90,11 @@ class Call(Protocol):
 class Kept(Protocol):
     """The keeping of a call's state where it outlives this process (``transceiver.survival``)."""
 
-    def number(self) -> None:
-        """Takes note that a packet is about to be sent with a number of its own."""
+    def sends_rtp(self) -> None:
+        """Counts a packet that is about to be sent with a number of its own."""
+
+    def sends_rtcp(self) -> None:
+        """Counts a compound that is about to be sent with a number of its own."""
 
     def after(self, send: Callable[[], None]) -> None:
         """Has something sent when the state is kept that it belongs to."""
@@ -116,6 +120,7 @@ class Transport:
         backlog: Backlog,
         consent_s: float = CONSENT_S,
         dcid: int | None = None,
+        span: Span = NOTHING,
     ) -> None:
         self.ufrag = ufrag
         self.ice = IceLite(
@@ -140,10 +145,11 @@ class Transport:
         self.kept: Kept | None = None
         self._secure = SecureTransport(self._send_dtls, certificate, client=offer.dtls_client)
         self._gate = Gate()
-        self._setup = Setup(time.monotonic())
+        self._span = span
+        self._setup = Setup(time.monotonic(), span)
         self._last_path: Path | None = None  # for what is said after the last path's consent
         self._lost_paths: list[Path] = []
-        self._log = logs.get().bind(call=call_id(ufrag))
+        self._log = logs.get().bind(call=call_id(ufrag), **span.fields)
 
     # --- as a value
 
@@ -255,6 +261,7 @@ class Transport:
     def moved(self) -> None:
         """Takes note that the client has another address, and answered there."""
         self._log.info("path moved")
+        self._span.event("path_moved")
         self._media.moved()
 
     # --- what the media sends
@@ -265,7 +272,7 @@ class Transport:
             TX_DATAGRAMS["too_long"] += 1
             return b""
         if self.kept is not None:
-            self.kept.number()
+            self.kept.sends_rtp()
         datagram = self._secure.protect(packet)
         self.send(datagram)
         return datagram
@@ -273,7 +280,7 @@ class Transport:
     def send_rtcp(self, compound: bytes) -> None:
         """Sends an RTCP compound."""
         if self.kept is not None:
-            self.kept.number()
+            self.kept.sends_rtcp()
         self.send(self._secure.protect_rtcp(compound))
 
     def _send_dtls(self, datagram: bytes) -> None:

@@ -6,9 +6,10 @@ A protocol is a folder of its own, as ``transceiver.realtime`` is: it has an ``E
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
+from runtime.tracing.spans import Span
 from transceiver.agents import Item, Response, Settings
 from transceiver.parts import Parts
 
@@ -18,7 +19,9 @@ Event = dict[str, Any]
 
 
 class Making(Response, Protocol):
-    """A response that an agent makes, on the loop of its conversation."""
+    """A response that an agent makes, on the loop of its conversation; its ``span`` is set by whoever has it made."""
+
+    span: Span
 
     @property
     def settled(self) -> bool:
@@ -107,6 +110,11 @@ class Conversation(Protocol):
         """Whether neither side speaks, or is about to."""
 
     @property
+    def calm(self) -> Hashable:
+        """What it is like while time alone passes: equal for two moments between which nothing happened that ``export``
+        should tell, but for the speech that was heard meanwhile. None while something is said or made."""
+
+    @property
     def weight(self) -> int:
         """About how many bytes ``export`` would give. Asking costs next to nothing."""
 
@@ -139,6 +147,9 @@ class Conversation(Protocol):
 
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id, as the agent knows them."""
+
+    def pass_over(self, frames: int) -> None:
+        """Passes over so many frames of the agent's speech, which another process has sent since ``export``."""
 
     def hush(self) -> None:
         """Drops the speech that waits, because the agent wants to be silent."""
