@@ -18,8 +18,9 @@ from runtime.supervision import memory
 from runtime.supervision.children import Child, Children
 from runtime.supervision.store import Store, open_store
 from runtime.supervision.supervisor import Supervisor, supervise
+from runtime.tracing import export
 from transceiver import agents
-from transceiver.records import files as records
+from transceiver.records import folders
 from transceiver.survival.vault import size_of
 from wire import keys
 from wire.ufrag import MAX_TRANSCEIVER
@@ -38,8 +39,9 @@ def check(config: Config) -> None:
         if name not in agents.names():
             raise ConfigError(f"agents.versions: no agent called {name!r}, there is {', '.join(agents.names())}")
     keys.load(config.cluster.keys)
-    records.check(ours)
+    folders.check(ours)
     opened.check(config.directory)
+    export.check(config.tracing)
     reachable = (ours.advertise or ours.endpoint).address
     if config.directory.redis and reachable is not None and reachable.host in ("0.0.0.0", "::"):
         raise ConfigError(f"transceiver.advertise: edges cannot connect to {ours.endpoint}: name what they reach it by")

@@ -21,6 +21,7 @@ from rtc.rtp.gate import Gate
 from rtc.sdp.answer import Offer
 from rtc.state import TransportState
 from runtime import logs
+from runtime.tracing.spans import NOTHING, Span
 from transceiver.backlog import Backlog
 from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
 from transceiver.setup import Setup
@@ -119,6 +120,7 @@ class Transport:
         backlog: Backlog,
         consent_s: float = CONSENT_S,
         dcid: int | None = None,
+        span: Span = NOTHING,
     ) -> None:
         self.ufrag = ufrag
         self.ice = IceLite(
@@ -143,10 +145,11 @@ class Transport:
         self.kept: Kept | None = None
         self._secure = SecureTransport(self._send_dtls, certificate, client=offer.dtls_client)
         self._gate = Gate()
-        self._setup = Setup(time.monotonic())
+        self._span = span
+        self._setup = Setup(time.monotonic(), span)
         self._last_path: Path | None = None  # for what is said after the last path's consent
         self._lost_paths: list[Path] = []
-        self._log = logs.get().bind(call=call_id(ufrag))
+        self._log = logs.get().bind(call=call_id(ufrag), **span.fields)
 
     # --- as a value
 
@@ -234,7 +237,7 @@ class Transport:
         """Takes an SRTP or SRTCP datagram from a path of the transport's. Returns whether it was authentic: a bad one
         is dropped and never ends anything."""
         now = time.monotonic()
-        plain = self._opened(datagram, now)
+        plain = self._gate.opened(datagram, self._secure, now) if self.connected else "too_early"
         if isinstance(plain, str):
             RX_DATAGRAMS[plain] += 1
             return False
@@ -249,19 +252,16 @@ class Transport:
         """Takes an SRTP datagram from any path. Returns False, and has neither counted nor used it, unless it
         is ours."""
         now = time.monotonic()
-        plain = self._opened(datagram, now)
+        plain = self._gate.opened(datagram, self._secure, now) if self.connected else "too_early"
         if isinstance(plain, str):
             return False
         self._media.rtp(plain, now)
         return True
 
-    def _opened(self, datagram: bytes, now: float) -> bytes | str:
-        """RTP or RTCP, or the reason why it is none, as ``RX_DATAGRAMS`` names it."""
-        return self._gate.opened(datagram, self._secure, now) if self.connected else "too_early"
-
     def moved(self) -> None:
         """Takes note that the client has another address, and answered there."""
         self._log.info("path moved")
+        self._span.event("path_moved")
         self._media.moved()
 
     # --- what the media sends
