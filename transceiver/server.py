@@ -37,6 +37,7 @@ from transceiver.session import Session
 from transceiver.sessions import AnySession, Sessions
 from transceiver.socket_session import EVENTS, SocketSession
 from transceiver.state import SessionState, StateError
+from transceiver.survival.half_open import Answered
 from transceiver.survival.keeper import Keeper
 from transceiver.survival.vault import Vault
 from transceiver.talk.talk import Talk
@@ -127,7 +128,7 @@ class Transceiver:
         folders = self._config.transcripts, self._config.recordings
         self._records = Records(*folders) if any(folders) else None
         self._reporting = Reporting(config, gpus)
-        self.keeper = Keeper(vault, self._routing, self.take_up, self._took)
+        self.keeper = Keeper(vault, self._routing, self.take_up, self._took, self._reopen)
         self.idle = asyncio.Event()
         self._leaves = False
         self._log = logs.get()
@@ -308,8 +309,38 @@ class Transceiver:
         answer = call.answer(self._certificate, *offer.media, offer.more_media)
         self.held.put(call)
         self._routing.add(call.transport)
+        self.keeper.answered(call)  # first: a client that has it may come
         self._link.control(peer, messages.Answer(ufrag=sealed, sdp=answer), request)
         self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
+
+    def _reopen(self, answered: Answered, elapsed_s: float) -> Session:
+        """A call that another process answered ``elapsed_s`` ago, and that has not connected. Raises ValueError."""
+        try:
+            agent = self._models.find(answered.agent)
+        except RequestError as e:
+            raise StateError(f"the call cannot be taken up: {e}") from None
+        call = ufrag.call_id(answered.ufrag)
+        protocol = Realtime.taken_up(answered.protocol, pictures=self._agents.image_urls, vad=self._config.vad)
+        session = Session(
+            answered.offer,
+            answered.ufrag,
+            Talk(call, agent, protocol, config=self._agents, records=self._records),
+            outbound=self._routing,
+            pacer=self._pacer,
+            backlog=self._backlog,
+            certificate=Certificate.taken_up(answered.certificate, answered.key),
+            on_end=self._ended,
+            on_connected=self.keeper.begin_soon,
+            owner=answered.owner,
+            dcid=answered.dcid,
+            holder=answered.holder,
+            consent_s=self._config.consent_s,
+        )
+        session.reopen(answered.ice, answered.ssrc, answered.age_s + elapsed_s)
+        self._took(session)
+        self._routing.add(session.transport)
+        self._routing.rename(session.transport)
+        return session
 
     def _open(self, peer: bytes, request: int, wanted: messages.Open) -> None:
         sealed, talk = self._place(wanted, EVENTS)
@@ -357,6 +388,8 @@ class Transceiver:
             sealed = self._seal(like=restart.ufrag)
             fragment = session.restart_ice(sealed, restart.remote, *restart.media, restart.more_media)
             self._routing.rename(session.transport)
+            if session.half_open:
+                self.keeper.answered(session)
         self._link.control(peer, messages.IceAnswer(ufrag=ice.ufrag, fragment=fragment), request)
 
     def _seal(self, like: str = "") -> str:

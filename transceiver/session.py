@@ -12,6 +12,7 @@ from aiortc import RTCDataChannel
 from rtc.dtls.secure import Certificate, DtlsError
 from rtc.frame import FRAME_S
 from rtc.ice.lite import CONSENT_S
+from rtc.ice.state import IceState
 from rtc.pacer import Pacer
 from rtc.sdp import answer as sdp
 from rtc.state import TransportState
@@ -20,6 +21,7 @@ from transceiver.backlog import Backlog
 from transceiver.media.stream import MediaStream
 from transceiver.parts import Parts
 from transceiver.state import SessionState, StateError
+from transceiver.survival.half_open import Answered
 from transceiver.talk.channels import Channels
 from transceiver.talk.successor import Successor
 from transceiver.talk.talk import Talk
@@ -72,7 +74,7 @@ class Session:
         self._parts: Parts | None = None  # of the last state
         self._end_due = ""  # the reason for which it is to end when it is not away any more
         self._ticked = self.began
-        self._offer = offer
+        self._offer, self._dcid, self._certificate = offer, dcid, certificate
         self.talk = talk
         self._pacer = pacer
         self._on_end = on_end
@@ -89,6 +91,7 @@ class Session:
             consent_s=consent_s,
             dcid=dcid,
         )
+        self.unanswer: Callable[[], None] = lambda: None  # has no other process stand by the answer
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logs.get().bind(call=call_id(ufrag))
         self._channels = Channels(
@@ -120,6 +123,31 @@ class Session:
         ice.restart(ufrag, remote)
         self._log.info("ice restarts")
         return sdp.fragment(self._offer, ufrag=ufrag, password=ice.password, host=host, port=port, more=more)
+
+    def answered(self) -> Answered:
+        """What its answer has promised, for a process that is to stand by it. It must be half-open."""
+        assert self._certificate is not None
+        now, talk = time.monotonic(), self.talk
+        return Answered(
+            self.ufrag,
+            self._offer,
+            self._dcid,
+            self.transport.ice.export(now),
+            self.stream.voice.ssrc,
+            *self._certificate.exported,
+            talk.agent_name,
+            talk.protocol.export(),
+            self.owner,
+            self.holder,
+            now - self.began,
+        )
+
+    def reopen(self, ice: IceState, ssrc: int, age_s: float) -> None:
+        """Stands by an answer that another process gave ``age_s`` ago, as if it were its own."""
+        now = time.monotonic()
+        self.began = now - age_s
+        self.transport.reopen(ice, now)
+        self.stream.speak_as(ssrc)
 
     @property
     def half_open(self) -> bool:
@@ -355,6 +383,7 @@ class Session:
 
     def unkeep(self) -> None:
         """Has no process take the call up after this one: it ends, or goes on elsewhere."""
+        self.unanswer()
         if self.transport.kept is not None:
             self.transport.kept.leave()
 

@@ -16,6 +16,7 @@ from aiortc import RTCDataChannel
 
 from rtc.dtls.secure import MAX_RTP_BYTES, Certificate, DtlsError, SecureState, SecureTransport
 from rtc.ice.lite import CONSENT_S, IceLite, Path
+from rtc.ice.state import IceState
 from rtc.rtp import packet as rtp
 from rtc.rtp.gate import Gate
 from rtc.sdp.answer import Offer
@@ -161,6 +162,10 @@ class Transport:
         self._closed = self._away = True
         self.connected = False
         return self._state(secure, now)
+
+    def reopen(self, ice: IceState, now: float) -> None:
+        """Has the credentials that an answer named, in place of its own, before anything has come."""
+        self.ice = IceLite.take_up(ice, now)
 
     def snapshot(self, now: float) -> TransportState:
         """All of it, of one that is connected and goes on. Whoever takes it up jumps over the numbers that were used
