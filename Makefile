@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup lock check test demo docs dashboards dist trials bench-steer bench-relay bench-calls bench-capacity bench-turns bench-vad bench-placement clean
+.PHONY: setup lock check test demo docs dashboards dist trials bench-steer bench-datagram bench-relay bench-calls bench-capacity bench-turns bench-vad bench-placement clean
 
 PYTHON := .venv/bin/python
 
@@ -49,6 +49,11 @@ trials: setup
 bench-steer:
 	@scripts/setup
 	@$(PYTHON) -m bench.steer
+
+# Half a minute: what a frame in and one out costs the transceiver, beside aiortc's classes.
+bench-datagram:
+	@scripts/setup bench
+	@$(PYTHON) -m bench.datagram
 
 # As root, about a quarter of an hour: what relaying costs, beside nginx, coturn and the least that C can do.
 bench-relay:

@@ -7,6 +7,8 @@ import { lost, microphoneProblem, noMicrophone, noPath, noServer, notEncrypted, 
 import { Talk } from "./talk.js";
 
 const CALLS = "/v1/realtime/calls";
+const ICE_SERVERS = "/v1/ice-servers";
+const ICE_SERVERS_MS = 2000;
 const CONNECT_MS = 15000;
 const STALLED_MS = 30000; // as long as the edge keeps a call that does not prove itself (RFC 7675)
 const LEVEL_MS = 50; // between two looks at the loudness
@@ -38,10 +40,13 @@ export class Call {
   /** Runs until the call is under way; whatever ends it later comes through end(). */
   async connect() {
     this.#become("connecting");
+    const told = iceServers();
     try {
       await this.#timed("microphone", () => this.#openMicrophone());
       if (this.over) return;
-      await this.#timed("offer", () => this.#offer());
+      const iceConfiguration = await told;
+      if (this.over) return;
+      await this.#timed("offer", () => this.#offer(iceConfiguration));
       if (this.over) return;
       const answer = await this.#timed("signaling", () => this.#exchange());
       if (this.over) return;
@@ -120,8 +125,8 @@ export class Call {
     }
   }
 
-  async #offer() {
-    const connection = (this.connection = new RTCPeerConnection({ bundlePolicy: "max-bundle" }));
+  async #offer(iceConfiguration) {
+    const connection = (this.connection = new RTCPeerConnection({ bundlePolicy: "max-bundle", ...iceConfiguration }));
     this.ears = new Ears((side, at, loud) => this.#heard(side, at - this.began, loud));
     this.#listen("microphone", this.microphone);
     this.#every(LEVEL_MS, () => this.#look());
@@ -261,5 +266,18 @@ export class Call {
     if (this.location) fetch(`${this.location}/hangup`, { method: "POST", keepalive: true }).then(close, close);
     else close();
     this.location = null;
+  }
+}
+
+/** What the edge tells of STUN and TURN servers, for RTCPeerConnection; without an answer the call goes on without them.
+ * The page's address with ?relay=1 has it go over a TURN server or not at all. */
+async function iceServers() {
+  const only = new URLSearchParams(window.location.search).get("relay") === "1";
+  const iceTransportPolicy = only ? "relay" : "all";
+  try {
+    const response = await fetch(ICE_SERVERS, { signal: AbortSignal.timeout(ICE_SERVERS_MS) });
+    return { iceTransportPolicy, iceServers: response.ok ? (await response.json()).iceServers : [] };
+  } catch {
+    return { iceTransportPolicy, iceServers: [] };
   }
 }

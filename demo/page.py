@@ -99,18 +99,29 @@ def application(edge: str, token: str, agents: Sequence[str], *, names: Sequence
         app.router.add_get(f"/{name}", _file(name))
     app.router.add_get("/agents", _json(list(agents)))
     app.router.add_get("/healthz", _json({"status": "ok"}))
+    app.router.add_get("/v1/ice-servers", pass_on)
     app.router.add_post("/v1/realtime/calls", pass_on)
     app.router.add_post(r"/v1/realtime/calls/{call:[\w-]+}/hangup", pass_on)
     app.router.add_delete(r"/v1/realtime/calls/{call:[\w-]+}", pass_on)
     return app
 
 
-async def serve(edge: str, token: str, agents: Sequence[str], *, host: str = "127.0.0.1", port: int = 8080) -> None:
-    """Serves the page until it is cancelled. Raises OSError where ``host`` and ``port`` cannot be listened on."""
+async def serve(
+    edge: str,
+    token: str,
+    agents: Sequence[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serves the page until it is cancelled; ``ready`` is called when it is served. Raises OSError where ``host`` and
+    ``port`` cannot be listened on."""
     runner = web.AppRunner(application(edge, token, agents, names=[host]), access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
+        ready()
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()
@@ -161,9 +172,12 @@ def main(edge: str, token_file: Path, agents: str, host: str, port: int) -> None
     names = [name.strip() for name in agents.split(",") if name.strip()]
     if not names:
         raise click.ClickException("--agents: names at least one")
-    click.echo(f"http://localhost:{port}")
+
+    def ready() -> None:
+        click.echo(f"http://localhost:{port}")
+
     try:
-        asyncio.run(_until_signal(serve(edge, token, names, host=host, port=port)))
+        asyncio.run(_until_signal(serve(edge, token, names, host=host, port=port, ready=ready)))
     except OSError as e:
         raise click.ClickException(f"cannot listen on {host} port {port}: {e.strerror} (try another --port)") from None
 

@@ -29,6 +29,7 @@ _SOCKET_BUFFER_BYTES = 4 << 20
 _EXPRESS_BUFFER_BYTES = 512 << 10
 _DISCARD = 9  # RFC 863
 _SO_RCVBUFFORCE = 33
+_WAITING = 1024  # connections that nobody has taken yet: one more is tried again by its client, after a whole second
 
 
 def media_sockets(
@@ -194,7 +195,7 @@ def listening(key: str, host: str, port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
-        sock.listen(128)
+        sock.listen(_WAITING)
     except OSError as e:
         sock.close()
         raise ConfigError(f"{key}: {host} port {port}: {bind_trouble(e)}") from None

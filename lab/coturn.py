@@ -27,7 +27,8 @@ class CoturnError(RuntimeError):
 
 class Coturn:
     """coturn at ``place``: it relays to the addresses ``peers`` for who has credentials that were made with ``secret``.
-    ``tls`` are the PEM files of a certificate and its key. A context manager."""
+    ``tls`` are the PEM files of a certificate and its key; ``cpu`` is the one core that it runs on. A context
+    manager."""
 
     def __init__(
         self,
@@ -39,9 +40,11 @@ class Coturn:
         tls: tuple[Path, Path],
         port: int = 3478,
         tls_port: int = 443,
+        cpu: int | None = None,
     ) -> None:
         self._place, self._folder = place, folder
         self.address, self.port, self.tls_port = place.address, port, tls_port
+        self._pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
         self._process: subprocess.Popen[Any] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._config = folder / "turnserver.conf"
@@ -106,7 +109,7 @@ class Coturn:
         if program is None:
             raise CoturnError("there is no turnserver on this machine: scripts/setup dev installs Debian's coturn")
         with (self._folder / "coturn.log").open("wb") as log:
-            argv = [program, "-c", str(self._config), "--pidfile", str(self._folder / "coturn.pid")]
+            argv = [*self._pinned, program, "-c", str(self._config), "--pidfile", str(self._folder / "coturn.pid")]
             self._process = self._place.popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until = time.monotonic() + _READY_S
         while not self._ready():

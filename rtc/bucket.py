@@ -16,15 +16,21 @@ class Bucket:
 
     def has(self, now: float, cost: float = 1.0) -> bool:
         """Whether ``cost`` tokens are there now."""
-        # A clock that goes back gives nothing and takes nothing.
-        if now > self._at:
-            self._left = min(self._burst, self._left + (now - self._at) * self._per_s)
-            self._at = now
-        return self._left >= cost
+        return self._left >= cost or self._filled(now) >= cost
 
     def take(self, now: float, cost: float = 1.0) -> bool:
         """Takes ``cost`` tokens, or takes none and returns False where there are fewer."""
-        if not self.has(now, cost):
+        left = self._filled(now)
+        if left < cost:
             return False
-        self._left -= cost
+        self._left = left - cost
         return True
+
+    def _filled(self, now: float) -> float:
+        """The tokens that are there now."""
+        # A clock that goes back gives nothing and takes nothing.
+        if now > self._at:
+            left = self._left + (now - self._at) * self._per_s
+            self._left = left if left < self._burst else self._burst
+            self._at = now
+        return self._left

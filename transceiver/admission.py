@@ -47,11 +47,18 @@ class Admission:
         """The call whose place a new session takes, because it has had time to connect; None where there is room
         without that. ``owner``, ``holder`` and ``half_open`` are as of ``places.room_for``. Raises RequestError where
         there is no place."""
-        kind, now = (agent, codec), time.monotonic()
-        most = self._load.most(kind, self._held.kinds, self._most)
-        calls = self._held.calls.values()
+        most = self._load.most((agent, codec), self._held.kinds, self._most)
+        return self._found(owner, holder, self.taken, most, half_open=half_open)
+
+    def look(self, agent: str, owner: str, holder: str, waiting: int) -> None:
+        """Raises RequestError where ``place`` would for one more offer behind so many that are ``waiting``."""
+        most = self._load.most((agent, _USUAL), self._held.kinds, self._most)
+        self._found(owner, holder, self.taken + waiting, most, half_open=True)
+
+    def _found(self, owner: str, holder: str, taken: int, most: int, *, half_open: bool) -> Session | None:
+        calls, now = self._held.calls.values(), time.monotonic()
         try:
-            return room_for(owner, holder, calls, now, taken=self.taken, most=most, half_open=half_open)
+            return room_for(owner, holder, calls, now, taken=taken, most=most, half_open=half_open)
         except Full as e:
             raise RequestError(str(e), e.code) from None
 

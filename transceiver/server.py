@@ -131,6 +131,7 @@ class Transceiver:
         self.keeper = Keeper(vault, self._routing, self.take_up, self._took, self._reopen)
         self.idle = asyncio.Event()
         self._leaves = False
+        self._offers = 0  # that wait
         self._log = logs.get()
 
     @property
@@ -187,10 +188,33 @@ class Transceiver:
     # --- control
 
     def _on_control(self, peer: bytes, control: Control[ToTransceiver]) -> None:
-        if not isinstance(control.message, messages.Offer | messages.Check):
+        message = control.message
+        if isinstance(message, messages.Offer):
+            self._take_in(peer, control, message)
+        elif not isinstance(message, messages.Check):
             self._handle(peer, control)
         elif not self._backlog.put(peer, partial(self._handle, peer, control), most=_MOST_OFFERS):
             self._refuse(peer, control.request, "full", f"{_MOST_OFFERS} offers wait already")
+
+    def _take_in(self, peer: bytes, control: Control[ToTransceiver], offer: messages.Offer) -> None:
+        """Refuses an offer at once where there is no room, also with regard to those that wait: only what may be let in
+        is worth waiting for the calls that are here."""
+        try:
+            self.desk.check_open()
+            self._admission.look(self._models.find(offer.agent)[0], offer.owner, offer.holder, self._offers)
+        except RequestError as e:
+            self._refuse(peer, control.request, e.code, str(e), e.param)
+            return
+        except InvalidRequest:
+            pass  # it is told in its turn
+        if self._backlog.put(peer, partial(self._offered, peer, control), most=_MOST_OFFERS):
+            self._offers += 1
+        else:
+            self._refuse(peer, control.request, "full", f"{_MOST_OFFERS} offers wait already")
+
+    def _offered(self, peer: bytes, control: Control[ToTransceiver]) -> None:
+        self._offers -= 1
+        self._handle(peer, control)
 
     def _handle(self, peer: bytes, control: Control[ToTransceiver]) -> None:
         """Does what a message says. Whoever waits for a reply gets one, whatever happens."""

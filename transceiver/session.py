@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any
 
 from aiortc import RTCDataChannel
@@ -220,6 +220,17 @@ class Session:
         return self.stream.voice.idle and self.talk.begun and self.talk.conversation.quiet
 
     @property
+    def calm(self) -> Hashable:
+        """What the call is like while time alone passes: equal for two moments between which nothing happened that one
+        who takes it up should know. None while something goes on. The talk must have begun."""
+        conversation, transport = self.talk.conversation.calm, self.transport
+        if conversation is None or self.stream.voice.ahead:
+            return None
+        ice, path = transport.ice, transport.ice.selected
+        way = ice.ufrag, path, path is not None and ice.is_proved(path), ice.paths
+        return conversation, self.talk.agent_name, way, transport.ssrcs
+
+    @property
     def speaks(self) -> bool:
         """Whether the agent speaks, or is about to. The talk must have begun."""
         return not self.stream.voice.idle or self.talk.conversation.seat.busy
@@ -258,16 +269,17 @@ class Session:
 
     def snapshot(self) -> SessionState:
         """The whole session as ``leave`` gives it, of one that goes on: what is kept in case this process dies. Whoever
-        takes it up jumps over the numbers that were used since. Raises StateError where the call is not connected."""
+        takes it up jumps over the numbers that were used since, and has no packet to send again. Raises StateError
+        where the call is not connected."""
         self._check_movable()
         now = time.monotonic()
-        return self._state(self.transport.snapshot(now), now)
+        return self._state(self.transport.snapshot(now), now, history=False)
 
-    def _state(self, transport: TransportState, now: float) -> SessionState:
+    def _state(self, transport: TransportState, now: float, *, history: bool = True) -> SessionState:
         parts = self._parts = Parts(self._parts)
         return SessionState(
             transport=transport,
-            media=self.stream.export(now, parts),
+            media=self.stream.export(now, parts, history=history),
             talk=self.talk.export(parts),
             channels=self._channels.export(),
             owner=self.owner,
@@ -333,6 +345,12 @@ class Session:
         talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch, now, state.parts)
         self.transport.spare_ms = self._spare_ms
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus)
+
+    def pass_over(self, packets: int) -> None:
+        """Passes over the agent's speech that was in so many packets of RTP, which another process has sent since it
+        gave the state. Call it before ``stay``."""
+        if self.talk.agent_type.hears == "pcm":  # one packet a frame
+            self.talk.conversation.pass_over(packets)
 
     def stay(self) -> None:
         """Goes on from here, at the time of the next tick: after ``hold``, ``leave`` or ``take_up``."""

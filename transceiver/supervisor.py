@@ -19,7 +19,7 @@ from runtime.supervision.children import Child, Children
 from runtime.supervision.store import Store, open_store
 from runtime.supervision.supervisor import Supervisor, supervise
 from transceiver import agents
-from transceiver.records import files as records
+from transceiver.records import folders
 from transceiver.survival.vault import size_of
 from wire import keys
 from wire.ufrag import MAX_TRANSCEIVER
@@ -38,7 +38,7 @@ def check(config: Config) -> None:
         if name not in agents.names():
             raise ConfigError(f"agents.versions: no agent called {name!r}, there is {', '.join(agents.names())}")
     keys.load(config.cluster.keys)
-    records.check(ours)
+    folders.check(ours)
     opened.check(config.directory)
     reachable = (ours.advertise or ours.endpoint).address
     if config.directory.redis and reachable is not None and reachable.host in ("0.0.0.0", "::"):

@@ -90,8 +90,11 @@ class Call(Protocol):
 class Kept(Protocol):
     """The keeping of a call's state where it outlives this process (``transceiver.survival``)."""
 
-    def number(self) -> None:
-        """Takes note that a packet is about to be sent with a number of its own."""
+    def sends_rtp(self) -> None:
+        """Counts a packet that is about to be sent with a number of its own."""
+
+    def sends_rtcp(self) -> None:
+        """Counts a compound that is about to be sent with a number of its own."""
 
     def after(self, send: Callable[[], None]) -> None:
         """Has something sent when the state is kept that it belongs to."""
@@ -274,7 +277,7 @@ class Transport:
             TX_DATAGRAMS["too_long"] += 1
             return b""
         if self.kept is not None:
-            self.kept.number()
+            self.kept.sends_rtp()
         datagram = self._secure.protect(packet)
         self.send(datagram)
         return datagram
@@ -282,7 +285,7 @@ class Transport:
     def send_rtcp(self, compound: bytes) -> None:
         """Sends an RTCP compound."""
         if self.kept is not None:
-            self.kept.number()
+            self.kept.sends_rtcp()
         self.send(self._secure.protect_rtcp(compound))
 
     def _send_dtls(self, datagram: bytes) -> None:

@@ -76,7 +76,7 @@ class Place:
 
 class Client:
     """One call. ``call`` sets it up; ``secure`` has the SRTP keys then, and ``setup_s`` the time from the POST
-    to them."""
+    to them. ``phase`` is what it waits for, or waited for last: ``http``, ``ice``, ``dtls`` or ``channel``."""
 
     def __init__(self, place: Place, *, nack: bool = False) -> None:
         self._place = place
@@ -89,6 +89,7 @@ class Client:
         self._timer: asyncio.TimerHandle | None = None
         self.ssrc = secrets.randbits(31)
         self.setup_s = 0.0
+        self.phase = "http"
         self.secure: SecureTransport
         self.ice: Controlling
         self.answer: Answer
@@ -103,12 +104,15 @@ class Client:
         async with asyncio.timeout(place.timeout_s):
             sdp = await OFFERS[place.protocol](place.http, place.where, self._offer(offer))
             self._take(offer, _only(sdp, place.where["host"]))
+            self.phase = "ice"
             loop.add_reader(self.socket, self._read)
             self._check()
             await self._connected.wait()
+            self.phase = "dtls"
             await self.secure.handshake(self.answer.fingerprints)
             self.setup_s = loop.time() - began
             if place.channel:
+                self.phase = "channel"
                 await self._open_channel()
 
     def release(self) -> None:

@@ -94,6 +94,7 @@ def firsthop(
         pins = "/sys/fs/bpf/firsthop-bench-{os.getpid()}"
         http = "{lab.edge.address}:{HTTP_PORT}"
         api_keys = "{here}/token"
+        connections_per_address = 0  # all callers have one
         [[edge.transceivers]]
         id = 1
         endpoint = "{endpoint}"

@@ -195,7 +195,7 @@ class Callers:
                 self.refused[str(e)[:8]] += 1
                 self.refused_ms.append(1000 * (loop.time() - asked))
             except (TimeoutError, OSError, ConnectionError, aiohttp.ClientError) as e:
-                self.refused[type(e).__name__] += 1
+                self.refused[f"{type(e).__name__} ({client.phase})"] += 1
             else:
                 await self._talk(client, _chance.uniform(*SHORT_S) if short else 3600.0)
                 continue
@@ -214,7 +214,8 @@ class Callers:
 
 
 async def _run(plan: dict[str, Any]) -> dict[str, Any]:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16)) as http:
+    # Callers are strangers to one another: none waits for a connection of another one's.
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         certificate = Certificate.generateCertificate()
         place = Place(http, plan["protocol"], plan["where"], plan["host"], certificate, timeout_s=CONNECT_S)
         return await Callers(plan, place).run()

@@ -87,7 +87,7 @@ class Wait:
 class Ledger:
     """The ledger. ``limits`` are each API key's, with the ephemeral keys that it made; ``token_limits`` are each
     ephemeral key's own. ``note(ufrag, held)`` is told of each call that begins, and with None of each that ends;
-    ``held`` are the calls of an earlier process."""
+    ``held`` are the calls of an earlier process. ``ends`` counts the calls that ended."""
 
     def __init__(
         self,
@@ -96,6 +96,7 @@ class Ledger:
         note: Callable[[str, Held | None], None] = lambda ufrag, held: None,
         held: Mapping[str, Held] | None = None,
     ) -> None:
+        self.ends = 0
         self._note = note
         self._held: dict[str, Held] = dict(held or {})
         self._keys = _Quota(limits, (h.key for h in self._held.values()))
@@ -136,6 +137,7 @@ class Ledger:
         """Takes note that the call is over. Nothing happens where it was not known."""
         held = self._held.pop(ufrag, None)
         if held is not None:
+            self.ends += 1
             self._release(held.key, held.token)
             self._note(ufrag, None)
 

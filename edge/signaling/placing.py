@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import TypeVar
@@ -16,6 +16,7 @@ from edge.directory import Known, Transceiver
 from edge.links.transceivers import Lost, RequestRefused, Silent, Transceivers, Unavailable
 from edge.placement.explain import Explanation, explain
 from edge.placement.fleet import Fleet
+from edge.placement.fullness import Fullness
 from edge.placement.placer import Choice, Placer, Wanted
 from edge.placement.score import POLICIES
 from edge.placement.ways import Ways, host_of
@@ -70,6 +71,7 @@ class Placing:
         self._unreported: OrderedDict[int, None] = OrderedDict()  # the first is the next to be asked
         self._placer = Placer(self._fleet, POLICIES[edge.placement], chance)
         self._silent_until: dict[int, float] = {}
+        self._fullness = Fullness()
         self._outcomes, self._times = Tally(families.PLACEMENTS), Histogram(families.PLACEMENT_TIME)
         self._choosing, self._placing = self._times.of("choose"), self._times.of("place")
         policy = Gauges(families.PLACEMENT_POLICY, lambda: {(edge.placement,): 1})
@@ -88,12 +90,26 @@ class Placing:
             raise Refusal(429, message, code="rate_limit_exceeded", retry_after_s=max(1, ceil(wait.seconds)))
         ufrag, held, began_ns = None, None, time.monotonic_ns()
         try:
-            transceiver, reply = await self.anywhere(ask, model, may=caller.may, call=True)
+            transceiver, reply = await self._place((caller.key, model), ask, model, caller.may)
             ufrag, held = reply.ufrag, Held(caller.key, caller.token_id, transceiver, socket)
             return transceiver, reply
         finally:
             self._placing.add(time.monotonic_ns() - began_ns)
             self._ledger.settle(caller.key, caller.token_id, ufrag, held)
+
+    async def _place(
+        self, asked: Hashable, ask: Callable[[int], Awaitable[Placed]], model: str, may: Callable[[str], bool]
+    ) -> tuple[int, Placed]:
+        """Asks as ``anywhere`` does, unless everybody has just refused for want of room."""
+        if why := self._fullness.get(asked, time.monotonic(), self._ledger.ends):
+            self._count("full", True)
+            raise Refusal(503, why, code="full", retry_after_s=self._retry_after_s())
+        try:
+            return await self.anywhere(ask, model, may=may, call=True)
+        except Refusal as e:
+            if e.code == "full":
+                self._fullness.put(asked, str(e), time.monotonic(), self._ledger.ends)
+            raise
 
     async def anywhere(
         self,
@@ -211,6 +227,7 @@ class Placing:
 
     def came(self, transceiver: Transceiver) -> None:
         """Nothing is known of it before it reports."""
+        self._fullness.clear()
         self._unreported[transceiver.id] = None
 
     def changed(self, transceiver: Transceiver) -> None:
@@ -225,6 +242,8 @@ class Placing:
 
     def _reported(self, known: Known) -> None:
         number = known.report.id
+        if not known.report.draining and any(model.room != 0 for model in known.report.models):
+            self._fullness.clear()
         self._unreported.pop(number, None)
         host = host_of(self._transceivers.directory.present[number].endpoint)
         for other in self._ways.measured(number, host, known.least_round_trip_s):

@@ -13,18 +13,27 @@ from lab.machines.places import cached
 
 __all__ = ["HOST", "image"]
 
-# What firsthop wants of Debian, and what a host has that people log in to.
+# What firsthop and its playbooks want of Debian (hosts of the lab reach no mirror), and what a host has that people log
+# in to.
 HOST = (
     "dbus",
+    "espeak-ng",
+    "ethtool",
     "iproute2",
     "kmod",
     "libopus0",
     "linux-headers-amd64",
+    "nftables",
     "openssh-server",
+    "openssl",
     "procps",
+    "prometheus",
+    "python3-apt",
     "python3-bpfcc",
     "python3-venv",
+    "redis-server",
     "systemd-sysv",
+    "util-linux",
 )
 # Enabled by Debian when they are installed; a host that has just been set up runs none of them.
 _NOT_YET = (

@@ -39,9 +39,8 @@ class Cipher(Protocol):
 
 
 class Gate:
-    """The gate of one caller. ``tries`` says whether a datagram is worth decrypting, ``admits`` whether an authentic
-    one is worth the rest; ``forged`` is told of those that were not authentic. Datagrams are SRTP or SRTCP as they
-    came, of 8 bytes and more. ``ssrcs`` are those that were authentic before, where the call has been taken up."""
+    """The gate of one caller: it says whether a datagram is worth decrypting, and whether an authentic one is worth the
+    rest. ``ssrcs`` are those that were authentic before, where the call has been taken up."""
 
     def __init__(self, ssrcs: Iterable[bytes] = ()) -> None:
         self._packets = Bucket(_PACKETS_PER_S, _PACKETS_AT_ONCE)
@@ -50,7 +49,7 @@ class Gate:
         self._forged = Bucket(_FORGED_PER_S, _FORGED_PER_S)
         self._new_ssrcs = Bucket(_SSRCS_PER_S, _SSRCS_AT_ONCE)
         self._ssrcs = set(ssrcs)
-        self._last = (b"", 0)  # SSRC and sequence number of the last packet that was admitted
+        self._last = bytes(12)  # the head of the last packet that was admitted
 
     @property
     def ssrcs(self) -> tuple[bytes, ...]:
@@ -58,43 +57,35 @@ class Gate:
         return tuple(self._ssrcs)
 
     def opened(self, datagram: bytes, cipher: Cipher, now: float) -> bytes | str:
-        """RTP or RTCP, or the reason why it is none, as ``counters.RX_DATAGRAMS`` names it."""
-        if not self.tries(datagram, now):
+        """RTP or RTCP from SRTP or SRTCP of 8 bytes and more, or the reason why it is none, as
+        ``counters.RX_DATAGRAMS`` names it."""
+        control = is_rtcp(datagram)
+        ssrc = datagram[4:8] if control else datagram[8:12]
+        known = ssrc in self._ssrcs
+        if not known:
+            if len(self._ssrcs) >= _MOST_SSRCS or not self._new_ssrcs.has(now) or not self._forged.has(now):
+                return "overflow"
+        elif not self._forged.has(now) and not self._may_be_next(datagram, control, now):
             return "overflow"
-        plain = cipher.unprotect_rtcp(datagram) if is_rtcp(datagram) else cipher.unprotect(datagram)
+        plain = cipher.unprotect_rtcp(datagram) if control else cipher.unprotect(datagram)
         if plain is None:
-            self.forged(now)
+            self._forged.take(now)
             return "srtp_not_authentic"
-        return plain if self.admits(datagram, now) else "overflow"
-
-    def tries(self, datagram: bytes, now: float) -> bool:
-        """Whether to try to authenticate it."""
-        control = is_rtcp(datagram)
-        ssrc = datagram[4:8] if control else datagram[8:12]
-        if ssrc not in self._ssrcs:
-            return len(self._ssrcs) < _MOST_SSRCS and self._new_ssrcs.has(now) and self._forged.has(now)
-        if self._forged.has(now):
-            return True
-        if control:
-            return self._rtcp_bytes.has(now, len(datagram))
-        known, sequence = self._last
-        return ssrc == known and -_BEHIND < sequence_distance(sequence, int.from_bytes(datagram[2:4], "big")) < _AHEAD
-
-    def forged(self, now: float) -> None:
-        """Tells that one that was tried was not authentic."""
-        self._forged.take(now)
-
-    def admits(self, datagram: bytes, now: float) -> bool:
-        """Whether an authentic one is within what a caller may send."""
-        control = is_rtcp(datagram)
-        ssrc = datagram[4:8] if control else datagram[8:12]
-        if ssrc not in self._ssrcs:
+        if not known:
             self._ssrcs.add(ssrc)
             self._new_ssrcs.take(now)
         if control:
-            return self._rtcp_bytes.take(now, len(datagram))
-        self._last = ssrc, int.from_bytes(datagram[2:4], "big")
-        return self._packets.take(now)
+            return plain if self._rtcp_bytes.take(now, len(datagram)) else "overflow"
+        self._last = datagram
+        return plain if self._packets.take(now) else "overflow"
+
+    def _may_be_next(self, datagram: bytes, control: bool, now: float) -> bool:
+        """Whether one with an SSRC of the caller's is still tried while there is nothing left for forged ones."""
+        if control:
+            return self._rtcp_bytes.has(now, len(datagram))
+        last = self._last
+        ahead = sequence_distance(int.from_bytes(last[2:4], "big"), int.from_bytes(datagram[2:4], "big"))
+        return last[8:12] == datagram[8:12] and -_BEHIND < ahead < _AHEAD
 
     def admits_dtls(self, now: float) -> bool:
         """Whether a DTLS datagram is within what a caller may send; its content is not known yet."""

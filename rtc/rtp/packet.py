@@ -10,6 +10,7 @@ __all__ = ["Packet", "build", "extension", "is_rtcp", "is_rtp_or_rtcp", "parse",
 _ONE_BYTE = b"\xbe\xde"
 _MOST_EXTENSION_BYTES = 240  # 14 elements of 17 bytes: anything longer is padding, looked through byte by byte
 _HEADER = struct.Struct("!BBHII")
+_tuple = tuple.__new__
 
 
 class Packet(NamedTuple):
@@ -62,7 +63,8 @@ def parse(data: bytes) -> Packet | None:
         end -= padding
     if end < start:
         return None
-    return Packet(second & 127, second > 127, sequence, timestamp, ssrc, data[start:end], extensions)
+    # Half the time of Packet(...), which is a function of Python's.
+    return _tuple(Packet, (second & 127, second > 127, sequence, timestamp, ssrc, data[start:end], extensions))
 
 
 def extension(extensions: bytes, number: int) -> bytes | None:

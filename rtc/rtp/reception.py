@@ -95,11 +95,11 @@ class Reception:
         says that it begins another stream; ``timed`` is False where its timestamp does not say when it was sent."""
         if self._last_at is None:
             self.first_at = now
-        else:
-            self.longest_gap_ms = max(self.longest_gap_ms, (now - self._last_at) * 1000)
+        elif (gap_ms := (now - self._last_at) * 1000) > self.longest_gap_ms:
+            self.longest_gap_ms = gap_ms
         self._last_at = now
 
-        ahead = sequence_distance(self._highest & 0xFFFF, packet.sequence)
+        ahead = sequence_distance(self._highest, packet.sequence)
         if anew or packet.ssrc != self.ssrc or abs(ahead) > _MAX_DROPOUT:
             self._restart(packet)
         elif ahead > 0:

@@ -103,6 +103,12 @@ async def test_hangup_and_delete_go_to_the_edge(page: aiohttp.ClientSession, edg
     ]
 
 
+async def test_ice_servers_are_asked_for_with_the_token(page: aiohttp.ClientSession, edge: Upstream) -> None:
+    async with page.get("/v1/ice-servers") as answer:
+        assert answer.status == 200
+    assert [asked[:3] for asked in edge.asked] == [("GET", "/v1/ice-servers", "Bearer sesame")]
+
+
 async def test_full_edge_keeps_its_status_its_words_and_when_to_return(page: aiohttp.ClientSession) -> None:
     async with page.post(f"{CALLS}?model=full", data=b"v=0", headers=SDP) as answer:
         assert answer.status == 503

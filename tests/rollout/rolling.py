@@ -21,8 +21,6 @@ from paths import ROOT
 from lab.machines.hosts import Hosts
 from lab.machines.wheels import build, copy_source, wheelhouse
 
-# What roles ask Debian for: these hosts reach no mirror.
-MORE = ("espeak-ng", "ethtool", "nftables", "openssl", "prometheus", "python3-apt", "redis-server", "util-linux")
 NAMES = ("edge-1", "gpu-1", "gpu-2")
 UNITS = {"edge-1": "firsthop-edge", "gpu-1": "firsthop-transceiver@1", "gpu-2": "firsthop-transceiver@257"}
 TRANSCEIVERS = ("gpu-1", "gpu-2")

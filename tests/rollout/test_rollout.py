@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from rolling import MORE, NAMES, Rollout, said, timed
+from rolling import NAMES, Rollout, said, timed
 from waiting import until
 
 from lab.machines.hosts import Hosts
@@ -20,7 +20,7 @@ CALLS = 20
 
 @pytest.mark.timeout(3000)
 def test_three_hosts_from_nothing_to_calls_and_back_to_nothing(tmp_path: Path) -> None:
-    with Hosts(*NAMES, image=image(MORE, "rollout")) as hosts:
+    with Hosts(*NAMES, image=image()) as hosts:
         rollout = Rollout(hosts, tmp_path)
         before = rollout.left()
         rollout.play("secrets.yml")
@@ -39,23 +39,25 @@ def test_three_hosts_from_nothing_to_calls_and_back_to_nothing(tmp_path: Path) -
         rollout.wheel = rollout.build("0.1.1")
         rollout.play("site.yml")  # which leaves the release alone
         assert rollout.releases() == ["0.1.0"] * 3
-        calls = rollout.call("-n", str(CALLS), "--rate", "10", "--duration", "150")
+        calls = rollout.call("-n", str(CALLS), "--rate", "10", "--duration", "3000")
         until(lambda: rollout.live() == CALLS)
         with timed(f"upgrade.yml under {CALLS} calls"):
             rollout.play("upgrade.yml")
         assert rollout.live() == CALLS
         assert calls.poll() is None
         assert rollout.releases() == ["0.1.1"] * 3
+        calls.terminate()
         report = said(calls)
         print(f"of these calls: {json.dumps(report['calls'])}, frames {json.dumps(report['audio']['frames'])}")
         assert report["calls"]["ok"] == CALLS
         assert rollout.play("upgrade.yml").changed == 0
 
         # A new key under calls.
-        calls = rollout.call("-n", str(CALLS), "--rate", "10", "--duration", "60")
+        calls = rollout.call("-n", str(CALLS), "--rate", "10", "--duration", "3000")
         until(lambda: rollout.live() == CALLS)
         with timed(f"rotate-keys.yml under {CALLS} calls"):
             rollout.play("rotate-keys.yml")
+        calls.terminate()
         assert said(calls)["calls"]["ok"] == CALLS
         assert keys(hosts) == {"2"}
         assert len({hosts[name].run("sha256sum", "/etc/firsthop/cluster.toml") for name in NAMES}) == 1

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from rolling import MORE, NAMES, UNITS, Rollout, said, timed
+from rolling import NAMES, UNITS, Rollout, said, timed
 from waiting import until
 
 from lab.machines.hosts import Hosts
@@ -22,19 +22,26 @@ pytestmark = [pytest.mark.trials, pytest.mark.needs_root, pytest.mark.timeout(18
 @pytest.fixture(scope="module")
 def rollout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rollout]:
     """Three hosts on which nothing is yet."""
-    with Hosts(*NAMES, image=image(MORE, "rollout")) as hosts:
+    with Hosts(*NAMES, image=image()) as hosts:
         yield Rollout(hosts, tmp_path_factory.mktemp("rollout"))
+
+
+@pytest.fixture(scope="module")
+def before(rollout: Rollout) -> dict[str, str]:
+    """What was on the hosts then."""
+    return rollout.left()
 
 
 @pytest.fixture
 def running(rollout: Rollout) -> Rollout:
     """The hosts with everything installed and well."""
     rollout.settings = {}
-    rollout.play("site.yml")
+    if "" in rollout.releases() or not rollout.ready():
+        rollout.play("site.yml")
     return rollout
 
 
-def test_a_host_that_cannot_have_xdp_is_told_and_a_taken_port_is_said(rollout: Rollout) -> None:
+def test_a_host_that_cannot_have_xdp_is_told_and_a_taken_port_is_said(rollout: Rollout, before: dict[str, str]) -> None:
     edge = rollout.hosts["edge-1"]
     rollout.settings = {"edge_borrow_headers": False}
     kernel = edge.run("uname", "-r").strip()
@@ -60,6 +67,7 @@ def test_a_host_that_cannot_have_xdp_is_told_and_a_taken_port_is_said(rollout: R
     assert "xdp" in edge.run("ip", "link", "show", "eth0")
     for link in ("build", "source"):
         edge.run("test", "-e", f"/usr/lib/modules/{kernel}/{link}")
+        edge.run("rm", f"/usr/lib/modules/{kernel}/no-{link}")
 
 
 def test_a_key_that_others_can_read_or_that_is_another_is_put_right(running: Rollout) -> None:
@@ -138,6 +146,16 @@ def test_an_upgrade_that_was_cut_short_goes_on_and_one_that_does_not_come_up_is_
     assert "No other host was touched after it" in refused.words
     assert running.releases() == ["0.1.2"] * 3
     said(running.call("--duration", "1"))
+
+
+def test_what_playbooks_have_made_is_taken_away_again(running: Rollout, before: dict[str, str]) -> None:
+    with timed("remove.yml"):
+        running.play("remove.yml")
+    kernel = running.hosts["edge-1"].run("uname", "-r").strip()
+    headers = (f"/usr/lib/modules/{kernel}", f"/usr/lib/modules/{kernel}/build", f"/usr/lib/modules/{kernel}/source")
+    # The test's own, that were replaced by borrowed ones.
+    before["edge-1"] = "\n".join(line for line in before["edge-1"].splitlines() if line not in headers)
+    assert running.left() == before
 
 
 def make_certificate(certificate: Path, key: Path, address: str, days: int) -> None:

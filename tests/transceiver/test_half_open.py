@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from signaling_run import Signaling
+from signaling_run import ONE, Signaling
 from waiting import eventually
 from wiring import Said
 
 from caller.offer import Offer
 from rtc.dtls.secure import Certificate
 from rtc.ice.lite import NEVER_CAME_S
+from transceiver.backlog import Backlog
 
 
 @pytest.fixture
@@ -57,6 +58,36 @@ async def test_one_account_leaves_places_for_another(signaling: Signaling, monke
     codes = [await code(signaling, owner="key") for _ in range(30)]
     assert codes == [""] * 20 + ["full"] * 10
     assert await code(signaling, owner="another") == ""
+
+
+async def offers(signaling: Signaling, *texts: str) -> None:
+    for number, text in enumerate(texts, 1):
+        media = ["192.0.2.1", 3478]
+        await signaling.send("session.offer", request=number, offer=text, agent="echo", media=media, owner="key")
+
+
+async def test_an_offer_is_not_even_read_where_there_is_no_room(tmp_path: Path) -> None:
+    full = Signaling(tmp_path, max_sessions=1)
+    try:
+        assert await code(full, owner="key") == ""
+        await offers(full, "no SDP")
+        assert (await full.hears("session.refused"))["code"] == "full"
+    finally:
+        await full.close()
+
+
+async def test_offers_that_wait_for_their_turn_are_as_many_as_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backlog, "_run", lambda self: None)  # nobody's turn comes
+    small = Signaling(tmp_path, max_sessions=2)
+    try:
+        await offers(small, "no SDP", "no SDP", "no SDP")
+        await eventually(lambda: any(message.type == "session.refused" for message in small.drain(ONE)))
+        refused = [message for message in small.told[ONE] if message.type == "session.refused"]
+        assert [(message.fields["request"], message.fields["code"]) for message in refused] == [(3, "full")]
+    finally:
+        await small.close()
 
 
 async def test_places_that_nobody_comes_for_are_soon_free(signaling: Signaling) -> None:

@@ -23,8 +23,7 @@ from waiting import until as until_now
 from runtime.config import Transceiver
 from runtime.errors import ConfigError
 from transceiver.counters import RECORDED
-from transceiver.records import files as under_test
-from transceiver.records import recording, sink, transcript, writer
+from transceiver.records import folders, recording, sink, transcript, writer
 from transceiver.records.files import Records
 from transceiver.records.scribe import Scribe
 from transceiver.records.writer import File, Writer
@@ -198,7 +197,7 @@ def test_an_agent_that_hears_packets_has_no_recording(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_missing_is_made_for_its_owner(tmp_path: Path) -> None:
-    under_test.check(Transceiver(recordings=tmp_path / "new"))
+    folders.check(Transceiver(recordings=tmp_path / "new"))
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     assert list((tmp_path / "new").iterdir()) == []
 
@@ -207,7 +206,7 @@ def test_a_folder_that_is_missing_is_made_for_its_owner(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["/proc/firsthop", "/dev/null", "/missing/folder"])
 def test_a_folder_that_takes_no_files_is_refused(key: str, folder: str) -> None:
     with pytest.raises(ConfigError, match=f"transceiver.{key} {folder}: no files can be made there: "):
-        under_test.check(Transceiver.model_validate({key: folder}))
+        folders.check(Transceiver.model_validate({key: folder}))
 
 
 def test_a_transceiver_that_could_not_record_does_not_start(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ __all__ = ["EdgeProcess"]
 
 # More than a full transceiver says until the kernel tells that the other is gone; events may be large.
 _MOST_CONTROL, _MOST_CONTROL_BYTES = 4096, 64 << 20
+# As plain integers: an operation on pyzmq's enumerations takes a microsecond.
+_NOBLOCK, _NAME = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 class EdgeProcess:
@@ -62,8 +64,20 @@ class EdgeProcess:
 
     def media(self, count: int, message: bytes, now: float) -> None:
         """Sends a data message of ``count`` datagrams, at once or soon."""
-        self._media.put((count, message), len(message), now)
-        self.flush(now)
+        if self.waits or not self._sent(count, message):
+            self._media.put((count, message), len(message), now)
+            self.flush(now)
+
+    def _sent(self, count: int, message: bytes) -> bool:
+        """Sends a data message past the queue, which is empty. Returns False where it has to wait."""
+        try:
+            if not self._put(message):
+                return False
+        except ConnectionResetError:
+            self._count("edge_gone", count)
+        else:
+            self._count("sent", count)
+        return True
 
     def complain(self, why: str) -> None:
         """Logs once that this process cannot be understood; its every message would say the same."""
@@ -97,7 +111,8 @@ class EdgeProcess:
     def _put(self, message: bytes) -> bool:
         """Sends a message. Returns False where there is no room. Raises ConnectionResetError where nobody is there."""
         try:
-            self._router.send_multipart([self._name, message], zmq.NOBLOCK)
+            self._router.send(self._name, _NAME)
+            self._router.send(message, _NOBLOCK)
         except zmq.Again:
             return False
         except zmq.ZMQError as e:

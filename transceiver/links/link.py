@@ -34,6 +34,8 @@ _MESSAGES_A_TURN = 64
 _TURN_S = 0.001
 _DATAGRAMS_A_PIECE = 32
 _FULL_S = 0.004  # until a peer that was full is tried again
+# As plain integers: an operation on pyzmq's enumerations takes a microsecond.
+_NOBLOCK, _EVENTS, _POLLIN = int(zmq.NOBLOCK), int(zmq.EVENTS), int(zmq.POLLIN)
 
 
 class Link:
@@ -58,6 +60,7 @@ class Link:
         self._stamps: dict[bytes, tuple[int, int]] = {}  # by worker: its last stamp, and when that was seen
         self._full: dict[bytes, EdgeProcess] = {}
         self._retry: asyncio.Handle | None = None
+        self._draining = False
         self._loop = asyncio.get_running_loop()
         self._again: asyncio.Handle | None = None
         self._pieces: deque[tuple[bytes, Data]] = deque()  # of a batch that was begun
@@ -71,7 +74,7 @@ class Link:
 
     def send(self, worker: bytes, address: bytes, datagram: bytes) -> None:
         """Queues a datagram; it leaves before the loop waits again."""
-        if not self._outbox:
+        if not self._outbox and not self._draining:
             self._loop.call_soon(self._flush)
         self._outbox.setdefault(worker, []).append((address, datagram))
 
@@ -81,7 +84,8 @@ class Link:
         self._flush()
         there = self._peer(peer)
         there.control(encode(message, request, there.version), time.monotonic())
-        self._sent(peer, there)
+        self._waits(peer, there)
+        self._look_again()
 
     def listeners(self, least: int) -> list[bytes]:
         """The processes of edges that have spoken in version ``least`` or a later one, whether they are still there or
@@ -103,6 +107,8 @@ class Link:
         self._socket.close(linger=200)
 
     def _flush(self) -> None:
+        if not self._outbox:
+            return
         outbox, self._outbox = self._outbox, {}
         for worker, batch in outbox.items():
             peer = self._peer(worker)
@@ -111,7 +117,9 @@ class Link:
                 stamp_ns, seen_ns = self._stamps.pop(worker, (0, 0))
                 held_ns = time.monotonic_ns() - seen_ns if stamp_ns else 0
                 peer.media(len(part), frames.pack_batch(part, stamp_ns, held_ns, peer.version), time.monotonic())
-            self._sent(worker, peer)
+            self._waits(worker, peer)
+        # Sending may swallow the edge that the descriptor shows only once.
+        self._look_again()
 
     def _read(self, peer: bytes, said: bytes) -> Data | Control[ToTransceiver]:
         try:
@@ -160,27 +168,36 @@ class Link:
         self._stamps.pop(forgotten, None)
         self._full.pop(forgotten, None)
 
-    def _sent(self, name: bytes, peer: EdgeProcess) -> None:
+    def _waits(self, name: bytes, peer: EdgeProcess) -> None:
+        """Sees to it that what could not be sent is tried again."""
         if peer.waits:
             self._full[name] = peer
             if self._retry is None:
                 self._retry = self._loop.call_later(_FULL_S, self._flush_full)
-        # Sending may swallow the edge that the descriptor shows only once.
-        self._look_again()
 
     def _flush_full(self) -> None:
         self._retry = None
         full, self._full = self._full, {}
         for name, peer in full.items():
             peer.flush(time.monotonic())
-            self._sent(name, peer)
+            self._waits(name, peer)
+        self._look_again()
 
     def _look_again(self) -> None:
-        if self._again is None and (self._pieces or int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN):
+        if self._again is None and (self._pieces or int(self._socket.get(_EVENTS)) & _POLLIN):
             self._again = self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
+        """Reads for a turn. What is answered at once leaves with the end of it, and not in another turn of the loop."""
         self._again = None
+        self._draining = True
+        try:
+            self._drain_messages()
+        finally:
+            self._draining = False
+            self._flush()
+
+    def _drain_messages(self) -> None:
         until = time.monotonic() + _TURN_S
         for _ in range(_MESSAGES_A_TURN):
             if time.monotonic() >= until:
@@ -189,13 +206,11 @@ class Link:
                 self._take(*self._pieces.popleft())
                 continue
             try:
-                peer, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
+                peer = self._socket.recv(_NOBLOCK)
             except zmq.Again:
                 return
             try:
-                if len(parts) != 1:
-                    raise WireError(f"a message of {len(parts)} parts")
-                said = parts[0]
+                said = self._rest_of_message()
                 message = self._read(peer, said)
                 if isinstance(message, Control) and isinstance(message.message, Hello):
                     self._greet(peer, message.message, message.request)
@@ -219,7 +234,7 @@ class Link:
                 if e.request is not None:
                     why = Refused(code="invalid_request", message=str(e))
                     there.control(encode(why, e.request, GREETING), time.monotonic())
-                    self._sent(peer, there)
+                    self._waits(peer, there)
             except WireError as e:
                 WIRE_ERRORS["refused"] += 1
                 self._peer(peer).complain(str(e))
@@ -229,6 +244,14 @@ class Link:
                 # A fault of ours with one message; the descriptor would not tell again of those behind it.
                 self._failed(e)
         self._look_again()
+
+    def _rest_of_message(self) -> bytes:
+        """What comes behind the name of the peer. Raises WireError where that is not one part."""
+        part = self._socket.recv(_NOBLOCK, copy=False)
+        if not part.more:
+            return part.bytes
+        parts = 1 + len(self._socket.recv_multipart(_NOBLOCK))
+        raise WireError(f"a message of {parts} parts")
 
     def _take(self, peer: bytes, batch: Data) -> None:
         try:

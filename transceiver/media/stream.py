@@ -248,11 +248,11 @@ class MediaStream:
 
     # --- as a value
 
-    def export(self, now: float, parts: Parts) -> MediaState:
-        """All of it, between two ticks. Whoever takes it up goes on, and this object must not: it would use sequence
-        numbers twice."""
+    def export(self, now: float, parts: Parts, *, history: bool = True) -> MediaState:
+        """All of it, between two ticks; the packets that could be sent again only with their ``history``. Whoever takes
+        it up goes on, and this object must not: it would use sequence numbers twice."""
         return MediaState(
-            self.voice.export(parts),
+            self.voice.export(parts, history=history),
             self.playout.export(now),
             self._receiver.export(now),
             self._quality.export(),

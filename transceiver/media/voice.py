@@ -24,6 +24,8 @@ __all__ = ["RATE_HZ", "Voice", "VoiceState"]
 
 RATE_HZ = 24000
 _LONGEST_S = 60
+_MOMENT_FRAMES = 5
+_NO_HISTORY = HistoryState(0, [])
 
 Send = Callable[[bytes], bytes | None]
 
@@ -76,6 +78,11 @@ class Voice:
     def idle(self) -> bool:
         """Whether nothing waits to be sent."""
         return not self._waiting
+
+    @property
+    def ahead(self) -> bool:
+        """Whether speech waits that was made more than a moment before it is heard."""
+        return len(self._waiting) > _MOMENT_FRAMES * self._frame_bytes
 
     def say(self, pcm: bytes) -> None:
         """Queues mono PCM16."""
@@ -133,11 +140,13 @@ class Voice:
 
     # --- as a value
 
-    def export(self, parts: Parts) -> VoiceState:
-        """All of it except for the encoder. Whoever takes it up goes on sending, and this object must not."""
+    def export(self, parts: Parts, *, history: bool = True) -> VoiceState:
+        """All of it except for the encoder, and for what was sent where no ``history`` is asked for. Whoever takes it
+        up goes on sending, and this object must not."""
         return VoiceState(
             *(self.ssrc, self._sequence, self.timestamp, self.packets, self.octets),
-            *(self._waiting.export(parts), self._spoke, self.said, self._passed_offset, self.history.export()),
+            *(self._waiting.export(parts), self._spoke, self.said, self._passed_offset),
+            self.history.export() if history else _NO_HISTORY,
         )
 
     def take_up(self, state: VoiceState, parts: Sequence[bytes]) -> None:

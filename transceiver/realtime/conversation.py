@@ -7,7 +7,7 @@ events, as fast as it is made, and the client truncates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -141,9 +141,14 @@ class Conversation:
         """Whether neither side speaks, or is about to."""
         return not self._listening.speaking and not self._speaking.busy
 
+    @property
+    def calm(self) -> Hashable:
+        """What it is like while nothing is said that is for the agent, and nothing made; None while something is."""
+        speaking = self._speaking.calm
+        return None if self._listening.gathers or speaking is None else (self._turn, self.weight, speaking)
+
     def client_event(self, text: str | bytes, now: float) -> None:
-        """Takes a client's event as it came. What is more than can be done at once waits, and past a bound is
-        refused."""
+        """Takes a client's event as it came. What is too much at once waits, and past a bound is refused."""
         self._inbox.put(text)
         self._speaking.now = now
         self._inbox.work()
@@ -183,15 +188,13 @@ class Conversation:
             return
         index = entry.transcribed(text)
         self._items.weigh(entry)
-        self._emit(
-            {
-                "type": "conversation.item.input_audio_transcription.completed",
-                "item_id": item,
-                "content_index": index,
-                "transcript": text,
-                "usage": {"type": "duration", "seconds": len(entry.item.pcm) / (2 * self._rate_hz)},
-            }
-        )
+        usage = {"type": "duration", "seconds": len(entry.item.pcm) / (2 * self._rate_hz)}
+        what = {"item_id": item, "content_index": index, "transcript": text, "usage": usage}
+        self._emit({"type": "conversation.item.input_audio_transcription.completed", **what})
+
+    def pass_over(self, frames: int) -> None:
+        """Passes over so many frames of the agent's speech, because another process has sent them."""
+        self._speaking.pass_over(frames)
 
     def hush(self) -> None:
         """Drops the speech that waits, because the agent wants to be silent."""
@@ -259,10 +262,8 @@ class Conversation:
     def _commit_asked(self, event: shapes.ClientEvent) -> None:
         ms = self._listening.buffered_ms
         if ms < _LEAST_COMMIT_MS:
-            raise InvalidRequest(
-                f"The buffer has {ms} ms of audio, and a turn at least {_LEAST_COMMIT_MS}.",
-                "input_audio_buffer_commit_empty",
-            )
+            why = f"The buffer has {ms} ms of audio, and a turn at least {_LEAST_COMMIT_MS}."
+            raise InvalidRequest(why, "input_audio_buffer_commit_empty")
         self._commit()
         self._reader.forget_half()
         if self._listening.speaking:
@@ -392,8 +393,8 @@ class Conversation:
         self._add(entry)
 
     def _idle(self, now: float) -> None:
-        turns, since = self._config.turn_detection, self._speaking.quiet_since
-        if since is None or not isinstance(turns, ServerVad) or turns.idle_timeout_ms is None:
+        since, config = self._speaking.quiet_since, self._config
+        if since is None or not isinstance(turns := config.turn_detection, ServerVad) or turns.idle_timeout_ms is None:
             return
         idle_ms = round((now - since) * 1000)
         if self._listening.speaking or idle_ms < turns.idle_timeout_ms:
@@ -419,9 +420,8 @@ class Conversation:
             pcm = reader.push(data)
             left -= len(pcm)
             if left < 0:
-                raise InvalidRequest(
-                    f"An item has at most {_LONGEST_ITEM_S} s of audio.", "invalid_value", "item.content.audio"
-                )
+                why = f"An item has at most {_LONGEST_ITEM_S} s of audio."
+                raise InvalidRequest(why, "invalid_value", "item.content.audio")
             yield pcm, reader.cost_us(data)
 
 

@@ -76,21 +76,22 @@ class Inbox:
 
     def tick(self) -> None:
         """Gives the session its share of another 20 ms."""
-        self._left_us = min(self._left_us + _TICK_US, _TICK_US)
+        if self._left_us < _TICK_US:
+            self._left_us = min(self._left_us + _TICK_US, _TICK_US)
 
     def work(self) -> None:
         """Handles as much as may be done in this tick."""
         while self._left_us > 0:
+            if not self._waiting and self._steps is None:
+                self._flooded = False
+                return
             sent = self._sent_bytes()
             if self._steps is not None:
                 self._step(*self._steps)
-            elif self._waiting:
+            else:
                 text = self._waiting.popleft()
                 self.waiting_bytes -= len(text)
                 self._begin(text)
-            else:
-                self._flooded = False
-                return
             self._left_us -= (self._sent_bytes() - sent) / _SENT_BYTES_A_US
         self._left_us = max(self._left_us, -_MOST_OWED_US)
 

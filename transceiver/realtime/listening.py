@@ -70,6 +70,11 @@ class Listening:
         return self._turns is not None and self._detector.speaking
 
     @property
+    def gathers(self) -> bool:
+        """Whether what comes now is kept for a turn that somebody wants."""
+        return self.wants and (self._turns is None or self._detector.speaking)
+
+    @property
     def voiced(self) -> bool:
         """Whether the last frame was voice."""
         return self._detector.voiced

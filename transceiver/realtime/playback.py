@@ -126,6 +126,18 @@ class Playback:
         self._stop(frame)
         return frame
 
+    def pass_over(self, frames: int) -> None:
+        """Passes over what waits of the first item's speech, as far as so many frames go, because another process has
+        sent them. Some of it stays, so that its end is found here."""
+        if not self._segments:
+            return
+        segment, size = self._segments[0], self._frame_bytes
+        frames = min(frames, max(0, len(segment.waiting) - 1) // size)
+        segment.waiting.take(frames * size)
+        segment.played_bytes += frames * size
+        self.waiting_bytes -= frames * size
+        self.played_ms += 20 * frames
+
     def hush(self) -> list[Cut]:
         """Drops all that was not sent. Returns every item that loses by it, or would have gone on, in order."""
         per_ms = self._bytes_ms

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -65,6 +65,12 @@ class Speaking:
     def busy(self) -> bool:
         """Whether the agent has the floor: something is being made in the conversation, or heard."""
         return self.active is not None or self._played
+
+    @property
+    def calm(self) -> Hashable:
+        """What it is like while nothing is made, and speech that was made is heard; None while something is made."""
+        heard = self._playback.response if self._playback is not None else ""
+        return None if self.active is not None else (heard, len(self._makings))
 
     @property
     def _played(self) -> bool:
@@ -138,6 +144,11 @@ class Speaking:
             making.muted = True
         self._settle()
         return lost
+
+    def pass_over(self, frames: int) -> None:
+        """Passes over so many frames of speech, over a path that is paced, because another process has sent them."""
+        if self._playback is not None:
+            self._playback.pass_over(frames)
 
     def frame(self) -> bytes:
         """The next 20 ms of speech, over a path that is paced; nothing where there are none."""

@@ -9,23 +9,14 @@ from pathlib import Path
 
 from rtc.frame import FRAMES_PER_S
 from runtime import logs
-from runtime.config import Transceiver
-from runtime.errors import ConfigError, folder_trouble
 from transceiver.records.writer import File, Writer
 
-__all__ = ["Record", "Records", "check"]
+__all__ = ["Record", "Records"]
 
 _OVERHEAD_BYTES = 200  # of a piece in the queue
 _MOST_EVENT_BYTES = 1 << 20  # a few longer ones would leave no room in the queue for what others say
 _TYPE = re.compile(r'"type"\s*:\s*"([a-z_.]{1,100})"')
 _SKIPPED = 10  # ticks: what a pacer makes up for is not skipped
-
-
-def check(config: Transceiver) -> None:
-    """Checks that files can be made in the configured folders; a folder that is missing is made. Raises ConfigError."""
-    for key, folder in (("transcripts", config.transcripts), ("recordings", config.recordings)):
-        if folder is not None and (trouble := folder_trouble(folder)):
-            raise ConfigError(f"transceiver.{key} {folder}: no files can be made there: {trouble}")
 
 
 class Records:

@@ -1,8 +1,9 @@
 """The keeper of calls: it writes the state of each into the vault, so that the next process can go on with them.
 
-A call is written now and then, and before it has used more numbers than the one who takes it up jumps over. What SCTP
-sends waits until the call is written: a peer that has an acknowledgement never sends again, and one that has a message
-knows what the next process must know too. So do events to edges whose clients watch the call.
+A call is written now and then: often while somebody speaks, and else when anything has happened. The numbers that it
+uses meanwhile are counted beside what was written. What SCTP sends waits until the call is written: a peer that has an
+acknowledgement never sends again, and one that has a message knows what the next process must know too. So do events to
+edges whose clients watch the call.
 
 A call that has been answered and is not connected yet is written once: nobody knows more of it than the answer.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 
 from msgspec.structs import replace
@@ -26,7 +27,7 @@ from transceiver.session import Session
 from transceiver.state import SessionState, StateError
 from transceiver.survival import half_open
 from transceiver.survival.half_open import Answered
-from transceiver.survival.record import NUMBERS, Record, jumped, read, written
+from transceiver.survival.record import Counts, Record, jumped, read, written
 from transceiver.survival.shelf import Shelf, parts_at
 from transceiver.survival.vault import Vault
 from transceiver.talk.telling import Telling, TellingState
@@ -36,6 +37,8 @@ from wire.ufrag import call_id
 __all__ = ["Keeper", "Kept"]
 
 _EVERY_S = 0.5
+_AT_LEAST_EVERY_S = 2.0  # the call in which nothing happens
+_PACKETS = 200  # that are sent at most between two states, so that none is older than what is sent in 4 s
 _HURRIED_S = 0.02  # between two writes of one call
 _ROUND_S, _AT_ONCE_S = 0.02, 0.001
 _MOST_BYTES = 1 << 20  # of a state that is kept, besides its parts: writing it takes a millisecond
@@ -49,21 +52,40 @@ _WHOLE, _PIECE = KEPT_TIME.of("state"), KEPT_TIME.of("piece")
 class Kept:
     """The keeping of one call, as its transport sees it."""
 
-    def __init__(self, keeper: Keeper, session: Session, slot: int, shelf: Shelf, tries: int = 0) -> None:
+    def __init__(
+        self, keeper: Keeper, session: Session, slot: int, shelf: Shelf, tries: int = 0, counts: Counts = (0, 0)
+    ) -> None:
         self.session, self.slot, self.tries = session, slot, tries
-        self.began, self.written_at = time.monotonic(), 0.0
+        self.began, self.written_at, self.looked_at = time.monotonic(), 0.0, 0.0
         self._keeper = keeper
         self.rest_s = _HURRIED_S
         self.shelf = shelf
-        self._left = NUMBERS
+        self.calm: Hashable = None  # what the session's ``calm`` was when it was written
+        self._rtp_memory, self._rtcp_memory = shelf.vault.counters(slot)
+        self._rtp, self._rtcp = counts
+        self._most = sum(counts) + _PACKETS
         self._waiting: list[Callable[[], None]] = []  # what sends, in order
         self._due: asyncio.Handle | None = None
 
-    def number(self) -> None:
-        """Takes note that a packet is about to be sent with a number of its own."""
-        self._left -= 1
-        if self._left < 0:
+    def sends_rtp(self) -> None:
+        """Counts a packet that is about to be sent, where a kill cannot undo it."""
+        self._rtp += 1
+        self._rtp_memory[0] = self._rtp
+        if self._rtp + self._rtcp > self._most:
             self._keeper.write(self)
+
+    def sends_rtcp(self) -> None:
+        """Counts a compound that is about to be sent, in the same way."""
+        self._rtcp += 1
+        self._rtcp_memory[0] = self._rtcp
+        if self._rtp + self._rtcp > self._most:
+            self._keeper.write(self)
+
+    @property
+    def counts(self) -> Counts:
+        """What was counted, which is in memory from then on, whoever has cleared that meanwhile."""
+        self._rtp_memory[0], self._rtcp_memory[0] = counts = self._rtp, self._rtcp
+        return counts
 
     def after(self, send: Callable[[], None]) -> None:
         """Has something sent when the call is written, which is soon, and not while SCTP is at work. So what waits is
@@ -74,8 +96,14 @@ class Kept:
 
     @property
     def may_wait(self) -> bool:
-        """Whether what is written already stands for the call: it has not used more numbers than that one has left."""
-        return self._left >= 0
+        """Whether what is written already stands for the call: it has not sent too much since."""
+        return self._rtp + self._rtcp <= self._most
+
+    def due(self, now: float) -> bool:
+        """Whether the call is to be written again. What is lost of a call in which nothing happens is time alone."""
+        self.looked_at = now
+        calm = self.session.calm
+        return calm is None or calm != self.calm or now - self.written_at >= _AT_LEAST_EVERY_S
 
     def write_in(self, wait_s: float) -> None:
         """Has the call written then."""
@@ -94,7 +122,7 @@ class Kept:
 
     def postpone(self, now: float) -> None:
         """Takes note that the call was due, and could not be written."""
-        self.written_at = now
+        self.written_at = self.looked_at = now
         if self._due is not None:
             self._due.cancel()
             self._due = None
@@ -102,7 +130,7 @@ class Kept:
     def is_written(self, now: float) -> None:
         """Lets go what has waited. Nothing of a call that is away may be sent: its state has left."""
         self.postpone(now)
-        self._left = NUMBERS
+        self._most = self._rtp + self._rtcp + _PACKETS
         waiting, self._waiting = self._waiting, []
         for send in waiting:
             send()
@@ -125,7 +153,7 @@ class Keeper:
         self._vault = vault or Vault(memoryview(b""))
         self._routing, self._take_up, self._took, self._reopen = routing, take_up, took, reopen
         self._free = list(range(self._vault.slots - 1, -1, -1))
-        self._kept: OrderedDict[Session, Kept] = OrderedDict()  # what was written longest ago comes first
+        self._kept: OrderedDict[Session, Kept] = OrderedDict()  # what was looked at longest ago comes first
         self._answered: dict[Session, int] = {}  # calls that have not connected, and their slots
         self._log = logs.get()
 
@@ -229,7 +257,8 @@ class Keeper:
         if not shelf.work(_PIECE_BYTES):
             return False
         paths, told, places = self._routing.ways(session.transport), _told(session), shelf.places(state.parts)
-        self._vault.put(kept.slot, written(state, now, paths, kept.tries, told, places))
+        self._vault.put(kept.slot, written(state, kept.counts, now, paths, kept.tries, told, places))
+        kept.calm = session.calm
         shelf.keep_only(state.parts)
         return True
 
@@ -251,11 +280,14 @@ class Keeper:
         while True:
             await asyncio.sleep(_ROUND_S)
             began = now = time.monotonic()
-            for kept in list(self._kept.values()):
-                if now - kept.written_at < _EVERY_S or now - began > _AT_ONCE_S:
+            for session, kept in list(self._kept.items()):
+                if now - kept.looked_at < _EVERY_S or now - began > _AT_ONCE_S:
                     break
-                self.write(kept)
-                now = time.monotonic()
+                if kept.due(now):
+                    self.write(kept)
+                    now = time.monotonic()
+                else:
+                    self._kept.move_to_end(session)
 
     # --- after a crash
 
@@ -300,9 +332,12 @@ class Keeper:
             REVIVED["died_again"] += 1
             raise StateError(f"{_MOST_TRIES} processes died soon after they took it up: {call_id(state.ufrag)}")
         # What is kept from now on is what is used from now on: this process may die before it writes the first time.
-        state, tries = jumped(state), record.tries + 1
+        rtp, rtcp = self._vault.counters(slot)
+        counts = rtp[0], rtcp[0]
+        tries = record.tries + 1
         try:
-            self._vault.put(slot, written(state, record.at, record.paths, tries, record.told, record.places))
+            state = jumped(state, record.counts, counts)
+            self._vault.put(slot, written(state, counts, record.at, record.paths, tries, record.told, record.places))
             session = self._take_up(state, max(0.0, time.monotonic() - record.at))
         except StateError:
             REVIVED["unusable"] += 1
@@ -315,9 +350,10 @@ class Keeper:
         paths = {Path(edge_of(worker), address): worker for address, worker in record.paths}
         self._routing.arrive(session.transport, Elsewhere((), (), paths))
         self._took(session)
+        session.pass_over(counts[0] - record.counts[0])
         shelf = Shelf(self._vault, slot)
         shelf.take_up(state.parts, record.places)
-        self._kept[session] = session.transport.kept = kept = Kept(self, session, slot, shelf, tries)
+        self._kept[session] = session.transport.kept = kept = Kept(self, session, slot, shelf, tries, counts)
         REVIVED["taken_up"] += 1
         session.stay()
         if not session.ended:

@@ -35,7 +35,7 @@ class Shelf:
     """The parts of the call in that slot of the vault."""
 
     def __init__(self, vault: Vault, slot: int) -> None:
-        self._vault, self._slot = vault, slot
+        self.vault, self._slot = vault, slot
         self._parts: dict[int, _Part] = {}  # by the identity of the bytes, which are held here
         self._taken: list[tuple[int, int]] = []  # from and to, in order
         self._unfinished: list[_Part] = []
@@ -52,7 +52,7 @@ class Shelf:
         while self._unfinished and most_bytes > 0:
             part = self._unfinished[-1]
             piece = memoryview(part.data)[part.done : part.done + most_bytes]
-            self._vault.put_part(self._slot, part.at + part.done, piece)
+            self.vault.put_part(self._slot, part.at + part.done, piece)
             part.crc = zlib.crc32(piece, part.crc)
             part.done += len(piece)
             most_bytes -= len(piece)
@@ -71,8 +71,8 @@ class Shelf:
         for gone in [part for key, part in self._parts.items() if key not in wanted]:
             del self._parts[id(gone.data)]
             self._taken.remove((gone.at, gone.end))
-            self._vault.parts_left += gone.end - gone.at
-            self._vault.free_parts(self._slot, gone.at, gone.end - gone.at)
+            self.vault.parts_left += gone.end - gone.at
+            self.vault.free_parts(self._slot, gone.at, gone.end - gone.at)
         self._unfinished = [part for part in self._unfinished if id(part.data) in wanted]
 
     def take_up(self, parts: Sequence[bytes], places: Sequence[Place]) -> None:
@@ -84,19 +84,19 @@ class Shelf:
     def clear(self) -> None:
         """Forgets everything, also what another process left."""
         self.keep_only(())
-        self._vault.free_parts(self._slot, 0, self._vault.parts_bytes)
+        self.vault.free_parts(self._slot, 0, self.vault.parts_bytes)
 
     def _add(self, part: _Part) -> None:
         self._parts[id(part.data)] = part
         insort(self._taken, (part.at, part.end))
-        self._vault.parts_left -= part.end - part.at
+        self.vault.parts_left -= part.end - part.at
 
     def _room(self, size: int) -> int:
         size = _pages(size)
-        if size > self._vault.parts_left:
+        if size > self.vault.parts_left:
             raise ValueError("the parts of all calls are too large to be kept")
         at = self._taken[-1][1] if self._taken else 0
-        if at + size <= self._vault.parts_bytes:
+        if at + size <= self.vault.parts_bytes:
             return at
         at = 0
         for begin, end in self._taken:

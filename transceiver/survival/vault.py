@@ -2,9 +2,10 @@
 
 Its slots have two copies each, written in turn, so that whatever a kill leaves half written the other one is whole. A
 copy is a head of ``sequence``, ``size`` and a CRC-32 over these and the data, and then the data; a sequence of 0 is no
-copy. Each slot has room for parts besides, which are written before the first state that names them, and not written
-over before the last state that does is none any more (``transceiver.survival.shelf``). What was never touched costs no
-memory, where the memory is a memfd.
+copy. Between the two are four bytes that are not the copy's: those of a slot's two copies are its counters, which are
+right at any moment, because a store of four aligned bytes is never half done. Each slot has room for parts besides,
+which are written before the first state that names them, and not written over before the last state that does is none
+any more (``transceiver.survival.shelf``). What was never touched costs no memory, where the memory is a memfd.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ __all__ = ["COPY_BYTES", "PARTS_BYTES", "Vault", "size_of"]
 COPY_BYTES = 4 << 20  # of address space; memory is what a state has
 PARTS_BYTES = 64 << 20  # the same, of one call
 _MOST_PARTS_BYTES = 512 << 20  # of all calls together, and that is memory
-_HEAD = struct.Struct("<QQI4x")
+_HEAD = struct.Struct("<QQI")
+_DATA_AT = 24
 _SEQUENCE = struct.Struct("<Q")
 _CHECKED = struct.Struct("<QQ")
 _LAST = (1 << 64) - 1
@@ -55,7 +57,7 @@ class Vault:
     @property
     def most_bytes(self) -> int:
         """The number of bytes that a state may have."""
-        return self._copy_bytes - _HEAD.size
+        return self._copy_bytes - _DATA_AT
 
     def put(self, slot: int, data: bytes) -> None:
         """Keeps ``data`` in place of what the slot had. Raises ValueError where it has more than ``most_bytes``."""
@@ -66,7 +68,7 @@ class Vault:
         at, sequence = self._at(slot, 1 - newest), sequence + 1 & _LAST or 1
         memory = self._memory
         _SEQUENCE.pack_into(memory, at, 0)
-        memory[at + _HEAD.size : at + _HEAD.size + size] = data
+        memory[at + _DATA_AT : at + _DATA_AT + size] = data
         # The sequence is in the CRC as well, so a head of one write with the data of another is no copy.
         _HEAD.pack_into(memory, at, 0, size, _crc(sequence, data))
         _SEQUENCE.pack_into(memory, at, sequence)
@@ -75,6 +77,12 @@ class Vault:
         """The last state that was kept whole, or None."""
         copies = [found for which in (0, 1) if (found := self._copy(slot, which)) is not None]
         return max(copies)[1] if copies else None
+
+    def counters(self, slot: int) -> tuple[memoryview, memoryview]:
+        """The slot's two counters, each the only item of a view of 32 bits; ``clear`` may set them to 0, and ``put``
+        leaves them as they are."""
+        first, second = (self._at(slot, which) + _HEAD.size for which in (0, 1))
+        return self._memory[first : first + 4].cast("I"), self._memory[second : second + 4].cast("I")
 
     def clear(self, slot: int) -> None:
         """Keeps no state in that slot any more, and gives its memory back."""
@@ -123,7 +131,7 @@ class Vault:
         sequence, size, crc = _HEAD.unpack_from(self._memory, at)
         if not sequence or size > self.most_bytes:
             return None
-        data = bytes(self._memory[at + _HEAD.size : at + _HEAD.size + size])
+        data = bytes(self._memory[at + _DATA_AT : at + _DATA_AT + size])
         return (sequence, data) if crc == _crc(sequence, data) else None
 
 

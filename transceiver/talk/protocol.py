@@ -6,7 +6,7 @@ A protocol is a folder of its own, as ``transceiver.realtime`` is: it has an ``E
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 from transceiver.agents import Item, Response, Settings
@@ -107,6 +107,11 @@ class Conversation(Protocol):
         """Whether neither side speaks, or is about to."""
 
     @property
+    def calm(self) -> Hashable:
+        """What it is like while time alone passes: equal for two moments between which nothing happened that ``export``
+        should tell, but for the speech that was heard meanwhile. None while something is said or made."""
+
+    @property
     def weight(self) -> int:
         """About how many bytes ``export`` would give. Asking costs next to nothing."""
 
@@ -139,6 +144,9 @@ class Conversation(Protocol):
 
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id, as the agent knows them."""
+
+    def pass_over(self, frames: int) -> None:
+        """Passes over so many frames of the agent's speech, which another process has sent since ``export``."""
 
     def hush(self) -> None:
         """Drops the speech that waits, because the agent wants to be silent."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import datetime
 import hashlib
-import ipaddress
 import json
 import os
 import secrets
@@ -15,7 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,15 @@ import aioice.turn
 import pytest
 from browser import OFFERS_TONE, chromium
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
 from office import UDP_TOO, an_office, nft
+from playwright.async_api import Browser
 from privileges import cannot_run
 from pyroute2 import IPRoute
 
 from edge.signaling.turn.credentials import mint
 from lab.appliance import Appliance
+from lab.certificate import certificate
 from lab.coturn import Coturn, CoturnError
 from lab.network import Host, Lab
 
@@ -91,32 +91,6 @@ class Relayed:
     def credentials(self, ttl_s: int = 600) -> tuple[str, str]:
         made = mint(self.secret, "tester", time.time(), ttl_s)
         return made.username, made.password
-
-
-def certificate(folder: Path, *addresses: str) -> tuple[Path, Path]:
-    """A certificate for these addresses that vouches for itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "firsthop's lab")])
-    now = datetime.datetime.now(tz=datetime.UTC)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(each)) for each in addresses])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=9))
-        .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "tls.pem", folder / "tls.key"
-    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    form = serialization.PrivateFormat.PKCS8
-    paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
-    paths[1].chmod(0o600)
-    return paths
 
 
 def key_hash(path: Path) -> str:
@@ -179,39 +153,74 @@ def test_the_office_lets_nothing_out_but_tcp_to_port_443(relayed: Relayed, lab: 
     assert relayed.office.inside(tried) == {"udp 3478": False, "udp 443": False, "tcp 3478": False, "tcp 443": True}
 
 
+@pytest.fixture
+async def browser(relayed: Relayed, lab: Lab, tmp_path: Path) -> AsyncIterator[Browser]:
+    switches = [
+        f"--ignore-certificate-errors-spki-list={key_hash(relayed.certificate)}",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+    ]
+    async with chromium(lab, tmp_path, *switches, host=relayed.office) as browser:
+        yield browser
+
+
 async def test_chromium_calls_from_the_office_over_tls_and_over_udp_where_port_443_is_open(
-    relayed: Relayed, lab: Lab, tmp_path: Path
+    relayed: Relayed, browser: Browser
 ) -> None:
-    trusts = f"--ignore-certificate-errors-spki-list={key_hash(relayed.certificate)}"
-    async with chromium(lab, tmp_path, trusts, host=relayed.office) as browser:
-        page = await browser.new_page()
-        await page.goto(relayed.appliance.url + "/healthz")
-        await page.add_script_tag(content=CALLS)
+    page = await browser.new_page()
+    await page.goto(relayed.appliance.url + "/healthz")
+    await page.add_script_tag(content=CALLS)
 
-        async def called(policy: str) -> tuple[list[str], dict[str, Any]]:
-            async with asyncio.timeout(60):
-                urls = await page.evaluate(
-                    "([token, policy]) => call(token, policy)", [relayed.appliance.token, policy]
-                )
-                now = await page.evaluate("hears(50)")
-            await page.evaluate("pc.close()")
-            return urls, now
+    async def called(policy: str) -> tuple[list[str], dict[str, Any]]:
+        async with asyncio.timeout(60):
+            urls = await page.evaluate("(args) => call(...args)", [relayed.appliance.token, policy])
+            now = await page.evaluate("hears(50)")
+        await page.evaluate("pc.close()")
+        return urls, now
 
-        urls, now = await called("relay")
-        assert urls == [relayed.far.udp_url, relayed.far.tls_url, relayed.beside.udp_url]
-        assert (now["kind"], now["over"], now["url"]) == ("relay", "tls", relayed.far.tls_url)
+    urls, now = await called("relay")
+    assert urls == [relayed.far.udp_url, relayed.far.tls_url, relayed.beside.udp_url]
+    assert (now["kind"], now["over"], now["url"]) == ("relay", "tls", relayed.far.tls_url)
 
-        nft(relayed.office, UDP_TOO)
-        _, now = await called("all")
-        assert now["kind"] != "relay"
-        assert (now["protocol"], now["port"]) == ("udp", 443)
+    # The demo's page is told of relays too.
+    with a_demo_page(relayed) as url:
+        await page.goto(f"{url}?relay=1")
+        await page.wait_for_function("() => document.querySelector('#agent').options.length === 1", timeout=60_000)
+        await page.get_by_role("button", name="Connect").click()
+        await page.wait_for_function("() => window.firsthop.stats.packets_received > 50", timeout=60_000)
+        await page.get_by_role("button", name="Hang up").click()
+        await page.wait_for_function("() => window.firsthop.state === 'ended'", timeout=60_000)
+
+    nft(relayed.office, UDP_TOO)
+    await page.goto(relayed.appliance.url + "/healthz")
+    await page.add_script_tag(content=CALLS)
+    _, now = await called("all")
+    assert now["kind"] != "relay"
+    assert (now["protocol"], now["port"]) == ("udp", 443)
+
+
+@contextmanager
+def a_demo_page(relayed: Relayed) -> Iterator[str]:
+    """The URL of the demo's page, which is served in the office itself."""
+    argv = [sys.executable, "-m", "demo.page", "--edge", relayed.appliance.url, "--agents", "echo", "--port", "8088"]
+    argv += ["--token-file", str(relayed.appliance.token_file)]
+    server = relayed.office.popen(argv, stdout=subprocess.PIPE, env=trusting(relayed))
+    assert server.stdout is not None
+    with server.stdout as said:
+        yield said.readline().decode().strip()
+        server.terminate()
+        server.wait()
+
+
+def trusting(relayed: Relayed) -> dict[str, str]:
+    """The environment of a program that trusts the certificate."""
+    return {**os.environ, "SSL_CERT_FILE": str(relayed.certificate)}
 
 
 def aiortc_calls(relayed: Relayed, host: Host, beginning: str) -> dict[str, Any]:
     script = Path(__file__).with_name("call_relayed.py")
     argv = [sys.executable, str(script), relayed.appliance.url, relayed.appliance.token, beginning]
-    environment = {**os.environ, "SSL_CERT_FILE": str(relayed.certificate)}
-    done = subprocess.run(host.command(argv), capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(host.command(argv), capture_output=True, text=True, timeout=120, env=trusting(relayed))
     assert done.returncode == 0, done.stderr[-4000:]
     result: dict[str, Any] = json.loads(done.stdout)
     return result

@@ -20,16 +20,18 @@ from caller.voice import generated
 from rtc.codecs.opus import Encoder
 from rtc.rtp import packet as rtp
 from transceiver import state
-from transceiver.agents import Base, parrot
+from transceiver.agents import Base, echo, parrot
 from transceiver.counters import KEPT, REVIVED
 from transceiver.links.elsewhere import Elsewhere
 from transceiver.links.routing import Routing
+from transceiver.parts import Sound
+from transceiver.realtime.conversation import ConversationState
+from transceiver.realtime.state import decoded
 from transceiver.session import Session
 from transceiver.state import SessionState
 from transceiver.survival import keeper as under_test
 from transceiver.survival.half_open import Answered
 from transceiver.survival.keeper import Keeper, Kept
-from transceiver.survival.record import NUMBERS
 from transceiver.survival.vault import Vault, size_of
 from transceiver.transport import Transport
 
@@ -101,6 +103,26 @@ async def hears(call: MortalCall, frames: int) -> None:
     await until(lambda: len(call.rtp) >= heard + frames)
 
 
+async def says(call: MortalCall, frames: int, pcm: bytes = b"") -> None:
+    """The caller says so many frames of ``pcm``, or of silence, and hears one for each."""
+    encoder = Encoder(24000)
+    for at in range(0, 960 * frames, 960):
+        call.speak(encoder.encode(pcm[at : at + 960].ljust(960, b"\0")))
+        await hears(call, 1)
+
+
+def to_be_heard(call: MortalCall) -> int:
+    """The bytes of the agent's speech that have not been sent."""
+    found = call.session.snapshot()
+    segments = decoded(found.talk.conversation, ConversationState).speaking.playback.segments
+    return sum(len(Sound.taken_up(segment[2], found.parts, 1 << 30)) for segment in segments)
+
+
+def rtp_sequences(call: MortalCall) -> list[int]:
+    sent = (datagram for datagram in call.sent if rtp.is_rtp_or_rtcp(datagram) and not rtp.is_rtcp(datagram))
+    return [int.from_bytes(datagram[2:4], "big") for datagram in sent]
+
+
 def profile_of(call: MortalCall) -> None:
     """Has ``numbers`` know how the call's packets are protected."""
 
@@ -154,10 +176,26 @@ async def test_an_answer_that_is_spoken_is_spoken_on_or_ended_in_order() -> None
         call.numbers()
 
 
-async def test_more_packets_than_the_next_one_jumps_over_are_never_sent_between_two_states(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_an_answer_goes_on_where_its_caller_has_heard_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_kept_call(parrot.Agent) as call:
+        await call.open_channel()
+        await until(lambda: of_type(call, "session.created"))
+        await says(call, 50, generated(5, seed=3).pcm(24000))
+        await says(call, 50)
+        await until(lambda: of_type(call, "response.output_audio_transcript.done"))
+        monkeypatch.setattr(under_test, "_EVERY_S", 3600.0)  # what is kept grows old
+        call.keeper.write(cast("Kept", call.session.transport.kept))
+        written = to_be_heard(call)
+        await hears(call, 20)
+        before = to_be_heard(call)
+        assert call.dies() == 1
+        assert written - before >= 19 * 960
+        assert 0 <= before - to_be_heard(call) <= 960
+
+
+async def test_no_state_is_older_than_so_many_packets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(under_test, "_EVERY_S", 3600.0)
+    monkeypatch.setattr(under_test, "_PACKETS", 40)
     async with a_kept_call(parrot.Agent) as call:
         sent_at: list[int] = []
         write = call.keeper.write
@@ -168,7 +206,60 @@ async def test_more_packets_than_the_next_one_jumps_over_are_never_sent_between_
 
         monkeypatch.setattr(call.keeper, "write", counted)
         await until(lambda: len(sent_at) >= 3)
-        assert max(after - before for before, after in pairwise(sent_at)) <= NUMBERS + 1
+        assert max(after - before for before, after in pairwise(sent_at)) <= 41
+
+
+async def test_the_next_process_counts_on_from_the_last_packet_however_old_the_state_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(under_test, "_MOST_TRIES", 100)
+    monkeypatch.setattr(under_test, "_EVERY_S", 3600.0)
+    async with a_kept_call(echo.Agent) as call:
+        profile_of(call)
+        for frames in (3, 30, 1):
+            await says(call, frames)
+            last = rtp_sequences(call)[-1]
+            assert call.dies() == 1
+            await says(call, 1)
+            first = next(number for number in rtp_sequences(call) if number > last)
+            assert 1 < first - last <= 4, "it was not counted, or more than that"
+        call.numbers()
+
+
+async def test_a_call_in_which_nothing_happens_is_written_seldom_and_at_once_when_something_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(under_test, "_EVERY_S", 0.05)
+    monkeypatch.setattr(under_test, "_AT_LEAST_EVERY_S", 3600.0)
+    async with a_kept_call(parrot.Agent) as call:
+        before = Counter(KEPT)
+        await hears(call, 25)  # half a second
+        assert gained(before, KEPT).get("written", 0) <= 2, "what happened when it began"
+        call.session.stream.voice.say(bytes(48000))
+        await until(lambda: gained(before, KEPT).get("written", 0) >= 8)  # while the agent speaks
+        await until(lambda: call.session.calm is not None)
+        await hears(call, 10)
+        before = Counter(KEPT)
+        await hears(call, 25)
+        assert not gained(before, KEPT), "what it was like when it fell silent is written"
+
+
+async def test_counts_that_cannot_be_are_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Counter(REVIVED)
+    async with a_kept_call(parrot.Agent) as call:
+        await hears(call, 1)
+        slot = cast("Kept", call.session.transport.kept).slot
+        for counter, wrong in ((0, 1 << 20), (1, (1 << 32) - 1)):
+            memory = bytes(call.memory)
+            call.die()
+            call.begin_keeper()
+            call.vault.counters(slot)[counter][0] = wrong
+            assert call.keeper.revive() == 0
+            call.running.cancel()
+            call.memory = bytearray(memory)
+            call.begin_keeper()
+            assert call.keeper.revive() == 1
+    assert gained(before, REVIVED) == {"taken_up": 2, "unusable": 2}
 
 
 async def test_what_channels_send_waits_for_the_state_that_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,19 @@ def test_a_write_that_is_cut_off_anywhere_leaves_one_of_the_two(
     assert vault(torn).get(0) in (before[-1], new)
 
 
+def test_counters_are_a_slots_own_and_right_whatever_is_put() -> None:
+    memory = bytearray(size(2))
+    one = vault(memory)
+    first, second = one.counters(1)
+    for n in range(3):
+        first[0], second[0] = 1000 + n, (1 << 32) - 1 - n
+        one.put(0, b"\xff" * one.most_bytes)
+        one.put(1, b"\xff" * one.most_bytes)
+        assert [counter[0] for counter in vault(bytearray(memory)).counters(1)] == [1000 + n, (1 << 32) - 1 - n]
+    assert [counter[0] for counter in one.counters(0)] == [0, 0]
+    assert one.get(1) == b"\xff" * one.most_bytes
+
+
 @given(st.binary(min_size=size(1), max_size=size(1)), st.binary(max_size=_COPY - 24))
 def test_garbage_is_no_state_and_can_be_written_over(garbage: bytes, new: bytes) -> None:
     memory = bytearray(garbage)
