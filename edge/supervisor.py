@@ -41,6 +41,7 @@ from runtime.process import cpus, instance
 from runtime.supervision.children import Child, Children
 from runtime.supervision.store import Store, open_store
 from runtime.supervision.supervisor import Supervisor, supervise
+from runtime.tracing import export
 from wire import keys
 from wire.express import door_of
 from wire.keys import ClusterKeys
@@ -246,6 +247,7 @@ def check(config: Config) -> None:
             "edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed, or directory.redis"
         )
     opened.check(config.directory)
+    export.check(config.tracing)
     cpus("edge.cores", edge.cores)
     if edge.interface and edge.interface not in {name for _, name in socket.if_nameindex()}:
         raise ConfigError(f"edge.interface: this host has no interface {edge.interface!r}")

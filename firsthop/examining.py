@@ -179,6 +179,8 @@ def secrets(config: Config) -> Iterator[Finding]:
                 files[f"edge.ice_servers {i}"] = server.secret_file
     if config.directory.password_file is not None:
         files["directory.password_file"] = config.directory.password_file
+    if config.tracing.headers_file is not None:
+        files["tracing.headers_file"] = config.tracing.headers_file
     for key, path in files.items():
         try:
             path.read_bytes()

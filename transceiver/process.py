@@ -27,6 +27,7 @@ from runtime.process import FIRST, drop_capabilities, set_nice
 from runtime.supervision import memory, signals, watchdog
 from runtime.supervision.beats import Beat
 from runtime.supervision.notify import notify
+from runtime.tracing.export import tracing
 from transceiver import agents, counters
 from transceiver.gpus import Gpus
 from transceiver.load import calibrated
@@ -59,8 +60,10 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
     gpus = Gpus()
     gpus.start()
     store = open_store(config.directory)
+    ours = config.transceiver
+    tracer, exporter = tracing(config.tracing, "firsthop-transceiver", str(ours.id), region=ours.region, zone=ours.zone)
     transceiver = Transceiver(
-        config, cluster, socket, lambda: gpus.now, selector=selector, prior=calibrated(), vault=vault
+        config, cluster, socket, lambda: gpus.now, selector=selector, prior=calibrated(), vault=vault, tracer=tracer
     )
     revived = transceiver.keeper.revive()
     ending = _Ending(transceiver, config.transceiver.drain_s, stop)
@@ -86,7 +89,7 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
         metrics.Outside(media.RX_EXPRESS_SOCKET, lambda: {"buffer_full": transceiver.express.dropped}),
         ufrag_keys(lambda: key_file.keys),
     )
-    more = (*transceiver.schedule, TURNS.first_audio, *counters.all_counters)
+    more = (*transceiver.schedule, TURNS.first_audio, *counters.all_counters, exporter.counts)
     metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, *gauges, *more)
     gc.freeze()  # what is here stays: looking through it for garbage would be a pause of 40 ms for every call
     watchdog.ready()
@@ -109,6 +112,7 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
     await transceiver.close()
     await store.close()
     context.destroy(linger=200)
+    exporter.close()
     log.info("stopped")
 
 

@@ -18,6 +18,7 @@ from rtc.sdp import answer as sdp
 from runtime import logs
 from runtime.busy import BusySelector
 from runtime.config import Config
+from runtime.tracing.tracer import OFF, Tracer
 from transceiver import agents, counters
 from transceiver.admission import Admission, Relief
 from transceiver.backlog import Backlog
@@ -30,6 +31,7 @@ from transceiver.links.routing import Routing
 from transceiver.load import PRIOR, Load
 from transceiver.models import Models
 from transceiver.realtime.protocol import InvalidRequest, Realtime
+from transceiver.realtime.turn_spans import TurnSpans
 from transceiver.records.files import Records
 from transceiver.refusing import RequestError
 from transceiver.reporting import Reporting
@@ -41,6 +43,7 @@ from transceiver.survival.half_open import Answered
 from transceiver.survival.keeper import Keeper
 from transceiver.survival.vault import Vault
 from transceiver.talk.talk import Talk
+from transceiver.talk.traced import CallTrace
 from transceiver.talk.understudy import Understudy
 from transceiver.watching import Watching, not_found
 from wire import keys, messages, ufrag
@@ -70,9 +73,11 @@ class Transceiver:
         selector: BusySelector | None = None,
         prior: float = PRIOR,
         vault: Vault | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         self._config = config.transceiver
         self._agents = config.agents
+        self._tracer = tracer
         self._models = Models(config.transceiver.agent, config.agents.versions)
         self._cluster = cluster
         self._certificate: Certificate = Certificate.generateCertificate()
@@ -254,7 +259,11 @@ class Transceiver:
         if gives_way is not None:
             gives_way.end("never_came")
         self._load.begun()
-        return sealed, Talk(call, found, protocol, config=self._agents, records=self._records)
+        parent = wanted.traceparent, wanted.tracestate
+        trace = CallTrace.begun(self._tracer, *parent, call, name, codec)
+        talk = Talk(call, found, protocol, config=self._agents, records=self._records)
+        _follow(talk, trace, media=half_open)
+        return sealed, talk
 
     def _protocol(self, call: str, model: str, session: object, locked: list[str] | None) -> Realtime:
         """The protocol that a session's clients and its agent speak, configured. Raises InvalidRequest."""
@@ -266,6 +275,7 @@ class Transceiver:
         talk = self._talk(state, state.talk.agent)
         if understudy is not None:
             understudy.talk.protocol, talk = talk.protocol, understudy.talk
+        _follow(talk, CallTrace.taken_up(self._tracer, state.talk.trace), media=True)
         return Session.take_up(
             state,
             talk,
@@ -335,7 +345,13 @@ class Transceiver:
         self._routing.add(call.transport)
         self.keeper.answered(call)  # first: a client that has it may come
         self._link.control(peer, messages.Answer(ufrag=sealed, sdp=answer), request)
-        self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
+        self._log.info(
+            "session",
+            call=ufrag.call_id(sealed),
+            agent=talk.agent_name,
+            edge=peer.decode(errors="replace"),
+            **talk.trace.span.fields,
+        )
 
     def _reopen(self, answered: Answered, elapsed_s: float) -> Session:
         """A call that another process answered ``elapsed_s`` ago, and that has not connected. Raises ValueError."""
@@ -381,7 +397,13 @@ class Transceiver:
         self.held.put(opened)
         talk.watchers.add(peer, self._watching.way_to(peer, sealed))
         self._link.control(peer, messages.Opened(ufrag=sealed), request)
-        self._log.info("session", call=ufrag.call_id(sealed), agent=talk.agent_name, edge=peer.decode(errors="replace"))
+        self._log.info(
+            "session",
+            call=ufrag.call_id(sealed),
+            agent=talk.agent_name,
+            edge=peer.decode(errors="replace"),
+            **talk.trace.span.fields,
+        )
         opened.open()
 
     def _ended(self, session: AnySession) -> None:
@@ -452,3 +474,9 @@ class Transceiver:
         self._link.close()
         if self._records is not None:
             self._records.close()
+
+
+def _follow(talk: Talk, trace: CallTrace, *, media: bool) -> None:
+    """Has the session's trace go with it, if it has one."""
+    if trace:
+        talk.follow(trace, TurnSpans(trace, media=media))

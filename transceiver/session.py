@@ -90,10 +90,11 @@ class Session:
             backlog=backlog,
             consent_s=consent_s,
             dcid=dcid,
+            span=talk.trace.span,
         )
         self.unanswer: Callable[[], None] = lambda: None  # has no other process stand by the answer
         self._tasks: set[asyncio.Task[None]] = set()
-        self._log = logs.get().bind(call=call_id(ufrag))
+        self._log = logs.get().bind(call=call_id(ufrag), **talk.trace.span.fields)
         self._channels = Channels(
             talk,
             most_bytes=offer.max_message_bytes,
@@ -122,6 +123,7 @@ class Session:
         ice = self.transport.ice
         ice.restart(ufrag, remote)
         self._log.info("ice restarts")
+        self.talk.trace.span.event("ice_restarted")
         return sdp.fragment(self._offer, ufrag=ufrag, password=ice.password, host=host, port=port, more=more)
 
     def answered(self) -> Answered:

@@ -22,6 +22,7 @@ from rtc.rtp.gate import Gate
 from rtc.sdp.answer import Offer
 from rtc.state import TransportState
 from runtime import logs
+from runtime.tracing.spans import NOTHING, Span
 from transceiver.backlog import Backlog
 from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
 from transceiver.setup import Setup
@@ -120,6 +121,7 @@ class Transport:
         backlog: Backlog,
         consent_s: float = CONSENT_S,
         dcid: int | None = None,
+        span: Span = NOTHING,
     ) -> None:
         self.ufrag = ufrag
         self.ice = IceLite(
@@ -144,10 +146,11 @@ class Transport:
         self.kept: Kept | None = None
         self._secure = SecureTransport(self._send_dtls, certificate, client=offer.dtls_client)
         self._gate = Gate()
-        self._setup = Setup(time.monotonic())
+        self._span = span
+        self._setup = Setup(time.monotonic(), span)
         self._last_path: Path | None = None  # for what is said after the last path's consent
         self._lost_paths: list[Path] = []
-        self._log = logs.get().bind(call=call_id(ufrag))
+        self._log = logs.get().bind(call=call_id(ufrag), **span.fields)
 
     # --- as a value
 
@@ -267,6 +270,7 @@ class Transport:
     def moved(self) -> None:
         """Takes note that the client has another address, and answered there."""
         self._log.info("path moved")
+        self._span.event("path_moved")
         self._media.moved()
 
     # --- what the media sends

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runtime.families.family import counter, gauge, histogram
 from runtime.families.media import MEDIA
-from runtime.families.shared import EVERY, UFRAG_KEY, supervised
+from runtime.families.shared import EVERY, SPANS, UFRAG_KEY, supervised
 
 __all__ = [
     "AGENT_HANDOFFS",
@@ -161,5 +161,5 @@ TRANSCEIVER = (
     *(ROOM, USED, USED_LIMIT, LATE),
     *(DRAINING, DRAIN_CALLS, NEIGHBOURS, HANDOVERS, TAKEN, HANDOVER_TIME, AGENT_HANDOFFS),
     *(KEPT_CALLS, KEPT, KEPT_TIME, REVIVED),
-    *(CONTROL, WIRE_ERRORS),
+    *(CONTROL, WIRE_ERRORS, SPANS),
 )

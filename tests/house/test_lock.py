@@ -45,6 +45,7 @@ def test_what_pyproject_asks_for_is_pinned_as_it_asks() -> None:
     extras = project["optional-dependencies"]
     assert unmet(project["dependencies"] + PROJECT["build-system"]["requires"], "base.txt") == []
     assert unmet(extras["dev"], "base.txt", "dev.txt") == []
+    assert unmet(extras["tracing"], "base.txt", "tracing.txt") == []
     assert unmet(extras["bench"], "base.txt", "bench.txt", "source.txt") == []
 
 
