@@ -12,7 +12,6 @@ from aiortc import RTCDataChannel
 from rtc.dtls.secure import Certificate, DtlsError
 from rtc.frame import FRAME_S
 from rtc.ice.lite import CONSENT_S
-from rtc.ice.state import IceState
 from rtc.pacer import Pacer
 from rtc.sdp import answer as sdp
 from rtc.state import TransportState
@@ -74,7 +73,7 @@ class Session:
         self._parts: Parts | None = None  # of the last state
         self._end_due = ""  # the reason for which it is to end when it is not away any more
         self._ticked = self.began
-        self._offer, self._dcid, self._certificate = offer, dcid, certificate
+        self._offer = offer
         self.talk = talk
         self._pacer = pacer
         self._on_end = on_end
@@ -128,28 +127,16 @@ class Session:
 
     def answered(self) -> Answered:
         """What its answer has promised, for a process that is to stand by it. It must be half-open."""
-        assert self._certificate is not None
-        now, talk = time.monotonic(), self.talk
-        return Answered(
-            self.ufrag,
-            self._offer,
-            self._dcid,
-            self.transport.ice.export(now),
-            self.stream.voice.ssrc,
-            *self._certificate.exported,
-            talk.agent_name,
-            talk.protocol.export(),
-            self.owner,
-            self.holder,
-            now - self.began,
-        )
-
-    def reopen(self, ice: IceState, ssrc: int, age_s: float) -> None:
-        """Stands by an answer that another process gave ``age_s`` ago, as if it were its own."""
         now = time.monotonic()
-        self.began = now - age_s
-        self.transport.reopen(ice, now)
-        self.stream.speak_as(ssrc)
+        about = self.talk.agent_name, self.talk.protocol.export(), self.owner, self.holder
+        return Answered(self.transport.answered(now), self.stream.voice.ssrc, *about, now - self.began)
+
+    def reopen(self, answered: Answered, elapsed_s: float) -> None:
+        """Stands by an answer that another process gave, as if it were its own; that was so ``elapsed_s`` ago."""
+        now = time.monotonic()
+        self.began = now - answered.age_s - elapsed_s
+        self.transport.reopen(answered.transport.ice, now - elapsed_s)
+        self.stream.speak_as(answered.ssrc)
 
     @property
     def half_open(self) -> bool:

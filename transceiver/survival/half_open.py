@@ -11,8 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from rtc.ice.state import IceState
-from rtc.sdp.offer import Offer
+from rtc.state import AnsweredState
 from transceiver.state import StateError
 
 __all__ = ["Answered", "is_one", "read", "written"]
@@ -23,22 +22,21 @@ _MARK = b"\xc1"  # with which no msgpack begins, and so no record of a connected
 
 
 class Answered(Struct, frozen=True, array_like=True):
-    """A call that was answered. ``certificate`` and ``key`` are DER, ``ice`` is ours with its passwords, ``ssrc`` that
-    of our voice, ``protocol`` the session's configuration, ``age_s`` how long ago it was placed; the others are as of
-    ``Session`` and ``Talk``."""
+    """A call that was answered. ``ssrc`` is that of our voice, ``protocol`` the session's configuration, ``age_s`` how
+    long ago it was placed; the others are as of ``Session`` and ``Talk``."""
 
-    ufrag: str
-    offer: Offer
-    dcid: int | None
-    ice: IceState
+    transport: AnsweredState
     ssrc: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
-    certificate: bytes
-    key: bytes
     agent: str
     protocol: bytes
     owner: str
     holder: str
     age_s: float
+
+    @property
+    def ufrag(self) -> str:
+        """The ufrag that names the call."""
+        return self.transport.ufrag
 
 
 class _Record(Struct, frozen=True, array_like=True):

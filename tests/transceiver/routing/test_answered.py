@@ -66,18 +66,18 @@ class Mortal(House):
 
     def _reopen(self, answered: Answered, elapsed_s: float) -> Session:
         session = Session(
-            answered.offer,
+            answered.transport.offer,
             answered.ufrag,
             Talk("rtc_1", ("echo", echo.Agent), Realtime.taken_up(answered.protocol), config=Agents()),
             outbound=self.routing,
             pacer=self.pacer,
             backlog=self.backlog,
-            certificate=Certificate.taken_up(answered.certificate, answered.key),
+            certificate=Certificate.taken_up(answered.transport.certificate, answered.transport.key),
             on_end=lambda session: self.routing.remove(session.transport),
             on_connected=self.keeper.begin_soon,
             owner=answered.owner,
         )
-        session.reopen(answered.ice, answered.ssrc, answered.age_s + elapsed_s)
+        session.reopen(answered, elapsed_s)
         self.routing.add(session.transport)
         self.reopened.append(session)
         return session
