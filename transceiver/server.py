@@ -358,13 +358,7 @@ class Transceiver:
         if talk.agent_type.respond is agents.Base.respond:
             why = f"{talk.agent_name} answers calls, and makes no responses in events"
             raise RequestError(why, "model_not_found", "model")
-        opened = SocketSession(
-            sealed,
-            talk,
-            pacer=self._pacer,
-            on_end=self._ended,
-            owner=wanted.owner,
-        )
+        opened = SocketSession(sealed, talk, pacer=self._pacer, on_end=self._ended, owner=wanted.owner)
         self.held.put(opened)
         talk.watchers.add(peer, self._watching.way_to(peer, sealed))
         self._link.control(peer, messages.Opened(ufrag=sealed), request)
