@@ -86,7 +86,7 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
         metrics.Gauge(families.NEIGHBOURS, lambda: desk.neighbours),
         metrics.Gauge(families.DRAINING, lambda: float(desk.draining)),
         metrics.Gauges(media.WAITING, _waiting),
-        metrics.Outside(media.RX_EXPRESS_SOCKET, lambda: {"buffer_full": transceiver.express.dropped}),
+        metrics.Outside(media.RX_EXPRESS_SOCKET, lambda: {"express_full": transceiver.express.dropped}),
         ufrag_keys(lambda: key_file.keys),
     )
     more = (*transceiver.schedule, TURNS.first_audio, *counters.all_counters, exporter.counts)
