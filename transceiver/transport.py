@@ -248,7 +248,7 @@ class Transport:
         """Takes an SRTP or SRTCP datagram from a path of the transport's. Returns whether it was authentic: a bad one
         is dropped and never ends anything."""
         now = time.monotonic()
-        plain = self._opened(datagram, now)
+        plain = self._gate.opened(datagram, self._secure, now) if self.connected else "too_early"
         if isinstance(plain, str):
             RX_DATAGRAMS[plain] += 1
             return False
@@ -263,15 +263,11 @@ class Transport:
         """Takes an SRTP datagram from any path. Returns False, and has neither counted nor used it, unless it
         is ours."""
         now = time.monotonic()
-        plain = self._opened(datagram, now)
+        plain = self._gate.opened(datagram, self._secure, now) if self.connected else "too_early"
         if isinstance(plain, str):
             return False
         self._media.rtp(plain, now)
         return True
-
-    def _opened(self, datagram: bytes, now: float) -> bytes | str:
-        """RTP or RTCP, or the reason why it is none, as ``RX_DATAGRAMS`` names it."""
-        return self._gate.opened(datagram, self._secure, now) if self.connected else "too_early"
 
     def moved(self) -> None:
         """Takes note that the client has another address, and answered there."""
