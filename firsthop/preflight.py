@@ -31,6 +31,7 @@ def check_edge(config: Config) -> None:
             _readable("edge.ice_servers", server.secret_file)
             _private("edge.ice_servers", server.secret_file)
     _of_the_store(config)
+    _of_tracing(config)
     if edge.tls_key is not None:
         _private("edge.tls_key", edge.tls_key)
     _apart(*_of_edge(config), *(_of_transceivers(config) if _together(config) else ()))
@@ -44,6 +45,7 @@ def check_transceiver(config: Config) -> None:
     ours = config.transceiver
     _private("cluster.keys", config.cluster.keys)
     _of_the_store(config)
+    _of_tracing(config)
     for name in ("pipeline", "realtime"):
         file = getattr(config.agents, name).key_file
         if file is not None:
@@ -70,6 +72,14 @@ def _of_the_store(config: Config) -> None:
         _private("directory.password_file", file)
     if (file := config.directory.ca_file) is not None:
         _readable("directory.ca_file", file)
+
+
+def _of_tracing(config: Config) -> None:
+    if (file := config.tracing.headers_file) is not None:
+        _readable("tracing.headers_file", file)
+        _private("tracing.headers_file", file)
+    if (file := config.tracing.ca_file) is not None:
+        _readable("tracing.ca_file", file)
 
 
 def _readable(key: str, path: Path) -> None:

@@ -23,6 +23,7 @@ _SECTIONS = {
     "transceiver": "The host beside the model: sessions and their media.",
     "directory": "The store by which several hosts find each other: [directory.md](directory.md).",
     "agents": "Settings of the agents that come with firsthop.",
+    "tracing": "Spans of requests, sessions and turns, for OpenTelemetry: [tracing.md](tracing.md).",
     "log": "Logs of every process.",
 }
 

@@ -90,10 +90,10 @@ class Requests(Collector):
         whole = len(known) == len(family.labels)
         self._counts: dict[tuple[str, ...], int] = dict.fromkeys(product(*known), 0) if whole else {}
 
-    def add(self, *values: str) -> None:
-        """Counts one, under the values of all labels."""
+    def add(self, *values: str, times: int = 1) -> None:
+        """Counts one, or so many ``times`` one, under the values of all labels."""
         with self._lock:
-            self._counts[values] = self._counts.get(values, 0) + 1
+            self._counts[values] = self._counts.get(values, 0) + times
 
     def collect(self) -> Iterator[Metric]:
         family = self._family

@@ -25,8 +25,9 @@ from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import FIRST, drop_capabilities, set_nice
 from runtime.supervision import memory, signals, watchdog
-from runtime.supervision.beats import Beat
+from runtime.supervision.beats import HEALTH_PATH, Beat
 from runtime.supervision.notify import notify
+from runtime.tracing.export import tracing
 from transceiver import agents, counters
 from transceiver.gpus import Gpus
 from transceiver.load import calibrated
@@ -59,8 +60,10 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
     gpus = Gpus()
     gpus.start()
     store = open_store(config.directory)
+    ours = config.transceiver
+    tracer, exporter = tracing(config.tracing, "firsthop-transceiver", str(ours.id), region=ours.region, zone=ours.zone)
     transceiver = Transceiver(
-        config, cluster, socket, lambda: gpus.now, selector=selector, prior=calibrated(), vault=vault
+        config, cluster, socket, lambda: gpus.now, selector=selector, prior=calibrated(), vault=vault, tracer=tracer
     )
     revived = transceiver.keeper.revive()
     ending = _Ending(transceiver, config.transceiver.drain_s, stop)
@@ -83,11 +86,12 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
         metrics.Gauge(families.NEIGHBOURS, lambda: desk.neighbours),
         metrics.Gauge(families.DRAINING, lambda: float(desk.draining)),
         metrics.Gauges(media.WAITING, _waiting),
-        metrics.Outside(media.RX_EXPRESS_SOCKET, lambda: {"buffer_full": transceiver.express.dropped}),
+        metrics.Outside(media.RX_EXPRESS_SOCKET, lambda: {"express_full": transceiver.express.dropped}),
         ufrag_keys(lambda: key_file.keys),
     )
-    more = (*transceiver.schedule, TURNS.first_audio, *counters.all_counters)
-    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, *gauges, *more)
+    more = (*transceiver.schedule, TURNS.first_audio, *counters.all_counters, exporter.counts)
+    pages = {HEALTH_PATH: beat.health}
+    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, *gauges, *more, pages=pages)
     gc.freeze()  # what is here stays: looking through it for garbage would be a pause of 40 ms for every call
     watchdog.ready()
     log.info(
@@ -109,6 +113,7 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
     await transceiver.close()
     await store.close()
     context.destroy(linger=200)
+    exporter.close()
     log.info("stopped")
 
 

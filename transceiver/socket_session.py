@@ -41,7 +41,7 @@ class SocketSession:
         self._pacer = pacer
         self._on_end = on_end
         self._joining: asyncio.Task[None] | None = None
-        self._log = logs.get().bind(call=call_id(ufrag))
+        self._log = logs.get().bind(call=call_id(ufrag), **talk.trace.span.fields)
 
     @property
     def kind(self) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from runtime.supervision import memory
 from runtime.supervision.children import Child, Children
 from runtime.supervision.store import Store, open_store
 from runtime.supervision.supervisor import Supervisor, supervise
+from runtime.tracing import export
 from transceiver import agents
 from transceiver.records import folders
 from transceiver.survival.vault import size_of
@@ -41,6 +42,7 @@ def check(config: Config) -> None:
     keys.load(config.cluster.keys)
     folders.check(ours)
     opened.check(config.directory)
+    export.check(config.tracing)
     reachable = (ours.advertise or ours.endpoint).address
     if config.directory.redis and reachable is not None and reachable.host in ("0.0.0.0", "::"):
         raise ConfigError(f"transceiver.advertise: edges cannot connect to {ours.endpoint}: name what they reach it by")

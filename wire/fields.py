@@ -33,6 +33,8 @@ __all__ = [
     "Session",
     "Ssrc",
     "Text",
+    "TraceParent",
+    "TraceState",
     "Transceiver",
     "Ufrag",
     "Version",
@@ -79,6 +81,16 @@ Locked = Annotated[
         "Fields of `session` that the client may neither change nor see, as the maker of its key demands: they keep "
         "what `session` says, or their defaults."
     ),
+]
+TraceParent = Annotated[
+    str,
+    Meta(max_length=55, pattern=r"\A(?:00-[0-9a-f]{32}-[0-9a-f]{16}-01)?\Z"),
+    about("The span that the session's belongs under, as `traceparent` of W3C Trace Context; empty: it is not traced."),
+]
+TraceState = Annotated[
+    str,
+    Meta(max_length=512, pattern=r"\A[\x20-\x7e]*\Z"),
+    about("The trace's state for whoever comes next, as `tracestate` there."),
 ]
 MediaAddress = Annotated[Media, about("The host and port that clients send media to.")]
 MoreMedia = Annotated[

@@ -36,6 +36,8 @@ from wire.fields import (
     Session,
     Ssrc,
     Text,
+    TraceParent,
+    TraceState,
     Transceiver,
     Ufrag,
     Version,
@@ -213,6 +215,8 @@ class Offer(Request[Answer], tag="session.offer"):
         Annotated[int, Meta(ge=0, le=65534)] | None,
         about("The SCTP stream of the events channel, where the client has negotiated one (RFC 8832 section 6)."),
     ] = None
+    traceparent: TraceParent = ""
+    tracestate: TraceState = ""
 
 
 class Open(Request[Opened], tag="session.open"):
@@ -223,6 +227,8 @@ class Open(Request[Opened], tag="session.open"):
     owner: Owner = ""
     holder: Holder = ""
     locked: Locked = None
+    traceparent: TraceParent = ""
+    tracestate: TraceState = ""
 
 
 class Watch(Request[Watching], tag="session.watch"):

@@ -48,6 +48,7 @@ from runtime.looplag import LoopLag
 from runtime.metrics import Tally
 from runtime.supervision.beats import Beat
 from runtime.supervision.child import become_child, in_a_line
+from runtime.tracing.export import tracing
 from wire import messages
 from wire.keys import ClusterKeys
 from wire.naming import identity
@@ -86,6 +87,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     moved = ledger.whereabouts
     transceivers = Transceivers(directory, name, key_file.keys, unasked=unasked, moved=ledger.moved, known=moved)
     events = Events(directory, events_name, key_file.keys, moved)
+    tracer, exporter = tracing(config.tracing, "firsthop-signaling", edge.name, region=edge.region)
     responses = Tally(families.RESPONSES, ("201", "200"))
     held = metrics.Gauge(families.SIGNALING_CALLS, lambda: len(ledger))
     sockets = metrics.Gauge(families.WEBSOCKETS, lambda: events.listeners)
@@ -132,6 +134,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         announcing.draining,
         announcing.age,
         ufrag_keys(lambda: key_file.keys),
+        exporter.counts,
         *placing.metrics,
         pages={EXPLAIN_PATH: partial(explanation, placing, loop)},
     )
@@ -146,6 +149,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
         responses,
         placing=placing,
         peers=peers,
+        tracer=tracer,
         ice_servers=ice_servers,
     )
     tls = Certificate(edge.tls_certificate, edge.tls_key, log)
@@ -193,6 +197,7 @@ async def _serve(spec: dict[str, Any], beat: Beat) -> None:
     await store.close()
     announcing.close()
     journal.close()
+    exporter.close()
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from edge.signaling.whip import Whip
 from runtime import logs
 from runtime.config import Edge
 from runtime.metrics import Tally
+from runtime.tracing.tracer import OFF, Tracer
 from wire.keys import ClusterKeys
 
 __all__ = ["make_app"]
@@ -100,17 +101,18 @@ def make_app(
     placing: Placing | None = None,
     peers: Peers | None = None,
     ice_servers: IceServers | None = None,
+    tracer: Tracer = OFF,
 ) -> web.Application:
     """The application. ``keys`` gives the cluster's present keys; ``responses`` counts by status; ``placing`` and
     ``ice_servers`` are made where none are given, and without ``peers`` this is the only edge."""
     access = Access(api_keys, EphemeralKeys(keys().client_secrets()), edge.models)
     placing = placing or Placing(transceivers, ledger, edge)
     peers = peers or Peers(edge.name, (edge.advertise or edge.media).pair)
-    on_calls = Calls(transceivers, access, placing, ledger, keys, peers)
-    on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins)
+    on_calls = Calls(transceivers, access, placing, ledger, keys, peers, tracer)
+    on_sockets = Sockets(events, access, placing, ledger, on_calls, edge.allowed_origins, tracer=tracer)
     ice_servers = ice_servers or IceServers(edge.ice_servers, edge.turn_ttl_s, logs.get())
     relays = Relays(access, ice_servers, edge)
-    on_whip = Whip(access, on_calls, relays)
+    on_whip = Whip(access, on_calls, relays, tracer)
     health = Health(transceivers, peers)
 
     async def on_shutdown(_: web.Application) -> None:

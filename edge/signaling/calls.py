@@ -16,6 +16,9 @@ from edge.signaling.bodies import Offer, check_intent, model_name, query, read_j
 from edge.signaling.errors import Refusal, refused, unavailable
 from edge.signaling.ledger import Ledger
 from edge.signaling.placing import Placing
+from edge.tracing import traced
+from runtime.tracing.spans import NOTHING, Span
+from runtime.tracing.tracer import OFF, Tracer
 from wire import messages
 from wire.fields import Neighbour
 from wire.handoffs import HandedOff, Handoff, List, Listed
@@ -50,6 +53,7 @@ class Calls:
         ledger: Ledger,
         keys: Callable[[], ClusterKeys],
         peers: Peers,
+        tracer: Tracer = OFF,
     ) -> None:
         self._transceivers = transceivers
         self._access = access
@@ -57,18 +61,23 @@ class Calls:
         self._ledger = ledger
         self._keys = keys
         self._peers = peers
+        self._tracer = tracer
 
     async def place_call(self, request: web.Request) -> web.Response:
         """``POST /v1/realtime/calls``: 201 with the answer and a relative Location."""
         caller = self._access.caller(request)
-        check_intent(request)
-        dcid, model = _dcid(query(request, "dcid")), query(request, "model") or ""
-        answer = await self.place(caller, await read_offer(request), model, dcid)
+        with traced(self._tracer, request, 201) as span:
+            check_intent(request)
+            dcid, model = _dcid(query(request, "dcid")), query(request, "model") or ""
+            answer = await self.place(caller, await read_offer(request), model, dcid, span)
         headers = {"Location": f"{PATH}/{answer.call}"}
         return web.Response(status=201, text=answer.sdp, content_type="application/sdp", headers=headers)
 
-    async def place(self, caller: Caller, offer: Offer, model: str, dcid: int | None = None) -> Answer:
-        """Has a transceiver answer. What an ephemeral key says of the session stands. Raises Refusal."""
+    async def place(
+        self, caller: Caller, offer: Offer, model: str, dcid: int | None = None, span: Span = NOTHING
+    ) -> Answer:
+        """Has a transceiver answer, for the request of ``span``. What an ephemeral key says of the session stands.
+        Raises Refusal."""
         session = caller.session(offer.session)
         asked = model_name(model) or offer.session.get("model", "")
         agent = caller.model(asked)
@@ -83,26 +92,29 @@ class Calls:
             holder=caller.token_id,
             locked=caller.locked,
             dcid=dcid,
+            **span.headers,
         )
         _, answer = await self._placing.place(
-            caller, lambda transceiver: self._transceivers.ask(transceiver, wanted), agent
+            caller, lambda transceiver: self._transceivers.ask(transceiver, wanted), agent, span=span
         )
         return Answer(call_id(answer.ufrag), answer.sdp)
 
     async def end_call(self, request: web.Request) -> web.Response:
         """``POST .../hangup`` and ``DELETE``: 200."""
         caller = self._access.caller(request)
-        transceiver, ufrag = self.find(request.match_info["call"], caller)
-        try:
-            await self._transceivers.ask(transceiver, messages.End(ufrag=ufrag, owner=caller.key))
-        except RequestRefused as e:
-            if e.code == "call_id_not_found":
-                self._ledger.ended(ufrag)
-            raise refused(e) from None
-        except Unavailable as e:
-            raise self.unavailable(ufrag, e) from None
-        self._ledger.ended(ufrag)
-        return web.Response(status=200)
+        with traced(self._tracer, request) as span:
+            transceiver, ufrag = self.find(request.match_info["call"], caller)
+            span.put({"firsthop.call.id": call_id(ufrag)})
+            try:
+                await self._transceivers.ask(transceiver, messages.End(ufrag=ufrag, owner=caller.key))
+            except RequestRefused as e:
+                if e.code == "call_id_not_found":
+                    self._ledger.ended(ufrag)
+                raise refused(e) from None
+            except Unavailable as e:
+                raise self.unavailable(ufrag, e) from None
+            self._ledger.ended(ufrag)
+            return web.Response(status=200)
 
     async def list_calls(self, request: web.Request) -> web.Response:
         """``GET /v1/realtime/calls``: 200 with the calls on the key's account, of one ``model`` or of all. Asked are
@@ -122,10 +134,15 @@ class Calls:
     async def hand_off(self, request: web.Request) -> web.Response:
         """``POST .../handoff``: 200 when another model has the call. Where that is refused, the present one stays."""
         caller = self._access.holder(request)
+        with traced(self._tracer, request) as span:
+            return await self._hand_off(request, caller, span)
+
+    async def _hand_off(self, request: web.Request, caller: Caller, span: Span) -> web.Response:
         model = model_name((await read_json(request)).get("model", ""))
         if not model:
             raise Refusal(400, "Missing required parameter: 'model'.", code="missing_required_parameter", param="model")
         transceiver, ufrag = self.find(request.match_info["call"], caller)
+        span.put({"firsthop.call.id": call_id(ufrag)})
         wanted = Handoff(ufrag=ufrag, agent=caller.model(model), owner=caller.key)
         try:
             done = await self._ask_handoff(transceiver, wanted)

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import asdict, dataclass
 from math import ceil
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from edge.directory import Known, Transceiver
 from edge.links.transceivers import Lost, RequestRefused, Silent, Transceivers, Unavailable
@@ -28,8 +28,11 @@ from runtime.config import Edge
 from runtime.families import edge as families
 from runtime.histogram import Histogram
 from runtime.metrics import Gauges, Tally
+from runtime.tracing.shapes import PLACEMENT
+from runtime.tracing.spans import NOTHING, Span, Value
 from wire import messages
 from wire.report import name_and_version
+from wire.ufrag import call_id
 
 __all__ = ["Placing"]
 
@@ -80,32 +83,49 @@ class Placing:
         transceivers.directory.listen(self._reported)
 
     async def place(
-        self, caller: Caller, ask: Callable[[int], Awaitable[Placed]], model: str, *, socket: bool = False
+        self,
+        caller: Caller,
+        ask: Callable[[int], Awaitable[Placed]],
+        model: str,
+        *,
+        socket: bool = False,
+        span: Span = NOTHING,
     ) -> tuple[int, Placed]:
-        """Places a session with ``model`` ("" for the transceiver's own). Returns the transceiver that took it and its
-        reply. Raises Refusal."""
+        """Places a session with ``model`` ("" for the transceiver's own), for the request of ``span``. Returns the
+        transceiver that took it and its reply. Raises Refusal."""
         wait = self._ledger.admit(caller.key, time.monotonic(), caller.token_id)
         if wait is not None:
             message = f"Rate limit reached: {wait.whose} has as many calls, or new calls this minute, as it may."
             raise Refusal(429, message, code="rate_limit_exceeded", retry_after_s=max(1, ceil(wait.seconds)))
         ufrag, held, began_ns = None, None, time.monotonic_ns()
+        placement = span.child(PLACEMENT, attributes={"gen_ai.agent.name": model or None})
         try:
-            transceiver, reply = await self._place((caller.key, model), ask, model, caller.may)
+            transceiver, reply = await self._place((caller.key, model), ask, model, caller.may, placement)
             ufrag, held = reply.ufrag, Held(caller.key, caller.token_id, transceiver, socket)
+            span.put({"firsthop.call.id": call_id(ufrag)})
             return transceiver, reply
+        except Refusal as e:
+            placement.fail(e.code or str(e.status))
+            raise
         finally:
+            placement.end()
             self._placing.add(time.monotonic_ns() - began_ns)
             self._ledger.settle(caller.key, caller.token_id, ufrag, held)
 
     async def _place(
-        self, asked: Hashable, ask: Callable[[int], Awaitable[Placed]], model: str, may: Callable[[str], bool]
+        self,
+        asked: Hashable,
+        ask: Callable[[int], Awaitable[Placed]],
+        model: str,
+        may: Callable[[str], bool],
+        span: Span,
     ) -> tuple[int, Placed]:
         """Asks as ``anywhere`` does, unless everybody has just refused for want of room."""
         if why := self._fullness.get(asked, time.monotonic(), self._ledger.ends):
             self._count("full", True)
             raise Refusal(503, why, code="full", retry_after_s=self._retry_after_s())
         try:
-            return await self.anywhere(ask, model, may=may, call=True)
+            return await self.anywhere(ask, model, may=may, call=True, span=span)
         except Refusal as e:
             if e.code == "full":
                 self._fullness.put(asked, str(e), time.monotonic(), self._ledger.ends)
@@ -118,9 +138,11 @@ class Placing:
         *,
         may: Callable[[str], bool] = lambda model: True,
         call: bool = False,
+        span: Span = NOTHING,
     ) -> tuple[int, Reply]:
         """Asks one transceiver after the other, until one is neither full nor away. Returns it and its reply. ``may``
-        says whether a model may be named to who asks; a ``call`` takes a place where it is taken. Raises Refusal."""
+        says whether a model may be named to who asks; a ``call`` takes a place where it is taken; ``span`` hears how it
+        was chosen. Raises Refusal."""
         until = time.monotonic() + _DEADLINE_S
         wanted = Wanted(*name_and_version(model), self._region, self._within)
         self._check(wanted, may)
@@ -159,10 +181,17 @@ class Placing:
             finally:
                 if call:
                     (self._placer.placed if taken else self._placer.failed)(choice.id)
+                if span:
+                    span.event(
+                        "tried", {"firsthop.placement.transceiver": choice.id, "firsthop.placement.taken": taken}
+                    )
             if taken:
                 self._count("placed" if tries == 1 else "placed_after_retry", call)
                 if call:
-                    logs.get().info("placed", transceiver=choice.id, model=model, tries=tries, **_reasons(choice))
+                    reasons = _reasons(choice)
+                    if span:
+                        span.put(self._chosen(wanted, choice.id, tries, reasons))
+                    logs.get().info("placed", transceiver=choice.id, model=model, tries=tries, **reasons, **span.fields)
                 return choice.id, reply
         if trouble.code in _FULL:
             trouble.headers["Retry-After"] = str(self._retry_after_s())
@@ -327,6 +356,20 @@ class Placing:
         soon = min(most // 2, max(least, ceil(_CALL_S / max(1, sessions))))
         return soon + self._chance.randrange(soon + 1)
 
+    def _chosen(self, wanted: Wanted, number: int, tries: int, reasons: dict[str, Any]) -> dict[str, Value | None]:
+        """The choice as a span has it."""
+        offers = self._fleet.models.get(wanted.model)
+        return {
+            "firsthop.placement.candidates": (offers.size if offers is not None else 0) + len(self._unreported),
+            "firsthop.placement.tries": tries,
+            "firsthop.placement.transceiver": number,
+            "firsthop.placement.region": reasons.get("region") or None,
+            "firsthop.placement.why": reasons["why"],
+            "firsthop.placement.score_ms": reasons.get("score_ms"),
+            "firsthop.placement.used_ratio": reasons.get("used"),
+            "firsthop.placement.runner_up": reasons.get("runner_up"),
+        }
+
     def _count(self, outcome: str, call: bool) -> None:
         if call:
             self._outcomes[outcome] += 1
@@ -348,7 +391,7 @@ class Placing:
         return True
 
 
-def _reasons(choice: Choice | _Turn) -> dict[str, object]:
+def _reasons(choice: Choice | _Turn) -> dict[str, Any]:
     """Why, for the log."""
     if isinstance(choice, _Turn):
         return {"why": choice.why}

@@ -21,6 +21,8 @@ from edge.signaling.errors import Refusal, refused
 from edge.signaling.ledger import Ledger
 from edge.signaling.pace import Pace
 from edge.signaling.placing import Placing
+from edge.tracing import traced
+from runtime.tracing.tracer import OFF, Tracer
 from wire import messages
 
 __all__ = ["MAX_SIDEBAND_BYTES", "PATH", "Sockets"]
@@ -46,6 +48,7 @@ class Sockets:
         calls: Calls,
         origins: tuple[str, ...],
         most: int = _MOST_SOCKETS,
+        tracer: Tracer = OFF,
     ) -> None:
         self._events = events
         self._access = access
@@ -54,6 +57,7 @@ class Sockets:
         self._calls = calls
         self._origins = origins
         self._most = most
+        self._tracer = tracer
         self._open = 0
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
@@ -73,15 +77,21 @@ class Sockets:
             self._open -= 1
 
     async def _session(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        session = caller.session({})
-        agent = caller.model(model_name(query(request, "model") or ""))
         feed = Feed()
-        wanted = messages.Open(
-            agent=agent, session=session or None, owner=caller.key, holder=caller.token_id, locked=caller.locked
-        )
-        _, opened = await self._placing.place(
-            caller, lambda transceiver: self._events.open(transceiver, feed, wanted), agent, socket=True
-        )
+        with traced(self._tracer, request, 101) as span:  # until the session is there
+            session = caller.session({})
+            agent = caller.model(model_name(query(request, "model") or ""))
+            wanted = messages.Open(
+                agent=agent,
+                session=session or None,
+                owner=caller.key,
+                holder=caller.token_id,
+                locked=caller.locked,
+                **span.headers,
+            )
+            _, opened = await self._placing.place(
+                caller, lambda transceiver: self._events.open(transceiver, feed, wanted), agent, socket=True, span=span
+            )
         ufrag = opened.ufrag
         try:
             return await self._talk(request, ufrag, feed, MAX_BYTES)

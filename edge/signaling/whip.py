@@ -16,6 +16,8 @@ from edge.signaling.bodies import check_intent, read, read_offer
 from edge.signaling.calls import Calls
 from edge.signaling.errors import Refusal
 from edge.signaling.turn.endpoint import Relays
+from edge.tracing import traced
+from runtime.tracing.tracer import OFF, Tracer
 
 __all__ = ["PATH", "SDP_HEADERS", "Whip"]
 
@@ -31,19 +33,21 @@ _PASSWORD = re.compile(r"^a=ice-pwd:([A-Za-z0-9+/]{22,256})\s*$", re.MULTILINE)
 class Whip:
     """The handlers."""
 
-    def __init__(self, access: Access, calls: Calls, relays: Relays) -> None:
-        self._access = access
+    def __init__(self, access: Access, calls: Calls, relays: Relays, tracer: Tracer = OFF) -> None:
+        self._access, self._tracer = access, tracer
         self._calls = calls
         self._relays = relays
 
     async def publish(self, request: web.Request) -> web.Response:
         """``POST``: 201 with the answer, Location, ETag and a Link for each ICE server (sections 4.2 and 4.6)."""
         caller = self._access.caller(request)
-        check_intent(request)
-        if request.content_type != "application/sdp":
-            message = f"Content-Type is {request.content_type}, expected application/sdp"
-            raise Refusal(415, message, param="content-type", headers=SDP_HEADERS)
-        answer = await self._calls.place(caller, await read_offer(request), request.match_info["model"])
+        with traced(self._tracer, request, 201) as span:
+            check_intent(request)
+            if request.content_type != "application/sdp":
+                message = f"Content-Type is {request.content_type}, expected application/sdp"
+                raise Refusal(415, message, param="content-type", headers=SDP_HEADERS)
+            offer, model = await read_offer(request), request.match_info["model"]
+            answer = await self._calls.place(caller, offer, model, span=span)
         response = web.Response(status=201, text=answer.sdp, content_type="application/sdp")
         response.headers["Location"] = f"{request.rel_url.raw_path}/{answer.call}"
         response.headers["ETag"] = _etag(answer.call)

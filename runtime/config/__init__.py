@@ -25,6 +25,7 @@ from runtime.config.directory import Directory
 from runtime.config.edge import Edge, MediaAddress
 from runtime.config.ice import IceServer
 from runtime.config.section import Section, TcpAddress
+from runtime.config.tracing import Tracing
 from runtime.config.transceiver import Transceiver
 from runtime.errors import ConfigError
 from wire import versions
@@ -39,6 +40,7 @@ __all__ = [
     "MediaAddress",
     "Pipeline",
     "TcpAddress",
+    "Tracing",
     "Transceiver",
     "Upstream",
     "load",
@@ -79,6 +81,7 @@ class Config(BaseSettings):
     transceiver: Transceiver = Transceiver()  # type: ignore[call-arg]
     directory: Directory = Directory()  # type: ignore[call-arg]
     agents: Agents = Agents()  # type: ignore[call-arg]
+    tracing: Tracing = Tracing()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
 
 

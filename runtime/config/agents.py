@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from runtime.config.section import Section
+from runtime.config.section import Section, url_of
 
 __all__ = ["Agents", "Pipeline", "Upstream"]
-
-
-def _url(*schemes: str) -> AfterValidator:
-    def check(text: str) -> str:
-        try:
-            split = urlsplit(text)
-            good = split.scheme in schemes and bool(split.hostname) and split.port != 0
-        except ValueError:  # a port or an IPv6 address that is none
-            good = False
-        if not good or not text.isprintable() or " " in text:
-            raise ValueError(f"{text!r} is no URL with {' or '.join(f'{s}://' for s in schemes)}")
-        return text.rstrip("/")
-
-    return AfterValidator(check)
 
 
 AgentName = Annotated[str, Field(pattern=r"^[\x21-\x3f\x41-\x7e]{1,128}$")]
@@ -34,15 +19,15 @@ Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]{1,64}$")]
 class Pipeline(Section):
     """The agent ``pipeline``: three services that speak OpenAI's HTTP."""
 
-    transcription_url: Annotated[str, _url("http", "https")] = Field(
+    transcription_url: Annotated[str, url_of("http", "https")] = Field(
         "http://127.0.0.1:8000/v1", description="base URL of speech to text"
     )
     transcription_model: str = Field("whisper-1", description="its model")
-    chat_url: Annotated[str, _url("http", "https")] = Field(
+    chat_url: Annotated[str, url_of("http", "https")] = Field(
         "http://127.0.0.1:8000/v1", description="base URL of the language model"
     )
     chat_model: str = Field("default", description="its model")
-    speech_url: Annotated[str, _url("http", "https")] = Field(
+    speech_url: Annotated[str, url_of("http", "https")] = Field(
         "http://127.0.0.1:8000/v1", description="base URL of text to speech"
     )
     speech_model: str = Field("tts-1", description="its model")
@@ -54,7 +39,7 @@ class Pipeline(Section):
 class Upstream(Section):
     """The agent ``realtime``: another server of the Realtime protocol."""
 
-    url: Annotated[str, _url("ws", "wss")] = Field(
+    url: Annotated[str, url_of("ws", "wss")] = Field(
         "wss://api.openai.com/v1/realtime", description="WebSocket URL of the upstream server"
     )
     model: str = Field("gpt-realtime", description="the model to ask upstream for")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bpf.verdicts import VERDICTS
 from runtime.families.family import counter, gauge, histogram
-from runtime.families.shared import EVERY, UFRAG_KEY, supervised
+from runtime.families.shared import EVERY, SPANS, UFRAG_KEY, supervised
 
 __all__ = [
     "ANNOUNCEMENTS",
@@ -174,7 +174,7 @@ SIGNALING = (
     *(*EVERY, UFRAG_KEY, RESPONSES, CONNECTIONS, SIGNALING_CALLS, WEBSOCKETS, SIGNALING_LAG, DRAINING),
     *(PLACEMENTS, PLACEMENT_TIME, PLACEMENT_POLICY, REFUSALS, LOST_CALLS, ANNOUNCEMENTS),
     *(EDGE_WELL, EDGE_DRAINING, EDGE_AGE),
-    *(DIRECTORY_AGE, DIRECTORY_TRANSCEIVERS, DIRECTORY_REFUSED),
+    *(DIRECTORY_AGE, DIRECTORY_TRANSCEIVERS, DIRECTORY_REFUSED, SPANS),
 )
 
 # --- worker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runtime.families.family import Family, counter, gauge
 
-__all__ = ["BUILD", "EVERY", "PROCESS_ID", "SCRAPE_TIME", "UFRAG_KEY", "supervised"]
+__all__ = ["BUILD", "EVERY", "PROCESS_ID", "SCRAPE_TIME", "SPANS", "UFRAG_KEY", "supervised"]
 
 PROCESS_ID = gauge("firsthop_process_id", "The id of this process, on its host")
 BUILD = gauge(
@@ -17,6 +17,11 @@ SCRAPE_TIME = counter(
     "Time of a core that answering scrapes took, in seconds; its rate is their share of a core",
 )
 EVERY = (PROCESS_ID, BUILD, SCRAPE_TIME)
+SPANS = counter(
+    "firsthop_trace_spans",
+    "Spans that have ended, by what became of them: sent, refused or not answered, or too many that waited",
+    {"outcome": ("sent", "not_taken", "queue_full")},
+)
 UFRAG_KEY = gauge(
     "firsthop_ufrag_key",
     "1 for each ufrag key that this process takes",

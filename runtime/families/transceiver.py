@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runtime.families.family import counter, gauge, histogram
 from runtime.families.media import MEDIA
-from runtime.families.shared import EVERY, UFRAG_KEY, supervised
+from runtime.families.shared import EVERY, SPANS, UFRAG_KEY, supervised
 
 __all__ = [
     "AGENT_HANDOFFS",
@@ -139,8 +139,8 @@ KEPT_TIME = histogram(
 )
 REVIVED = counter(
     "firsthop_transceiver_revived",
-    "Calls of a process that died, by whether they go on in this one",
-    {"outcome": ("taken_up", "unusable", "died_again")},
+    "Calls of a process that died, by whether they go on in this one; half_open ones were answered, and not connected",
+    {"outcome": ("taken_up", "half_open", "unusable", "died_again")},
 )
 
 # --- the link to edges
@@ -161,5 +161,5 @@ TRANSCEIVER = (
     *(ROOM, USED, USED_LIMIT, LATE),
     *(DRAINING, DRAIN_CALLS, NEIGHBOURS, HANDOVERS, TAKEN, HANDOVER_TIME, AGENT_HANDOFFS),
     *(KEPT_CALLS, KEPT, KEPT_TIME, REVIVED),
-    *(CONTROL, WIRE_ERRORS),
+    *(CONTROL, WIRE_ERRORS, SPANS),
 )

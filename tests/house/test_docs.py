@@ -17,6 +17,7 @@ from responding import Line, Response, living, said
 from bpf.verdicts import markdown_table
 from firsthop.cli import main
 from runtime.families import page
+from runtime.tracing import shapes
 from wire.reference import markdown
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")])
@@ -117,3 +118,7 @@ def test_readme_has_the_versions_of_the_clients_that_tests_run() -> None:
     base = (ROOT / "requirements/base.txt").read_text()
     aiortc = re.findall(r"^aiortc==(\S+)", base + (ROOT / "tests/clients/aiortc-1.13.txt").read_text(), re.MULTILINE)
     assert f"| `aiortc` (PyPI) | {', '.join(aiortc)} |" in readme
+
+
+def test_the_page_on_tracing_has_the_table_of_spans() -> None:
+    assert shapes.markdown() in (ROOT / "docs/tracing.md").read_text()

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runtime.config import Agents
+from runtime.tracing.spans import NOTHING, Span
 from transceiver.agents import Base, Item, Settings
 
 
 class Line:
     config = Agents()
+    span: Span = NOTHING
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
@@ -46,6 +48,7 @@ class Response:
     calls: list[tuple[str, str]] = field(default_factory=list)
     usage: dict[str, Any] | None = None
     ended: str = ""
+    span: Span = NOTHING
 
     def audio(self, pcm: bytes) -> None:
         self.pcm += pcm

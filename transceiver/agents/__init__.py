@@ -60,6 +60,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, v
 from typing import Any, ClassVar, Literal, Protocol
 
 from runtime.config import Agents
+from runtime.tracing.spans import Span
 
 __all__ = ["VERSION", "Base", "Item", "Line", "Response", "Settings", "find", "names", "versions"]
 
@@ -117,6 +118,10 @@ class Response(Protocol):
     def cancelled(self) -> bool:
         """Whether nobody wants it any more."""
 
+    @property
+    def span(self) -> Span:
+        """Its span, under which the agent's own may stand; its ``headers`` are for requests to other servers."""
+
     def audio(self, pcm: bytes) -> None:
         """Adds speech, mono PCM16 at the agent's rate, of any length, faster than real time or not."""
 
@@ -142,6 +147,10 @@ class Line(Protocol):
     @property
     def config(self) -> Agents:
         """Section ``[agents]`` of the host's configuration."""
+
+    @property
+    def span(self) -> Span:
+        """The span of the present turn, for what the agent does besides responses."""
 
     def say(self, pcm: bytes) -> None:
         """Queues speech, mono PCM16 at the agent's rate, any length; it is paced at 20 ms a frame. Past 60 s it is

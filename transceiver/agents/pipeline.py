@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
+from runtime.tracing.spans import Span
 from transceiver.agents import Item, Line, Response, Settings
 from transceiver.speech.sentences import Sentences
 from transceiver.speech.services import Services, Words
@@ -64,7 +65,7 @@ class Agent(Answering):
         return task
 
     async def _transcribe(self, item: Item) -> str:
-        text = await self._reach().transcribe(item.pcm)
+        text = await self._reach().transcribe(item.pcm, self.line.span)
         self.line.transcribed(item.id, text)
         return text
 
@@ -76,7 +77,7 @@ class Agent(Answering):
             request["tool_choice"] = _choice(settings.tool_choice)
         words = Words()
         if settings.modality == "text":
-            async with aclosing(services.chat(request, words)) as deltas:
+            async with aclosing(services.chat(request, words, response.span)) as deltas:
                 async for delta in deltas:
                     response.text(delta)
         else:
@@ -88,13 +89,14 @@ class Agent(Answering):
 
     async def _speak(self, response: Response, services: Services, request: dict[str, Any], words: Words) -> None:
         sentences: asyncio.Queue[str] = asyncio.Queue(_MOST_SENTENCES)
-        written = asyncio.get_running_loop().create_task(_write(services, request, words, sentences))
+        written = asyncio.get_running_loop().create_task(_write(services, request, words, sentences, response.span))
         try:
             while sentence := await sentences.get():
                 response.transcript(sentence)
                 if not sentence.strip():
                     continue
-                async with aclosing(services.speak(sentence.strip(), response.settings.voice)) as speech:
+                spoken = services.speak(sentence.strip(), response.settings.voice, response.span)
+                async with aclosing(spoken) as speech:
                     async for pcm in speech:
                         response.audio(pcm)
             await written
@@ -121,11 +123,13 @@ class Agent(Answering):
         return messages
 
 
-async def _write(services: Services, request: dict[str, Any], words: Words, sentences: asyncio.Queue[str]) -> None:
+async def _write(
+    services: Services, request: dict[str, Any], words: Words, sentences: asyncio.Queue[str], span: Span
+) -> None:
     """Puts each sentence of the answer into the queue, and nothing after the last."""
     cutter = Sentences()
     try:
-        async with aclosing(services.chat(request, words)) as deltas:
+        async with aclosing(services.chat(request, words, span)) as deltas:
             async for delta in deltas:
                 for sentence in cutter.push(delta):
                     await sentences.put(sentence)

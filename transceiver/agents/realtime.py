@@ -16,15 +16,17 @@ import binascii
 import contextlib
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
 import msgspec
 
+from runtime.tracing.spans import Value
 from transceiver.agents import Item, Line, Response, Settings
 from transceiver.speech.tasks import Answering, Failure
 from transceiver.speech.upstream import asked
+from transceiver.turns import tokens
 
 _MOST_MESSAGE = 1 << 22  # bytes
 _MOST_EVENTS = 256  # that wait for a response to take them
@@ -67,9 +69,10 @@ class Agent(Answering):
 
     async def _answer(self, response: Response) -> None:
         async with self._upstream() as timeout_s:
-            with asked("realtime") as request:
+            config = self.config.realtime
+            with asked("realtime", response.span, model=config.model, url=config.url) as request:
                 async with asyncio.timeout(timeout_s):
-                    socket = await self._reach_for(response.items)
+                    socket = await self._reach_for(response.items, request.headers)
                     await self._tell(socket, response.settings, response.items)
                     while not self._events.empty():  # of no response that anybody wants
                         if self._events.get_nowait() is None:
@@ -81,6 +84,8 @@ class Agent(Answering):
                     if event is None:
                         raise Failure("upstream: the connection broke")
                     request.began()
+                    if event.get("type") == "response.done":
+                        request.span.put(_tokens(event))
                     self._made.take(event)
                     if _take(event, response):
                         return
@@ -104,13 +109,16 @@ class Agent(Answering):
                 await self._hang_up()
                 raise
 
-    async def _reach_for(self, items: Sequence[Item]) -> aiohttp.ClientWebSocketResponse:
+    async def _reach_for(
+        self, items: Sequence[Item], more: Mapping[str, str] | None = None
+    ) -> aiohttp.ClientWebSocketResponse:
         """A connection that believes no more of its answers to be in the conversation than ``items`` have."""
         if self._made.cut_short(item for item in items if item.id not in self._known):
             await self._hang_up()
-        return await self._reach()
+        return await self._reach(more)
 
-    async def _reach(self) -> aiohttp.ClientWebSocketResponse:
+    async def _reach(self, more: Mapping[str, str] | None = None) -> aiohttp.ClientWebSocketResponse:
+        """The connection: the one that there is, or another, which is asked for with these headers as well."""
         if self._socket and not self._socket.closed and self._reading and not self._reading.done():
             return self._socket
         await self._hang_up()
@@ -123,7 +131,7 @@ class Agent(Answering):
         self._socket = await self._http.ws_connect(
             config.url,
             params={"model": config.model},
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={**({"Authorization": f"Bearer {key}"} if key else {}), **(more or {})},
             max_msg_size=_MOST_MESSAGE,
             heartbeat=config.timeout_s,
         )
@@ -266,6 +274,12 @@ def _take(event: dict[str, Any], response: Response) -> bool:
         elif kind == "response.output_text.delta":
             response.text(delta)
     return False
+
+
+def _tokens(event: dict[str, Any]) -> dict[str, Value | None]:
+    done = event.get("response")
+    usage = done.get("usage") if isinstance(done, dict) else None
+    return tokens(usage if isinstance(usage, dict) else None)
 
 
 def _message(error: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from runtime.tracing.spans import NOTHING, Span
 from transceiver.agents import Item, Settings
 from transceiver.counters import RESPONSES
 from transceiver.parts import Parts
@@ -69,6 +70,7 @@ class Making:
         self.settings = settings
         self.items = items
         self.params = params
+        self.span: Span = NOTHING
         self.status = "in_progress"
         self.cancelled = False
         self.muted = False  # its speech is not wanted any more

@@ -17,8 +17,10 @@ from typing import Any
 import aiohttp
 
 from runtime.config import Pipeline
+from runtime.tracing.spans import NOTHING, Span
 from transceiver.speech.tasks import Failure
-from transceiver.speech.upstream import asked
+from transceiver.speech.upstream import Asked, asked
+from transceiver.turns import tokens
 
 __all__ = ["Services", "ToolCall", "Words"]
 
@@ -43,8 +45,8 @@ class Words:
 
 
 class Services:
-    """One client of the services, for one call, made in the loop that uses it. Raises OSError where there is no key
-    file."""
+    """One client of the services, for one call, made in the loop that uses it. Requests have spans ``under`` those that
+    are given. Raises OSError where there is no key file."""
 
     def __init__(self, config: Pipeline) -> None:
         self._config = config
@@ -57,7 +59,7 @@ class Services:
     async def close(self) -> None:
         await self._http.close()
 
-    async def transcribe(self, pcm: bytes) -> str:
+    async def transcribe(self, pcm: bytes, under: Span = NOTHING) -> str:
         """The words in 24 kHz mono PCM16. Raises Failure."""
         spoken = io.BytesIO()
         with wave.open(spoken, "wb") as wav:
@@ -70,18 +72,20 @@ class Services:
         form.add_field("response_format", "json")
         form.add_field("file", spoken.getvalue(), filename="turn.wav", content_type="audio/wav")
         url = f"{self._config.transcription_url}/audio/transcriptions"
-        async with self._post("transcription", url, data=form) as reply:
+        model = self._config.transcription_model
+        async with self._post("transcription", url, model, under, data=form) as (reply, _):
             text = _json("transcription", await _limited(reply)).get("text")
         if not isinstance(text, str):
             raise Failure("transcription: the answer has no text")
         return text.strip()
 
-    async def chat(self, request: dict[str, Any], words: Words) -> AsyncGenerator[str, None]:
+    async def chat(self, request: dict[str, Any], words: Words, under: Span = NOTHING) -> AsyncGenerator[str, None]:
         """The answer piece by piece; tool calls and usage are put into ``words``. Raises Failure."""
         body = {"model": self._config.chat_model, "stream": True, "stream_options": {"include_usage": True}, **request}
         size = 0
         finished = False
-        async with self._post("chat", f"{self._config.chat_url}/chat/completions", json=body) as reply:
+        url, model = f"{self._config.chat_url}/chat/completions", self._config.chat_model
+        async with self._post("chat", url, model, under, json=body) as (reply, asking):
             # Lines longer than aiohttp's buffer raise ValueError.
             async for line in reply.content:
                 size += len(line)
@@ -96,13 +100,15 @@ class Services:
                 if "error" in event:
                     raise Failure(f"chat: {_reason(event)}")
                 delta, ended = _delta(event, words)
+                if words.usage is not None:
+                    asking.span.put(tokens(words.usage))
                 finished = finished or ended
                 if delta:
                     yield delta
             if not finished:
                 raise Failure("chat: the answer broke off")
 
-    async def speak(self, text: str, voice: str) -> AsyncGenerator[bytes, None]:
+    async def speak(self, text: str, voice: str, under: Span = NOTHING) -> AsyncGenerator[bytes, None]:
         """``text`` as 24 kHz mono PCM16, in whole samples. Raises Failure."""
         body = {
             "model": self._config.speech_model,
@@ -111,7 +117,8 @@ class Services:
             "response_format": "pcm",
         }
         size, odd = 0, b""
-        async with self._post("speech", f"{self._config.speech_url}/audio/speech", json=body) as reply:
+        url, model = f"{self._config.speech_url}/audio/speech", self._config.speech_model
+        async with self._post("speech", url, model, under, json=body) as (reply, _):
             kind = reply.content_type
             if kind.startswith("text/") or kind == "application/json":
                 raise Failure(f"speech: {kind} is no audio")
@@ -126,14 +133,16 @@ class Services:
                     yield pcm[:whole]
 
     @contextlib.asynccontextmanager
-    async def _post(self, what: str, url: str, **body: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _post(
+        self, what: str, url: str, model: str, under: Span, **body: Any
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Asked]]:
         try:
-            with asked(what) as request:
-                async with self._http.post(url, **body) as reply:
-                    request.began()
+            with asked(what, under, model=model, url=url) as request:
+                async with self._http.post(url, headers=request.headers, **body) as reply:
+                    request.began(reply.status)
                     if reply.status != 200:
                         raise Failure(f"{what}: {reply.status} {_reason_of(await _limited(reply))}".rstrip())
-                    yield reply
+                    yield reply, request
         except TimeoutError:
             raise Failure(f"{what}: nothing came for {self._config.timeout_s:g} s") from None
         except (aiohttp.ClientError, ValueError, OSError) as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime.config import Agents
+from runtime.tracing.spans import Span
 from transceiver.agents import Item, Line, Settings
 from transceiver.talk.protocol import Making
 from transceiver.turns import Turn
@@ -129,6 +130,10 @@ class CrossingLine:
     def config(self) -> Agents:
         return self._line.config
 
+    @property
+    def span(self) -> Span:
+        return self._line.span
+
     def say(self, pcm: bytes) -> None:
         if not self._cut:
             self._cross(self._line.say, bytes(pcm), size=len(pcm))
@@ -176,6 +181,10 @@ class CrossingResponse:
     def settled(self) -> bool:
         return self._making.settled
 
+    @property
+    def span(self) -> Span:
+        return self._making.span
+
     def audio(self, pcm: bytes) -> None:
         if pcm:
             self.turn.heard(time.monotonic())
@@ -195,9 +204,9 @@ class CrossingResponse:
         self._cross(self._making.call, str(name), str(arguments), str(call_id or ""))
 
     def done(self, usage: dict[str, Any] | None = None) -> None:
-        self.turn.over()
+        self.turn.over("completed", usage=usage)
         self._cross(self._making.done, usage)
 
     def fail(self, message: str, code: str = "agent_failed") -> None:
-        self.turn.over()
+        self.turn.over("failed", error=str(code))
         self._cross(self._making.fail, str(message), str(code))

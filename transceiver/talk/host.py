@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from runtime import logs
+from runtime.tracing.shapes import RESPONSE
 from transceiver.agents import Base, Item, Line, Settings
 from transceiver.talk.crossing import Crossing, CrossingLine, CrossingResponse
 from transceiver.talk.protocol import Making
@@ -94,7 +95,16 @@ class Host:
             self._forget(id_)
         while len(self._responses) >= MOST_TASKS:
             self._forget(next(iter(self._responses)))
-        turn = TURNS.asked(self._model, time.monotonic())
+        making.span = self._line.span.child(RESPONSE, self._model)
+        turn = TURNS.asked(self._model, time.monotonic(), making.span)
+        making.span.put(
+            {
+                "gen_ai.operation.name": "invoke_agent",
+                "gen_ai.provider.name": "firsthop",
+                "gen_ai.agent.name": self._model,
+                "gen_ai.response.id": making.id,
+            }
+        )
         self._responses[making.id] = CrossingResponse(making, self._cross, turn)
         self.ask("respond", self._responses[making.id])
 
@@ -105,7 +115,7 @@ class Host:
     def _forget(self, id_: str) -> CrossingResponse | None:
         known = self._responses.pop(id_, None)
         if known is not None:
-            known.turn.over()
+            known.turn.over("cancelled")
         return known
 
     def dtmf(self, digit: str) -> None:
@@ -166,7 +176,7 @@ class Host:
     def close(self) -> None:
         """Tells the agent that the session is over."""
         for known in self._responses.values():
-            known.turn.over()
+            known.turn.over("left")
 
     async def joined(self) -> None:
         """Waits, for a short while, until nothing of the agent runs any more."""

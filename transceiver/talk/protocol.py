@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
+from runtime.tracing.spans import Span
 from transceiver.agents import Item, Response, Settings
 from transceiver.parts import Parts
 
@@ -18,7 +19,9 @@ Event = dict[str, Any]
 
 
 class Making(Response, Protocol):
-    """A response that an agent makes, on the loop of its conversation."""
+    """A response that an agent makes, on the loop of its conversation; its ``span`` is set by whoever has it made."""
+
+    span: Span
 
     @property
     def settled(self) -> bool:

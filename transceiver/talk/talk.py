@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from runtime import logs
 from runtime.config import Agents
+from runtime.tracing.spans import Span
 from transceiver.agents import Base
 from transceiver.counters import ENDS
 from transceiver.media.voice import Voice
@@ -22,6 +23,7 @@ from transceiver.records.files import Record, Records
 from transceiver.talk.agent_host import Host, HostState, host
 from transceiver.talk.protocol import Conversation, EventProtocol
 from transceiver.talk.successor import Successor
+from transceiver.talk.traced import CallTrace, TraceState
 from transceiver.talk.watchers import Send, Watchers
 
 __all__ = ["Talk", "TalkState"]
@@ -53,6 +55,7 @@ class TalkState(Struct, frozen=True, array_like=True):
     sent_bytes: int
     parts: int
     rate_hz: Literal[8000, 16000, 24000, 48000]
+    trace: TraceState | None = None
 
 
 class Talk:
@@ -78,6 +81,7 @@ class Talk:
         self.rate_hz = rate_hz or self.agent_type.rate_hz
         self.protocol = protocol
         self.config = config
+        self.trace = CallTrace()
         self.watchers = Watchers()
         self.begun = False
         self.record: Record | None = None
@@ -113,6 +117,12 @@ class Talk:
         self.conversation.begin()
         while self._early and not self._over:
             self.client_event(self._early.popleft())
+
+    def follow(self, trace: CallTrace, turns: Send) -> None:
+        """Has ``trace`` be the session's, and ``turns`` hear of its events; before it begins or is taken up."""
+        self.trace = trace
+        self.watchers.add("trace", turns)
+        self._log = self._log.bind(**trace.span.fields)
 
     # --- another agent
 
@@ -151,6 +161,7 @@ class Talk:
             self.record.close()
             self._parts += 1
             self._open_record()
+        self.trace.span.event("agent_replaced", {"gen_ai.agent.name": self.agent_name})
         self.conversation.seat.give_to(self.host, self.agent_name)
         self.host.release()
 
@@ -213,6 +224,7 @@ class Talk:
             self.sent_bytes,
             self._parts,
             self.rate_hz,  # type: ignore[arg-type]  # one of those that agents may have
+            self.trace.export(),
         )
 
     def take_up(
@@ -260,6 +272,7 @@ class Talk:
         expected, self._expected = self._expected, None
         if expected is not None:  # clients are told, so it could not be done before
             self.conversation.succeed(self.agent_name, expected.known)
+        self.trace.stays()
         self.host.release()
         if self._retiring is not None:
             self._retiring.release()
@@ -315,6 +328,7 @@ class Talk:
             self._close()
         if self.record is not None:
             self.record.close()
+        self.trace.end(reason, self.media_so_far() if self.begun else {})
         self._log.info("ended", reason=reason, **facts)
 
     async def joined(self) -> None:
@@ -329,6 +343,10 @@ class Talk:
             self._end("agent_failed")
 
     # --- Surroundings and Line
+
+    @property
+    def span(self) -> Span:
+        return self.trace.present
 
     def emit(self, event: dict[str, Any]) -> None:
         # An agent's own events need an id as well: clients pass over those that have none.

@@ -14,6 +14,7 @@ import pytest
 from waiting import eventually
 
 from runtime.config import Agents
+from runtime.tracing.spans import NOTHING, Span
 from transceiver.agents import Base, Item, Line, Response
 from transceiver.realtime.config import Config, ResponseParams
 from transceiver.realtime.formats import Writer
@@ -37,6 +38,8 @@ class Wire:
     def note(self, *what: Any) -> None:
         self.asked.append(what)
         self.threads.add(threading.get_ident())
+
+    span: Span = NOTHING
 
     def say(self, pcm: bytes) -> None:
         self.note("say", len(pcm))

@@ -11,12 +11,14 @@ import pytest
 import responding
 
 from runtime.config import Agents
+from runtime.tracing.spans import NOTHING, Span
 from transceiver import agents
 from transceiver.agents import Base, Item, Settings, echo, parrot
 
 
 class Line:
     config = Agents()
+    span: Span = NOTHING
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
