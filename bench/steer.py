@@ -35,7 +35,7 @@ PORT, KEY_ID, KEY, TRANSCEIVER = 3478, 1, bytes(range(16)), 5
 CLIENT, LIMITED, EDGE = "198.18.0.2", "198.18.0.3", "198.18.0.1"
 IN_AN_HOUR_NS = 3600 * 10**9
 CLIENT_V6, EDGE_V6 = "2001:db8::2", "2001:db8::1"
-KNOWN_PORT, SHED_PORT, LOUD_PORT, STRANGERS_PORT = 40001, 40002, 40003, 50000
+KNOWN_PORT, SHED_PORT, LOUD_PORT, EXPRESS_PORT, STRANGERS_PORT = 40001, 40002, 40003, 40004, 50000
 SSRC = 0x01020304
 
 MEMORY_FLOWS = 1 << 20
@@ -69,6 +69,8 @@ def classes() -> dict[str, tuple[str, bytes]]:
     return {
         "RTP, known flow, IPv4": ("flow_steered", frame(rtp(9), CLIENT, KNOWN_PORT)),
         "RTP, known flow, IPv6": ("flow_steered", frame(rtp(9), CLIENT_V6, KNOWN_PORT)),
+        "RTP, known flow, past the workers, IPv4": ("flow_expressed", frame(rtp(9), CLIENT, EXPRESS_PORT)),
+        "RTP, known flow, past the workers, IPv6": ("flow_expressed", frame(rtp(9), CLIENT_V6, EXPRESS_PORT)),
         "RTP, known flow, core overloaded": ("core_overloaded", frame(rtp(9), CLIENT, SHED_PORT)),
         "RTP, known flow, over its limit": ("flow_limited", frame(rtp(9), CLIENT, LOUD_PORT)),
         "STUN with tag, known flow": ("stun_steered", frame(check(ours), CLIENT, KNOWN_PORT)),
@@ -94,6 +96,9 @@ def fill(steering: Steering) -> None:
     flows = kernel.FlowStore(steering.flows_fd, steering.ssrcs_fd)
     for host in (CLIENT, CLIENT_V6):
         flows.put(address.pack(host, KNOWN_PORT), 0, TRANSCEIVER)
+        flows.put(address.pack(host, EXPRESS_PORT), 0, TRANSCEIVER, True)
+    # To the port that they come to: then the packet of each repeat is the same.
+    steering.express.put(TRANSCEIVER, PORT)
     flows.put(address.pack(CLIENT, SHED_PORT), 1, TRANSCEIVER)
     kernel.Shedding(steering.shedding_fd).put(1, 1.0)
     flows.put_ssrc(SSRC, 0)

@@ -34,6 +34,7 @@ def examine(config: Config) -> Iterator[Finding]:
             yield from (examining.kernel(), examining.btf(), examining.headers(), examining.bcc())
             yield examining.bpffs(edge.pins)
             yield from examining.interface(edge.interface, len(edge.cores) or len(os.sched_getaffinity(0)))
+            yield examining.express(edge)
         yield examining.buffers()
         yield examining.udp_port("edge.media", edge.media)
         yield examining.tcp_port("edge.http", edge.http)

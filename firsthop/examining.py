@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runtime.address import Address, Endpoint
-from runtime.config import Config, Directory
+from runtime.config import Config, Directory, Edge
 from runtime.errors import bind_trouble
 from wire.exposure import exposure
+from wire.express import door_of
 
 if TYPE_CHECKING:
     from redis import Redis  # here, because its client takes a while to import
@@ -34,6 +35,7 @@ __all__ = [
     "certificate",
     "clock",
     "endpoint",
+    "express",
     "headers",
     "interface",
     "kernel",
@@ -135,6 +137,26 @@ def interface(name: str, workers: int, sys: Path = Path("/sys/class/net")) -> It
     else:
         todo = f"ethtool -L {name} combined {workers}, where the driver has so many"
         yield Finding("receive queues", "warning", f"{queues} for {workers} workers: fewer cores take interrupts", todo)
+
+
+def express(edge: Edge) -> Finding:
+    """Whether media can go past the workers to transceivers of this host."""
+    here = [row.id for row in edge.transceivers if row.endpoint.address is None]
+    if edge.express == "off":
+        return Finding("edge.express", "ok", "off: all media goes by the workers")
+    if not here:
+        return Finding("edge.express", "ok", "no transceiver of this host is listed")
+    door = door_of(edge.run, edge.name)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(PATIENCE_S)
+        try:
+            sock.connect(str(door))
+        except OSError as e:
+            if not _runs():
+                return Finding("edge.express", "ok", f"{door} is there when the edge runs")
+            todo = "start the edge again; transceivers find it in transceiver.run, which is to be edge.run"
+            return Finding("edge.express", "warning", f"{door}: {e.strerror}: media goes by the workers", todo)
+    return Finding("edge.express", "ok", f"{door} answers")
 
 
 def buffers(sys: Path = Path("/proc/sys/net/core")) -> Finding:

@@ -45,6 +45,7 @@ ALARMS = {
     "core_overloaded": "a core had more media than it could do, some was shed: take calls off it with firsthop cores",
     "stranger_shed": "a core had more to do than it could, new calls wait for it: take it out with firsthop cores",
     "flow_limited": "a caller sent more than any call has a use for (edge.flow_rate), and lost what was over it",
+    "express_full": "a transceiver does not keep up with what XDP brings it past the workers: give it another core",
     "queue_full": "a core does not keep up with what XDP sends it: take calls off it with firsthop cores",
     "edge_gone": "a transceiver had audio for a worker that is no longer linked",
     "edge_full": "a worker does not keep up with what a transceiver sends it",
@@ -57,6 +58,9 @@ ALARMS = {
     "overloaded": "a transceiver could not serve all of its calls in time, and ended the newest: give it another core",
     "dtls_failed": "a caller's DTLS handshake failed: the reason is in the transceiver's log",
 }
+
+
+_EXPRESS = "firsthop_edge_express"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +108,13 @@ class Alarm:
 @dataclass(frozen=True, slots=True)
 class Xdp:
     """The state of XDP. ``mode`` is native, generic or off; ``flows`` are those in the kernel's table; ``packets`` are
-    by verdict."""
+    by verdict. ``express`` has the transceivers of this host by id: those that take media themselves with an empty
+    text, others with the reason, in a word, why they do not."""
 
     mode: str
     flows: int
     packets: Counts
+    express: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +247,10 @@ def compare(before: Mapping[str, Scrape], after: Mapping[str, Scrape], expected:
         for (_, verdict), count in look.family("supervisor", "firsthop_rx_xdp_packets_total").items():
             packets.setdefault(verdict, []).append(count)
         flows = look.gauge("supervisor", "firsthop_xdp_flows")
-        xdp = Xdp(mode, flows, {verdict: total(counts) for verdict, counts in packets.items()})
+        # The one that reads goes last: another of its id may have been refused.
+        told = sorted((value, key) for key, value in after["supervisor"].samples.items() if key[0] == _EXPRESS)
+        express = {key[1]: key[2] for _, key in told}
+        xdp = Xdp(mode, flows, {verdict: total(counts) for verdict, counts in packets.items()}, express)
     signaling = None
     if "signaling" in {*after, *expected}:
         responses = look.counts("signaling", "firsthop_signaling_responses_total")

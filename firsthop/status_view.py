@@ -43,7 +43,7 @@ def view(status: Status) -> RenderableType:
         head = Text.assemble((f"{down.process} is down", "bold red"), f": {down.what_is_seen}")
         parts += [head, Padding(Text(down.what_to_do), (0, 0, 1, 2))]
     if status.xdp is not None:
-        parts += [_headline(status), *_shedding(status), Text(), cores(status, per_second), Text()]
+        parts += [_headline(status), *_express(status), *_shedding(status), Text(), cores(status, per_second), Text()]
     sections = []
     if status.xdp is not None:
         for kind in ("steered", "passed", "dropped"):
@@ -102,6 +102,16 @@ def _headline(status: Status) -> Text:
         return Text.assemble(("XDP off", "bold yellow"), f"; {counted}\n", (f"  {_XDP_OFF}", "yellow"))
     style = "bold green" if status.xdp.mode == "native" else "bold yellow"
     return Text.assemble((f"XDP {status.xdp.mode}", style), f"; {counted}")
+
+
+def _express(status: Status) -> list[RenderableType]:
+    """A line about the transceivers of this host that have asked for media past the workers."""
+    told = status.xdp.express if status.xdp is not None else {}
+    if not told:
+        return []
+    on = ", ".join(number for number, why in told.items() if not why) or "none"
+    off = "".join(f"; not {number} ({why})" for number, why in told.items() if why)
+    return [Text.assemble(("express", "bold"), f" to transceivers: {on}", (off, "yellow"))]
 
 
 def _shedding(status: Status) -> list[RenderableType]:

@@ -90,7 +90,7 @@ RX_EXPRESS = counter(
 RX_EXPRESS_SOCKET = counter(
     "firsthop_rx_express_socket_datagrams",
     "Datagrams that did not fit the socket by which they come past the workers",
-    {"outcome": ("buffer_full",)},
+    {"outcome": ("express_full",)},
 )
 RX_FRAMES = counter(
     "firsthop_rx_agent_frames",

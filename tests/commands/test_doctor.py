@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from firsthop import clocks, examining
 from firsthop.clocks import Reading
 from runtime.address import Address, Endpoint
-from runtime.config import load
+from runtime.config import Edge, load
+from wire.express import door_of
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -230,3 +231,18 @@ def test_a_configuration_is_checked_for_each_service_that_it_has(config: Path, t
     config.write_text(config.read_text() + f'[transceiver]\nagent = "nosuch"\nendpoint = "ipc://{tmp_path}/t.sock"\n')
     code, _, errors = firsthop("config", "check", "--config", str(config))
     assert one_line(code, errors).startswith("firsthop: transceiver.agent: no agent called 'nosuch'")
+
+
+def test_doctor_tells_whether_media_can_go_past_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examining, "_runs", lambda: True)
+    here = {"id": 1, "endpoint": Endpoint("ipc:///run/t.sock")}
+    edge = Edge(run=tmp_path, express="auto", transceivers=[here])
+    found = examining.express(edge)
+    assert (found.state, f"{tmp_path}/edge.express: No such file" in found.seen) == ("warning", True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+        door.bind(str(door_of(tmp_path, "edge")))
+        door.listen()
+        assert examining.express(edge).seen == f"{tmp_path}/edge.express answers"
+    away = {"id": 1, "endpoint": Endpoint("tcp://10.0.0.5:7400")}
+    assert "no transceiver of this host" in examining.express(Edge(express="auto", transceivers=[away])).seen
+    assert examining.express(Edge(express="off", transceivers=[here])).seen.startswith("off")

@@ -242,7 +242,7 @@ def test_every_alarm_is_a_counter_that_exists() -> None:
     there |= {outcome for tally in counters.all_counters if isinstance(tally, Tally) for outcome in tally}
     assert set(ALARMS) - there == {  # named inside
         "buffer_full",
-        "socket_full",
+        "express_full",
         "table_full",
         "kernel_map_full",
         "queue_full",
@@ -260,6 +260,15 @@ def test_a_page_of_somebody_else_is_not_ours() -> None:
 )
 def test_rates_are_short(rate: float, text: str) -> None:
     assert per_second(Count(0, rate)) == text
+
+
+def test_transceivers_that_take_media_past_the_workers_are_told_and_why_others_do_not() -> None:
+    express = 'firsthop_edge_express{transceiver="%d",why="%s"} %d\n'
+    page = SUPERVISOR % (0, 0) + express % (1, "", 1) + express % (1, "held", 0) + express % (2, "another_host", 0)
+    status = compare({}, scrapes(0.0, supervisor=page, worker_0=WORKER % (0, 0, 0)), HERE)
+    assert status.xdp is not None
+    assert status.xdp.express == {"1": "", "2": "another_host"}
+    assert "express to transceivers: 1; not 2 (another_host)" in drawn(status)
 
 
 def test_the_view_says_what_xdp_off_costs_and_fits_a_terminal() -> None:

@@ -2,36 +2,268 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import cycle
+from pathlib import Path
 
 import pytest
-from calling import goes_on, hang_up, lost_in, start_call, whole
-from observing import moved, xdp
+from calling import goes_on, hang_up, kill_the_supervisor, lost_in, spread_calls, whole
+from observing import cores, logged, pins, received, revived, sessions_of, xdp
 from waiting import until
 
+from bpf.layout import FLOW, FLOW_KEY
+from edge.xdp import kernel
+from edge.xdp.kernel import ExpressPorts
 from lab.appliance import Appliance
-from lab.network import Lab
+from lab.network import Host, Lab
 
 pytestmark = pytest.mark.needs_root
+
+TRANSCEIVERS = (1, 2)
+RTP = bytes([0x80, 111]) + bytes(60)
 
 
 @pytest.fixture(scope="module")
 def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    with Appliance(tmp_path_factory.mktemp("express"), lab=lab, one_host=True, express="auto") as appliance:
+    folder = tmp_path_factory.mktemp("express")
+    options = {"transceiver_cores": cores()[:2], "placement": "spread", "drain_s": 60}
+    with Appliance(folder, lab=lab, one_host=True, express="auto", **options) as appliance:
         yield appliance
 
 
-def is_on(appliance: Appliance) -> bool:
-    return appliance.metrics("edge").get(("firsthop_edge_express", "1", "")) == 1
+@pytest.fixture
+def house(appliance: Appliance) -> Appliance:
+    whole(appliance, *TRANSCEIVERS)
+    until(lambda: all_on(appliance))
+    return appliance
 
 
-def test_media_of_a_call_goes_past_the_workers(lab: Lab, appliance: Appliance) -> None:
-    house = whole(appliance)
-    until(lambda: is_on(house))
-    before = xdp(house)
-    call = start_call(lab.client, house, "--model", "echo", "--duration", "600")
-    goes_on(house, "transceiver", frames=150)
-    said = hang_up(call)
-    after = moved(before, xdp(house))
-    assert lost_in(said["audio"]) == 0
-    assert after["flow_expressed", "0"] >= 140
+def states(house: Appliance) -> dict[tuple[str, ...], float]:
+    """What the edge says of each transceiver, by its id and why it is not on; nothing while nobody answers."""
+    with suppress(OSError):
+        return {key[1:]: value for key, value in house.metrics("edge").items() if key[0] == "firsthop_edge_express"}
+    return {}
+
+
+def all_on(house: Appliance) -> bool:
+    return all(states(house).get((str(number), "")) == 1 for number in TRANSCEIVERS)
+
+
+def expressed(house: Appliance) -> int:
+    return xdp(house)["flow_expressed", "0"]
+
+
+def by_express(house: Appliance, packets: int = 100) -> None:
+    """Returns when so many packets more have come past the workers."""
+    before = expressed(house)
+    until(lambda: expressed(house) >= before + packets)
+
+
+@contextmanager
+def ports(house: Appliance) -> Iterator[ExpressPorts]:
+    """The maps of the running program."""
+    fds = [kernel.pinned(pins(house) / name) for name in ("express", "express_ports")]
+    try:
+        yield ExpressPorts(*fds)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def snmp(host: Host, name: str, counter: str) -> int:
+    """A counter of the kernel's on that host, such as ``Udp`` ``InCsumErrors``."""
+    lines = [line.split() for line in host.inside(Path("/proc/thread-self/net/snmp").read_text).splitlines()]
+    names, values = (line for line in lines if line[0] == f"{name}:")
+    return int(values[names.index(counter)])
+
+
+def errors(lab: Lab) -> list[int]:
+    """What must not move: checksums that were wrong at either end, and clients that were told of a closed port."""
+    wrong = [snmp(host, "Udp", "InCsumErrors") for host in (lab.edge, lab.client)]
+    return [*wrong, snmp(lab.edge, "Icmp", "OutDestUnreachs")]
+
+
+def ended_well(house: Appliance, calls: subprocess.Popen[bytes], count: int) -> None:
+    """Hangs up, when all have gone on for a while, and nothing of theirs may be lost."""
+    goes_on(house, "media-1", "media-2")
+    said = hang_up(calls)
+    assert (said["calls"]["ok"], lost_in(said["audio"])) == (count, 0)
+
+
+TX, TAKEN = "firsthop_tx_transceiver_datagrams_total", "firsthop_rx_express_datagrams_total"
+
+
+def forwarded(house: Appliance) -> int:
+    """How many datagrams of clients the workers have passed on."""
+    counted = [received(house, f"worker-{i}", "firsthop_rx_worker_datagrams_total") for i in range(len(cores()))]
+    return sum(n for counts in counted for outcome, n in counts.items() if outcome.startswith("forwarded_"))
+
+
+def past_the_workers(house: Appliance) -> None:
+    """Media goes past the workers both ways, and they have next to nothing: checks, and reports of a moment."""
+    sent = {n: received(house, f"media-{n}", TX)["expressed"] for n in TRANSCEIVERS}
+    workers = forwarded(house)
+    by_express(house, 200)
+    assert forwarded(house) - workers < 60
+    for n in TRANSCEIVERS:
+        counts = received(house, f"media-{n}", TX)
+        assert counts["expressed"] > sent[n]
+        assert counts["socket_full"] == counts["unsendable"] == 0
+        assert received(house, f"media-{n}", "firsthop_rx_express_socket_datagrams_total") == {"express_full": 0}
+
+
+def toggled(house: Appliance, times: int, calls: int) -> None:
+    """Takes the transceivers off the express path, by a write for each, and puts them on it again."""
+    with ports(house) as maps:
+        there = maps.by_transceiver
+        assert there.keys() == set(TRANSCEIVERS)
+        for _ in range(times):
+            for number in there:
+                assert maps.remove(number)
+            before = forwarded(house)
+            until(lambda before=before: forwarded(house) >= before + calls)
+            for number, port in there.items():
+                assert maps.put(number, port)
+            by_express(house, calls)
+
+
+def worker_killed(house: Appliance, name: str) -> None:
+    worker = house.children()[name]
+    worker.send_signal(signal.SIGKILL)
+    until(lambda: (now := house.children().get(name)) is not None and now.pid != worker.pid)
+
+
+def another_supervisor(house: Appliance, how: str) -> None:
+    """Has another process take the edge over: it was ``killed``, begins ``anew``, or has ``left`` everything to it."""
+    times = house.log_file("edge").read_text().count('"ready"')
+    if how == "killed":
+        kill_the_supervisor(house)
+        house.start("edge")
+    elif how == "anew":
+        house.processes["edge"].send_signal(signal.SIGHUP)
+    else:
+        house.processes["edge"].send_signal(signal.SIGUSR2)
+        house.processes["edge"].wait()
+        house.start("edge")
+    until(lambda: house.log_file("edge").read_text().count('"ready"') > times)
+    until(lambda: all_on(house))
+
+
+def sent_to_the_port(lab: Lab, house: Appliance) -> None:
+    """What others send to a transceiver's own port reaches nobody."""
+    with ports(house) as maps:
+        port = maps.by_transceiver[1]
+    before = xdp(house)["express_port_refused", "0"]
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for _ in range(50):
+                sock.sendto(RTP, (lab.edge.address, port))
+
+    lab.client.inside(send)
+    until(lambda: xdp(house)["express_port_refused", "0"] == before + 50)
+
+
+def sent_in_a_call_s_name(lab: Lab, house: Appliance) -> None:
+    """XDP takes an address for a call's that somebody else writes on his packets; the call does not."""
+    fd = kernel.pinned(pins(house) / "flows")
+    flow = next(iter(kernel.BpfMap(fd, FLOW_KEY.size, FLOW.size).items()))[0]
+    os.close(fd)
+    segment = flow[16:18] + (3478).to_bytes(2, "big") + (8 + len(RTP)).to_bytes(2, "big") + bytes(2) + RTP
+    refused = ("firsthop_rx_transceiver_datagrams_total", "srtp_not_authentic")
+
+    def count() -> float:
+        return sum(house.metrics(f"media-{n}")[refused] for n in TRANSCEIVERS)
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as sock:
+            for _ in range(20):
+                sock.sendto(segment, (lab.edge.address, 0))
+
+    before = count()
+    lab.client.inside(send)
+    until(lambda: count() == before + 20)
+
+
+def test_calls_lose_nothing_whatever_happens_at_the_edge(lab: Lab, house: Appliance) -> None:
+    wrong = errors(lab)
+    calls, _ = spread_calls(lab.client, house, 4)
+    by_express(house, 50)  # by now the first packets, which a worker had, are through
+    past_the_workers(house)
+    toggled(house, 3, 4)
+    sent_to_the_port(lab, house)
+    sent_in_a_call_s_name(lab, house)
+    worker_killed(house, "worker-0")
+    for how in ("anew", "killed"):
+        another_supervisor(house, how)
+        past_the_workers(house)
+    ended_well(house, calls, 4)
+    assert errors(lab) == wrong
+
+
+@pytest.mark.trials
+def test_it_goes_off_and_on_sixty_times_under_twenty_calls(lab: Lab, house: Appliance) -> None:
+    calls, _ = spread_calls(lab.client, house, 20)
+    toggled(house, 60, 20)
+    ended_well(house, calls, 20)
+
+
+@pytest.mark.trials
+def test_twenty_supervisors_take_it_over(lab: Lab, house: Appliance) -> None:
+    calls, _ = spread_calls(lab.client, house, 4)
+    for _, how in zip(range(20), cycle(("anew", "killed", "left")), strict=False):
+        another_supervisor(house, how)
+        by_express(house)
+    ended_well(house, calls, 4)
+
+
+def test_calls_go_on_when_their_transceiver_dies_or_leaves(lab: Lab, house: Appliance) -> None:
+    wrong = errors(lab)
+    calls, has = spread_calls(lab.client, house, 4)
+    by_express(house)
+    killed = house.children()["media-1"].pid
+    house.children()["media-1"].send_signal(signal.SIGKILL)
+    until(lambda: revived(house, "media-1") == has[0] and house.children()["media-1"].pid != killed)
+    until(lambda: all_on(house))
+    past_the_workers(house)
+    moved, leaving = len(logged(house, "moved")), house.children()["media-1"]
+    leaving.send_signal(signal.SIGTERM)
+    until(lambda: len(logged(house, "moved")) == moved + has[0])
+    until(lambda: sessions_of(house, "media-1") == 0 and sessions_of(house, "media-2") == 4)
+    until(lambda: all_on(house))
+    by_express(house, 200)
+    goes_on(house, "media-2")
+    assert hang_up(calls)["calls"]["ok"] == 4
+    assert errors(lab) == wrong
+
+
+def test_a_hand_over_loses_nothing(lab: Lab, house: Appliance) -> None:
+    calls, has = spread_calls(lab.client, house, 4)
+    past_the_workers(house)
+    moved = len(logged(house, "moved"))
+    house.children()["media-1"].send_signal(signal.SIGTERM)
+    until(lambda: len(logged(house, "moved")) == moved + has[0])
+    until(lambda: sessions_of(house, "media-1") == 0 and sessions_of(house, "media-2") == 4)
+    goes_on(house, "media-2")
+    by_express(house, 200)
+    said = hang_up(calls)
+    assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
+
+
+def test_without_it_the_same_house_goes_by_the_workers(lab: Lab, house: Appliance) -> None:
+    """The last of these: it changes the configuration, under calls."""
+    calls, _ = spread_calls(lab.client, house, 2)
+    by_express(house)
+    text = house.config_file.read_text()
+    house.config_file.write_text(text.replace('express = "auto"', 'express = "off"'))
+    house.processes["edge"].send_signal(signal.SIGHUP)
+    until(lambda: states(house) == {("1", "off"): 0, ("2", "off"): 0})
+    workers, before = forwarded(house), expressed(house)
+    until(lambda: forwarded(house) > workers + 100)
+    assert expressed(house) == before
+    ended_well(house, calls, 2)

@@ -1,0 +1,157 @@
+"""The sockets of an express path at the transceiver: what comes is taken, what is sent arrives, and looks are few."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from waiting import eventually
+
+from runtime.batch import ROOM_BYTES
+from runtime.timer import Timer
+from transceiver.counters import RX_EXPRESS, TX_DATAGRAMS
+from transceiver.links.expressway import Expressway
+from transceiver.links.rhythm import Rhythm
+from wire import address
+
+
+class Way:
+    """An expressway, a client of it, and what it took."""
+
+    def __init__(self, sending: socket.AddressFamily) -> None:
+        self.taken: list[tuple[bytes, bytes]] = []
+        self.reading = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.reading.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.reading.bind(("::ffff:127.0.0.1" if sending == socket.AF_INET else "::1", 0))
+        self.host = "127.0.0.1" if sending == socket.AF_INET else "::1"
+        out = socket.socket(sending, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        out.bind((self.host, 0))
+        self.from_port = out.getsockname()[1]
+        self.client = socket.socket(sending, socket.SOCK_DGRAM)
+        self.client.bind((self.host, 0))
+        self.client.settimeout(30)
+        self.where = address.pack(self.host, self.client.getsockname()[1])
+        self.way = Expressway(b"edge", self.reading, out, lambda edge, batch: self.taken.extend(batch))
+
+    def says(self, datagram: bytes) -> None:
+        self.client.sendto(datagram, (self.host, self.reading.getsockname()[1]))
+
+
+@pytest.fixture(params=[socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
+async def way(request: pytest.FixtureRequest) -> AsyncIterator[Way]:
+    made = Way(request.param)
+    yield made
+    made.client.close()
+    if made.reading.fileno() >= 0:
+        made.way.close()
+
+
+async def test_what_comes_is_taken_in_order_with_its_address(way: Way) -> None:
+    said = [bytes([0x80, i % 256]) * (1 + i) for i in range(100)]
+    for datagram in said:
+        way.says(datagram)
+    await eventually(lambda: len(way.taken) == 100)
+    assert way.taken == [(way.where, datagram) for datagram in said]
+
+
+async def test_what_is_empty_or_too_long_is_counted_and_dropped(way: Way) -> None:
+    before, refused = RX_EXPRESS["taken"], RX_EXPRESS["refused"]
+    for datagram in (b"", bytes(ROOM_BYTES), bytes(ROOM_BYTES + 1), b"last"):
+        way.says(datagram)
+    await eventually(lambda: len(way.taken) == 2)
+    assert [datagram for _, datagram in way.taken] == [bytes(ROOM_BYTES), b"last"]
+    assert (RX_EXPRESS["taken"], RX_EXPRESS["refused"]) == (before + 2, refused + 2)
+
+
+async def test_what_is_sent_in_one_turn_leaves_from_the_shared_port(way: Way) -> None:
+    before = TX_DATAGRAMS["expressed"]
+    said = [bytes([0x80, i]) * 80 for i in range(200)]
+    for datagram in said:
+        way.way.send(way.where, datagram)
+    await asyncio.sleep(0)
+    heard = [way.client.recvfrom(2048) for _ in said]
+    assert [datagram for datagram, _ in heard] == said
+    assert {sender[1] for _, sender in heard} == {way.from_port}
+    assert TX_DATAGRAMS["expressed"] == before + 200
+
+
+async def test_one_that_cannot_be_sent_keeps_no_other_back(way: Way) -> None:
+    before = TX_DATAGRAMS["expressed"], TX_DATAGRAMS["unsendable"]
+    nowhere = address.pack(way.host, 0)
+    for where, datagram in ((way.where, b"\x80a"), (nowhere, b"\x80b"), (way.where, b"\x80c")):
+        way.way.send(where, datagram)
+    await asyncio.sleep(0)
+    assert [way.client.recv(100) for _ in range(2)] == [b"\x80a", b"\x80c"]
+    assert (TX_DATAGRAMS["expressed"], TX_DATAGRAMS["unsendable"]) == (before[0] + 2, before[1] + 1)
+
+
+async def test_what_waits_is_taken_and_sent_before_it_ends(way: Way) -> None:
+    way.says(b"\x80in")
+    way.way.send(way.where, b"\x80out")
+    way.way.close()
+    assert way.taken == [(way.where, b"\x80in")]
+    assert way.client.recv(100) == b"\x80out"
+
+
+async def test_a_fault_with_one_batch_costs_no_other(way: Way) -> None:
+    failures: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["message"]))
+    taken = way.way._take
+
+    def fails(edge: bytes, batch: list[tuple[bytes, bytes]]) -> None:
+        way.way._take = taken
+        raise ZeroDivisionError
+
+    way.way._take = fails
+    way.says(b"\x80one")
+    await eventually(lambda: failures)
+    way.says(b"\x80two")
+    await eventually(lambda: way.taken == [(way.where, b"\x80two")])
+
+
+def test_few_datagrams_are_looked_at_at_once() -> None:
+    rhythm, now = Rhythm(0.0), 0.0
+    for _ in range(200):
+        now += 0.005  # 200 a second: four calls
+        assert rhythm.wait(1, now) == 0.0
+
+
+def test_under_load_looks_are_apart_by_what_a_conversation_can_spare() -> None:
+    rhythm, now = Rhythm(0.0), 0.0
+    for _ in range(100):
+        now += 0.001
+        wait_s = rhythm.wait(1, now)
+    assert wait_s == 0.0016
+    rhythm.spare_s = 0.004
+    assert rhythm.wait(1, now) == 0.004
+    rhythm.spare_s = 1.0
+    assert rhythm.wait(1, now) == 0.005
+
+
+def test_where_the_load_ends_looks_are_at_once_again() -> None:
+    rhythm, now = Rhythm(0.0), 0.0
+    for _ in range(100):
+        now += 0.001
+        rhythm.wait(1, now)
+    for _ in range(30):
+        now += 0.0016
+        wait_s = rhythm.wait(0, now)
+    assert wait_s == 0.0
+
+
+async def test_a_timer_is_over_once_and_can_be_set_again() -> None:
+    timer, over = Timer(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(timer.fd, over.set)
+    try:
+        for _ in range(3):
+            timer.set(0.0005)
+            await asyncio.wait_for(over.wait(), 30)
+            timer.over()
+            over.clear()
+            timer.over()  # and nothing waits for what is over
+    finally:
+        loop.remove_reader(timer.fd)
+        timer.close()
