@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from edge import apikeys, turnsecrets
 from edge.directory import Transceiver
 from edge.directory_file import announce, prepare
-from edge.draining import empty, mark
+from edge.draining import empty, mark, others_found
 from edge.express import Express
 from edge.relay.spec import SPARE_NAME, Sister, Spec
 from edge.sockets import flows_endpoint, http_socket, listening, media_sockets
@@ -208,7 +208,7 @@ class EdgeSupervisor(Supervisor):
     async def leave(self) -> None:
         """See Supervisor. Where there are other edges, new calls are for them, and this one's have time to end."""
         edge = self._config.edge
-        if edge.drain_s and edge.other_edges:
+        if edge.drain_s and (edge.other_edges or await others_found(edge)):
             with contextlib.suppress(OSError):
                 mark(edge).touch()
             await empty(edge, len(self._cpus) + (edge.backbone is not None), self._log)
