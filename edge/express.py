@@ -32,7 +32,7 @@ from wire.keys import ClusterKeys
 __all__ = ["Express"]
 
 _MOST = 256  # connections, and transceivers for which sockets are kept
-_GREETS_WITHIN_S, _PROBED_S = 2.0, 0.4
+_GREETS_WITHIN_S, _NEAR_S, _FAR_S = 4.0, 0.5, 2.5
 _RETURNS_WITHIN_S = 5.0  # a transceiver that an earlier supervisor had
 _TAKEN_S, _ASKS_WITHIN_S = 1.5, 0.3
 _DOOR_MODE = 0o660  # the folder's group may come to the door; whoever it is proves that he has the cluster's keys
@@ -201,10 +201,10 @@ class Express:
     async def _reads(self, connection: socket.socket, number: int, token: bytes) -> bool:
         """Whether the transceiver says that it reads, when a first datagram has come to it as media will."""
         said, interface, host = b"", self._edge.interface, self._edge.media.host
-        for far in (False, True):
+        for far, within_s in ((False, _NEAR_S), (True, _FAR_S)):
             with contextlib.suppress(TimeoutError, OSError):
                 self._probe(interface, host, self._port(number), token, far=far)
-                async with asyncio.timeout(_PROBED_S):
+                async with asyncio.timeout(within_s):
                     said = await asyncio.get_running_loop().sock_recv(connection, MOST_BYTES)
                 break
         return bool(said) and isinstance(express.read(said), Reads)

@@ -271,6 +271,11 @@ class FlowStore:
         cpu, transceiver = FLOW.unpack(value)[:2]
         return cpu, transceiver
 
+    def last_seen_s(self, address18: bytes) -> float:
+        """The time at which the flow last sent, up to a second old; CLOCK_MONOTONIC. 0 where it is not known."""
+        value = self._flows.lookup(flow_key(address18))
+        return 0.0 if value is None else FLOW.read(value, "last_seen_ns") / 1e9
+
     def remove(self, address18: bytes) -> bool:
         """Forgets a flow. Returns False where it was not known."""
         return self._flows.delete(flow_key(address18))

@@ -28,7 +28,7 @@ __all__ = ["Express"]
 
 _LOOK_S = 0.25
 _REFUSED_S = 5.0  # until an edge is asked again that said no
-_GREETS_WITHIN_S, _PROBED_S = 2.0, 1.0
+_GREETS_WITHIN_S, _PROBED_S = 4.0, 2.0
 _MOST_EDGES = 16
 _MOST_WAITED = 512
 
