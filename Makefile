@@ -37,10 +37,11 @@ dashboards:
 	@scripts/setup
 	@$(PYTHON) -m bench.dashboards
 
-# The wheel to install on hosts, and the source distribution, in dist/.
+# The wheel to install on hosts, the source distribution, and what the wheel needs as an SBOM, in dist/.
 dist:
-	@scripts/setup
+	@scripts/setup dist
 	@$(PYTHON) -m lab.machines.wheels dist
+	@$(PYTHON) -m lab.machines.sbom dist
 
 trials: setup
 	$(PYTHON) -m pytest -m trials --timeout 3600

@@ -20,12 +20,13 @@ from runtime.address import Address
 from runtime.config import Edge
 from runtime.logs import Log
 
-__all__ = ["empty", "follow_mark", "mark"]
+__all__ = ["empty", "follow_mark", "mark", "others_found"]
 
 _LOOK_EVERY_S = 0.25
 _COUNT_EVERY_S = 1.0
 _TELL_EVERY_S = 10.0
 _PATIENCE_S = 2.0
+_WELL = re.compile(r"^firsthop_signaling_edge_well\{.*\} 1(?:\.0)?$", re.MULTILINE)
 _COUNTED = re.compile(r"^firsthop_(?:worker_flows|signaling_websockets) (\S+)$", re.MULTILINE)
 # No proxy: what is asked is this host.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -42,6 +43,11 @@ async def follow_mark(edge: Edge, peers: Peers) -> Never:
     while True:
         peers.draining = path.exists()
         await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def others_found(edge: Edge) -> bool:
+    """Whether signaling knows of another edge that takes calls, as one that it found in the directory's store."""
+    return _WELL.search(await asyncio.to_thread(_metrics, ports.signaling(edge.metrics))) is not None
 
 
 async def empty(edge: Edge, workers: int, log: Log) -> None:
@@ -63,9 +69,14 @@ async def empty(edge: Edge, workers: int, log: Log) -> None:
 
 def _count(place: Address) -> int:
     """The flows or WebSockets that the process with metrics at ``place`` has; 1 where it does not say."""
+    found = _COUNTED.search(_metrics(place))
+    return int(float(found[1])) if found else 1
+
+
+def _metrics(place: Address) -> str:
+    """What the process with metrics at ``place`` says; nothing where it does not."""
     try:
         with _opener.open(f"http://{place}/metrics", timeout=_PATIENCE_S) as response:
-            found = _COUNTED.search(response.read().decode())
+            return str(response.read().decode())
     except (OSError, ValueError):
-        return 1
-    return int(float(found[1])) if found else 1
+        return ""

@@ -17,13 +17,12 @@ from typing import Any
 
 from prometheus_client.registry import Collector
 
-from edge import apikeys
+from edge import apikeys, turnsecrets
 from edge.directory import Transceiver
 from edge.directory_file import announce, prepare
-from edge.draining import empty, mark
+from edge.draining import empty, mark, others_found
 from edge.express import Express
 from edge.relay.spec import SPARE_NAME, Sister, Spec
-from edge.signaling.turn.servers import load_secret
 from edge.sockets import flows_endpoint, http_socket, listening, media_sockets
 from edge.tls import server_context
 from edge.xdp import kernel
@@ -209,7 +208,7 @@ class EdgeSupervisor(Supervisor):
     async def leave(self) -> None:
         """See Supervisor. Where there are other edges, new calls are for them, and this one's have time to end."""
         edge = self._config.edge
-        if edge.drain_s and edge.other_edges:
+        if edge.drain_s and (edge.other_edges or await others_found(edge)):
             with contextlib.suppress(OSError):
                 mark(edge).touch()
             await empty(edge, len(self._cpus) + (edge.backbone is not None), self._log)
@@ -241,7 +240,7 @@ def check(config: Config) -> None:
     server_context(edge.tls_certificate, edge.tls_key)
     for server in edge.ice_servers:
         if server.secret_file is not None:
-            load_secret(server.secret_file)
+            turnsecrets.load(server.secret_file)
     if not edge.transceivers and not config.directory.redis:
         raise ConfigError(
             "edge.transceivers: at least one [[edge.transceivers]] with id and endpoint is needed, or directory.redis"

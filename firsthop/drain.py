@@ -55,8 +55,8 @@ def drain(config: Path | None, what: str) -> None:
     """Take this host's transceivers, or its edge, out of service: new calls go elsewhere, and those that they have are
     handed over or end, within transceiver.drain_s or edge.drain_s. Returns when they have ended.
 
-    Ctrl-C ends this command only. The exit code is 0 when they have ended, 1 when nothing of that kind runs here, 2 for
-    a wrong configuration.
+    Ctrl-C ends this command only. The exit code is 0 when they have ended, 1 when nothing of that kind runs here or it
+    is another user's, 2 for a wrong configuration.
     """
     try:
         places = services(load(config), what)
@@ -67,8 +67,12 @@ def drain(config: Path | None, what: str) -> None:
     if not running:
         click.echo(f"firsthop: no {what} answers on this host: is this its --config?", err=True)
         sys.exit(1)
-    for pid in running:
-        _end(pid)
+    try:
+        for pid in running:
+            _end(pid)
+    except PermissionError:
+        click.echo(f"firsthop: the {what} is another user's, who may end it, as root may", err=True)
+        sys.exit(1)
     with suppress(KeyboardInterrupt):
         _follow(running, what)
 
@@ -85,7 +89,7 @@ def _running(places: list[Address], what: str) -> dict[int, Address]:
         answer = scrape([place])
         pid = int(answer.samples.get(_PID, 0)) if answer is not None else 0
         with suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_text().split("\0") if pid > 1 else []
+            command = Path(f"/proc/{pid}/cmdline").read_text().split("\0") if pid else []  # in a container it is 1
             if is_service(command, what):
                 found.setdefault(pid, place)
     return found

@@ -7,6 +7,7 @@ whoever asks too often is answered later.
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -21,16 +22,20 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from runtime import logs
 from runtime.process import step_back
 
-__all__ = ["Page", "Scrapes"]
+__all__ = ["Page", "Scrapes", "Unavailable"]
 
 Page = Callable[[Mapping[str, str]], bytes]
-"""Makes a JSON document of the query's fields, in the thread that answers scrapes."""
+"""Makes a JSON document of the query's fields, in the thread that answers scrapes. Raises Unavailable."""
 
 _BACKLOG = 8
 _PATIENCE_S = 1.0  # with one who asks, from the first byte to the last
 _MOST_HEAD_BYTES = 8 << 10
 _MOST_FIELDS = 16
 _SHARE = 0.1  # of a core, at most
+
+
+class Unavailable(Exception):
+    """The error that a page has nothing good to say now: the answer is 503, with this line."""
 
 
 class Scrapes:
@@ -97,6 +102,8 @@ class Scrapes:
     def _made(self, make: Callable[[], bytes]) -> tuple[str, bytes]:
         try:
             return "200 OK", make()
+        except Unavailable as e:
+            return "503 Service Unavailable", json.dumps({"error": str(e)}).encode()
         except Exception:
             if not self._complained:  # the next one would say the same
                 self._complained = True

@@ -25,7 +25,7 @@ from runtime.followed import follow
 from runtime.keyfile import KeyFile, ufrag_keys
 from runtime.process import FIRST, drop_capabilities, set_nice
 from runtime.supervision import memory, signals, watchdog
-from runtime.supervision.beats import Beat
+from runtime.supervision.beats import HEALTH_PATH, Beat
 from runtime.supervision.notify import notify
 from runtime.tracing.export import tracing
 from transceiver import agents, counters
@@ -90,7 +90,8 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
         ufrag_keys(lambda: key_file.keys),
     )
     more = (*transceiver.schedule, TURNS.first_audio, *counters.all_counters, exporter.counts)
-    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, *gauges, *more)
+    pages = {HEALTH_PATH: beat.health}
+    metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, *gauges, *more, pages=pages)
     gc.freeze()  # what is here stays: looking through it for garbage would be a pause of 40 ms for every call
     watchdog.ready()
     log.info(

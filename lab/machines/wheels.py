@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,8 @@ _NOT_SOURCE = (
     "*.egg-info",
 )
 
+_EARLIEST = "315532800"  # 1980, where ZIP begins
+
 
 def copy_source(to: Path) -> Path:
     """Copies the source to the folder ``to``, which is made, without what is made from it; building leaves files."""
@@ -34,11 +37,13 @@ def copy_source(to: Path) -> Path:
 
 def build(source: Path, to: Path, kind: str = "wheel") -> Path:
     """Builds the source distribution (``kind`` is "sdist") or the wheel of ``source`` in the folder ``to``, with the
-    setuptools of this environment and nothing from elsewhere. Returns its file."""
+    setuptools of this environment and nothing from elsewhere. Returns its file. The same source makes the same wheel,
+    whose files are all of the time SOURCE_DATE_EPOCH, the earliest that an archive knows where there is none."""
     program = f"import setuptools.build_meta as b, sys; print(b.build_{kind}(sys.argv[1]))"
     to.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-I", "-c", program, str(to)]
-    done = subprocess.run(argv, cwd=source, capture_output=True, text=True)  # noqa: S603
+    environment = {"SOURCE_DATE_EPOCH": _EARLIEST, **os.environ}
+    done = subprocess.run(argv, cwd=source, env=environment, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
         raise RuntimeError(done.stderr)
     return to / done.stdout.split()[-1]

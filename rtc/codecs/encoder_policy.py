@@ -68,18 +68,21 @@ class EncoderPolicy:
 
     def tick(self, now: float) -> None:
         """Tells that the clock came at ``now``, in seconds."""
-        offset = now - self._frames * FRAME_S
-        self._frames += 1
-        self._least = min(self._least, offset)
-        late = offset - min(self._least, self._least_before)
+        frames = self._frames
+        offset = now - frames * FRAME_S
+        self._frames = frames = frames + 1
+        if offset < self._least:
+            self._least = offset
+        late = offset - (self._least if self._least < self._least_before else self._least_before)
         if late > _HOPELESS_S:
             # A pause in which nothing was due.
             self._least = self._least_before = offset
             late = 0.0
-        elif self._frames % _WINDOW_TICKS == 0:
+        elif frames % _WINDOW_TICKS == 0:
             self._least, self._least_before = offset, self._least
         self._ticks += 1
-        self._late += late > _LATE_S
+        if late > _LATE_S:
+            self._late += 1
         if late < _CALM_S:
             self.on_time += 1
             self._calm += 1

@@ -118,10 +118,10 @@ class Reception:
 
         if not timed:
             return True
-        transit = round(now * self._clock_hz) - packet.timestamp
-        if self._transit is not None:
-            step = abs((transit - self._transit + 0x80000000 & 0xFFFFFFFF) - 0x80000000)
-            self._jitter += (step - self._jitter) / 16
+        before, transit = self._transit, round(now * self._clock_hz) - packet.timestamp
+        if before is not None:
+            step = (transit - before + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+            self._jitter += (abs(step) - self._jitter) / 16
         self._transit = transit
         return True
 

@@ -11,13 +11,18 @@ import asyncio
 import mmap
 import os
 import struct
+import time
+from collections.abc import Mapping
 from typing import Never
 
+from runtime.scrape import Unavailable
 from runtime.supervision.store import Store
 
-__all__ = ["EVERY_S", "Beat", "Beats"]
+__all__ = ["EVERY_S", "HEALTH_PATH", "Beat", "Beats"]
 
 EVERY_S = 1.0  # a child counts at least as often
+HEALTH_PATH = "/healthz"
+_FRESH_S = 5.0  # WatchdogSec= of the units
 _NAME = "beats"
 _PLACES = 512
 _COUNT = struct.Struct("@Q")
@@ -29,6 +34,7 @@ class Beat:
     def __init__(self, fd: int, place: int) -> None:
         self._memory = mmap.mmap(fd, _PLACES * _COUNT.size) if fd >= 0 else None
         self._at = place * _COUNT.size
+        self._turned_at = time.monotonic()
 
     def __call__(self) -> None:
         """Counts: the loop turns."""
@@ -40,7 +46,16 @@ class Beat:
         """Counts while the event loop turns."""
         while True:
             self()
+            self._turned_at = time.monotonic()
             await asyncio.sleep(EVERY_S)
+
+    def health(self, _: Mapping[str, str]) -> bytes:
+        """The page at HEALTH_PATH of a process that runs ``forever``, for whoever restarts what hangs and is no parent
+        of it. Raises Unavailable where the loop has not turned for some seconds."""
+        still_s = time.monotonic() - self._turned_at
+        if still_s > _FRESH_S:
+            raise Unavailable(f"the event loop has not turned for {still_s:.0f} s")
+        return b'{"alive": true}\n'
 
 
 class Beats:

@@ -24,7 +24,7 @@ from runtime.address import Address
 from runtime.config import Config
 from runtime.errors import ConfigError
 from runtime.supervision import signals, watchdog
-from runtime.supervision.beats import Beats
+from runtime.supervision.beats import HEALTH_PATH, Beats
 from runtime.supervision.child import ChildSpec
 from runtime.supervision.children import Child, Children, identity
 from runtime.supervision.notify import notify
@@ -57,6 +57,7 @@ class Supervisor:
         self._log = logs.get()
         self._lifeline, _ = lifeline(store)
         self._beats = Beats(store)
+        self._beat = watchdog.MainBeat()
 
     def collectors(self) -> Sequence[Collector]:
         """More metrics than those of the children."""
@@ -121,9 +122,11 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGUSR2, leave.set)
         anew = asyncio.create_task(signals.to_start_anew())
         await asyncio.sleep(0)  # it listens before the signal that waits is heard
-        metrics.serve(self.metrics_key, *self.metrics_at.pair, *self.children.metrics, *self.collectors())
+        collectors = (*self.children.metrics, *self.collectors())
+        pages = {HEALTH_PATH: self._beat.health}
+        metrics.serve(self.metrics_key, *self.metrics_at.pair, *collectors, pages=pages)
         signals.let_through()
-        work = (self.children.run(), self._mend(), self._left(stop, hurry), *self.work())
+        work = (self.children.run(), self._beat.forever(), self._mend(), self._left(stop, hurry), *self.work())
         tasks = [anew, *(asyncio.create_task(each) for each in (leave.wait(), *work))]
         watchdog.ready()
         self._log.info("ready", **self.facts())
@@ -153,7 +156,6 @@ class Supervisor:
 
     async def _mend(self) -> None:
         while True:
-            watchdog.alive()
             await asyncio.sleep(1.0)
             self._store.mend()
 

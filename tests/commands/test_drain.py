@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 from calling import finish, lost_in, start_call
+from hosting import ports
 from observing import cores, sessions_of
 from waiting import DEADLINE_S, until
 
 from firsthop.drain import is_service, of_unit, services
+from firsthop.status_cli import scrape
 from lab.appliance import Appliance
 from lab.network import Lab
 from runtime import config
+from runtime.address import Address
+from wire.keys import new_file_text
 
 # A session over a WebSocket: says when it has begun, and with which code it was closed.
 _SOCKET = """
@@ -57,6 +61,28 @@ def test_a_host_is_drained_once_its_calls_are_over(lab: Lab, tmp_path: Path) -> 
         assert (said["calls"]["ok"], lost_in(said["audio"])) == (2, 0), "there was nowhere to go: they were waited for"
         again = drain(house, "transceiver")
         assert (again.returncode, again.stderr.count(b"\n")) == (1, 1)
+
+
+@pytest.mark.needs_root
+def test_a_service_that_is_the_first_process_of_a_container_is_drained(tmp_path: Path) -> None:
+    (port,) = ports(1)
+    (tmp_path / "cluster.toml").write_text(new_file_text())
+    (tmp_path / "cluster.toml").chmod(0o600)
+    environment = {
+        **os.environ,
+        "FIRSTHOP_CLUSTER__KEYS": f"{tmp_path}/cluster.toml",
+        "FIRSTHOP_TRANSCEIVER__ENDPOINT": f"ipc://{tmp_path}/transceiver.sock",
+        "FIRSTHOP_TRANSCEIVER__METRICS": f"127.0.0.1:{port}",
+    }
+    firsthop = [sys.executable, "-m", "firsthop"]
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+    with subprocess.Popen([*unshare, *firsthop, "transceiver"], env=environment, stderr=subprocess.PIPE) as container:
+        until(lambda: container.poll() is not None or scrape([Address.of("127.0.0.1", port)]) is not None)
+        assert container.poll() is None, container.stderr and container.stderr.read().decode()
+        inside = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()[0]
+        enter = ["nsenter", f"--target={inside}", "--pid", "--mount", "--"]
+        subprocess.run([*enter, *firsthop, "drain"], env=environment, timeout=DEADLINE_S, capture_output=True)
+        assert container.wait(DEADLINE_S) == 0
 
 
 def test_what_is_told_to_end_is_a_service_and_no_child_of_one() -> None:

@@ -45,6 +45,7 @@ def test_what_pyproject_asks_for_is_pinned_as_it_asks() -> None:
     extras = project["optional-dependencies"]
     assert unmet(project["dependencies"] + PROJECT["build-system"]["requires"], "base.txt") == []
     assert unmet(extras["dev"], "base.txt", "dev.txt") == []
+    assert unmet(extras["dist"], "base.txt", "dist.txt") == []
     assert unmet(extras["tracing"], "base.txt", "tracing.txt") == []
     assert unmet(extras["bench"], "base.txt", "bench.txt", "source.txt") == []
 
@@ -54,10 +55,11 @@ def test_what_it_does_not_pin_as_asked_would_be_seen() -> None:
 
 
 def test_extras_agree_where_they_have_the_same_package() -> None:
-    dev, bench = locked("dev.txt"), locked("bench.txt")
-    both = dev.keys() & bench.keys()
-    assert both
-    assert {name: dev[name] for name in both} == {name: bench[name] for name in both}
+    dev = locked("dev.txt")
+    for other in (locked("bench.txt"), locked("dist.txt")):
+        both = dev.keys() & other.keys()
+        assert both
+        assert {name: dev[name] for name in both} == {name: other[name] for name in both}
 
 
 def test_nothing_of_a_gpu_is_installed() -> None:

@@ -94,6 +94,11 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     assert f"{RELEASE}.dist-info/licenses/LICENSE" in names
 
 
+def test_the_same_source_makes_the_same_wheel(unpacked: Path, wheel: Path, tmp_path: Path) -> None:
+    again = build(shutil.copytree(unpacked, tmp_path / "source", symlinks=True), tmp_path / "again")
+    assert again.read_bytes() == wheel.read_bytes()
+
+
 def test_a_command_that_is_not_in_the_wheel_is_not_offered(wheel: Path, tmp_path: Path) -> None:
     """Unpacked, with this environment's other packages."""
     with zipfile.ZipFile(wheel) as archive:

@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.parser import BytesParser
 from email.utils import parsedate_to_datetime
 
@@ -21,7 +21,7 @@ from waiting import until
 
 from runtime import metrics
 from runtime.errors import ConfigError
-from runtime.scrape import Scrapes
+from runtime.scrape import Scrapes, Unavailable
 
 
 class Slow(Collector):
@@ -43,6 +43,10 @@ class Slow(Collector):
         yield GaugeMetricFamily("read", "How often.", value=self.read)
 
 
+def never(_: Mapping[str, str]) -> bytes:
+    raise Unavailable("it hangs")
+
+
 class Place:
     def __init__(self) -> None:
         self.slow = Slow()
@@ -51,7 +55,8 @@ class Place:
         self.slow.read = 0
         with socket.create_server(("127.0.0.1", 0)) as sock:
             self.port = int(sock.getsockname()[1])
-        Scrapes("127.0.0.1", self.port, registry, {"/fields": lambda query: json.dumps(query).encode()})
+        pages = {"/fields": lambda query: json.dumps(query).encode(), "/never": never}
+        Scrapes("127.0.0.1", self.port, registry, pages)
 
     def scrape(self, path: str = "/metrics", method: str = "GET") -> tuple[int, str]:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
@@ -142,3 +147,7 @@ def test_a_page_beside_the_metrics_has_the_fields_of_its_query() -> None:
     assert place.scrape("/fields?" + "&".join(f"f{i}=1" for i in range(100))) == (200, "{}")
     assert place.scrape("/field")[0] == 404
     assert "read" in place.scrape()[1]
+
+
+def test_a_page_that_has_nothing_good_to_say_says_it() -> None:
+    assert Place().scrape("/never") == (503, '{"error": "it hangs"}')

@@ -183,8 +183,12 @@ class Link:
             self._waits(name, peer)
         self._look_again()
 
+    @property
+    def _readable(self) -> bool:
+        return bool(int(self._socket.get(_EVENTS)) & _POLLIN)
+
     def _look_again(self) -> None:
-        if self._again is None and (self._pieces or int(self._socket.get(_EVENTS)) & _POLLIN):
+        if self._again is None and (self._pieces or self._readable):
             self._again = self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
@@ -199,12 +203,14 @@ class Link:
 
     def _drain_messages(self) -> None:
         until = time.monotonic() + _TURN_S
-        for _ in range(_MESSAGES_A_TURN):
+        for taken in range(_MESSAGES_A_TURN):
             if time.monotonic() >= until:
                 break
             if self._pieces:
                 self._take(*self._pieces.popleft())
                 continue
+            if taken and not self._readable:  # three times as quick as an exception that says so
+                return
             try:
                 peer = self._socket.recv(_NOBLOCK)
             except zmq.Again:

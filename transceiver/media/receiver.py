@@ -4,7 +4,7 @@ reports.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -72,10 +72,10 @@ class Receiver:
         if packet is None:
             RX_DATAGRAMS["rtp_malformed"] += 1
             return False
-        if packet.payload_type in self._keys:
-            return self._key(packet, now)
-        copies: list[Packet] = []
+        copies: Sequence[Packet] = ()
         if packet.payload_type != self._payload_type:
+            if packet.payload_type in self._keys:
+                return self._key(packet, now)
             if packet.payload_type != self._red or self._red is None:
                 RX_DATAGRAMS["other_payload"] += 1
                 return False
@@ -89,11 +89,12 @@ class Receiver:
             RX_DATAGRAMS["other_source"] += 1
             return False
         RX_DATAGRAMS["audio"] += 1
-        self._arrived(packet, now, anew=admitted == BEGINS)
+        anew = admitted == BEGINS
+        self._arrived(packet, now, anew=anew)
         if self._passed is not None:
             self._passed(packet)
             return False
-        self._hear(packet, copies, now, anew=admitted == BEGINS)
+        self._hear(packet, copies, now, anew=anew)
         return self._missing is not None and self._missing.fresh
 
     def _arrived(self, packet: Packet, now: float, *, anew: bool, timed: bool = True) -> None:
@@ -127,7 +128,7 @@ class Receiver:
         RX_KEYS["too_many"] += self._keypad.refused - refused
         return self._missing is not None and self._missing.fresh
 
-    def _hear(self, packet: Packet, copies: list[Packet], now: float, *, anew: bool) -> None:
+    def _hear(self, packet: Packet, copies: Sequence[Packet], now: float, *, anew: bool) -> None:
         missing, playout = self._missing, self._hearing
         came = self._follow(packet, anew=anew)
         playout.push(packet, now, came)

@@ -87,24 +87,27 @@ class Listening:
     def push(self, frame: bytes) -> str:
         """Takes a frame. Returns ``started``, ``stopped`` or nothing. At an edge the buffer holds the turn with what
         was before it."""
-        turns = self._turns
-        spoke = self._detector.speaking
+        turns, detector = self._turns, self._detector
+        spoke = detector.speaking
         if isinstance(turns, SemanticVad) and spoke:
-            self._detector.silence_ms = self._wait_ms(turns)
-        edge = self._detector.push(frame)
+            detector.silence_ms = self._wait_ms(turns)
+        edge = detector.push(frame)
         self._frames.put(frame)
-        self._keep_ms(_LONGEST_MS)
         self.position_ms += FRAME_MS
         if turns is None:
+            self._keep_ms(_LONGEST_MS)
             return ""
-        if self._detector.voiced and self._detector.speaking:
+        speaking = detector.speaking
+        if speaking and detector.voiced:
             self.voiced_ms = self.voiced_ms + FRAME_MS if spoke else ONSET_MS - FRAME_MS
             if isinstance(turns, SemanticVad):
                 samples = np.frombuffer(frame, np.int16).astype(np.float32)
                 self._loudness.append(float(np.sqrt(samples @ samples / max(len(samples), 1))))
         if edge == "started":
             self._loudness.clear()
-        elif not edge and not (self._detector.speaking and self.wants):
+        if edge or (speaking and self.wants):
+            self._keep_ms(_LONGEST_MS)
+        else:
             padding_ms = turns.prefix_padding_ms if isinstance(turns, ServerVad) else 300
             self._keep_ms(padding_ms + ONSET_MS)
         return edge

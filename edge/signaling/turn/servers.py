@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge import turnsecrets
 from edge.signaling.turn.credentials import Credentials, mint
 from runtime.config import IceServer
-from runtime.errors import ConfigError
 from runtime.followed import Followed
 from runtime.logs import Log
 
-__all__ = ["IceServers", "load_secret"]
-
-_LEAST = 16  # characters of a secret
+__all__ = ["IceServers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class IceServers:
         self._ttl_s = ttl_s
         paths = dict.fromkeys(server.secret_file for server in servers if server.secret_file is not None)
         self._secrets: dict[Path, Followed[str]] = {
-            path: Followed("TURN secret", load_secret, path, log=log, secret=True) for path in paths
+            path: Followed("TURN secret", turnsecrets.load, path, log=log, secret=True) for path in paths
         }
         self._log = log
 
@@ -94,17 +92,3 @@ def _link(url: str, credentials: Credentials | None) -> str:
         link += f'; username="{credentials.username}"; credential="{credentials.password}"'
         link += '; credential-type="password"'
     return link
-
-
-def load_secret(path: Path) -> str:
-    """The secret in ``path``, the one line of that file. Raises ConfigError."""
-    try:
-        secret = path.read_text().strip()
-    except OSError as e:
-        raise ConfigError(f"edge.ice_servers: secret_file {path}: {e.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"edge.ice_servers: secret_file {path}: this is no text") from None
-    if len(secret) < _LEAST or not secret.isascii() or not secret.isprintable() or " " in secret:
-        why = f"expected one line of at least {_LEAST} characters of ASCII, and no blank"
-        raise ConfigError(f"edge.ice_servers: secret_file {path}: {why}")
-    return secret

@@ -14,7 +14,8 @@ import pytest
 from signaling_edge import SDP, TOKEN, Edge, a_fake
 
 from edge.signaling.turn.credentials import mint
-from edge.signaling.turn.servers import IceServers, load_secret
+from edge.signaling.turn.servers import IceServers
+from edge.turnsecrets import load
 from runtime import logs
 from runtime.config import Config
 from runtime.errors import ConfigError
@@ -56,15 +57,15 @@ def test_credentials_are_those_of_a_known_secret() -> None:
 )
 def test_a_file_that_holds_no_secret_is_refused_with_its_name(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"secret_file .*turn-secret: expected one line"):
-        load_secret(written(tmp_path, text))
+        load(written(tmp_path, text))
 
 
 def test_a_file_that_is_missing_or_no_text_is_refused_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"secret_file .*nowhere: No such file"):
-        load_secret(tmp_path / "nowhere")
+        load(tmp_path / "nowhere")
     (tmp_path / "odd").write_bytes(b"\xff" * 32)
     with pytest.raises(ConfigError, match=r"secret_file .*odd: this is no text"):
-        load_secret(tmp_path / "odd")
+        load(tmp_path / "odd")
 
 
 # --- what is told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -326,4 +327,7 @@ def test_a_restart_under_way_goes_on() -> None:
 def test_a_gate_knows_its_ssrcs() -> None:
     gate = Gate([b"abcd"])
     assert gate.ssrcs == (b"abcd",)
-    assert gate.tries(bytes([0x80, 111]) + bytes(6) + b"abcd", 0.0)
+    datagram = bytes([0x80, 111]) + bytes(6) + b"abcd"
+    opened = SimpleNamespace(unprotect=lambda srtp: srtp, unprotect_rtcp=lambda srtcp: srtcp)
+    assert gate.opened(datagram, opened, 0.0) == datagram
+    assert gate.ssrcs == (b"abcd",)

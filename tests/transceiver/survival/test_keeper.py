@@ -30,11 +30,16 @@ from transceiver.realtime.state import decoded
 from transceiver.session import Session
 from transceiver.state import SessionState
 from transceiver.survival import keeper as under_test
+from transceiver.survival.half_open import Answered
 from transceiver.survival.keeper import Keeper, Kept
 from transceiver.survival.vault import Vault, size_of
 from transceiver.transport import Transport
 
 _COPY, _PARTS = 1 << 20, 16 << 20
+
+
+def _nothing_is_answered(answered: Answered, elapsed_s: float) -> Session:
+    raise AssertionError("every call is connected")
 
 
 class Ways:
@@ -57,7 +62,9 @@ class MortalCall(MovingCall):
 
     def begin_keeper(self) -> None:
         self.vault = Vault(memoryview(self.memory), copy_bytes=_COPY, parts_bytes=_PARTS)
-        self.keeper = Keeper(self.vault, cast("Routing", Ways()), self.take_up, lambda session: None)
+        self.keeper = Keeper(
+            self.vault, cast("Routing", Ways()), self.take_up, lambda session: None, _nothing_is_answered
+        )
         self.running = asyncio.create_task(self.keeper.run())
 
     def take_up(self, found: SessionState, elapsed_s: float) -> Session:
