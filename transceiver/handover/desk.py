@@ -39,6 +39,7 @@ from wire.ufrag import transceiver_of
 __all__ = ["Desk", "House"]
 
 _MOST_KEPT = 256  # messages for calls that are between two transceivers
+_MOST_TRIES = 3  # for a call that cannot stay
 _LOOK_S = 0.05
 _TELL_HOMES_S = 3.0
 
