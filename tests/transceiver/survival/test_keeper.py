@@ -190,8 +190,8 @@ async def test_an_answer_goes_on_where_its_caller_has_heard_it(monkeypatch: pyte
         before, sent = to_be_heard(call), len(rtp_sequences(call))
         assert call.dies() == 1
         assert written - before >= 19 * 960
-        made_up_for = 960 * (len(rtp_sequences(call)) - sent)  # ticks that a busy machine has missed meanwhile
-        assert abs(before - to_be_heard(call) - made_up_for) <= 960
+        made_up = len(rtp_sequences(call)) - sent  # on a machine that has been busy with something else
+        assert 0 <= before - to_be_heard(call) <= 960 * (1 + made_up)
 
 
 async def test_no_state_is_older_than_so_many_packets(monkeypatch: pytest.MonkeyPatch) -> None:
