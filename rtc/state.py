@@ -8,7 +8,19 @@ from rtc.dtls.secure import SecureState
 from rtc.ice.state import IceState
 from rtc.sdp.offer import Offer
 
-__all__ = ["TransportState"]
+__all__ = ["AnsweredState", "TransportState"]
+
+
+class AnsweredState(msgspec.Struct, frozen=True):
+    """A transport to which nothing has come, as an answer names it. ``certificate`` and ``key`` are DER, ``ice`` has
+    the passwords; the others are as of ``TransportState``."""
+
+    ufrag: str
+    offer: Offer
+    dcid: int | None
+    ice: IceState
+    certificate: bytes
+    key: bytes
 
 
 class TransportState(msgspec.Struct, frozen=True):

@@ -79,10 +79,13 @@ class Relief:
         self._leaving: WeakKeyDictionary[AnySession, float] = WeakKeyDictionary()
 
     def give(self, calls: int, now: float) -> None:
-        """Has so many of the newest calls leave, so that the others are served in time. One that could be moved is here
-        for a while yet; one that is still here after that is ended."""
-        served = (s for s in self._held if s.talk.begun and not s.ended and now >= self._leaving.get(s, 0.0))
-        for session in sorted(served, key=lambda session: session.began, reverse=True)[:calls]:
+        """Has so many of the newest calls leave, so that the others are served in time; those that are leaving already
+        count, and one always stays. One that could be moved is here for a while yet; one that is still here after that
+        is ended."""
+        begun = [session for session in self._held if session.talk.begun and not session.ended]
+        served = [session for session in begun if now >= self._leaving.get(session, 0.0)]
+        more = min(calls - (len(begun) - len(served)), len(served) - 1)
+        for session in sorted(served, key=lambda session: session.began, reverse=True)[: max(0, more)]:
             again = session in self._leaving
             moves = not again and isinstance(session, Session) and self._move(session)
             self._leaving[session] = now + _MOVES_S

@@ -30,7 +30,8 @@ from transceiver.links.link import Link
 from transceiver.links.routing import Routing
 from transceiver.load import PRIOR, Load
 from transceiver.models import Models
-from transceiver.realtime.protocol import InvalidRequest, Realtime
+from transceiver.realtime.protocol import InvalidRequest
+from transceiver.realtime.talks import Talks
 from transceiver.realtime.turn_spans import TurnSpans
 from transceiver.records.files import Records
 from transceiver.refusing import RequestError
@@ -38,7 +39,8 @@ from transceiver.reporting import Reporting
 from transceiver.session import Session
 from transceiver.sessions import AnySession, Sessions
 from transceiver.socket_session import EVENTS, SocketSession
-from transceiver.state import SessionState, StateError
+from transceiver.state import SessionState
+from transceiver.survival.half_open import Answered
 from transceiver.survival.keeper import Keeper
 from transceiver.survival.vault import Vault
 from transceiver.talk.talk import Talk
@@ -75,9 +77,11 @@ class Transceiver:
         tracer: Tracer = OFF,
     ) -> None:
         self._config = config.transceiver
-        self._agents = config.agents
         self._tracer = tracer
         self._models = Models(config.transceiver.agent, config.agents.versions)
+        folders = self._config.transcripts, self._config.recordings
+        self._records = Records(*folders) if any(folders) else None
+        self._talks = Talks(self._models, config.agents, self._config.vad, self._records)
         self._cluster = cluster
         self._certificate: Certificate = Certificate.generateCertificate()
         self._pacer = Pacer()
@@ -109,7 +113,7 @@ class Transceiver:
             sockets=lambda: list(held.sockets.values()),
             room=self._room_for_another,
             take_up=lambda state, understudy: self.take_up(state, understudy=understudy),
-            understudy=self._understudy,
+            understudy=self._talks.understudy,
             took=self._took,
             gone=held.remove,
             handle=self._handle,
@@ -129,10 +133,17 @@ class Transceiver:
             self.desk.abroad,
         )
         self._handlers |= self.desk.handlers | self._watching.handlers | self._handoffs.handlers
-        folders = self._config.transcripts, self._config.recordings
-        self._records = Records(*folders) if any(folders) else None
         self._reporting = Reporting(config, gpus)
-        self.keeper = Keeper(vault, self._routing, self.take_up, self._took)
+        self.keeper = Keeper(vault, self._routing, self.take_up, self._took, self._reopen)
+        self._call = partial(
+            Session,
+            outbound=self._routing,
+            pacer=self._pacer,
+            backlog=self._backlog,
+            on_end=self._ended,
+            on_connected=self.keeper.begin_soon,
+            consent_s=self._config.consent_s,
+        )
         self.idle = asyncio.Event()
         self._leaves = False
         self._offers = 0  # that wait
@@ -254,24 +265,20 @@ class Transceiver:
         holder = wanted.holder if half_open else ""
         # Who comes while there is no place comes often, so that is found out first.
         gives_way = self._admission.place(name, codec, wanted.owner, holder, half_open=half_open)
-        protocol = self._protocol(call, wanted.agent or name, wanted.session, wanted.locked)
+        protocol = self._talks.protocol(call, wanted.agent or name, wanted.session, wanted.locked)
         if gives_way is not None:
             gives_way.end("never_came")
         self._load.begun()
         parent = wanted.traceparent, wanted.tracestate
         trace = CallTrace.begun(self._tracer, *parent, call, name, codec)
-        talk = Talk(call, found, protocol, config=self._agents, records=self._records)
+        talk = self._talks.talk(call, found, protocol)
         _follow(talk, trace, media=half_open)
         return sealed, talk
-
-    def _protocol(self, call: str, model: str, session: object, locked: list[str] | None) -> Realtime:
-        """The protocol that a session's clients and its agent speak, configured. Raises InvalidRequest."""
-        return Realtime(call, model, session, locked, pictures=self._agents.image_urls, vad=self._config.vad)
 
     def take_up(self, state: SessionState, elapsed_s: float = 0.0, understudy: Understudy | None = None) -> Session:
         """A session that left another process, or this one, ``elapsed_s`` ago, with the agent ``understudy`` if that is
         given. It is away until it is told to stay, and neither counted nor reachable yet. Raises StateError."""
-        talk = self._talk(state, state.talk.agent)
+        talk = self._talks.taken_up(state, state.talk.agent)
         if understudy is not None:
             understudy.talk.protocol, talk = talk.protocol, understudy.talk
         _follow(talk, CallTrace.taken_up(self._tracer, state.talk.trace), media=True)
@@ -287,24 +294,9 @@ class Transceiver:
             elapsed_s=elapsed_s,
         )
 
-    def _talk(self, state: SessionState, agent: str) -> Talk:
-        """A new talk for a session that was elsewhere. Raises StateError."""
-        try:
-            found = self._models.find(agent)
-            protocol = Realtime.taken_up(state.talk.protocol, pictures=self._agents.image_urls, vad=self._config.vad)
-        except (RequestError, ValueError) as e:
-            raise StateError(f"the call cannot be taken up: {e}") from None
-        call, rate_hz = ufrag.call_id(state.ufrag), state.talk.rate_hz
-        return Talk(call, found, protocol, config=self._agents, records=self._records, rate_hz=rate_hz)
-
-    def _understudy(self, state: SessionState, agent: str) -> Understudy:
-        """An agent for a session that is to come from another transceiver. Raises StateError, or another ValueError
-        where the state is none."""
-        return Understudy(self._talk(state, agent), state.talk, state.parts)
-
     def _check(self, peer: bytes, request: int, check: messages.Check) -> None:
         """Tells whether a session of an ephemeral key that is being made would be taken."""
-        self._protocol("", self._models.find(check.agent)[0], check.session, check.locked)
+        self._talks.protocol("", self._models.find(check.agent)[0], check.session, check.locked)
         self._link.control(peer, messages.Checked(), request)
 
     def _room_for_another(self, agent: str) -> None:
@@ -324,24 +316,17 @@ class Transceiver:
         except sdp.OfferError as e:
             raise RequestError(str(e), "invalid_offer", "sdp") from None
         sealed, talk = self._place(offer, parsed.codec)
-        call = Session(
-            parsed,
-            sealed,
-            talk,
-            outbound=self._routing,
-            pacer=self._pacer,
-            backlog=self._backlog,
+        call = self._call(
+            *(parsed, sealed, talk),
             certificate=self._certificate,
-            on_end=self._ended,
-            on_connected=self.keeper.begin_soon,
             owner=offer.owner,
             dcid=offer.dcid,
             holder=offer.holder,
-            consent_s=self._config.consent_s,
         )
         answer = call.answer(self._certificate, *offer.media, offer.more_media)
         self.held.put(call)
         self._routing.add(call.transport)
+        self.keeper.answered(call)  # first: a client that has it may come
         self._link.control(peer, messages.Answer(ufrag=sealed, sdp=answer), request)
         self._log.info(
             "session",
@@ -351,18 +336,29 @@ class Transceiver:
             **talk.trace.span.fields,
         )
 
+    def _reopen(self, answered: Answered, elapsed_s: float) -> Session:
+        """A call that another process answered ``elapsed_s`` ago, and that has not connected. Raises ValueError."""
+        transport = answered.transport
+        certificate = Certificate.taken_up(transport.certificate, transport.key)
+        session = self._call(
+            *(transport.offer, transport.ufrag, self._talks.reopened(answered)),
+            certificate=certificate,
+            owner=answered.owner,
+            dcid=transport.dcid,
+            holder=answered.holder,
+        )
+        session.reopen(answered, elapsed_s)
+        self._took(session)
+        self._routing.add(session.transport)
+        self._routing.rename(session.transport)
+        return session
+
     def _open(self, peer: bytes, request: int, wanted: messages.Open) -> None:
         sealed, talk = self._place(wanted, EVENTS)
         if talk.agent_type.respond is agents.Base.respond:
             why = f"{talk.agent_name} answers calls, and makes no responses in events"
             raise RequestError(why, "model_not_found", "model")
-        opened = SocketSession(
-            sealed,
-            talk,
-            pacer=self._pacer,
-            on_end=self._ended,
-            owner=wanted.owner,
-        )
+        opened = SocketSession(sealed, talk, pacer=self._pacer, on_end=self._ended, owner=wanted.owner)
         self.held.put(opened)
         talk.watchers.add(peer, self._watching.way_to(peer, sealed))
         self._link.control(peer, messages.Opened(ufrag=sealed), request)
@@ -403,6 +399,8 @@ class Transceiver:
             sealed = self._seal(like=restart.ufrag)
             fragment = session.restart_ice(sealed, restart.remote, *restart.media, restart.more_media)
             self._routing.rename(session.transport)
+            if session.half_open:
+                self.keeper.answered(session)
         self._link.control(peer, messages.IceAnswer(ufrag=ice.ufrag, fragment=fragment), request)
 
     def _seal(self, like: str = "") -> str:

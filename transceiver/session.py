@@ -20,6 +20,7 @@ from transceiver.backlog import Backlog
 from transceiver.media.stream import MediaStream
 from transceiver.parts import Parts
 from transceiver.state import SessionState, StateError
+from transceiver.survival.half_open import Answered
 from transceiver.talk.channels import Channels
 from transceiver.talk.successor import Successor
 from transceiver.talk.talk import Talk
@@ -90,6 +91,7 @@ class Session:
             dcid=dcid,
             span=talk.trace.span,
         )
+        self.unanswer: Callable[[], None] = lambda: None  # has no other process stand by the answer
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logs.get().bind(call=call_id(ufrag), **talk.trace.span.fields)
         self._channels = Channels(
@@ -122,6 +124,19 @@ class Session:
         self._log.info("ice restarts")
         self.talk.trace.span.event("ice_restarted")
         return sdp.fragment(self._offer, ufrag=ufrag, password=ice.password, host=host, port=port, more=more)
+
+    def answered(self) -> Answered:
+        """What its answer has promised, for a process that is to stand by it. It must be half-open."""
+        now = time.monotonic()
+        about = self.talk.agent_name, self.talk.protocol.export(), self.owner, self.holder
+        return Answered(self.transport.answered(now), self.stream.voice.ssrc, *about, now - self.began)
+
+    def reopen(self, answered: Answered, elapsed_s: float) -> None:
+        """Stands by an answer that another process gave, as if it were its own; that was so ``elapsed_s`` ago."""
+        now = time.monotonic()
+        self.began = now - answered.age_s - elapsed_s
+        self.transport.reopen(answered.transport.ice, now - elapsed_s)
+        self.stream.speak_as(answered.ssrc)
 
     @property
     def half_open(self) -> bool:
@@ -375,6 +390,7 @@ class Session:
 
     def unkeep(self) -> None:
         """Has no process take the call up after this one: it ends, or goes on elsewhere."""
+        self.unanswer()
         if self.transport.kept is not None:
             self.transport.kept.leave()
 

@@ -6,6 +6,7 @@ room, and is replaced as soon as it holds none.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from runtime import logs
@@ -60,6 +61,8 @@ class HostSupervisor(Supervisor):
         super().__init__(config, store)
         ours = config.transceiver
         self.metrics_at = ours.metrics
+        # Links that stand were made with its secret, so a process with another one is another process.
+        self._link = hashlib.blake2b(keys.load(config.cluster.keys).link, digest_size=16).hexdigest()
         self.children = Children(
             [self._process(place, each) for place, each in enumerate(ours.processes)],
             "transceiver.child",
@@ -82,7 +85,7 @@ class HostSupervisor(Supervisor):
             place,
             {"config": config.model_dump_json(), "calls": calls},
             fds=(calls,),
-            lasting={"config": config.model_dump_json()},
+            lasting={"config": config.model_dump_json(), "link": self._link},
             cpu=ours.cores[0],
             process="transceiver",
             id=ours.id,

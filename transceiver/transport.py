@@ -16,10 +16,11 @@ from aiortc import RTCDataChannel
 
 from rtc.dtls.secure import MAX_RTP_BYTES, Certificate, DtlsError, SecureState, SecureTransport
 from rtc.ice.lite import CONSENT_S, IceLite, Path
+from rtc.ice.state import IceState
 from rtc.rtp import packet as rtp
 from rtc.rtp.gate import Gate
 from rtc.sdp.answer import Offer
-from rtc.state import TransportState
+from rtc.state import AnsweredState, TransportState
 from runtime import logs
 from runtime.tracing.spans import NOTHING, Span
 from transceiver.backlog import Backlog
@@ -137,7 +138,7 @@ class Transport:
         self._closed = False
         self._away = False  # between ``export`` or ``take_up`` and ``resume``
         self._connecting = False
-        self._offer, self._dcid = offer, dcid
+        self._offer, self._dcid, self._certificate = offer, dcid, certificate
         self._call = call
         self._media = media
         self._out = outbound
@@ -167,6 +168,16 @@ class Transport:
         self._closed = self._away = True
         self.connected = False
         return self._state(secure, now)
+
+    def answered(self, now: float) -> AnsweredState:
+        """What an answer has promised of it, before anything has come."""
+        assert self._certificate is not None
+        certificate, key = self._certificate.exported
+        return AnsweredState(self.ufrag, self._offer, self._dcid, self.ice.export(now), certificate, key)
+
+    def reopen(self, ice: IceState, now: float) -> None:
+        """Has the credentials that an answer named, in place of its own, before anything has come."""
+        self.ice = IceLite.take_up(ice, now)
 
     def snapshot(self, now: float) -> TransportState:
         """All of it, of one that is connected and goes on. Whoever takes it up jumps over the numbers that were used

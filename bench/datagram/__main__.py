@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import cProfile
-import pstats
 import time
 from pathlib import Path
 from typing import Any
 
+from bench.datagram.bytecodes import Bytecodes
 from bench.datagram.calls import House
 from bench.datagram.peer import Aiortc
 from bench.datagram.time_lapse import TimeLapse
@@ -32,13 +31,13 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=50)
     parser.add_argument("--batch", type=int, default=4, help="datagrams in a message of the link's")
     parser.add_argument("--rounds", type=int, default=40, help=f"of {_FRAMES} frames of every call")
-    parser.add_argument("--profile", choices=AGENTS, help="print where this kind's time goes instead")
+    parser.add_argument("--count", choices=AGENTS, help="count the bytecodes of this kind's frames instead")
     parser.add_argument("--json", type=Path, default=results_file("datagram"))
     options = parser.parse_args()
-    if options.profile:
-        profile = cProfile.Profile()
-        measure(options.profile, options.calls, options.rounds, options.batch, profile)
-        pstats.Stats(profile).sort_stats("tottime").print_stats(45)
+    if options.count:
+        counted = Bytecodes()
+        measure(options.count, options.calls, options.rounds, options.batch, counted)
+        print(counted.table(_FRAMES * options.calls * options.rounds, 40))
         return
     kinds = {kind: measure(kind, options.calls, options.rounds, options.batch) for kind in AGENTS}
     save({"run": conditions(calls=options.calls, batch=options.batch, rounds=options.rounds), **kinds}, options.json)
@@ -53,17 +52,15 @@ def markdown(kinds: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def measure(
-    kind: str, calls: int, rounds: int, batch: int, profile: cProfile.Profile | None = None
-) -> dict[str, float]:
+def measure(kind: str, calls: int, rounds: int, batch: int, counted: Bytecodes | None = None) -> dict[str, float]:
     """Microseconds of CPU for a frame in and one out, of a call of that kind (``us``) and of the peer (``peer_us``)."""
     lapse = TimeLapse()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(lapse)) as runner:
-        return runner.run(_measured(kind, calls, rounds, batch, lapse, profile))
+        return runner.run(_measured(kind, calls, rounds, batch, lapse, counted))
 
 
 async def _measured(
-    kind: str, calls: int, rounds: int, batch: int, lapse: TimeLapse, profile: cProfile.Profile | None
+    kind: str, calls: int, rounds: int, batch: int, lapse: TimeLapse, counted: Bytecodes | None
 ) -> dict[str, float]:
     voice = generated(3.0).frames
     house, peer = House(AGENTS[kind]), Aiortc()
@@ -73,7 +70,7 @@ async def _measured(
     with lapse.clock():
         for number in range(-_WARM_UP // _FRAMES, rounds):
             payloads = [voice[(number * _FRAMES + n) % len(voice)] for n in range(_FRAMES)]
-            took_s, media = await _round(house, lapse, payloads, batch, profile if number >= 0 else None)
+            took_s, media = await _round(house, lapse, payloads, batch, counted if number >= 0 else None)
             packets = [peer.spoken(payload) for payload in payloads for _ in house.calls]
             began = time.thread_time()
             for packet in packets:
@@ -88,7 +85,7 @@ async def _measured(
 
 
 async def _round(
-    house: House, lapse: TimeLapse, payloads: list[bytes], batch: int, profile: cProfile.Profile | None
+    house: House, lapse: TimeLapse, payloads: list[bytes], batch: int, counted: Bytecodes | None
 ) -> tuple[float, int]:
     """Seconds of CPU that these frames of every caller take, and the datagrams of media that come of them."""
     spoken = [message for payload in payloads for message in house.spoken(payload, batch)]
@@ -105,11 +102,11 @@ async def _round(
             over.set_result(None)
 
     before, lapse.next_event = lapse.busy_s, next_event
-    if profile is not None:
-        profile.enable()
+    if counted is not None:
+        counted.enable()
     await over
-    if profile is not None:
-        profile.disable()
+    if counted is not None:
+        counted.disable()
     lapse.next_event = None
     return lapse.busy_s - before, media + house.deliver()
 

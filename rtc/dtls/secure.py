@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -19,6 +20,9 @@ from aiortc import RTCCertificate, RTCDataChannel, RTCDtlsTransport, RTCSctpTran
 from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters
 from aiortc.rtcdtlstransport import State as DtlsState
 from aiortc.rtcsctptransport import RTCSctpCapabilities
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Struct
 from OpenSSL import SSL, crypto
 
@@ -115,6 +119,21 @@ class Certificate(RTCCertificate):
         context.set_verify_depth(0)
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _take)
         return context
+
+    @cached_property
+    def exported(self) -> tuple[bytes, bytes]:
+        """The certificate and its key, both as DER."""
+        pkcs8 = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        der = serialization.Encoding.DER
+        return self._cert.public_bytes(der), self._key.private_bytes(der, *pkcs8)
+
+    @classmethod
+    def taken_up(cls, certificate: bytes, key: bytes) -> Certificate:
+        """The certificate that has been ``exported``. Raises ValueError where it is none."""
+        found = serialization.load_der_private_key(key, None)
+        if not isinstance(found, ec.EllipticCurvePrivateKey):
+            raise ValueError("a key of another kind")
+        return cls(found, x509.load_der_x509_certificate(certificate))
 
     @property
     def fingerprint(self) -> str:

@@ -139,8 +139,8 @@ KEPT_TIME = histogram(
 )
 REVIVED = counter(
     "firsthop_transceiver_revived",
-    "Calls of a process that died, by whether they go on in this one",
-    {"outcome": ("taken_up", "unusable", "died_again")},
+    "Calls of a process that died, by whether they go on in this one; half_open ones were answered, and not connected",
+    {"outcome": ("taken_up", "half_open", "unusable", "died_again")},
 )
 
 # --- the link to edges

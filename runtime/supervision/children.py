@@ -120,6 +120,11 @@ class Children:
         self._replacing = asyncio.Lock()
         self._log = logs.get()
 
+    @property
+    def identities(self) -> list[str]:
+        """What each of the children does, as ``identity`` tells it."""
+        return [child.identity for child in self._children]
+
     @staticmethod
     def any_in(store: Store) -> bool:
         """Whether an earlier supervisor left children in ``store``."""

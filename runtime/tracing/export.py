@@ -31,7 +31,7 @@ __all__ = ["MOST_WAITING", "Exporter", "check", "tracing"]
 MOST_WAITING = 4096
 _BATCH = 64  # spans that are sent together: making them takes the interpreter a few milliseconds, in small steps
 _EVERY_S = 1.0
-_GOODBYE_S = 2.0
+_GOODBYE_S = 1.0
 _MOST_HEADERS = 16
 _PACKAGES = "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"
 
@@ -117,7 +117,7 @@ class Exporter:
             self._waiting.append(span)
 
     def close(self) -> None:
-        """Sends what waits, for two seconds at most, and ends the thread."""
+        """Sends what waits, for a second at most, and ends the thread."""
         self._over.set()
         if self._thread is not None:
             self._thread.join(_GOODBYE_S)

@@ -6,8 +6,11 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -16,8 +19,9 @@ import psutil
 import pytest
 from calling import finish, goes_on, hang_up, spread_calls, start_call, whole
 from observing import kept, revived, sessions, sessions_of
+from paths import TESTS
 from sidebands import a_sideband, answered, told_by
-from waiting import until
+from waiting import DEADLINE_S, until
 
 from lab.appliance import Appliance, Loopback
 from lab.network import Lab
@@ -70,6 +74,28 @@ def test_calls_spread_over_the_processes_and_go_on_when_one_of_these_is_killed(l
     until(lambda: restarts_of(house, "media-1") == restarts + 1)
     again = finish(start_call(lab.client, house, "-n", "4", "--model", "echo", "--duration", "1"))
     assert again["calls"]["ok"] == 4
+
+
+@pytest.mark.needs_root
+def test_a_call_that_is_answered_connects_when_its_process_was_killed_meanwhile(lab: Lab, house: Appliance) -> None:
+    script = str(TESTS / "appliance/hosts/answered_caller.py")
+    argv = [sys.executable, script, house.url, str(house.token_file)]
+    with lab.client.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout.readline() == "answered\n"
+        until(lambda: 1 in sessions(house))
+        name = f"media-{1 + sessions(house).index(1)}"
+        house.children()[name].send_signal(signal.SIGKILL)
+        until(lambda: half_open(house, name) == 1)
+        said, _ = caller.communicate("go on\n", timeout=DEADLINE_S)
+        assert (caller.returncode, said) == (0, "channel\n")
+    until(lambda: sessions(house) == [0, 0])
+
+
+def half_open(house: Appliance, name: str) -> int:
+    """How many answers of the process before it this one stands by."""
+    with suppress(OSError):
+        return int(house.metrics(name)[("firsthop_transceiver_revived_total", "half_open")])
+    return 0
 
 
 @pytest.mark.needs_root

@@ -115,7 +115,11 @@ class Rollout:
 
     def _write_inventory(self) -> None:
         addresses = {name: {"ansible_host": self.hosts[name].address} for name in NAMES}
-        edge = {"edge_http": f"{self.hosts['edge-1'].address}:8080", "edge_interface": "eth0"}
+        edge = {
+            "edge_http": f"{self.hosts['edge-1'].address}:8080",
+            "edge_interface": "eth0",
+            "edge_backbone_port": 7460,
+        }
         groups = {
             "edge": {"hosts": {"edge-1": addresses["edge-1"] | edge}},
             "transceiver": {

@@ -56,10 +56,14 @@ def test_three_hosts_from_nothing_to_calls_and_back_to_nothing(tmp_path: Path) -
         calls = rollout.call("-n", str(CALLS), "--rate", "10", "--duration", "3000")
         until(lambda: rollout.live() == CALLS)
         with timed(f"rotate-keys.yml under {CALLS} calls"):
+            rollout.play("rotate-keys.yml")  # the first step, for other clusters have to be told
             rollout.play("rotate-keys.yml")
         calls.terminate()
         assert said(calls)["calls"]["ok"] == CALLS
         assert keys(hosts) == {"2"}
+        shared = (tmp_path / "inventory/shared.toml").read_text()
+        ours = hosts["edge-1"].run("cat", "/etc/firsthop/cluster.toml")
+        assert re.findall("(?m)^(?:id|key) = .*$", shared) == re.findall("(?m)^(?:id|key) = .*$", ours)
         assert len({hosts[name].run("sha256sum", "/etc/firsthop/cluster.toml") for name in NAMES}) == 1
         said(rollout.call("--duration", "1"))
 

@@ -74,7 +74,7 @@ def test_a_key_that_others_can_read_or_that_is_another_is_put_right(running: Rol
     edge, gpu = running.hosts["edge-1"], running.hosts["gpu-2"]
     edge.run("chmod", "644", "/etc/firsthop/cluster.toml")
     edge.run("sh", "-c", f"! systemctl restart {UNITS['edge-1']}")
-    assert "chmod 600" in edge.run(
+    assert "chmod 640" in edge.run(
         "journalctl", "--no-pager", "--output=cat", "--lines=20", f"--unit={UNITS['edge-1']}"
     )
 

@@ -94,6 +94,9 @@ class MovingCall(Call):
     def watch(self, who: bytes) -> Send:
         return lambda text, event, asked: self.watched.append(text)
 
+    def follow(self, talk: Talk, found: SessionState) -> None:
+        """Has a talk, which is to be taken up from that state, be traced where the test wants it."""
+
     def taken_up(self, found: SessionState) -> Session:
         """Another session, of that state."""
         protocol = Realtime.taken_up(found.talk.protocol)
@@ -101,6 +104,7 @@ class MovingCall(Call):
         talk = Talk(
             call_id(found.ufrag), agent, protocol, config=Agents(), records=self.records, rate_hz=found.talk.rate_hz
         )
+        self.follow(talk, found)
         return Session.take_up(
             found,
             talk,

@@ -55,6 +55,7 @@ class Collector:
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 200
     batches: int = 0
+    hold: threading.Event | None = None  # which it waits for before it answers
 
     def named(self, name: str, trace: str = "") -> list[Received]:
         return [span for span in list(self.spans) if span.name == name and trace in ("", span.trace)]
@@ -100,6 +101,8 @@ def a_collector() -> Iterator[Collector]:
     def take(request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, str, bytes]:
         collector.headers = dict(request.headers)
         collector.batches += 1
+        if collector.hold is not None:
+            collector.hold.wait(60)
         if collector.status == 200:
             collector.take(body)
         return collector.status, "application/x-protobuf", ExportTraceServiceResponse().SerializeToString()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import aiohttp
 import pytest
 from collector import ANSWERED, SAID, Collector, Received, Services, a_collector, the_services
+from observing import cores, kept, revived
 from waiting import eventually, until
 
 from caller.call import Call, Line
@@ -39,7 +40,8 @@ class House:
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("traced")
     with a_collector() as collector, the_services() as services:
-        appliance = Appliance(folder, http_port=18080, media_port=13478, models=["*"], region="here")
+        ports = {"http_port": 18080, "media_port": 13478}
+        appliance = Appliance(folder, transceiver_cores=cores()[:1], models=["*"], region="here", **ports)
         headers = folder / "headers"
         headers.write_text("# the endpoint's\nx-tenant: hush-hush\n")
         headers.chmod(0o600)
@@ -224,24 +226,80 @@ def test_the_log_names_the_trace(traced: Traced, house: House) -> None:
         assert f'"trace_id": "{trace}"' in house.appliance.log_file(process).read_text()
 
 
+def test_a_session_over_a_websocket_is_a_trace_too(house: House) -> None:
+    trace = secrets.token_hex(16)
+    headers = {"traceparent": f"00-{trace}-{PARENT}-01", "Authorization": f"Bearer {house.appliance.token}"}
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": SAID}]}
+
+    async def ask() -> None:
+        url = f"{house.appliance.url}/v1/realtime?model=pipeline"
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            aiohttp.ClientSession(headers=headers) as http,
+            http.ws_connect(url) as socket,
+        ):
+            await socket.send_json({"type": "conversation.item.create", "item": item})
+            await socket.send_json({"type": "response.create", "response": {"output_modalities": ["text"]}})
+            while (await socket.receive_json())["type"] != "response.done":
+                pass
+
+    asyncio.run(ask())
+    until(lambda: house.collector.named("session", trace) and house.collector.named("GET /v1/realtime", trace))
+    (request,) = house.collector.named("GET /v1/realtime", trace)
+    (session,) = house.collector.named("session", trace)
+    (turn,) = house.collector.named("turn", trace)
+    (response,) = house.collector.named("invoke_agent pipeline", trace)
+    (chat,) = house.collector.named("chat default", trace)
+    assert request.attributes["http.response.status_code"] == 101
+    parents = [span.parent for span in (request, session, turn, response, chat)]
+    assert parents == [PARENT, request.id, session.id, turn.id, response.id]
+    assert session.attributes["firsthop.codec"] == "events"
+
+
 def test_a_call_does_not_care_whether_anybody_takes_its_spans(house: House) -> None:
     house.collector.status = 400
     try:
-        spans = house.appliance.metrics("transceiver")[(SPANS, "not_taken")]
+        spans = house.appliance.metrics("media-1")[(SPANS, "not_taken")]
 
         def refused() -> bool:
-            return house.appliance.metrics("transceiver")[(SPANS, "not_taken")] >= spans + 4
+            return house.appliance.metrics("media-1")[(SPANS, "not_taken")] >= spans + 4
 
         result = asyncio.run(a_call(house, f"00-{secrets.token_hex(16)}-{PARENT}-01", refused))
         assert result.outcome == "ok", result.error
         assert result.packets_received > 0
     finally:
         house.collector.status = 200
-    sent = house.appliance.metrics("transceiver")[(SPANS, "sent")]
+    sent = house.appliance.metrics("media-1")[(SPANS, "sent")]
     asyncio.run(
         a_call(
             house,
             f"00-{secrets.token_hex(16)}-{PARENT}-01",
-            lambda: house.appliance.metrics("transceiver")[(SPANS, "sent")] > sent,
+            lambda: house.appliance.metrics("media-1")[(SPANS, "sent")] > sent,
         )
     )
+
+
+def test_a_call_whose_process_dies_is_one_trace(house: House) -> None:
+    """The last test: the process that goes on has other figures."""
+    trace, children = secrets.token_hex(16), house.appliance.children("transceiver")
+    killed = False
+
+    def goes_on() -> bool:
+        nonlocal killed
+        turns = [turn for turn in house.collector.named("turn", trace) if "first_audio" in turn.events]
+        if not killed and turns and kept(house.appliance, "media-1") == 1:
+            children["media-1"].kill()
+            killed = True
+            return False
+        return killed and revived(house.appliance, "media-1") == 1 and len(turns) >= 2
+
+    result = asyncio.run(a_call(house, f"00-{trace}-{PARENT}-01", goes_on))
+    assert result.outcome == "ok", result.error
+    until(lambda: house.collector.named("session", trace) and house.collector.named(POST, trace))
+    (session,) = house.collector.named("session", trace)
+    (post,) = house.collector.named(POST, trace)
+    assert "taken_up" in session.events
+    assert session.parent == post.id
+    assert session.began == pytest.approx(post.began, abs=2e9)
+    assert session.attributes["firsthop.call.id"] == result.call_id
+    assert {turn.parent for turn in house.collector.named("turn", trace)} == {session.id}

@@ -31,6 +31,7 @@ from wire import frames, link, reference, ufrag
 from wire.control import Control
 from wire.frames import Data, OtherVersionError
 from wire.greeting import Greeting
+from wire.handoffs import Warm
 from wire.keys import ClusterKeys
 from wire.messages import (
     Hello,
@@ -402,8 +403,8 @@ def test_each_message_and_field_says_what_it_means(message: type[Message]) -> No
 
 def test_each_request_names_a_reply_that_whoever_asks_may_be_told() -> None:
     requests = [each for each in typing.get_args(ToTransceiver) if issubclass(each, Request)]
-    handing_over = [Reserve, Part, Take]
-    assert len(requests) == 12
+    handing_over = [Reserve, Part, Warm, Take]
+    assert len(requests) == 13
     assert {reply_type(each) for each in requests if each not in handing_over} <= set(typing.get_args(ToSignaling))
     assert {reply_type(each) for each in handing_over} <= set(typing.get_args(ToSource))
 

@@ -39,6 +39,7 @@ from wire.ufrag import transceiver_of
 __all__ = ["Desk", "House"]
 
 _MOST_KEPT = 256  # messages for calls that are between two transceivers
+_MOST_TRIES = 3  # for a call that cannot stay
 _LOOK_S = 0.05
 _TELL_HOMES_S = 3.0
 
@@ -144,7 +145,10 @@ class Desk:
             self._take_kept()
 
     def abroad(self, call: Session, to: Neighbour, agent: str) -> Abroad:
-        """The agent of another transceiver, to be warmed for a call that is to move there with it."""
+        """The agent of another transceiver, to be warmed for a call that is to move there with it. Raises RequestError
+        where it is this one."""
+        if to.id == self._number:
+            raise RequestError("the call is at that transceiver", "invalid_request")
         return self._leaving.abroad(call, to, agent, self._take_kept)
 
     def check_open(self) -> None:

@@ -105,6 +105,11 @@ class MediaStream:
         self._ticks = 0
         self._closed = False
 
+    def speak_as(self, ssrc: int) -> None:
+        """Sends with that SSRC, before anything is sent: an answer has named it."""
+        self.voice.ssrc = ssrc
+        self._reports = Reports(ssrc, reduced_size=self._reduced_size)
+
     def start(self, sender: Sender) -> None:
         """Begins to send: ``sender`` may be used from now on."""
         self._sender = sender

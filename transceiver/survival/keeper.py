@@ -4,6 +4,8 @@ A call is written now and then: often while somebody speaks, and else when anyth
 uses meanwhile are counted beside what was written. What SCTP sends waits until the call is written: a peer that has an
 acknowledgement never sends again, and one that has a message knows what the next process must know too. So do events to
 edges whose clients watch the call.
+
+A call that has been answered and is not connected yet is written once: nobody knows more of it than the answer.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -22,6 +25,8 @@ from transceiver.links.elsewhere import Elsewhere
 from transceiver.links.routing import Routing
 from transceiver.session import Session
 from transceiver.state import SessionState, StateError
+from transceiver.survival import half_open
+from transceiver.survival.half_open import Answered
 from transceiver.survival.record import Counts, Record, jumped, read, written
 from transceiver.survival.shelf import Shelf, parts_at
 from transceiver.survival.vault import Vault
@@ -133,7 +138,8 @@ class Kept:
 
 class Keeper:
     """The keeper of one process's calls in ``vault``; without one nothing is kept. ``take_up(state, elapsed_s)`` makes
-    a session that is away still, or raises StateError; ``took(session)`` has each that goes on here."""
+    a session that is away still, or raises StateError; ``took(session)`` has each that goes on here, and
+    ``reopen(answered, elapsed_s)`` makes one of an answer, or raises StateError."""
 
     def __init__(
         self,
@@ -141,17 +147,46 @@ class Keeper:
         routing: Routing,
         take_up: Callable[[SessionState, float], Session],
         took: Callable[[Session], None],
+        reopen: Callable[[Answered, float], Session],
     ) -> None:
         self._on = vault is not None
         self._vault = vault or Vault(memoryview(b""))
-        self._routing, self._take_up, self._took = routing, take_up, took
+        self._routing, self._take_up, self._took, self._reopen = routing, take_up, took, reopen
         self._free = list(range(self._vault.slots - 1, -1, -1))
         self._kept: OrderedDict[Session, Kept] = OrderedDict()  # what was looked at longest ago comes first
+        self._answered: dict[Session, int] = {}  # calls that have not connected, and their slots
         self._log = logs.get()
 
     def __len__(self) -> int:
         """The number of calls that are kept."""
         return len(self._kept)
+
+    def answered(self, session: Session) -> None:
+        """Keeps what the call's answer has fixed, until the call is connected, or over."""
+        if not self._on:
+            return
+        slot = self._answered.get(session)
+        if slot is None and not self._free:
+            KEPT["no_room"] += 1
+            return
+        try:
+            data = half_open.written(session.answered(), time.monotonic())
+        except StateError:
+            KEPT["too_large"] += 1
+            return
+        self._put_answer(session, self._free.pop() if slot is None else slot, data)
+        KEPT["written"] += 1
+
+    def _put_answer(self, session: Session, slot: int, data: bytes) -> None:
+        self._answered[session] = slot
+        session.unanswer = partial(self._unanswer, session)
+        self._vault.put(slot, data)
+
+    def _unanswer(self, session: Session) -> None:
+        slot = self._answered.pop(session, None)
+        if slot is not None:
+            self._vault.clear(slot)
+            self._free.append(slot)
 
     def begin_soon(self, session: Session) -> None:
         """Keeps a call that is just about to be connected."""
@@ -165,10 +200,11 @@ class Keeper:
         if (kept := self._kept.get(session)) is not None:
             kept.stay()
             return
-        if not self._free:
+        slot = self._answered.pop(session, None)
+        if slot is None and not self._free:
             KEPT["no_room"] += 1
             return
-        slot = self._free.pop()
+        slot = self._free.pop() if slot is None else slot  # the answer stands there until the call does
         kept = self._kept[session] = session.transport.kept = Kept(self, session, slot, Shelf(self._vault, slot))
         self.write(kept)
 
@@ -263,11 +299,28 @@ class Keeper:
                 self._clear(slot)  # garbage is none of ours
                 continue
             try:
-                self._revive(slot, data)
+                (self._stand_by if half_open.is_one(data) else self._revive)(slot, data)
             except StateError as e:
                 self._clear(slot)
                 self._log.error("a call of the process before does not go on", why=str(e))
-        return len(self._kept)
+        return len(self._kept) + len(self._answered)
+
+    def _stand_by(self, slot: int, data: bytes) -> None:
+        try:
+            answered, at, tries = half_open.read(data)
+            again = half_open.written(answered, at, tries + 1)
+            if tries < _MOST_TRIES:
+                self._vault.put(slot, again)  # this process may die of it, too
+                session = self._reopen(answered, max(0.0, time.monotonic() - at))
+        except ValueError as e:
+            REVIVED["unusable"] += 1
+            raise StateError(str(e)) from None
+        if tries >= _MOST_TRIES:
+            REVIVED["died_again"] += 1
+            raise StateError(f"{_MOST_TRIES} processes died soon after they took it up: {call_id(answered.ufrag)}")
+        self._free.remove(slot)
+        self._put_answer(session, slot, again)
+        REVIVED["half_open"] += 1
 
     def _clear(self, slot: int) -> None:
         self._vault.clear(slot)

@@ -236,7 +236,11 @@ async def test_a_refused_call_takes_no_place(tmp_path: Path) -> None:
             await edge.place("v=0")
             await edge.refused_socket("", headers=TOKEN)
         fake.refusal = None
-        assert (await edge.place("v=0"))[0] == 201
+        async with asyncio.timeout(DEADLINE_S):
+            # For a moment nobody is asked again.
+            while (status := (await edge.place("v=0"))[0]) == 503:  # noqa: ASYNC110  # nothing else tells
+                await asyncio.sleep(0.05)
+        assert status == 201
         assert (await edge.place("v=0"))[0] == 429
 
 

@@ -30,11 +30,16 @@ from transceiver.realtime.state import decoded
 from transceiver.session import Session
 from transceiver.state import SessionState
 from transceiver.survival import keeper as under_test
+from transceiver.survival.half_open import Answered
 from transceiver.survival.keeper import Keeper, Kept
 from transceiver.survival.vault import Vault, size_of
 from transceiver.transport import Transport
 
 _COPY, _PARTS = 1 << 20, 16 << 20
+
+
+def _nothing_is_answered(answered: Answered, elapsed_s: float) -> Session:
+    raise AssertionError("every call is connected")
 
 
 class Ways:
@@ -57,7 +62,9 @@ class MortalCall(MovingCall):
 
     def begin_keeper(self) -> None:
         self.vault = Vault(memoryview(self.memory), copy_bytes=_COPY, parts_bytes=_PARTS)
-        self.keeper = Keeper(self.vault, cast("Routing", Ways()), self.take_up, lambda session: None)
+        self.keeper = Keeper(
+            self.vault, cast("Routing", Ways()), self.take_up, lambda session: None, _nothing_is_answered
+        )
         self.running = asyncio.create_task(self.keeper.run())
 
     def take_up(self, found: SessionState, elapsed_s: float) -> Session:
@@ -180,10 +187,11 @@ async def test_an_answer_goes_on_where_its_caller_has_heard_it(monkeypatch: pyte
         call.keeper.write(cast("Kept", call.session.transport.kept))
         written = to_be_heard(call)
         await hears(call, 20)
-        before = to_be_heard(call)
+        before, sent = to_be_heard(call), len(rtp_sequences(call))
         assert call.dies() == 1
         assert written - before >= 19 * 960
-        assert 0 <= before - to_be_heard(call) <= 960
+        made_up = len(rtp_sequences(call)) - sent  # on a machine that has been busy with something else
+        assert 0 <= before - to_be_heard(call) <= 960 * (1 + made_up)
 
 
 async def test_no_state_is_older_than_so_many_packets(monkeypatch: pytest.MonkeyPatch) -> None:
