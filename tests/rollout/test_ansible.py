@@ -186,6 +186,7 @@ def test_secrets_are_made_once_and_nobody_can_read_them(tmp_path: Path) -> None:
             {
                 "edge": {"hosts": {"t1": None}},
                 "transceiver": {"hosts": {"t1": {"ansible_host": "127.0.0.21"}, "t2": {"ansible_host": "127.0.0.22"}}},
+                "turn": {"hosts": {}},
                 "monitoring": {"hosts": {}},
             },
             "Transceivers have the same ids",
