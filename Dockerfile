@@ -16,6 +16,10 @@ RUN python3 -m venv --system-site-packages /opt/firsthop/.venv
 WORKDIR /source
 COPY requirements/base.txt requirements/base.txt
 RUN /opt/firsthop/.venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: --requirement requirements/base.txt
+# What tells traces, where the configuration asks for them.
+COPY requirements/tracing.txt requirements/tracing.txt
+RUN /opt/firsthop/.venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: \
+    --requirement requirements/base.txt --requirement requirements/tracing.txt
 COPY . .
 RUN /opt/firsthop/.venv/bin/python -m lab.machines.wheels /dist \
     && /opt/firsthop/.venv/bin/pip install --no-cache-dir --no-deps --no-index /dist/*.whl

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Never
+from typing import Any, Never, Protocol
 
 from edge.sockets import drop_express_sockets, express_sockets, kept_express_sockets
 from edge.xdp.kernel import ExpressPorts
+from edge.xdp.probe import probe
 from runtime.config import Edge
 from runtime.families import edge as families
 from runtime.metrics import Gauges
@@ -30,10 +32,16 @@ from wire.keys import ClusterKeys
 __all__ = ["Express"]
 
 _MOST = 256  # connections, and transceivers for which sockets are kept
-_GREETS_WITHIN_S = 2.0
+_GREETS_WITHIN_S, _NEAR_S, _FAR_S = 4.0, 0.5, 2.5
 _RETURNS_WITHIN_S = 5.0  # a transceiver that an earlier supervisor had
 _TAKEN_S, _ASKS_WITHIN_S = 1.5, 0.3
 _DOOR_MODE = 0o660  # the folder's group may come to the door; whoever it is proves that he has the cluster's keys
+
+
+class Probe(Protocol):
+    """Has a datagram arrive as media does (``edge/xdp/probe.py``)."""
+
+    def __call__(self, interface: str, host: str, port: int, payload: bytes, *, far: bool) -> None: ...
 
 
 class Express:
@@ -47,9 +55,10 @@ class Express:
         ports: Callable[[], ExpressPorts | None],
         store: Store,
         log: Any,
+        probe: Probe = probe,
     ) -> None:
         self._edge, self._place, self._keys, self._store, self._log = edge, place, keys, store, log
-        self._ports_now = ports
+        self._ports_now, self._probe = ports, probe
         self._kept: dict[int, tuple[socket.socket, socket.socket]] = {}
         self._on: dict[int, socket.socket] = {}  # by transceiver, the connection of the one that reads
         self._refused: dict[int, str] = {}
@@ -175,11 +184,11 @@ class Express:
             self._guard(ports)
         self._on[number] = connection
         try:
-            fds = [sock.fileno() for sock in self._kept[number]]
-            socket.send_fds(connection, [Sockets(proofs.edge(claim)).dump()], fds)
-            said = await loop.sock_recv(connection, MOST_BYTES)
-            if not said or not isinstance(express.read(said), Reads):
-                raise ExpressError("it does not read")
+            fds, token = [sock.fileno() for sock in self._kept[number]], secrets.token_bytes(32)
+            socket.send_fds(connection, [Sockets(proofs.edge(claim), token).dump()], fds)
+            if not await self._reads(connection, number, token):
+                self._refused[number] = "unheard"
+                raise ExpressError("what XDP passes does not reach it: a firewall, or a kernel before 5.18")
             if not ports.put(number, self._port(number)):
                 raise ExpressError("there is no room for it in XDP's map")
         except BaseException:
@@ -188,6 +197,17 @@ class Express:
         self._refused.pop(number, None)
         self._log.info("media goes to a transceiver past the workers", transceiver=number, port=self._port(number))
         return number
+
+    async def _reads(self, connection: socket.socket, number: int, token: bytes) -> bool:
+        """Whether the transceiver says that it reads, when a first datagram has come to it as media will."""
+        said, interface, host = b"", self._edge.interface, self._edge.media.host
+        for far, within_s in ((False, _NEAR_S), (True, _FAR_S)):
+            with contextlib.suppress(TimeoutError, OSError):
+                self._probe(interface, host, self._port(number), token, far=far)
+                async with asyncio.timeout(within_s):
+                    said = await asyncio.get_running_loop().sock_recv(connection, MOST_BYTES)
+                break
+        return bool(said) and isinstance(express.read(said), Reads)
 
     async def _until_it_ends(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -6,13 +6,15 @@ difference between two stages is what was lost between them. On the way in::
     firsthop_rx_xdp_packets_total{verdict, core}      -> steered packets go on
     firsthop_rx_socket_datagrams_total{outcome}       -> what does not fit a worker's socket; the rest goes on
     firsthop_rx_worker_datagrams_total{outcome}       -> forwarded_* go on
+    firsthop_rx_express_socket_datagrams_total        -> or flow_expressed: what does not fit a transceiver's own socket
+    firsthop_rx_express_datagrams_total{outcome}      -> taken goes on, past the workers
     firsthop_rx_transceiver_datagrams_total{outcome}  -> audio goes on
     firsthop_rx_agent_frames_total{outcome}           -> heard
 
 and on the way out::
 
     firsthop_tx_agent_frames_total{outcome}           -> sent
-    firsthop_tx_transceiver_datagrams_total{outcome}  -> sent
+    firsthop_tx_transceiver_datagrams_total{outcome}  -> sent, or expressed, past the workers
     firsthop_tx_worker_datagrams_total{outcome}       -> sent
 
 Queues are part of it: what waits too long for a link is ``link_full`` at the worker and ``edge_full`` at the

@@ -80,8 +80,8 @@ class Transceiver:
         self._tracer = tracer
         self._models = Models(config.transceiver.agent, config.agents.versions)
         folders = self._config.transcripts, self._config.recordings
-        self._records = Records(*folders) if any(folders) else None
-        self._talks = Talks(self._models, config.agents, self._config.vad, self._records)
+        records = Records(*folders) if any(folders) else None
+        self._talks = Talks(self._models, config.agents, self._config.vad, records)
         self._cluster = cluster
         self._certificate: Certificate = Certificate.generateCertificate()
         self._pacer = Pacer()
@@ -437,8 +437,8 @@ class Transceiver:
         await self.desk.closed()
         self.express.close()
         self._link.close()
-        if self._records is not None:
-            self._records.close()
+        if self._talks.records is not None:
+            self._talks.records.close()
 
 
 def _follow(talk: Talk, trace: CallTrace, *, media: bool) -> None:

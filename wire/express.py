@@ -4,8 +4,8 @@ They speak over a Unix socket of the edge's (``door_of``), a message a packet (S
 holds the cluster's key file by a MAC over the random numbers of both, so neither a user of the host who can reach the
 socket nor one who has put another in its place gets anything. The edge then hands two ``Sockets`` over (SCM_RIGHTS): by
 one the transceiver reads the media that XDP brings there, by the other it answers from the shared port. It says
-``Reads`` when it does, and XDP begins. Later the edge says ``Off`` when it takes them back. When the transceiver ends,
-and the connection with it, media goes by the workers again.
+``Reads`` when a first datagram has come there, and XDP begins. Later the edge says ``Off`` when it takes them back.
+When the transceiver ends, and the connection with it, media goes by the workers again.
 """
 
 from __future__ import annotations
@@ -77,13 +77,15 @@ class Claim(_Message, tag="claim", frozen=True):
 
 
 class Sockets(_Message, tag="sockets", frozen=True):
-    """The sockets, which come with this message: to read, and to send by."""
+    """The sockets, which come with this message: to read, and to send by. By the first comes the ``probe``, a datagram
+    of these bytes, unless something of the host's keeps from it what XDP passes."""
 
     proof: Proof
+    probe: Nonce
 
 
 class Reads(_Message, tag="reads", frozen=True):
-    """The transceiver reads from now on."""
+    """The transceiver has got the probe, or media before, and reads from now on."""
 
 
 class Off(_Message, tag="off", frozen=True):

@@ -99,6 +99,7 @@ def firsthop(
         id = 1
         endpoint = "{endpoint}"
         [transceiver]
+        run = "{here}"
         id = 1
         endpoint = "{endpoint}"
         agent = "{agent}"

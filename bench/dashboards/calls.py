@@ -113,9 +113,10 @@ JOURNEY = Dashboard(
         lines(
             "In, stage by stage",
             "pps",
-            "Media on its way to agents; the lines lie on one another when nothing is lost.",
-            (rate("firsthop_rx_xdp_packets_total", "", 'verdict=~".*_steered"'), "XDP steered"),
+            "Media on its way to agents: XDP lets through what goes by workers, or past them, to transceivers.",
+            (rate("firsthop_rx_xdp_packets_total", "", 'verdict=~".*_steered|flow_expressed"'), "XDP let through"),
             (rate("firsthop_rx_worker_datagrams_total", "", 'outcome=~"forwarded_.*"'), "workers forwarded"),
+            (rate("firsthop_rx_express_datagrams_total", "", 'outcome="taken"'), "past the workers"),
             (rate("firsthop_rx_transceiver_datagrams_total", ""), "transceivers got"),
             (rate("firsthop_rx_transceiver_datagrams_total", "", 'outcome="audio"'), "audio"),
         ),
@@ -124,7 +125,8 @@ JOURNEY = Dashboard(
             "pps",
             "Media on its way to callers, with ICE, DTLS and RTCP from the transceiver on.",
             (rate("firsthop_tx_agent_frames_total", "", 'outcome=~"sent|silence|again"'), "agents' frames"),
-            (rate("firsthop_tx_transceiver_datagrams_total", "", 'outcome="sent"'), "transceivers sent"),
+            (rate("firsthop_tx_transceiver_datagrams_total", "", 'outcome=~"sent|expressed"'), "transceivers sent"),
+            (rate("firsthop_tx_transceiver_datagrams_total", "", 'outcome="expressed"'), "past the workers"),
             (rate("firsthop_tx_worker_datagrams_total", "", 'outcome="sent"'), "workers sent"),
         ),
         times(

@@ -25,7 +25,7 @@ EDGE = Dashboard(
         lines(
             "Packets by verdict",
             "pps",
-            "All that XDP saw; what begins with stun_, flow_ or ssrc_ and ends with steered goes on.",
+            "All that XDP saw; what is steered goes to workers, and flow_expressed to transceivers at once.",
             (rate("firsthop_rx_xdp_packets_total", "verdict"), "{{verdict}}"),
         ),
         lines(
@@ -33,7 +33,7 @@ EDGE = Dashboard(
             "pps",
             "Packets that XDP dropped, by why (docs/steering.md).",
             (
-                rate("firsthop_rx_xdp_packets_total", "verdict", 'verdict!~".*_steered|other_traffic"'),
+                rate("firsthop_rx_xdp_packets_total", "verdict", 'verdict!~".*_steered|flow_expressed|other_traffic"'),
                 "{{verdict}}",
             ),
         ),

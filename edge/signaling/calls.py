@@ -167,7 +167,7 @@ class Calls:
             if to not in present:
                 raise Unavailable(f"transceiver {to} is not there any more")
             there = Neighbour(id=to, endpoint=present[to].endpoint)
-            return await self._ask_handoff(now, msgspec.structs.replace(wanted, to=there))
+            return await self._ask_handoff(now, msgspec.structs.replace(wanted, to=None if now == to else there))
 
         return await self._placing.elsewhere(ask, wanted.agent, but=home, may=caller.may, not_here=not_here)
 

@@ -44,6 +44,7 @@ __all__ = [
     "possible_cpus",
     "prog_test_run",
     "replace_xdp",
+    "run_live",
 ]
 
 XDP_PROGRAM, TRACEPOINT_PROGRAM = 6, 17  # BPF_PROG_TYPE_XDP, BPF_PROG_TYPE_RAW_TRACEPOINT
@@ -66,6 +67,8 @@ _PROGRAM = struct.Struct("=IIQQIIQII16s")
 _ELEMENT = struct.Struct("=IxxxxQQQ")  # map, key, value, flags
 _BATCH = struct.Struct("=QQQQIIQQ")  # in, out, keys, values, count, map, element flags, flags
 _RUN = struct.Struct("=IIIIQQII40x")  # program, verdict, bytes in, bytes out, in, out, repeat, duration
+# The same with the context in, its size, flags, CPU and batch; and struct xdp_md, the context.
+_RUN_LIVE, _XDP_MD, _LIVE_FRAMES = struct.Struct("=IIIIQQIIIIQQIII4x"), struct.Struct("=IIIIII"), 1 << 1
 _LINK = struct.Struct("=IIII")  # program, interface, attach type, flags
 _LINK_TO = struct.Struct("=IIII")  # link, new program, flags, program that must be there now
 _TRACEPOINT = struct.Struct("=QIxxxx")  # name, program
@@ -268,6 +271,11 @@ class FlowStore:
         cpu, transceiver = FLOW.unpack(value)[:2]
         return cpu, transceiver
 
+    def last_seen_s(self, address18: bytes) -> float:
+        """The time at which the flow last sent, up to a second old; CLOCK_MONOTONIC. 0 where it is not known."""
+        value = self._flows.lookup(flow_key(address18))
+        return 0.0 if value is None else FLOW.read(value, "last_seen_ns") / 1e9
+
     def remove(self, address18: bytes) -> bool:
         """Forgets a flow. Returns False where it was not known."""
         return self._flows.delete(flow_key(address18))
@@ -372,6 +380,16 @@ def prog_test_run(prog_fd: int, packet: bytes, repeat: int = 1) -> tuple[int, by
     _bpf(_TEST_RUN, attributes)
     _, verdict, _, out_bytes, _, _, _, duration_ns = _RUN.unpack(attributes.raw)
     return verdict, out.raw[:out_bytes], duration_ns
+
+
+def run_live(prog_fd: int, packet: bytes, interface: int) -> None:
+    """Has ``packet`` arrive on the interface of that index: what the program returns for it is done (Linux 5.18)."""
+    data, about = _buffer(packet), _buffer(_XDP_MD.pack(0, len(packet), 0, interface, 0, 0))
+    attributes = _RUN_LIVE.pack(
+        *(prog_fd, 0, len(packet), 0, ctypes.addressof(data), 0, 1, 0),
+        *(len(about), 0, ctypes.addressof(about), 0, _LIVE_FRAMES, 0, 1),
+    )
+    _bpf(_TEST_RUN, _buffer(attributes))
 
 
 def attach_xdp(prog_fd: int, interface: int, flags: int) -> int:

@@ -166,7 +166,7 @@ class Edge(Section):
         "", description="the interface that XDP attaches to; empty: the kernel spreads flows by itself"
     )
     express: Literal["auto", "off"] = Field(
-        "off",
+        "auto",
         description="auto: XDP brings the media of callers who proved themselves to transceivers of this host, past "
         "the workers; off: all media goes by the workers",
     )

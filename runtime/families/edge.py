@@ -87,7 +87,10 @@ EXPRESS = gauge(
     "firsthop_edge_express",
     "1 for each transceiver of this host that takes its callers' media itself, past the workers, 0 for one that does "
     "not; why is empty or the reason",
-    {"transceiver": "the transceiver's id", "why": ("", "off", "no_xdp", "another_host", "held", "too_many")},
+    {
+        "transceiver": "the transceiver's id",
+        "why": ("", "off", "no_xdp", "another_host", "held", "too_many", "unheard"),
+    },
     "a transceiver of this host has asked",
 )
 XDP_FLOWS = gauge("firsthop_xdp_flows", "Flows in the kernel's table", when=_STEERS)

@@ -86,15 +86,20 @@ class House:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
             free.bind(("127.0.0.1", 0))
             self.media = Address(f"127.0.0.1:{free.getsockname()[1]}")
-        self.xdp = True
+        self.xdp, self.firewall = True, False
         self.workers: list[socket.socket] = []
+
+    def probe(self, interface: str, host: str, port: int, payload: bytes, *, far: bool) -> None:
+        """What XDP's probe does where nothing keeps it back."""
+        if not self.firewall:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendto(payload, (host, port))
 
     def edge(self) -> Express:
         settings = Edge.model_construct(name="edge", run=self.run, media=self.media, express=self.mode, interface="x")
         ports = cast(ExpressPorts, self.ports)
-        made = Express(
-            settings, instance(self.run), lambda: KEYS, lambda: ports if self.xdp else None, self.store, logs.get()
-        )
+        now = lambda: ports if self.xdp else None  # noqa: E731
+        made = Express(settings, instance(self.run), lambda: KEYS, now, self.store, logs.get(), self.probe)
         self.workers = media_sockets(self.media, 2, self.store, made.turn_away())
         made.take_over()
         return made
@@ -189,6 +194,19 @@ async def test_where_it_cannot_be_the_reason_is_said(house: House, monkeypatch: 
         await eventually(lambda: gauges(edge) == {("7", why): 0.0})
         assert ours.ways == {}
         assert house.ports.by_transceiver == {}
+
+
+async def test_where_a_firewall_keeps_the_probe_back_nothing_is_sent_that_way(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transceivers, "_PROBED_S", 0.05)
+    house.firewall = True
+    async with house.serves() as edge, house.transceiver(7) as ours:
+        await eventually(lambda: gauges(edge) == {("7", "unheard"): 0.0})
+        assert (ours.ways, house.ports.by_transceiver) == ({}, {})
+        house.firewall = False
+        await eventually(lambda: gauges(edge) == {("7", ""): 1.0})
+        assert 7 in house.ports.by_transceiver
 
 
 async def test_who_holds_other_keys_gets_nothing(house: House) -> None:

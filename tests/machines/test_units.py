@@ -73,6 +73,22 @@ def test_a_call_goes_through_them(host: Installed) -> None:
     assert host.hang_up(host.start_calls(CALLS)) == (CALLS, 0)
 
 
+def test_media_goes_past_the_workers_between_the_units(host: Installed) -> None:
+    """Each has a sandbox of its own; what they agree on crosses both."""
+
+    def edge() -> dict[tuple[str, ...], float]:
+        return host.metrics(9400)
+
+    until(lambda: all(edge().get(("firsthop_edge_express", number, "")) == 1 for number in ("1", "2")))
+
+    def expressed() -> float:
+        return sum(n for key, n in edge().items() if "flow_expressed" in key)
+
+    before, calls = expressed(), host.start_calls(CALLS)
+    until(lambda: expressed() >= before + 200)
+    assert host.hang_up(calls) == (CALLS, 0)
+
+
 @pytest.mark.parametrize("unit", UNITS)
 def test_reload_costs_calls_nothing(host: Installed, unit: str) -> None:
     calls, before, main = host.start_calls(CALLS), children_of(host, unit), host.main(unit)

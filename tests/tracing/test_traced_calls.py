@@ -226,6 +226,36 @@ def test_the_log_names_the_trace(traced: Traced, house: House) -> None:
         assert f'"trace_id": "{trace}"' in house.appliance.log_file(process).read_text()
 
 
+def test_a_session_over_a_websocket_is_a_trace_too(house: House) -> None:
+    trace = secrets.token_hex(16)
+    headers = {"traceparent": f"00-{trace}-{PARENT}-01", "Authorization": f"Bearer {house.appliance.token}"}
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": SAID}]}
+
+    async def ask() -> None:
+        url = f"{house.appliance.url}/v1/realtime?model=pipeline"
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            aiohttp.ClientSession(headers=headers) as http,
+            http.ws_connect(url) as socket,
+        ):
+            await socket.send_json({"type": "conversation.item.create", "item": item})
+            await socket.send_json({"type": "response.create", "response": {"output_modalities": ["text"]}})
+            while (await socket.receive_json())["type"] != "response.done":
+                pass
+
+    asyncio.run(ask())
+    until(lambda: house.collector.named("session", trace) and house.collector.named("GET /v1/realtime", trace))
+    (request,) = house.collector.named("GET /v1/realtime", trace)
+    (session,) = house.collector.named("session", trace)
+    (turn,) = house.collector.named("turn", trace)
+    (response,) = house.collector.named("invoke_agent pipeline", trace)
+    (chat,) = house.collector.named("chat default", trace)
+    assert request.attributes["http.response.status_code"] == 101
+    parents = [span.parent for span in (request, session, turn, response, chat)]
+    assert parents == [PARENT, request.id, session.id, turn.id, response.id]
+    assert session.attributes["firsthop.codec"] == "events"
+
+
 def test_a_call_does_not_care_whether_anybody_takes_its_spans(house: House) -> None:
     house.collector.status = 400
     try:
@@ -265,7 +295,7 @@ def test_a_call_whose_process_dies_is_one_trace(house: House) -> None:
 
     result = asyncio.run(a_call(house, f"00-{trace}-{PARENT}-01", goes_on))
     assert result.outcome == "ok", result.error
-    until(lambda: house.collector.named("session", trace))
+    until(lambda: house.collector.named("session", trace) and house.collector.named(POST, trace))
     (session,) = house.collector.named("session", trace)
     (post,) = house.collector.named(POST, trace)
     assert "taken_up" in session.events

@@ -21,7 +21,7 @@ CLAIM = Proofs(KEYS, CHALLENGE).claim(5, "here")
 
 
 @pytest.mark.parametrize(
-    "message", [CHALLENGE, CLAIM, Sockets(bytes(32)), Reads(), Off("ended"), Off("off", bytes(32))]
+    "message", [CHALLENGE, CLAIM, Sockets(bytes(32), bytes(32)), Reads(), Off("ended"), Off("off", bytes(32))]
 )
 def test_a_message_is_read_as_it_was_said(message: express.Message) -> None:
     assert len(message.dump()) <= express.MOST_BYTES

@@ -145,7 +145,10 @@ class Desk:
             self._take_kept()
 
     def abroad(self, call: Session, to: Neighbour, agent: str) -> Abroad:
-        """The agent of another transceiver, to be warmed for a call that is to move there with it."""
+        """The agent of another transceiver, to be warmed for a call that is to move there with it. Raises RequestError
+        where it is this one."""
+        if to.id == self._number:
+            raise RequestError("the call is at that transceiver", "invalid_request")
         return self._leaving.abroad(call, to, agent, self._take_kept)
 
     def check_open(self) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Never
 
 from runtime import logs
+from runtime.batch import ROOM_BYTES
 from runtime.process import instance
-from transceiver.links.expressway import Expressway, Take
-from wire import express
+from transceiver.links.expressway import Batch, Expressway, Take
+from wire import address, express
 from wire.express import MOST_BYTES, SUFFIX, Challenge, ExpressError, Off, Proofs, Reads, Sockets
 from wire.keys import ClusterKeys
 
@@ -25,8 +28,9 @@ __all__ = ["Express"]
 
 _LOOK_S = 0.25
 _REFUSED_S = 5.0  # until an edge is asked again that said no
-_GREETS_WITHIN_S = 2.0
+_GREETS_WITHIN_S, _PROBED_S = 4.0, 2.0
 _MOST_EDGES = 16
+_MOST_WAITED = 512
 
 
 class Express:
@@ -113,8 +117,13 @@ class Express:
                 return b""
             if len(sockets) != 2:
                 raise ExpressError(f"it handed {len(sockets)} sockets over")
+            waited = [] if self._has(edge, *sockets) else await _until(answer.probe, sockets[0])
+            if waited is None:
+                return b""
             self._use(edge, *sockets)
             sockets = []
+            if waited:
+                self._take(edge, waited)
         finally:
             for sock in sockets:
                 sock.close()
@@ -130,6 +139,11 @@ class Express:
             self._end(edge, answer.why)
             return False
         return bool(said)
+
+    def _has(self, edge: bytes, *sockets: socket.socket) -> bool:
+        """Whether these are the sockets by which media comes already."""
+        way = self.ways.get(edge)
+        return way is not None and way.identities == tuple(os.fstat(sock.fileno()).st_ino for sock in sockets)
 
     def _use(self, edge: bytes, reading: socket.socket, sending: socket.socket) -> None:
         way = Expressway(edge, reading, sending, self._take)
@@ -147,6 +161,21 @@ class Express:
         if way is not None:
             way.close()
             logs.get().info("media of an edge comes by its workers", edge=edge.decode(), why=why)
+
+
+async def _until(probe: bytes, reading: socket.socket) -> Batch | None:
+    """The last of what comes before that datagram: a process that died may have left it. None where the datagram does
+    not come."""
+    loop, waited = asyncio.get_running_loop(), deque[tuple[bytes, bytes]](maxlen=_MOST_WAITED)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PROBED_S):
+            while True:
+                datagram, sender = await loop.sock_recvfrom(reading, ROOM_BYTES)
+                if datagram == probe:
+                    return list(waited)
+                if datagram:
+                    waited.append((address.pack(*sender[:2]), datagram))
+    return None
 
 
 async def _received(connection: socket.socket) -> tuple[bytes, list[socket.socket]]:

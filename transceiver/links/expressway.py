@@ -20,13 +20,14 @@ from transceiver.counters import RX_EXPRESS, TX_DATAGRAMS
 from transceiver.links.rhythm import Rhythm
 from wire.address import SIZE
 
-__all__ = ["Expressway"]
+__all__ = ["Batch", "Expressway", "Take"]
 
 # What comes in a flood is read a millisecond at a time: frames are due in between.
 _AT_ONCE, _TURN_S = 32, 0.001
 _SENT_AT_ONCE = 64
 
-Take = Callable[[bytes, list[tuple[bytes, bytes]]], None]
+Batch = list[tuple[bytes, bytes]]
+Take = Callable[[bytes, Batch], None]
 
 
 class Expressway:

@@ -21,10 +21,11 @@ __all__ = ["Talks"]
 
 
 class Talks:
-    """The talks of one process, with agents of ``models`` and what the host's configuration says of these."""
+    """The talks of one process, with agents of ``models`` and what the host's configuration says of these; what they
+    leave is among the ``records``, if there are any."""
 
     def __init__(self, models: Models, config: Agents, vad: Vad, records: Records | None) -> None:
-        self._models, self._config, self._vad, self._records = models, config, vad, records
+        self._models, self._config, self._vad, self.records = models, config, vad, records
 
     def protocol(self, call: str, model: str, session: object, locked: Sequence[str] | None) -> Realtime:
         """The protocol that a session's clients and its agent speak, configured. Raises InvalidRequest."""
@@ -32,7 +33,7 @@ class Talks:
 
     def talk(self, call: str, agent: tuple[str, type[Base]], protocol: Realtime, rate_hz: int | None = None) -> Talk:
         """A new talk."""
-        return Talk(call, agent, protocol, config=self._config, records=self._records, rate_hz=rate_hz)
+        return Talk(call, agent, protocol, config=self._config, records=self.records, rate_hz=rate_hz)
 
     def taken_up(self, state: SessionState, agent: str) -> Talk:
         """A talk for a session that was elsewhere, with that agent. Raises StateError."""

@@ -66,6 +66,7 @@ class Kept:
         self._most = sum(counts) + _PACKETS
         self._waiting: list[Callable[[], None]] = []  # what sends, in order
         self._due: asyncio.Handle | None = None
+        self.complained = False  # once of each call
 
     def sends_rtp(self) -> None:
         """Counts a packet that is about to be sent, where a kill cannot undo it."""
@@ -238,6 +239,9 @@ class Keeper:
                 self._vault.clear(kept.slot)
         except (StateError, ValueError):
             KEPT["too_large"] += 1
+            if not kept.complained:
+                kept.complained = True
+                self._log.warning("a call is too large to be kept for now", call=call_id(session.ufrag), bytes=weight)
             self._give_up(kept)
         except Exception as e:
             KEPT["failed"] += 1

@@ -12,7 +12,7 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from calling import goes_on, hang_up, kill_the_supervisor, lost_in, spread_calls, whole
+from calling import goes_on, hang_up, kill_the_supervisor, lost_in, spread_calls, start_call, whole
 from observing import cores, logged, pins, received, revived, sessions_of, xdp
 from waiting import until
 
@@ -257,8 +257,8 @@ def test_a_hand_over_loses_nothing(lab: Lab, house: Appliance) -> None:
 
 def test_without_it_the_same_house_goes_by_the_workers(lab: Lab, house: Appliance) -> None:
     """The last of these: it changes the configuration, under calls."""
-    calls, _ = spread_calls(lab.client, house, 2)
-    by_express(house)
+    calls = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "600")
+    by_express(house, 50)
     text = house.config_file.read_text()
     house.config_file.write_text(text.replace('express = "auto"', 'express = "off"'))
     house.processes["edge"].send_signal(signal.SIGHUP)
@@ -266,4 +266,5 @@ def test_without_it_the_same_house_goes_by_the_workers(lab: Lab, house: Applianc
     workers, before = forwarded(house), expressed(house)
     until(lambda: forwarded(house) > workers + 100)
     assert expressed(house) == before
-    ended_well(house, calls, 2)
+    said = hang_up(calls)
+    assert (said["calls"]["ok"], lost_in(said["audio"])) == (2, 0)

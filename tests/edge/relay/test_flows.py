@@ -24,6 +24,7 @@ class Store:
 
     def __init__(self) -> None:
         self.flows: dict[bytes, tuple[int, int, bool]] = {}
+        self.seen_s = 0.0
 
     def put(self, address18: bytes, cpu: int, transceiver: int, express: bool = False) -> bool:
         self.flows[address18] = cpu, transceiver, express
@@ -34,6 +35,9 @@ class Store:
 
     def remove(self, address18: bytes) -> bool:
         return self.flows.pop(address18, None) is not None
+
+    def last_seen_s(self, address18: bytes) -> float:
+        return self.seen_s
 
     def put_ssrc(self, ssrc: int, cpu: int) -> bool:
         return True
@@ -83,4 +87,15 @@ def test_media_for_another_clusters_edge_never_does(flows: Flows, store: Store) 
 def test_a_flow_that_ends_is_gone(flows: Flows, store: Store) -> None:
     assert up(flows, OURS, proved=True)
     assert flows.down(OURS, CALLER)
+    assert store.flows == {}
+
+
+def test_a_flow_whose_media_the_kernel_alone_sees_is_not_idle(flows: Flows, store: Store) -> None:
+    assert up(flows, OURS, proved=True)
+    store.seen_s = 99.0
+    flows.sweep(100.0)
+    assert flows.owner(CALLER) == OURS
+    flows.sweep(159.0)
+    assert flows.owner(CALLER) == OURS
+    flows.sweep(161.0)
     assert store.flows == {}

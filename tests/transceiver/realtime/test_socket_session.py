@@ -271,7 +271,7 @@ async def test_a_session_without_media_leaves_a_transcript_and_no_recording(
 ) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
-    records = signaling.transceiver._records = Records(kept, kept)
+    records = signaling.transceiver._talks.records = Records(kept, kept)
     sealed = await signaling.opened({"audio": {"input": {"turn_detection": None}}})
     await signaling.event("session.created")
     await signaling.says(sealed, "input_audio_buffer.append", audio=base64.b64encode(QUIET * 10).decode())

@@ -18,6 +18,8 @@ from transceiver.handover.desk import Desk, House
 from transceiver.handover.leaving import Leaving
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
+from transceiver.refusing import RequestError
+from transceiver.session import Session
 from wire import link, messages, ufrag
 from wire.keys import ClusterKeys
 from wire.messages import Message, Moved, Neighbour
@@ -152,6 +154,11 @@ class Listener:
             else:
                 self.said.append(said)
         return self.said
+
+
+async def test_a_call_moves_to_no_agent_of_the_transceiver_that_has_it(begun: Begun) -> None:
+    with pytest.raises(RequestError, match="at that transceiver"):
+        begun.desk.abroad(cast(Session, None), Neighbour(id=1, endpoint="ipc:///1"), "echo")
 
 
 async def test_who_has_calls_of_another_says_so_to_that_one(begun: Begun, there: Neighbour) -> None:

@@ -187,10 +187,11 @@ async def test_an_answer_goes_on_where_its_caller_has_heard_it(monkeypatch: pyte
         call.keeper.write(cast("Kept", call.session.transport.kept))
         written = to_be_heard(call)
         await hears(call, 20)
-        before = to_be_heard(call)
+        before, sent = to_be_heard(call), len(rtp_sequences(call))
         assert call.dies() == 1
         assert written - before >= 19 * 960
-        assert 0 <= before - to_be_heard(call) <= 960
+        made_up = len(rtp_sequences(call)) - sent  # on a machine that has been busy with something else
+        assert 0 <= before - to_be_heard(call) <= 960 * (1 + made_up)
 
 
 async def test_no_state_is_older_than_so_many_packets(monkeypatch: pytest.MonkeyPatch) -> None:
