@@ -122,6 +122,7 @@ def test_an_upgrade_in_which_a_host_dies_ends_there_and_the_next_run_goes_on(run
         stopped = running.play_until("upgrade.yml", "Stop it, once its calls are with others", die)
     assert stopped.code != 0
     assert stopped.counts["gpu-1"]["unreachable"] == 1
+    assert "gpu-1 began to change the release and did not come through. gpu-2 was not touched." in stopped.words
     assert running.hosts["gpu-2"].run("readlink", "/opt/firsthop/.venv").count("0.1.0") == 1
 
     dying.boot()
