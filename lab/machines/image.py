@@ -16,6 +16,7 @@ __all__ = ["HOST", "image"]
 # What firsthop and its playbooks want of Debian (hosts of the lab reach no mirror), and what a host has that people log
 # in to.
 HOST = (
+    "coturn",
     "dbus",
     "espeak-ng",
     "ethtool",

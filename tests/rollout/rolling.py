@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -129,6 +130,7 @@ class Rollout:
             },
             "redis": {"hosts": {"gpu-1": None}},
             "monitoring": {"hosts": {"edge-1": None}},
+            "turn": {"hosts": {"gpu-2": None}},
         }
         options = self.hosts.ssh.split()
         everywhere = {
@@ -150,6 +152,16 @@ class Rollout:
         token.chmod(0o600)
         command = [sys.executable, "-m", "firsthop", "call", self.url, "--token-file", str(token), "--json", "--quiet"]
         return self.hosts.operator.popen([*command, *argv], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    def call_relayed(self) -> dict[str, Any]:
+        """Calls with aiortc from the operator's place, over the TURN server's TLS alone."""
+        token = self.hosts["edge-1"].run("cat", "/etc/firsthop/api-keys").split()[-1]
+        argv = [sys.executable, str(ROOT / "tests/appliance/turn/call_relayed.py"), self.url, token, "turns:"]
+        trusting = os.environ | {"SSL_CERT_FILE": self.settings["turn_tls_certificate"]}
+        command = self.hosts.operator.command(argv)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=trusting)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return dict(json.loads(done.stdout))
 
     def ready(self) -> bool:
         """Whether a call placed now would find a transceiver."""

@@ -10,6 +10,7 @@ import pytest
 from rolling import NAMES, Rollout, said, timed
 from waiting import until
 
+from lab.certificate import certificate
 from lab.machines.hosts import Hosts
 from lab.machines.image import image
 
@@ -22,6 +23,8 @@ CALLS = 20
 def test_three_hosts_from_nothing_to_calls_and_back_to_nothing(tmp_path: Path) -> None:
     with Hosts(*NAMES, image=image()) as hosts:
         rollout = Rollout(hosts, tmp_path)
+        tls = certificate(tmp_path, hosts["gpu-2"].address)
+        rollout.settings |= dict(zip(("turn_tls_certificate", "turn_tls_key"), map(str, tls), strict=True))
         before = rollout.left()
         rollout.play("secrets.yml")
         rollout.play("site.yml", "--check")  # of fresh hosts
@@ -34,6 +37,7 @@ def test_three_hosts_from_nothing_to_calls_and_back_to_nothing(tmp_path: Path) -
         assert (again.changed, set(again.counts)) == (0, {*NAMES, "localhost"})
         assert rollout.releases() == ["0.1.0"] * 3
         assert "xdp" in hosts["edge-1"].run("ip", "link", "show", "eth0")
+        assert rollout.call_relayed() == {"kinds": ["relay"], "heard": 50}
 
         # A new release under calls: every one of them is heard to its end.
         rollout.wheel = rollout.build("0.1.1")
