@@ -69,7 +69,8 @@ class Sessions:
     def tidy(self) -> None:
         """Frees what calls have left, now and then."""
         # What an ended session leaves are circles through OpenSSL and libsrtp, whose memory the collector cannot
-        # see: it would wait for hundreds of calls. With a hundred calls alive this takes five milliseconds.
+        # see: it would wait for hundreds of calls. With a hundred calls alive this is a pause of 10 to 23
+        # milliseconds on a core that is nearly full (docs/performance.md).
         if self._litter >= _LITTER:
             self._litter = 0
             gc.collect()
