@@ -1,4 +1,5 @@
-"""aiortc, whichever version the interpreter has: ``call_aiortc.py URL TOKEN``."""
+"""aiortc, whichever version the interpreter has: ``call_aiortc.py URL TOKEN``. With ``stay`` as a third word it hangs up
+when its standard input ends."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from aiortc import AudioStreamTrack, RTCPeerConnection, RTCSessionDescription
 from conversation import Conversation, place
 
 
-async def call(url: str, token: str) -> dict[str, object]:
+async def call(url: str, token: str, stay: str = "") -> dict[str, object]:
     pc = RTCPeerConnection()
     pc.addTrack(AudioStreamTrack())  # silence
     heard = 0
@@ -34,6 +35,8 @@ async def call(url: str, token: str) -> dict[str, object]:
     await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
     while not conversation.poll():  # noqa: ASYNC110 - a page long, and no event for it
         await asyncio.sleep(0.05)
+    if stay:
+        await asyncio.to_thread(sys.stdin.read)
     hung = await asyncio.to_thread(hang_up)
     await pc.close()
     for task in listening:
@@ -41,4 +44,4 @@ async def call(url: str, token: str) -> dict[str, object]:
     return {**conversation.result, "hung": hung}
 
 
-print(json.dumps(asyncio.run(asyncio.wait_for(call(*sys.argv[1:]), 60))))
+print(json.dumps(asyncio.run(asyncio.wait_for(call(*sys.argv[1:]), 120))))

@@ -62,13 +62,14 @@ def prometheus(lab: Lab, house: Appliance, tmp_path_factory: pytest.TempPathFact
     with Prometheus(lab.edge, tmp_path_factory.mktemp("prometheus"), jobs, rules) as prometheus:
         until(lambda: value(prometheus, "sum(up)") == 5)
         # Ours speaks over the answer, and aiortc says by RTCP how the network is.
-        argv = [sys.executable, str(TESTS / "clients/call_aiortc.py"), house.url, house.token]
-        aiortc = lab.client.popen(argv, stdout=subprocess.DEVNULL)
+        argv = [sys.executable, str(TESTS / "clients/call_aiortc.py"), house.url, house.token, "stay"]
+        aiortc = lab.client.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         said = finish(start_call(lab.client, house, "--model", "parrot", "--duration", "10"))
         assert said["calls"]["ok"] == 1
-        assert aiortc.wait(60) == 0
-        until(lambda: value(prometheus, 'sum(increase(firsthop_agent_overlaps_total{outcome="yielded"}[5m]))') > 0)
         until(lambda: value(prometheus, "sum(increase(firsthop_call_round_trip_seconds_count[5m]))") > 0)
+        aiortc.communicate(timeout=60)
+        assert aiortc.returncode == 0
+        until(lambda: value(prometheus, 'sum(increase(firsthop_agent_overlaps_total{outcome="yielded"}[5m]))') > 0)
         until(lambda: all(rule["health"] != "unknown" for rule in prometheus.rules()))
         yield prometheus
 
