@@ -30,8 +30,7 @@ from wire.ufrag import call_id
 
 __all__ = ["Session"]
 
-_SPARE_MS = 5
-_LOOK_S = 0.001
+_SPARE_MS, _LOOK_S = 5, 0.001
 _MOST_MADE_UP = 10  # ticks: what is older than 200 ms helps nobody
 
 
@@ -42,9 +41,11 @@ class Session:
     where the client has negotiated one.
 
     A connected session is a value. ``leave`` gives it, and ``take_up`` makes another of it, perhaps in another process.
-    Both objects are ``away`` then: they neither send nor take anything, and tell nobody anything. One of them is told
-    to ``stay`` and goes on, with no packet and no number between; the other is told to ``forsake`` the call.
+    Both are ``away`` then: they neither send nor take anything, nor tell anybody. One of them is told to ``stay`` and
+    goes on, with no packet and no number between; the other is told to ``forsake`` the call.
     """
+
+    owns = ("talk", "stream", "transport", "_channels")
 
     def __init__(
         self,
@@ -72,8 +73,7 @@ class Session:
         self._left: tuple[SessionState, float] | None = None  # what it left with, and when
         self._parts: Parts | None = None  # of the last state
         self._end_due = ""  # the reason for which it is to end when it is not away any more
-        self._ticked = self.began
-        self._offer = offer
+        self._ticked, self._offer = self.began, offer
         self.talk = talk
         self._pacer = pacer
         self._on_end = on_end
