@@ -244,10 +244,9 @@ class Transport:
         taken = self._gate.admits_dtls(time.monotonic()) and self._backlog.put(self, feed)
         RX_DATAGRAMS["dtls" if taken else "overflow"] += 1
 
-    def media(self, datagram: bytes) -> bool:
-        """Takes an SRTP or SRTCP datagram from a path of the transport's. Returns whether it was authentic: a bad one
-        is dropped and never ends anything."""
-        now = time.monotonic()
+    def media(self, datagram: bytes, now: float) -> bool:
+        """Takes an SRTP or SRTCP datagram from a path of the transport's, that came at ``now`` in seconds, monotonic.
+        Returns whether it was authentic: a bad one is dropped and never ends anything."""
         plain = self._gate.opened(datagram, self._secure, now) if self.connected else "too_early"
         if isinstance(plain, str):
             RX_DATAGRAMS[plain] += 1

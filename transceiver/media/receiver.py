@@ -145,6 +145,11 @@ class Receiver:
                 self._missing.restart()
         return Came.AGAIN if self._missing is not None and self._missing.came(packet.sequence) else Came.FRESH
 
+    @property
+    def asks(self) -> bool:
+        """Whether packets are lost, and asked for again."""
+        return self._missing is not None and self._hearing.jitter.lossy
+
     def tick(self, now: float) -> None:
         """Makes the next 20 ms of what is heard."""
         if self._passed is None:

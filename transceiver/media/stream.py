@@ -27,6 +27,7 @@ from transceiver.parts import Parts
 __all__ = ["Listener", "MediaState", "MediaStream", "Sender", "Tape"]
 
 _REPORT_EVERY_TICKS = 50
+_SPARE_MS = 5.0
 # Packets of audio for a caller that moved: a round trip of 40 ms, and the 20 ms in which it said nothing.
 _SENT_AGAIN = 3
 
@@ -34,7 +35,9 @@ TakePacket = Callable[[bytes, int, bool], None]
 
 
 class Sender(Protocol):
-    """The way of the stream's packets to the caller."""
+    """The way of the stream's packets to the caller. ``spare_ms`` is how long the caller's may wait on theirs."""
+
+    spare_ms: float
 
     def send_rtp(self, packet: bytes) -> bytes:
         """Sends an RTP packet. Returns the datagram that it went in, or nothing where it was not sent."""
@@ -139,6 +142,12 @@ class MediaStream:
         self.playout.jitter.restart()  # what it held is of another time
         self.voice.join()
 
+    @property
+    def spare_ms(self) -> float:
+        """The time for which the caller's packets may wait on their way: what is heard as PCM waits for the call's
+        clock anyway. What is lost is not: the sooner it is missed, the sooner it is asked for."""
+        return 0.0 if self._packets or self._receiver.asks else _SPARE_MS
+
     def record_on(self, tape: Tape | None) -> None:
         """Records by ``tape`` from now on."""
         self._tape = tape
@@ -230,6 +239,7 @@ class MediaStream:
             reports = self._reports.compound(self.voice, self._receiver.reception, now, time.time())
             self._sender.send_rtcp(reports)
             self._observe()
+            self._sender.spare_ms = self.spare_ms
 
     def _observe(self) -> None:
         """Enters how the network is in the process's histograms; called about once a second."""
