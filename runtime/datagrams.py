@@ -37,29 +37,29 @@ class DatagramSocket(BatchSocket):
         self.came_s: list[float] = []
         self.refused = 0
         self._row = self.data.strides[0]
-        self._rows = memoryview(self.data.reshape(-1))
-        self._row_lengths = memoryview(self._in.lengths)
-        self._senders = memoryview(self._in.names.reshape(-1))
-        self._clock = memoryview(self._stamps.reshape(-1))
+        self._rows = self.data.reshape(-1).data
+        self._row_lengths = self._in.lengths.data
+        self._senders = self._in.names.reshape(-1).data
+        self._clock = self._stamps.reshape(-1).data
         self._emptied_at = time.monotonic()
         # What is sent is copied here: where its bytes are in memory is Python's alone to know.
         self._room = np.zeros((most, ROOM_BYTES), np.uint8)
         self._out.iov[:, 0] = self._room.ctypes.data + ROOM_BYTES * np.arange(most, dtype=np.uint64)
-        self._out_rows = memoryview(self._room.reshape(-1))
-        self._out_iov = memoryview(self._out.iov.reshape(-1))
-        self._receivers = memoryview(self._out.names.reshape(-1))
+        self._out_rows = self._room.reshape(-1).data
+        self._out_iov = self._out.iov.reshape(-1).data
+        self._receivers = self._out.names.reshape(-1).data
 
     def take(self, now: float) -> list[Datagram]:
         """A batch of what has come by ``now``, in seconds of CLOCK_MONOTONIC. There is no more for now where these and
         the ``refused`` are fewer than ``most``."""
+        # The kernel stamps by the time of day. Whatever that is set to, nothing came before there was nothing left.
+        ahead_s, since = time.time() - now, self._emptied_at
         count = self.receive()
         batch: list[Datagram] = []
         came_s: list[float] = []
         self.came_s = came_s
         if count:
             rows, row, lengths, senders, clock = self._rows, self._row, self._row_lengths, self._senders, self._clock
-            # The kernel stamps by the time of day. Where that has been set meanwhile, a datagram came when it is read.
-            ahead_s, since = time.time() - now, self._emptied_at
             for i in range(count):
                 length = lengths[i]
                 if 0 < length <= ROOM_BYTES:
@@ -68,7 +68,7 @@ class DatagramSocket(BatchSocket):
                     batch.append((host + port, bytes(rows[at : at + length])))
                     at = _STAMP_WORDS * i
                     came = clock[at + 2] + 1e-9 * clock[at + 3] - ahead_s
-                    came_s.append(came if since <= came <= now else now)
+                    came_s.append(now if came > now else came if came > since else since)
         self.refused = count - len(batch)
         if count < self._most:
             self._emptied_at = now

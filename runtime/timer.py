@@ -27,7 +27,7 @@ class Timer:
     def every(self, interval_s: float) -> None:
         """Has the time be over every ``interval_s`` from now on, in place of what was set before; at 0 never."""
         ns = max(1, round(interval_s * _NS)) if interval_s else 0
-        self._spec[:] = divmod(ns, _NS) * 2
+        self._spec[:] = list(divmod(ns, _NS) * 2)
         _libc.timerfd_settime(self.fd, 0, self._spec, None)
 
     def over(self) -> None:

@@ -31,6 +31,7 @@ __all__ = ["Carrier", "Routing", "Transport", "Way"]
 
 _MOST_NAMESAKES = 4  # sessions with one SSRC that a packet from an unknown address is tried on, the oldest first
 _MEDIA_FIRST = 128  # RFC 7983: the first byte of SRTP and SRTCP, above that of STUN and DTLS
+_tuple = tuple.__new__  # makes a Path in half the time of Path(...), which is a function of Python's
 _TOLD_AGAIN_S = 1.0  # libwebrtc checks a path that is in use every 2.5 s
 
 
@@ -217,12 +218,13 @@ class Routing:
         self._take(edge, b"", batch, came_s)
 
     def _take(self, edge: bytes, worker: bytes, batch: Sequence[tuple[bytes, bytes]], came_s: Iterable[float]) -> None:
+        by_path = self._by_path
         for (client, datagram), now in zip(batch, came_s, strict=False):
-            path = Path(edge, client)
-            if datagram and datagram[0] <= 3 and worker:
+            path = _tuple(Path, (edge, client))
+            if worker and datagram and datagram[0] <= 3:
                 self._on_stun(worker, path, datagram)
                 continue
-            transport = self._by_path.get(path)
+            transport = by_path.get(path)
             if transport is None and not worker:
                 self._on_former_path(path, datagram)
                 continue
