@@ -1,4 +1,4 @@
-"""The models and the libraries that compute them: where their packages have put them, and whether they can be used here.
+"""The models and the libraries that compute them: where packages have put them, and whether they can be used here.
 
 Weights are known by the hashes of their files, for some of these packages are one person's. Nothing is ever downloaded.
 """
