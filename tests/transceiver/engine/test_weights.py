@@ -1,4 +1,4 @@
-"""Whether the models can be used here is said in one line, and other files than the pinned ones are never used."""
+"""The models are used only as they were pinned, and one line says why they cannot be used."""
 
 from __future__ import annotations
 
