@@ -38,7 +38,7 @@ def test_half_a_sample_no_sound_and_another_rate() -> None:
 
 
 def test_the_spectrogram_has_a_tone_in_the_mel_of_its_frequency() -> None:
-    """On Slaney's scale a mel is 200/3 Hz below 1 kHz, and 8 kHz is 45.25 mels: the 18th of 80 bands is about 670 Hz."""
+    """On Slaney's scale a mel is 200/3 Hz below 1 kHz, and 8 kHz is 45.25 mels: band 18 of 80 is at 670 Hz."""
     found = log_mel(samples(tone(670, RATE_HZ), RATE_HZ))
     assert found.shape == (80, 100)
     assert found.dtype == np.float32
