@@ -1,4 +1,4 @@
-"""What the engine does around its models: resampling, spectra, pieces of text and sound, slots of conversations."""
+"""The engine around its models: resampling, spectra, pieces of text and sound, slots of conversations."""
 
 from __future__ import annotations
 
