@@ -1,5 +1,5 @@
-"""aiortc, whichever version the interpreter has: ``call_aiortc.py URL TOKEN``. With ``stay`` as a third word it hangs
-up when its standard input ends."""
+"""aiortc, whichever version the interpreter has: ``call_aiortc.py URL TOKEN``. With ``stay`` as third word it hangs up
+when its standard input ends."""
 
 from __future__ import annotations
 

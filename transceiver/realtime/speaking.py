@@ -142,6 +142,7 @@ class Speaking:
         lost = [self._makings[response] for response in responses if response in self._makings]
         for making in lost:
             making.muted = True
+            making.heard_ms = making.spoken_ms - sum(cut.dropped_ms for cut in cuts if cut.response == making.id)
         self._settle()
         return lost
 
@@ -226,6 +227,8 @@ class Speaking:
     def give_up_begun(self) -> None:
         """Ends the responses that another agent had begun to give when ``ask_again`` was called: what has come of them
         is heard, and no more comes."""
+        if not self._left_over:
+            return
         left_over, self._left_over = self._left_over, []
         for making in left_over:
             making.finish("incomplete")

@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime.config import Agents
 from runtime.tracing.spans import Span
-from transceiver.agents import Item, Line, Settings
+from transceiver.agents import Cue, Item, Line, Settings
 from transceiver.talk.protocol import Making
 from transceiver.turns import Turn
 
@@ -75,6 +75,11 @@ class Crossing:
             if self._calls and not self._due:
                 self._due = True
                 self._loop.call_soon_threadsafe(self._drain)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the caller is on the loop, and what it has to say may cross now, with nothing before it."""
+        return not (self._calls or self._paused or self.closed) and threading.get_ident() == self._home
 
     def __call__(self, method: Callable[..., object], *args: Any, size: int = 0, later: bool = False) -> None:
         """Has ``method(*args)`` called, ``later`` in another turn of the loop; ``size`` is that of audio, in bytes."""
@@ -154,12 +159,20 @@ class CrossingLine:
             self._cross(self._line.stop)
 
     def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
-        if not self._cut:
+        if self._cut:
+            return
+        if self._cross.is_open:
+            self._line.send_opus(bytes(payload), timestamp, marker)
+        else:
             self._cross(self._line.send_opus, bytes(payload), timestamp, marker, size=len(payload))
 
     def emit(self, event: dict[str, Any]) -> None:
         if not self._cut:
             self._cross(self._line.emit, event)
+
+    def cue(self, cue: Cue) -> None:
+        if not self._cut:
+            self._cross(self._line.cue, cue)
 
     def transcribed(self, item: str, text: str) -> None:
         self._cross(self._line.transcribed, item, text)
@@ -195,6 +208,10 @@ class CrossingResponse:
     @property
     def span(self) -> Span:
         return self._making.span
+
+    @property
+    def heard_ms(self) -> int | None:
+        return self._making.heard_ms
 
     def audio(self, pcm: bytes) -> None:
         if pcm:
