@@ -1,4 +1,4 @@
-"""What upstream itself has made over one connection. Pure."""
+"""The items that upstream itself has made over one connection. Pure."""
 
 from __future__ import annotations
 
