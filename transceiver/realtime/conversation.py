@@ -7,7 +7,7 @@ events, as fast as it is made, and the client truncates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,9 +17,9 @@ from rtc.frame import frame_bytes
 from rtc.vad.detector import Vad
 from transceiver.counters import BARGE_IN, OVERLAPS
 from transceiver.parts import Parts
-from transceiver.realtime import shapes, state
+from transceiver.realtime import shapes, state, transcription
 from transceiver.realtime.config import Config, InvalidRequest, ServerVad
-from transceiver.realtime.formats import Reader, Writer
+from transceiver.realtime.formats import Reader, Writer, item_samples
 from transceiver.realtime.inbox import Inbox, InboxState, Steps
 from transceiver.realtime.items import Entry, EntryState, Items, new_id, spoken
 from transceiver.realtime.listening import Listening, ListeningState
@@ -32,7 +32,6 @@ from transceiver.talk.protocol import Partner, Surroundings
 __all__ = ["Conversation", "ConversationState"]
 
 _LEAST_COMMIT_MS = 100
-_LONGEST_ITEM_S = 120  # of speech
 _FRAME_US = 20  # of the media loop, to hear 20 ms
 
 
@@ -67,8 +66,9 @@ class Conversation:
     ) -> None:
         self._config, self._around, self._media = config, around, media
         self._rate_hz, self._frame_bytes = rate_hz, frame_bytes(rate_hz)
-        self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns, vad=vad)
-        self._items = Items(rate_hz, self._samples, partial(check, schemes=pictures))
+        self._listening = Listening(rate_hz, config.turn_detection, vad=vad)
+        made = partial(item_samples, format_=lambda: config.input_format, rate_hz=rate_hz)
+        self._items = Items(rate_hz, made, partial(check, schemes=pictures))
         self._reader = Reader(config.input_format, rate_hz)
         self.seat = Seat(partner, config, self._items, self._listening, self._emit, lambda: self._speaking.busy)
         self._speaking = Speaking(
@@ -132,6 +132,11 @@ class Conversation:
         return self._inbox.answering
 
     @property
+    def turn(self) -> str:
+        """The id that the turn which is being spoken will have as an item; nothing while nobody speaks."""
+        return self._turn
+
+    @property
     def weight(self) -> int:
         """About how many bytes its state has, besides its parts."""
         return self._items.text_bytes + self._inbox.waiting_bytes
@@ -164,6 +169,10 @@ class Conversation:
         self.seat.partner.heard(pcm, self._listening.speaking)
         if edge == "stopped":
             self._speech_stopped()
+        elif edge == "paused" and not self._over_agent:
+            self.seat.paused(self._turn)
+        elif edge == "resumed" and not self._over_agent:
+            self.seat.partner.speech_resumed()
         return self._listening.voiced
 
     def tick(self, now: float) -> None:
@@ -183,14 +192,13 @@ class Conversation:
 
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id."""
-        entry = self._items.get(item)
-        if entry is None or entry.item.role != "user":
-            return
-        index = entry.transcribed(text)
-        self._items.weigh(entry)
-        usage = {"type": "duration", "seconds": len(entry.item.pcm) / (2 * self._rate_hz)}
-        what = {"item_id": item, "content_index": index, "transcript": text, "usage": usage}
-        self._emit({"type": "conversation.item.input_audio_transcription.completed", **what})
+        if event := transcription.completed(self._items, item, text, self._rate_hz):
+            self._emit(event)
+
+    def transcribing(self, item: str, delta: str) -> None:
+        """Tells more of the words in the user's item of that id, which may still be spoken."""
+        if event := transcription.delta(self._items, item, delta, spoken=item == self._turn):
+            self._emit(event)
 
     def pass_over(self, frames: int) -> None:
         """Passes over so many frames of the agent's speech, because another process has sent them."""
@@ -412,17 +420,6 @@ class Conversation:
 
     def _emit(self, event: dict[str, Any]) -> None:
         self._around.emit({"event_id": new_id("event"), **event})
-
-    def _samples(self, audio: str) -> Iterator[tuple[bytes, float]]:
-        reader = Reader(self._config.input_format, self._rate_hz)
-        left = 2 * self._rate_hz * _LONGEST_ITEM_S
-        for data in shapes.samples(audio, "item.content.audio"):
-            pcm = reader.push(data)
-            left -= len(pcm)
-            if left < 0:
-                why = f"An item has at most {_LONGEST_ITEM_S} s of audio."
-                raise InvalidRequest(why, "invalid_value", "item.content.audio")
-            yield pcm, reader.cost_us(data)
 
 
 _Event = TypeVar("_Event", bound=shapes.ClientEvent)

@@ -38,9 +38,11 @@ class Listening:
     """The buffer and its turns: it takes frames of 20 ms, mono PCM16 of ``rate_hz``, and gives edges of turns. Times
     are ms of audio since the beginning. Where nobody ``wants`` what was said in a turn, it is not kept."""
 
-    def __init__(self, rate_hz: int, turns: TurnDetection | None, *, wants: bool = True, vad: Vad = "webrtc") -> None:
+    def __init__(self, rate_hz: int, turns: TurnDetection | None, *, vad: Vad = "webrtc") -> None:
         self.position_ms = 0
         self.voiced_ms = 0  # of the turn that is being spoken
+        self.paused_ms = 0  # of the pauses_ms, that of which the present pause has been told last
+        self._pauses_ms: Sequence[int] = ()
         self._rate_hz = rate_hz
         self._bytes_ms = 2 * rate_hz // 1000
         self._frames = Sound()  # that are whole
@@ -48,7 +50,7 @@ class Listening:
         self._part = b""
         self._loudness: deque[float] = deque(maxlen=_LONGEST_MS // FRAME_MS)
         self._turns = turns
-        self.wants = wants
+        self.wants = True
         self._vad = vad
         self._detector = self._made()
 
@@ -57,6 +59,11 @@ class Listening:
         if turns != self._turns:
             self._turns = turns
             self._detector = self._made()
+
+    def serve(self, wants: bool, pauses_ms: Sequence[int]) -> None:
+        """Sets whether somebody wants what is said in a turn, and wants to know of a pause within it at ``pauses_ms``
+        of silence. One that has begun is news to that one."""
+        self.wants, self._pauses_ms, self.paused_ms = wants, pauses_ms, 0
 
     def _made(self) -> Detector:
         turns = self._turns
@@ -85,8 +92,8 @@ class Listening:
         return (len(self._frames) + len(self._part)) // self._bytes_ms
 
     def push(self, frame: bytes) -> str:
-        """Takes a frame. Returns ``started``, ``stopped`` or nothing. At an edge the buffer holds the turn with what
-        was before it."""
+        """Takes a frame. Returns ``started``, ``stopped``, within a turn ``paused`` or ``resumed``, or nothing. At an
+        edge the buffer holds the turn with what was before it."""
         turns, detector = self._turns, self._detector
         spoke = detector.speaking
         if isinstance(turns, SemanticVad) and spoke:
@@ -105,12 +112,22 @@ class Listening:
                 self._loudness.append(float(np.sqrt(samples @ samples / max(len(samples), 1))))
         if edge == "started":
             self._loudness.clear()
+            self.paused_ms = 0
         if edge or (speaking and self.wants):
             self._keep_ms(_LONGEST_MS)
         else:
             padding_ms = turns.prefix_padding_ms if isinstance(turns, ServerVad) else 300
             self._keep_ms(padding_ms + ONSET_MS)
+        if self._pauses_ms:
+            return edge or (self._paused() if speaking else "")
         return edge
+
+    def _paused(self) -> str:
+        quiet_ms, told_ms = self._detector.quiet_ms, self.paused_ms
+        self.paused_ms = max((ms for ms in self._pauses_ms if ms <= quiet_ms), default=0)
+        if self.paused_ms > told_ms:
+            return "paused"
+        return "resumed" if self.paused_ms < told_ms else ""
 
     def _keep_ms(self, most_ms: int) -> None:
         while len(self._frames) > most_ms * self._bytes_ms:
@@ -130,9 +147,13 @@ class Listening:
         part, self._part = self._part, b""
         return part
 
+    def so_far(self) -> bytes:
+        """All that is in the buffer, which stays there."""
+        return self._frames.whole() + self._part
+
     def take(self) -> bytes:
         """Returns all that is in the buffer, and empties it."""
-        pcm = self._frames.take_all() + self._part
+        pcm = self.so_far()
         self.clear()
         return pcm
 
