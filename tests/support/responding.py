@@ -10,7 +10,7 @@ from typing import Any
 
 from runtime.config import Agents
 from runtime.tracing.spans import NOTHING, Span
-from transceiver.agents import Base, Item, Settings
+from transceiver.agents import Base, Cue, Item, Settings
 
 
 class Line:
@@ -22,6 +22,7 @@ class Line:
         self.parts: list[tuple[str, str]] = []
         self.texts: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
+        self.cues: list[Cue] = []
 
     def say(self, pcm: bytes) -> None:
         raise AssertionError("an agent of responses says nothing else")
@@ -36,6 +37,9 @@ class Line:
 
     def transcribing(self, item: str, delta: str) -> None:
         self.parts.append((item, delta))
+
+    def cue(self, cue: Cue) -> None:
+        self.cues.append(cue)
 
     def transcribed(self, item: str, text: str) -> None:
         self.texts[item] = text
@@ -54,6 +58,7 @@ class Response:
     usage: dict[str, Any] | None = None
     ended: str = ""
     span: Span = NOTHING
+    heard_ms: int | None = None
 
     def audio(self, pcm: bytes) -> None:
         self.pcm += pcm

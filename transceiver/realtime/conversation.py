@@ -15,11 +15,12 @@ from msgspec import Struct
 
 from rtc.frame import frame_bytes
 from rtc.vad.detector import Vad
+from transceiver.agents import Cue
 from transceiver.counters import BARGE_IN, OVERLAPS
 from transceiver.parts import Parts
 from transceiver.realtime import shapes, state, transcription
 from transceiver.realtime.config import Config, InvalidRequest, ServerVad
-from transceiver.realtime.formats import Reader, Writer, item_samples
+from transceiver.realtime.formats import Reader, Writer, samples
 from transceiver.realtime.inbox import Inbox, InboxState, Steps
 from transceiver.realtime.items import Entry, EntryState, Items, new_id, spoken
 from transceiver.realtime.listening import Listening, ListeningState
@@ -67,8 +68,7 @@ class Conversation:
         self._config, self._around, self._media = config, around, media
         self._rate_hz, self._frame_bytes = rate_hz, frame_bytes(rate_hz)
         self._listening = Listening(rate_hz, config.turn_detection, vad=vad)
-        made = partial(item_samples, format_=lambda: config.input_format, rate_hz=rate_hz)
-        self._items = Items(rate_hz, made, partial(check, schemes=pictures))
+        self._items = Items(rate_hz, partial(samples, config=config, rate_hz=rate_hz), partial(check, schemes=pictures))
         self._reader = Reader(config.input_format, rate_hz)
         self.seat = Seat(partner, config, self._items, self._listening, self._emit, lambda: self._speaking.busy)
         self._speaking = Speaking(
@@ -108,6 +108,8 @@ class Conversation:
         self._speaking.take_up(found.speaking, now, parts)
         self._inbox.take_up(found.inbox)
         self._turn, self._over_agent = found.turn, found.over_agent
+        if self._turn:
+            self._listening.left_open()
         self._unheard[:] = found.unheard
 
     def resume(self, agent: object) -> None:
@@ -169,10 +171,8 @@ class Conversation:
         self.seat.partner.heard(pcm, self._listening.speaking)
         if edge == "stopped":
             self._speech_stopped()
-        elif edge == "paused" and not self._over_agent:
-            self.seat.paused(self._turn)
-        elif edge == "resumed" and not self._over_agent:
-            self.seat.partner.speech_resumed()
+        elif edge and not self._over_agent:
+            self.seat.paused(edge, self._turn)
         return self._listening.voiced
 
     def tick(self, now: float) -> None:
@@ -190,15 +190,23 @@ class Conversation:
         self._emit({"type": "input_audio_buffer.dtmf_event_received", "event": digit, "received_at": received_at})
         self.seat.partner.dtmf(digit)
 
+    def cue(self, cue: Cue) -> None:
+        """Takes what the agent says of the caller's turns."""
+        if cue == "answer":
+            if self.seat.partner.responds:
+                self._speaking.want()
+        elif cue in ("mine", "yours"):
+            self._listening.lead(cue == "mine")
+        elif self._listening.led_edge(cue == "began"):
+            (self._speech_started if cue == "began" else self._speech_stopped)()
+
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id."""
-        if event := transcription.completed(self._items, item, text, self._rate_hz):
-            self._emit(event)
+        self._emit(transcription.completed(self._items, item, text, self._rate_hz))
 
     def transcribing(self, item: str, delta: str) -> None:
         """Tells more of the words in the user's item of that id, which may still be spoken."""
-        if event := transcription.delta(self._items, item, delta, spoken=item == self._turn):
-            self._emit(event)
+        self._emit(transcription.delta(self._items, item, delta, spoken=item == self._turn))
 
     def pass_over(self, frames: int) -> None:
         """Passes over so many frames of the agent's speech, because another process has sent them."""
@@ -244,6 +252,7 @@ class Conversation:
         if spoke and not self._listening.speaking:
             self._over_agent = False
             self._tell_stopped()
+            self._turn = ""
         self.seat.partner.configured(self._config.settings())
         self._emit({"type": "session.updated", "session": self._config.event})
 
@@ -253,7 +262,6 @@ class Conversation:
         return self._take_in(event.audio)
 
     def _take_in(self, audio: str) -> Steps:
-        size = self._frame_bytes
         for data in shapes.samples(audio):
             pcm = self._reader.push(data)
             yield self._reader.cost_us(data)
@@ -261,9 +269,9 @@ class Conversation:
                 self._listening.add(pcm)
                 continue
             self._unheard += pcm
-            while len(self._unheard) >= size:
-                frame = bytes(self._unheard[:size])
-                del self._unheard[:size]
+            while len(self._unheard) >= self._frame_bytes:
+                frame = bytes(self._unheard[: self._frame_bytes])
+                del self._unheard[: self._frame_bytes]
                 self.hear(frame, self._speaking.now)
                 yield _FRAME_US
 
@@ -312,8 +320,7 @@ class Conversation:
         return entry
 
     def _retrieve(self, event: shapes.ItemNamed) -> None:
-        item = self._named(event.item_id, "retrieve").event()
-        self._emit({"type": "conversation.item.retrieved", "item": item})
+        self._emit({"type": "conversation.item.retrieved", "item": self._named(event.item_id, "retrieve").event()})
 
     def _delete(self, event: shapes.ItemNamed) -> None:
         entry = self._named(event.item_id, "delete")
@@ -322,12 +329,7 @@ class Conversation:
 
     def _truncate(self, event: shapes.Truncate) -> None:
         entry = self._named(event.item_id, "truncate")
-        parts = entry.content
-        if event.content_index >= len(parts) or parts[event.content_index]["type"] != "output_audio":
-            raise InvalidRequest("There is no speech of the assistant's.", "invalid_value", "content_index")
-        if event.audio_end_ms > entry.audio_ms:
-            why = f"Audio content of {entry.audio_ms} ms is already shorter than {event.audio_end_ms} ms."
-            raise InvalidRequest(why, "invalid_value", "audio_end_ms")
+        entry.check_speech(event.content_index, event.audio_end_ms)
         self._emit(entry.truncated(event.audio_end_ms))
 
     def _tell_media(self, event: shapes.ClientEvent) -> None:
@@ -382,10 +384,11 @@ class Conversation:
             # A cough, an "mm-hm": the agent has kept its turn, and this was none.
             self._over_agent = False
             OVERLAPS["kept"] += 1
+            self._turn = ""
             self._listening.clear()
             return
         self._commit()
-        if turns is not None and turns.create_response and self.seat.partner.responds:
+        if turns is not None and turns.create_response and self.seat.partner.responds and not self._listening.led:
             self._speaking.want()
 
     def _tell_stopped(self) -> None:
@@ -396,8 +399,7 @@ class Conversation:
     def _commit(self) -> None:
         entry = spoken(self._listening.take(), self._turn or new_id("item"))
         self._turn = ""
-        what = {"previous_item_id": self._items.last, "item_id": entry.id}
-        self._emit({"type": "input_audio_buffer.committed", **what})
+        self._emit({"type": "input_audio_buffer.committed", "previous_item_id": self._items.last, "item_id": entry.id})
         self._add(entry)
 
     def _idle(self, now: float) -> None:
@@ -418,8 +420,9 @@ class Conversation:
 
     # --- small things
 
-    def _emit(self, event: dict[str, Any]) -> None:
-        self._around.emit({"event_id": new_id("event"), **event})
+    def _emit(self, event: dict[str, Any] | None) -> None:
+        if event is not None:
+            self._around.emit({"event_id": new_id("event"), **event})
 
 
 _Event = TypeVar("_Event", bound=shapes.ClientEvent)

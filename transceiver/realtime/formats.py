@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rtc.codecs import g711
 from rtc.codecs.rate import Resampler
 from transceiver.realtime import shapes
-from transceiver.realtime.config import InvalidRequest
+from transceiver.realtime.config import Config, InvalidRequest
 
-__all__ = ["RATE_HZ", "Reader", "Writer", "bytes_ms", "item_samples"]
+__all__ = ["RATE_HZ", "Reader", "Writer", "bytes_ms", "samples"]
 
 RATE_HZ = 24000
 _LONGEST_ITEM_S = 120  # of speech
@@ -70,10 +70,10 @@ class Writer:
         return base64.b64encode(data).decode()
 
 
-def item_samples(audio: str, format_: Callable[[], str], rate_hz: int) -> Iterator[tuple[bytes, float]]:
-    """The PCM at ``rate_hz`` of an item's ``audio``, piece by piece, and how long each took in microseconds. Raises
-    InvalidRequest."""
-    reader = Reader(format_(), rate_hz)
+def samples(audio: str, config: Config, rate_hz: int) -> Iterator[tuple[bytes, float]]:
+    """The samples at ``rate_hz`` in base64 of an item, in pieces, each with its cost in microseconds. Raises
+    InvalidRequest where there are too many."""
+    reader = Reader(config.input_format, rate_hz)
     left = 2 * rate_hz * _LONGEST_ITEM_S
     for data in shapes.samples(audio, "item.content.audio"):
         pcm = reader.push(data)

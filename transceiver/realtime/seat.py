@@ -46,8 +46,12 @@ class Seat:
         self._asked.append((making, self.partner))
         self.partner.respond(making)
 
-    def paused(self, turn: str) -> None:
-        """Tells of a pause within the turn of that id."""
+    def paused(self, edge: str, turn: str) -> None:
+        """Tells that the caller has ``paused`` within the turn of that id, or ``resumed``; of other edges nothing."""
+        if edge == "resumed":
+            self.partner.speech_resumed()
+        if edge != "paused":
+            return
         item = Item(turn, "message", "user", pcm=self._listening.so_far())
         self.partner.speech_paused(self._listening.paused_ms, [*self._items.view(), item])
 
@@ -103,5 +107,6 @@ class Seat:
         if self._listening.speaking:
             partner.speech_started()
         self.partner = partner
+        self._listening.lead(False)
         self._listening.serve(partner.wants_turns, partner.pauses_ms)
         self._emit({"type": "session.updated", "session": self._config.event})

@@ -13,7 +13,7 @@ import responding
 from runtime.config import Agents
 from runtime.tracing.spans import NOTHING, Span
 from transceiver import agents
-from transceiver.agents import Base, Item, Settings, echo, parrot
+from transceiver.agents import Base, Cue, Item, Settings, echo, parrot
 
 
 class Line:
@@ -38,6 +38,9 @@ class Line:
     turn = ""
 
     def transcribing(self, item: str, delta: str) -> None: ...
+    def cue(self, cue: Cue) -> None:
+        self.asked.append(("cue", cue))
+
     def transcribed(self, item: str, text: str) -> None:
         self.asked.append(("transcribed", item, text))
 
