@@ -16,7 +16,7 @@ import numpy as np
 
 from runtime.batch import ROOM_BYTES, BatchSocket
 from runtime.timer import Timer
-from transceiver.counters import RX_EXPRESS, TX_DATAGRAMS
+from transceiver.counters import RX_EXPRESS, RX_EXPRESS_LATE, TX_DATAGRAMS
 from transceiver.links.rhythm import Rhythm
 from wire.address import SIZE
 
@@ -46,6 +46,9 @@ class Expressway:
         self._timer = Timer()
         self._again: asyncio.Handle | None = None
         self._waits = False  # for the timer, and not for the socket
+        self._wait_ns = 0  # until this look
+        self._late = RX_EXPRESS_LATE.of("media")
+        self.taken = 0  # datagrams, so far
         self._loop.add_reader(self._timer.fd, self._on_time)
         self._loop.add_reader(reading.fileno(), self._drain)
 
@@ -104,6 +107,8 @@ class Expressway:
         until = now + _TURN_S
         while True:
             count = self._receive()
+            if count and not taken:
+                self._note_age()
             taken += count
             if count < _AT_ONCE:
                 break
@@ -113,7 +118,13 @@ class Expressway:
                 break
         self._wait(self._rhythm.wait(taken, now))
 
+    def _note_age(self) -> None:
+        """Counts how much longer than it was meant to the oldest datagram of a look has waited."""
+        age_ns = time.time_ns() - self._in.came_ns
+        self._late.add(max(0, age_ns - self._wait_ns) if age_ns >= 0 else age_ns)
+
     def _wait(self, wait_s: float) -> None:
+        self._wait_ns = int(1e9 * wait_s)
         if wait_s > 0:
             self._timer.set(wait_s)
         if (wait_s > 0) == self._waits:
@@ -135,6 +146,7 @@ class Expressway:
             for i, length in enumerate(self._in.lengths.tolist())
             if 0 < length <= ROOM_BYTES
         ]
+        self.taken += count
         RX_EXPRESS["taken"] += len(batch)
         if len(batch) < count:
             RX_EXPRESS["refused"] += count - len(batch)

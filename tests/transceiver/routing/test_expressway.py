@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 from waiting import eventually
 
+from rtc.pacer import Pacer
 from runtime.batch import ROOM_BYTES
+from runtime.histogram import Durations
 from runtime.timer import Timer
-from transceiver.counters import RX_EXPRESS, TX_DATAGRAMS
+from transceiver.backlog import Backlog
+from transceiver.counters import RX_EXPRESS, RX_EXPRESS_LATE, TX_DATAGRAMS
 from transceiver.links.expressway import Expressway
 from transceiver.links.rhythm import Rhythm
+from transceiver.load import Load
 from wire import address
 
 
@@ -109,6 +114,29 @@ async def test_a_fault_with_one_batch_costs_no_other(way: Way) -> None:
     await eventually(lambda: failures)
     way.says(b"\x80two")
     await eventually(lambda: way.taken == [(way.where, b"\x80two")])
+
+
+async def test_what_waited_for_a_loop_that_stood_still_was_late(way: Way) -> None:
+    late = RX_EXPRESS_LATE.of("media")
+    way.says(b"\x80first")
+    await eventually(lambda: len(way.taken) == 1)
+    before = list(late.counts)
+    way.says(b"\x80waits")
+    time.sleep(0.05)
+    await eventually(lambda: len(way.taken) == 2)
+    assert late.quantile_ns(1.0, before) >= 48e6  # a bucket ends there
+
+
+def test_a_transceiver_is_as_late_as_what_it_reads() -> None:
+    reading = Durations()
+    load = Load(Pacer(), Backlog(), reading)
+    load.look()
+    for _ in range(100):
+        reading.add(30_000_000)
+    load.look()
+    assert 0.02 < load.capacity.lag_s < 0.05
+    load.look()
+    assert load.capacity.lag_s == 0.0
 
 
 def test_few_datagrams_are_looked_at_at_once() -> None:
