@@ -18,7 +18,9 @@ __all__ = [
     "FLOW",
     "FLOW_KEY",
     "MAX_CPUS",
+    "MAX_RELAYS",
     "PREFIX",
+    "RELAY",
     "ROUTE_KEY",
     "SHED",
     "SSRC",
@@ -37,6 +39,8 @@ MAX_CPUS: Final = 128
 # Transceivers of this host that take media themselves, and the words of 64 bits that a bit for each port needs.
 _EXPRESS: Final = 1024
 _PORT_WORDS: Final = (1 << 16) // 64
+# Prefixes of relays that may be named.
+MAX_RELAYS: Final = 256
 # Buckets that are remembered, of prefixes and of ufrags and SSRCs each, at about 100 bytes.
 _BUCKETS: Final = 65536
 
@@ -114,6 +118,8 @@ PREFIX: Final = Record("prefix", "__be32 address[4]")
 # The port to which the media of a transceiver's flows goes, past the workers; and how often a flow was seen to go
 # there, which is about once a second of each.
 EXPRESS: Final = Record("express_way", "u32 port", "u32 seen")
+# The key of a trie of prefixes: `bits` of the address count.
+RELAY: Final = Record("relay", "u32 bits", "__be32 address[4]")
 
 
 def flow_key(address18: bytes) -> bytes:
@@ -131,10 +137,13 @@ class _Kind:
     c: str
     type: int  # of enum bpf_map_type
     per_cpu: bool = False
+    flags: int = 0
 
 
 _HASH, _ARRAY, _PERCPU_ARRAY = _Kind("hash", 1), _Kind("array", 2), _Kind("percpu_array", 6, per_cpu=True)
 _LRU_HASH, _CPU_MAP = _Kind("lru_hash", 9), _Kind("cpumap", 16)
+# BPF_F_NO_PREALLOC: the kernel makes no other.
+_TRIE: Final = _Kind("lpm_trie", 11, flags=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +171,9 @@ class Map:
         if self.kind is _CPU_MAP:
             return f"BPF_CPUMAP({self.name}, {self.entries});\n"
         key = "int" if self.kind in (_ARRAY, _PERCPU_ARRAY) else self.key.c
+        if self.kind.flags:
+            flags = self.kind.flags
+            return f'BPF_F_TABLE("{self.kind.c}", {key}, {self.value.c}, {self.name}, {self.entries}, {flags});\n'
         return f'BPF_TABLE("{self.kind.c}", {key}, {self.value.c}, {self.name}, {self.entries});\n'
 
 
@@ -180,6 +192,8 @@ _MAPS: Final = (
     # The same by what strangers name: a ufrag, by its whole tag, or an SSRC. Only what is good comes here, so who would
     # push out a bucket needs as many good ufrags as there is room for.
     Map("named", _LRU_HASH, U64, U64, _BUCKETS),
+    # The bucket of each relay, behind which many callers are: only what is configured is there.
+    Map("relays", _TRIE, RELAY, U64, MAX_RELAYS),
     Map("shedding", _ARRAY, U32, SHED, MAX_CPUS),
     # By transceiver; and its ports as bits.
     Map("express", _HASH, U32, EXPRESS, _EXPRESS),
@@ -201,5 +215,5 @@ def c_definitions(made: Mapping[str, Map]) -> str:
     """All layouts in C, with the maps as they were ``made``."""
     limits = f"#define MAX_CPUS {MAX_CPUS}\n#define SLOTS {SLOTS}\n"
     limits += f"#define KEYS {KEYS}\n#define KEY_IDS {MAX_KEY_ID + 1}\n"
-    records = "".join(record.definition() for record in (FLOW_KEY, FLOW, SHED, ROUTE_KEY, PREFIX, EXPRESS))
+    records = "".join(record.definition() for record in (FLOW_KEY, FLOW, SHED, ROUTE_KEY, PREFIX, RELAY, EXPRESS))
     return limits + records + "".join(each.definition() for each in made.values())

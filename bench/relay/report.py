@@ -36,6 +36,7 @@ def figures(sample: Sample) -> dict[str, float]:
         "lost": load["lost"],
         "loss": load["lost"] / load["sent"],
         "duplicates": load["duplicates"],
+        "wrong": load.get("wrong", 0),
         "relay_us": 1e6 * cpu["relay"] / cpu["wall"] / relayed,
         "machine_us": 1e6 * cpu["machine"] / cpu["wall"] / relayed,
         "load_core": cpu["load_core"] / cpu["wall"],
@@ -64,6 +65,7 @@ def medians(samples: list[Sample]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"relay": relay, "rate": rate, "flows": flows, "share": share, "runs": len(calm)}
         row |= {name: _rounded(statistics.median(f[name] for f in all_)) for name in all_[0]}
         row["most_lost"] = max(f["lost"] for f in all_)
+        row["most_wrong"] = max(f["wrong"] for f in all_)
         row["least_achieved"] = _rounded(min(f["achieved"] for f in all_))
         for peer in PEERS:
             theirs = _by_repeat(samples, peer, rate, flows, share)
@@ -165,6 +167,8 @@ def _judge_express(rows: list[dict[str, Any]], judge: Callable[..., None]) -> No
     row = at.get(("express", 200_000), {})
     judge("past the worker: machine over routing at 200 kpps, µs", row.get("machine_over_routed_us"), 0.5)
     judge("past the worker: lost at 200 kpps, worst run", row.get("most_lost"), 0)
+    wrong = max((row["most_wrong"] for row in rows if row["relay"] == "express"), default=None)
+    judge("past the worker: wrong checksums at the client, worst run", wrong, 0)
     row = at.get(("express", 20_000), {})
     judge("past the worker: added one way at 20 kpps, p50, ms", row.get("added_p50_ms"), 0.02)
     judge("past the worker: added one way at 20 kpps, p99, ms", row.get("added_p99_ms"), 0.1)
