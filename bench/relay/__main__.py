@@ -79,7 +79,7 @@ class Bench:
             relay: [*points, *(Point(round(one["achieved"] * share), options.flows[0]) for share in report.SHARES)]
             for relay, one in saturations.items()
         }
-        samples = []
+        samples: list[dict[str, Any]] = []
         for repeat in range(options.repeats):
             if samples and time.monotonic() - self._began > options.within:
                 say(f"time is up after {repeat} of {options.repeats} repeats")
