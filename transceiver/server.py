@@ -95,7 +95,8 @@ class Transceiver:
             self._config.id,
             lambda: self._cluster,
             self._routing.on_express,
-            lambda: self._routing.spare_s,
+            lambda: self._routing.all_wait,
+            self._pacer,
         )
         self._routing.expressways = self.express.ways
         self._handlers: dict[type, Callable[..., None]] = {
