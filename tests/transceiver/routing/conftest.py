@@ -1,4 +1,4 @@
-"""What tests of calls between two transceivers begin with."""
+"""Two transceivers for tests of calls that go from one to the other."""
 
 from __future__ import annotations
 
