@@ -147,9 +147,13 @@ class Sound:
             found = part + found
         return found[-min(size, self._size) :] if size and self._size else b""
 
+    def whole(self) -> bytes:
+        """All of it, which stays."""
+        return b"".join((*self._parts, self._rest))[self._gone :]
+
     def take_all(self) -> bytes:
         """Takes everything."""
-        pcm = b"".join((*self._parts, self._rest))[self._gone :]
+        pcm = self.whole()
         self.clear()
         return pcm
 
