@@ -150,6 +150,10 @@ class CrossingLine:
     def span(self) -> Span:
         return self._line.span
 
+    @property
+    def turn(self) -> str:
+        return self._line.turn
+
     def say(self, pcm: bytes) -> None:
         if not self._cut:
             self._cross(self._line.say, bytes(pcm), size=len(pcm))
@@ -176,6 +180,10 @@ class CrossingLine:
 
     def transcribed(self, item: str, text: str) -> None:
         self._cross(self._line.transcribed, item, text)
+
+    def transcribing(self, item: str, delta: str) -> None:
+        if not self._cut:
+            self._cross(self._line.transcribing, item, delta)
 
 
 class CrossingResponse:
