@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator
+from typing import Any
 
 from runtime.letting_go import let_go
 from transceiver.session import Session
@@ -63,11 +64,8 @@ class Sessions:
 
     def remove(self, session: AnySession) -> None:
         """Forgets a session that is over, or goes on elsewhere."""
-        if isinstance(session, Session):
-            found = self.calls.pop(session.ufrag.encode(), None)
-        else:
-            found = self.sockets.pop(session.ufrag.encode(), None)
-        if found is session:
+        ours: dict[bytes, Any] = self.calls if isinstance(session, Session) else self.sockets
+        if ours.pop(session.ufrag.encode(), None) is session:
             self.removed += 1
             self._over.append((time.monotonic(), session))
 
