@@ -1,4 +1,4 @@
-"""When a process that serves sessions looks through everything for garbage."""
+"""The moments at which a process that serves sessions looks through everything for garbage."""
 
 from __future__ import annotations
 

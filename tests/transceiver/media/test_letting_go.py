@@ -1,4 +1,4 @@
-"""What an ended session leaves is freed by reference counts, without a look through what goes on."""
+"""Ended sessions are freed by reference counts, without a look through what goes on."""
 
 from __future__ import annotations
 
