@@ -235,9 +235,8 @@ def _firsthop(site: Site, express: Literal["off", "auto"]) -> Iterator[Running]:
     cluster = keys.load(secret["keys"])
     with _processes() as started:
         python = (sys.executable, "-m")
-        transceiver = started(
-            site.start("transceiver", LOAD_CPU, *python, "bench.relay.transceiver", endpoint, secret["keys"])
-        )
+        argv = (*python, "bench.relay.transceiver", endpoint, secret["keys"], "quiet" if express == "auto" else "loud")
+        transceiver = started(site.start("transceiver", LOAD_CPU, *argv))
         relay = started(site.start("edge", RELAY_CPU, *python, "firsthop", "edge", "--config", config))
         _await_children(relay, {"worker-0", "worker-spare", "signaling"})
         backend = [transceiver.pid]
