@@ -115,6 +115,9 @@ SHED: Final = Record("shed", "u32 media", "u32 strangers")
 # The two halves of a SipHash key, and whether ufrags under it are taken.
 ROUTE_KEY: Final = Record("route_key", "u64 k0", "u64 k1", "u32 live", "u32 zero")
 PREFIX: Final = Record("prefix", "__be32 address[4]")
+# The port to which the media of a transceiver's flows goes, past the workers; and how often a flow was seen to go
+# there, which is about once a second of each.
+EXPRESS: Final = Record("express_way", "u32 port", "u32 seen")
 # The key of a trie of prefixes: `bits` of the address count.
 RELAY: Final = Record("relay", "u32 bits", "__be32 address[4]")
 
@@ -192,8 +195,8 @@ _MAPS: Final = (
     # The bucket of each relay, behind which many callers are: only what is configured is there.
     Map("relays", _TRIE, RELAY, U64, MAX_RELAYS),
     Map("shedding", _ARRAY, U32, SHED, MAX_CPUS),
-    # The port to which the media of each transceiver's flows goes, past the workers; and those ports as bits.
-    Map("express", _HASH, U32, U32, _EXPRESS),
+    # By transceiver; and its ports as bits.
+    Map("express", _HASH, U32, EXPRESS, _EXPRESS),
     Map("express_ports", _ARRAY, U32, U64, _PORT_WORDS),
     Map("counters", _PERCPU_ARRAY, U32, U64, len(VERDICTS) * MAX_CPUS),
     # The id of the map "cpus": other programs on this host may have queues of their own.
@@ -212,5 +215,5 @@ def c_definitions(made: Mapping[str, Map]) -> str:
     """All layouts in C, with the maps as they were ``made``."""
     limits = f"#define MAX_CPUS {MAX_CPUS}\n#define SLOTS {SLOTS}\n"
     limits += f"#define KEYS {KEYS}\n#define KEY_IDS {MAX_KEY_ID + 1}\n"
-    records = "".join(record.definition() for record in (FLOW_KEY, FLOW, SHED, ROUTE_KEY, PREFIX, RELAY))
+    records = "".join(record.definition() for record in (FLOW_KEY, FLOW, SHED, ROUTE_KEY, PREFIX, RELAY, EXPRESS))
     return limits + records + "".join(each.definition() for each in made.values())

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from edge.xdp.attachment import LOOK_EVERY_S, Attachment
 from edge.xdp.cpufilter import detach_cpu_filter
-from edge.xdp.kernel import ExpressPorts
+from edge.xdp.express_ports import ExpressPorts
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError

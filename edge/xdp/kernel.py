@@ -17,11 +17,11 @@ import os
 import platform
 import struct
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bpf.layout import FLOW, FLOW_KEY, SHED, SSRC, U32, U64, flow_key
+from bpf.layout import FLOW, FLOW_KEY, SHED, SSRC, U32, flow_key
 from wire import address as flow_address
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "XDP_PASS",
     "XDP_REDIRECT",
     "BpfMap",
-    "ExpressPorts",
     "Flow",
     "FlowStore",
     "Shedding",
@@ -172,6 +171,16 @@ class BpfMap:
             raise ValueError(f"a value of this map has {self.value_bytes} bytes, not {len(value)}")
         self._element(_UPDATE, key, _buffer(value))
 
+    def put(self, key: bytes, value: bytes) -> bool:
+        """Makes or replaces an entry. Returns False where the map is full."""
+        try:
+            self.update(key, value)
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+            return False
+        return True
+
     def delete(self, key: bytes) -> bool:
         """Removes an entry. Returns False where there was none."""
         try:
@@ -262,7 +271,7 @@ class FlowStore:
         known = self._flows.lookup(key)
         if known is not None:
             value = value[:_BUCKETS_AT] + known[_BUCKETS_AT:_EXPRESS_AT] + value[_EXPRESS_AT:]
-        return _put(self._flows, key, value)
+        return self._flows.put(key, value)
 
     def holder(self, address18: bytes) -> tuple[int, int] | None:
         """The CPU and the transceiver that have a flow, or None where the flow is not known."""
@@ -290,7 +299,7 @@ class FlowStore:
 
     def put_ssrc(self, ssrc: int, cpu: int) -> bool:
         """Sends RTP with this SSRC from unknown addresses to ``cpu``. Returns False where the table is full."""
-        return _put(self._ssrcs, SSRC.pack(ssrc), U32.pack(cpu))
+        return self._ssrcs.put(SSRC.pack(ssrc), U32.pack(cpu))
 
     def ssrc_holder(self, ssrc: int) -> int | None:
         """The CPU to which an SSRC's packets from unknown addresses go, or None."""
@@ -325,48 +334,6 @@ class Shedding:
     def _both(self, cpu: int) -> tuple[int, int]:
         media, strangers = SHED.unpack(self._chances.lookup(U32.pack(cpu)) or bytes(SHED.size))
         return media, strangers
-
-
-class ExpressPorts:
-    """The ports of the transceivers that take media themselves, past the workers. XDP lets nobody else send there."""
-
-    def __init__(self, express_fd: int, ports_fd: int) -> None:
-        self._of = BpfMap(express_fd, U32.size, U32.size)
-        self._bits = BpfMap(ports_fd, U32.size, U64.size)
-
-    @property
-    def by_transceiver(self) -> dict[int, int]:
-        """The port of each transceiver to which media goes now."""
-        return {U32.unpack(key)[0]: U32.unpack(value)[0] for key, value in self._of.items()}
-
-    def guard(self, ports: Collection[int]) -> None:
-        """Has XDP refuse what others send to these ports, and to no others. A port is to be guarded before media
-        goes there, and for as long as its socket is open."""
-        words = [0] * (1 << 10)
-        for port in ports:
-            words[port // 64] |= 1 << port % 64
-        for at, bits in enumerate(words):
-            key, value = U32.pack(at), U64.pack(bits)
-            if self._bits.lookup(key) != value:
-                self._bits.update(key, value)
-
-    def put(self, transceiver: int, port: int) -> bool:
-        """Has the media of the transceiver's flows go to ``port`` from now on. Returns False where there is no room."""
-        return _put(self._of, U32.pack(transceiver), U32.pack(port))
-
-    def remove(self, transceiver: int) -> bool:
-        """Has the media of the transceiver's flows go to the workers. Returns False where it does already."""
-        return self._of.delete(U32.pack(transceiver))
-
-
-def _put(table: BpfMap, key: bytes, value: bytes) -> bool:
-    try:
-        table.update(key, value)
-    except OSError as error:
-        if error.errno != errno.E2BIG:
-            raise
-        return False
-    return True
 
 
 def prog_test_run(prog_fd: int, packet: bytes, repeat: int = 1) -> tuple[int, bytes, int]:

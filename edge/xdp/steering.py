@@ -19,6 +19,7 @@ from bpf.layout import FLOW, KEYS, MAX_CPUS, MAX_RELAYS, RELAY, U32, U64, Map, m
 from bpf.verdicts import VERDICTS
 from edge.xdp import kernel
 from edge.xdp.cpumap import bring_in_bulk
+from edge.xdp.express_ports import ExpressPorts
 from edge.xdp.limits import Limits
 from edge.xdp.pins import Pins
 from edge.xdp.placement import slots
@@ -70,7 +71,7 @@ class Steering:
         self.named_fd = map_fds["named"]
         self.relays_fd = map_fds["relays"]
         self.shedding_fd = map_fds["shedding"]
-        self.express = kernel.ExpressPorts(map_fds["express"], map_fds["express_ports"])
+        self.express = ExpressPorts(map_fds["express"], map_fds["express_ports"])
         self.cpus = tuple(cpus)
         self._fds = [*programs.values(), *map_fds.values()]
         self._link_fd: int | None = None

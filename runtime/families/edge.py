@@ -89,7 +89,7 @@ EXPRESS = gauge(
     "not; why is empty or the reason",
     {
         "transceiver": "the transceiver's id",
-        "why": ("", "off", "no_xdp", "another_host", "held", "too_many", "unheard"),
+        "why": ("", "off", "no_xdp", "another_host", "held", "too_many", "unheard", "silent"),
     },
     "a transceiver of this host has asked",
 )

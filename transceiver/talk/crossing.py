@@ -61,6 +61,13 @@ class Crossing:
         except Exception as e:
             self._failed(repr(e))
 
+    def close(self) -> None:
+        """Lets nothing across any more, and tells nobody of a fault."""
+        with self._lock:
+            self.closed = True
+            self._calls.clear()
+            self._failed = _tell_nobody
+
     def resume(self) -> None:
         """Lets across what waits, in order, and what comes."""
         with self._lock:
@@ -119,6 +126,10 @@ class Crossing:
         self._loop.call_soon(self._drain)
 
 
+def _tell_nobody(why: str) -> None:
+    pass
+
+
 class CrossingLine:
     """A Line that any thread may use. After ``cut`` it says nothing more to the caller; what the agent has understood
     of a turn is still told."""
@@ -138,6 +149,10 @@ class CrossingLine:
     @property
     def span(self) -> Span:
         return self._line.span
+
+    @property
+    def turn(self) -> str:
+        return self._line.turn
 
     def say(self, pcm: bytes) -> None:
         if not self._cut:
@@ -165,6 +180,10 @@ class CrossingLine:
 
     def transcribed(self, item: str, text: str) -> None:
         self._cross(self._line.transcribed, item, text)
+
+    def transcribing(self, item: str, delta: str) -> None:
+        if not self._cut:
+            self._cross(self._line.transcribing, item, delta)
 
 
 class CrossingResponse:
