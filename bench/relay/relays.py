@@ -241,8 +241,8 @@ def _firsthop(site: Site, express: Literal["off", "auto"]) -> Iterator[Running]:
         _await_children(relay, {"worker-0", "worker-spare", "signaling"})
         backend = [transceiver.pid]
         if express == "auto":
-            argv = (*python, "bench.relay.reader", here, secret["keys"], site.program("echo"))
-            reader = started(site.start("reader", RELAY_CPU, *argv))
+            module = (*python, "bench.relay.reader")
+            reader = started(site.start("reader", RELAY_CPU, *module, here, secret["keys"], site.program("echo")))
             _await(reader, lambda: psutil.Process(reader.pid).name() == "echo")
             backend.append(reader.pid)
         yield Running((relay.pid,), tuple(backend), b"", lambda flows: _checks(flows, cluster))

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -54,7 +54,7 @@ def measure(
     directory: Path, lab: Lab | None, layout: Layout, voice: Path, calls: int, seconds: float
 ) -> dict[str, Any]:
     """Has each transceiver hold about ``calls`` calls, which are passed on. Raises ScaleError."""
-    settings = {"cores": list(layout.workers), "placement": "spread", "connections_per_address": 0}
+    settings: dict[str, Any] = {"cores": list(layout.workers), "placement": "spread", "connections_per_address": 0}
     try:
         with Appliance(
             directory,
@@ -119,7 +119,7 @@ def _measured(
         _await(loads, "end")
         usage = watch.usage()
         heard = [json.loads(_line(load)) for load in loads]
-    by: Counter[str] = Counter()
+    by: dict[str, float] = defaultdict(float)
     for name, spent in usage["by"].items():  # type: ignore[union-attr]
         by[_NUMBERED.sub("", name)] += spent
     ms = 1000 / float(usage["wall"]) / calls  # type: ignore[arg-type]
