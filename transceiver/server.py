@@ -25,6 +25,7 @@ from transceiver.backlog import Backlog
 from transceiver.capacity import Capacity
 from transceiver.handoffs.desk import Handoffs
 from transceiver.handover.desk import Desk, House
+from transceiver.links.between import Between
 from transceiver.links.express import Express
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
@@ -98,6 +99,7 @@ class Transceiver:
             lambda: self._routing.spare_s,
         )
         self._routing.expressways = self.express.ways
+        self.between = self._routing.between = Between(self._config, lambda: self._cluster, self._routing)
         self._handlers: dict[type, Callable[..., None]] = {
             messages.Offer: self._offer,
             messages.Check: self._check,
@@ -105,6 +107,7 @@ class Transceiver:
             messages.Ice: self._ice,
             messages.Open: self._open,
             messages.Health: self._health,
+            messages.Ticket: self.between.ticket,
         }
         self.held = held = Sessions()
         house = House(

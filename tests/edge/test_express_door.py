@@ -17,7 +17,7 @@ from waiting import eventually
 from edge import express as edges
 from edge.express import Express
 from edge.sockets import express_sockets, media_sockets
-from edge.xdp.kernel import ExpressPorts
+from edge.xdp.expressed import ExpressPorts
 from runtime import logs
 from runtime.address import Address
 from runtime.config import Edge

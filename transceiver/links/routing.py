@@ -50,6 +50,16 @@ class Way(Protocol):
         """Queues a datagram for the client at ``address``."""
 
 
+class Beyond(Protocol):
+    """Carries media to clients of edges on other hosts past their workers (``between.py``)."""
+
+    def send(self, path: Path, datagram: bytes) -> bool:
+        """Queues a datagram for the client at ``path``. Returns False where it has to go by the worker."""
+
+    def number(self, path: Path) -> int | None:
+        """The number of the path's flow, as ``path.up`` has it."""
+
+
 class Transport(Protocol):
     """The transport of one session, as far as routing is concerned (``transceiver.transport``)."""
 
@@ -88,6 +98,7 @@ class Routing:
     def __init__(self) -> None:
         self.link: Carrier
         self.expressways: Mapping[bytes, Way] = {}
+        self.between: Beyond | None = None
         self.transports: dict[bytes, Transport] = {}
         self._renamed: dict[bytes, Transport] = {}  # by the ufrags of ICE restarts
         self._by_path: dict[Path, Transport] = {}
@@ -364,11 +375,24 @@ class Routing:
         if self._by_path.get(path) is not transport:
             TX_DATAGRAMS["no_path"] += 1
             return
-        way = self.expressways.get(path.edge)
-        if way is not None and datagram[0] >= _MEDIA_FIRST:
-            way.send(path.address, datagram)
-        else:
-            self.link.send(self._worker_of[path], path.address, datagram)
+        if datagram[0] >= _MEDIA_FIRST:
+            way = self.expressways.get(path.edge)
+            if way is not None:
+                way.send(path.address, datagram)
+                return
+            if self.between is not None and self.between.send(path, datagram):
+                return
+        self.link.send(self._worker_of[path], path.address, datagram)
+
+    def holds(self, path: Path) -> bool:
+        """Whether a transport has that path, or had it and its call is elsewhere."""
+        return path in self._by_path or path in self._elsewhere
+
+    def tell_anew(self, path: Path) -> None:
+        """Says ``path.up`` of a path once more, because it says something new."""
+        transport = self._by_path.get(path)
+        if transport is not None:
+            self._path_up(transport, path, self._worker_of[path], anew=True)
 
     def path_down(self, transport: Transport, path: Path) -> None:
         """Gives the path up: it is the transport's no more, and the edge need not know it where it is nobody's."""
@@ -420,5 +444,6 @@ class Routing:
             ssrcs=list(transport.ssrcs),
             spare_ms=transport.spare_ms,
             proved=transport.ice.is_proved(path),
+            number=self.between.number(path) if self.between is not None else None,
         )
         self.link.control(worker, up)

@@ -18,7 +18,7 @@ from waiting import until
 
 from bpf.layout import FLOW, FLOW_KEY
 from edge.xdp import kernel
-from edge.xdp.kernel import ExpressPorts
+from edge.xdp.expressed import ExpressPorts
 from lab.appliance import Appliance
 from lab.network import Host, Lab
 

@@ -1,0 +1,42 @@
+"""The head that media carries between hosts."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wire.encapsulation import FIRST_PORT, HEAD_BYTES, PORTS, Head, new_ticket, parse, port_of
+
+NUMBERS, TICKETS = st.integers(0, 2**32 - 1), st.binary(min_size=8, max_size=8)
+
+
+@given(number=NUMBERS, ticket=TICKETS, payload=st.binary(max_size=40))
+def test_a_head_is_read_as_it_was_written(number: int, ticket: bytes, payload: bytes) -> None:
+    said = Head(number, ticket).dump()
+    assert len(said) == HEAD_BYTES
+    assert parse(said + payload) == (number, ticket)
+
+
+def test_its_bytes_are_in_network_order() -> None:
+    assert Head(0x01020304, b"a ticket").dump() == bytes([1, 0, 0, 0, 1, 2, 3, 4]) + b"a ticket"
+
+
+@given(st.binary(max_size=15))
+def test_what_is_too_short_has_none(said: bytes) -> None:
+    assert parse(said) is None
+
+
+def test_another_version_and_bits_without_a_meaning_are_refused() -> None:
+    said = Head(7, b"a ticket").dump()
+    for at in range(4):
+        assert parse(said[:at] + bytes([said[at] ^ 2]) + said[at + 1 :]) is None
+
+
+@given(NUMBERS)
+def test_a_flow_has_a_port_of_the_edge_s(number: int) -> None:
+    assert port_of(number) == FIRST_PORT + number % 1024
+    assert FIRST_PORT <= port_of(number) < FIRST_PORT + PORTS
+
+
+def test_no_two_tickets_are_the_same() -> None:
+    assert len({new_ticket() for _ in range(1000)}) == 1000
