@@ -22,8 +22,10 @@ __all__ = [
     "FLOW_KEY",
     "HOST",
     "MAX_CPUS",
+    "MAX_RELAYS",
     "NUMBER",
     "PREFIX",
+    "RELAY",
     "ROUTE_KEY",
     "SHED",
     "SSRC",
@@ -45,6 +47,8 @@ _EXPRESS: Final = 1024
 # Transceivers on other hosts, and addresses of the edge towards them.
 _WAYS, _INNERS = 1024, 64
 _PORT_WORDS: Final = (1 << 16) // 64
+# Prefixes of relays that may be named.
+MAX_RELAYS: Final = 256
 # Buckets that are remembered, of prefixes and of ufrags and SSRCs each, at about 100 bytes.
 _BUCKETS: Final = 65536
 
@@ -152,6 +156,8 @@ ROUTE_KEY: Final = Record("route_key", "u64 k0", "u64 k1", "u32 live", "u32 zero
 PREFIX: Final = Record("prefix", "__be32 address[4]")
 HOST: Final = Record("host", "__be32 address[4]")
 NUMBER: Final = Scalar("__be32", "!I")
+# The key of a trie of prefixes: `bits` of the address count.
+RELAY: Final = Record("relay", "u32 bits", "__be32 address[4]")
 
 
 def flow_key(address18: bytes) -> bytes:
@@ -169,10 +175,13 @@ class _Kind:
     c: str
     type: int  # of enum bpf_map_type
     per_cpu: bool = False
+    flags: int = 0
 
 
 _HASH, _ARRAY, _PERCPU_ARRAY = _Kind("hash", 1), _Kind("array", 2), _Kind("percpu_array", 6, per_cpu=True)
 _LRU_HASH, _CPU_MAP = _Kind("lru_hash", 9), _Kind("cpumap", 16)
+# BPF_F_NO_PREALLOC: the kernel makes no other.
+_TRIE: Final = _Kind("lpm_trie", 11, flags=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +209,9 @@ class Map:
         if self.kind is _CPU_MAP:
             return f"BPF_CPUMAP({self.name}, {self.entries});\n"
         key = "int" if self.kind in (_ARRAY, _PERCPU_ARRAY) else self.key.c
+        if self.kind.flags:
+            flags = self.kind.flags
+            return f'BPF_F_TABLE("{self.kind.c}", {key}, {self.value.c}, {self.name}, {self.entries}, {flags});\n'
         return f'BPF_TABLE("{self.kind.c}", {key}, {self.value.c}, {self.name}, {self.entries});\n'
 
 
@@ -218,6 +230,8 @@ _MAPS: Final = (
     # The same by what strangers name: a ufrag, by its whole tag, or an SSRC. Only what is good comes here, so who would
     # push out a bucket needs as many good ufrags as there is room for.
     Map("named", _LRU_HASH, U64, U64, _BUCKETS),
+    # The bucket of each relay, behind which many callers are: only what is configured is there.
+    Map("relays", _TRIE, RELAY, U64, MAX_RELAYS),
     Map("shedding", _ARRAY, U32, SHED, MAX_CPUS),
     # The port to which the media of each transceiver's flows goes, past the workers; and those ports as bits.
     Map("express", _HASH, U32, U32, _EXPRESS),
@@ -248,5 +262,7 @@ def c_definitions(made: Mapping[str, Map]) -> str:
     limits += f"#define FIRST_PORT {encapsulation.FIRST_PORT}\n#define PORTS {encapsulation.PORTS}\n"
     limits += f"#define PROBE_BYTES {encapsulation.PROBE_BYTES}\n"
     limits += f"enum fallback {{ {', '.join(f'FALLBACK_{why.upper()}' for why in FALLBACKS)} }};\n"
-    records = "".join(record.definition() for record in (FLOW_KEY, FLOW, WAY, BACK, SHED, ROUTE_KEY, PREFIX, HOST))
+    records = "".join(
+        record.definition() for record in (FLOW_KEY, FLOW, WAY, BACK, SHED, ROUTE_KEY, PREFIX, RELAY, HOST)
+    )
     return limits + records + "".join(each.definition() for each in made.values())

@@ -136,22 +136,38 @@ static __always_inline int steer_stranger(u32 verdict, u32 cpu)
     return steer_to(verdict, cpu);
 }
 
+/* Returns a verdict, or PARSED where strangers with the prefix of this one, or behind the same relay, may send more. */
+static __always_inline int admit_source(const struct flow_key *from, u64 now)
+{
+#ifdef RELAYS
+    struct relay relay = { 128, { from->address[0], from->address[1], from->address[2], from->address[3] } };
+    u64 *of_relay = relays.lookup(&relay);
+    /* Drop: a relay has many callers, and one of them may be a flood all the same. */
+    if (of_relay)
+        return take(of_relay, now, RELAY_INTERVAL_NS, RELAY_WINDOW_NS) ? PARSED : VERDICT_RELAY_LIMITED;
+#endif
+    if (!UNKNOWN_INTERVAL_NS)
+        return PARSED;
+
+    struct prefix prefix = prefix_of(from);
+    u64 *due = buckets.lookup(&prefix);
+    if (!due) {
+        u64 first = now + UNKNOWN_INTERVAL_NS;
+        buckets.update(&prefix, &first);
+        return PARSED;
+    }
+    /* Drop: a good ufrag may be repeated by whoever has overheard it. */
+    return take(due, now, UNKNOWN_INTERVAL_NS, UNKNOWN_WINDOW_NS) ? PARSED : VERDICT_RATE_LIMITED;
+}
+
 /* Returns a verdict, or PARSED where a stranger's packet, which names `name`, may be steered now. */
 static __always_inline int admit(const struct flow_key *from, u64 name)
 {
     u64 now = bpf_ktime_get_ns(), first;
+    int verdict = admit_source(from, now);
 
-    if (UNKNOWN_INTERVAL_NS) {
-        struct prefix prefix = prefix_of(from);
-        u64 *due = buckets.lookup(&prefix);
-        /* Drop: a good ufrag may be repeated by whoever has overheard it. */
-        if (due && !take(due, now, UNKNOWN_INTERVAL_NS, UNKNOWN_WINDOW_NS))
-            return VERDICT_RATE_LIMITED;
-        if (!due) {
-            first = now + UNKNOWN_INTERVAL_NS;
-            buckets.update(&prefix, &first);
-        }
-    }
+    if (verdict != PARSED)
+        return verdict;
     if (NAMED_INTERVAL_NS) {
         u64 *due = named.lookup(&name);
         /* Drop: and from as many invented addresses as it likes. */

@@ -79,6 +79,11 @@ VERDICTS: tuple[Verdict, ...] = (
         "A valid tag or a known SSRC from an unknown address, but its prefix has sent more than strangers may.",
     ),
     Verdict(
+        "relay_limited",
+        "dropped",
+        "The same, but from a relay (`edge.relays`) whose strangers together have sent more than they may.",
+    ),
+    Verdict(
         "name_limited",
         "dropped",
         "The same, but unknown addresses have named this ufrag or SSRC more often than all of them together may.",

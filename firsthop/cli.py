@@ -102,8 +102,9 @@ def transceiver(config: Path | None, check: bool) -> None:
     """Run the transceivers of this host, beside the model: one, or one on each of transceiver.cores.
 
     SIGTERM ends them, once their calls are handed over to other transceivers or are over, or transceiver.drain_s has
-    passed; a second one ends them at once, as Ctrl-C does. SIGHUP lets those of transceiver.cores take up a new program
-    or configuration, each when it holds no call any more; one alone goes on as it is.
+    passed; a second one ends them at once, as Ctrl-C does. SIGHUP lets those that have a supervisor (transceiver.cores,
+    transceiver.supervised) take up a new program or configuration, each when it holds no call any more; one alone goes
+    on as it is.
     """
     from firsthop.preflight import check_transceiver
     from runtime.supervision import signals
@@ -117,7 +118,7 @@ def transceiver(config: Path | None, check: bool) -> None:
         if check:
             import_module("transceiver.supervisor").check(config)
             return
-        import_module("transceiver.supervisor" if config.transceiver.cores else "transceiver.process").run(config)
+        import_module("transceiver.supervisor" if config.transceiver.places else "transceiver.process").run(config)
 
     _start(check_transceiver, run, config)
 

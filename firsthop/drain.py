@@ -125,7 +125,7 @@ def _progress(places: list[Address]) -> str:
     """How many calls have been handed over; nothing where nobody says it, because all are about to be gone."""
     moved = calls = said = 0
     for place in places:
-        # With transceiver.cores the calls are those of the processes, whose metrics are from one port up.
+        # With a supervisor the calls are those of the processes, whose metrics are from one port up.
         for port in range(place.port, place.port + 1 + 256):
             answer = scrape([Address(f"{place.host}:{port}")])
             if answer is None and port > place.port:

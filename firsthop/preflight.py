@@ -61,7 +61,7 @@ def check_transceiver(config: Config) -> None:
     _apart(*_of_transceivers(config), *(_of_edge(config) if _together(config) else ()))
     if (path := ours.endpoint.path) is not None and path.startswith("/"):
         _folder("transceiver.endpoint", Path(path).parent)
-    if ours.cores:
+    if ours.places:
         with contextlib.suppress(ConfigError):
             _folder("transceiver.run", ours.run)
 
@@ -125,9 +125,9 @@ def _of_edge(config: Config) -> Iterator[_Ports]:
 
 def _of_transceivers(config: Config) -> Iterator[_Ports]:
     ours = config.transceiver
-    yield _Ports("transceiver.metrics", ours.metrics.host, ports.of_transceiver(ours.metrics, len(ours.cores)))
+    yield _Ports("transceiver.metrics", ours.metrics.host, ports.of_transceiver(ours.metrics, len(ours.places)))
     if (address := ours.endpoint.address) is not None:
-        yield _Ports("transceiver.endpoint", address.host, ports.of_endpoints(address, len(ours.cores)))
+        yield _Ports("transceiver.endpoint", address.host, ports.of_endpoints(address, len(ours.places)))
 
 
 def _together(config: Config) -> bool:

@@ -1,12 +1,13 @@
-"""Addresses and endpoints of a configuration, taken apart once, when it is read.
+"""Addresses, prefixes and endpoints of a configuration, taken apart once, when it is read.
 
-Both are text, kept as it was written: so they are printed and compared, and so they go to a child as JSON.
+All are text, kept as it was written: so they are printed and compared, and so they go to a child as JSON.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Self
 
 from pydantic import GetCoreSchemaHandler
@@ -14,7 +15,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from wire.address import pack
 
-__all__ = ["Address", "Endpoint", "findable"]
+__all__ = ["Address", "Endpoint", "Prefix", "findable"]
 
 _MOST_PATH_BYTES = 107  # unix(7)
 
@@ -64,6 +65,29 @@ class Address(_Text):
     def up(self, ports: int) -> Self:
         """The address whose port is so many higher. Raises ValueError where there is none."""
         return self.of(self.host, self.port + ports)
+
+
+class Prefix(_Text):
+    """An IPv4 or IPv6 network such as ``198.51.100.0/28``; an address alone is the network of that address. ``mapped``
+    is its first address in 16 bytes (IPv4 as ``::ffff:a.b.c.d``) and the number of bits that count, out of 128. Raises
+    ValueError for anything else."""
+
+    __slots__ = ("mapped", "network")
+    mapped: tuple[bytes, int]
+    network: IPv4Network | IPv6Network
+
+    def __new__(cls, text: str) -> Self:
+        try:
+            network = ip_network(text)
+            first = pack(str(network.network_address), 0)[:16]
+        except (OSError, ValueError):
+            raise ValueError(
+                f"{text!r} is not a network such as 198.51.100.7, 198.51.100.0/28 or 2001:db8::/64, its other bits 0"
+            ) from None
+        self = super().__new__(cls, text)
+        self.network = network
+        self.mapped = first, network.prefixlen + (96 if network.version == 4 else 0)
+        return self
 
 
 class Endpoint(_Text):

@@ -1,8 +1,8 @@
 """The ports of a host's processes: each has its own, counted up from the first, which the configuration names.
 
 An edge's supervisor has its metrics at ``edge.metrics``, signaling one port up, workers from two ports up, and its
-gateway behind them. With ``transceiver.cores`` the supervisor has its own at ``transceiver.metrics``, and each process
-is a port further up.
+gateway behind them. A supervisor of transceivers has its own at ``transceiver.metrics``, and each of its processes is a
+port further up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A transceiver host's parent: it supervises one process a core, each with its own id, link and metrics.
+"""A transceiver host's parent: it supervises one process a core, or one on any core, each with its own id, link and
+metrics.
 
 A process that would be started otherwise now (other code, other configuration) hands its calls over where others have
 room, and is replaced as soon as it holds none.
@@ -48,7 +49,7 @@ def check(config: Config) -> None:
         raise ConfigError(f"transceiver.advertise: edges cannot connect to {ours.endpoint}: name what they reach it by")
     cpus("transceiver.cores", ours.cores)
     if ours.processes[-1].id > MAX_TRANSCEIVER:
-        raise ConfigError(f"transceiver.id: {len(ours.cores)} of them from {ours.id} on are more than there are")
+        raise ConfigError(f"transceiver.id: {len(ours.places)} of them from {ours.id} on are more than there are")
 
 
 class HostSupervisor(Supervisor):
@@ -86,15 +87,15 @@ class HostSupervisor(Supervisor):
             {"config": config.model_dump_json(), "calls": calls},
             fds=(calls,),
             lasting={"config": config.model_dump_json(), "link": self._link},
-            cpu=ours.cores[0],
+            cpu=ours.cores[0] if ours.cores else None,
             process="transceiver",
             id=ours.id,
         )
 
     def facts(self) -> dict[str, Any]:
         """See Supervisor."""
-        cores = self._config.transceiver.cores
-        return {"processes": len(cores), "cores": list(cores)}
+        ours = self._config.transceiver
+        return {"processes": len(ours.places), "cores": list(ours.cores)}
 
 
 def run(config: Config) -> None:

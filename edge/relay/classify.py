@@ -45,11 +45,12 @@ class Tables:
     that have a queue. ``flows`` has the CPU by 18 byte address, ``ssrcs`` by SSRC.
 
     Buckets need a clock, which has no place here, so some are empty: ``limited`` are the 16 byte prefixes, as long as
-    ``prefixes`` says in bits for IPv4 and IPv6, whose strangers may send nothing, ``named`` the ufrags (24 bytes) and
-    SSRCs that strangers may not name, and ``used_up`` what known flows may not send: (address, ``media``, ``checks`` or
-    ``other``). ``express`` has the port of each flow, by address, that has proved itself and whose transceiver takes
-    media itself; ``express_ports`` are all such ports; ``tickets`` are those of flows whose transceiver is on another
-    host (``between.py``). ``shedding`` are the CPUs that shed all media, ``overrun`` those
+    ``prefixes`` says in bits for IPv4 and IPv6, whose strangers may send nothing; ``relays`` says of each
+    relay's prefix (16 bytes, and how many bits of them count) whether its own bucket is empty; ``named`` are the ufrags
+    (24 bytes) and SSRCs that strangers may not name, and ``used_up`` what known flows may not send: (address,
+    ``media``, ``checks`` or ``other``). ``express`` has the port of each flow, by address, that has proved itself and
+    whose transceiver takes media itself; ``express_ports`` are all such ports; ``tickets`` are those of flows whose
+    transceiver is on another host (``between.py``). ``shedding`` are the CPUs that shed all media, ``overrun`` those
     that shed all strangers: less of it is a matter of chance.
     """
 
@@ -61,6 +62,7 @@ class Tables:
     flows: Mapping[bytes, int]
     ssrcs: Mapping[int, int]
     limited: Collection[bytes] = frozenset()
+    relays: Mapping[tuple[bytes, int], bool] = field(default_factory=dict)
     named: Collection[bytes | int] = frozenset()
     used_up: Collection[tuple[bytes, str]] = frozenset()
     express: Mapping[bytes, int] = field(default_factory=dict)
@@ -159,7 +161,10 @@ def _by_flow(source: bytes, kind: str, tables: Tables, datagram: _Datagram | Non
 
 def _stranger(source: bytes, name: bytes | int, label: str, cpu: int | None, tables: Tables) -> tuple[str, int]:
     """The verdict on a stranger's packet. ``name`` is the ufrag or SSRC that the packet names."""
-    if _prefix(source, tables) in tables.limited:
+    if (relay := _relay(source, tables)) is not None:
+        if tables.relays[relay]:
+            return "relay_limited", 0
+    elif _prefix(source, tables) in tables.limited:
         return "rate_limited", 0
     if name in tables.named:
         return "name_limited", 0
@@ -200,7 +205,17 @@ def _by_ssrc(source: bytes, packet: bytes, tables: Tables) -> tuple[str, int]:
 
 
 def _prefix(source: bytes, tables: Tables) -> bytes:
-    bits = 96 + tables.prefixes[0] if is_ipv4(source) else tables.prefixes[1]
+    return _first_of(source, 96 + tables.prefixes[0] if is_ipv4(source) else tables.prefixes[1])
+
+
+def _relay(source: bytes, tables: Tables) -> tuple[bytes, int] | None:
+    """The longest prefix of a relay that the source is in."""
+    within = [(first, bits) for first, bits in tables.relays if _first_of(source, bits) == first]
+    return max(within, key=lambda relay: relay[1], default=None)
+
+
+def _first_of(source: bytes, bits: int) -> bytes:
+    """The first address, in 16 bytes, of those that share so many bits with the source."""
     host_bits = 128 - bits
     return (int.from_bytes(source[:16], "big") >> host_bits << host_bits).to_bytes(16, "big")
 

@@ -159,8 +159,10 @@ class Xdp(Collector):
                     flow_entries=edge.flow_entries,
                     limits=Limits(
                         unknown=Rate(edge.unknown_rate, edge.unknown_burst),
+                        relayed=Rate(edge.relay_rate, edge.relay_rate),
                         flow=Rate(edge.flow_rate, max(1, edge.flow_rate)),
                     ),
+                    relays=[relay.mapped for relay in edge.relays],
                     pins=pins,
                     compiled=edge.compiled or edge.run,
                 ).result()

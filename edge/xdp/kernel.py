@@ -107,9 +107,10 @@ def _buffer(data: bytes | int) -> ctypes.Array[ctypes.c_char]:
     return buffer
 
 
-def create_map(name: str, kind: int, key_bytes: int, value_bytes: int, entries: int) -> int:
+def create_map(name: str, kind: int, key_bytes: int, value_bytes: int, entries: int, flags: int = 0) -> int:
     """Makes a map of the type ``kind`` (enum bpf_map_type). Returns its descriptor, the caller's to close."""
-    return _bpf(_MAP_CREATE, _buffer(_MAP.pack(kind, key_bytes, value_bytes, entries, 0, 0, 0, name.encode()[:15])))
+    about = _MAP.pack(kind, key_bytes, value_bytes, entries, flags, 0, 0, name.encode()[:15])
+    return _bpf(_MAP_CREATE, _buffer(about))
 
 
 def load_program(name: str, kind: int, instructions: bytes) -> int:

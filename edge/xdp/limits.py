@@ -32,6 +32,9 @@ class Rate:
 # known; starting at once they send 20 checks a second each (RFC 8445 section 14.2). A second of it may come in one
 # burst.
 UNKNOWN: Final = Rate(5000, 5000)
+# 700 calls behind one relay that all move at once, as when it starts anew: each sends 50 packets of media a second and
+# 20 checks until its new flow is known.
+RELAYED: Final = Rate(50_000, 50_000)
 # A client paces its checks, all of them, at 20 a second or fewer (RFC 8445 section 14.2: Ta is 50 ms), and sends each
 # again up to six times; a caller who moved sends 50 to 100 packets of media a second until its new flow is known.
 NAMED: Final = Rate(100, 200)
@@ -42,11 +45,13 @@ CHECKS: Final = Rate(100, 100)
 @dataclass(frozen=True, slots=True)
 class Limits:
     """``unknown`` is for the unknown addresses of one prefix, whose length in bits ``prefixes`` gives for IPv4 and
-    IPv6; ``named`` is for all unknown addresses that name one ufrag, or one SSRC. A known flow may send ``checks``, and
-    ``flow`` packets each of media and of anything else; media is charged in steps of ``MEDIA_AT_ONCE``."""
+    IPv6; ``relayed`` is for those of one relay; ``named`` is for all unknown addresses that name one ufrag, or one
+    SSRC. A known flow may send ``checks``, and ``flow`` packets each of media and of anything else; media is charged in
+    steps of ``MEDIA_AT_ONCE``."""
 
     unknown: Rate = UNKNOWN
     prefixes: tuple[int, int] = (32, 64)
+    relayed: Rate = RELAYED
     named: Rate = NAMED
     checks: Rate = CHECKS
     flow: Rate = Rate(1000, 1000)
@@ -58,6 +63,7 @@ class Limits:
         v4, *v6 = struct.unpack("=5I", _mask(self.prefixes[0], 4) + _mask(self.prefixes[1], 16))
         return {
             **self.unknown.constants("UNKNOWN"),
+            **self.relayed.constants("RELAY"),
             **self.named.constants("NAMED"),
             **self.checks.constants("CHECK"),
             **self.flow.constants("FLOW"),

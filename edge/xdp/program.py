@@ -92,7 +92,7 @@ def load_programs(
     made: dict[str, int] = {}
     try:
         for name, each in maps.items():
-            made[name] = os.dup(there[name]) if name in there else kernel.create_map(name, *each.shape)
+            made[name] = os.dup(there[name]) if name in there else kernel.create_map(name, *each.shape, each.kind.flags)
         for name, kind in (("steer", kernel.XDP_PROGRAM), ("overflow", kernel.TRACEPOINT_PROGRAM)):
             loaded[name] = kernel.load_program(f"firsthop_{name}", kind, programs[name].linked(made))
     except OSError as refused:

@@ -10,12 +10,12 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from bpf.layout import FLOW, KEYS, MAX_CPUS, U32, Map, maps, route_key
+from bpf.layout import FLOW, KEYS, MAX_CPUS, MAX_RELAYS, RELAY, U32, U64, Map, maps, route_key
 from bpf.verdicts import VERDICTS
 from edge.xdp import kernel
 from edge.xdp.cpumap import bring_in_bulk
@@ -49,7 +49,7 @@ class Steering:
     of others, from which ``backs_fd`` and ``ways_fd`` lead back to clients (``expressed.Backs``); ``prog_fd`` is for
     ``kernel.prog_test_run``. Behind ``buckets_fd`` are 16 byte prefixes and the time (u64, ns of CLOCK_MONOTONIC) at
     which each will have got back what it took; behind ``named_fd`` the same of ufrags, by the 8 bytes of their whole
-    tag, and of SSRCs, which four zero bytes follow.
+    tag, and of SSRCs, which four zero bytes follow; ``relays_fd`` has that of each relay.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Steering:
         self.ssrcs_fd = map_fds["ssrcs"]
         self.buckets_fd = map_fds["buckets"]
         self.named_fd = map_fds["named"]
+        self.relays_fd = map_fds["relays"]
         self.shedding_fd = map_fds["shedding"]
         self.express = ExpressPorts(map_fds["express"], map_fds["express_ports"])
         self.ways = Ways(map_fds["ways"], map_fds["inners"], map_fds["fallbacks"])
@@ -85,7 +86,7 @@ class Steering:
             name: kernel.BpfMap(fd, maps[name].key.size, maps[name].value_bytes(copies)) for name, fd in map_fds.items()
         }
         self._keys, self._slots, self._cpu_queues = tables["keys"], tables["slots"], tables["cpus"]
-        self._flows, self._ssrcs = tables["flows"], tables["ssrcs"]
+        self._flows, self._ssrcs, self._relays = tables["flows"], tables["ssrcs"], tables["relays"]
         self._queue_ids, self._overflow, self._counters = tables["queues"], tables["overflow"], tables["counters"]
 
     @classmethod
@@ -99,6 +100,7 @@ class Steering:
         sisters: Sequence[Mapping[int, bytes]] = (),
         flow_entries: int = DEFAULT_FLOW_ENTRIES,
         limits: Limits = Limits(),  # noqa: B008  # a value
+        relays: Collection[tuple[bytes, int]] = (),
         pins: Pins | None = None,
         compiled: Path | None = None,
     ) -> Steering:
@@ -112,7 +114,8 @@ class Steering:
         ``keys`` the 16 byte ufrag keys by key id, ``sisters`` as in ``set_keys``; ``cpus`` the workers' CPUs, among
         which ``edge.xdp.placement`` spreads the slots.
         ``flow_entries`` bounds the flow table and the SSRC table each, at about 100 bytes an entry.
-        ``limits`` are what strangers and single flows may send.
+        ``limits`` are what strangers and single flows may send; ``relays`` the prefixes, at most MAX_RELAYS, of relays
+        with many callers each: an address in 16 bytes and how many bits of it count.
 
         Raises SteeringUnavailable, or ValueError for arguments that cannot be.
         """
@@ -124,7 +127,11 @@ class Steering:
             raise ValueError(f"workers need CPUs between 0 and {MAX_CPUS - 1}, not {list(cpus)}")
         if flow_entries < 1:
             raise ValueError(f"a flow table of {flow_entries} entries holds no flow")
+        if len(relays) > MAX_RELAYS:
+            raise ValueError(f"{len(relays)} relays: at most {MAX_RELAYS}")
         constants = limits.constants()
+        if relays:
+            constants["RELAYS"] = 1
         require_what_bcc_needs()
         made = maps(flow_entries, max(kernel.possible_cpus()) + 1)
         constants["MEDIA_PORT"] = port
@@ -141,6 +148,7 @@ class Steering:
                 raise
             try:
                 steering._fill(keys, sisters, outgrown)
+                steering._set_relays(relays)
                 if "flows" in outgrown:
                     steering._older_flows = os.dup(outgrown["flows"])
                 if pins is not None:
@@ -214,6 +222,15 @@ class Steering:
             at, value = U32.pack(place), route_key(wanted.get(place, bytes(16)), place in wanted)
             if self._keys.lookup(at) != value:
                 self._keys.update(at, value)
+
+    def _set_relays(self, relays: Collection[tuple[bytes, int]]) -> None:
+        """Has these relays and no others. One that stays keeps its bucket."""
+        wanted = {RELAY.pack(bits, address) for address, bits in relays}
+        there = {key for key, _ in self._relays.items()}
+        for key in there - wanted:
+            self._relays.delete(key)
+        for key in wanted - there:
+            self._relays.update(key, U64.pack(0))
 
     def set_slots(self, cpus: Sequence[int | None]) -> None:
         """Sets the CPU of each of the 256 slots; None drops what belongs there (counted as ``no_core``)."""

@@ -20,7 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from runtime.config.agents import Agents, Pipeline, Upstream
+from runtime.config.agents import Agents, Engine, Pipeline, Upstream
 from runtime.config.directory import Directory
 from runtime.config.edge import Edge, MediaAddress
 from runtime.config.ice import IceServer
@@ -36,6 +36,7 @@ __all__ = [
     "Config",
     "Directory",
     "Edge",
+    "Engine",
     "IceServer",
     "MediaAddress",
     "Pipeline",

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from runtime.config.section import Section, url_of
 
-__all__ = ["Agents", "Pipeline", "Upstream"]
+__all__ = ["Agents", "Engine", "Pipeline", "Upstream"]
 
 
 AgentName = Annotated[str, Field(pattern=r"^[\x21-\x3f\x41-\x7e]{1,128}$")]
@@ -47,6 +47,21 @@ class Upstream(Section):
     timeout_s: float = Field(15.0, gt=0, le=600, description="seconds within which upstream has to say something")
 
 
+class Engine(Section):
+    """The small models that come in packages, in one process a host (docs/models.md)."""
+
+    run: Path = Field(Path("/run/firsthop"), description="where the process has its socket; its owner alone may enter")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="what it computes on; auto: CUDA for those models whose library sees it"
+    )
+    calls: int = Field(
+        4, ge=1, le=64, description="conversations that the language model keeps in mind (47 MiB each); more take turns"
+    )
+    idle_s: float = Field(
+        60.0, ge=1, le=86400, description="the process ends when nobody has been connected for so many seconds"
+    )
+
+
 class Agents(Section):
     image_urls: Literal["data", "https"] = Field(
         "data", description="URLs of pictures that callers may show: data URLs, or also https of public hosts"
@@ -56,5 +71,6 @@ class Agents(Section):
         description='the versions of agents, as in `{ pipeline = "7b" }`: callers may ask for `pipeline@7b`; those of '
         "others are their packages'",
     )
+    engine: Engine = Engine()  # type: ignore[call-arg]
     pipeline: Pipeline = Pipeline()  # type: ignore[call-arg]
     realtime: Upstream = Upstream()  # type: ignore[call-arg]

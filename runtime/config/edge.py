@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from runtime.address import Address, Endpoint
+from runtime.address import Address, Endpoint, Prefix
 from runtime.config.ice import IceServer
 from runtime.config.section import Name, Section, TcpAddress, nth
 from wire.ufrag import MAX_SISTER_EDGES, MAX_SISTERS, MAX_TRANSCEIVER
@@ -57,6 +57,9 @@ _NOT_PUBLIC = [
         *("fc00::/7", "fe80::/10", "::1/128"),
     )
 ]
+_MAPPED_V4 = ip_network("::ffff:0:0/96")
+# Bits of the widest network that relays may have. All of one network share a limit.
+_WIDEST_RELAYS = {4: 16, 6: 48}
 
 
 def _media_address(address: Address) -> Address:
@@ -97,6 +100,17 @@ def _each_process(peers: tuple[TransceiverEntry, ...]) -> tuple[TransceiverEntry
 
 MediaAddress = Annotated[Address, AfterValidator(_media_address)]
 Model = Annotated[str, Field(pattern=r"^[!-+\--~]{1,128}$")]
+
+
+def _relays(relays: tuple[Prefix, ...]) -> tuple[Prefix, ...]:
+    for relay in relays:
+        if relay.network.version == 6 and relay.network.overlaps(_MAPPED_V4):
+            raise ValueError(f"{str(relay)!r} has IPv4 addresses: write them as such")
+        if relay.network.prefixlen < _WIDEST_RELAYS[relay.network.version]:
+            raise ValueError(f"{str(relay)!r} is more than relays have: name their own addresses or networks")
+    if len({relay.mapped for relay in relays}) != len(relays):
+        raise ValueError("two relays are the same")
+    return relays
 
 
 class TransceiverEntry(Section):
@@ -183,6 +197,18 @@ class Edge(Section):
         description="packets a second from one IPv4 address or IPv6 /64 not yet in a call; 0: no limit",
     )
     unknown_burst: int = Field(5000, ge=1, le=10**6, description="so many of these packets may come at once")
+    relays: Annotated[tuple[Prefix, ...], AfterValidator(_relays)] = Field(
+        (),
+        max_length=256,
+        description="networks of TURN servers, such as `198.51.100.7/32`: many callers come from one address there, so "
+        "`relay_rate` limits those not yet in a call, and not `unknown_rate`",
+    )
+    relay_rate: int = Field(
+        50_000,
+        ge=1,
+        le=10**6,
+        description="packets a second from each of these networks not yet in a call; so many may come at once, too",
+    )
     flow_rate: int = Field(
         1000,
         ge=0,

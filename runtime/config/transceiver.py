@@ -27,6 +27,10 @@ class Transceiver(Section):
         (),
         description="one process each; ids, ports and the endpoint's last number count up; empty: one, on any core",
     )
+    supervised: bool = Field(
+        False,
+        description="without `cores`: the one process has a supervisor and a spare too, so calls outlive its crash",
+    )
     agent: str = Field("parrot", description="the agent of a call that names no model")
     vad: Literal["webrtc", "silero"] = Field(
         "webrtc",
@@ -59,24 +63,33 @@ class Transceiver(Section):
         allow_inf_nan=False,
         description="SIGTERM: so long calls are handed over or end by themselves; then they are ended; 0: at once",
     )
-    memory_mib: int = Field(0, ge=0, description="MiB that each of `cores` may hold; more: replaced; 0: no limit")
+    memory_mib: int = Field(
+        0, ge=0, description="MiB that each process with a supervisor may hold; more: replaced; 0: no limit"
+    )
     express: Literal["auto", "between"] = Field(
         "auto",
         description="auto: media of edges of this host may come past their workers; between: of edges on other hosts "
         "too, at the UDP port of the number of `endpoint`",
     )
     metrics: TcpAddress = Field(
-        Address("127.0.0.1:9500"), description="Prometheus; with `cores` each process is a port further up"
+        Address("127.0.0.1:9500"),
+        description="Prometheus; with a supervisor, whose it is, each process is a port further up",
     )
     run: Path = Field(
-        Path("/run/firsthop"), description="where, without systemd, processes of `cores` wait for a killed supervisor"
+        Path("/run/firsthop"),
+        description="where, without systemd, processes wait for the next supervisor when theirs is killed",
     )
 
     @property
+    def places(self) -> tuple[int | None, ...]:
+        """The core of each process that has a supervisor, or None for any core; empty where there is no supervisor."""
+        return self.cores or ((None,) if self.supervised else ())
+
+    @property
     def processes(self) -> tuple[Transceiver, ...]:
-        """Each process that this host runs: with ``cores`` so many, the first metrics port being their supervisor's.
-        Raises ConfigError."""
-        if not self.cores:
+        """Each process that this host runs: one for each of ``places``, the first metrics port being their
+        supervisor's. Raises ConfigError."""
+        if not self.places:
             return (self,)
         return tuple(
             self.model_copy(
@@ -84,9 +97,9 @@ class Transceiver(Section):
                     "id": self.id + i,
                     "endpoint": nth("transceiver.endpoint", self.endpoint, i),
                     "advertise": self.advertise and nth("transceiver.advertise", self.advertise, i),
-                    "cores": (core,),
+                    "cores": () if core is None else (core,),
                     "metrics": ports.process(self.metrics, i),
                 }
             )
-            for i, core in enumerate(self.cores)
+            for i, core in enumerate(self.places)
         )

@@ -16,11 +16,11 @@ PROCESSES: dict[str, tuple[str, tuple[Family, ...]]] = {
     "Signaling": ("It answers one port above `edge.metrics`.", edge.SIGNALING),
     "A worker": ("Worker 0 answers two ports above `edge.metrics`, and each further one a port above.", edge.WORKER),
     "The transceivers' supervisor": (
-        "With `transceiver.cores` it answers at `transceiver.metrics`.",
+        "With `transceiver.cores` or `transceiver.supervised` it answers at `transceiver.metrics`.",
         transceiver.SUPERVISOR,
     ),
     "A transceiver": (
-        "It answers at `transceiver.metrics`; with `transceiver.cores` the first one is a port above it, and so on.",
+        "It answers at `transceiver.metrics`; with a supervisor the first one is a port above it, and so on.",
         transceiver.TRANSCEIVER,
     ),
 }

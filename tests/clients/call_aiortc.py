@@ -1,4 +1,4 @@
-"""aiortc, whichever version the interpreter has: ``call_aiortc.py URL TOKEN``. With ``stay`` as a third word it hangs up
+"""aiortc, whichever version the interpreter has: ``call_aiortc.py URL TOKEN``. With ``stay`` as third word it hangs up
 when its standard input ends."""
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge import supervisor as edge_supervisor
 from firsthop.preflight import check_edge, check_transceiver
 from firsthop.status_cli import Host
-from runtime.address import Address
+from runtime.address import Address, Prefix
 from runtime.config import Config, load, rows
 from runtime.config.edge import BROWSER_REFUSES
 from runtime.errors import ConfigError
@@ -97,6 +97,13 @@ def test_every_key_has_a_meaning() -> None:
         ("[edge]\nname = ''\n", "edge.name:"),
         ("[edge]\ncores = ['x']\n", "edge.cores.0:"),
         ("[edge]\nflow_entries = 1\n", "edge.flow_entries:"),
+        ("[edge]\nrelays = ['10.0.0.5/24']\n", "edge.relays.0: '10.0.0.5/24' is not a network such as 198.51.100.7"),
+        ("[edge]\nrelays = ['relay.example']\n", "edge.relays.0: 'relay.example' is not a network"),
+        ("[edge]\nrelays = ['10.0.0.0/15']\n", "edge.relays: '10.0.0.0/15' is more than relays have"),
+        ("[edge]\nrelays = ['2001:db8::/47']\n", "edge.relays: '2001:db8::/47' is more than relays have"),
+        ("[edge]\nrelays = ['::/64']\n", "edge.relays: '::/64' has IPv4 addresses: write them as such"),
+        ("[edge]\nrelays = ['10.0.0.5', '10.0.0.5/32']\n", "edge.relays: two relays are the same"),
+        ("[edge]\nrelay_rate = 0\n", "edge.relay_rate:"),
         ("[log]\nlevel = 'loud'\n", "log.level:"),
         ("[transceiver]\nmax_sessions = 0\n", "transceiver.max_sessions:"),
         ("[transceiver]\nid = -1\n", "transceiver.id:"),
@@ -169,6 +176,12 @@ def test_other_media_ports_are_taken(tmp_path: Path, port: int) -> None:
 )
 def test_an_address_is_split(text: str, expected: tuple[str, int]) -> None:
     assert Address(text).pair == expected
+
+
+def test_a_network_is_its_first_address_and_the_bits_of_sixteen_bytes_that_count() -> None:
+    assert Prefix("198.51.100.16/28").mapped == (bytes(10) + b"\xff\xff" + bytes([198, 51, 100, 16]), 124)
+    assert Prefix("198.51.100.7").mapped[1] == Prefix("2001:db8::7").mapped[1] == 128
+    assert Prefix("2001:db8:7::/48").mapped == (b"\x20\x01\x0d\xb8\0\x07" + bytes(10), 48)
 
 
 @pytest.mark.parametrize(

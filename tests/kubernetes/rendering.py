@@ -32,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
         },
         "networkPolicy": {"nodeCIDRs": ["10.0.0.0/16"]},
         "tls": {"secretName": "edge-tls"},
+        "transceiver": {"supervised": False},
     },
     "load balancer": {
         "edge": {"exposure": "loadBalancer", "advertise": "203.0.113.10:443", "cores": []},

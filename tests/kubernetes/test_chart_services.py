@@ -80,7 +80,9 @@ def test_ports_are_those_of_the_configuration(case: str, part: str, mounted: Any
     if part == "transceiver":
         address = config.transceiver.endpoint.address
         assert address is not None
-        assert named == {"link": address.port, "metrics": config.transceiver.metrics.port}
+        assert config.transceiver.supervised is (case != "xdp")
+        process = {"process": config.transceiver.processes[0].metrics.port} if config.transceiver.supervised else {}
+        assert named == {"link": address.port, "metrics": config.transceiver.metrics.port} | process
         assert config.transceiver.id == 101
         return
     edge = config.edge
@@ -164,14 +166,19 @@ def test_no_variable_of_a_service_can_be_taken_for_a_key(monkeypatch: pytest.Mon
     assert (refused.exit_code, "no such section" in refused.output) == (2, True), "what would be without that"
 
 
+def calls_port(case: str, part: str) -> str:
+    """The port of metrics at which a transceiver's process answers that has the calls; of an edge its supervisor's."""
+    return "process" if part == "transceiver" and "process" in ports(case, part) else "metrics"
+
+
 @pytest.mark.parametrize(("case", "part"), EVERY)
 def test_probes_ask_for_pages_that_there_are(case: str, part: str) -> None:
     found = {name: (probe["httpGet"]["path"], probe["httpGet"]["port"]) for name, probe in probes(case, part)}
-    ready = ("/readyz", "http") if part == "edge" else (HEALTH_PATH, "metrics")
+    begun = (HEALTH_PATH, calls_port(case, part))
     assert found == {
-        "startupProbe": (HEALTH_PATH, "metrics"),
+        "startupProbe": begun,
         "livenessProbe": (HEALTH_PATH, "metrics"),
-        "readinessProbe": ready,
+        "readinessProbe": ("/readyz", "http") if part == "edge" else begun,
     }
     if part == "edge":
         tls = bool(CASES[case].get("tls"))
@@ -200,8 +207,9 @@ def test_changed_values_start_pods_anew() -> None:
     assert len({stamp(case, "transceiver") for case in CASES}) == len(CASES)
 
 
-def test_annotations_name_the_first_port_of_metrics() -> None:
+def test_annotations_name_the_port_of_metrics_that_says_most() -> None:
+    for part, case in ((part, case) for part in OURS for case in ("usual", "xdp")):
+        annotations = workloads(case)[part]["spec"]["template"]["metadata"]["annotations"]
+        assert annotations["prometheus.io/port"] == str(ports(case, part)[calls_port(case, part)])
     for part in OURS:
-        annotations = workloads("usual")[part]["spec"]["template"]["metadata"]["annotations"]
-        assert annotations["prometheus.io/port"] == str(ports("usual", part)["metrics"])
         assert "prometheus.io/port" not in workloads("everything")[part]["spec"]["template"]["metadata"]["annotations"]

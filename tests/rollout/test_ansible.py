@@ -37,6 +37,7 @@ HOSTS = {
             "e1": {"ansible_host": "127.0.0.11"},
             "e2": {
                 "ansible_host": "127.0.0.12",
+                "edge_relays": ["198.51.100.16/28"],
                 "edge_backbone_port": 7460,
                 "edge_backbone_trusted": ["192.0.2.9"],
                 "edge_clusters": [{"name": "iad", "keys": "iad.toml", "edges": ["tcp://10.2.0.10:7460"]}],
@@ -330,6 +331,8 @@ def test_configurations_are_accepted_and_tell_of_each_other(made: Ansible) -> No
     assert [(peer.id, str(peer.endpoint)) for peer in edge.edge.transceivers] == there
     assert there[-1] == (300, "tcp://127.0.0.22:7400")
     other = load(made.home / "e2-firsthop.toml").edge
+    assert edge.edge.relays == ("127.0.0.11", "127.0.0.21")
+    assert other.relays == ("127.0.0.11", "127.0.0.21", "198.51.100.16/28")
     assert other.transceivers == edge.edge.transceivers
     assert (edge.edge.backbone, other.backbone) == (None, "tcp://127.0.0.12:7460")
     (cluster,) = other.clusters

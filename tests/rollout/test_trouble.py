@@ -110,7 +110,7 @@ def test_a_certificate_that_has_expired_does_not_get_to_an_edge(running: Rollout
 
 def test_an_upgrade_in_which_a_host_dies_ends_there_and_the_next_run_goes_on(running: Rollout) -> None:
     running.wheel = running.build("0.1.1")
-    calls = running.call("-n", "4", "--duration", "300")
+    calls = running.call("-n", "4", "--duration", "3000")
     until(lambda: running.live() == 4)
     dying = running.hosts["gpu-1"]
 

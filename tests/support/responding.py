@@ -10,7 +10,7 @@ from typing import Any
 
 from runtime.config import Agents
 from runtime.tracing.spans import NOTHING, Span
-from transceiver.agents import Base, Item, Settings
+from transceiver.agents import Base, Cue, Item, Settings
 
 
 class Line:
@@ -20,6 +20,7 @@ class Line:
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
+        self.cues: list[Cue] = []
 
     def say(self, pcm: bytes) -> None:
         raise AssertionError("an agent of responses says nothing else")
@@ -31,6 +32,9 @@ class Line:
 
     def emit(self, event: dict[str, Any]) -> None:
         self.events.append(event)
+
+    def cue(self, cue: Cue) -> None:
+        self.cues.append(cue)
 
     def transcribed(self, item: str, text: str) -> None:
         self.texts[item] = text
@@ -49,6 +53,7 @@ class Response:
     usage: dict[str, Any] | None = None
     ended: str = ""
     span: Span = NOTHING
+    heard_ms: int | None = None
 
     def audio(self, pcm: bytes) -> None:
         self.pcm += pcm

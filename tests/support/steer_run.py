@@ -21,6 +21,7 @@ from bpf import layout
 from edge.xdp import kernel
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.steering import Steering, SteeringUnavailable
+from runtime.address import Prefix
 from wire import ufrag
 
 GOLDEN = json.loads((TESTS / "vectors/ufrag.json").read_text())
@@ -32,7 +33,7 @@ SLOT_TO_CPU = [CPUS[slot % len(CPUS)] for slot in range(ufrag.SLOTS)]
 COMPILED = Path(os.environ["FIRSTHOP_EDGE__COMPILED"])
 
 MOST = Rate(10**9, 10**9)
-NO_LIMITS = Limits(unknown=MOST, named=MOST, checks=MOST, flow=MOST)
+NO_LIMITS = Limits(unknown=MOST, relayed=MOST, named=MOST, checks=MOST, flow=MOST)
 
 _HOUR_NS = 3600 * 10**9
 
@@ -94,6 +95,21 @@ def name_of(ufrag_or_ssrc: bytes | int) -> bytes:
 def exhaust(steering: Steering, host: str) -> None:
     """Uses up, for an hour, the bucket of the prefix of ``host``."""
     buckets(steering).update(prefix(host), _in_an_hour().to_bytes(8, "little"))
+
+
+def relay(text: str) -> tuple[bytes, int]:
+    """The network as ``Steering.load`` takes relays."""
+    return Prefix(text).mapped
+
+
+def relay_buckets(steering: Steering) -> kernel.BpfMap:
+    return kernel.BpfMap(steering.relays_fd, layout.RELAY.size, 8)
+
+
+def exhaust_relay(steering: Steering, text: str) -> None:
+    """Uses up, for an hour, the bucket of a relay that the program has."""
+    address, bits = relay(text)
+    relay_buckets(steering).update(layout.RELAY.pack(bits, address), _in_an_hour().to_bytes(8, "little"))
 
 
 def exhaust_name(steering: Steering, ufrag_or_ssrc: bytes | int) -> None:

@@ -62,9 +62,11 @@ from typing import Any, ClassVar, Literal, Protocol
 from runtime.config import Agents
 from runtime.tracing.spans import Span
 
-__all__ = ["VERSION", "Base", "Item", "Line", "Response", "Settings", "find", "names", "versions"]
+__all__ = ["VERSION", "Base", "Cue", "Item", "Line", "Response", "Settings", "find", "names", "versions"]
 
 VERSION = 2
+
+Cue = Literal["mine", "yours", "began", "ended", "answer"]
 
 
 @dataclass(slots=True)
@@ -122,6 +124,11 @@ class Response(Protocol):
     def span(self) -> Span:
         """Its span, under which the agent's own may stand; its ``headers`` are for requests to other servers."""
 
+    @property
+    def heard_ms(self) -> int | None:
+        """How much of its speech was played where the rest was dropped, in ms; None where nothing was dropped, or
+        nobody here knows."""
+
     def audio(self, pcm: bytes) -> None:
         """Adds speech, mono PCM16 at the agent's rate, of any length, faster than real time or not."""
 
@@ -164,6 +171,12 @@ class Line(Protocol):
 
     def emit(self, event: dict[str, Any]) -> None:
         """Sends a JSON event to the client; dropped while there is none."""
+
+    def cue(self, cue: Cue) -> None:
+        """Takes part in the finding of turns, for an agent that knows better than the session when the caller has
+        finished. After "mine" the agent says when the caller "began" to speak, which interrupts as ever, and when the
+        turn has "ended", which commits it and asks for no response; after "yours" the session finds turns again, as at
+        first. "answer" asks for a response at any time: ``respond`` is called as soon as none is being made."""
 
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id, once the agent knows them."""

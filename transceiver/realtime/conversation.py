@@ -7,7 +7,7 @@ events, as fast as it is made, and the client truncates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,11 +15,12 @@ from msgspec import Struct
 
 from rtc.frame import frame_bytes
 from rtc.vad.detector import Vad
+from transceiver.agents import Cue
 from transceiver.counters import BARGE_IN, OVERLAPS
 from transceiver.parts import Parts
-from transceiver.realtime import shapes, state
+from transceiver.realtime import shapes, state, transcription
 from transceiver.realtime.config import Config, InvalidRequest, ServerVad
-from transceiver.realtime.formats import Reader, Writer
+from transceiver.realtime.formats import Reader, Writer, samples
 from transceiver.realtime.inbox import Inbox, InboxState, Steps
 from transceiver.realtime.items import Entry, EntryState, Items, new_id, spoken
 from transceiver.realtime.listening import Listening, ListeningState
@@ -32,7 +33,6 @@ from transceiver.talk.protocol import Partner, Surroundings
 __all__ = ["Conversation", "ConversationState"]
 
 _LEAST_COMMIT_MS = 100
-_LONGEST_ITEM_S = 120  # of speech
 _FRAME_US = 20  # of the media loop, to hear 20 ms
 
 
@@ -68,7 +68,8 @@ class Conversation:
         self._config, self._around, self._media = config, around, media
         self._rate_hz, self._frame_bytes = rate_hz, frame_bytes(rate_hz)
         self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns, vad=vad)
-        self._items = Items(rate_hz, self._samples, partial(check, schemes=pictures))
+        pcm = partial(samples, config=config, rate_hz=rate_hz)
+        self._items = Items(rate_hz, pcm, partial(check, schemes=pictures))
         self._reader = Reader(config.input_format, rate_hz)
         self.seat = Seat(partner, config, self._items, self._listening, self._emit, lambda: self._speaking.busy)
         self._speaking = Speaking(
@@ -108,6 +109,8 @@ class Conversation:
         self._speaking.take_up(found.speaking, now, parts)
         self._inbox.take_up(found.inbox)
         self._turn, self._over_agent = found.turn, found.over_agent
+        if self._turn:
+            self._listening.left_open()
         self._unheard[:] = found.unheard
 
     def resume(self, agent: object) -> None:
@@ -181,16 +184,20 @@ class Conversation:
         self._emit({"type": "input_audio_buffer.dtmf_event_received", "event": digit, "received_at": received_at})
         self.seat.partner.dtmf(digit)
 
+    def cue(self, cue: Cue) -> None:
+        """Takes what the agent says of the caller's turns."""
+        if cue == "answer":
+            if self.seat.partner.responds:
+                self._speaking.want()
+        elif cue in ("mine", "yours"):
+            self._listening.lead(cue == "mine")
+        elif self._listening.led_edge(cue == "began"):
+            (self._speech_started if cue == "began" else self._speech_stopped)()
+
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id."""
-        entry = self._items.get(item)
-        if entry is None or entry.item.role != "user":
-            return
-        index = entry.transcribed(text)
-        self._items.weigh(entry)
-        usage = {"type": "duration", "seconds": len(entry.item.pcm) / (2 * self._rate_hz)}
-        what = {"item_id": item, "content_index": index, "transcript": text, "usage": usage}
-        self._emit({"type": "conversation.item.input_audio_transcription.completed", **what})
+        if event := transcription.completed(self._items, item, text, self._rate_hz):
+            self._emit(event)
 
     def pass_over(self, frames: int) -> None:
         """Passes over so many frames of the agent's speech, because another process has sent them."""
@@ -236,6 +243,7 @@ class Conversation:
         if spoke and not self._listening.speaking:
             self._over_agent = False
             self._tell_stopped()
+            self._turn = ""
         self.seat.partner.configured(self._config.settings())
         self._emit({"type": "session.updated", "session": self._config.event})
 
@@ -374,10 +382,11 @@ class Conversation:
             # A cough, an "mm-hm": the agent has kept its turn, and this was none.
             self._over_agent = False
             OVERLAPS["kept"] += 1
+            self._turn = ""
             self._listening.clear()
             return
         self._commit()
-        if turns is not None and turns.create_response and self.seat.partner.responds:
+        if turns is not None and turns.create_response and self.seat.partner.responds and not self._listening.led:
             self._speaking.want()
 
     def _tell_stopped(self) -> None:
@@ -412,17 +421,6 @@ class Conversation:
 
     def _emit(self, event: dict[str, Any]) -> None:
         self._around.emit({"event_id": new_id("event"), **event})
-
-    def _samples(self, audio: str) -> Iterator[tuple[bytes, float]]:
-        reader = Reader(self._config.input_format, self._rate_hz)
-        left = 2 * self._rate_hz * _LONGEST_ITEM_S
-        for data in shapes.samples(audio, "item.content.audio"):
-            pcm = reader.push(data)
-            left -= len(pcm)
-            if left < 0:
-                why = f"An item has at most {_LONGEST_ITEM_S} s of audio."
-                raise InvalidRequest(why, "invalid_value", "item.content.audio")
-            yield pcm, reader.cost_us(data)
 
 
 _Event = TypeVar("_Event", bound=shapes.ClientEvent)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 
 from rtc.codecs import g711
 from rtc.codecs.rate import Resampler
+from transceiver.realtime import shapes
+from transceiver.realtime.config import Config, InvalidRequest
 
-__all__ = ["RATE_HZ", "Reader", "Writer", "bytes_ms"]
+__all__ = ["RATE_HZ", "Reader", "Writer", "bytes_ms", "samples"]
 
 RATE_HZ = 24000
+_LONGEST_ITEM_S = 120  # of speech
 _LAWS = {"audio/pcmu": g711.MU_LAW, "audio/pcma": g711.A_LAW}
 
 
@@ -64,3 +68,17 @@ class Writer:
             return ""
         data = self._encoder.encode(pcm) if self._encoder is not None else self._resampler.push(pcm)
         return base64.b64encode(data).decode()
+
+
+def samples(audio: str, config: Config, rate_hz: int) -> Iterator[tuple[bytes, float]]:
+    """The samples at ``rate_hz`` in base64 of an item, in pieces, each with its cost in microseconds. Raises
+    InvalidRequest where there are too many."""
+    reader = Reader(config.input_format, rate_hz)
+    left = 2 * rate_hz * _LONGEST_ITEM_S
+    for data in shapes.samples(audio, "item.content.audio"):
+        pcm = reader.push(data)
+        left -= len(pcm)
+        if left < 0:
+            why = f"An item has at most {_LONGEST_ITEM_S} s of audio."
+            raise InvalidRequest(why, "invalid_value", "item.content.audio")
+        yield pcm, reader.cost_us(data)

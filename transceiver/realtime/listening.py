@@ -19,6 +19,7 @@ __all__ = ["Listening", "ListeningState"]
 _LONGEST_MS = 60_000  # of a turn; of a longer one the end is kept
 # What semantic_vad waits for: at least, where the speech sounds finished, and at most.
 _WAITS_MS = {"high": (400, 2000), "medium": (600, 4000), "auto": (600, 4000), "low": (900, 8000)}
+_LED_PADDING_MS = 2000  # before what somebody else calls the beginning of a turn, who says so later
 _LEARNT = 20  # frames by which a new detector learns the noise
 _END_FRAMES = 12  # of voice, whose loudness tells how it ended
 
@@ -48,6 +49,9 @@ class Listening:
         self._part = b""
         self._loudness: deque[float] = deque(maxlen=_LONGEST_MS // FRAME_MS)
         self._turns = turns
+        self.led = False  # whether somebody else says when turns begin and end
+        self._to_lead = False  # from the end of the present turn on
+        self._led_turn = False  # whether that one has begun a turn and not ended it
         self.wants = wants
         self._vad = vad
         self._detector = self._made()
@@ -67,12 +71,31 @@ class Listening:
     @property
     def speaking(self) -> bool:
         """Whether a turn is being spoken, as far as turn detection knows."""
-        return self._turns is not None and self._detector.speaking
+        return self._turns is not None and (self._led_turn if self.led else self._detector.speaking)
 
     @property
     def gathers(self) -> bool:
         """Whether what comes now is kept for a turn that somebody wants."""
-        return self.wants and (self._turns is None or self._detector.speaking)
+        return self.wants and (self._turns is None or self.speaking)
+
+    def lead(self, led: bool) -> None:
+        """Has somebody else say when turns begin and end, once nothing is being said; or has them found here again: a
+        turn that the other had begun ends when there is silence."""
+        self._to_lead = led and self.speaking
+        self.led = led and not self._to_lead
+
+    def led_edge(self, speaking: bool) -> bool:
+        """Takes note that a turn begins or ends, from who says so. Returns whether it does."""
+        if not self.led or self._turns is None or self._led_turn == speaking:
+            return False
+        self._led_turn = speaking
+        if speaking:
+            self.voiced_ms = 0
+        return True
+
+    def left_open(self) -> None:
+        """Takes note that somebody else had begun a turn, who is not there any more."""
+        self._led_turn = True
 
     @property
     def voiced(self) -> bool:
@@ -88,8 +111,8 @@ class Listening:
         """Takes a frame. Returns ``started``, ``stopped`` or nothing. At an edge the buffer holds the turn with what
         was before it."""
         turns, detector = self._turns, self._detector
-        spoke = detector.speaking
-        if isinstance(turns, SemanticVad) and spoke:
+        spoke = self.speaking
+        if isinstance(turns, SemanticVad) and spoke and not self.led:
             detector.silence_ms = self._wait_ms(turns)
         edge = detector.push(frame)
         self._frames.put(frame)
@@ -97,7 +120,8 @@ class Listening:
         if turns is None:
             self._keep_ms(_LONGEST_MS)
             return ""
-        speaking = detector.speaking
+        edge = self._edge(edge)
+        speaking = self.speaking
         if speaking and detector.voiced:
             self.voiced_ms = self.voiced_ms + FRAME_MS if spoke else ONSET_MS - FRAME_MS
             if isinstance(turns, SemanticVad):
@@ -109,8 +133,19 @@ class Listening:
             self._keep_ms(_LONGEST_MS)
         else:
             padding_ms = turns.prefix_padding_ms if isinstance(turns, ServerVad) else 300
-            self._keep_ms(padding_ms + ONSET_MS)
+            self._keep_ms(_LED_PADDING_MS if self.led else padding_ms + ONSET_MS)
         return edge
+
+    def _edge(self, found: str) -> str:
+        """The edge that there is where ours ``found`` one, or none."""
+        if self.led:
+            return ""
+        if not self._detector.speaking:
+            if self._led_turn:
+                found, self._led_turn = "stopped", False
+            if not found:  # the turn that has just ended is ours
+                self.led, self._to_lead = self._to_lead, False
+        return found
 
     def _keep_ms(self, most_ms: int) -> None:
         while len(self._frames) > most_ms * self._bytes_ms:

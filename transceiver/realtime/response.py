@@ -76,6 +76,7 @@ class Making:
         self.muted = False  # its speech is not wanted any more
         self.settled = False  # made and heard: nothing happens to it any more
         self.spoken_ms = 0
+        self.heard_ms: int | None = None  # of that, where the rest was dropped
         self.answers_bytes = 0  # of what it answers
         self._stage = stage
         self._writer = stage.writer() if stage.playback is None else None

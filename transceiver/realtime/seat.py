@@ -97,5 +97,6 @@ class Seat:
         if self._listening.speaking:
             partner.speech_started()
         self.partner = partner
+        self._listening.lead(False)
         self._listening.wants = partner.wants_turns
         self._emit({"type": "session.updated", "session": self._config.event})

@@ -142,6 +142,7 @@ class Speaking:
         lost = [self._makings[response] for response in responses if response in self._makings]
         for making in lost:
             making.muted = True
+            making.heard_ms = making.spoken_ms - sum(cut.dropped_ms for cut in cuts if cut.response == making.id)
         self._settle()
         return lost
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime.config import Agents
 from runtime.tracing.spans import Span
-from transceiver.agents import Item, Line, Settings
+from transceiver.agents import Cue, Item, Line, Settings
 from transceiver.talk.protocol import Making
 from transceiver.turns import Turn
 
@@ -150,6 +150,10 @@ class CrossingLine:
         if not self._cut:
             self._cross(self._line.emit, event)
 
+    def cue(self, cue: Cue) -> None:
+        if not self._cut:
+            self._cross(self._line.cue, cue)
+
     def transcribed(self, item: str, text: str) -> None:
         self._cross(self._line.transcribed, item, text)
 
@@ -184,6 +188,10 @@ class CrossingResponse:
     @property
     def span(self) -> Span:
         return self._making.span
+
+    @property
+    def heard_ms(self) -> int | None:
+        return self._making.heard_ms
 
     def audio(self, pcm: bytes) -> None:
         if pcm:

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 from runtime.tracing.spans import Span
-from transceiver.agents import Item, Response, Settings
+from transceiver.agents import Cue, Item, Response, Settings
 from transceiver.parts import Parts
 
 __all__ = ["Conversation", "EventProtocol", "Making", "Partner", "Seat", "Surroundings"]
@@ -144,6 +144,9 @@ class Conversation(Protocol):
 
     def pressed(self, digit: str, received_at: int) -> None:
         """Tells that the caller pressed a key, at ``received_at`` in Unix seconds."""
+
+    def cue(self, cue: Cue) -> None:
+        """Takes what the agent says of the caller's turns."""
 
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id, as the agent knows them."""

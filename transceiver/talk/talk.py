@@ -15,7 +15,7 @@ from msgspec import Struct
 from runtime import logs
 from runtime.config import Agents
 from runtime.tracing.spans import Span
-from transceiver.agents import Base
+from transceiver.agents import Base, Cue
 from transceiver.counters import ENDS
 from transceiver.media.voice import Voice
 from transceiver.parts import Parts
@@ -374,6 +374,10 @@ class Talk:
     def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
         if self._voice is not None:
             self._voice.pass_on(payload, timestamp, marker)
+
+    def cue(self, cue: Cue) -> None:
+        if self.begun:
+            self.conversation.cue(cue)
 
     def transcribed(self, item: str, text: str) -> None:
         if self.begun:

@@ -26,6 +26,9 @@ LOUD_PORT = 40004
 REPEATED, REPEATED_SSRC = ufrag.seal(5, 1, KEYS[1], random=99), 0x0A0B0C0D
 KNOWN_V6 = "2001:db8::77"
 LIMITED, LIMITED_V6 = "198.18.0.66", "2001:db8:66::1"
+# The prefix of the one relay's address is limited, and the other relay has nothing left.
+RELAY, USED_UP_RELAY = "198.18.0.80/29", "2001:db8:77::/64"
+RELAYED, RELAYED_V6 = "198.18.0.85", "2001:db8:77::9"
 CLIENT_HELLO = b"\x16\xfe\xfd" + bytes(60)
 LOUD = address.pack(p.CLIENT, LOUD_PORT)
 
@@ -106,6 +109,10 @@ STEERED = [
     ("the same over IPv6", limited(REQUEST, LIMITED_V6, KNOWN_PORT), "stun_steered", 1),
     ("a known flow's RTP from a limited address", limited(p.rtp(1), sport=KNOWN_PORT), "flow_steered", 1),
     ("a known flow's DTLS from a limited prefix", limited(CLIENT_HELLO, LIMITED_V6, KNOWN_PORT), "flow_steered", 1),
+    ("a check by a relay with the address of a limited prefix", limited(REQUEST, RELAYED), "stun_steered", UFRAG_CPU),
+    ("RTP with a known SSRC by that relay", limited(p.rtp(KNOWN_SSRC), RELAYED), "ssrc_steered", 0),
+    ("a known flow's check by a relay with nothing left", limited(REQUEST, RELAYED_V6, KNOWN_PORT), "stun_steered", 1),
+    ("a known flow's RTP by it", limited(p.rtp(1), RELAYED_V6, KNOWN_PORT), "flow_steered", 1),
     ("a check from the address beside a limited one", limited(REQUEST, "198.18.0.67"), "stun_steered", UFRAG_CPU),
     ("a check from the prefix beside a limited one", limited(REQUEST, "2001:db8:66:1::1"), "stun_steered", UFRAG_CPU),
     ("a known flow's check with a ufrag named too often", check(REPEATED, KNOWN_PORT), "stun_steered", 1),
@@ -213,6 +220,11 @@ DROPPED = [
     ("RTCP with a known SSRC from a limited prefix", limited(p.rtcp(KNOWN_SSRC), LIMITED_V6), "rate_limited"),
     ("a bad tag from a limited address", limited(p.stun(username(changed(UFRAG, 9) + ":c"))), "stun_bad_tag"),
     ("an unknown SSRC from a limited address", limited(p.rtp(KNOWN_SSRC + 1)), "rtp_unknown_ssrc"),
+    ("a good check by a relay with nothing left", limited(REQUEST, RELAYED_V6), "relay_limited"),
+    ("RTCP with a known SSRC by it", limited(p.rtcp(KNOWN_SSRC), RELAYED_V6), "relay_limited"),
+    ("a ufrag named too often by a relay", limited(p.stun(username(REPEATED + ":c")), RELAYED), "name_limited"),
+    ("a bad tag by a relay", limited(p.stun(username(changed(UFRAG, 9) + ":c")), RELAYED_V6), "stun_bad_tag"),
+    ("DTLS by a relay", limited(CLIENT_HELLO, RELAYED), "unknown_flow"),
     ("a stranger's check with a ufrag named too often", check(REPEATED), "name_limited"),
     ("RTP with an SSRC named too often", p.datagram(p.rtp(REPEATED_SSRC)), "name_limited"),
     ("RTCP with an SSRC named too often", p.datagram(p.rtcp(REPEATED_SSRC)), "name_limited"),

@@ -9,7 +9,22 @@ from typing import Any
 
 import packets as p
 import pytest
-from steer_run import CPUS, KEYS, MOST, buckets, exhaust, exhaust_name, loaded, name_of, named, prefix, run
+from steer_run import (
+    CPUS,
+    KEYS,
+    MOST,
+    buckets,
+    exhaust,
+    exhaust_name,
+    exhaust_relay,
+    loaded,
+    name_of,
+    named,
+    prefix,
+    relay,
+    relay_buckets,
+    run,
+)
 
 from edge.xdp import kernel
 from edge.xdp.kernel import FlowStore
@@ -233,6 +248,62 @@ def test_no_honest_caller_comes_near_a_flows_limit() -> None:
     assert limits.flow.per_s >= 2 * 2 * 100
     assert limits.flow.burst * 1000 >= 2 * 256 * 1024
     assert limits.checks.per_s >= 2 * 20
+
+
+RELAY = "198.18.7.0/29"
+
+
+@pytest.mark.needs_root
+def test_all_addresses_of_a_relay_have_one_bucket_of_their_own() -> None:
+    limits = Limits(unknown=Rate(1, 1), relayed=Rate(1, 20), named=MOST)
+    with loaded(limits=limits, relays=[relay(RELAY)]) as steering:
+        begin = time.monotonic()
+        seen = sum(
+            (verdicts(steering, p.datagram(CHECK, f"198.18.7.{host}"), 100) for host in range(8)), Counter[str]()
+        )
+        assert set(seen) == {"stun_steered", "relay_limited"}
+        assert 20 <= seen["stun_steered"] <= 20 + time.monotonic() - begin + 1
+        assert not list(buckets(steering).items())
+        assert run(steering, p.datagram(CHECK, "198.18.7.8"))[1] == "stun_steered", "who is beside it has his own"
+
+
+@pytest.mark.needs_root
+def test_calls_that_stand_behind_a_relay_draw_on_no_bucket_of_it() -> None:
+    with loaded(relays=[relay(RELAY)]) as steering:
+        exhaust_relay(steering, RELAY)
+        spent = list(relay_buckets(steering).items())
+        FlowStore(steering.flows_fd, steering.ssrcs_fd).put(address.pack("198.18.7.1", p.CLIENT_PORT), 1, 5)
+        assert verdicts(steering, p.datagram(CHECK, "198.18.7.1"), 50) == {"stun_steered": 50}
+        assert verdicts(steering, p.datagram(p.rtp(SSRC), "198.18.7.1"), 500) == {"flow_steered": 500}
+        assert verdicts(steering, p.datagram(CHECK, "198.18.7.1", p.CLIENT_PORT + 1), 5) == {"relay_limited": 5}
+        assert list(relay_buckets(steering).items()) == spent
+
+
+@pytest.mark.needs_root
+def test_a_flood_behind_a_relay_takes_nothing_from_those_behind_another_or_behind_none() -> None:
+    with loaded(
+        limits=Limits(relayed=Rate(1, 5), named=MOST), relays=[relay(RELAY), relay("2001:db8:7::7")]
+    ) as steering:
+        assert verdicts(steering, p.datagram(CHECK, "198.18.7.1"), 1000)["relay_limited"] >= 990
+        for host in ("2001:db8:7::7", "198.18.6.1"):
+            assert verdicts(steering, p.datagram(CHECK, host), 5) == {"stun_steered": 5}
+
+
+@pytest.mark.needs_root
+def test_seven_hundred_calls_behind_one_relay_move_at_once() -> None:
+    # A second of each, 50 packets of media and 20 checks, without a pause between.
+    with loaded(relays=[relay(RELAY)]) as steering:
+        flows = FlowStore(steering.flows_fd, steering.ssrcs_fd)
+        moves = Counter[str]()
+        for call in range(700):
+            flows.put_ssrc(call, call % 2)
+            moves += verdicts(steering, p.datagram(p.rtp(call), "198.18.7.1", 2000 + call), 70)
+        assert moves == {"ssrc_steered": 49_000}
+
+
+def test_more_relays_than_there_is_room_for_are_refused() -> None:
+    with pytest.raises(ValueError, match="257 relays: at most 256"):
+        Steering.load(p.MEDIA_PORT, None, KEYS, CPUS, relays=[relay(f"198.18.{i >> 8}.{i & 255}") for i in range(257)])
 
 
 @pytest.mark.needs_root

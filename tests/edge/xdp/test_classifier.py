@@ -26,8 +26,14 @@ RETURNED = {"steered": XDP_REDIRECT, "passed": XDP_PASS, "dropped": XDP_DROP}
 KIND = {v.label: v.kind for v in VERDICTS}
 BETWEEN = {"back_expressed", "back_refused", "way_answered"}  # these have a test of their own
 
-HOSTS = ("198.18.0.2", "198.18.0.3", "2001:db8::2", "2001:db8:3::2")
-LIMITED = ("198.18.0.3", "2001:db8:3::2")
+# The second half are relays.
+HOSTS = (
+    *("198.18.0.2", "198.18.0.3", "2001:db8::2", "2001:db8:3::2"),
+    *("198.18.0.4", "198.18.0.5", "2001:db8:4::2", "2001:db8:4::3"),
+)
+LIMITED = ("198.18.0.3", "2001:db8:3::2", "198.18.0.5")
+# A network within another is a relay of its own. Whether each has nothing left.
+RELAYS = {"198.18.0.4/31": True, "198.18.0.5": False, "2001:db8:4::/48": False, "2001:db8:4::2": True}
 PORTS = (40001, 40002, 40003)
 SSRCS = {0x01020304: 0, 0xFFFFFFFF: 1, 7: 5, 11: 1, 12: 0}
 NO_CPU = 5
@@ -60,6 +66,7 @@ TABLES = Tables(
     },
     ssrcs=SSRCS,
     limited={run.prefix(host) for host in LIMITED},
+    relays={run.relay(network): empty for network, empty in RELAYS.items()},
     named={11, *(text.encode() for text in UFRAGS[::2])},
     used_up=LOUD,
     shedding={0, NO_CPU},
@@ -77,11 +84,12 @@ FIXTURE_TABLES = Tables(
     cpus=run.CPUS,
     flows={
         address.pack(host, fixtures.KNOWN_PORT): 1
-        for host in (p.CLIENT, fixtures.KNOWN_V6, fixtures.LIMITED, fixtures.LIMITED_V6)
+        for host in (p.CLIENT, fixtures.KNOWN_V6, fixtures.LIMITED, fixtures.LIMITED_V6, fixtures.RELAYED_V6)
     }
     | {fixtures.LOUD: 1},
     ssrcs={fixtures.KNOWN_SSRC: 0, fixtures.REPEATED_SSRC: 0},
-    limited={run.prefix(fixtures.LIMITED), run.prefix(fixtures.LIMITED_V6)},
+    limited={run.prefix(host) for host in (fixtures.LIMITED, fixtures.LIMITED_V6, fixtures.RELAYED)},
+    relays={run.relay(fixtures.RELAY): False, run.relay(fixtures.USED_UP_RELAY): True},
     named={fixtures.REPEATED.encode(), fixtures.REPEATED_SSRC},
     used_up={(fixtures.LOUD, kind) for kind in ("media", "checks", "other")},
 )
@@ -107,6 +115,8 @@ def fill(steering: Steering) -> None:
         store.put_ssrc(ssrc, cpu)
     for host in LIMITED:
         run.exhaust(steering, host)
+    for network in (network for network, empty in RELAYS.items() if empty):
+        run.exhaust_relay(steering, network)
     for name in TABLES.named:
         run.exhaust_name(steering, name)
     for flow, kind in TABLES.used_up:
@@ -192,7 +202,8 @@ def agree(where: bytes | None, count: int, seed: int) -> Counter[str]:
     rng = random.Random(seed)
     tables = replace(TABLES, address=where)
     seen: Counter[str] = Counter()
-    with run.loaded(where=where, limits=run.NO_LIMITS, sisters=SISTERS) as steering:
+    relays = list(tables.relays)
+    with run.loaded(where=where, limits=run.NO_LIMITS, sisters=SISTERS, relays=relays) as steering:
         fill(steering)
         before = steering.counters()
         for _ in range(count):
@@ -216,7 +227,7 @@ def test_c_and_python_decide_alike() -> None:
 @pytest.mark.needs_root
 @pytest.mark.parametrize("host", [p.EDGE, p.EDGE_V6])
 def test_c_and_python_decide_alike_where_one_address_is_ours(host: str) -> None:
-    assert {"other_traffic", "stun_steered", "flow_steered"} <= set(agree(address.pack(host, 0)[:16], 500, 2))
+    assert {"other_traffic", "stun_steered", "flow_steered"} <= set(agree(address.pack(host, 0)[:16], 800, 2))
 
 
 @pytest.mark.needs_root

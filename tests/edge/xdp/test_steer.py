@@ -29,6 +29,9 @@ from steer_cases import (
     NEVER_SHED,
     PASSED,
     PRIORITY,
+    RELAY,
+    RELAYED,
+    RELAYED_V6,
     REPEATED,
     REPEATED_SSRC,
     SHED,
@@ -36,6 +39,7 @@ from steer_cases import (
     STEERED,
     STRANGERS_SHED,
     USED_UP,
+    USED_UP_RELAY,
     check,
     described,
     limited,
@@ -49,7 +53,9 @@ from steer_run import (
     exhaust,
     exhaust_flow,
     exhaust_name,
+    exhaust_relay,
     loaded,
+    relay,
     run,
 )
 
@@ -65,9 +71,9 @@ from wire import address, stun, ufrag
 @pytest.fixture(scope="module")
 def steering() -> Iterator[Steering]:
     """The program with two keys, CPUs 0 and 1, one flow over each IP version on CPU 1 and one SSRC on CPU 0. Two
-    prefixes have used up what strangers may send; each has a flow of its own. Strangers have named one ufrag and one
-    SSRC too often, and a flow on CPU 1 has used up all that it may send."""
-    with loaded(limits=NO_LIMITS) as steering:
+    prefixes and a relay have used up what strangers may send; each has a flow of its own. Strangers have named one
+    ufrag and one SSRC too often, and a flow on CPU 1 has used up all that it may send."""
+    with loaded(limits=NO_LIMITS, relays=[relay(RELAY), relay(USED_UP_RELAY)]) as steering:
         flows = FlowStore(steering.flows_fd, steering.ssrcs_fd)
         flows.put(address.pack(p.CLIENT, KNOWN_PORT), 1, 5)
         flows.put(address.pack(KNOWN_V6, KNOWN_PORT), 1, 6)
@@ -75,6 +81,9 @@ def steering() -> Iterator[Steering]:
         for host in (LIMITED, LIMITED_V6):
             exhaust(steering, host)
             flows.put(address.pack(host, KNOWN_PORT), 1, 7)
+        exhaust(steering, RELAYED)
+        exhaust_relay(steering, USED_UP_RELAY)
+        flows.put(address.pack(RELAYED_V6, KNOWN_PORT), 1, 9)
         exhaust_name(steering, REPEATED.encode())
         flows.put_ssrc(REPEATED_SSRC, 0)
         exhaust_name(steering, REPEATED_SSRC)

@@ -25,7 +25,7 @@ import psutil
 import pytest
 from paths import ROOT
 from privileges import NOBODY, InNamespace
-from steer_run import CPUS, KEYS, loaded, older_flows, run
+from steer_run import COMPILED, CPUS, KEYS, exhaust_relay, loaded, older_flows, relay, relay_buckets, run
 
 from bpf import layout
 from edge.xdp import kernel
@@ -139,6 +139,17 @@ def test_more_flows_of_an_older_layout_than_there_is_room_for_are_taken_over_as_
     os.close(older)
     with loaded(pins=pins, flow_entries=64) as steering:
         assert steering.flow_count() == 64
+
+
+@pytest.mark.needs_root
+def test_a_relay_that_stays_keeps_its_bucket_and_one_that_is_no_more_is_forgotten(pins: Pins) -> None:
+    stays, goes, comes = (relay(text) for text in ("198.18.7.0/29", "198.18.8.1", "198.18.9.1"))
+    earlier = Steering.load(p.MEDIA_PORT, None, KEYS, CPUS, pins=pins, compiled=COMPILED, relays=[stays, goes])
+    exhaust_relay(earlier, "198.18.7.0/29")
+    (spent,) = [bucket for bucket in relay_buckets(earlier).items() if bucket[1] != bytes(8)]
+    earlier.release()
+    with loaded(pins=pins, relays=[stays, comes]) as later:
+        assert dict(relay_buckets(later).items()) == dict([spent, (layout.RELAY.pack(comes[1], comes[0]), bytes(8))])
 
 
 @pytest.mark.needs_root

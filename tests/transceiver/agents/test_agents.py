@@ -13,7 +13,7 @@ import responding
 from runtime.config import Agents
 from runtime.tracing.spans import NOTHING, Span
 from transceiver import agents
-from transceiver.agents import Base, Item, Settings, echo, parrot
+from transceiver.agents import Base, Cue, Item, Settings, echo, parrot
 
 
 class Line:
@@ -34,6 +34,9 @@ class Line:
 
     def emit(self, event: dict[str, Any]) -> None:
         self.asked.append(("emit", event))
+
+    def cue(self, cue: Cue) -> None:
+        self.asked.append(("cue", cue))
 
     def transcribed(self, item: str, text: str) -> None:
         self.asked.append(("transcribed", item, text))

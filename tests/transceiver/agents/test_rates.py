@@ -11,7 +11,7 @@ from responding import Response, said
 from sounds import tone
 
 from runtime.config import Agents
-from transceiver.agents import Base, Item, Settings, loopback, parrot
+from transceiver.agents import Base, Cue, Item, Settings, loopback, parrot
 from transceiver.agents import Line as AnyLine
 from transceiver.talk.rates import adapted
 
@@ -37,6 +37,7 @@ class Line:
 
     def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None: ...
     def emit(self, event: dict[str, Any]) -> None: ...
+    def cue(self, cue: Cue) -> None: ...
     def transcribed(self, item: str, text: str) -> None: ...
 
 
