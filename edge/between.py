@@ -68,9 +68,10 @@ class Between:
     async def serve(self) -> Never:
         """Keeps the ways."""
         ways = self._ways_now()
-        if ways is None or self._edge.express != "between":
-            for number in ways.open if ways is not None else ():
+        if ways is not None and self._edge.express != "between":
+            for number in ways.open:
                 ways.close(number)
+        if ways is None or self._edge.express != "between":
             await asyncio.Event().wait()
         assert ways is not None
         sock = self._listening()

@@ -321,10 +321,9 @@ def a_packet(rng: random.Random, tables: Tables) -> bytes:
 def seen(steering: Steering, tables: Tables) -> Tables:
     """The tables with clients as the kernel has seen them last."""
     table, backs = kernel.BpfMap(steering.backs_fd, NUMBER.size, BACK.size), {}
-    for key, value in table.items():
-        ticket, host, port, to, by, transceiver, interface = BACK.unpack(value)
-        macs = (to, by) if interface else (b"", b"")
-        backs[NUMBER.unpack(key)[0]] = Back(ticket, host + port, transceiver, *macs)
+    for number in (*tables.tickets.backs, UNSEEN.number):
+        ticket, host, port, to, by, transceiver, interface = BACK.unpack(table.lookup(NUMBER.pack(number)) or b"")
+        backs[number] = Back(ticket, host + port, transceiver, *((to, by) if interface else (b"", b"")))
     return replace(tables, tickets=replace(tables.tickets, backs=backs))
 
 
