@@ -55,7 +55,7 @@ from runtime.families.family import Family
 from runtime.scrape import Page, Scrapes
 from wire.versions import VERSION, software
 
-__all__ = ["Gauge", "Gauges", "Outside", "Requests", "Tally", "Total", "serve"]
+__all__ = ["Gauge", "Gauges", "Levels", "Outside", "Requests", "Tally", "Total", "serve"]
 
 _SWITCH_S = 0.0005
 
@@ -105,6 +105,27 @@ class Requests(Collector):
         for values, count in found:
             counts.add_metric(values, count)
         yield counts
+
+
+class Levels(Collector):
+    """A gauge with one label, each of whose values is 0 at first, and which any thread may raise and lower."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._lock = threading.Lock()
+        self._now: dict[str, int] = dict.fromkeys(family.values, 0)
+
+    def add(self, value: str, more: int) -> None:
+        """Adds ``more``, or takes it away where it is negative, under the label's ``value``."""
+        with self._lock:
+            self._now[value] += more
+
+    def collect(self) -> Iterator[Metric]:
+        family = self._family
+        gauges = GaugeMetricFamily(family.name, family.means, labels=tuple(family.labels))
+        for value, level in list(self._now.items()):
+            gauges.add_metric([value], level)
+        yield gauges
 
 
 class Outside(Collector):

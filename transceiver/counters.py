@@ -7,13 +7,16 @@ from __future__ import annotations
 from runtime.distribution import Distribution
 from runtime.families import media, transceiver
 from runtime.histogram import Histogram
-from runtime.metrics import Requests, Tally
+from runtime.metrics import Levels, Requests, Tally
 
 __all__ = [
     "AGENT_HANDOFFS",
     "BARGE_IN",
     "CONTROL",
     "ENDS",
+    "ENGINE_REQUESTS",
+    "ENGINE_TIME",
+    "ENGINE_WAITING",
     "HANDOVERS",
     "HANDOVER_TIME",
     "JITTER",
@@ -52,6 +55,8 @@ JITTER, LOSS, ROUND_TRIP = Distribution(media.JITTER), Distribution(media.LOSS),
 RESPONSES = Tally(media.RESPONSES)
 OVERLAPS, BARGE_IN = Tally(media.OVERLAPS), Distribution(media.BARGE_IN)
 UPSTREAM, UPSTREAM_REQUESTS = Distribution(media.UPSTREAM), Requests(media.UPSTREAM_REQUESTS)
+ENGINE_TIME, ENGINE_REQUESTS = Distribution(media.ENGINE_TIME), Requests(media.ENGINE_REQUESTS)
+ENGINE_WAITING = Levels(media.ENGINE_WAITING)
 
 SETUP, ENDS = Distribution(transceiver.SETUP), Tally(transceiver.ENDS)
 SCTP_ABORTS, RECORDED = Tally(transceiver.SCTP_ABORTS), Tally(transceiver.RECORDED)
@@ -67,5 +72,6 @@ CONTROL, WIRE_ERRORS = Tally(transceiver.CONTROL), Tally(transceiver.WIRE_ERRORS
 all_counters = (
     *(RX_EXPRESS, RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TX_FRAMES, TX_DATAGRAMS, TARGET, JITTER, LOSS, ROUND_TRIP),
     *(RESPONSES, OVERLAPS, BARGE_IN, UPSTREAM, UPSTREAM_REQUESTS, SETUP, ENDS, SCTP_ABORTS, RECORDED),
+    *(ENGINE_TIME, ENGINE_REQUESTS, ENGINE_WAITING),
     *(HANDOVERS, TAKEN, AGENT_HANDOFFS, HANDOVER_TIME, KEPT, KEPT_TIME, REVIVED, CONTROL, WIRE_ERRORS),
 )

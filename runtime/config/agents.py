@@ -55,7 +55,7 @@ class Engine(Section):
         "auto", description="what it computes on; auto: CUDA for those models whose library sees it"
     )
     calls: int = Field(
-        4, ge=1, le=64, description="conversations that the language model keeps in mind (47 MiB each); more take turns"
+        8, ge=1, le=64, description="conversations that the language model keeps in mind (23 MiB each); more take turns"
     )
     idle_s: float = Field(
         60.0, ge=1, le=86400, description="the process ends when nobody has been connected for so many seconds"

@@ -6,6 +6,9 @@ from runtime.families.family import counter, gauge, histogram
 
 __all__ = [
     "BARGE_IN",
+    "ENGINE_REQUESTS",
+    "ENGINE_TIME",
+    "ENGINE_WAITING",
     "FIRST_AUDIO",
     "JITTER",
     "LAG",
@@ -30,6 +33,7 @@ __all__ = [
 
 _AGENT = {"agent": "an agent's name"}
 _SERVICE = ("transcription", "chat", "speech", "realtime")
+_PART = ("ears", "mind", "voice", "turn")
 _PATIENCE = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 
 # --- datagrams and frames
@@ -196,8 +200,26 @@ UPSTREAM_REQUESTS = counter(
     {"service": _SERVICE, "outcome": ("answered", "refused", "timeout", "broken", "cancelled")},
 )
 
+ENGINE_TIME = histogram(
+    "firsthop_engine_seconds",
+    "From a request to the small models of this host until the first of what they answer",
+    {"part": _PART},
+    bounds=_PATIENCE,
+)
+ENGINE_REQUESTS = counter(
+    "firsthop_engine_requests",
+    "Requests to the small models of this host, by how they ended",
+    {"part": _PART, "outcome": ("answered", "busy", "refused", "broken", "cancelled")},
+)
+ENGINE_WAITING = gauge(
+    "firsthop_engine_waiting",
+    "Requests of this process that the small models of this host have not finished",
+    {"part": _PART},
+)
+
 MEDIA = (
     *(SCHEDULE, LAG, RX_EXPRESS_SOCKET, RX_EXPRESS, RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TX_FRAMES, TX_DATAGRAMS),
     *(TARGET, JITTER, LOSS, ROUND_TRIP),
     *(FIRST_AUDIO, WAITING, RESPONSES, OVERLAPS, BARGE_IN, UPSTREAM, UPSTREAM_REQUESTS),
+    *(ENGINE_TIME, ENGINE_REQUESTS, ENGINE_WAITING),
 )

@@ -52,8 +52,8 @@ class Engine(Protocol):
     def answer(self, call: int, messages: Sequence[Message], *, most_tokens: int) -> AsyncGenerator[str, None]:
         """The answer to ``messages``, greedily, in pieces as they are thought of: 50 tokens a second. The first message
         should be the system's: without it this model rambles. ``call`` is a number of the caller's choice: of the same
-        number, what was read before is not read again, as long as messages are only added. Together they must fit 2048
-        tokens; the oldest that do not fit, after the system's, are left out."""
+        number, what was read before is not read again, as long as messages are only added. Of what does not fit
+        1024 tokens the oldest messages, after the system's, are left out, many at once, and long ones are cut."""
 
     def speak(self, text: str) -> AsyncGenerator[bytes, None]:
         """``text`` spoken: mono PCM16 at VOICE_RATE_HZ in pieces of whole samples, a sentence at a time, much faster

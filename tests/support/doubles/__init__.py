@@ -1,0 +1,1 @@
+"""Stand-ins for what is too heavy, or too well, for most tests."""

@@ -1,0 +1,58 @@
+"""``python -m transceiver.engine CONFIG LOCK``: the engine's process, as its clients start it. ``CONFIG`` is section
+``[agents.engine]`` as JSON, ``LOCK`` the number of the locked descriptor that it inherits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from runtime import config, logs
+from runtime.process import set_name, set_nice
+from transceiver.engine import starting, weights
+from transceiver.engine.loaded import Loaded
+from transceiver.engine.server import Server
+
+_NICE = 10  # media goes first
+_WELL_S = 10.0
+
+
+def _begin() -> None:
+    """Behind all media, and on any core: who started this may have one alone, and go first."""
+    set_nice(_NICE)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    os.umask(0o077)
+    set_name("firsthop-models")
+
+
+async def _serve(about: config.Engine, models: Loaded, lock: int, parent: int) -> None:
+    def ready() -> None:
+        logs.get().info("models loaded", on_gpu=models.cuda)
+        asyncio.get_running_loop().call_later(_WELL_S, starting.running_well, lock)
+
+    await Server(models, idle_s=about.idle_s, parent=parent).serve(starting.socket_of(about.run), ready)
+
+
+def main(about: config.Engine, lock: int) -> int:
+    """Runs until nobody needs it. Returns an exit code."""
+    parent = os.getppid()
+    _begin()
+    logs.configure("info", "auto", process="models")
+    why = weights.trouble()
+    try:
+        models = Loaded(about) if why is None else None
+    except Exception as e:  # whatever these libraries raise
+        why = f"the models did not load: {e!r}"[:300]
+    if models is None or why is not None:
+        logs.get().error("the models cannot be used", why=why)
+        starting.failed(lock, why or "")
+        return 2
+    asyncio.run(_serve(about, models, lock, parent))
+    starting.running_well(lock)
+    return 0
+
+
+if __name__ == "__main__":
+    # Threads that hang in a library are not waited for.
+    os._exit(main(config.Engine.model_validate_json(sys.argv[1]), int(sys.argv[2])))
