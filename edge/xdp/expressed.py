@@ -91,11 +91,18 @@ class Ways:
     def close(self, transceiver: int) -> bool:
         """Has media go by the workers; what comes from there is still let through. Returns False where it does
         already."""
+        return self._turn(transceiver, False)
+
+    def reopen(self, transceiver: int) -> bool:
+        """Has media go by a way that was closed. Returns False where it does already, or there is none."""
+        return self._turn(transceiver, True)
+
+    def _turn(self, transceiver: int, open: bool) -> bool:
         key = U32.pack(transceiver)
         value = self._ways.lookup(key)
-        if value is None or not WAY.read(value, "open"):
+        if value is None or WAY.read(value, "open") == open:
             return False
-        self._ways.update(key, WAY.pack(*WAY.unpack(value)[:-1], 0))
+        self._ways.update(key, WAY.pack(*WAY.unpack(value)[:-1], open))
         return True
 
     def remove(self, transceiver: int) -> bool:
