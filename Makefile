@@ -1,10 +1,14 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup lock check test demo docs dashboards dist trials bench-steer bench-datagram bench-relay bench-calls bench-capacity bench-turns bench-vad bench-placement clean
+.PHONY: setup models lock check test demo docs dashboards dist trials bench-steer bench-datagram bench-relay bench-calls bench-capacity bench-turns bench-vad bench-placement clean
 
 PYTHON := .venv/bin/python
 
 setup:
 	@scripts/setup dev
+
+# Small neural models, so that calls can be answered with no network and no key: 294 MB to download.
+models:
+	@scripts/setup models
 
 # After a change of dependencies in pyproject.toml: pins them, with hashes. UPGRADE=NAME takes that package's newest.
 lock:

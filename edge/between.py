@@ -20,6 +20,7 @@ from typing import Any, Never
 from edge.directory_file import Listings
 from edge.xdp import hops
 from edge.xdp.expressed import Hop, Ways
+from edge.xdp.features import takes_redirects
 from edge.xdp.inner import Inner
 from edge.xdp.probe import frame, redirect, redirector
 from runtime.address import Endpoint
@@ -117,21 +118,30 @@ class Between:
 
     def _found(self, ways: Ways, found: dict[int, hops.Found], sock: socket.socket) -> None:
         """Takes note of next hops, and has the kernel ask for neighbours that it is not sure of."""
-        names = (self._edge.interface, self._edge.inner_interface or self._edge.interface)
         for number, (hop, sure) in found.items():
             peer = self._peers.get(number)
             if peer is None:
                 continue
             peer.why = "no_route" if hop is None else "unanswered"
-            if hop is not None:
-                with contextlib.suppress(OSError):
-                    if socket.if_indextoname(hop.interface) not in names:
-                        hop, peer.why = None, "other_interface"
-            if not sure and peer.why != "other_interface":
+            if hop is not None and (why := self._why_not(hop.interface)):
+                hop, peer.why = None, why
+            if not sure and peer.why in ("no_route", "unanswered"):
                 self._hint(peer, number, sock)
             if hop is not None and hop != peer.hop:
                 ways.put(number, hop, open=peer.open)
             peer.hop = hop
+
+    def _why_not(self, interface: int) -> str:
+        """The reason, in a word, why XDP cannot send by the interface of that index, or to clients; empty where it
+        can."""
+        names = self._edge.interface, self._edge.inner_interface or self._edge.interface
+        try:
+            if socket.if_indextoname(interface) not in names:
+                return "other_interface"
+            both = interface, socket.if_nametoindex(self._edge.interface)
+        except OSError:
+            return "no_route"
+        return "" if all(map(takes_redirects, both)) else "no_redirect"
 
     def _hint(self, peer: _Peer, number: int, sock: socket.socket) -> None:
         said = Probe("hint", False, number, self._digest, time.time_ns())

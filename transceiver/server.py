@@ -96,10 +96,11 @@ class Transceiver:
             self._config.id,
             lambda: self._cluster,
             self._routing.on_express,
-            lambda: self._routing.spare_s,
+            lambda: self._routing.all_wait,
+            self._pacer,
         )
         self._routing.expressways = self.express.ways
-        self.between = self._routing.between = Between(self._config, lambda: self._cluster, self._routing)
+        self.between = self._routing.between = Between(self._config, lambda: self._cluster, self._routing, self._pacer)
         self._handlers: dict[type, Callable[..., None]] = {
             messages.Offer: self._offer,
             messages.Check: self._check,
@@ -121,8 +122,7 @@ class Transceiver:
             gone=held.remove,
             handle=self._handle,
         )
-        generation = secrets.token_hex(8)
-        self.desk = Desk(self._config.id, generation, self._routing, self._link, house)
+        self.desk = Desk(self._config.id, secrets.token_hex(8), self._routing, self._link, house)
         self._admission = Admission(held, self._load, self._config.max_sessions, lambda: self.desk.reserved)
         self._relief = Relief(held, self.desk.move)
         self._watching = Watching(self._link, held.live)

@@ -30,7 +30,6 @@ from wire.ufrag import call_id
 
 __all__ = ["Session"]
 
-_SPARE_MS = 5
 _LOOK_S = 0.001
 _MOST_MADE_UP = 10  # ticks: what is older than 200 ms helps nobody
 
@@ -158,16 +157,11 @@ class Session:
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus, tape=talk.record)
         if self.ended:
             return  # the agent's fault
-        self.transport.spare_ms = self._spare_ms
+        self.transport.spare_ms = stream.spare_ms
         self._ticked = time.monotonic()
         self._pacer.add(self._tick, self.kind)
         self._log.info("media up", agent=talk.agent_name)
         self._on_connected(self)
-
-    @property
-    def _spare_ms(self) -> int:
-        """What is heard as PCM is heard by the call's clock, and may wait for it."""
-        return 0 if self.talk.agent_type.hears == "opus" else _SPARE_MS
 
     def give_to(self, successor: Successor) -> None:
         """Gives the agent's place to another one, between two frames; ``talk.retired`` is to follow."""
@@ -175,7 +169,7 @@ class Session:
         talk.give_to(successor)
         stream.pass_packets(talk.agent_type.hears == "opus")
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus, tape=talk.record)
-        self.transport.spare_ms = self._spare_ms
+        self.transport.spare_ms = stream.spare_ms
         self._pacer.rename(self._tick, self.kind)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
@@ -332,7 +326,7 @@ class Session:
         stream.start(self.transport)
         self._channels.take_up(state.channels, self.transport.take_up(state.transport, now))
         talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch, now, state.parts)
-        self.transport.spare_ms = self._spare_ms
+        self.transport.spare_ms = stream.spare_ms
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus)
 
     def pass_over(self, packets: int) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -18,19 +18,20 @@ from edge import express as edges
 from edge.express import Express
 from edge.sockets import express_sockets, media_sockets
 from edge.xdp.expressed import ExpressPorts
+from rtc.pacer import Pacer
 from runtime import logs
 from runtime.address import Address
 from runtime.config import Edge
 from runtime.process import instance
 from runtime.supervision.store import Store
 from transceiver.links import express as transceivers
+from transceiver.links.expressway import Batch, Take
 from wire import address, express
 from wire.express import Off
 from wire.keys import ClusterKeys
 
 KEYS = ClusterKeys({1: bytes(16)}, 1, bytes(range(32)))
 OTHERS = ClusterKeys({1: bytes(16)}, 1, bytes(32))
-Batch = list[tuple[bytes, bytes]]
 
 
 class Ports:
@@ -121,9 +122,9 @@ class House:
 
     @asynccontextmanager
     async def transceiver(
-        self, number: int = 1, keys: ClusterKeys = KEYS, took: Callable[[bytes, Batch], None] = lambda *_: None
+        self, number: int = 1, keys: ClusterKeys = KEYS, took: Take = lambda *_: None
     ) -> AsyncIterator[transceivers.Express]:
-        made = transceivers.Express(self.run, number, lambda: keys, took, lambda: 0.0)
+        made = transceivers.Express(self.run, number, lambda: keys, took, lambda: False, Pacer())
         task = asyncio.create_task(made.run())
         try:
             yield made
@@ -151,7 +152,10 @@ def gauges(made: Express) -> dict[tuple[str, ...], float]:
 
 async def test_a_transceiver_reads_and_answers_by_the_sockets_that_it_is_given(house: House) -> None:
     took: list[tuple[bytes, Batch]] = []
-    async with house.serves() as edge, house.transceiver(7, took=lambda *each: took.append(each)) as ours:
+    async with (
+        house.serves() as edge,
+        house.transceiver(7, took=lambda edge, batch, _: took.append((edge, batch))) as ours,
+    ):
         await eventually(lambda: 7 in house.ports.by_transceiver)
         assert gauges(edge) == {("7", ""): 1.0}
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -178,7 +182,7 @@ async def test_media_goes_by_the_workers_when_the_transceiver_ends_and_its_port_
             for _ in range(2):  # the second would say that the port is closed
                 client.send(b"\x80late")
         took: list[Batch] = []
-        async with house.transceiver(7, took=lambda _, batch: took.append(batch)):
+        async with house.transceiver(7, took=lambda _, batch, came_s: took.append(batch)):
             await eventually(lambda: house.ports.by_transceiver == {7: port})
             await eventually(lambda: [datagram for batch in took for _, datagram in batch] == [b"\x80late"] * 2)
 

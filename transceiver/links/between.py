@@ -13,15 +13,16 @@ import contextlib
 import errno
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Never, Protocol
 
 from rtc.ice.lite import Path
 from runtime import logs
 from runtime.config import Transceiver
+from runtime.datagrams import Datagram
 from transceiver.counters import RX_EXPRESS
-from transceiver.links.expressway import Batch, Expressway
+from transceiver.links.expressway import Batch, Clock, Expressway
 from wire import address
 from wire.encapsulation import HEAD_BYTES, MOST_BYTES, Head, Probe, Probes, digest
 from wire.keys import ClusterKeys
@@ -43,11 +44,11 @@ class Routes(Protocol):
     """What it must know of the routing (``routing.py``)."""
 
     @property
-    def spare_s(self) -> float:
-        """The time for which the media of every call may wait on its way."""
+    def all_wait(self) -> bool:
+        """Whether the media of every call waits for the clock."""
 
-    def on_express(self, edge: bytes, batch: Batch) -> None:
-        """Takes media of an edge's clients."""
+    def on_express(self, edge: bytes, batch: Batch, came_s: Iterable[float]) -> None:
+        """Takes media of an edge's clients, which came at these times."""
 
     def holds(self, path: Path) -> bool:
         """Whether a transport has that path."""
@@ -73,10 +74,11 @@ class _Flow:
 
 
 class Between:
-    """The express path of a transceiver to edges of other hosts. It does nothing unless ``config`` says so."""
+    """The express path of a transceiver to edges of other hosts. It does nothing unless ``config`` says so. ``clock``
+    is that by which calls hear."""
 
-    def __init__(self, config: Transceiver, keys: Callable[[], ClusterKeys], routing: Routes) -> None:
-        self._number, self._routing, self._keys = config.id, routing, keys
+    def __init__(self, config: Transceiver, keys: Callable[[], ClusterKeys], routing: Routes, clock: Clock) -> None:
+        self._number, self._routing, self._keys, self._clock = config.id, routing, keys, clock
         self._address = config.endpoint.address if config.express == "between" else None
         self._edges: dict[bytes, _Edge] = {}
         self._by_head: dict[bytes, _Flow] = {}
@@ -129,10 +131,10 @@ class Between:
         assert self._address is not None
         try:
             sock = self._socket = await self._open(*self._address.pair)
-            self._way = Expressway(b"", sock, sock.dup(), self._take)
+            self._way = Expressway(b"", sock, sock.dup(), self._take, self._clock)
             while True:
                 await asyncio.sleep(_LOOK_S)
-                self._way.spare(self._routing.spare_s)
+                self._way.look_by_clock(self._routing.all_wait)
                 self._look(time.monotonic())
         finally:
             if self._way is not None:
@@ -157,10 +159,10 @@ class Between:
                     await asyncio.Event().wait()
             await asyncio.sleep(_LOOK_S)
 
-    def _take(self, _: bytes, batch: Batch) -> None:
-        by_edge: dict[bytes, Batch] = {}
+    def _take(self, _: bytes, batch: Batch, came_s: Sequence[float]) -> None:
+        by_edge: dict[bytes, tuple[list[Datagram], list[float]]] = {}
         no_media = 0
-        for sender, datagram in batch:
+        for (sender, datagram), now in zip(batch, came_s, strict=False):
             flow = self._by_head.get(datagram[:HEAD_BYTES])
             edge = self._edges.get(flow.edge) if flow is not None else None
             if flow is None or edge is None or sender[:16] != edge.host:
@@ -168,10 +170,12 @@ class Between:
                 RX_EXPRESS["refused"] += not self._heard(sender, datagram)
                 continue
             flow.where = sender
-            by_edge.setdefault(flow.path.edge, []).append((flow.path.address, datagram[HEAD_BYTES:]))
+            media, times = by_edge.setdefault(flow.path.edge, ([], []))
+            media.append((flow.path.address, datagram[HEAD_BYTES:]))
+            times.append(now)
         RX_EXPRESS["taken"] -= no_media  # as which all were counted
-        for name, media in by_edge.items():
-            self._routing.on_express(name, media)
+        for name, (media, times) in by_edge.items():
+            self._routing.on_express(name, media, times)
 
     def _heard(self, sender: bytes, datagram: bytes) -> bool:
         """Takes a probe. Returns False where it is none of an edge of this cluster, or an old one."""

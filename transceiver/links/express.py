@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Never
 from runtime import logs
 from runtime.batch import ROOM_BYTES
 from runtime.process import instance
-from transceiver.links.expressway import Batch, Expressway, Take
+from transceiver.links.expressway import Batch, Clock, Expressway, Take
 from wire import address, express
 from wire.express import MOST_BYTES, SUFFIX, Challenge, ExpressError, Off, Proofs, Reads, Sockets
 from wire.keys import ClusterKeys
@@ -35,13 +36,21 @@ _MOST_WAITED = 512
 
 class Express:
     """The express paths of the transceiver ``number`` to the edges that have a door in ``run``. ``ways`` has them by
-    the edge's name. ``take`` is given what comes; ``spare_s()`` is how long the media of every call can wait."""
+    the edge's name. ``take`` is given what comes; ``waits()`` says whether the media of every call waits for ``clock``.
+    """
 
     def __init__(
-        self, run: Path, number: int, keys: Callable[[], ClusterKeys], take: Take, spare_s: Callable[[], float]
+        self,
+        run: Path,
+        number: int,
+        keys: Callable[[], ClusterKeys],
+        take: Take,
+        waits: Callable[[], bool],
+        clock: Clock,
     ) -> None:
         self.ways: dict[bytes, Expressway] = {}
-        self._run, self._number, self._keys, self._take, self._spare_s = run, number, keys, take, spare_s
+        self._run, self._number, self._keys, self._take = run, number, keys, take
+        self._waits, self._clock = waits, clock
         self._doors: dict[Path, asyncio.Task[None]] = {}
 
     @property
@@ -55,9 +64,9 @@ class Express:
             for path in self._found():
                 if path not in self._doors:
                     self._doors[path] = asyncio.create_task(self._speak(path))
-            spare_s = self._spare_s()
+            by_clock = self._waits()
             for way in self.ways.values():
-                way.spare(spare_s)
+                way.look_by_clock(by_clock)
             await asyncio.sleep(_LOOK_S)
 
     def close(self) -> None:
@@ -123,7 +132,7 @@ class Express:
             self._use(edge, *sockets)
             sockets = []
             if waited:
-                self._take(edge, waited)
+                self._take(edge, waited, [time.monotonic()] * len(waited))
         finally:
             for sock in sockets:
                 sock.close()
@@ -146,7 +155,7 @@ class Express:
         return way is not None and way.identities == tuple(os.fstat(sock.fileno()).st_ino for sock in sockets)
 
     def _use(self, edge: bytes, reading: socket.socket, sending: socket.socket) -> None:
-        way = Expressway(edge, reading, sending, self._take)
+        way = Expressway(edge, reading, sending, self._take, self._clock)
         former = self.ways.get(edge)
         if former is not None and former.identities == way.identities:
             way.close()

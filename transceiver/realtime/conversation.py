@@ -174,7 +174,6 @@ class Conversation:
         self._speaking.now = now
         self._speaking.give_up_begun()
         self._inbox.tick()
-        self._inbox.work()
         if pcm := self._speaking.frame():
             self._around.play(pcm)
         self._idle(now)

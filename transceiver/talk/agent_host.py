@@ -62,8 +62,19 @@ class LoopHost(Host):
         try:
             getattr(self._agent, method)(*args)
         except Exception as e:
-            logs.get().exception("agent raised", method=method)
-            self._failed(repr(e))
+            self._raised(method, e)
+
+    def heard_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        # As ``ask`` does; each packet of a call that is passed on comes by here.
+        if not self._over:
+            try:
+                self._agent.heard_opus(payload, timestamp, marker)
+            except Exception as e:
+                self._raised("heard_opus", e)
+
+    def _raised(self, method: str, error: Exception) -> None:
+        logs.get().exception("agent raised", method=method)
+        self._failed(repr(error))
 
     def pause(self) -> None:
         super().pause()

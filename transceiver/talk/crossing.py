@@ -69,6 +69,11 @@ class Crossing:
                 self._due = True
                 self._loop.call_soon_threadsafe(self._drain)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the caller is on the loop, and what it has to say may cross now, with nothing before it."""
+        return not (self._calls or self._paused or self.closed) and threading.get_ident() == self._home
+
     def __call__(self, method: Callable[..., object], *args: Any, size: int = 0, later: bool = False) -> None:
         """Has ``method(*args)`` called, ``later`` in another turn of the loop; ``size`` is that of audio, in bytes."""
         if threading.get_ident() == self._home and not later and not self._calls and not self._paused:
@@ -143,7 +148,11 @@ class CrossingLine:
             self._cross(self._line.stop)
 
     def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
-        if not self._cut:
+        if self._cut:
+            return
+        if self._cross.is_open:
+            self._line.send_opus(bytes(payload), timestamp, marker)
+        else:
             self._cross(self._line.send_opus, bytes(payload), timestamp, marker, size=len(payload))
 
     def emit(self, event: dict[str, Any]) -> None:

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import pytest
 from waiting import eventually
 
 from rtc.ice.lite import Path
+from rtc.pacer import Pacer
 from runtime.address import Endpoint
 from runtime.config import Transceiver
 from transceiver.counters import RX_EXPRESS
@@ -33,14 +34,14 @@ RTP = bytes([0x80, 111]) + bytes(60)
 class Routing:
     """The routing of a transceiver that has one path, written down."""
 
-    spare_s = 0.0
+    all_wait = False
 
     def __init__(self) -> None:
         self.paths = {PATH}
         self.came: list[tuple[bytes, bytes, bytes]] = []
         self.told: list[Path] = []
 
-    def on_express(self, edge: bytes, batch: list[tuple[bytes, bytes]]) -> None:
+    def on_express(self, edge: bytes, batch: Sequence[tuple[bytes, bytes]], came_s: Iterable[float]) -> None:
         self.came += [(edge, client, datagram) for client, datagram in batch]
 
     def holds(self, path: Path) -> bool:
@@ -59,7 +60,7 @@ class House:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         config = Transceiver(id=NUMBER, endpoint=Endpoint(f"tcp://127.0.0.1:{self.port}"), express="between")
-        self.between = Between(config, lambda: KEYS, self.routing)
+        self.between = Between(config, lambda: KEYS, self.routing, Pacer())
         self.edge = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.edge.bind(("127.0.0.1", 0))
         self.edge.setblocking(False)
@@ -181,7 +182,7 @@ async def test_an_edge_that_asks_no_more_has_no_way(house: House, monkeypatch: p
 
 async def test_nothing_is_opened_unless_it_is_wanted() -> None:
     config = Transceiver(id=NUMBER, endpoint=Endpoint("tcp://127.0.0.1:7400"))
-    between = Between(config, lambda: KEYS, Routing())
+    between = Between(config, lambda: KEYS, Routing(), Pacer())
     between.ticket(WORKER, Ticket(address=CALLER, number=9, ticket=bytes(8)))
     assert between.number(PATH) is None
     assert not between.send(PATH, RTP)
