@@ -100,6 +100,7 @@ EXPRESS = gauge(
             "unheard",
             "no_route",
             "other_interface",
+            "no_redirect",
             "unanswered",
         ),
     },
