@@ -60,7 +60,7 @@ bench-datagram:
 	@scripts/setup bench
 	@$(PYTHON) -m bench.datagram
 
-# As root, about a quarter of an hour: what relaying costs, beside nginx, coturn and the least that C can do.
+# As root, about twenty minutes: what relaying costs, beside nginx, coturn and the least that C can do, and past the worker.
 bench-relay:
 	@scripts/setup bench
 	@$(PYTHON) -m bench.relay

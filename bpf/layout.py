@@ -156,6 +156,9 @@ ROUTE_KEY: Final = Record("route_key", "u64 k0", "u64 k1", "u32 live", "u32 zero
 PREFIX: Final = Record("prefix", "__be32 address[4]")
 HOST: Final = Record("host", "__be32 address[4]")
 NUMBER: Final = Scalar("__be32", "!I")
+# The port to which the media of a transceiver's flows goes, past the workers; and how often a flow was seen to go
+# there, which is about once a second of each.
+EXPRESS: Final = Record("express_way", "u32 port", "u32 seen")
 # The key of a trie of prefixes: `bits` of the address count.
 RELAY: Final = Record("relay", "u32 bits", "__be32 address[4]")
 
@@ -233,8 +236,8 @@ _MAPS: Final = (
     # The bucket of each relay, behind which many callers are: only what is configured is there.
     Map("relays", _TRIE, RELAY, U64, MAX_RELAYS),
     Map("shedding", _ARRAY, U32, SHED, MAX_CPUS),
-    # The port to which the media of each transceiver's flows goes, past the workers; and those ports as bits.
-    Map("express", _HASH, U32, U32, _EXPRESS),
+    # By transceiver; and its ports as bits.
+    Map("express", _HASH, U32, EXPRESS, _EXPRESS),
     Map("express_ports", _ARRAY, U32, U64, _PORT_WORDS),
     # For those of other hosts: what goes there, what comes back, and to which addresses of ours it does.
     Map("ways", _HASH, U32, WAY, _WAYS),
@@ -263,6 +266,6 @@ def c_definitions(made: Mapping[str, Map]) -> str:
     limits += f"#define PROBE_BYTES {encapsulation.PROBE_BYTES}\n"
     limits += f"enum fallback {{ {', '.join(f'FALLBACK_{why.upper()}' for why in FALLBACKS)} }};\n"
     records = "".join(
-        record.definition() for record in (FLOW_KEY, FLOW, WAY, BACK, SHED, ROUTE_KEY, PREFIX, RELAY, HOST)
+        record.definition() for record in (FLOW_KEY, FLOW, WAY, BACK, SHED, ROUTE_KEY, PREFIX, RELAY, HOST, EXPRESS)
     )
     return limits + records + "".join(each.definition() for each in made.values())

@@ -89,8 +89,9 @@ static __always_inline int is_express_port(u32 port)
 }
 
 /* What XDP is to do with a packet of the flow's media that goes past the workers now. What does not is the worker's, and
- * 0. */
-static __always_inline int express_media(struct xdp_md *ctx, const struct flow *flow, const struct datagram *d, void *end)
+ * 0. The flow is counted where it is `due`, so that somebody can tell whether anything arrives. */
+static __always_inline int express_media(struct xdp_md *ctx, const struct flow *flow, const struct datagram *d, void *end,
+                                         int due)
 {
     u32 transceiver = flow->transceiver;
 
@@ -100,20 +101,24 @@ static __always_inline int express_media(struct xdp_md *ctx, const struct flow *
         return send_on(ctx, flow, d, end);
     if (!d->plain)
         return 0;
-    u32 *port = express.lookup(&transceiver);
-    return port && *port && change_port(d->udp, end, *port) ? XDP_PASS : 0;
+    struct express_way *way = express.lookup(&transceiver);
+    if (!way || !way->port || !change_port(d->udp, end, way->port))
+        return 0;
+    if (due)
+        way->seen++; /* two cores at once may count one: it is asked only whether it grows */
+    return XDP_PASS;
 }
 
-/* What a flow says, but for its checks. */
+/* What a flow says, but for its checks. `due` is once in a while. */
 static __always_inline int steer_flow(struct xdp_md *ctx, struct flow *flow, const struct datagram *d, void *end,
-                                      int media)
+                                      int media, int due)
 {
     int action;
 
     /* Drop: no call has a use for so much, and what one caller sends must not cost the others on its core. */
     if (media ? !may_send_media(flow) : !may_say_more(flow))
         return drop_for(VERDICT_FLOW_LIMITED, flow->cpu);
-    if (media && (action = express_media(ctx, flow, d, end))) {
+    if (media && (action = express_media(ctx, flow, d, end, due))) {
         count(VERDICT_FLOW_EXPRESSED, 0);
         return action;
     }
@@ -311,13 +316,14 @@ int firsthop_steer(struct xdp_md *ctx)
         /* Often enough for a time-out of 30 s, and the cache line stays clean between. Jiffies ask, because reading
          * them is one load; even the coarse clock is a call, and took 25 of 105 ns. */
         u64 now = bpf_jiffies64();
-        if (now - flow->last_seen_jiffies >= LAST_SEEN_EVERY_JIFFIES) {
+        int due = now - flow->last_seen_jiffies >= LAST_SEEN_EVERY_JIFFIES;
+        if (due) {
             flow->last_seen_jiffies = now;
             flow->last_seen_ns = bpf_ktime_get_ns();
             if (flow->ticket && d.plain)
                 learn(ctx, flow);
         }
-        return steer_flow(ctx, flow, &d, c.end, is_media(*first));
+        return steer_flow(ctx, flow, &d, c.end, is_media(*first), due);
     }
     if (is_media(*first))
         return steer_by_ssrc(c, &d);

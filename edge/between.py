@@ -19,10 +19,10 @@ from typing import Any, Never
 
 from edge.directory_file import Listings
 from edge.xdp import hops
-from edge.xdp.expressed import Hop, Ways
 from edge.xdp.features import takes_redirects
 from edge.xdp.inner import Inner
 from edge.xdp.probe import frame, redirect, redirector
+from edge.xdp.ways import Hop, Ways
 from runtime.address import Endpoint
 from runtime.config import Edge
 from wire import address

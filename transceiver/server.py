@@ -87,8 +87,8 @@ class Transceiver:
         self._certificate: Certificate = Certificate.generateCertificate()
         self._pacer = Pacer()
         self._backlog = Backlog()
-        fixed = self._config.capacity == "fixed"
-        self._load = Load(self._pacer, self._backlog, selector=selector, prior=prior, fixed=fixed)
+        fixed, late = self._config.capacity == "fixed", counters.RX_EXPRESS_LATE.of("media")
+        self._load = Load(self._pacer, self._backlog, late, selector=selector, prior=prior, fixed=fixed)
         self._routing = Routing()
         self._link = self._routing.link = Link(socket, self._routing.on_data, self._on_control)
         self.express = Express(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edge.xdp.expressed import Backs
 from edge.xdp.kernel import FlowStore
+from edge.xdp.ways import Backs
 from wire.encapsulation import Head
 from wire.messages import PathUp, Ticket
 

@@ -36,9 +36,9 @@ from edge.relay.strangers import Strangers
 from edge.relay.tickets import Tickets
 from edge.relay.uplink import Counts, Uplink
 from edge.relay.uplinks import Uplinks
-from edge.xdp.expressed import Backs
 from edge.xdp.kernel import FlowStore, Shedding
 from edge.xdp.shedding import Controller, StrangersController
+from edge.xdp.ways import Backs
 from runtime import logs, metrics
 from runtime.batch import BATCH, ROOM_BYTES, BatchSocket
 from runtime.families import edge as families

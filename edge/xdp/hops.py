@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from edge.xdp.expressed import Hop
+from edge.xdp.ways import Hop
 from wire import address
 
 __all__ = ["Found", "find"]

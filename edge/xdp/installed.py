@@ -16,11 +16,12 @@ from prometheus_client.registry import Collector
 
 from edge.xdp.attachment import LOOK_EVERY_S, Attachment
 from edge.xdp.cpufilter import detach_cpu_filter
-from edge.xdp.expressed import ExpressPorts, Ways
+from edge.xdp.express_ports import ExpressPorts
 from edge.xdp.inner import Inner
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError
+from edge.xdp.ways import Ways
 from runtime.config import Edge
 from runtime.errors import ConfigError
 from runtime.families import edge as families

@@ -43,7 +43,6 @@ __all__ = [
     "pinned",
     "possible_cpus",
     "prog_test_run",
-    "put_if_room",
     "replace_xdp",
     "run_live",
 ]
@@ -173,6 +172,16 @@ class BpfMap:
             raise ValueError(f"a value of this map has {self.value_bytes} bytes, not {len(value)}")
         self._element(_UPDATE, key, _buffer(value))
 
+    def put(self, key: bytes, value: bytes) -> bool:
+        """Makes or replaces an entry. Returns False where the map is full."""
+        try:
+            self.update(key, value)
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+            return False
+        return True
+
     def delete(self, key: bytes) -> bool:
         """Removes an entry. Returns False where there was none."""
         try:
@@ -269,7 +278,7 @@ class FlowStore:
         known = self._flows.lookup(key)
         if known is not None:
             value = value[:_BUCKETS_AT] + known[_BUCKETS_AT:_EXPRESS_AT] + value[_EXPRESS_AT:]
-        return put_if_room(self._flows, key, value)
+        return self._flows.put(key, value)
 
     def holder(self, address18: bytes) -> tuple[int, int] | None:
         """The CPU and the transceiver that have a flow, or None where the flow is not known."""
@@ -303,7 +312,7 @@ class FlowStore:
 
     def put_ssrc(self, ssrc: int, cpu: int) -> bool:
         """Sends RTP with this SSRC from unknown addresses to ``cpu``. Returns False where the table is full."""
-        return put_if_room(self._ssrcs, SSRC.pack(ssrc), U32.pack(cpu))
+        return self._ssrcs.put(SSRC.pack(ssrc), U32.pack(cpu))
 
     def ssrc_holder(self, ssrc: int) -> int | None:
         """The CPU to which an SSRC's packets from unknown addresses go, or None."""
@@ -338,17 +347,6 @@ class Shedding:
     def _both(self, cpu: int) -> tuple[int, int]:
         media, strangers = SHED.unpack(self._chances.lookup(U32.pack(cpu)) or bytes(SHED.size))
         return media, strangers
-
-
-def put_if_room(table: BpfMap, key: bytes, value: bytes) -> bool:
-    """Makes or replaces an entry. Returns False where the map is full."""
-    try:
-        table.update(key, value)
-    except OSError as error:
-        if error.errno != errno.E2BIG:
-            raise
-        return False
-    return True
 
 
 def prog_test_run(prog_fd: int, packet: bytes, repeat: int = 1) -> tuple[int, bytes, int]:

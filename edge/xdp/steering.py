@@ -19,11 +19,12 @@ from bpf.layout import FLOW, KEYS, MAX_CPUS, MAX_RELAYS, RELAY, U32, U64, Map, m
 from bpf.verdicts import VERDICTS
 from edge.xdp import kernel
 from edge.xdp.cpumap import bring_in_bulk
-from edge.xdp.expressed import ExpressPorts, Ways
+from edge.xdp.express_ports import ExpressPorts
 from edge.xdp.limits import Limits
 from edge.xdp.pins import Pins
 from edge.xdp.placement import slots
 from edge.xdp.program import SteeringError, SteeringUnavailable, load_programs, require_what_bcc_needs
+from edge.xdp.ways import Ways
 from wire.ufrag import MAX_KEY_ID, MAX_SISTERS, SLOTS
 
 __all__ = [
@@ -46,7 +47,7 @@ class Steering:
 
     ``flows_fd`` and ``ssrcs_fd`` are for ``kernel.FlowStore`` in the workers, which inherit them, ``shedding_fd`` for
     their ``kernel.Shedding``; ``express`` has the transceivers of this host that take media themselves, ``ways`` those
-    of others, from which ``backs_fd`` and ``ways_fd`` lead back to clients (``expressed.Backs``); ``prog_fd`` is for
+    of others, from which ``backs_fd`` and ``ways_fd`` lead back to clients (``ways.Backs``); ``prog_fd`` is for
     ``kernel.prog_test_run``. Behind ``buckets_fd`` are 16 byte prefixes and the time (u64, ns of CLOCK_MONOTONIC) at
     which each will have got back what it took; behind ``named_fd`` the same of ufrags, by the 8 bytes of their whole
     tag, and of SSRCs, which four zero bytes follow; ``relays_fd`` has that of each relay.

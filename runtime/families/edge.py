@@ -98,6 +98,7 @@ EXPRESS = gauge(
             "held",
             "too_many",
             "unheard",
+            "silent",
             "no_route",
             "other_interface",
             "no_redirect",

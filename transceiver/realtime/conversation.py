@@ -67,9 +67,8 @@ class Conversation:
     ) -> None:
         self._config, self._around, self._media = config, around, media
         self._rate_hz, self._frame_bytes = rate_hz, frame_bytes(rate_hz)
-        self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns, vad=vad)
-        pcm = partial(samples, config=config, rate_hz=rate_hz)
-        self._items = Items(rate_hz, pcm, partial(check, schemes=pictures))
+        self._listening = Listening(rate_hz, config.turn_detection, vad=vad)
+        self._items = Items(rate_hz, partial(samples, config=config, rate_hz=rate_hz), partial(check, schemes=pictures))
         self._reader = Reader(config.input_format, rate_hz)
         self.seat = Seat(partner, config, self._items, self._listening, self._emit, lambda: self._speaking.busy)
         self._speaking = Speaking(
@@ -135,6 +134,11 @@ class Conversation:
         return self._inbox.answering
 
     @property
+    def turn(self) -> str:
+        """The id that the turn which is being spoken will have as an item; nothing while nobody speaks."""
+        return self._turn
+
+    @property
     def weight(self) -> int:
         """About how many bytes its state has, besides its parts."""
         return self._items.text_bytes + self._inbox.waiting_bytes
@@ -167,6 +171,8 @@ class Conversation:
         self.seat.partner.heard(pcm, self._listening.speaking)
         if edge == "stopped":
             self._speech_stopped()
+        elif edge and not self._over_agent:
+            self.seat.paused(edge, self._turn)
         return self._listening.voiced
 
     def tick(self, now: float) -> None:
@@ -195,8 +201,11 @@ class Conversation:
 
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id."""
-        if event := transcription.completed(self._items, item, text, self._rate_hz):
-            self._emit(event)
+        self._emit(transcription.completed(self._items, item, text, self._rate_hz))
+
+    def transcribing(self, item: str, delta: str) -> None:
+        """Tells more of the words in the user's item of that id, which may still be spoken."""
+        self._emit(transcription.delta(self._items, item, delta, spoken=item == self._turn))
 
     def pass_over(self, frames: int) -> None:
         """Passes over so many frames of the agent's speech, because another process has sent them."""
@@ -252,7 +261,6 @@ class Conversation:
         return self._take_in(event.audio)
 
     def _take_in(self, audio: str) -> Steps:
-        size = self._frame_bytes
         for data in shapes.samples(audio):
             pcm = self._reader.push(data)
             yield self._reader.cost_us(data)
@@ -260,9 +268,9 @@ class Conversation:
                 self._listening.add(pcm)
                 continue
             self._unheard += pcm
-            while len(self._unheard) >= size:
-                frame = bytes(self._unheard[:size])
-                del self._unheard[:size]
+            while len(self._unheard) >= self._frame_bytes:
+                frame = bytes(self._unheard[: self._frame_bytes])
+                del self._unheard[: self._frame_bytes]
                 self.hear(frame, self._speaking.now)
                 yield _FRAME_US
 
@@ -311,8 +319,7 @@ class Conversation:
         return entry
 
     def _retrieve(self, event: shapes.ItemNamed) -> None:
-        item = self._named(event.item_id, "retrieve").event()
-        self._emit({"type": "conversation.item.retrieved", "item": item})
+        self._emit({"type": "conversation.item.retrieved", "item": self._named(event.item_id, "retrieve").event()})
 
     def _delete(self, event: shapes.ItemNamed) -> None:
         entry = self._named(event.item_id, "delete")
@@ -321,12 +328,7 @@ class Conversation:
 
     def _truncate(self, event: shapes.Truncate) -> None:
         entry = self._named(event.item_id, "truncate")
-        parts = entry.content
-        if event.content_index >= len(parts) or parts[event.content_index]["type"] != "output_audio":
-            raise InvalidRequest("There is no speech of the assistant's.", "invalid_value", "content_index")
-        if event.audio_end_ms > entry.audio_ms:
-            why = f"Audio content of {entry.audio_ms} ms is already shorter than {event.audio_end_ms} ms."
-            raise InvalidRequest(why, "invalid_value", "audio_end_ms")
+        entry.check_speech(event.content_index, event.audio_end_ms)
         self._emit(entry.truncated(event.audio_end_ms))
 
     def _tell_media(self, event: shapes.ClientEvent) -> None:
@@ -396,8 +398,7 @@ class Conversation:
     def _commit(self) -> None:
         entry = spoken(self._listening.take(), self._turn or new_id("item"))
         self._turn = ""
-        what = {"previous_item_id": self._items.last, "item_id": entry.id}
-        self._emit({"type": "input_audio_buffer.committed", **what})
+        self._emit({"type": "input_audio_buffer.committed", "previous_item_id": self._items.last, "item_id": entry.id})
         self._add(entry)
 
     def _idle(self, now: float) -> None:
@@ -418,8 +419,9 @@ class Conversation:
 
     # --- small things
 
-    def _emit(self, event: dict[str, Any]) -> None:
-        self._around.emit({"event_id": new_id("event"), **event})
+    def _emit(self, event: dict[str, Any] | None) -> None:
+        if event is not None:
+            self._around.emit({"event_id": new_id("event"), **event})
 
 
 _Event = TypeVar("_Event", bound=shapes.ClientEvent)

@@ -39,9 +39,11 @@ class Listening:
     """The buffer and its turns: it takes frames of 20 ms, mono PCM16 of ``rate_hz``, and gives edges of turns. Times
     are ms of audio since the beginning. Where nobody ``wants`` what was said in a turn, it is not kept."""
 
-    def __init__(self, rate_hz: int, turns: TurnDetection | None, *, wants: bool = True, vad: Vad = "webrtc") -> None:
+    def __init__(self, rate_hz: int, turns: TurnDetection | None, *, vad: Vad = "webrtc") -> None:
         self.position_ms = 0
         self.voiced_ms = 0  # of the turn that is being spoken
+        self.paused_ms = 0  # of the pauses_ms, that of which the present pause has been told last
+        self._pauses_ms: Sequence[int] = ()
         self._rate_hz = rate_hz
         self._bytes_ms = 2 * rate_hz // 1000
         self._frames = Sound()  # that are whole
@@ -52,7 +54,7 @@ class Listening:
         self.led = False  # whether somebody else says when turns begin and end
         self._to_lead = False  # from the end of the present turn on
         self._led_turn = False  # whether that one has begun a turn and not ended it
-        self.wants = wants
+        self.wants = True
         self._vad = vad
         self._detector = self._made()
 
@@ -61,6 +63,11 @@ class Listening:
         if turns != self._turns:
             self._turns = turns
             self._detector = self._made()
+
+    def serve(self, wants: bool, pauses_ms: Sequence[int]) -> None:
+        """Sets whether somebody wants what is said in a turn, and wants to know of a pause within it at ``pauses_ms``
+        of silence. One that has begun is news to that one."""
+        self.wants, self._pauses_ms, self.paused_ms = wants, pauses_ms, 0
 
     def _made(self) -> Detector:
         turns = self._turns
@@ -108,8 +115,8 @@ class Listening:
         return (len(self._frames) + len(self._part)) // self._bytes_ms
 
     def push(self, frame: bytes) -> str:
-        """Takes a frame. Returns ``started``, ``stopped`` or nothing. At an edge the buffer holds the turn with what
-        was before it."""
+        """Takes a frame. Returns ``started``, ``stopped``, within a turn ``paused`` or ``resumed``, or nothing. At an
+        edge the buffer holds the turn with what was before it."""
         turns, detector = self._turns, self._detector
         spoke = self.speaking
         if isinstance(turns, SemanticVad) and spoke and not self.led:
@@ -129,12 +136,22 @@ class Listening:
                 self._loudness.append(float(np.sqrt(samples @ samples / max(len(samples), 1))))
         if edge == "started":
             self._loudness.clear()
+            self.paused_ms = 0
         if edge or (speaking and self.wants):
             self._keep_ms(_LONGEST_MS)
         else:
             padding_ms = turns.prefix_padding_ms if isinstance(turns, ServerVad) else 300
             self._keep_ms(_LED_PADDING_MS if self.led else padding_ms + ONSET_MS)
+        if self._pauses_ms and not self.led:
+            return edge or (self._paused() if speaking else "")
         return edge
+
+    def _paused(self) -> str:
+        quiet_ms, told_ms = self._detector.quiet_ms, self.paused_ms
+        self.paused_ms = max((ms for ms in self._pauses_ms if ms <= quiet_ms), default=0)
+        if self.paused_ms > told_ms:
+            return "paused"
+        return "resumed" if self.paused_ms < told_ms else ""
 
     def _edge(self, found: str) -> str:
         """The edge that there is where ours ``found`` one, or none."""
@@ -165,9 +182,13 @@ class Listening:
         part, self._part = self._part, b""
         return part
 
+    def so_far(self) -> bytes:
+        """All that is in the buffer, which stays there."""
+        return self._frames.whole() + self._part
+
     def take(self) -> bytes:
         """Returns all that is in the buffer, and empties it."""
-        pcm = self._frames.take_all() + self._part
+        pcm = self.so_far()
         self.clear()
         return pcm
 

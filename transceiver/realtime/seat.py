@@ -32,6 +32,7 @@ class Seat:
         self._busy = busy
         self._config, self._items, self._listening, self._emit = config, items, listening, emit
         self._asked: list[tuple[Making, Partner]] = []  # which are made, or heard
+        listening.serve(partner.wants_turns, partner.pauses_ms)
         self._told: set[str] = set()  # the ids of items that the next one knows
 
     def resume(self, state: object) -> None:
@@ -44,6 +45,15 @@ class Seat:
         self._asked = [(known, by) for known, by in self._asked if not known.settled]
         self._asked.append((making, self.partner))
         self.partner.respond(making)
+
+    def paused(self, edge: str, turn: str) -> None:
+        """Tells that the caller has ``paused`` within the turn of that id, or ``resumed``; of other edges nothing."""
+        if edge == "resumed":
+            self.partner.speech_resumed()
+        if edge != "paused":
+            return
+        item = Item(turn, "message", "user", pcm=self._listening.so_far())
+        self.partner.speech_paused(self._listening.paused_ms, [*self._items.view(), item])
 
     def cancelled(self, making: Making) -> None:
         """Tells that nobody wants that response any more."""
@@ -98,5 +108,5 @@ class Seat:
             partner.speech_started()
         self.partner = partner
         self._listening.lead(False)
-        self._listening.wants = partner.wants_turns
+        self._listening.serve(partner.wants_turns, partner.pauses_ms)
         self._emit({"type": "session.updated", "session": self._config.event})

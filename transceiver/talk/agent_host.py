@@ -152,6 +152,8 @@ class ThreadHost(Host):
                 self._over = True
                 self._home.call_soon(self._failed, "it does not keep up")
                 return
+            elif method in ("speech_paused", "speech_resumed"):
+                self._forget_pause()
             self._calls.append((method, args))
             self._wake()
 
@@ -197,6 +199,13 @@ class ThreadHost(Host):
         if not self._due:
             self._due = True
             self._loop.call_soon_threadsafe(self._next)
+
+    def _forget_pause(self) -> None:
+        """Takes back a pause that the agent has not been told of yet: it is over or longer by now, and holds all that
+        was said in the turn."""
+        at = next((i for i, (method, _) in enumerate(self._calls) if method == "speech_paused"), None)
+        if at is not None:
+            del self._calls[at]
 
     def _forget_oldest(self) -> None:
         at = next(i for i, (method, _) in enumerate(self._calls) if method == "heard")

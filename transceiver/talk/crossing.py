@@ -139,6 +139,10 @@ class CrossingLine:
     def span(self) -> Span:
         return self._line.span
 
+    @property
+    def turn(self) -> str:
+        return self._line.turn
+
     def say(self, pcm: bytes) -> None:
         if not self._cut:
             self._cross(self._line.say, bytes(pcm), size=len(pcm))
@@ -165,6 +169,10 @@ class CrossingLine:
 
     def transcribed(self, item: str, text: str) -> None:
         self._cross(self._line.transcribed, item, text)
+
+    def transcribing(self, item: str, delta: str) -> None:
+        if not self._cut:
+            self._cross(self._line.transcribing, item, delta)
 
 
 class CrossingResponse:

@@ -18,7 +18,7 @@ from waiting import until
 
 from bpf.layout import BACK, NUMBER
 from edge.xdp import kernel
-from edge.xdp.expressed import Ways
+from edge.xdp.ways import Ways
 from lab.appliance import Appliance
 from lab.links import set_checksum_offload_off
 from lab.network import Host, Lab

@@ -19,9 +19,9 @@ from bpf.layout import BACK, NUMBER
 from edge.relay.between import Back, Ticket, Tickets, Way
 from edge.relay.classify import Tables, classify, rewritten
 from edge.xdp import kernel
-from edge.xdp.expressed import Hop
 from edge.xdp.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore
 from edge.xdp.steering import Steering
+from edge.xdp.ways import Hop
 from wire import address
 from wire.encapsulation import MOST_BYTES, PROBE_BYTES, Head, port_of
 

@@ -35,6 +35,9 @@ class Line:
     def emit(self, event: dict[str, Any]) -> None:
         self.asked.append(("emit", event))
 
+    turn = ""
+
+    def transcribing(self, item: str, delta: str) -> None: ...
     def cue(self, cue: Cue) -> None:
         self.asked.append(("cue", cue))
 

@@ -1,53 +1,19 @@
-"""The tables of the express path: to which transceivers XDP brings media past the workers, and how.
-
-``ExpressPorts`` has those of this host. ``Ways`` has those of other hosts, which the edge's supervisor writes;
-``Backs`` has the clients to whom they answer, which the workers write (``bpf/between.c``).
+"""The maps of the express path between hosts (``bpf/between.c``): how XDP reaches transceivers there, which the edge's
+supervisor writes, and the clients to whom they answer, which the workers write.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from bpf.layout import BACK, FALLBACKS, HOST, NUMBER, U32, U64, WAY
-from edge.xdp.kernel import BpfMap, possible_cpus, put_if_room
+from edge.xdp.kernel import BpfMap, possible_cpus
 from wire.encapsulation import Head, new_ticket
 
-__all__ = ["Backs", "ExpressPorts", "Hop", "Ways"]
-
-
-class ExpressPorts:
-    """The ports of the transceivers that take media themselves, past the workers. XDP lets nobody else send there."""
-
-    def __init__(self, express_fd: int, ports_fd: int) -> None:
-        self._of = BpfMap(express_fd, U32.size, U32.size)
-        self._bits = BpfMap(ports_fd, U32.size, U64.size)
-
-    @property
-    def by_transceiver(self) -> dict[int, int]:
-        """The port of each transceiver to which media goes now."""
-        return {U32.unpack(key)[0]: U32.unpack(value)[0] for key, value in self._of.items()}
-
-    def guard(self, ports: Collection[int]) -> None:
-        """Has XDP refuse what others send to these ports, and to no others. A port is to be guarded before media
-        goes there, and for as long as its socket is open."""
-        words = [0] * (1 << 10)
-        for port in ports:
-            words[port // 64] |= 1 << port % 64
-        for at, bits in enumerate(words):
-            key, value = U32.pack(at), U64.pack(bits)
-            if self._bits.lookup(key) != value:
-                self._bits.update(key, value)
-
-    def put(self, transceiver: int, port: int) -> bool:
-        """Has the media of the transceiver's flows go to ``port`` from now on. Returns False where there is no room."""
-        return put_if_room(self._of, U32.pack(transceiver), U32.pack(port))
-
-    def remove(self, transceiver: int) -> bool:
-        """Has the media of the transceiver's flows go to the workers. Returns False where it does already."""
-        return self._of.delete(U32.pack(transceiver))
+__all__ = ["Backs", "Hop", "Ways"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +47,12 @@ class Ways:
     def put(self, transceiver: int, hop: Hop, *, open: bool) -> bool:
         """Has media go to the transceiver so, where it is ``open``, and lets through what comes from there. Returns
         False where there is no room."""
-        if not put_if_room(self._inners, hop.source, U32.pack(1)):
+        if not self._inners.put(hop.source, U32.pack(1)):
             return False
         host, port = hop.address[:16], hop.address[16:]
         mtu = min(hop.mtu, 0xFFFF)
         value = WAY.pack(host, hop.source, hop.to, hop.by, port, mtu, hop.interface, open)
-        return put_if_room(self._ways, U32.pack(transceiver), value)
+        return self._ways.put(U32.pack(transceiver), value)
 
     def close(self, transceiver: int) -> bool:
         """Has media go by the workers; what comes from there is still let through. Returns False where it does
@@ -116,7 +82,7 @@ class Ways:
             if key not in wanted:
                 self._inners.delete(key)
         for key in wanted:
-            put_if_room(self._inners, key, U32.pack(1))
+            self._inners.put(key, U32.pack(1))
 
     def fallbacks(self) -> dict[str, int]:
         """The number of packets that a worker had although the way was open, by why."""
@@ -148,7 +114,7 @@ class Backs:
             if number and self._backs.lookup(NUMBER.pack(number)) is None:
                 head = Head(number, new_ticket())
                 value = BACK.pack(head.ticket, client[:16], client[16:], bytes(6), bytes(6), transceiver, 0)
-                return head if put_if_room(self._backs, NUMBER.pack(number), value) else None
+                return head if self._backs.put(NUMBER.pack(number), value) else None
         return None
 
     def knows(self, head: Head) -> bool:
