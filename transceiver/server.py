@@ -428,7 +428,7 @@ class Transceiver:
             self.desk.sweep(now)
             if self._leaves and not self.sessions and not len(self._backlog) and self.desk.quiet:
                 self.idle.set()
-            self.held.tidy()
+            self.held.tidy(now)
 
     async def close(self) -> None:
         """Says goodbye to every caller."""
