@@ -1,4 +1,4 @@
-"""What an interface can do with frames of XDP, as the family ``netdev`` of generic netlink tells (Linux 6.3)."""
+"""The abilities of an interface with frames of XDP, as generic netlink's family ``netdev`` tells them (Linux 6.3)."""
 
 from __future__ import annotations
 
