@@ -18,7 +18,7 @@ from rtc.state import TransportState
 from runtime import logs
 from transceiver.backlog import Backlog
 from transceiver.media.stream import MediaStream
-from transceiver.parts import Parts
+from transceiver.parts import Arrived, Parts
 from transceiver.state import SessionState, StateError
 from transceiver.survival.half_open import Answered
 from transceiver.talk.channels import Channels
@@ -45,6 +45,8 @@ class Session:
     to ``stay`` and goes on, with no packet and no number between; the other is told to ``forsake`` the call.
     """
 
+    owns = ("talk", "stream", "transport", "_channels")
+
     def __init__(
         self,
         offer: sdp.Offer,
@@ -66,8 +68,7 @@ class Session:
         self.owner = owner
         self.holder = holder
         self.began = time.monotonic()
-        self.ended = ""
-        self.away = False
+        self.ended, self.away = "", False
         self._left: tuple[SessionState, float] | None = None  # what it left with, and when
         self._parts: Parts | None = None  # of the last state
         self._end_due = ""  # the reason for which it is to end when it is not away any more
@@ -320,12 +321,13 @@ class Session:
         return session
 
     def _take_up(self, state: SessionState, now: float, watch: Callable[[bytes], Send]) -> None:
-        talk, stream = self.talk, self.stream
+        talk, stream, parts = self.talk, self.stream, Arrived.all_of(state.parts)
         self.began, self._ticked = now - state.age_s, now - state.tick_s
-        stream.take_up(state.media, now, state.parts)
+        stream.take_up(state.media, now, parts)
         stream.start(self.transport)
         self._channels.take_up(state.channels, self.transport.take_up(state.transport, now))
-        talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch, now, state.parts)
+        talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch, now, parts)
+        self._parts = Parts.of(parts)
         self.transport.spare_ms = stream.spare_ms
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus)
 
