@@ -45,6 +45,8 @@ class Session:
     to ``stay`` and goes on, with no packet and no number between; the other is told to ``forsake`` the call.
     """
 
+    owns = ("talk", "stream", "transport", "_channels")
+
     def __init__(
         self,
         offer: sdp.Offer,

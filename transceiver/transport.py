@@ -109,6 +109,8 @@ class Transport:
     data channel that the client has negotiated, if any. ``ssrcs`` are those that the client is known to send with;
     ``spare_ms`` is how long its media may wait on its way."""
 
+    owns = ("_secure",)
+
     def __init__(
         self,
         offer: Offer,

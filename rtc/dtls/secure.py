@@ -159,6 +159,8 @@ class SecureTransport:
     """DTLS, the SRTP that is keyed by it, and SCTP with its data channels above it. ``certificate`` is for the
     handshake: what has been taken up needs none. ``srtp`` is there from the end of the handshake on."""
 
+    owns = ("_sctp", "_dtls", "_pipe")
+
     def __init__(self, send: Callable[[bytes], None], certificate: Certificate | None, *, client: bool) -> None:
         self._pipe = Pipe(send, controlling=not client)
         self._dtls = DtlsTransport(self._pipe, [certificate])

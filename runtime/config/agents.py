@@ -58,6 +58,11 @@ class Upstream(Section):
     )
     model: str = Field("gpt-realtime", description="the model to ask upstream for")
     key_file: Path | None = Field(None, description="file with its bearer token")
+    turns: Literal["auto", "session", "upstream"] = Field(
+        "auto",
+        description="who finds the caller's turns: the session here, which sends each whole, or upstream, which hears "
+        "all as it comes; auto asks upstream to leave them to the session, and lets it where it does not",
+    )
     timeout_s: float = Field(15.0, gt=0, le=600, description="seconds within which upstream has to say something")
 
 

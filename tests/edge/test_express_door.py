@@ -4,6 +4,7 @@ XDP's maps are written down instead."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 from collections.abc import AsyncIterator, Collection, Iterator
@@ -15,9 +16,10 @@ import pytest
 from waiting import eventually
 
 from edge import express as edges
+from edge import silence
 from edge.express import Express
 from edge.sockets import express_sockets, media_sockets
-from edge.xdp.kernel import ExpressPorts
+from edge.xdp.express_ports import ExpressPorts
 from rtc.pacer import Pacer
 from runtime import logs
 from runtime.address import Address
@@ -39,6 +41,7 @@ class Ports:
 
     def __init__(self) -> None:
         self.of: dict[int, int] = {}
+        self.sees = itertools.repeat(0)
         self.guarded: set[int] = set()
 
     @property
@@ -47,6 +50,9 @@ class Ports:
 
     def guard(self, ports: Collection[int]) -> None:
         self.guarded = set(ports)
+
+    def seen(self, transceiver: int) -> int:
+        return next(self.sees)
 
     def put(self, transceiver: int, port: int) -> bool:
         assert port in self.guarded
@@ -211,6 +217,35 @@ async def test_where_a_firewall_keeps_the_probe_back_nothing_is_sent_that_way(
         house.firewall = False
         await eventually(lambda: gauges(edge) == {("7", ""): 1.0})
         assert 7 in house.ports.by_transceiver
+
+
+async def test_where_nothing_comes_of_what_xdp_passes_media_goes_by_the_workers(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transceivers, "_SAYS_EVERY_S", 0.01)
+    monkeypatch.setattr(silence, "SILENT_S", 0.05)
+    async with house.serves() as edge, house.transceiver(7) as ours:
+        await eventually(lambda: gauges(edge) == {("7", ""): 1.0})
+        house.ports.sees = itertools.count()  # type: ignore[assignment]
+        await eventually(lambda: gauges(edge) == {("7", "silent"): 0.0} and not ours.ways)
+        assert house.ports.by_transceiver == {}
+
+
+async def test_it_has_another_try_later_and_each_time_later_than_the_last(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transceivers, "_SAYS_EVERY_S", 0.01)
+    monkeypatch.setattr(silence, "SILENT_S", 0.05)
+    monkeypatch.setattr(edges, "_SILENT_S", 0.1)
+    async with house.serves() as edge, house.transceiver(7):
+        await eventually(lambda: 7 in house.ports.by_transceiver)
+        house.ports.sees = itertools.count()  # type: ignore[assignment]
+        pauses = []
+        for _ in range(2):
+            await eventually(lambda: 7 not in house.ports.by_transceiver)
+            pauses.append(edge._silent[7][1])
+            await eventually(lambda: 7 in house.ports.by_transceiver)
+        assert pauses == pytest.approx([0.1, 1.0])
 
 
 async def test_who_holds_other_keys_gets_nothing(house: House) -> None:

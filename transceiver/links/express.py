@@ -22,7 +22,7 @@ from runtime.batch import ROOM_BYTES
 from runtime.process import instance
 from transceiver.links.expressway import Batch, Clock, Expressway, Take
 from wire import address, express
-from wire.express import MOST_BYTES, SUFFIX, Challenge, ExpressError, Off, Proofs, Reads, Sockets
+from wire.express import MOST_BYTES, SUFFIX, Challenge, ExpressError, Off, Proofs, Reads, Sockets, Took
 from wire.keys import ClusterKeys
 
 __all__ = ["Express"]
@@ -30,6 +30,7 @@ __all__ = ["Express"]
 _LOOK_S = 0.25
 _REFUSED_S = 5.0  # until an edge is asked again that said no
 _GREETS_WITHIN_S, _PROBED_S = 4.0, 2.0
+_SAYS_EVERY_S = 1.0
 _MOST_EDGES = 16
 _MOST_WAITED = 512
 
@@ -140,8 +141,18 @@ class Express:
         return edge
 
     async def _hear(self, connection: socket.socket, edge: bytes) -> bool:
-        """Whether the edge goes on, when it has said something."""
-        said, sockets = await _received(connection)
+        """Whether the edge goes on, when it has said something, or nothing for a while: then it is told that this
+        transceiver reads."""
+        try:
+            async with asyncio.timeout(_SAYS_EVERY_S):
+                said, sockets = await _received(connection)
+        except TimeoutError:
+            if edge in self.ways:
+                with contextlib.suppress(
+                    OSError
+                ):  # an edge that has ended is noticed at once, and one that stands still
+                    connection.send(Took(self.ways[edge].taken).dump())
+            return True
         for sock in sockets:
             sock.close()
         if said and isinstance(answer := express.read(said), Off):

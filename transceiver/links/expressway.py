@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from rtc.frame import FRAME_S
 from runtime.datagrams import Datagram, DatagramSocket
 from runtime.timer import Timer
-from transceiver.counters import RX_EXPRESS, TX_DATAGRAMS
+from transceiver.counters import RX_EXPRESS, RX_EXPRESS_LATE, TX_DATAGRAMS
 from transceiver.links.rhythm import Rhythm
 
 __all__ = ["Batch", "Clock", "Expressway", "Take"]
@@ -46,6 +47,8 @@ class Expressway:
         self._rhythm = Rhythm(time.monotonic())
         self._timer = Timer()
         self._again: asyncio.Handle | None = None
+        self._late = RX_EXPRESS_LATE.of("media")
+        self.taken = 0  # datagrams, so far
         self._by_clock = False
         self._round_s = 0.0
         self._draining = False
@@ -116,6 +119,8 @@ class Expressway:
         until = now + _TURN_S
         while True:
             count = self._receive(now)
+            if count and not taken:
+                self._note_age(now)
             taken += count
             if count < _AT_ONCE:
                 break
@@ -127,6 +132,12 @@ class Expressway:
         self._flush()
         if not self._by_clock and (round_s := self._rhythm.wait(taken, now)) != self._round_s:
             self._look_every(round_s)
+
+    def _note_age(self, now: float) -> None:
+        """Counts how much longer than it was meant to the oldest datagram of a look has waited."""
+        if self._in.came_s:
+            waited_s = now - self._in.came_s[0] - (FRAME_S if self._by_clock else self._round_s)
+            self._late.add(max(0, round(1e9 * waited_s)))
 
     def _look_every(self, round_s: float) -> None:
         """Looks so far apart from now on; at 0 whenever something comes, or by the clock."""
@@ -143,6 +154,7 @@ class Expressway:
         count = len(batch) + self._in.refused
         if count == 0:
             return 0
+        self.taken += count
         RX_EXPRESS["taken"] += len(batch)
         RX_EXPRESS["refused"] += self._in.refused
         try:

@@ -170,6 +170,7 @@ class Speaking:
             making.abandon()
         self._makings.clear()
         self.active = None
+        self._stage.finished = lambda making: None  # a circle less: see runtime.letting_go
 
     def _finished(self, making: Making) -> None:
         if self.active is making:

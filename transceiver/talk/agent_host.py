@@ -103,7 +103,8 @@ class LoopHost(Host):
     def close(self) -> None:
         super().close()
         self.ask("close")
-        self._over = self._cross.closed = True
+        self._over = True
+        self._cross.close()
 
 
 class ThreadHost(Host):
@@ -220,7 +221,7 @@ class ThreadHost(Host):
 
     def close(self) -> None:
         super().close()
-        self._cross.closed = True
+        self._cross.close()
         with self._lock:
             self._over = True
             self._held = False

@@ -61,6 +61,13 @@ class Crossing:
         except Exception as e:
             self._failed(repr(e))
 
+    def close(self) -> None:
+        """Lets nothing across any more, and tells nobody of a fault."""
+        with self._lock:
+            self.closed = True
+            self._calls.clear()
+            self._failed = _tell_nobody
+
     def resume(self) -> None:
         """Lets across what waits, in order, and what comes."""
         with self._lock:
@@ -117,6 +124,10 @@ class Crossing:
             taken += size
             self._called(method, args)
         self._loop.call_soon(self._drain)
+
+
+def _tell_nobody(why: str) -> None:
+    pass
 
 
 class CrossingLine:

@@ -64,6 +64,8 @@ class Talk:
     its end, which is the first agent's unless it is given; others are adapted to it. It is quiet until ``begin``;
     ``host`` and ``conversation`` are not there before that. It is over at ``end``."""
 
+    owns = ("conversation",)
+
     host: Host
     conversation: Conversation
 

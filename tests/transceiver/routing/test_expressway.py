@@ -13,10 +13,13 @@ from waiting import eventually
 
 from rtc.pacer import Pacer
 from runtime.batch import ROOM_BYTES
+from runtime.histogram import Durations
 from runtime.timer import Timer
-from transceiver.counters import RX_EXPRESS, TX_DATAGRAMS
+from transceiver.backlog import Backlog
+from transceiver.counters import RX_EXPRESS, RX_EXPRESS_LATE, TX_DATAGRAMS
 from transceiver.links.expressway import Batch, Expressway
 from transceiver.links.rhythm import Rhythm
+from transceiver.load import Load
 from wire import address
 
 
@@ -118,6 +121,29 @@ async def test_a_fault_with_one_batch_costs_no_other(way: Way) -> None:
     await eventually(lambda: failures)
     way.says(b"\x80two")
     await eventually(lambda: way.taken == [(way.where, b"\x80two")])
+
+
+async def test_what_waited_for_a_loop_that_stood_still_was_late(way: Way) -> None:
+    late = RX_EXPRESS_LATE.of("media")
+    way.says(b"\x80first")
+    await eventually(lambda: len(way.taken) == 1)
+    before = list(late.counts)
+    way.says(b"\x80waits")
+    asyncio.get_running_loop().call_soon(time.sleep, 0.05)  # before the look that finds it
+    await eventually(lambda: len(way.taken) == 2)
+    assert late.quantile_ns(1.0, before) >= 48e6  # a bucket ends there
+
+
+def test_a_transceiver_is_as_late_as_what_it_reads() -> None:
+    reading = Durations()
+    load = Load(Pacer(), Backlog(), reading)
+    load.look()
+    for _ in range(100):
+        reading.add(30_000_000)
+    load.look()
+    assert 0.02 < load.capacity.lag_s < 0.05
+    load.look()
+    assert load.capacity.lag_s == 0.0
 
 
 async def test_what_comes_is_told_with_its_time(way: Way) -> None:
