@@ -440,8 +440,7 @@ class Transceiver:
         await self.desk.closed()
         self.express.close()
         self._link.close()
-        if self._talks.records is not None:
-            self._talks.records.close()
+        await self._talks.close()
 
 
 def _follow(talk: Talk, trace: CallTrace, *, media: bool) -> None:
