@@ -233,7 +233,7 @@ class Edge(Section):
     tls_key: Path | None = Field(None, description="file with the PEM key of that certificate")
     api_keys: Path = Field(Path("/etc/firsthop/api-keys"), description="file of bearer tokens, one a line")
     models: tuple[Model, ...] = Field(
-        ("parrot", "offline", "echo", "loopback"),
+        ("parrot", "offline", "local", "echo", "loopback"),
         description="agents that keys may name if they list none, as in `token models=parrot,offline`; `*`: every one",
     )
     calls_per_key: int = Field(0, ge=0, description="calls at once of one API key at this edge; 0: no limit")
