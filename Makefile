@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup models lock check test demo docs dashboards dist trials bench-steer bench-datagram bench-relay bench-calls bench-capacity bench-turns bench-vad bench-placement clean
+.PHONY: setup models lock check test demo docs dashboards dist trials bench-steer bench-datagram bench-relay bench-scale bench-calls bench-capacity bench-turns bench-vad bench-placement clean
 
 PYTHON := .venv/bin/python
 
@@ -64,6 +64,12 @@ bench-datagram:
 bench-relay:
 	@scripts/setup bench
 	@$(PYTHON) -m bench.relay
+
+# As root, four minutes: what a call costs with several workers and transceivers, beside one of each. On a host of
+# 16 cores: make bench-scale SCALE="--workers 0,1,2 --transceivers 3,4,5,6,7 --load 8,9,10,11,12"
+bench-scale:
+	@scripts/setup bench
+	@$(PYTHON) -m bench.scale $(SCALE)
 
 # As root, about a quarter of an hour: what a call costs, beside aiortc, FastRTC and Janus.
 bench-calls:

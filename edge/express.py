@@ -69,12 +69,17 @@ class Express:
         self._silent: dict[int, tuple[float, float]] = {}  # until when, and for how long
         self._connections: set[socket.socket] = set()
         self._door = self._opened(express.door_of(edge.run, edge.name))
+        self.beside: Callable[[], dict[tuple[str, ...], float]] = dict  # the same of transceivers on other hosts
         self.metrics = Gauges(families.EXPRESS, self._gauges)
+
+    def local(self) -> set[int]:
+        """The transceivers of this host that take media themselves."""
+        return set(self._on)
 
     def turn_away(self) -> Callable[[], bool]:
         """What to ask while the shared port is taken: it tells transceivers of an edge that was killed, and still have
         sockets there, to close them; and says for how long it is worth trying."""
-        until = time.monotonic() + (_TAKEN_S if self._edge.express == "auto" and self._edge.interface else 0)
+        until = time.monotonic() + (_TAKEN_S if self._edge.express != "off" and self._edge.interface else 0)
 
         def told() -> bool:
             if self._door is None or time.monotonic() > until:
@@ -304,5 +309,7 @@ class Express:
         return door
 
     def _gauges(self) -> dict[tuple[str, ...], float]:
-        gauges: dict[tuple[str, ...], float] = {(str(n), why): 0.0 for n, why in list(self._refused.items())}
-        return gauges | {(str(number), ""): 1.0 for number in list(self._on)}
+        beside = self.beside()
+        elsewhere = {transceiver for transceiver, _ in beside}
+        refused = {(str(n), why): 0.0 for n, why in list(self._refused.items()) if str(n) not in elsewhere}
+        return beside | refused | {(str(number), ""): 1.0 for number in list(self._on)}

@@ -86,7 +86,9 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
         metrics.Gauge(families.NEIGHBOURS, lambda: desk.neighbours),
         metrics.Gauge(families.DRAINING, lambda: float(desk.draining)),
         metrics.Gauges(media.WAITING, _waiting),
-        metrics.Outside(media.RX_EXPRESS_SOCKET, lambda: {"express_full": transceiver.express.dropped}),
+        metrics.Outside(
+            media.RX_EXPRESS_SOCKET, lambda: {"express_full": transceiver.express.dropped + transceiver.between.dropped}
+        ),
         ufrag_keys(lambda: key_file.keys),
     )
     more = (*transceiver.schedule, TURNS.first_audio, *counters.all_counters, exporter.counts)
@@ -98,7 +100,8 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
     )
 
     collector = Collector(lambda: transceiver.sessions)
-    of_transceiver = transceiver.sweep_forever(), transceiver.keeper.run(), transceiver.express.run(), collector.run()
+    express = transceiver.express.run(), transceiver.between.run()
+    of_transceiver = transceiver.sweep_forever(), transceiver.keeper.run(), *express, collector.run()
     work = (*of_transceiver, follow(key_file, transceiver.use), beat.forever())
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(each) for each in work]
     if config.directory.redis:

@@ -25,6 +25,7 @@ from transceiver.backlog import Backlog
 from transceiver.capacity import Capacity
 from transceiver.handoffs.desk import Handoffs
 from transceiver.handover.desk import Desk, House
+from transceiver.links.between import Between
 from transceiver.links.express import Express
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
@@ -99,6 +100,7 @@ class Transceiver:
             self._pacer,
         )
         self._routing.expressways = self.express.ways
+        self.between = self._routing.between = Between(self._config, lambda: self._cluster, self._routing, self._pacer)
         self._handlers: dict[type, Callable[..., None]] = {
             messages.Offer: self._offer,
             messages.Check: self._check,
@@ -106,6 +108,7 @@ class Transceiver:
             messages.Ice: self._ice,
             messages.Open: self._open,
             messages.Health: self._health,
+            messages.Ticket: self.between.ticket,
         }
         self.held = held = Sessions()
         house = House(
@@ -119,8 +122,7 @@ class Transceiver:
             gone=held.remove,
             handle=self._handle,
         )
-        generation = secrets.token_hex(8)
-        self.desk = Desk(self._config.id, generation, self._routing, self._link, house)
+        self.desk = Desk(self._config.id, secrets.token_hex(8), self._routing, self._link, house)
         self._admission = Admission(held, self._load, self._config.max_sessions, lambda: self.desk.reserved)
         self._relief = Relief(held, self.desk.move)
         self._watching = Watching(self._link, held.live)
@@ -438,8 +440,7 @@ class Transceiver:
         await self.desk.closed()
         self.express.close()
         self._link.close()
-        if self._talks.records is not None:
-            self._talks.records.close()
+        await self._talks.close()
 
 
 def _follow(talk: Talk, trace: CallTrace, *, media: bool) -> None:

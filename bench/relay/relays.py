@@ -235,15 +235,14 @@ def _firsthop(site: Site, express: Literal["off", "auto"]) -> Iterator[Running]:
     cluster = keys.load(secret["keys"])
     with _processes() as started:
         python = (sys.executable, "-m")
-        transceiver = started(
-            site.start("transceiver", LOAD_CPU, *python, "bench.relay.transceiver", endpoint, secret["keys"])
-        )
+        argv = (*python, "bench.relay.transceiver", endpoint, secret["keys"], "quiet" if express == "auto" else "loud")
+        transceiver = started(site.start("transceiver", LOAD_CPU, *argv))
         relay = started(site.start("edge", RELAY_CPU, *python, "firsthop", "edge", "--config", config))
         _await_children(relay, {"worker-0", "worker-spare", "signaling"})
         backend = [transceiver.pid]
         if express == "auto":
-            argv = (*python, "bench.relay.reader", here, secret["keys"], site.program("echo"))
-            reader = started(site.start("reader", RELAY_CPU, *argv))
+            module = (*python, "bench.relay.reader")
+            reader = started(site.start("reader", RELAY_CPU, *module, here, secret["keys"], site.program("echo")))
             _await(reader, lambda: psutil.Process(reader.pid).name() == "echo")
             backend.append(reader.pid)
         yield Running((relay.pid,), tuple(backend), b"", lambda flows: _checks(flows, cluster))

@@ -21,8 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bpf.layout import FLOW, FLOW_KEY, SHED, SSRC, U32, flow_key
+from bpf.layout import FLOW, FLOW_KEY, NUMBER, SHED, SSRC, U32, flow_key
 from wire import address as flow_address
+from wire.encapsulation import NO_TICKET, Head
 
 __all__ = [
     "XDP_DROP",
@@ -259,15 +260,21 @@ class FlowStore:
         self._flows = BpfMap(flows_fd, FLOW_KEY.size, FLOW.size)
         self._ssrcs = BpfMap(ssrcs_fd, SSRC.size, U32.size)
 
-    def put(self, address18: bytes, cpu: int, transceiver: int, express: bool = False) -> bool:
+    def put(
+        self, address18: bytes, cpu: int, transceiver: int, express: bool = False, head: Head | None = None
+    ) -> bool:
         """Enters a flow as seen now. Returns False where the table is full: the flow's packets are then dropped. With
-        ``express`` its media goes past the worker, as long as its transceiver takes that.
+        ``express`` its media goes past the worker, as long as its transceiver takes that; with ``head`` before it, to
+        one on another host.
 
         One that is there already keeps its buckets: what it may send does not grow by being proved again.
         """
         if len(address18) != flow_address.SIZE:
             raise ValueError(f"a flow's address has {flow_address.SIZE} bytes, not {len(address18)}")
-        key, value = flow_key(address18), FLOW.pack(cpu, transceiver, time.monotonic_ns(), 0, 0, 0, 0, 0, express)
+        number, ticket = head or (0, NO_TICKET)
+        buckets, now = (0, 0, 0, 0), time.monotonic_ns()
+        value = FLOW.pack(cpu, transceiver, now, 0, *buckets, express, ticket, NUMBER.pack(number))
+        key = flow_key(address18)
         known = self._flows.lookup(key)
         if known is not None:
             value = value[:_BUCKETS_AT] + known[_BUCKETS_AT:_EXPRESS_AT] + value[_EXPRESS_AT:]
@@ -280,6 +287,12 @@ class FlowStore:
             return None
         cpu, transceiver = FLOW.unpack(value)[:2]
         return cpu, transceiver
+
+    def head(self, address18: bytes) -> Head | None:
+        """The head that a flow's media has on its way to another host, if it goes there."""
+        value = self._flows.lookup(flow_key(address18))
+        ticket = NO_TICKET if value is None else FLOW.read(value, "ticket")
+        return Head(NUMBER.unpack(FLOW.read(value, "number"))[0], ticket) if value and ticket != NO_TICKET else None
 
     def last_seen_s(self, address18: bytes) -> float:
         """The time at which the flow last sent, up to a second old; CLOCK_MONOTONIC. 0 where it is not known."""
@@ -369,10 +382,11 @@ def attach_xdp(prog_fd: int, interface: int, flags: int) -> int:
     return _bpf(_LINK_CREATE, _buffer(_LINK.pack(prog_fd, interface, _ATTACH_XDP, flags)))
 
 
-def replace_xdp(link_fd: int, new_prog_fd: int, old_prog_fd: int) -> None:
+def replace_xdp(link_fd: int, new_prog_fd: int, old_prog_fd: int | None) -> None:
     """Puts another program in a link, between two packets. Raises OSError with EPERM where ``old_prog_fd`` is not the
-    one in it."""
-    _bpf(_LINK_UPDATE, _buffer(_LINK_TO.pack(link_fd, new_prog_fd, _REPLACE, old_prog_fd)))
+    one in it; None is any."""
+    wanted = (0, 0) if old_prog_fd is None else (_REPLACE, old_prog_fd)
+    _bpf(_LINK_UPDATE, _buffer(_LINK_TO.pack(link_fd, new_prog_fd, *wanted)))
 
 
 def attach_tracepoint(prog_fd: int, name: str) -> int:

@@ -223,6 +223,12 @@ class Base:
     def __init__(self, line: Line) -> None:
         self.line = line
 
+    @classmethod
+    def unfit(cls) -> str:
+        """The reason why this host cannot run it, in one line that says what to do; empty where it can. Such an agent
+        is offered to nobody."""
+        return ""
+
     @property
     def config(self) -> Agents:
         """Section ``[agents]`` of the host's configuration."""
@@ -326,7 +332,15 @@ def _version(name: str) -> str:
 
 def find(name: str) -> type[Base] | None:
     """The agent called ``name``, or None where there is none. Raises whatever the import of another package's raises,
-    and TypeError where that is no agent, or one of another version of the interface."""
+    TypeError where that is no agent, or one of another version of the interface, and ImportError where this host cannot
+    run it."""
+    agent = _named(name)
+    if agent is not None and (why := agent.unfit()):
+        raise ImportError(f"agent {name} cannot run here: {why}")
+    return agent
+
+
+def _named(name: str) -> type[Base] | None:
     if name in _own():
         agent: type[Base] = import_module(f"{__name__}.{name}").Agent
         return agent

@@ -9,16 +9,16 @@ speaks on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 from runtime.config import Pipeline
 from runtime.tracing.spans import Span
 from transceiver.agents import Item, Line, Response, Settings
 from transceiver.speech.sentences import Sentences
 from transceiver.speech.services import Services, Words
-from transceiver.speech.tasks import Answering, Failure
+from transceiver.speech.tasks import Answering, Failure, background
 
 _MOST_SENTENCES = 16  # written and not yet spoken
 _MOST_TURNS = 128  # whose transcription is remembered
@@ -30,14 +30,14 @@ class Agent(Answering):
     def __init__(self, line: Line) -> None:
         super().__init__(line)
         self._services: Services | None = None
-        self._texts: dict[str, asyncio.Task[str]] = {}
-        self._early: tuple[str, asyncio.Task[str]] | None = None  # the text of a turn that may have ended
+        self._texts: dict[str, asyncio.Future[str]] = {}
+        self._early: tuple[str, asyncio.Future[str]] | None = None  # the text of a turn that may have ended
 
     def speech_paused(self, ms: int, items: Sequence[Item]) -> None:
         """Begins to transcribe what has been said."""
         self.speech_resumed()
         if self.config.pipeline.transcribes_early:
-            self._early = items[-1].id, _task(self._understood(items[-1].pcm))
+            self._early = items[-1].id, background(self._understood(items[-1].pcm))
 
     def speech_resumed(self) -> None:
         """Throws the transcription away."""
@@ -71,18 +71,18 @@ class Agent(Answering):
                 raise Failure(f"agents.pipeline.key_file: {error.strerror}") from None
         return self._services
 
-    def _text_of(self, item: Item) -> asyncio.Task[str]:
+    def _text_of(self, item: Item) -> asyncio.Future[str]:
         task = self._texts.get(item.id)
         if task is None:
             if self._early and self._early[0] != item.id:
                 self.speech_resumed()
             early, self._early = self._early, None
-            task = self._texts[item.id] = _task(self._transcribe(item, early[1] if early else None))
+            task = self._texts[item.id] = background(self._transcribe(item, early[1] if early else None))
             while len(self._texts) > _MOST_TURNS:
                 self._texts.pop(next(iter(self._texts))).cancel()
         return task
 
-    async def _transcribe(self, item: Item, early: asyncio.Task[str] | None) -> str:
+    async def _transcribe(self, item: Item, early: asyncio.Future[str] | None) -> str:
         try:
             text = await (early or self._understood(item.pcm))
         except Failure:
@@ -118,7 +118,7 @@ class Agent(Answering):
     async def _speak(self, response: Response, services: Services, request: dict[str, Any], words: Words) -> None:
         sentences: asyncio.Queue[str] = asyncio.Queue(_MOST_SENTENCES)
         cutter = Sentences(first_clause=self.config.pipeline.first_piece == "clause")
-        written = _task(_write(services, request, words, cutter, sentences, response.span))
+        written = background(_write(services, request, words, cutter, sentences, response.span))
         try:
             while sentence := await sentences.get():
                 response.transcript(sentence)
@@ -172,16 +172,6 @@ async def _write(
         await sentences.put("")
         raise
     await sentences.put("")
-
-
-_T = TypeVar("_T")
-
-
-def _task(work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-    """A task whose failure is told by whoever waits for it, if anybody does."""
-    task = asyncio.get_running_loop().create_task(work)
-    task.add_done_callback(lambda task: task.cancelled() or task.exception())
-    return task
 
 
 def _limits(config: Pipeline, settings: Settings) -> dict[str, Any]:

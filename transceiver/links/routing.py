@@ -22,6 +22,7 @@ import numpy as np
 from rtc.ice.lite import IceLite, Path
 from rtc.rtp import packet as rtp
 from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
+from transceiver.links.between import Between
 from transceiver.links.elsewhere import Elsewhere
 from wire import frames, stun
 from wire.messages import Message, PathDown, PathUp
@@ -91,6 +92,7 @@ class Routing:
     def __init__(self) -> None:
         self.link: Carrier
         self.expressways: Mapping[bytes, Way] = {}
+        self.between: Between | None = None
         self.transports: dict[bytes, Transport] = {}
         self._renamed: dict[bytes, Transport] = {}  # by the ufrags of ICE restarts
         self._by_path: dict[Path, Transport] = {}
@@ -370,11 +372,24 @@ class Routing:
         if self._by_path.get(path) is not transport:
             TX_DATAGRAMS["no_path"] += 1
             return
-        way = self.expressways.get(path.edge)
-        if way is not None and datagram[0] >= _MEDIA_FIRST:
-            way.send(path.address, datagram)
-        else:
-            self.link.send(self._worker_of[path], path.address, datagram)
+        if datagram[0] >= _MEDIA_FIRST:
+            way = self.expressways.get(path.edge)
+            if way is not None:
+                way.send(path.address, datagram)
+                return
+            if self.between is not None and self.between.send(path, datagram):
+                return
+        self.link.send(self._worker_of[path], path.address, datagram)
+
+    def holds(self, path: Path) -> bool:
+        """Whether a transport has that path, or had it and its call is elsewhere."""
+        return path in self._by_path or path in self._elsewhere
+
+    def tell_anew(self, path: Path) -> None:
+        """Says ``path.up`` of a path once more, because it says something new."""
+        transport = self._by_path.get(path)
+        if transport is not None:
+            self._path_up(transport, path, self._worker_of[path], anew=True)
 
     def path_down(self, transport: Transport, path: Path) -> None:
         """Gives the path up: it is the transport's no more, and the edge need not know it where it is nobody's."""
@@ -426,5 +441,6 @@ class Routing:
             ssrcs=list(transport.ssrcs),
             spare_ms=transport.spare_ms,
             proved=transport.ice.is_proved(path),
+            number=self.between.number(path) if self.between is not None else None,
         )
         self.link.control(worker, up)

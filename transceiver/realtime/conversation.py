@@ -23,7 +23,7 @@ from transceiver.realtime.config import Config, InvalidRequest, ServerVad
 from transceiver.realtime.formats import Reader, Writer, samples
 from transceiver.realtime.inbox import Inbox, InboxState, Steps
 from transceiver.realtime.items import Entry, EntryState, Items, new_id, spoken
-from transceiver.realtime.listening import Listening, ListeningState
+from transceiver.realtime.listening import Judge, Listening, ListeningState
 from transceiver.realtime.pictures import Schemes, check
 from transceiver.realtime.playback import Playback
 from transceiver.realtime.seat import Seat
@@ -64,10 +64,11 @@ class Conversation:
         media: bool,
         pictures: Schemes = "data",
         vad: Vad = "webrtc",
+        judge: Judge | None = None,
     ) -> None:
         self._config, self._around, self._media = config, around, media
         self._rate_hz, self._frame_bytes = rate_hz, frame_bytes(rate_hz)
-        self._listening = Listening(rate_hz, config.turn_detection, vad=vad)
+        self._listening = Listening(rate_hz, config.turn_detection, vad=vad, judge=judge)
         self._items = Items(rate_hz, partial(samples, config=config, rate_hz=rate_hz), partial(check, schemes=pictures))
         self._reader = Reader(config.input_format, rate_hz)
         self.seat = Seat(partner, config, self._items, self._listening, self._emit, lambda: self._speaking.busy)
@@ -166,7 +167,7 @@ class Conversation:
         edge = self._listening.push(pcm)
         if edge == "started":
             self._speech_started()
-        elif self._over_agent and self._listening.voiced_ms >= self.seat.partner.yields_after_ms:
+        elif self._over_agent and self._listening.voiced_ms >= self.seat.yields_after_ms:
             self._take_floor()
         self.seat.partner.heard(pcm, self._listening.speaking)
         if edge == "stopped":
@@ -367,7 +368,7 @@ class Conversation:
         self.seat.partner.speech_started()
         turns = self._config.turn_detection
         self._over_agent = self._speaking.busy and turns is not None and turns.interrupt_response
-        if self._over_agent and listening.voiced_ms >= self.seat.partner.yields_after_ms:
+        if self._over_agent and listening.voiced_ms >= self.seat.yields_after_ms:
             self._take_floor()
 
     def _take_floor(self) -> None:

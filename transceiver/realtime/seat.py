@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from transceiver.agents import Item, Settings
-from transceiver.realtime.config import Config
+from transceiver.realtime.config import Config, SemanticVad
 from transceiver.realtime.items import Items
 from transceiver.realtime.listening import Listening
 from transceiver.realtime.response import Making
 from transceiver.talk.protocol import Partner
 
 __all__ = ["Seat"]
+
+_LEAST_WORD_MS = 400
 
 
 class Seat:
@@ -58,6 +60,13 @@ class Seat:
     def cancelled(self, making: Making) -> None:
         """Tells that nobody wants that response any more."""
         next((by for known, by in self._asked if known is making), self.partner).cancelled(making)
+
+    @property
+    def yields_after_ms(self) -> int:
+        """How long the caller must speak before the agent that speaks falls silent. By semantic turn detection no
+        cough, no "mm-hm" and no key that is typed takes the floor."""
+        semantic = isinstance(self._config.turn_detection, SemanticVad)
+        return max(self.partner.yields_after_ms, _LEAST_WORD_MS if semantic else 0)
 
     @property
     def busy(self) -> bool:
