@@ -194,6 +194,25 @@ async def test_frames_are_counted_by_how_near_to_their_time_they_were_made(monke
     assert sum(pacer.recent.counts) == pacer.frames["on_time"] + pacer.frames["late"]
 
 
+async def test_what_is_to_be_done_before_frames_is_done_each_time_and_its_faults_stop_nobody() -> None:
+    pacer, streams, done = Pacer(), Streams(), []
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    tick = streams.stream("one")
+
+    def look() -> None:
+        done.append(streams.ticks["one"])
+        if len(done) == 1:
+            raise ZeroDivisionError
+
+    pacer.before.add(look)
+    pacer.add(tick)
+    await streams.reached(3, "one")
+    pacer.remove(tick)
+    assert done[:3] == [0, 1, 2]
+    assert len(failures) == 1
+
+
 async def test_who_has_too_much_to_do_still_reads_what_comes() -> None:
     pacer, turns = Pacer(), 0
 

@@ -140,3 +140,9 @@ def test_a_tenth_lost_is_taken_from_red_a_frame_later() -> None:
     assert ear.stats["red"] >= 0.8 * lost
     assert ear.stats["concealed"] <= 0.2 * lost
     assert ear.playout.jitter.wait_ms <= 26
+
+
+def test_a_stream_whose_losses_are_asked_for_is_in_a_hurry() -> None:
+    ear, _, _, _ = conversation(20, loss=0.1)
+    assert ear.receiver.asks
+    assert not conversation(20, loss=0.0)[0].receiver.asks

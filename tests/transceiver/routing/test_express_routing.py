@@ -11,6 +11,7 @@ from routed import ELSEWHERE, HOME, VICTIM, Caller, House, callers, connect
 from waiting import eventually
 
 from rtc.rtp import packet as rtp
+from transceiver.agents import Base
 from transceiver.counters import RX_DATAGRAMS
 
 
@@ -88,3 +89,16 @@ async def test_media_alone_goes_to_callers_past_the_workers(house: House) -> Non
         await caller.session.closed()
         assert all(datagram[0] < 128 for _, datagram in house.link.sent[by_worker:])
         assert len(house.link.sent) > by_worker
+
+
+async def test_all_wait_for_the_clock_while_every_call_that_is_connected_hears_pcm(house: House) -> None:
+    hears, passes, comes = Caller(house, HOME, agent=("hears", Base)), Caller(house, ELSEWHERE), Caller(house, VICTIM)
+    async with callers(hears, passes, comes):
+        assert not house.routing.all_wait  # there is none yet
+        await connect(hears)
+        assert house.routing.all_wait  # whoever is not connected has no media
+        await connect(passes)
+        assert not house.routing.all_wait
+        passes.session.end("hangup")
+        await passes.session.closed()
+        assert house.routing.all_wait
