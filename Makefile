@@ -1,10 +1,14 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup lock check test demo docs dashboards dist trials bench-steer bench-datagram bench-relay bench-calls bench-capacity bench-turns bench-vad bench-placement clean
+.PHONY: setup models lock check test demo docs dashboards dist trials bench-steer bench-datagram bench-relay bench-scale bench-calls bench-capacity bench-turns bench-vad bench-placement clean
 
 PYTHON := .venv/bin/python
 
 setup:
 	@scripts/setup dev
+
+# Small neural models, so that calls can be answered with no network and no key: 294 MB to download.
+models:
+	@scripts/setup models
 
 # After a change of dependencies in pyproject.toml: pins them, with hashes. UPGRADE=NAME takes that package's newest.
 lock:
@@ -56,10 +60,16 @@ bench-datagram:
 	@scripts/setup bench
 	@$(PYTHON) -m bench.datagram
 
-# As root, about a quarter of an hour: what relaying costs, beside nginx, coturn and the least that C can do.
+# As root, about twenty minutes: what relaying costs, beside nginx, coturn and the least that C can do, and past the worker.
 bench-relay:
 	@scripts/setup bench
 	@$(PYTHON) -m bench.relay
+
+# As root, four minutes: what a call costs with several workers and transceivers, beside one of each. On a host of
+# 16 cores: make bench-scale SCALE="--workers 0,1,2 --transceivers 3,4,5,6,7 --load 8,9,10,11,12"
+bench-scale:
+	@scripts/setup bench
+	@$(PYTHON) -m bench.scale $(SCALE)
 
 # As root, about a quarter of an hour: what a call costs, beside aiortc, FastRTC and Janus.
 bench-calls:

@@ -106,7 +106,7 @@ def fill(steering: Steering) -> None:
     kernel.BpfMap(steering.buckets_fd, 16, 8).update(address.pack(LIMITED, 0)[:16], struct.pack("=Q", in_an_hour))
     head = sealed_ufrag.seal(TRANSCEIVER, KEY_ID, KEY, random=2)[:16].encode()
     kernel.BpfMap(steering.named_fd, 8, 8).update(siphash24(head, key=KEY).digest(), struct.pack("=Q", in_an_hour))
-    loud = layout.FLOW.pack(0, TRANSCEIVER, 0, 0, in_an_hour, in_an_hour, in_an_hour, 0, 0)
+    loud = layout.FLOW.pack(0, TRANSCEIVER, 0, 0, in_an_hour, in_an_hour, in_an_hour, 0, 0, bytes(8), bytes(4))
     key = layout.flow_key(address.pack(CLIENT, LOUD_PORT))
     kernel.BpfMap(steering.flows_fd, layout.FLOW_KEY.size, layout.FLOW.size).update(key, loud)
 

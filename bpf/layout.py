@@ -12,13 +12,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bpf.verdicts import VERDICTS
+from wire import encapsulation
 from wire.ufrag import MAX_KEY_ID, MAX_SISTERS, SLOTS
 
 __all__ = [
+    "BACK",
+    "FALLBACKS",
     "FLOW",
     "FLOW_KEY",
+    "HOST",
     "MAX_CPUS",
     "MAX_RELAYS",
+    "NUMBER",
     "PREFIX",
     "RELAY",
     "ROUTE_KEY",
@@ -26,6 +31,7 @@ __all__ = [
     "SSRC",
     "U32",
     "U64",
+    "WAY",
     "Map",
     "Record",
     "Scalar",
@@ -38,6 +44,8 @@ __all__ = [
 MAX_CPUS: Final = 128
 # Transceivers of this host that take media themselves, and the words of 64 bits that a bit for each port needs.
 _EXPRESS: Final = 1024
+# Transceivers on other hosts, and addresses of the edge towards them.
+_WAYS, _INNERS = 1024, 64
 _PORT_WORDS: Final = (1 << 16) // 64
 # Prefixes of relays that may be named.
 MAX_RELAYS: Final = 256
@@ -54,7 +62,7 @@ class Scalar:
 
 
 # Numbers are the machine's own, which is little-endian; what is as on the wire is bytes.
-_CODES: Final = {"u16": "H", "u32": "I", "u64": "Q", "__be16": "2s", "__be32": "4s"}
+_CODES: Final = {"u8": "s", "u16": "H", "u32": "I", "u64": "Q", "__be16": "2s", "__be32": "4s", "__be64": "8s"}
 
 
 class Record(Scalar):
@@ -109,12 +117,48 @@ FLOW: Final = Record(
     "u64 checks_due_ns",
     "u32 media_left",  # packets for which the clock need not be asked again
     "u32 express",  # 1 where the client has proved itself, so that its media need not pass a worker
+    # What its media carries to a transceiver on another host (wire/encapsulation.py); no ticket: it passes a worker.
+    "__be64 ticket",
+    "__be32 number",
+    "u32 zero",
 )
+# The way to a transceiver on another host, by the transceiver. Addresses are the transceiver's and, as the source, the
+# edge's; then those of Ethernet.
+WAY: Final = Record(
+    "way",
+    "__be32 address[4]",
+    "__be32 source[4]",
+    "u8 to[6]",
+    "u8 from[6]",
+    "__be16 port",
+    "u16 mtu",
+    "u32 interface",
+    "u32 open",  # 1 where media goes there; what comes from there is taken without it too
+)
+# The way back to a client, by the number of its flow. `interface` is 0 until the client was seen, with `to` and `from`.
+BACK: Final = Record(
+    "back",
+    "__be64 ticket",
+    "__be32 client[4]",
+    "__be16 port",
+    "u8 to[6]",
+    "u8 from[6]",
+    "u16 zero",
+    "u32 transceiver",
+    "u32 interface",
+)
+# Why a packet that could have gone to another host went to a worker, in the order of their counters.
+FALLBACKS: Final = ("headers", "checksum", "too_long", "headroom")
 # Chances out of 2^32 that a packet for a core is shed; its worker writes them (edge/xdp/shedding.py).
 SHED: Final = Record("shed", "u32 media", "u32 strangers")
 # The two halves of a SipHash key, and whether ufrags under it are taken.
 ROUTE_KEY: Final = Record("route_key", "u64 k0", "u64 k1", "u32 live", "u32 zero")
 PREFIX: Final = Record("prefix", "__be32 address[4]")
+HOST: Final = Record("host", "__be32 address[4]")
+NUMBER: Final = Scalar("__be32", "!I")
+# The port to which the media of a transceiver's flows goes, past the workers; and how often a flow was seen to go
+# there, which is about once a second of each.
+EXPRESS: Final = Record("express_way", "u32 port", "u32 seen")
 # The key of a trie of prefixes: `bits` of the address count.
 RELAY: Final = Record("relay", "u32 bits", "__be32 address[4]")
 
@@ -192,9 +236,14 @@ _MAPS: Final = (
     # The bucket of each relay, behind which many callers are: only what is configured is there.
     Map("relays", _TRIE, RELAY, U64, MAX_RELAYS),
     Map("shedding", _ARRAY, U32, SHED, MAX_CPUS),
-    # The port to which the media of each transceiver's flows goes, past the workers; and those ports as bits.
-    Map("express", _HASH, U32, U32, _EXPRESS),
+    # By transceiver; and its ports as bits.
+    Map("express", _HASH, U32, EXPRESS, _EXPRESS),
     Map("express_ports", _ARRAY, U32, U64, _PORT_WORDS),
+    # For those of other hosts: what goes there, what comes back, and to which addresses of ours it does.
+    Map("ways", _HASH, U32, WAY, _WAYS),
+    Map("backs", _HASH, NUMBER, BACK),
+    Map("inners", _HASH, HOST, U32, _INNERS),
+    Map("fallbacks", _PERCPU_ARRAY, U32, U64, len(FALLBACKS)),
     Map("counters", _PERCPU_ARRAY, U32, U64, len(VERDICTS) * MAX_CPUS),
     # The id of the map "cpus": other programs on this host may have queues of their own.
     Map("queues", _ARRAY, U32, U32, 1),
@@ -204,7 +253,7 @@ _MAPS: Final = (
 
 def maps(flow_entries: int, cpus: int) -> dict[str, Map]:
     """All maps by name, with room for so many flows, and as many SSRCs, on a machine of CPUs below ``cpus``."""
-    entries = {"flows": flow_entries, "ssrcs": flow_entries, "cpus": cpus}
+    entries = {"flows": flow_entries, "ssrcs": flow_entries, "backs": flow_entries, "cpus": cpus}
     return {each.name: replace(each, entries=entries.get(each.name, each.entries)) for each in _MAPS}
 
 
@@ -212,5 +261,11 @@ def c_definitions(made: Mapping[str, Map]) -> str:
     """All layouts in C, with the maps as they were ``made``."""
     limits = f"#define MAX_CPUS {MAX_CPUS}\n#define SLOTS {SLOTS}\n"
     limits += f"#define KEYS {KEYS}\n#define KEY_IDS {MAX_KEY_ID + 1}\n"
-    records = "".join(record.definition() for record in (FLOW_KEY, FLOW, SHED, ROUTE_KEY, PREFIX, RELAY))
+    limits += f"#define HEAD_VERSION {encapsulation.VERSION}\n#define MOST_BYTES {encapsulation.MOST_BYTES}\n"
+    limits += f"#define FIRST_PORT {encapsulation.FIRST_PORT}\n#define PORTS {encapsulation.PORTS}\n"
+    limits += f"#define PROBE_BYTES {encapsulation.PROBE_BYTES}\n"
+    limits += f"enum fallback {{ {', '.join(f'FALLBACK_{why.upper()}' for why in FALLBACKS)} }};\n"
+    records = "".join(
+        record.definition() for record in (FLOW_KEY, FLOW, WAY, BACK, SHED, ROUTE_KEY, PREFIX, RELAY, HOST, EXPRESS)
+    )
     return limits + records + "".join(each.definition() for each in made.values())

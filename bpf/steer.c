@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Puts every packet for the media port on the core whose worker owns it, and drops what nobody asked for. Media of a
- * flow that has proved itself goes to its transceiver at once, where that is on this host.
+ * flow that has proved itself goes to its transceiver at once, on this host or another.
  *
  * A STUN binding request is steered by the sealed ufrag in USERNAME, anything else by its source address, RTP from
  * an unknown address by its SSRC. A CPUMAP moves the packet to the core, where the kernel's own stack hands it to that
- * core's socket. Only what goes past the workers is changed: its port, and the checksum with it.
+ * core's socket. Only what goes past the workers is changed (bpf/express.h, bpf/between.c).
  *
  * Compiled by edge/xdp/program.py, which puts `enum verdict` (bpf/verdicts.py), structs and maps (bpf/layout.py) in
  * front. edge/xdp/steering.py sets MEDIA_PORT, MEDIA_ADDRESS_0 to _3 (optional) and the limits of edge/xdp/limits.py.
@@ -88,26 +88,39 @@ static __always_inline int is_express_port(u32 port)
     return bits && *bits >> port % 64 & 1;
 }
 
-/* Whether a packet of the flow's media goes past the workers now. What does not is the worker's. */
-static __always_inline int is_expressed(const struct flow *flow, const struct datagram *d, void *end)
+/* What XDP is to do with a packet of the flow's media that goes past the workers now. What does not is the worker's, and
+ * 0. The flow is counted where it is `due`, so that somebody can tell whether anything arrives. */
+static __always_inline int express_media(struct xdp_md *ctx, const struct flow *flow, const struct datagram *d, void *end,
+                                         int due)
 {
     u32 transceiver = flow->transceiver;
 
-    if (!flow->express || !d->plain)
+    if (!flow->express)
         return 0;
-    u32 *port = express.lookup(&transceiver);
-    return port && *port && change_port(d->udp, end, *port);
+    if (flow->ticket)
+        return send_on(ctx, flow, d, end);
+    if (!d->plain)
+        return 0;
+    struct express_way *way = express.lookup(&transceiver);
+    if (!way || !way->port || !change_port(d->udp, end, way->port))
+        return 0;
+    if (due)
+        way->seen++; /* two cores at once may count one: it is asked only whether it grows */
+    return XDP_PASS;
 }
 
-/* What a flow says, but for its checks. */
-static __always_inline int steer_flow(struct flow *flow, const struct datagram *d, void *end, int media)
+/* What a flow says, but for its checks. `due` is once in a while. */
+static __always_inline int steer_flow(struct xdp_md *ctx, struct flow *flow, const struct datagram *d, void *end,
+                                      int media, int due)
 {
+    int action;
+
     /* Drop: no call has a use for so much, and what one caller sends must not cost the others on its core. */
     if (media ? !may_send_media(flow) : !may_say_more(flow))
         return drop_for(VERDICT_FLOW_LIMITED, flow->cpu);
-    if (media && is_expressed(flow, d, end)) {
+    if (media && (action = express_media(ctx, flow, d, end, due))) {
         count(VERDICT_FLOW_EXPRESSED, 0);
-        return XDP_PASS;
+        return action;
     }
 
     u32 cpu = flow->cpu;
@@ -269,10 +282,17 @@ int firsthop_steer(struct xdp_md *ctx)
 {
     struct cursor c = { (void *)(long)ctx->data, (void *)(long)ctx->data_end };
     struct datagram d;
-    int verdict = parse_frame(&c, &d);
+    int verdict = parse_frame(&c, &d), action;
     /* Drop: a transceiver hears its flows by this program alone, or by a worker. */
     if (verdict == VERDICT_OTHER_TRAFFIC && d.port && is_express_port(d.port))
         verdict = VERDICT_EXPRESS_PORT_REFUSED;
+    if (verdict == VERDICT_OTHER_TRAFFIC) {
+        int back = come_back(ctx, &action);
+        if (back != PARSED) {
+            count(back, 0);
+            return action;
+        }
+    }
     if (verdict != PARSED)
         return leave(verdict);
 
@@ -296,11 +316,14 @@ int firsthop_steer(struct xdp_md *ctx)
         /* Often enough for a time-out of 30 s, and the cache line stays clean between. Jiffies ask, because reading
          * them is one load; even the coarse clock is a call, and took 25 of 105 ns. */
         u64 now = bpf_jiffies64();
-        if (now - flow->last_seen_jiffies >= LAST_SEEN_EVERY_JIFFIES) {
+        int due = now - flow->last_seen_jiffies >= LAST_SEEN_EVERY_JIFFIES;
+        if (due) {
             flow->last_seen_jiffies = now;
             flow->last_seen_ns = bpf_ktime_get_ns();
+            if (flow->ticket && d.plain)
+                learn(ctx, flow);
         }
-        return steer_flow(flow, &d, c.end, is_media(*first));
+        return steer_flow(ctx, flow, &d, c.end, is_media(*first), due);
     }
     if (is_media(*first))
         return steer_by_ssrc(c, &d);

@@ -42,7 +42,17 @@ VERDICTS: tuple[Verdict, ...] = (
     Verdict(
         "flow_expressed",
         "passed",
-        "RTP or RTCP of a flow that has proved itself, whose transceiver is on this host and takes media itself.",
+        "RTP or RTCP of a flow that has proved itself, whose transceiver takes media itself, on this host or another.",
+    ),
+    Verdict(
+        "back_expressed",
+        "passed",
+        "RTP or RTCP of a transceiver on another host, with a flow's ticket: it went to the client.",
+    ),
+    Verdict(
+        "way_answered",
+        "passed",
+        "A transceiver's answer on whether the way there can be used, whose checksum is whole.",
     ),
     Verdict("other_traffic", "passed", "Not a UDP datagram to the media port, so it belongs to the kernel."),
     Verdict("fragment", "dropped", "The first fragment of a datagram to the media port; media is never fragmented."),
@@ -102,6 +112,11 @@ VERDICTS: tuple[Verdict, ...] = (
         "express_port_refused",
         "dropped",
         "A UDP datagram that was sent to the port of a transceiver, which only XDP itself may name.",
+    ),
+    Verdict(
+        "back_refused",
+        "dropped",
+        "A UDP datagram to a port for transceivers on other hosts, without the ticket or from elsewhere.",
     ),
     Verdict("no_core", "dropped", "The chosen core has no entry in the CPU map: dropped, never delivered elsewhere."),
 )

@@ -30,12 +30,13 @@ from firsthop.status_view import cores, since_start
 from lab.appliance import Appliance, ApplianceError
 from lab.network import Lab, LabError
 from runtime.config import load
+from transceiver.agents import local
 
 __all__ = ["demo"]
 
 AGENT = "parrot"
-# Who can be talked to with nothing configured: what the others say comes from elsewhere.
-AGENTS = (AGENT, "offline", "echo", "loopback")
+# Who can be talked to with nothing configured: what the others say comes from elsewhere. The first is the page's.
+AGENTS = ("local", AGENT, "offline", "echo", "loopback")
 CALL_S = 8.0
 _WITHOUT_ROOT = (
     "[yellow]Not root: everything runs on loopback, without XDP.[/] Calls work the same, but forged packets are "
@@ -132,8 +133,12 @@ async def _serve_page(console: Console, appliance: Appliance, port: int) -> None
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    why = local.Agent.unfit()
+    if why:
+        console.print(f"\nagent local is not here: {why}", highlight=False)
+    agents = [name for name in AGENTS if not (why and name == "local")]
     console.print(f"\n[bold green]Talk to it: http://localhost:{port}[/]   (Ctrl-C ends everything)")
-    serving = asyncio.create_task(page.serve(appliance.url, appliance.token, AGENTS, port=port))
+    serving = asyncio.create_task(page.serve(appliance.url, appliance.token, agents, port=port))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()

@@ -18,15 +18,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Never, Protocol
 
+from edge.silence import Silence
 from edge.sockets import drop_express_sockets, express_sockets, kept_express_sockets
-from edge.xdp.kernel import ExpressPorts
+from edge.xdp.express_ports import ExpressPorts
 from edge.xdp.probe import probe
 from runtime.config import Edge
 from runtime.families import edge as families
 from runtime.metrics import Gauges
 from runtime.supervision.store import Store
 from wire import express
-from wire.express import MOST_BYTES, Claim, ExpressError, Off, Proofs, Reads, Sockets
+from wire.express import MOST_BYTES, Claim, ExpressError, Off, Proofs, Reads, Sockets, Took
 from wire.keys import ClusterKeys
 
 __all__ = ["Express"]
@@ -35,6 +36,9 @@ _MOST = 256  # connections, and transceivers for which sockets are kept
 _GREETS_WITHIN_S, _NEAR_S, _FAR_S = 4.0, 0.5, 2.5
 _RETURNS_WITHIN_S = 5.0  # a transceiver that an earlier supervisor had
 _TAKEN_S, _ASKS_WITHIN_S = 1.5, 0.3
+# How long a transceiver that heard nothing by that way has no other try, and by how much longer each time: whatever the
+# probe does not show, each try costs its callers a few seconds.
+_SILENT_S, _LONGER = 60.0, 10.0
 _DOOR_MODE = 0o660  # the folder's group may come to the door; whoever it is proves that he has the cluster's keys
 
 
@@ -62,14 +66,20 @@ class Express:
         self._kept: dict[int, tuple[socket.socket, socket.socket]] = {}
         self._on: dict[int, socket.socket] = {}  # by transceiver, the connection of the one that reads
         self._refused: dict[int, str] = {}
+        self._silent: dict[int, tuple[float, float]] = {}  # until when, and for how long
         self._connections: set[socket.socket] = set()
         self._door = self._opened(express.door_of(edge.run, edge.name))
+        self.beside: Callable[[], dict[tuple[str, ...], float]] = dict  # the same of transceivers on other hosts
         self.metrics = Gauges(families.EXPRESS, self._gauges)
+
+    def local(self) -> set[int]:
+        """The transceivers of this host that take media themselves."""
+        return set(self._on)
 
     def turn_away(self) -> Callable[[], bool]:
         """What to ask while the shared port is taken: it tells transceivers of an edge that was killed, and still have
         sockets there, to close them; and says for how long it is worth trying."""
-        until = time.monotonic() + (_TAKEN_S if self._edge.express == "auto" and self._edge.interface else 0)
+        until = time.monotonic() + (_TAKEN_S if self._edge.express != "off" and self._edge.interface else 0)
 
         def told() -> bool:
             if self._door is None or time.monotonic() > until:
@@ -151,7 +161,7 @@ class Express:
             async with asyncio.timeout(_GREETS_WITHIN_S):
                 number = await self._greet(connection)
             if number >= 0:
-                await self._until_it_ends(connection)
+                await self._until_it_ends(connection, number)
         except (OSError, ExpressError, TimeoutError) as e:
             self._log.warning("a transceiver of this host was not heard", why=str(e) or "it said nothing")
         except Exception:
@@ -187,7 +197,10 @@ class Express:
             fds, token = [sock.fileno() for sock in self._kept[number]], secrets.token_bytes(32)
             socket.send_fds(connection, [Sockets(proofs.edge(claim), token).dump()], fds)
             if not await self._reads(connection, number, token):
-                self._refused[number] = "unheard"
+                known, self._refused[number] = self._refused.get(number), "unheard"
+                self._withdraw(number)
+                if known == "unheard":  # it asks again and again
+                    return -1
                 raise ExpressError("what XDP passes does not reach it: a firewall, or a kernel before 5.18")
             if not ports.put(number, self._port(number)):
                 raise ExpressError("there is no room for it in XDP's map")
@@ -209,10 +222,28 @@ class Express:
                 break
         return bool(said) and isinstance(express.read(said), Reads)
 
-    async def _until_it_ends(self, connection: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while await loop.sock_recv(connection, MOST_BYTES):
-            pass  # there is nothing else to say
+    async def _until_it_ends(self, connection: socket.socket, number: int) -> None:
+        """Returns when the transceiver is gone, or hears nothing of what XDP passes. Raises ExpressError and
+        OSError."""
+        loop, silence = asyncio.get_running_loop(), Silence()
+        while said := await loop.sock_recv(connection, MOST_BYTES):
+            took, ports = express.read(said), self._ports_now()
+            if not isinstance(took, Took) or ports is None:
+                continue
+            if silence.heard(ports.seen(number), took.datagrams, loop.time()):
+                self._give_up(number, loop.time())
+                connection.send(Off("silent").dump())
+                return
+
+    def _give_up(self, number: int, now: float) -> None:
+        _, before_s = self._silent.get(number, (0.0, 0.0))
+        pause_s = before_s * _LONGER or _SILENT_S
+        self._silent[number] = now + pause_s, pause_s
+        self._refused[number] = "silent"
+        self._log.warning(
+            "what XDP passes no longer reaches a transceiver: a new firewall rule? Its media goes by the workers",
+            transceiver=number,
+        )
 
     def _why_off(self) -> str:
         if self._edge.express == "off":
@@ -227,6 +258,8 @@ class Express:
             return "another_host"
         if claim.id in self._on:
             return "held"
+        if asyncio.get_running_loop().time() < self._silent.get(claim.id, (0.0, 0.0))[0]:
+            return "silent"
         if len(self._on) >= _MOST:
             return "too_many"
         return ""
@@ -276,5 +309,7 @@ class Express:
         return door
 
     def _gauges(self) -> dict[tuple[str, ...], float]:
-        gauges: dict[tuple[str, ...], float] = {(str(n), why): 0.0 for n, why in list(self._refused.items())}
-        return gauges | {(str(number), ""): 1.0 for number in list(self._on)}
+        beside = self.beside()
+        elsewhere = {transceiver for transceiver, _ in beside}
+        refused = {(str(n), why): 0.0 for n, why in list(self._refused.items()) if str(n) not in elsewhere}
+        return beside | refused | {(str(number), ""): 1.0 for number in list(self._on)}

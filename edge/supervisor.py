@@ -18,8 +18,9 @@ from typing import Any
 from prometheus_client.registry import Collector
 
 from edge import apikeys, turnsecrets
+from edge.between import Between
 from edge.directory import Transceiver
-from edge.directory_file import announce, prepare
+from edge.directory_file import Listings, announce, followed, prepare
 from edge.draining import empty, mark, others_found
 from edge.express import Express
 from edge.relay.spec import SPARE_NAME, Sister, Spec
@@ -80,6 +81,16 @@ class EdgeSupervisor(Supervisor):
         self._transceivers = [Transceiver(peer.id, str(peer.endpoint)) for peer in edge.transceivers]
         self._directory = announce(_directory_path(edge), self._transceivers, self._log)
         self._found = prepare(_found_path(edge), self._log, keep=bool(config.directory.redis))
+        self._between = Between(
+            edge,
+            lambda: self._keys,
+            lambda: self._xdp.ways,
+            lambda: self._xdp.inner,
+            self._express.local,
+            Listings(followed(self._directory, self._transceivers, self._log), followed(self._found, (), self._log)),
+            self._log,
+        )
+        self._express.beside = self._between.gauges
         workers = [self._worker(i) for i in range(len(self._cpus))]
         gateway = [self._gateway()] if edge.backbone is not None else []
         self.children = Children(
@@ -104,6 +115,8 @@ class EdgeSupervisor(Supervisor):
             flows=maps[0] if maps else -1,
             ssrcs=maps[1] if maps else -1,
             shedding=maps[2] if maps else -1,
+            backs=maps[3] if maps and edge.express == "between" else -1,
+            ways=maps[4] if maps and edge.express == "between" else -1,
             flows_to=flows_endpoint(edge, shared=bool(self._config.directory.redis)),
             flows_from=tuple(row.endpoint for row in edge.behind_one_address),
             sisters=tuple(
@@ -203,7 +216,13 @@ class EdgeSupervisor(Supervisor):
     def work(self) -> tuple[Coroutine[Any, Any, object], ...]:
         """See Supervisor."""
         sisters = [follow(file, self._use_sisters) for file in self._sister_files]
-        return follow(self._key_file, self._use), *sisters, self._xdp.stay(), self._express.serve()
+        return (
+            follow(self._key_file, self._use),
+            *sisters,
+            self._xdp.stay(),
+            self._express.serve(),
+            self._between.serve(),
+        )
 
     async def leave(self) -> None:
         """See Supervisor. Where there are other edges, new calls are for them, and this one's have time to end."""
@@ -269,6 +288,8 @@ def _lasting(spec: Spec) -> dict[str, Any]:
         flows=0,
         ssrcs=0,
         shedding=0,
+        backs=min(0, spec.backs),
+        ways=min(0, spec.ways),
         keys=_lasting_keys(spec.keys),
         transceivers=() if spec.directory else spec.transceivers,
         sisters=tuple(replace(sister, keys=_lasting_keys(sister.keys)) for sister in spec.sisters),

@@ -31,6 +31,7 @@ class _Lazy(click.Group):
         "explain": "firsthop.explain:explain",
         "handoff": "firsthop.handoff:handoff",
         "init": "firsthop.init:init",
+        "serve-models": "firsthop.serve_models:serve_models",
         "status": "firsthop.status_cli:status",
     }
 

@@ -4,31 +4,29 @@ that end by themselves, UDP, TCP and TLS, and no peers but those that it is told
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
 
-from lab.appliance import Place, end
+from lab.appliance import Place
+from lab.program import Program, ProgramError
 
 __all__ = ["REALM", "Coturn", "CoturnError"]
 
 REALM = "firsthop"
-_READY_S = 60.0
-_GOODBYE_S = 10.0
 
 
-class CoturnError(RuntimeError):
+class CoturnError(ProgramError):
     """The error that coturn does not come up."""
 
 
-class Coturn:
+class Coturn(Program):
     """coturn at ``place``: it relays to the addresses ``peers`` for who has credentials that were made with ``secret``.
     ``tls`` are the PEM files of a certificate and its key; ``cpu`` is the one core that it runs on. A context
     manager."""
+
+    command = "turnserver"
+    error = CoturnError
 
     def __init__(
         self,
@@ -42,12 +40,8 @@ class Coturn:
         tls_port: int = 443,
         cpu: int | None = None,
     ) -> None:
-        self._place, self._folder = place, folder
         self.address, self.port, self.tls_port = place.address, port, tls_port
         self._pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
-        self._process: subprocess.Popen[Any] | None = None
-        folder.mkdir(parents=True, exist_ok=True)
-        self._config = folder / "turnserver.conf"
         lines = [
             f"listening-ip={place.address}",
             f"relay-ip={place.address}",
@@ -81,18 +75,7 @@ class Coturn:
             "simple-log",
             f"userdb={folder / 'turndb'}",
         ]
-        self._config.write_text("\n".join(lines) + "\n")
-        self._config.chmod(0o600)
-
-    @property
-    def config(self) -> str:
-        """The text of its configuration."""
-        return self._config.read_text()
-
-    @property
-    def log(self) -> str:
-        """The text that it has logged."""
-        return (self._folder / "coturn.log").read_text()
+        super().__init__(place, folder, "turnserver.conf", "\n".join(lines) + "\n")
 
     @property
     def udp_url(self) -> str:
@@ -104,37 +87,10 @@ class Coturn:
         """The URL of the relay over TLS."""
         return f"turns:{self.address}:{self.tls_port}?transport=tcp"
 
-    def __enter__(self) -> Self:
-        program = shutil.which("turnserver")
-        if program is None:
-            raise CoturnError("there is no turnserver on this machine: scripts/setup dev installs Debian's coturn")
-        with (self._folder / "coturn.log").open("wb") as log:
-            argv = [*self._pinned, program, "-c", str(self._config), "--pidfile", str(self._folder / "coturn.pid")]
-            self._process = self._place.popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        until = time.monotonic() + _READY_S
-        while not self._ready():
-            if self._process.poll() is not None or time.monotonic() > until:
-                self.close()
-                raise CoturnError(f"coturn did not come up: {self.log[-2000:]}")
-            time.sleep(0.05)
-        return self
+    def _argv(self, program: str) -> list[str]:
+        return [*self._pinned, program, "-c", str(self._config), "--pidfile", str(self._folder / "coturn.pid")]
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends it, and waits for it."""
-        process, self._process = self._process, None
-        if process is not None:
-            end(process, _GOODBYE_S)
-
-    def _ready(self) -> bool:
-        def asked() -> bool:
-            try:
-                for port in (self.port, self.tls_port):
-                    socket.create_connection((self.address, port), 5).close()
-            except OSError:
-                return False
-            return True
-
-        return self._place.inside(asked)
+    def _answers(self) -> bool:
+        for port in (self.port, self.tls_port):
+            socket.create_connection((self.address, port), 5).close()
+        return True

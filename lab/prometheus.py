@@ -5,31 +5,29 @@ answers queries. Its files are in a folder of its own.
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from lab.appliance import Place, end
+from lab.appliance import Place
+from lab.program import Program, ProgramError
 
 __all__ = ["Prometheus", "PrometheusError"]
 
-_READY_S = 60.0
-_GOODBYE_S = 10.0
 
-
-class PrometheusError(RuntimeError):
+class PrometheusError(ProgramError):
     """The error that Prometheus does not come up, or refuses a query."""
 
 
-class Prometheus:
+class Prometheus(Program):
     """Prometheus at ``port`` of ``place``, with the targets (``host:port``) of each job, and files of ``rules``. A
     context manager."""
+
+    command = "prometheus"
+    error = PrometheusError
 
     def __init__(
         self,
@@ -41,8 +39,7 @@ class Prometheus:
         port: int = 19090,
         every_s: int = 1,
     ) -> None:
-        self._place, self._folder, self._port = place, folder, port
-        self._process: subprocess.Popen[Any] | None = None
+        self._port = port
         every = f"{every_s}s"
         config = {
             "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
@@ -51,40 +48,20 @@ class Prometheus:
                 {"job_name": job, "static_configs": [{"targets": list(targets)}]} for job, targets in jobs.items()
             ],
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        self._config = folder / "prometheus.yml"
-        self._config.write_text(json.dumps(config))  # JSON is YAML
+        super().__init__(place, folder, "prometheus.yml", json.dumps(config))  # JSON is YAML
 
-    def __enter__(self) -> Self:
-        program = shutil.which("prometheus")
-        if program is None:
-            raise PrometheusError("there is no prometheus on this machine: scripts/setup dev installs Debian's")
-        argv = [
+    def _argv(self, program: str) -> list[str]:
+        return [
             program,
             f"--config.file={self._config}",
             f"--storage.tsdb.path={self._folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self._port}",
             "--log.level=warn",
         ]
-        log = self._folder / "prometheus.log"
-        with log.open("wb") as file:
-            self._process = self._place.popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-        until = time.monotonic() + _READY_S
-        while not self._ready():
-            if self._process.poll() is not None or time.monotonic() > until:
-                self.close()
-                raise PrometheusError(f"Prometheus did not come up: {log.read_text()[-2000:]}")
-            time.sleep(0.05)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends it, and waits for it."""
-        process, self._process = self._process, None
-        if process is not None:
-            end(process, _GOODBYE_S)
+    def _answers(self) -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/-/ready", timeout=5):
+            return True
 
     def query(self, expr: str, at_s: float | None = None) -> list[dict[str, Any]]:
         """The series of ``expr`` now, or at that Unix time: each has ``metric`` and ``value``. Raises PrometheusError
@@ -122,16 +99,6 @@ class Prometheus:
             raise PrometheusError(f"{fields.get('query', what)}: {said.get('error')}")
         found: dict[str, Any] = said["data"]
         return found
-
-    def _ready(self) -> bool:
-        def asked() -> bool:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/-/ready", timeout=5):
-                    return True
-            except OSError:
-                return False
-
-        return self._place.inside(asked)
 
 
 def _series(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -36,6 +36,8 @@ class Pacer:
     its time a phase was done. No frame is early: an agent's speech waits for its phase. ``missed`` counts the frames
     that were later than a frame lasts, or never made.
 
+    ``before`` is called each time that frames are due, before them.
+
     ``made`` counts the frames by the kind that their streams were added as, and ``made_s`` has the seconds that they
     took.
     """
@@ -46,6 +48,7 @@ class Pacer:
         self.lag = Histogram(media.LAG)
         self.recent = self.lag.of("media")
         self.missed = 0
+        self.before: set[Callable[[], None]] = set()
         self.made: dict[Hashable, int] = {}
         self.made_s: dict[Hashable, float] = {}
         self._phases: list[dict[Tick, Hashable]] = [{} for _ in range(_PHASES)]
@@ -115,6 +118,14 @@ class Pacer:
             context = {"message": "a paced stream failed and is stopped", "exception": e}
             asyncio.get_running_loop().call_exception_handler(context)
 
+    def _prepare(self) -> None:
+        for prepare in tuple(self.before):
+            try:
+                prepare()
+            except Exception as e:
+                context = {"message": "what is done before frames failed", "exception": e}
+                asyncio.get_running_loop().call_exception_handler(context)
+
     def _run(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -133,6 +144,9 @@ class Pacer:
         self._step += 1
         if phase:
             self.worst_late_ms = max(self.worst_late_ms, (now - due) * 1000)
+            if self.before:
+                self._prepare()
+                now = loop.time()
             ticks, clock, made, made_s = tuple(phase.items()), loop.time, self.made, self.made_s
             self._running = True
             for tick, kind in ticks:

@@ -28,7 +28,7 @@ _NAME_BYTES = 32  # the same, filled up so that the address is two whole words o
 _MMSGHDR_WORDS = 8  # name, name length, iov, iov length, control, control length, flags, message length
 _NAME, _NAME_LENGTH, _IOV, _IOV_LENGTH, _CONTROL, _CONTROL_LENGTH, _LENGTH = 0, 1, 2, 3, 4, 5, 7
 _SO_TIMESTAMPNS = 35
-_TIME_BYTES = 32  # struct cmsghdr 16, struct timespec 16
+_STAMP_WORDS = 4  # of 64 bits: struct cmsghdr, then struct timespec, its seconds and nanoseconds
 
 _SO_MEMINFO, _MEMINFO_BYTES = 55, 36  # linux/sock_diag.h: nine words of 32 bits, the last of them the drops
 
@@ -60,9 +60,10 @@ class _Messages:
 
 class BatchSocket:
     """A bound UDP socket, of which up to ``most`` datagrams are read or sent by one call. After ``receive``, ``data``
-    (most, at least ROOM_BYTES), ``lengths``, ``words`` and ``addresses`` hold the batch until the next call."""
+    (most, at least ROOM_BYTES), ``lengths``, ``words`` and ``addresses`` hold the batch until the next call. The kernel
+    says of the first ``stamped`` of a batch when it got them."""
 
-    def __init__(self, sock: socket.socket, most: int = BATCH) -> None:
+    def __init__(self, sock: socket.socket, most: int = BATCH, stamped: int = 1) -> None:
         self._socket = sock
         self._fd = sock.fileno()
         self._count = 0
@@ -72,11 +73,13 @@ class BatchSocket:
         self._in = _Messages(most)
         self._in.iov[:, 0] = self.data.ctypes.data + self.data.strides[0] * np.arange(most, dtype=np.uint64)
         self._in.iov[:, 1] = ROOM_BYTES + 1
-        # The kernel says when it got the first of a batch: one control message a batch is enough to know the oldest.
+        # One control message a batch is enough to know the oldest.
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        self._time = (ctypes.c_int64 * (_TIME_BYTES // 8))()
-        self._in.headers[0, _CONTROL] = ctypes.addressof(self._time)
-        self._time_length = ctypes.c_uint64.from_address(self._in.headers.ctypes.data + 8 * _CONTROL_LENGTH)
+        self._stamps = np.zeros((stamped, _STAMP_WORDS), np.int64)
+        self._stamp_lengths = self._in.headers[:stamped, _CONTROL_LENGTH]
+        self._in.headers[:stamped, _CONTROL] = self._stamps.ctypes.data + self._stamps.strides[0] * np.arange(
+            stamped, dtype=np.uint64
+        )
         self._addresses: Bytes = np.zeros((most, 18), np.uint8)
         self._ipv4 = sock.family == socket.AF_INET
         self._out = _Messages(most, _SOCKADDR_4_BYTES if self._ipv4 else _SOCKADDR_BYTES)
@@ -97,7 +100,7 @@ class BatchSocket:
     def receive(self) -> int:
         """Receives a batch. Returns the number of datagrams, at most ``most``; 0 when there are none. Of an IPv4
         socket nothing is received."""
-        self._time_length.value = _TIME_BYTES
+        self._stamp_lengths.fill(8 * _STAMP_WORDS)
         count: int = _libc.recvmmsg(self._fd, self._in.pointer, self._most, socket.MSG_DONTWAIT, None)
         if count < 0:
             number = ctypes.get_errno()
@@ -113,7 +116,8 @@ class BatchSocket:
     def came_ns(self) -> int:
         """The time at which the kernel got the batch's first datagram: nanoseconds of CLOCK_REALTIME, which may
         jump."""
-        return self._time[2] * 1_000_000_000 + self._time[3]
+        _, _, seconds, ns = self._stamps[0].tolist()
+        return int(seconds) * 1_000_000_000 + int(ns)
 
     @property
     def lengths(self) -> npt.NDArray[np.uint16]:

@@ -43,7 +43,7 @@ class KeyFile(Followed[ClusterKeys]):
         if self._link is None:
             self._link = now.link
         elif now.link != self._link:
-            self._log.warning("the link secret stays as it was: restart to change link", file=str(path))
+            self._log.warning("the link secret stays as it was: reload or restart to change link", file=str(path))
             now = replace(now, link=self._link)
         return now
 

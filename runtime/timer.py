@@ -3,7 +3,6 @@ milliseconds."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import time
@@ -22,18 +21,21 @@ class Timer:
         if self.fd < 0:
             number = ctypes.get_errno()
             raise OSError(number, f"timerfd_create: {os.strerror(number)}")
-        # struct itimerspec: the interval of repetitions, none; then the time, seconds and nanoseconds.
+        # struct itimerspec: the interval of repetitions, then the first time; seconds and nanoseconds each.
         self._spec = (ctypes.c_long * 4)()
 
-    def set(self, after_s: float) -> None:
-        """Sets the timer, once, to the time ``after_s`` from now on; one that was set before is set anew."""
-        self._spec[2], self._spec[3] = divmod(max(1, round(after_s * _NS)), _NS)
+    def every(self, interval_s: float) -> None:
+        """Has the time be over every ``interval_s`` from now on, in place of what was set before; at 0 never."""
+        ns = max(1, round(interval_s * _NS)) if interval_s else 0
+        self._spec[:] = list(divmod(ns, _NS) * 2)
         _libc.timerfd_settime(self.fd, 0, self._spec, None)
 
     def over(self) -> None:
-        """Makes the descriptor unreadable until the timer is set and over again."""
-        with contextlib.suppress(BlockingIOError):
+        """Makes the descriptor unreadable until the time is over again."""
+        try:
             os.read(self.fd, 8)
+        except BlockingIOError:
+            return
 
     def close(self) -> None:
         """Closes the descriptor."""

@@ -64,7 +64,8 @@ class Window(NamedTuple):
     ``used`` is the share of them for which the tightest of what it needs was taken, 0 to 1, and ``ran`` the share for
     which its loop ran; ``setup_s`` the part for the ``begun`` calls that were set up. ``made`` counts the frames that
     were made, by kind of call, and ``made_s`` is what these took. Of ``due`` frames ``missed`` were later than a frame
-    lasts, or never made; ``lag_s`` is the 99th percentile of how late they were.
+    lasts, or never made; ``lag_s`` is the 99th percentile of how late they were, or of how
+    late what comes was read.
     """
 
     seconds: float

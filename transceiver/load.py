@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from rtc.codecs.opus import Decoder, Encoder
 from rtc.frame import FRAMES_PER_S, frame_bytes
 from rtc.pacer import Pacer
 from runtime.busy import BusySelector
+from runtime.histogram import Durations
 from transceiver.backlog import Backlog
 from transceiver.capacity import Capacity, Kind, Window
 
@@ -33,19 +34,21 @@ _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 
 class Load:
-    """The load of the event loop that this is made on: ``look`` at it once a second. Where the capacity is ``fixed``,
-    there is always room and nobody has to leave."""
+    """The load of the event loop that this is made on: ``look`` at it once a second. It is late where frames are, or
+    what is read: ``reading`` is how much too long that has waited. Where the capacity is ``fixed``, there is always
+    room and nobody has to leave."""
 
     def __init__(
         self,
         pacer: Pacer,
         backlog: Backlog,
+        reading: Durations,
         *,
         selector: BusySelector | None = None,
         prior: float = PRIOR,
         fixed: bool = False,
     ) -> None:
-        self._pacer, self._backlog, self._selector = pacer, backlog, selector
+        self._pacer, self._backlog, self._reading, self._selector = pacer, backlog, reading, selector
         self._fixed = fixed
         self.capacity = Capacity(prior)
         self._begun = 0  # calls, since the last look
@@ -90,7 +93,7 @@ class Load:
             begun=begun,
             due=now.due - before.due,
             missed=now.missed - before.missed,
-            lag_s=self._pacer.recent.quantile_ns(0.99, before.lag) / 1e9,
+            lag_s=max(_late_s(self._pacer.recent, before.lag), _late_s(self._reading, before.read)),
         )
         leave = self.capacity.measured(window)
         return 0 if self._fixed else leave
@@ -111,6 +114,7 @@ class Load:
             due=sum(frames.values()),
             missed=pacer.missed,
             lag=tuple(pacer.recent.counts),
+            read=tuple(self._reading.counts),
         )
 
 
@@ -128,6 +132,11 @@ class _Counted(NamedTuple):
     due: int
     missed: int
     lag: tuple[int, ...]
+    read: tuple[int, ...]
+
+
+def _late_s(lateness: Durations, since: Sequence[int]) -> float:
+    return lateness.quantile_ns(0.99, since) / 1e9
 
 
 @functools.cache

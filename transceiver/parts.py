@@ -7,17 +7,36 @@ once. What is small stays in the state itself.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-__all__ = ["LEAST_BYTES", "Data", "Parts", "Sound", "SoundState", "Text", "data_of", "text_of"]
+__all__ = ["LEAST_BYTES", "Arrived", "Data", "Parts", "Sound", "SoundState", "Text", "data_of", "text_of"]
 
 LEAST_BYTES = 4096  # a page: less is not worth a place of its own
 _PART_BYTES = 32 << 10  # of sound
 
 Data = bytes | int  # the bytes, or their place
 Text = str | int
+
+
+class Arrived(list[bytes]):
+    """The parts of a state that is taken up. ``texts`` are those that have been made text, by their place."""
+
+    def __init__(self, parts: Iterable[bytes], texts: Mapping[int, str] | None = None) -> None:
+        super().__init__(parts)
+        self.texts = dict(texts or {})
+
+    @classmethod
+    def all_of(cls, parts: Sequence[bytes]) -> Arrived:
+        """These parts, as they are where they have text already."""
+        return parts if isinstance(parts, Arrived) else cls(parts)
+
+    def text(self, place: int) -> str:
+        """The text at that place, which is made once. Raises ValueError where there is none."""
+        if place not in self.texts:
+            self.texts[place] = data_of(place, self).decode()
+        return self.texts[place]
 
 
 class Parts:
@@ -27,6 +46,13 @@ class Parts:
         self.all: list[bytes] = []
         self._known: dict[int, tuple[str, bytes]] = former._texts if former is not None else {}
         self._texts: dict[int, tuple[str, bytes]] = {}
+
+    @classmethod
+    def of(cls, taken: Arrived) -> Parts:
+        """Those with which a state was taken up, so that the next one has the very same."""
+        parts = cls()
+        parts._texts = {id(text): (text, taken[place]) for place, text in taken.texts.items()}
+        return parts
 
     def data(self, data: bytes) -> Data:
         """What stands in the state for ``data``."""
@@ -55,7 +81,9 @@ def data_of(data: Data, parts: Sequence[bytes]) -> bytes:
 
 def text_of(text: Text, parts: Sequence[bytes]) -> str:
     """What ``Parts.text`` was given. Raises ValueError where there is no such part."""
-    return text if isinstance(text, str) else data_of(text, parts).decode()
+    if isinstance(text, str):
+        return text
+    return parts.text(text) if isinstance(parts, Arrived) else data_of(text, parts).decode()
 
 
 class SoundState(Struct, frozen=True, array_like=True):
@@ -119,9 +147,13 @@ class Sound:
             found = part + found
         return found[-min(size, self._size) :] if size and self._size else b""
 
+    def whole(self) -> bytes:
+        """All of it, which stays."""
+        return b"".join((*self._parts, self._rest))[self._gone :]
+
     def take_all(self) -> bytes:
         """Takes everything."""
-        pcm = b"".join((*self._parts, self._rest))[self._gone :]
+        pcm = self.whole()
         self.clear()
         return pcm
 

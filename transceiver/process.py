@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ import zmq
 from rtc.dtls.secure import check_aiortc
 from rtc.vad import detector
 from runtime import busy, logs, metrics
+from runtime.collector import Collector
 from runtime.config import Config
 from runtime.directory.opened import open_store
 from runtime.directory.publishing import publish
@@ -86,19 +86,22 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
         metrics.Gauge(families.NEIGHBOURS, lambda: desk.neighbours),
         metrics.Gauge(families.DRAINING, lambda: float(desk.draining)),
         metrics.Gauges(media.WAITING, _waiting),
-        metrics.Outside(media.RX_EXPRESS_SOCKET, lambda: {"express_full": transceiver.express.dropped}),
+        metrics.Outside(
+            media.RX_EXPRESS_SOCKET, lambda: {"express_full": transceiver.express.dropped + transceiver.between.dropped}
+        ),
         ufrag_keys(lambda: key_file.keys),
     )
     more = (*transceiver.schedule, TURNS.first_audio, *counters.all_counters, exporter.counts)
     pages = {HEALTH_PATH: beat.health}
     metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, *gauges, *more, pages=pages)
-    gc.freeze()  # what is here stays: looking through it for garbage would be a pause of 40 ms for every call
     watchdog.ready()
     log.info(
         "ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names(), revived=revived
     )
 
-    of_transceiver = transceiver.sweep_forever(), transceiver.keeper.run(), transceiver.express.run()
+    collector = Collector(lambda: transceiver.sessions)
+    express = transceiver.express.run(), transceiver.between.run()
+    of_transceiver = transceiver.sweep_forever(), transceiver.keeper.run(), *express, collector.run()
     work = (*of_transceiver, follow(key_file, transceiver.use), beat.forever())
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(each) for each in work]
     if config.directory.redis:

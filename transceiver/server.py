@@ -25,6 +25,7 @@ from transceiver.backlog import Backlog
 from transceiver.capacity import Capacity
 from transceiver.handoffs.desk import Handoffs
 from transceiver.handover.desk import Desk, House
+from transceiver.links.between import Between
 from transceiver.links.express import Express
 from transceiver.links.link import Link
 from transceiver.links.routing import Routing
@@ -86,8 +87,8 @@ class Transceiver:
         self._certificate: Certificate = Certificate.generateCertificate()
         self._pacer = Pacer()
         self._backlog = Backlog()
-        fixed = self._config.capacity == "fixed"
-        self._load = Load(self._pacer, self._backlog, selector=selector, prior=prior, fixed=fixed)
+        fixed, late = self._config.capacity == "fixed", counters.RX_EXPRESS_LATE.of("media")
+        self._load = Load(self._pacer, self._backlog, late, selector=selector, prior=prior, fixed=fixed)
         self._routing = Routing()
         self._link = self._routing.link = Link(socket, self._routing.on_data, self._on_control)
         self.express = Express(
@@ -95,9 +96,11 @@ class Transceiver:
             self._config.id,
             lambda: self._cluster,
             self._routing.on_express,
-            lambda: self._routing.spare_s,
+            lambda: self._routing.all_wait,
+            self._pacer,
         )
         self._routing.expressways = self.express.ways
+        self.between = self._routing.between = Between(self._config, lambda: self._cluster, self._routing, self._pacer)
         self._handlers: dict[type, Callable[..., None]] = {
             messages.Offer: self._offer,
             messages.Check: self._check,
@@ -105,6 +108,7 @@ class Transceiver:
             messages.Ice: self._ice,
             messages.Open: self._open,
             messages.Health: self._health,
+            messages.Ticket: self.between.ticket,
         }
         self.held = held = Sessions()
         house = House(
@@ -118,8 +122,7 @@ class Transceiver:
             gone=held.remove,
             handle=self._handle,
         )
-        generation = secrets.token_hex(8)
-        self.desk = Desk(self._config.id, generation, self._routing, self._link, house)
+        self.desk = Desk(self._config.id, secrets.token_hex(8), self._routing, self._link, house)
         self._admission = Admission(held, self._load, self._config.max_sessions, lambda: self.desk.reserved)
         self._relief = Relief(held, self.desk.move)
         self._watching = Watching(self._link, held.live)
@@ -425,7 +428,7 @@ class Transceiver:
             self.desk.sweep(now)
             if self._leaves and not self.sessions and not len(self._backlog) and self.desk.quiet:
                 self.idle.set()
-            self.held.tidy()
+            self.held.tidy(now)
 
     async def close(self) -> None:
         """Says goodbye to every caller."""
@@ -437,8 +440,7 @@ class Transceiver:
         await self.desk.closed()
         self.express.close()
         self._link.close()
-        if self._talks.records is not None:
-            self._talks.records.close()
+        await self._talks.close()
 
 
 def _follow(talk: Talk, trace: CallTrace, *, media: bool) -> None:

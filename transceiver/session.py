@@ -18,7 +18,7 @@ from rtc.state import TransportState
 from runtime import logs
 from transceiver.backlog import Backlog
 from transceiver.media.stream import MediaStream
-from transceiver.parts import Parts
+from transceiver.parts import Arrived, Parts
 from transceiver.state import SessionState, StateError
 from transceiver.survival.half_open import Answered
 from transceiver.talk.channels import Channels
@@ -30,7 +30,6 @@ from wire.ufrag import call_id
 
 __all__ = ["Session"]
 
-_SPARE_MS = 5
 _LOOK_S = 0.001
 _MOST_MADE_UP = 10  # ticks: what is older than 200 ms helps nobody
 
@@ -45,6 +44,8 @@ class Session:
     Both objects are ``away`` then: they neither send nor take anything, and tell nobody anything. One of them is told
     to ``stay`` and goes on, with no packet and no number between; the other is told to ``forsake`` the call.
     """
+
+    owns = ("talk", "stream", "transport", "_channels")
 
     def __init__(
         self,
@@ -67,8 +68,7 @@ class Session:
         self.owner = owner
         self.holder = holder
         self.began = time.monotonic()
-        self.ended = ""
-        self.away = False
+        self.ended, self.away = "", False
         self._left: tuple[SessionState, float] | None = None  # what it left with, and when
         self._parts: Parts | None = None  # of the last state
         self._end_due = ""  # the reason for which it is to end when it is not away any more
@@ -158,16 +158,11 @@ class Session:
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus, tape=talk.record)
         if self.ended:
             return  # the agent's fault
-        self.transport.spare_ms = self._spare_ms
+        self.transport.spare_ms = stream.spare_ms
         self._ticked = time.monotonic()
         self._pacer.add(self._tick, self.kind)
         self._log.info("media up", agent=talk.agent_name)
         self._on_connected(self)
-
-    @property
-    def _spare_ms(self) -> int:
-        """What is heard as PCM is heard by the call's clock, and may wait for it."""
-        return 0 if self.talk.agent_type.hears == "opus" else _SPARE_MS
 
     def give_to(self, successor: Successor) -> None:
         """Gives the agent's place to another one, between two frames; ``talk.retired`` is to follow."""
@@ -175,7 +170,7 @@ class Session:
         talk.give_to(successor)
         stream.pass_packets(talk.agent_type.hears == "opus")
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus, tape=talk.record)
-        self.transport.spare_ms = self._spare_ms
+        self.transport.spare_ms = stream.spare_ms
         self._pacer.rename(self._tick, self.kind)
 
     def channel_opened(self, channel: RTCDataChannel) -> None:
@@ -326,13 +321,14 @@ class Session:
         return session
 
     def _take_up(self, state: SessionState, now: float, watch: Callable[[bytes], Send]) -> None:
-        talk, stream = self.talk, self.stream
+        talk, stream, parts = self.talk, self.stream, Arrived.all_of(state.parts)
         self.began, self._ticked = now - state.age_s, now - state.tick_s
-        stream.take_up(state.media, now, state.parts)
+        stream.take_up(state.media, now, parts)
         stream.start(self.transport)
         self._channels.take_up(state.channels, self.transport.take_up(state.transport, now))
-        talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch, now, state.parts)
-        self.transport.spare_ms = self._spare_ms
+        talk.take_up(state.talk, self.end, stream.voice, stream.so_far, watch, now, parts)
+        self._parts = Parts.of(parts)
+        self.transport.spare_ms = stream.spare_ms
         stream.deliver_to(talk.conversation, take_packet=talk.host.heard_opus)
 
     def pass_over(self, packets: int) -> None:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import gc
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator
+from typing import Any
 
+from runtime.letting_go import let_go
 from transceiver.session import Session
 from transceiver.socket_session import SocketSession
 from wire import ufrag
 
 __all__ = ["AnySession", "Sessions"]
 
-_LITTER = 16  # ended calls
+_LATE_S = 10.0  # goodbyes are said, and threads of agents have ended or never will
 
 AnySession = Session | SocketSession
 
 
 class Sessions:
-    """The sessions: ``calls`` over WebRTC, and ``sockets`` over WebSockets."""
+    """The sessions: ``calls`` over WebRTC, and ``sockets`` over WebSockets. ``removed`` is how many there have been
+    besides."""
 
     def __init__(self) -> None:
         self.calls: dict[bytes, Session] = {}
         self.sockets: dict[bytes, SocketSession] = {}
-        self._litter = 0
+        self.removed = 0
+        self._over: deque[tuple[float, AnySession]] = deque()  # and since when
 
     def __len__(self) -> int:
         return len(self.calls) + len(self.sockets)
@@ -60,17 +64,12 @@ class Sessions:
 
     def remove(self, session: AnySession) -> None:
         """Forgets a session that is over, or goes on elsewhere."""
-        if isinstance(session, Session):
-            self.calls.pop(session.ufrag.encode(), None)
-            self._litter += 1
-        else:
-            self.sockets.pop(session.ufrag.encode(), None)
+        ours: dict[bytes, Any] = self.calls if isinstance(session, Session) else self.sockets
+        if ours.pop(session.ufrag.encode(), None) is session:
+            self.removed += 1
+            self._over.append((time.monotonic(), session))
 
-    def tidy(self) -> None:
-        """Frees what calls have left, now and then."""
-        # What an ended session leaves are circles through OpenSSL and libsrtp, whose memory the collector cannot
-        # see: it would wait for hundreds of calls. With a hundred calls alive this is a pause of 10 to 23
-        # milliseconds on a core that is nearly full (docs/performance.md).
-        if self._litter >= _LITTER:
-            self._litter = 0
-            gc.collect()
+    def tidy(self, now: float) -> None:
+        """Lets go of what was removed a while ago; called about once a second, with ``now`` in seconds, monotonic."""
+        while self._over and now - self._over[0][0] > _LATE_S:
+            let_go(self._over.popleft()[1])

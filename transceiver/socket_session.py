@@ -24,6 +24,8 @@ class SocketSession:
     """A session without media. ``on_end(session)`` is called once. It keeps time by the same clock as calls do, for
     turns and time-outs."""
 
+    owns = ("talk",)
+
     def __init__(
         self,
         ufrag: str,

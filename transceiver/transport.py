@@ -109,6 +109,8 @@ class Transport:
     data channel that the client has negotiated, if any. ``ssrcs`` are those that the client is known to send with;
     ``spare_ms`` is how long its media may wait on its way."""
 
+    owns = ("_secure",)
+
     def __init__(
         self,
         offer: Offer,
@@ -244,11 +246,11 @@ class Transport:
         taken = self._gate.admits_dtls(time.monotonic()) and self._backlog.put(self, feed)
         RX_DATAGRAMS["dtls" if taken else "overflow"] += 1
 
-    def media(self, datagram: bytes) -> bool:
-        """Takes an SRTP or SRTCP datagram from a path of the transport's. Returns whether it was authentic: a bad one
-        is dropped and never ends anything."""
-        now = time.monotonic()
-        plain = self._gate.opened(datagram, self._secure, now) if self.connected else "too_early"
+    def media(self, datagram: bytes, now: float) -> bool:
+        """Takes an SRTP or SRTCP datagram from a path of the transport's, that came at ``now`` in seconds, monotonic.
+        Returns whether it was authentic: a bad one is dropped and never ends anything."""
+        srtp = self._secure.srtp
+        plain = self._gate.opened(datagram, srtp, now) if srtp is not None and self.connected else "too_early"
         if isinstance(plain, str):
             RX_DATAGRAMS[plain] += 1
             return False
@@ -263,7 +265,8 @@ class Transport:
         """Takes an SRTP datagram from any path. Returns False, and has neither counted nor used it, unless it
         is ours."""
         now = time.monotonic()
-        plain = self._gate.opened(datagram, self._secure, now) if self.connected else "too_early"
+        srtp = self._secure.srtp
+        plain = self._gate.opened(datagram, srtp, now) if srtp is not None and self.connected else "too_early"
         if isinstance(plain, str):
             return False
         self._media.rtp(plain, now)
@@ -284,7 +287,9 @@ class Transport:
             return b""
         if self.kept is not None:
             self.kept.sends_rtp()
-        datagram = self._secure.protect(packet)
+        srtp = self._secure.srtp
+        assert srtp is not None
+        datagram = srtp.protect(packet)
         self.send(datagram)
         return datagram
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 
-__all__ = ["SIZE", "is_ipv4", "pack", "show", "unpack"]
+__all__ = ["SIZE", "is_ipv4", "pack", "show", "to_ipv6", "unpack"]
 
 SIZE = 18
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -31,6 +31,11 @@ def unpack(address: bytes) -> tuple[str, int]:
     if is_ipv4(address):
         return socket.inet_ntop(socket.AF_INET, address[12:16]), port
     return socket.inet_ntop(socket.AF_INET6, address[:16]), port
+
+
+def to_ipv6(address: bytes) -> tuple[str, int]:
+    """The same for a socket of IPv6, to which an IPv4 address is a mapped one."""
+    return socket.inet_ntop(socket.AF_INET6, address[:16]), int.from_bytes(address[16:18], "big")
 
 
 def show(address: bytes) -> str:

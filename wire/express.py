@@ -4,8 +4,9 @@ They speak over a Unix socket of the edge's (``door_of``), a message a packet (S
 holds the cluster's key file by a MAC over the random numbers of both, so neither a user of the host who can reach the
 socket nor one who has put another in its place gets anything. The edge then hands two ``Sockets`` over (SCM_RIGHTS): by
 one the transceiver reads the media that XDP brings there, by the other it answers from the shared port. It says
-``Reads`` when a first datagram has come there, and XDP begins. Later the edge says ``Off`` when it takes them back.
-When the transceiver ends, and the connection with it, media goes by the workers again.
+``Reads`` when a first datagram has come there, and XDP begins. From then on it says once a second how much it
+``Took``, and the edge says ``Off`` when it takes the sockets back. When the transceiver ends, and the connection with
+it, media goes by the workers again.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = [
     "Proofs",
     "Reads",
     "Sockets",
+    "Took",
     "door_of",
     "read",
 ]
@@ -88,6 +90,13 @@ class Reads(_Message, tag="reads", frozen=True):
     """The transceiver has got the probe, or media before, and reads from now on."""
 
 
+class Took(_Message, tag="took", frozen=True):
+    """The transceiver still reads."""
+
+    datagrams: Annotated[int, Meta(ge=0, lt=1 << 62)]
+    """The number of those that came by these sockets, so far."""
+
+
 class Off(_Message, tag="off", frozen=True):
     """There is no express path, or none any more: the sockets are to be closed."""
 
@@ -95,7 +104,7 @@ class Off(_Message, tag="off", frozen=True):
     proof: Annotated[bytes, Meta(max_length=32)] = b""
 
 
-Message = Challenge | Claim | Sockets | Reads | Off
+Message = Challenge | Claim | Sockets | Reads | Took | Off
 _decoder = msgspec.msgpack.Decoder(Message)
 
 

@@ -88,6 +88,7 @@ __all__ = [
     "Steered",
     "Take",
     "Taken",
+    "Ticket",
     "ToSignaling",
     "ToSource",
     "ToTransceiver",
@@ -303,6 +304,10 @@ class PathUp(Message, tag="path.up"):
     proved: Annotated[
         bool, about("Whether it answered a check of ours. One that has not yet takes no path from another transceiver.")
     ] = True
+    number: Annotated[
+        Annotated[int, Meta(ge=0, lt=1 << 32)] | None,
+        about("The flow's number in the ticket that it has, 0 where it wants one; nil: it takes none from this edge."),
+    ] = None
 
 
 class PathDown(Message, tag="path.down"):
@@ -405,6 +410,14 @@ class Dropped(Message, tag="call.dropped"):
     ufrag: CallUfrag
 
 
+class Ticket(Message, tag="path.ticket"):
+    """The head that media of a path carries past the workers (`wire.encapsulation`), when `path.up` has named it."""
+
+    address: Address
+    number: Annotated[int, Meta(ge=1, lt=1 << 32)]
+    ticket: Annotated[bytes, Meta(min_length=8, max_length=8)]
+
+
 ToTransceiver = (
     Hello
     | Event
@@ -426,7 +439,7 @@ ToTransceiver = (
     | Take
     | GoOn
     | Dropped
-    | Moved
+    | (Moved | Ticket)
 )
 Replies = Refused | Answer | Opened | Watching | Ended | HandedOff | Listed | Checked | IceAnswer | HealthReport
 ToSignaling = Hello | Event | Replies | Closed | Moved

@@ -1,4 +1,5 @@
-"""The load: calls that talk, in one process on one core. A plan comes on standard input, figures go to standard output.
+"""The load: calls that talk, in one process on one core. A plan comes as a line
+on standard input, figures go to standard output.
 
 While calls talk, this only sends and reads. Every SRTP packet is made before the first is sent, and every one that
 comes back is kept with the kernel's stamp of its arrival and opened after the last. So the load costs two system calls
@@ -79,8 +80,11 @@ class Talk:
 
 
 def main() -> None:
-    plan = json.load(sys.stdin)
+    plan = json.loads(sys.stdin.readline())
     talks = asyncio.run(_set_up(plan))
+    if plan.get("together"):  # with other processes, which begin when all are ready
+        print("ready", flush=True)
+        sys.stdin.readline()
     print(json.dumps(_measured(plan, talks)), flush=True)
 
 

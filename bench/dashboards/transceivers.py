@@ -94,6 +94,20 @@ TRANSCEIVER = Dashboard(
             "By what became of them.",
             (rate("firsthop_rx_transceiver_datagrams_total", "outcome"), "{{outcome}}"),
         ),
+        times(
+            "Reads past the workers, late",
+            "How much longer than it was meant to, what came past the workers had waited.",
+            "firsthop_rx_express_late_seconds",
+        ),
+        lines(
+            "Lost before the socket past the workers",
+            "pps",
+            "Datagrams for which a transceiver's socket had no room.",
+            (
+                f"sum by (instance) (rate(firsthop_rx_express_socket_datagrams_total{{{OF}}}[$__rate_interval]))",
+                "{{instance}}",
+            ),
+        ),
         lines(
             "Messages that could not be used",
             "cps",

@@ -9,6 +9,7 @@ others use the machine, a run waits, and a run that they disturbed is made again
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,7 @@ class Bench:
     def __init__(self, site: Site, options: argparse.Namespace) -> None:
         self._site = site
         self._options = options
+        self._began = time.monotonic()
         self._undisturbed = Undisturbed(PATIENCE_S if options.patience is None else options.patience, TRIES)
 
     def run(self) -> dict[str, Any]:
@@ -62,7 +64,7 @@ class Bench:
     def _saturations(self) -> dict[str, Any]:
         found: dict[str, list[dict[str, Any]]] = {}
         for repeat in range(self._options.repeats):
-            for relay in _rotated([relay for relay in self._options.only if relay != "direct"], repeat):
+            for relay in _rotated([relay for relay in self._options.only if relay not in report.NO_RELAY], repeat):
                 one = self._undisturbed(partial(saturation, self._site, relay), lambda one: float(one["others"]))
                 found.setdefault(relay, []).append(one)
                 say(f"{repeat + 1} {relay:9} brings at most {one['achieved']:,} a second back ({one['limited_by']})")
@@ -77,8 +79,11 @@ class Bench:
             relay: [*points, *(Point(round(one["achieved"] * share), options.flows[0]) for share in report.SHARES)]
             for relay, one in saturations.items()
         }
-        samples = []
+        samples: list[dict[str, Any]] = []
         for repeat in range(options.repeats):
+            if samples and time.monotonic() - self._began > options.within:
+                say(f"time is up after {repeat} of {options.repeats} repeats")
+                break
             for i in range(len(points) + len(report.SHARES)):
                 for relay in _rotated(options.only, repeat):
                     mine = of_relay.get(relay, points)
@@ -114,6 +119,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = base_parser("relay", __doc__ or "", RELAYS, seconds=2.5, repeats=3)
     parser.add_argument("--rates", type=numbers, default=list(RATES), help="datagrams a second, with commas between")
     parser.add_argument("--flows", type=numbers, default=list(FLOWS), help="the first at all rates, the others at one")
+    parser.add_argument("--within", type=float, default=3600.0, help="seconds, after which no repeat begins any more")
     parser.add_argument("--skip", action="append", default=[], choices=("saturation", "memory"), help="leave this out")
     options = parser.parse_args(arguments)
     whole = (list(RELAYS), list(RATES), list(FLOWS), list[str]())

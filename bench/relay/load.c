@@ -43,6 +43,7 @@ enum {
     WAKE_NS = 50000,
     HEADERS = sizeof(struct ethhdr) + sizeof(struct iphdr) + sizeof(struct udphdr),
     MAX_HEAD = 64,
+    CHECK_ONE_IN = 64,  // so often are the checksums of what comes looked at
     MAX_GREETING = 512,
     RING_FRAME = 1024,
     RING_BLOCK = 1 << 20,
@@ -147,6 +148,7 @@ struct arrival {
     unsigned flow;
     const uint8_t *payload;
     size_t bytes;
+    bool summed;  // there is a checksum: one that the sender's kernel left to a card is none
 };
 
 // The next datagram that the relay sent to one of our flows, valid until the next call; false when none waits.
@@ -167,7 +169,8 @@ static bool next_arrival(struct arrival *arrival, int64_t realtime_to_monotonic)
         if (frame->ip.saddr != net.to || frame->ip.daddr != net.from || flow >= load.flows) continue;
         *arrival = (struct arrival){
             .at_ns = (uint64_t)((int64_t)(slot->tp_sec * SECOND + slot->tp_nsec) + realtime_to_monotonic),
-            .flow = flow, .payload = frame->payload, .bytes = slot->tp_snaplen - HEADERS};
+            .flow = flow, .payload = frame->payload, .bytes = slot->tp_snaplen - HEADERS,
+            .summed = !(slot->tp_status & TP_STATUS_CSUMNOTREADY) && frame->udp.check};
         return true;
     }
 }
@@ -292,10 +295,17 @@ static void greet(const char *path) {
 // ---- the load
 
 static struct {
-    uint64_t sent, refused, received, duplicates, arrived, largest_burst;
+    uint64_t sent, refused, received, duplicates, arrived, largest_burst, checked, wrong;
     struct histogram up, down, late;
     uint64_t *seen, bits;
 } tally;
+
+// Whether the UDP checksum is right: with it, everything adds up to what has no bit unset.
+static bool sums_up(const struct arrival *arrival) {
+    const struct udphdr *udp = (const struct udphdr *)(arrival->payload - sizeof *udp);
+    uint64_t pseudo = (uint64_t)net.from + net.to + htons(IPPROTO_UDP) + udp->len;
+    return checksum(udp, ntohs(udp->len), pseudo) == 0;
+}
 
 static void hear(void) {
     int64_t offset = realtime_to_monotonic();
@@ -311,6 +321,10 @@ static void hear(void) {
         }
         *word |= bit;
         tally.received++;
+        if (arrival.summed && datagram->sequence % CHECK_ONE_IN == 0) {
+            tally.checked++;
+            tally.wrong += !sums_up(&arrival);
+        }
         if (datagram->arrived > tally.arrived) tally.arrived = datagram->arrived;
         note(&tally.up, (int64_t)(datagram->echoed_ns - datagram->sent_ns));
         note(&tally.down, (int64_t)(arrival.at_ns - datagram->echoed_ns));
@@ -463,6 +477,6 @@ int main(int argc, char **argv) {
     print_histogram("up", &tally.up);
     print_histogram("down", &tally.down);
     print_histogram("late", &tally.late);
-    printf("\"largest_burst\": %lu, \"refused\": %lu, \"ring_drops\": %u}\n", tally.largest_burst, tally.refused,
-           ring.tp_drops);
+    printf("\"largest_burst\": %lu, \"refused\": %lu, \"ring_drops\": %u, \"checked\": %lu, \"wrong\": %lu}\n",
+           tally.largest_burst, tally.refused, ring.tp_drops, tally.checked, tally.wrong);
 }

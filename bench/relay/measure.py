@@ -72,7 +72,16 @@ def worker_memory(site: Site, flows: int) -> dict[str, int]:
 
 def _load(site: Site, running: Running, point: Point, seconds: float, *, greet: bool) -> dict[str, Any]:
     argv = [str(site.program("load")), "--interface", "to-edge"]
-    argv += ["--from", site.clients, "--to", site.lab.edge.address, "--port", str(PORT), "--mac", site.edge_mac]
+    argv += [
+        "--from",
+        site.clients,
+        "--to",
+        running.to or site.lab.edge.address,
+        "--port",
+        str(PORT),
+        "--mac",
+        site.edge_mac,
+    ]
     argv += ["--flows", str(point.flows), "--rate", str(point.rate)]
     argv += ["--warm-up", str(WARM_UP_S), "--seconds", str(seconds), "--head", running.head.hex()]
     if greet and running.greetings:
@@ -89,7 +98,8 @@ def _load(site: Site, running: Running, point: Point, seconds: float, *, greet: 
             watch = Watch({**groups, "load": [load.pid]}, LOAD_CPU)
             _await(load, "done")
             usage = watch.usage()
-            text, _ = load.communicate(timeout=PATIENCE_S)
+            text = _line(load)
+            load.wait(PATIENCE_S)
         finally:
             load.kill()
     cpu = {name: round(value, 4) for name, value in {**asdict(usage), "machine": usage.machine}.items()}
@@ -101,7 +111,14 @@ def _trees(roots: tuple[int, ...]) -> list[int]:
 
 
 def _await(load: subprocess.Popen[str], mark: str) -> None:
+    if (line := _line(load)) != mark:
+        raise RelayError(f"the load ended early: {line}")
+
+
+def _line(load: subprocess.Popen[str]) -> str:
+    """The next line of what it says. Raises RelayError at the end."""
     assert load.stdout is not None
     assert load.stderr is not None
-    if (line := load.stdout.readline().strip()) != mark:
-        raise RelayError(f"the load ended early: {line or load.stderr.read().strip()}")
+    if not (line := load.stdout.readline().strip()):
+        raise RelayError(f"the load ended early: {load.stderr.read().strip()}")
+    return line

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 from pyroute2 import IPRoute
@@ -21,6 +21,7 @@ from bench.harness.conditions import LOAD_CPU, pin
 from bench.harness.conditions import SERVER_CPU as RELAY_CPU
 from bench.harness.document import ROOT
 from bench.harness.processes import Started, await_quiet, started_processes, write_secrets
+from lab.links import sysctl
 from lab.network import Lab
 from wire import address, keys, stun, ufrag
 
@@ -91,12 +92,13 @@ class Site:
 @dataclass(frozen=True, slots=True)
 class Running:
     """A relay that runs. ``head`` is what it wants before each datagram; ``greetings`` makes what flows say first, as
-    ``load.c`` reads it."""
+    ``load.c`` reads it; ``to`` is where they send, if not to the edge host."""
 
     relay: tuple[int, ...]
     backend: tuple[int, ...]
     head: bytes = b""
     greetings: Callable[[int], bytes] | None = None
+    to: str = ""
 
 
 Start = Callable[[Site], AbstractContextManager[Running]]
@@ -108,6 +110,27 @@ def direct(site: Site) -> Iterator[Running]:
     with _processes() as started:
         echo = started(site.start("echo", RELAY_CPU, site.program("echo"), site.lab.edge.address, str(PORT), "0"))
         yield Running((), (echo.pid,))
+
+
+@contextmanager
+def routed(site: Site) -> Iterator[Running]:
+    """No relay, and a host between: the edge host's kernel forwards to the next, where the backend stands, and back."""
+    lab = site.lab
+    net = lab.client.address.rpartition(".")[0] + ".0/24"
+
+    def way_back() -> None:
+        with IPRoute() as ip:
+            ip.route("replace", dst=net, gateway=lab.edge_inner_address)
+
+    lab.transceiver.inside(way_back)
+    with _processes() as started:
+        argv = [str(site.program("echo")), lab.transceiver.address, str(PORT), "0"]
+        echo = started(lab.transceiver.popen(pin(argv, RELAY_CPU), stdin=subprocess.DEVNULL))
+        lab.edge.inside(lambda: sysctl("net/ipv4/ip_forward", "1"))
+        try:
+            yield Running((), (echo.pid,), to=lab.transceiver.address)
+        finally:
+            lab.edge.inside(lambda: sysctl("net/ipv4/ip_forward", "0"))
 
 
 def floor(site: Site) -> AbstractContextManager[Running]:
@@ -175,9 +198,20 @@ def coturn(site: Site) -> Iterator[Running]:
         yield Running((relay.pid,), (echo.pid,), head, lambda flows: _turn_greetings(flows, host))
 
 
+def firsthop(site: Site) -> AbstractContextManager[Running]:
+    """The edge as ``firsthop edge`` starts it: supervisor with XDP, one worker and its spare, signaling. All datagrams
+    go through the worker, as between hosts."""
+    return _firsthop(site, "off")
+
+
+def express(site: Site) -> AbstractContextManager[Running]:
+    """The same edge, when it has put its flows past the worker: the backend reads what XDP brings to its socket, and
+    stands where the relays stand, on their core."""
+    return _firsthop(site, "auto")
+
+
 @contextmanager
-def firsthop(site: Site) -> Iterator[Running]:
-    """The edge as ``firsthop edge`` starts it: supervisor with XDP, one worker and its spare, signaling."""
+def _firsthop(site: Site, express: Literal["off", "auto"]) -> Iterator[Running]:
     lab, here = site.lab, site.directory
     config, endpoint = here / "firsthop.toml", f"ipc://{here}/transceiver.sock"
     secret = write_secrets(here, "a token that nobody uses")
@@ -188,6 +222,7 @@ def firsthop(site: Site) -> Iterator[Running]:
         media = "{lab.edge.address}:{PORT}"
         interface = "{lab.edge_interface}"
         run = "{here}"
+        express = "{express}"
         pins = "/sys/fs/bpf/firsthop-bench-{os.getpid()}"
         unknown_rate = 0  # thousands of flows begin at once, from one address
         flow_rate = 0  # and each is many calls' worth
@@ -200,16 +235,23 @@ def firsthop(site: Site) -> Iterator[Running]:
     cluster = keys.load(secret["keys"])
     with _processes() as started:
         python = (sys.executable, "-m")
-        transceiver = started(
-            site.start("transceiver", LOAD_CPU, *python, "bench.relay.transceiver", endpoint, secret["keys"])
-        )
+        argv = (*python, "bench.relay.transceiver", endpoint, secret["keys"], "quiet" if express == "auto" else "loud")
+        transceiver = started(site.start("transceiver", LOAD_CPU, *argv))
         relay = started(site.start("edge", RELAY_CPU, *python, "firsthop", "edge", "--config", config))
         _await_children(relay, {"worker-0", "worker-spare", "signaling"})
-        yield Running((relay.pid,), (transceiver.pid,), b"", lambda flows: _checks(flows, cluster))
+        backend = [transceiver.pid]
+        if express == "auto":
+            module = (*python, "bench.relay.reader")
+            reader = started(site.start("reader", RELAY_CPU, *module, here, secret["keys"], site.program("echo")))
+            _await(reader, lambda: psutil.Process(reader.pid).name() == "echo")
+            backend.append(reader.pid)
+        yield Running((relay.pid,), tuple(backend), b"", lambda flows: _checks(flows, cluster))
 
 
 RELAYS: dict[str, Start] = {
     "direct": direct,
+    "routed": routed,
+    "express": express,
     "floor": floor,
     "rounds": rounds,
     "firsthop": firsthop,
@@ -236,11 +278,15 @@ def _quiet(process: subprocess.Popen[Any]) -> subprocess.Popen[Any]:
 
 
 def _await_children(process: subprocess.Popen[Any], names: set[str]) -> None:
+    _await(process, lambda: names <= {child.name() for child in psutil.Process(process.pid).children()})
+    _quiet(process)
+
+
+def _await(process: subprocess.Popen[Any], up: Callable[[], bool]) -> None:
     deadline = time.monotonic() + READY_S
     while True:
         with suppress(psutil.NoSuchProcess):
-            if names <= {child.name() for child in psutil.Process(process.pid).children()}:
-                _quiet(process)
+            if up():
                 return
         if process.poll() is not None or time.monotonic() > deadline:
             raise RelayError(f"{process.args!r} did not come up")

@@ -21,6 +21,8 @@ SHARES = (BELOW, BEYOND)
 
 PLOT = document.DOCUMENT.with_name("relay.png")
 PEERS = ("nginx", "coturn", "floor")
+# What no process relays has no cost of its own: what it costs the machine is all.
+NO_RELAY = ("direct", "routed", "express")
 
 
 def figures(sample: Sample) -> dict[str, float]:
@@ -34,6 +36,8 @@ def figures(sample: Sample) -> dict[str, float]:
         "lost": load["lost"],
         "loss": load["lost"] / load["sent"],
         "duplicates": load["duplicates"],
+        "checked": load.get("checked", 0),
+        "wrong": load.get("wrong", 0),
         "relay_us": 1e6 * cpu["relay"] / cpu["wall"] / relayed,
         "machine_us": 1e6 * cpu["machine"] / cpu["wall"] / relayed,
         "load_core": cpu["load_core"] / cpu["wall"],
@@ -62,6 +66,7 @@ def medians(samples: list[Sample]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"relay": relay, "rate": rate, "flows": flows, "share": share, "runs": len(calm)}
         row |= {name: _rounded(statistics.median(f[name] for f in all_)) for name in all_[0]}
         row["most_lost"] = max(f["lost"] for f in all_)
+        row["most_wrong"] = max(f["wrong"] for f in all_)
         row["least_achieved"] = _rounded(min(f["achieved"] for f in all_))
         for peer in PEERS:
             theirs = _by_repeat(samples, peer, rate, flows, share)
@@ -69,10 +74,12 @@ def medians(samples: list[Sample]) -> list[dict[str, Any]]:
         direct = _by_repeat(samples, "direct", rate, flows, share)
         # Where much is lost, the load's own part is shared by fewer, and the difference says nothing.
         clean = max(f["loss"] for f in all_) < 0.01
-        row["machine_over_direct_us"] = (
-            _compared(mine, direct, lambda a, b: a["machine_us"] - b["machine_us"]) if clean else None
-        )
-        for q in ("p99", "p99.9"):
+        for other in ("direct", "routed"):
+            theirs = _by_repeat(samples, other, rate, flows, share)
+            row[f"machine_over_{other}_us"] = (
+                _compared(mine, theirs, lambda a, b: a["machine_us"] - b["machine_us"]) if clean else None
+            )
+        for q in ("p50", "p99", "p99.9"):
             row[f"added_{q}_ms"] = _compared(mine, direct, partial(_added, q))
         rows.append(row)
     return rows
@@ -132,6 +139,7 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     row = at.get((20_000, None), {})
     judge("added one way at 20 kpps, p99, ms", row.get("added_p99_ms"), 1.0)
     judge("added one way at 20 kpps, p99.9, ms", row.get("added_p99.9_ms"), 3.0)
+    _judge_express(rows, judge)
     if best := result.get("saturation", {}).get("firsthop"):
         # The worst run, not the median: a relay that loses nothing does so each time.
         peak = best["achieved"]
@@ -144,6 +152,27 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
         name = f"memory of a worker with {memory['flows']:,} flows, MB"
         judge(name, round(memory["worker_rss_bytes"] / 1e6, 1), 120)
     return judged.rows
+
+
+def _judge_express(rows: list[dict[str, Any]], judge: Callable[..., None]) -> None:
+    """The targets of the way past the worker: against relays that have each datagram, and against the kernel alone."""
+    at = {(row["relay"], row["rate"]): row for row in reversed(rows) if row["share"] is None}
+    over = "machine_over_direct_us"
+    for rate in (20_000, 50_000):
+        mine = at.get(("express", rate), {}).get(over)
+        for peer in ("nginx", "coturn"):
+            theirs = at.get((peer, rate), {}).get(over)
+            if mine is not None and theirs:
+                name = f"past the worker: machine over direct at {rate // 1000} kpps, of {peer}'s"
+                judge(name, mine / theirs, 0.1)
+    row = at.get(("express", 200_000), {})
+    judge("past the worker: machine over routing at 200 kpps, µs", row.get("machine_over_routed_us"), 0.5)
+    judge("past the worker: lost at 200 kpps, worst run", row.get("most_lost"), 0)
+    wrong = max((row["most_wrong"] for row in rows if row["relay"] == "express" and row["checked"]), default=None)
+    judge("past the worker: wrong checksums at the client, worst run", wrong, 0)
+    row = at.get(("express", 20_000), {})
+    judge("past the worker: added one way at 20 kpps, p50, ms", row.get("added_p50_ms"), 0.02)
+    judge("past the worker: added one way at 20 kpps, p99, ms", row.get("added_p99_ms"), 0.1)
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -162,7 +191,9 @@ def markdown(result: dict[str, Any]) -> str:
         )
         lost = f"{100 * row['loss']:.1f} %" if row["loss"] >= 0.001 else f"{row['lost']:.0f}"
         us = ["relay_us", "of_nginx", "of_floor", "machine_over_direct_us"]
-        cpu = " | ".join("" if row["relay"] == "direct" or row[name] is None else f"{row[name]:.3g}" for name in us)
+        if row["relay"] in NO_RELAY:
+            row = row | dict.fromkeys(us[:3] if row["relay"] != "direct" else us)
+        cpu = " | ".join("" if row[name] is None else f"{row[name]:.3g}" for name in us)
         back = f"{row['achieved']:,.0f}"
         lines.append(f"| {offered} | {row['flows']:,} | {row['relay']} | {cpu} | {up} | {down} | {back} | {lost} |")
     if "saturation" in result:
@@ -198,7 +229,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     for i, relay in enumerate(dict.fromkeys(row["relay"] for row in result["points"])):
         rows = [r for r in result["points"] if r["relay"] == relay and r["flows"] == flows and r["share"] is None]
         rates = [row["rate"] / 1000 for row in rows]
-        if relay != "direct":
+        if relay not in NO_RELAY:
             cpu.plot(rates, [row["relay_us"] for row in rows], color=f"C{i}", marker="o", label=relay)
         latency.plot(
             rates, [row["up_p99_ms"] + row["down_p99_ms"] for row in rows], color=f"C{i}", marker="o", label=relay

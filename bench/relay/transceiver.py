@@ -1,6 +1,8 @@
 """A stand-in for a transceiver: it accepts every sealed ufrag, and sends every datagram of the load back.
 
 It does what ``echo.c`` does for the other relays, over the link that firsthop's workers speak, a message at a time.
+With ``quiet`` it lets callers in and sends nothing back: what goes past the workers is ``echo.c``'s, and what does not
+is lost.
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ PASSWORD = b"password of every flow"
 class Echo:
     """Answers one message at a time."""
 
-    def __init__(self, router: Any, cluster: keys.ClusterKeys) -> None:
+    def __init__(self, router: Any, cluster: keys.ClusterKeys, *, quiet: bool) -> None:
         self._router = router
+        self._quiet = quiet
         self._keys = cluster
         self._run = 0
         self._arrived = 0
@@ -49,13 +52,15 @@ class Echo:
             if isinstance(message.message, Hello):
                 self._send(worker, encode(greeting.hello(spoken()), message.request, VERSION))
             return
-        if (message.lengths == DATAGRAM.itemsize).all():
+        if (message.lengths == DATAGRAM.itemsize).all() and not self._quiet:
             body = self._stamped(message.body).tobytes()
             self._send(worker, frames.data(message.addresses, message.lengths, body, message.stamp_ns))
             return
         echoes = []
         for address, datagram in message.datagrams():
             if len(datagram) == DATAGRAM.itemsize:
+                if self._quiet:
+                    continue
                 echoes.append((address, self._stamped(datagram).tobytes()))
             elif (response := self._admit(worker, address, datagram)) is not None:
                 echoes.append((address, response))
@@ -88,10 +93,10 @@ class Echo:
                 raise  # a worker that is full or gone: the load counts what is lost
 
 
-def main(endpoint: str, key_file: Path) -> None:
+def main(endpoint: str, key_file: Path, *, quiet: bool) -> None:
     cluster = keys.load(key_file)
     router = link.router(zmq.Context(), endpoint, cluster)
-    echo = Echo(router, cluster)
+    echo = Echo(router, cluster, quiet=quiet)
     gc.disable()
     while True:
         worker, said = router.recv_multipart()
@@ -99,4 +104,4 @@ def main(endpoint: str, key_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), quiet=sys.argv[3:] == ["quiet"])

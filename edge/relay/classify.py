@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from edge.relay import between
+from edge.relay.between import Tickets
 from wire.address import is_ipv4
 from wire.ufrag import LENGTH, open_sealed
 
@@ -47,8 +49,9 @@ class Tables:
     relay's prefix (16 bytes, and how many bits of them count) whether its own bucket is empty; ``named`` are the ufrags
     (24 bytes) and SSRCs that strangers may not name, and ``used_up`` what known flows may not send: (address,
     ``media``, ``checks`` or ``other``). ``express`` has the port of each flow, by address, that has proved itself and
-    whose transceiver takes media itself; ``express_ports`` are all such ports. ``shedding`` are the CPUs that shed all
-    media, ``overrun`` those that shed all strangers: less of it is a matter of chance.
+    whose transceiver takes media itself; ``express_ports`` are all such ports; ``tickets`` are those of flows whose
+    transceiver is on another host (``between.py``). ``shedding`` are the CPUs that shed all media, ``overrun`` those
+    that shed all strangers: less of it is a matter of chance.
     """
 
     port: int
@@ -68,21 +71,25 @@ class Tables:
     overrun: Collection[int] = frozenset()
     prefixes: tuple[int, int] = (32, 64)
     sisters: Sequence[Mapping[int, bytes]] = ()
+    tickets: Tickets = Tickets({}, {}, {})  # noqa: RUF009  # a value
 
 
 class _Datagram(NamedTuple):
     source: bytes  # 18 bytes
     payload: bytes
     plain: bool  # nothing is before UDP but Ethernet's and IP's own headers
+    check: int  # UDP's checksum
 
 
 def classify(frame: bytes, tables: Tables) -> tuple[str, int]:
     """(verdict, CPU): the verdict's label (``bpf/verdicts.py``) and the CPU under which it is counted, 0 unless it is
     ``of_core``."""
     parsed = _parse_frame(frame, tables)
+    if parsed == "other_traffic":
+        parsed = _come_back(frame, tables)
     if isinstance(parsed, str):
         return parsed, 0
-    source, payload, plain = parsed
+    source, payload, *_ = parsed
 
     if payload[0] in _STUN:
         if not _is_stun(payload):
@@ -90,18 +97,25 @@ def classify(frame: bytes, tables: Tables) -> tuple[str, int]:
         if _u16(payload, 0) == _BINDING_REQUEST:
             return _by_ufrag(source, payload, tables)
     if source in tables.flows:
-        return _by_flow(source, "media" if payload[0] in _RTP else "other", tables, plain)
+        return _by_flow(source, "media" if payload[0] in _RTP else "other", tables, parsed)
     if payload[0] in _RTP:
         return _by_ssrc(source, payload, tables)
     return "unknown_flow", 0
 
 
 def rewritten(frame: bytes, tables: Tables) -> bytes:
-    """The frame as it is when it leaves the program: as it came, unless it is ``flow_expressed``."""
-    if classify(frame, tables)[0] != "flow_expressed":
+    """The frame as it is when it leaves the program: as it came, unless it is ``flow_expressed`` or
+    ``back_expressed``."""
+    label, _ = classify(frame, tables)
+    if label == "back_expressed":
+        assert tables.address is not None
+        return between.at_client(tables.tickets, frame, tables.address + tables.port.to_bytes(2, "big"))
+    if label != "flow_expressed":
         return frame
     parsed = _parse_frame(frame, tables)
     assert isinstance(parsed, _Datagram)
+    if parsed.source in tables.tickets.flows:
+        return between.sent_on(tables.tickets, frame)
     at = _ETHERNET_BYTES + (_IPV4_BYTES if _u16(frame, 12) == _IPV4 else _IPV6_BYTES)
     port = tables.express[parsed.source]
     before, check = _u16(frame, at + 2), _u16(frame, at + 6)
@@ -120,11 +134,25 @@ def _to(label: str, cpu: int | None, tables: Tables) -> tuple[str, int]:
     return (label, cpu) if cpu is not None and cpu in tables.cpus else ("no_core", 0)
 
 
-def _by_flow(source: bytes, kind: str, tables: Tables, plain: bool = False) -> tuple[str, int]:
+def _come_back(frame: bytes, tables: Tables) -> str:
+    """The verdict on what is neither for the media port nor for a transceiver of this host."""
+    label = between.answers(tables.tickets, frame)
+    # Without an address that is ours there is none from which a client could be answered.
+    return "back_refused" if label == "back_expressed" and tables.address is None else label
+
+
+def _expressed(datagram: _Datagram, tables: Tables) -> bool:
+    source, payload, plain, check = datagram
+    if source in tables.tickets.flows:
+        return between.goes_on(tables.tickets, source, len(payload), plain, check)
+    return plain and source in tables.express
+
+
+def _by_flow(source: bytes, kind: str, tables: Tables, datagram: _Datagram | None = None) -> tuple[str, int]:
     cpu = tables.flows[source]
     if (source, kind) in tables.used_up:
         return "flow_limited", cpu
-    if kind == "media" and plain and source in tables.express:
+    if kind == "media" and datagram is not None and _expressed(datagram, tables):
         return "flow_expressed", 0
     if kind == "media" and cpu in tables.shedding:
         return "core_overloaded", cpu
@@ -298,7 +326,7 @@ def _parse_udp(
         return "malformed"
     if length == _UDP_BYTES:
         return "empty"
-    return _Datagram(host + segment[:2], segment[_UDP_BYTES:length], plain)
+    return _Datagram(host + segment[:2], segment[_UDP_BYTES:length], plain, _u16(segment, 6))
 
 
 def _is_ours(host: bytes, tables: Tables) -> bool:

@@ -18,10 +18,12 @@ from edge.relay.hints import Hints
 from edge.relay.moves import Moves
 from edge.relay.rounds import Rounds, Spares
 from edge.relay.sisters import OURS, cluster_of
+from edge.relay.tickets import Tickets
 from edge.xdp.kernel import FlowStore
 from wire import ufrag
+from wire.encapsulation import Head
 from wire.frames import WireError
-from wire.messages import Moved, PathUp
+from wire.messages import Moved, PathUp, Ticket
 
 __all__ = ["Flows"]
 
@@ -32,15 +34,25 @@ Keys = Mapping[int, bytes]
 
 
 class Flows:
-    """The flows of the worker on ``cpu``, at most ``entries``; ``store`` is the kernel's part, and ``rounds`` is told
-    how long media may wait. ``now`` is in seconds, monotonic."""
+    """The flows of the worker on ``cpu``, at most ``entries``; ``store`` is the kernel's part, ``rounds`` is told how
+    long media may wait, and ``tickets`` are those of flows whose media may go to other hosts past this worker. ``now``
+    is in seconds, monotonic."""
 
-    def __init__(self, entries: int, store: FlowStore | None, cpu: int, counted: Counted, rounds: Rounds) -> None:
+    def __init__(
+        self,
+        entries: int,
+        store: FlowStore | None,
+        cpu: int,
+        counted: Counted,
+        rounds: Rounds,
+        tickets: Tickets | None = None,
+    ) -> None:
         self.table = FlowTable(2 * entries)
         self.hints = Hints(store, cpu)
         self.claims = Claims()
         self.moves = Moves()
-        self._store, self._cpu = store, cpu
+        self._store, self._cpu, self._tickets = store, cpu, tickets
+        self.tell: Callable[[int, Ticket], None] = lambda transceiver, ticket: None
         self._spares, self._rounds = Spares(), rounds
         self._refused, self._lost = counted.wire_errors, counted.lost_flows
 
@@ -52,6 +64,8 @@ class Flows:
         for address, cpu, number, _ in self._store.items():
             if cpu == self._cpu and reach(number):
                 self.table.put(address, number, now)
+                if self._tickets is not None:
+                    self._tickets.recover(address, number)
 
     def owner(self, address: bytes) -> int:
         """The transceiver whose flow it is, or NOBODY."""
@@ -80,8 +94,11 @@ class Flows:
             self._lost["held"] += 1
             return False
         express = up.proved and cluster_of(number) == OURS
-        if not self._enter(up.address, number, now, express=express):
+        head, ticket = self._tickets.up(number, up) if express and self._tickets is not None else (None, None)
+        if not self._enter(up.address, number, now, express=express, head=head):
             return False
+        if ticket is not None:
+            self.tell(number, ticket)
         self.hints.put(up.address, number, up.ssrcs)
         self._spares.put(up.address, up.spare_ms / 1000)
         self._rounds.spare_s = self._spares.least(len(self.table))
@@ -114,12 +131,21 @@ class Flows:
     def forget(self, address: bytes) -> None:
         """Forgets a flow."""
         self.table.remove(address)
+        if self._tickets is not None:
+            self._tickets.end(address)
         self.hints.forget(address)
         self._spares.forget(address)
         self._rounds.spare_s = self._spares.least(len(self.table))
         # A client that used its port again for a call of another core has its flow there.
         if self._store is not None and (self._store.holder(address) or (NOBODY, 0))[0] == self._cpu:
             self._store.remove(address)
+
+    def lost(self, number: int, now: float) -> None:
+        """Has media pass this worker again where the transceiver's link is down: it may be gone, and whoever follows it
+        knows none of its tickets. If it is there still, what it sends by them is let through."""
+        for address in self._tickets.of(number) if self._tickets is not None else ():
+            if self.owner(address) == number:
+                self._enter(address, number, now)
 
     def sweep(self, now: float) -> None:
         """Forgets what was not used for a minute."""
@@ -150,12 +176,14 @@ class Flows:
             raise WireError("a path whose ufrag is not of this transceiver")
         return holds or self.claims.taken(up.address, number)
 
-    def _enter(self, address: bytes, number: int, now: float, *, express: bool = False) -> bool:
+    def _enter(
+        self, address: bytes, number: int, now: float, *, express: bool = False, head: Head | None = None
+    ) -> bool:
         """Enters a flow. Its media may pass this worker by when its transceiver has said that the client proved itself
         there: not while it moves to another transceiver, or while the client may be elsewhere."""
         if not self.table.put(address, number, now):
             self._lost["table_full"] += 1
             return False
-        if self._store is not None and not self._store.put(address, self._cpu, number, express):
+        if self._store is not None and not self._store.put(address, self._cpu, number, express, head):
             self._lost["kernel_map_full"] += 1
         return True

@@ -37,7 +37,8 @@ class Sister:
 class Spec:
     """The spec of a worker, beside what every child is told. ``socket`` is its own; ``not_mine`` are the other
     workers', which it inherits as well. It may know ``flow_entries`` flows. ``flows``, ``ssrcs`` and ``shedding`` are
-    map descriptors, -1 without XDP. ``keys`` are the keys to begin with, and ``key_file`` is the file with later ones;
+    map descriptors, -1 without XDP; ``backs`` and ``ways`` are those of media that goes to other hosts, -1 where none
+    does. ``keys`` are the keys to begin with, and ``key_file`` is the file with later ones;
     so it is with ``transceivers`` (id and endpoint) and the file ``directory``, which is empty where there is none to
     follow. ``found`` is the file of those that are found in the directory's store, or empty. ``instance`` tells this
     edge from another of its name (``wire.naming``). Flows are told at the endpoint ``flows_to`` to other edges behind
@@ -65,6 +66,8 @@ class Spec:
     flows_from: tuple[str, ...] = ()
     sisters: tuple[Sister, ...] = ()
     backbone: str = ""
+    backs: int = -1
+    ways: int = -1
 
     @property
     def identity(self) -> bytes:

@@ -33,10 +33,12 @@ from edge.relay.rounds import Rounds
 from edge.relay.sisters import OURS, Sisters, cluster_of
 from edge.relay.spec import SPARE_NAME, Spec
 from edge.relay.strangers import Strangers
+from edge.relay.tickets import Tickets
 from edge.relay.uplink import Counts, Uplink
 from edge.relay.uplinks import Uplinks
 from edge.xdp.kernel import FlowStore, Shedding
 from edge.xdp.shedding import Controller, StrangersController
+from edge.xdp.ways import Backs
 from runtime import logs, metrics
 from runtime.batch import BATCH, ROOM_BYTES, BatchSocket
 from runtime.families import edge as families
@@ -87,7 +89,11 @@ class Worker:
         self._rounds = Rounds(time.monotonic())
         self.counted = counted = Counted()
         self.rx, self.tx, self.wire_errors = counted.rx, counted.tx, counted.wire_errors
-        self._flows = Flows(spec.flow_entries, store, spec.cpu, counted, self._rounds)
+        between = store is not None and spec.backs >= 0
+        tickets = Tickets(Backs(spec.backs, spec.ways), store) if store is not None and between else None
+        self._flows = Flows(spec.flow_entries, store, spec.cpu, counted, self._rounds, tickets)
+        self._were_up: set[int] = set()
+        self._flows.tell = lambda number, ticket: self._uplinks[number].tell(ticket)
         self._table = self._flows.table
         self._outlet = Outlet(self._socket, self.tx)
         self._poller, self._said = zmq.Poller(), zmq.Poller()
@@ -219,7 +225,12 @@ class Worker:
             listing = self._listing.value
             listing.fill(self._directory)
             self._roaming.know((*self._spec.flows_from, *listing.beside))
-        for number in self._links.look(now, lambda number: bool(self._table.of(number))):
+        over = self._links.look(now, lambda number: bool(self._table.of(number)))
+        up = {number for number, uplink in self._uplinks.items() if uplink.up}
+        for number in self._were_up - up:
+            self._flows.lost(number, now)
+        self._were_up = up
+        for number in over:
             for address in self._table.of(number):
                 self._flows.forget(address)
             self._links.end(number)

@@ -16,10 +16,12 @@ from prometheus_client.registry import Collector
 
 from edge.xdp.attachment import LOOK_EVERY_S, Attachment
 from edge.xdp.cpufilter import detach_cpu_filter
-from edge.xdp.kernel import ExpressPorts
+from edge.xdp.express_ports import ExpressPorts
+from edge.xdp.inner import Inner
 from edge.xdp.limits import Limits, Rate
 from edge.xdp.pins import Pins, PinsInUse, folder_of
 from edge.xdp.steering import Steering, SteeringError
+from edge.xdp.ways import Ways
 from runtime.config import Edge
 from runtime.errors import ConfigError
 from runtime.families import edge as families
@@ -51,6 +53,13 @@ class Xdp(Collector):
         if self._steering is not None:
             self._attachment = Attachment(self._steering, edge.interface, media[0], log)
             self._attachment.look()
+        self._inner: Inner | None = None
+        if (
+            self._steering is not None
+            and edge.express == "between"
+            and edge.inner_interface not in ("", edge.interface)
+        ):
+            self._inner = Inner(self._steering.prog_fd, edge.inner_interface, self._steering.pins, log)
 
     @property
     def mode(self) -> str:
@@ -58,15 +67,28 @@ class Xdp(Collector):
         return self._attachment.mode if self._attachment is not None else "off"
 
     @property
-    def maps(self) -> tuple[int, int, int] | None:
-        """The descriptors of the maps of flows, of SSRCs and of shedding, which workers share with it."""
+    def maps(self) -> tuple[int, int, int, int, int] | None:
+        """The descriptors of the maps of flows, SSRCs and shedding, and of ways from and to other hosts, which workers
+        share with it."""
         steering = self._steering
-        return (steering.flows_fd, steering.ssrcs_fd, steering.shedding_fd) if steering is not None else None
+        if steering is None:
+            return None
+        return steering.flows_fd, steering.ssrcs_fd, steering.shedding_fd, steering.backs_fd, steering.ways_fd
 
     @property
     def express(self) -> ExpressPorts | None:
         """The transceivers that take media themselves; None without XDP."""
         return self._steering.express if self._steering is not None else None
+
+    @property
+    def ways(self) -> Ways | None:
+        """The ways to transceivers on other hosts; None without XDP."""
+        return self._steering.ways if self._steering is not None else None
+
+    @property
+    def inner(self) -> Inner | None:
+        """XDP on the interface towards other hosts; None where that is the clients' own."""
+        return self._inner
 
     def use(self, keys: dict[int, bytes], sisters: Sequence[Mapping[int, bytes]]) -> None:
         """Opens ufrags with these keys from now on."""
@@ -83,6 +105,8 @@ class Xdp(Collector):
 
     def close(self) -> None:
         """Takes it off the interface, and its flows with it."""
+        if self._inner is not None:
+            self._inner.detach()
         if self._steering is not None:
             self._steering.close()
 
@@ -109,6 +133,10 @@ class Xdp(Collector):
         for cpu, count in self._steering.overflow().items():
             overflow.add_metric([str(cpu), "queue_full"], count)
         yield overflow
+        fallbacks = _counter(families.XDP_FALLBACKS)
+        for why, count in self._steering.ways.fallbacks().items():
+            fallbacks.add_metric([why], count)
+        yield fallbacks
         yield GaugeMetricFamily(families.XDP_FLOWS.name, families.XDP_FLOWS.means, value=self._steering.flow_count())
 
     def _load(

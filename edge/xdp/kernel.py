@@ -17,19 +17,19 @@ import os
 import platform
 import struct
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bpf.layout import FLOW, FLOW_KEY, SHED, SSRC, U32, U64, flow_key
+from bpf.layout import FLOW, FLOW_KEY, NUMBER, SHED, SSRC, U32, flow_key
 from wire import address as flow_address
+from wire.encapsulation import NO_TICKET, Head
 
 __all__ = [
     "XDP_DROP",
     "XDP_PASS",
     "XDP_REDIRECT",
     "BpfMap",
-    "ExpressPorts",
     "Flow",
     "FlowStore",
     "Shedding",
@@ -172,6 +172,16 @@ class BpfMap:
             raise ValueError(f"a value of this map has {self.value_bytes} bytes, not {len(value)}")
         self._element(_UPDATE, key, _buffer(value))
 
+    def put(self, key: bytes, value: bytes) -> bool:
+        """Makes or replaces an entry. Returns False where the map is full."""
+        try:
+            self.update(key, value)
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+            return False
+        return True
+
     def delete(self, key: bytes) -> bool:
         """Removes an entry. Returns False where there was none."""
         try:
@@ -250,19 +260,25 @@ class FlowStore:
         self._flows = BpfMap(flows_fd, FLOW_KEY.size, FLOW.size)
         self._ssrcs = BpfMap(ssrcs_fd, SSRC.size, U32.size)
 
-    def put(self, address18: bytes, cpu: int, transceiver: int, express: bool = False) -> bool:
+    def put(
+        self, address18: bytes, cpu: int, transceiver: int, express: bool = False, head: Head | None = None
+    ) -> bool:
         """Enters a flow as seen now. Returns False where the table is full: the flow's packets are then dropped. With
-        ``express`` its media goes past the worker, as long as its transceiver takes that.
+        ``express`` its media goes past the worker, as long as its transceiver takes that; with ``head`` before it, to
+        one on another host.
 
         One that is there already keeps its buckets: what it may send does not grow by being proved again.
         """
         if len(address18) != flow_address.SIZE:
             raise ValueError(f"a flow's address has {flow_address.SIZE} bytes, not {len(address18)}")
-        key, value = flow_key(address18), FLOW.pack(cpu, transceiver, time.monotonic_ns(), 0, 0, 0, 0, 0, express)
+        number, ticket = head or (0, NO_TICKET)
+        buckets, now = (0, 0, 0, 0), time.monotonic_ns()
+        value = FLOW.pack(cpu, transceiver, now, 0, *buckets, express, ticket, NUMBER.pack(number))
+        key = flow_key(address18)
         known = self._flows.lookup(key)
         if known is not None:
             value = value[:_BUCKETS_AT] + known[_BUCKETS_AT:_EXPRESS_AT] + value[_EXPRESS_AT:]
-        return _put(self._flows, key, value)
+        return self._flows.put(key, value)
 
     def holder(self, address18: bytes) -> tuple[int, int] | None:
         """The CPU and the transceiver that have a flow, or None where the flow is not known."""
@@ -271,6 +287,12 @@ class FlowStore:
             return None
         cpu, transceiver = FLOW.unpack(value)[:2]
         return cpu, transceiver
+
+    def head(self, address18: bytes) -> Head | None:
+        """The head that a flow's media has on its way to another host, if it goes there."""
+        value = self._flows.lookup(flow_key(address18))
+        ticket = NO_TICKET if value is None else FLOW.read(value, "ticket")
+        return Head(NUMBER.unpack(FLOW.read(value, "number"))[0], ticket) if value and ticket != NO_TICKET else None
 
     def last_seen_s(self, address18: bytes) -> float:
         """The time at which the flow last sent, up to a second old; CLOCK_MONOTONIC. 0 where it is not known."""
@@ -290,7 +312,7 @@ class FlowStore:
 
     def put_ssrc(self, ssrc: int, cpu: int) -> bool:
         """Sends RTP with this SSRC from unknown addresses to ``cpu``. Returns False where the table is full."""
-        return _put(self._ssrcs, SSRC.pack(ssrc), U32.pack(cpu))
+        return self._ssrcs.put(SSRC.pack(ssrc), U32.pack(cpu))
 
     def ssrc_holder(self, ssrc: int) -> int | None:
         """The CPU to which an SSRC's packets from unknown addresses go, or None."""
@@ -327,48 +349,6 @@ class Shedding:
         return media, strangers
 
 
-class ExpressPorts:
-    """The ports of the transceivers that take media themselves, past the workers. XDP lets nobody else send there."""
-
-    def __init__(self, express_fd: int, ports_fd: int) -> None:
-        self._of = BpfMap(express_fd, U32.size, U32.size)
-        self._bits = BpfMap(ports_fd, U32.size, U64.size)
-
-    @property
-    def by_transceiver(self) -> dict[int, int]:
-        """The port of each transceiver to which media goes now."""
-        return {U32.unpack(key)[0]: U32.unpack(value)[0] for key, value in self._of.items()}
-
-    def guard(self, ports: Collection[int]) -> None:
-        """Has XDP refuse what others send to these ports, and to no others. A port is to be guarded before media
-        goes there, and for as long as its socket is open."""
-        words = [0] * (1 << 10)
-        for port in ports:
-            words[port // 64] |= 1 << port % 64
-        for at, bits in enumerate(words):
-            key, value = U32.pack(at), U64.pack(bits)
-            if self._bits.lookup(key) != value:
-                self._bits.update(key, value)
-
-    def put(self, transceiver: int, port: int) -> bool:
-        """Has the media of the transceiver's flows go to ``port`` from now on. Returns False where there is no room."""
-        return _put(self._of, U32.pack(transceiver), U32.pack(port))
-
-    def remove(self, transceiver: int) -> bool:
-        """Has the media of the transceiver's flows go to the workers. Returns False where it does already."""
-        return self._of.delete(U32.pack(transceiver))
-
-
-def _put(table: BpfMap, key: bytes, value: bytes) -> bool:
-    try:
-        table.update(key, value)
-    except OSError as error:
-        if error.errno != errno.E2BIG:
-            raise
-        return False
-    return True
-
-
 def prog_test_run(prog_fd: int, packet: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
     """Runs an XDP program on ``packet`` (at least 14 bytes) without a network.
 
@@ -402,10 +382,11 @@ def attach_xdp(prog_fd: int, interface: int, flags: int) -> int:
     return _bpf(_LINK_CREATE, _buffer(_LINK.pack(prog_fd, interface, _ATTACH_XDP, flags)))
 
 
-def replace_xdp(link_fd: int, new_prog_fd: int, old_prog_fd: int) -> None:
+def replace_xdp(link_fd: int, new_prog_fd: int, old_prog_fd: int | None) -> None:
     """Puts another program in a link, between two packets. Raises OSError with EPERM where ``old_prog_fd`` is not the
-    one in it."""
-    _bpf(_LINK_UPDATE, _buffer(_LINK_TO.pack(link_fd, new_prog_fd, _REPLACE, old_prog_fd)))
+    one in it; None is any."""
+    wanted = (0, 0) if old_prog_fd is None else (_REPLACE, old_prog_fd)
+    _bpf(_LINK_UPDATE, _buffer(_LINK_TO.pack(link_fd, new_prog_fd, *wanted)))
 
 
 def attach_tracepoint(prog_fd: int, name: str) -> int:

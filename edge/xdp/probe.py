@@ -15,10 +15,12 @@ import struct
 
 from edge.xdp import kernel
 
-__all__ = ["probe"]
+__all__ = ["frame", "probe", "redirect", "redirector"]
 
 # r0 = XDP_PASS; exit
 _PASS = bytes([0xB7, 0, 0, 0, kernel.XDP_PASS, 0, 0, 0]) + bytes([0x95, 0, 0, 0, 0, 0, 0, 0])
+# r1 = interface; r2 = 0; r0 = bpf_redirect(r1, r2); exit
+_INSTRUCTION = struct.Struct("=BBxxI")
 _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _DISCARD = 9
 _SIOCGIFHWADDR = 0x8927
@@ -39,11 +41,27 @@ def probe(interface: str, host: str, port: int, payload: bytes, *, far: bool = F
         os.close(program)
 
 
-def frame(here: bytes, source: str, host: str, port: int, payload: bytes) -> bytes:
-    """The frame, for the interface whose address is ``here``."""
+def redirect(program: int, frame: bytes, interface: str) -> None:
+    """Has the frame arrive on the interface for a ``redirector``, which sends it on. Raises OSError."""
+    kernel.run_live(program, frame, socket.if_nametoindex(interface))
+
+
+def redirector(interface: int) -> int:
+    """A program that sends by the interface of that index, as XDP sends media to other hosts. Returns its descriptor,
+    the caller's to close. Raises OSError."""
+    code = b"".join(
+        _INSTRUCTION.pack(*each) for each in ((0xB7, 1, interface), (0xB7, 2, 0), (0x85, 0, 23), (0x95, 0, 0))
+    )
+    return kernel.load_program("firsthop_way", kernel.XDP_PROGRAM, code)
+
+
+def frame(
+    here: bytes, source: str, host: str, port: int, payload: bytes, *, by: bytes = bytes(6), sport: int = _DISCARD
+) -> bytes:
+    """The frame, for the interface whose address is ``here``, from the one whose address is ``by``."""
     addresses = [ipaddress.ip_address(each).packed for each in (source, host)]
     size = 8 + len(payload)
-    udp = struct.pack("!HHHH", _DISCARD, port, size, 0)
+    udp = struct.pack("!HHHH", sport, port, size, 0)
     total = _checksum(b"".join(addresses) + struct.pack("!HH", socket.IPPROTO_UDP, size) + udp + payload)
     segment = udp[:6] + (total or 0xFFFF).to_bytes(2, "big") + payload
     if len(addresses[0]) == 4:
@@ -51,7 +69,7 @@ def frame(here: bytes, source: str, host: str, port: int, payload: bytes) -> byt
         packet = _IPV4 + head[:10] + _checksum(head).to_bytes(2, "big") + head[12:] + segment
     else:
         packet = _IPV6 + struct.pack("!IHBB", 6 << 28, size, socket.IPPROTO_UDP, 64) + b"".join(addresses) + segment
-    return here + bytes(6) + packet
+    return here + by + packet
 
 
 def _address_of(interface: str) -> bytes:

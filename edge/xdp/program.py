@@ -1,4 +1,5 @@
-"""The compiler and loader of ``bpf/steer.c`` and ``bpf/overflow.c``. Only this module knows BCC."""
+"""The compiler and loader of ``bpf/steer.c`` with ``bpf/between.c``, and of ``bpf/overflow.c``. Only this module knows
+BCC."""
 
 from __future__ import annotations
 
@@ -75,8 +76,8 @@ def load_programs(
     Maps that are ``there`` are used, by name, instead of new ones. Raises SteeringUnavailable.
     """
     folder = Path(bpf.__path__[0])
-    # One text, because BCC takes programs from no included file.
-    sources = (f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in ("steer.c", "overflow.c"))
+    # One text, because BCC takes neither programs nor uses of maps from an included file.
+    sources = (f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in ("between.c", "steer.c", "overflow.c"))
     text = c_enum() + c_definitions(maps) + "".join(sources)
     flags = [f"-I{folder}", *(f"-D{name}={value}" for name, value in constants.items())]
     headers = [path.read_text() for path in sorted(folder.glob("*.h"))]

@@ -19,10 +19,12 @@ from bpf.layout import FLOW, KEYS, MAX_CPUS, MAX_RELAYS, RELAY, U32, U64, Map, m
 from bpf.verdicts import VERDICTS
 from edge.xdp import kernel
 from edge.xdp.cpumap import bring_in_bulk
+from edge.xdp.express_ports import ExpressPorts
 from edge.xdp.limits import Limits
 from edge.xdp.pins import Pins
 from edge.xdp.placement import slots
 from edge.xdp.program import SteeringError, SteeringUnavailable, load_programs, require_what_bcc_needs
+from edge.xdp.ways import Ways
 from wire.ufrag import MAX_KEY_ID, MAX_SISTERS, SLOTS
 
 __all__ = [
@@ -44,7 +46,8 @@ class Steering:
     """The loaded program and its maps. Close it, or use it in a ``with`` statement.
 
     ``flows_fd`` and ``ssrcs_fd`` are for ``kernel.FlowStore`` in the workers, which inherit them, ``shedding_fd`` for
-    their ``kernel.Shedding``; ``express`` has the transceivers that take media themselves; ``prog_fd`` is for
+    their ``kernel.Shedding``; ``express`` has the transceivers of this host that take media themselves, ``ways`` those
+    of others, from which ``backs_fd`` and ``ways_fd`` lead back to clients (``ways.Backs``); ``prog_fd`` is for
     ``kernel.prog_test_run``. Behind ``buckets_fd`` are 16 byte prefixes and the time (u64, ns of CLOCK_MONOTONIC) at
     which each will have got back what it took; behind ``named_fd`` the same of ufrags, by the 8 bytes of their whole
     tag, and of SSRCs, which four zero bytes follow; ``relays_fd`` has that of each relay.
@@ -70,7 +73,9 @@ class Steering:
         self.named_fd = map_fds["named"]
         self.relays_fd = map_fds["relays"]
         self.shedding_fd = map_fds["shedding"]
-        self.express = kernel.ExpressPorts(map_fds["express"], map_fds["express_ports"])
+        self.express = ExpressPorts(map_fds["express"], map_fds["express_ports"])
+        self.ways = Ways(map_fds["ways"], map_fds["inners"], map_fds["fallbacks"])
+        self.backs_fd, self.ways_fd = map_fds["backs"], map_fds["ways"]
         self.cpus = tuple(cpus)
         self._fds = [*programs.values(), *map_fds.values()]
         self._link_fd: int | None = None
@@ -239,6 +244,11 @@ class Steering:
         """The CPU of each of the 256 slots now."""
         by_slot = {U32.unpack(key)[0]: U32.unpack(value)[0] for key, value in self._slots.items()}
         return [by_slot[slot] for slot in range(SLOTS)]
+
+    @property
+    def pins(self) -> Pins | None:
+        """Where it is pinned, if it is."""
+        return self._pins
 
     def attach(self, ifname: str) -> str:
         """Steers what arrives at the interface. Returns ``native``, or ``generic`` where the driver has no XDP.

@@ -157,13 +157,15 @@ class SecureState(Struct, frozen=True):
 
 class SecureTransport:
     """DTLS, the SRTP that is keyed by it, and SCTP with its data channels above it. ``certificate`` is for the
-    handshake: what has been taken up needs none."""
+    handshake: what has been taken up needs none. ``srtp`` is there from the end of the handshake on."""
+
+    owns = ("_sctp", "_dtls", "_pipe")
 
     def __init__(self, send: Callable[[bytes], None], certificate: Certificate | None, *, client: bool) -> None:
         self._pipe = Pipe(send, controlling=not client)
         self._dtls = DtlsTransport(self._pipe, [certificate])
         self._dtls._set_role("client" if client else "server")
-        self._srtp: Srtp | None = None
+        self.srtp: Srtp | None = None
         self._sctp: Sctp | None = None
 
     @property
@@ -189,7 +191,7 @@ class SecureTransport:
         await self._dtls.start(remote)
         if not self.connected:
             raise DtlsError("handshake failed, or the certificate is not the one that the SDP promised")
-        self._srtp = self._dtls.srtp
+        self.srtp = self._dtls.srtp
         self._pipe.settle()
 
     def on_close(self, callback: Callable[[], None]) -> None:
@@ -223,21 +225,21 @@ class SecureTransport:
 
     def protect(self, rtp: bytes) -> bytes:
         """SRTP from RTP of at most MAX_RTP_BYTES. The transport must be connected."""
-        assert self._srtp is not None
-        return self._srtp.protect(rtp)
+        assert self.srtp is not None
+        return self.srtp.protect(rtp)
 
     def protect_rtcp(self, rtcp: bytes) -> bytes:
         """SRTCP from RTCP."""
-        assert self._srtp is not None
-        return self._srtp.protect_rtcp(rtcp)
+        assert self.srtp is not None
+        return self.srtp.protect_rtcp(rtcp)
 
     def unprotect(self, srtp: bytes) -> bytes | None:
         """RTP from SRTP, or None where it does not authenticate or is a replay."""
-        return None if self._srtp is None else self._srtp.unprotect(srtp)
+        return None if self.srtp is None else self.srtp.unprotect(srtp)
 
     def unprotect_rtcp(self, srtcp: bytes) -> bytes | None:
         """RTCP from SRTCP, or None as above."""
-        return None if self._srtp is None else self._srtp.unprotect_rtcp(srtcp)
+        return None if self.srtp is None else self.srtp.unprotect_rtcp(srtcp)
 
     # --- as a value
 
@@ -292,7 +294,7 @@ class SecureTransport:
             secure._pipe.settle()
             secure._pipe.keep(state.held)
             secure._dtls.take_up(state.dtls)
-            secure._srtp = secure._dtls.srtp
+            secure.srtp = secure._dtls.srtp
             if state.sctp is not None:
                 secure._sctp = secure._association(on_channel, negotiated, aborted)
                 channels = secure._sctp.take_up(state.sctp)

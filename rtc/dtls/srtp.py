@@ -25,6 +25,9 @@ _TRAILER_BYTES = 16 + 128
 _SEQUENCES = 1 << 16
 # pylibsrtp is built of libsrtp, and binds less of it than is needed here.
 _LIBRARY = ctypes.CDLL(_binding.__file__)
+_PROTECT, _UNPROTECT, _UNPROTECT_RTCP = (
+    getattr(lib, name, None) for name in ("srtp_protect", "srtp_unprotect", "srtp_unprotect_rtcp")
+)
 
 
 def missing() -> list[str]:
@@ -96,7 +99,7 @@ class Srtp:
 
     def protect(self, rtp: bytes) -> bytes:
         """SRTP from RTP of at most 1,356 bytes. Raises ValueError where libsrtp refuses it."""
-        srtp = self._tx.run(lib.srtp_protect, rtp) if len(rtp) <= _BUFFER_BYTES - _TRAILER_BYTES else None
+        srtp = self._tx.run(_PROTECT, rtp) if len(rtp) <= _BUFFER_BYTES - _TRAILER_BYTES else None
         if srtp is None:
             raise ValueError("no RTP packet, or one too long for SRTP")
         self._sent[rtp[8:12]] = rtp
@@ -108,20 +111,21 @@ class Srtp:
 
     def unprotect(self, srtp: bytes) -> bytes | None:
         """RTP from SRTP, or None where it does not authenticate or is a replay."""
-        rtp = self._rx.run(lib.srtp_unprotect, srtp)
+        rtp = self._rx.run(_UNPROTECT, srtp)
         if rtp is None:
             return None
         sequence = srtp[2] << 8 | srtp[3]
-        window = self._received.get(srtp[8:12])
+        ssrc = srtp[8:12]
+        window = self._received.get(ssrc)
         if window is None:
-            self._received[srtp[8:12]] = ReplayWindow(_WINDOW, sequence, 1)
+            self._received[ssrc] = ReplayWindow(_WINDOW, sequence, 1)
             return rtp
         ahead = (sequence - window.top + 0x8000 & 0xFFFF) - 0x8000
         return rtp if window.take(window.top + ahead) else None
 
     def unprotect_rtcp(self, srtcp: bytes) -> bytes | None:
         """RTCP from SRTCP, or None as above."""
-        rtcp = self._rx.run(lib.srtp_unprotect_rtcp, srtcp)
+        rtcp = self._rx.run(_UNPROTECT_RTCP, srtcp)
         if rtcp is None:
             return None
         at = len(srtcp) + self._index_at

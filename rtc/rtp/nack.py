@@ -50,6 +50,11 @@ class Missing:
         self._highest: int | None = None
         self._wanted: dict[int, tuple[int, float]] = {}  # how often it was asked for, and when last
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything is missing, or is to be looked at."""
+        return self.fresh or bool(self._wanted)
+
     def restart(self) -> None:
         """Tells that another stream begins."""
         self._highest = None

@@ -50,6 +50,11 @@ class Arrivals:
         if (number - self._next) & 0xFFFF < 0x8000 and len(self._came) < _MOST:
             self._came.setdefault(number, now)
 
+    @property
+    def waits(self) -> bool:
+        """Whether something came that is not reported yet."""
+        return bool(self._came)
+
     def report(self, now: float, sender: int, media: int) -> bytes | None:
         """An RTCP packet from ``sender`` about ``media``, or None where there is nothing to say yet."""
         if not self._came or self._next is None or now - self._reported_at < _EVERY_S:

@@ -25,6 +25,10 @@ class Detector(Protocol):
     voiced: bool
     silence_ms: int
 
+    @property
+    def quiet_ms(self) -> int:
+        """How much of that silence there has been, within a turn."""
+
     def push(self, frame: bytes) -> str:
         """``started``, ``stopped`` or nothing, for one frame of 20 ms."""
 

@@ -54,6 +54,11 @@ class WebrtcDetector:
         self.speaking = False
         self.voiced = False
 
+    @property
+    def quiet_ms(self) -> int:
+        """How much silence there has been within the turn."""
+        return self._silent_frames * FRAME_MS
+
     def push(self, frame: bytes) -> str:
         """``started``, ``stopped`` or nothing, for one frame of 20 ms."""
         # The mean of each few samples, by a product: NumPy's own mean takes five times as long.

@@ -32,6 +32,20 @@ class Pipeline(Section):
     )
     speech_model: str = Field("tts-1", description="its model")
     voice: str = Field("alloy", description="the voice where the session names none")
+    instructions: str = Field(
+        "You are speaking with somebody. Answer in one or two short sentences, without lists or markup.",
+        description="the instructions where the session has none; empty: none are sent",
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, description="limit of one answer, as `max_tokens`, where the session sets none that is lower"
+    )
+    temperature: float | None = Field(None, ge=0, le=2, description="how freely words are chosen; unset: as served")
+    first_piece: Literal["clause", "sentence"] = Field(
+        "clause", description="what is spoken first: up to a comma, or a whole sentence"
+    )
+    transcribes_early: bool = Field(
+        True, description="whether a pause of 200 ms is transcribed already, though the caller may speak on"
+    )
     key_file: Path | None = Field(None, description="file with the bearer token for all three")
     timeout_s: float = Field(15.0, gt=0, le=600, description="seconds that one of the services may be silent")
 
@@ -44,6 +58,11 @@ class Upstream(Section):
     )
     model: str = Field("gpt-realtime", description="the model to ask upstream for")
     key_file: Path | None = Field(None, description="file with its bearer token")
+    turns: Literal["auto", "session", "upstream"] = Field(
+        "auto",
+        description="who finds the caller's turns: the session here, which sends each whole, or upstream, which hears "
+        "all as it comes; auto asks upstream to leave them to the session, and lets it where it does not",
+    )
     timeout_s: float = Field(15.0, gt=0, le=600, description="seconds within which upstream has to say something")
 
 

@@ -179,10 +179,14 @@ class Edge(Section):
     interface: str = Field(
         "", description="the interface that XDP attaches to; empty: the kernel spreads flows by itself"
     )
-    express: Literal["auto", "off"] = Field(
+    express: Literal["auto", "between", "off"] = Field(
         "auto",
         description="auto: XDP brings the media of callers who proved themselves to transceivers of this host, past "
-        "the workers; off: all media goes by the workers",
+        "the workers; between: to those of other hosts too, if they have `transceiver.express` so; off: all media goes "
+        "by the workers",
+    )
+    inner_interface: str = Field(
+        "", description="the interface towards transceivers of other hosts; empty: `edge.interface`"
     )
     cores: tuple[int, ...] = Field((), description="cores with a worker each; empty: all that this process may use")
     flow_entries: int = Field(65536, ge=64, le=1 << 24, description="flows that the kernel map holds, and each worker")
@@ -229,11 +233,11 @@ class Edge(Section):
     tls_key: Path | None = Field(None, description="file with the PEM key of that certificate")
     api_keys: Path = Field(Path("/etc/firsthop/api-keys"), description="file of bearer tokens, one a line")
     models: tuple[Model, ...] = Field(
-        ("parrot", "offline", "echo", "loopback"),
+        ("parrot", "offline", "local", "echo", "loopback"),
         description="agents that keys may name if they list none, as in `token models=parrot,offline`; `*`: every one",
     )
     calls_per_key: int = Field(0, ge=0, description="calls at once of one API key at this edge; 0: no limit")
-    calls_per_minute: int = Field(0, ge=0, description="new calls a minute of one API key at this edge; 0: no limit")
+    calls_per_minute: int = Field(6000, ge=0, description="new calls a minute of one API key at this edge; 0: no limit")
     calls_per_ephemeral_key: int = Field(
         4, ge=0, description="calls at once of one ephemeral key at this edge; 0: no limit"
     )

@@ -66,6 +66,11 @@ class Transceiver(Section):
     memory_mib: int = Field(
         0, ge=0, description="MiB that each process with a supervisor may hold; more: replaced; 0: no limit"
     )
+    express: Literal["auto", "between"] = Field(
+        "auto",
+        description="auto: media of edges of this host may come past their workers; between: of edges on other hosts "
+        "too, at the UDP port of the number of `endpoint`",
+    )
     metrics: TcpAddress = Field(
         Address("127.0.0.1:9500"),
         description="Prometheus; with a supervisor, whose it is, each process is a port further up",

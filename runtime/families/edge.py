@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bpf.layout import FALLBACKS
 from bpf.verdicts import VERDICTS
 from runtime.families.family import counter, gauge, histogram
 from runtime.families.shared import EVERY, SPANS, UFRAG_KEY, supervised
@@ -85,19 +86,38 @@ CORE_OVERFLOW = counter(
 )
 EXPRESS = gauge(
     "firsthop_edge_express",
-    "1 for each transceiver of this host that takes its callers' media itself, past the workers, 0 for one that does "
-    "not; why is empty or the reason",
+    "1 for each transceiver that takes its callers' media itself, past the workers, 0 for one that does not; why is "
+    "empty or the reason",
     {
         "transceiver": "the transceiver's id",
-        "why": ("", "off", "no_xdp", "another_host", "held", "too_many", "unheard"),
+        "why": (
+            "",
+            "off",
+            "no_xdp",
+            "another_host",
+            "held",
+            "too_many",
+            "unheard",
+            "silent",
+            "no_route",
+            "other_interface",
+            "no_redirect",
+            "unanswered",
+        ),
     },
     "a transceiver of this host has asked",
+)
+XDP_FALLBACKS = counter(
+    "firsthop_xdp_fallback_packets",
+    "Packets of media that a worker had although its transceiver, on another host, has a way past the workers",
+    {"why": FALLBACKS},
+    _STEERS,
 )
 XDP_FLOWS = gauge("firsthop_xdp_flows", "Flows in the kernel's table", when=_STEERS)
 
 SUPERVISOR = (
     *(*EVERY, UFRAG_KEY, *CHILDREN, WORKER_CPU),
-    *(XDP_ATTACHED, XDP_MISSING, CORE_SLOTS, RX_XDP, CORE_OVERFLOW, EXPRESS, XDP_FLOWS),
+    *(XDP_ATTACHED, XDP_MISSING, CORE_SLOTS, RX_XDP, CORE_OVERFLOW, EXPRESS, XDP_FALLBACKS, XDP_FLOWS),
 )
 
 # --- signaling

@@ -19,6 +19,7 @@ __all__ = [
     "ROUND_TRIP",
     "RX_DATAGRAMS",
     "RX_EXPRESS",
+    "RX_EXPRESS_LATE",
     "RX_EXPRESS_SOCKET",
     "RX_FRAMES",
     "RX_KEYS",
@@ -90,6 +91,12 @@ RX_EXPRESS = counter(
     "Datagrams that came past the workers of an edge of this host; what is taken goes on, and is counted among those "
     "from the edges",
     {"outcome": ("taken", "refused")},
+)
+RX_EXPRESS_LATE = histogram(
+    "firsthop_rx_express_late_seconds",
+    "How much longer than it was meant to, the oldest datagram of a look at what came past the workers had waited "
+    "since the kernel received it",
+    {"loop": ("media",)},
 )
 RX_EXPRESS_SOCKET = counter(
     "firsthop_rx_express_socket_datagrams",
@@ -218,7 +225,8 @@ ENGINE_WAITING = gauge(
 )
 
 MEDIA = (
-    *(SCHEDULE, LAG, RX_EXPRESS_SOCKET, RX_EXPRESS, RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TX_FRAMES, TX_DATAGRAMS),
+    *(SCHEDULE, LAG, RX_EXPRESS_SOCKET, RX_EXPRESS, RX_EXPRESS_LATE, RX_DATAGRAMS, RX_FRAMES, RX_KEYS, TX_FRAMES),
+    *(TX_DATAGRAMS,),
     *(TARGET, JITTER, LOSS, ROUND_TRIP),
     *(FIRST_AUDIO, WAITING, RESPONSES, OVERLAPS, BARGE_IN, UPSTREAM, UPSTREAM_REQUESTS),
     *(ENGINE_TIME, ENGINE_REQUESTS, ENGINE_WAITING),

@@ -184,7 +184,7 @@ class _Nobody:
 
 
 class _Nothing(Span):
-    """A span that is not made."""
+    """A span that is not made. It has no children, because nobody admits them."""
 
     __slots__ = ()
 
@@ -198,16 +198,6 @@ class _Nothing(Span):
     @property
     def fields(self) -> dict[str, str]:
         return {}
-
-    def child(
-        self,
-        shape: Shape,
-        what: str = "",
-        attributes: Mapping[str, Value | None] | None = None,
-        *,
-        at: float | None = None,
-    ) -> Span:
-        return self
 
     def put(self, attributes: Mapping[str, Value | None]) -> None:
         pass

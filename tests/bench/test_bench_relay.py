@@ -16,6 +16,8 @@ from privileges import cannot_run
 
 from bench.relay import report
 
+ONE_OF_EACH = ["direct", "routed", "express", "floor", "firsthop"]
+
 
 @pytest.mark.needs_root
 def test_a_short_run_accounts_for_every_datagram(tmp_path: Path) -> None:
@@ -24,12 +26,12 @@ def test_a_short_run_accounts_for_every_datagram(tmp_path: Path) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         cannot_run("needs two cores, one for the load and one for the relay")
     out = tmp_path / "relay.json"
-    command = [sys.executable, "-m", "bench.relay", "--only", "direct,floor,firsthop", "--rates", "2000"]
+    command = [sys.executable, "-m", "bench.relay", "--only", ",".join(ONE_OF_EACH), "--rates", "2000"]
     command += ["--flows", "10", "--seconds", "1", "--repeats", "1", "--patience", "0", "--skip", "saturation"]
     run = subprocess.run([*command, "--skip", "memory", "--json", str(out)], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr
     result = json.loads(out.read_text())
-    assert [sample["relay"] for sample in result["samples"]] == ["direct", "floor", "firsthop"]
+    assert [sample["relay"] for sample in result["samples"]] == ONE_OF_EACH
     for sample in result["samples"]:
         load = sample["load"]
         assert load["sent"] == load["received"] + load["lost"]
@@ -42,6 +44,7 @@ def test_a_short_run_accounts_for_every_datagram(tmp_path: Path) -> None:
     assert rows["direct"]["relay_us"] == 0
     assert rows["firsthop"]["relay_us"] > 0
     assert "| 2,000 | 10 | firsthop |" in run.stdout
+    assert "| 2,000 | 10 | express |  |  |  |" in run.stdout  # no process relayed anything
 
 
 def row(rate: int, share: float | None = None, **figures: Any) -> dict[str, Any]:
@@ -62,6 +65,25 @@ def test_a_target_that_is_missed_is_a_fail() -> None:
         "added one way at 20 kpps, p99, ms": (True, ""),
         "lost at up to 70 % of saturation, worst run": (True, ""),
         "throughput beyond saturation, of the peak, worst run": (False, ""),
+    }
+
+
+def test_what_goes_past_the_worker_is_judged_beside_what_each_datagram_costs_a_relay() -> None:
+    points = [
+        row(20_000, machine_over_direct_us=0.5, most_wrong=0, checked=0, added_p50_ms=0.01, added_p99_ms=0.3),
+        row(200_000, machine_over_routed_us=0.4, most_wrong=1, checked=9, most_lost=3),
+    ]
+    points = [{**point, "relay": "express"} for point in points]
+    points += [{**row(20_000, machine_over_direct_us=us), "relay": name} for name, us in (("nginx", 10), ("coturn", 4))]
+    judged = report.targets({"points": points})
+    assert {row["target"].removeprefix("past the worker: "): row["pass"] for row in judged} == {
+        "machine over direct at 20 kpps, of nginx's": True,
+        "machine over direct at 20 kpps, of coturn's": False,
+        "machine over routing at 200 kpps, µs": True,
+        "lost at 200 kpps, worst run": False,
+        "wrong checksums at the client, worst run": False,
+        "added one way at 20 kpps, p50, ms": True,
+        "added one way at 20 kpps, p99, ms": False,
     }
 
 

@@ -4,9 +4,11 @@ XDP's maps are written down instead."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import select
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -15,22 +17,24 @@ import pytest
 from waiting import eventually
 
 from edge import express as edges
+from edge import silence
 from edge.express import Express
 from edge.sockets import express_sockets, media_sockets
-from edge.xdp.kernel import ExpressPorts
+from edge.xdp.express_ports import ExpressPorts
+from rtc.pacer import Pacer
 from runtime import logs
 from runtime.address import Address
 from runtime.config import Edge
 from runtime.process import instance
 from runtime.supervision.store import Store
 from transceiver.links import express as transceivers
+from transceiver.links.expressway import Batch, Take
 from wire import address, express
 from wire.express import Off
 from wire.keys import ClusterKeys
 
 KEYS = ClusterKeys({1: bytes(16)}, 1, bytes(range(32)))
 OTHERS = ClusterKeys({1: bytes(16)}, 1, bytes(32))
-Batch = list[tuple[bytes, bytes]]
 
 
 class Ports:
@@ -38,6 +42,7 @@ class Ports:
 
     def __init__(self) -> None:
         self.of: dict[int, int] = {}
+        self.sees = itertools.repeat(0)
         self.guarded: set[int] = set()
 
     @property
@@ -46,6 +51,9 @@ class Ports:
 
     def guard(self, ports: Collection[int]) -> None:
         self.guarded = set(ports)
+
+    def seen(self, transceiver: int) -> int:
+        return next(self.sees)
 
     def put(self, transceiver: int, port: int) -> bool:
         assert port in self.guarded
@@ -105,9 +113,10 @@ class House:
         return made
 
     @asynccontextmanager
-    async def serves(self) -> AsyncIterator[Express]:
-        """An edge that ends as one that is killed does: nobody is told."""
+    async def serves(self, late_s: float = 0.0) -> AsyncIterator[Express]:
+        """An edge that ends as one that is killed does: nobody is told. It has its door before it attends to it."""
         made = self.edge()
+        await asyncio.sleep(late_s)
         task = asyncio.create_task(made.serve())
         try:
             yield made
@@ -121,9 +130,9 @@ class House:
 
     @asynccontextmanager
     async def transceiver(
-        self, number: int = 1, keys: ClusterKeys = KEYS, took: Callable[[bytes, Batch], None] = lambda *_: None
+        self, number: int = 1, keys: ClusterKeys = KEYS, took: Take = lambda *_: None
     ) -> AsyncIterator[transceivers.Express]:
-        made = transceivers.Express(self.run, number, lambda: keys, took, lambda: 0.0)
+        made = transceivers.Express(self.run, number, lambda: keys, took, lambda: False, Pacer())
         task = asyncio.create_task(made.run())
         try:
             yield made
@@ -151,7 +160,10 @@ def gauges(made: Express) -> dict[tuple[str, ...], float]:
 
 async def test_a_transceiver_reads_and_answers_by_the_sockets_that_it_is_given(house: House) -> None:
     took: list[tuple[bytes, Batch]] = []
-    async with house.serves() as edge, house.transceiver(7, took=lambda *each: took.append(each)) as ours:
+    async with (
+        house.serves() as edge,
+        house.transceiver(7, took=lambda edge, batch, _: took.append((edge, batch))) as ours,
+    ):
         await eventually(lambda: 7 in house.ports.by_transceiver)
         assert gauges(edge) == {("7", ""): 1.0}
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -178,7 +190,7 @@ async def test_media_goes_by_the_workers_when_the_transceiver_ends_and_its_port_
             for _ in range(2):  # the second would say that the port is closed
                 client.send(b"\x80late")
         took: list[Batch] = []
-        async with house.transceiver(7, took=lambda _, batch: took.append(batch)):
+        async with house.transceiver(7, took=lambda _, batch, came_s: took.append(batch)):
             await eventually(lambda: house.ports.by_transceiver == {7: port})
             await eventually(lambda: [datagram for batch in took for _, datagram in batch] == [b"\x80late"] * 2)
 
@@ -207,6 +219,35 @@ async def test_where_a_firewall_keeps_the_probe_back_nothing_is_sent_that_way(
         house.firewall = False
         await eventually(lambda: gauges(edge) == {("7", ""): 1.0})
         assert 7 in house.ports.by_transceiver
+
+
+async def test_where_nothing_comes_of_what_xdp_passes_media_goes_by_the_workers(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transceivers, "_SAYS_EVERY_S", 0.01)
+    monkeypatch.setattr(silence, "SILENT_S", 0.05)
+    async with house.serves() as edge, house.transceiver(7) as ours:
+        await eventually(lambda: gauges(edge) == {("7", ""): 1.0})
+        house.ports.sees = itertools.count()  # type: ignore[assignment]
+        await eventually(lambda: gauges(edge) == {("7", "silent"): 0.0} and not ours.ways)
+        assert house.ports.by_transceiver == {}
+
+
+async def test_it_has_another_try_later_and_each_time_later_than_the_last(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transceivers, "_SAYS_EVERY_S", 0.01)
+    monkeypatch.setattr(silence, "SILENT_S", 0.05)
+    monkeypatch.setattr(edges, "_SILENT_S", 0.1)
+    async with house.serves() as edge, house.transceiver(7):
+        await eventually(lambda: 7 in house.ports.by_transceiver)
+        house.ports.sees = itertools.count()  # type: ignore[assignment]
+        pauses = []
+        for _ in range(2):
+            await eventually(lambda: 7 not in house.ports.by_transceiver)
+            pauses.append(edge._silent[7][1])
+            await eventually(lambda: 7 in house.ports.by_transceiver)
+        assert pauses == pytest.approx([0.1, 1.0])
 
 
 async def test_who_holds_other_keys_gets_nothing(house: House) -> None:
@@ -251,6 +292,33 @@ async def test_one_that_does_not_come_back_is_withdrawn(house: House, monkeypatc
     monkeypatch.setattr(edges, "_RETURNS_WITHIN_S", 0.05)
     async with house.serves():
         await eventually(lambda: not house.ports.by_transceiver)
+
+
+async def test_a_supervisor_that_takes_its_time_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transceivers, "_GREETS_WITHIN_S", 0.05)
+    monkeypatch.setattr(transceivers, "_REFUSED_S", 3600)
+    async with house.transceiver(7), house.serves(late_s=0.3):
+        monkeypatch.setattr(transceivers, "_GREETS_WITHIN_S", 30)
+        await eventually(lambda: 7 in house.ports.by_transceiver)
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_one_that_ended_before_it_spoke_keeps_nobody_from_the_next(
+    house: House, monkeypatch: pytest.MonkeyPatch, accepted: bool
+) -> None:
+    monkeypatch.setattr(transceivers, "_REFUSED_S", 3600)
+    path = express.door_of(house.run, "edge")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as door:
+        door.bind(str(path))
+        door.listen()
+        async with house.transceiver(7):
+            if accepted:
+                (await asyncio.get_running_loop().sock_accept(door))[0].close()
+            else:
+                await eventually(lambda: select.select([door], [], [], 0)[0])
+            door.close()
+            async with house.serves():
+                await eventually(lambda: 7 in house.ports.by_transceiver)
 
 
 async def test_a_supervisor_without_it_has_transceivers_close_their_sockets(house: House) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
 from paths import ROOT
+
+from lab.network import Host
 
 CLONE_NEWNET = 0x40000000  # sched.h
 
@@ -29,3 +33,11 @@ def cannot_run(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+def nft(host: Host, commands: str) -> None:
+    """Has the firewall of a host of the lab do as nft(8) is told."""
+    program = shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if program is None:
+        cannot_run("needs Debian's nftables: run scripts/setup dev as root")
+    subprocess.run(host.command([program, "-f", "-"]), input=commands, text=True, check=True)

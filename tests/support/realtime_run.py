@@ -36,6 +36,7 @@ class Partner:
     wants_turns = True
     listens = False
     yields_after_ms = 0
+    pauses_ms: Sequence[int] = ()
 
     def __init__(self) -> None:
         self.told: list[Any] = []
@@ -55,6 +56,12 @@ class Partner:
 
     def speech_stopped(self) -> None:
         self.told.append("stopped")
+
+    def speech_paused(self, ms: int, items: Sequence[Item]) -> None:
+        self.told.append(("paused", ms, [item.id for item in items], len(items[-1].pcm)))
+
+    def speech_resumed(self) -> None:
+        self.told.append("resumed")
 
     def committed(self, item: Item) -> None:
         self.items.append(item)

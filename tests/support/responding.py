@@ -16,8 +16,10 @@ from transceiver.agents import Base, Cue, Item, Settings
 class Line:
     config = Agents()
     span: Span = NOTHING
+    turn = ""
 
     def __init__(self) -> None:
+        self.parts: list[tuple[str, str]] = []
         self.texts: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
         self.cues: list[Cue] = []
@@ -32,6 +34,9 @@ class Line:
 
     def emit(self, event: dict[str, Any]) -> None:
         self.events.append(event)
+
+    def transcribing(self, item: str, delta: str) -> None:
+        self.parts.append((item, delta))
 
     def cue(self, cue: Cue) -> None:
         self.cues.append(cue)

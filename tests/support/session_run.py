@@ -190,7 +190,7 @@ class Call:
         pt = self.answer.payload_type if payload_type is None else payload_type
         packet = rtp.build(pt, False, self.sequence, 960 * self.sequence, self.offer.ssrc, payload)
         self.sequence += 1
-        self.session.transport.media(self.secure.protect(packet))
+        self.session.transport.media(self.secure.protect(packet), time.monotonic())
 
     async def connect(self) -> None:
         assert self.check() is not None

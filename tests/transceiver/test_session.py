@@ -187,8 +187,8 @@ async def test_the_handshake_begins_once_however_many_checks_come() -> None:
 async def test_oversized_media_is_dropped_and_counted(size: int) -> None:
     async with a_call(OpusRecorder) as call:
         before = Counter(RX_DATAGRAMS)
-        call.session.transport.media(b"\x80\x6f" + bytes(size - 2))
-        call.session.transport.media(b"\x80\xc8" + bytes(size - 2))
+        call.session.transport.media(b"\x80\x6f" + bytes(size - 2), time.monotonic())
+        call.session.transport.media(b"\x80\xc8" + bytes(size - 2), time.monotonic())
         assert gained(before, RX_DATAGRAMS) == {"srtp_not_authentic": 2}
         assert not call.session.ended
 
@@ -197,7 +197,7 @@ async def test_echo_of_a_packet_too_long_to_send_is_no_end() -> None:
     async with a_call(echo.Agent) as call:
         before = Counter(TX_DATAGRAMS)
         packet = rtp.build(call.answer.payload_type, False, 1, 960, call.offer.ssrc, b"\xf8" + bytes(1320))
-        call.session.transport.media(call.secure.protect(packet))
+        call.session.transport.media(call.secure.protect(packet), time.monotonic())
         assert gained(before, TX_DATAGRAMS) == {"too_long": 1}
         assert not call.session.ended
 

@@ -153,7 +153,7 @@ async def test_what_the_caller_asks_for_is_sent_again_as_it_was() -> None:
         nack_packet = RtcpRtpfbPacket(fmt=1, ssrc=1, media_ssrc=wanted.ssrc, lost=[wanted.sequence])
         before = list(call.datagrams)
         for _ in range(10):
-            call.session.transport.media(call.secure.protect_rtcp(bytes(nack_packet)))
+            call.session.transport.media(call.secure.protect_rtcp(bytes(nack_packet)), time.monotonic())
         await until(lambda: call.datagrams.count(before[2]) >= 1 + 3)
         assert call.datagrams.count(before[2]) == 1 + 3
 
@@ -162,7 +162,8 @@ async def test_what_the_caller_asks_for_is_sent_again_as_it_was() -> None:
 async def test_other_feedback_is_passed_over(fmt: int) -> None:
     async with a_call() as call:
         call.session.transport.media(
-            call.secure.protect_rtcp(bytes(RtcpPsfbPacket(fmt=fmt, ssrc=1, media_ssrc=2, fci=bytes(8))))
+            call.secure.protect_rtcp(bytes(RtcpPsfbPacket(fmt=fmt, ssrc=1, media_ssrc=2, fci=bytes(8)))),
+            time.monotonic(),
         )
         await until(lambda: len(call.rtp) > 2)
         assert not call.session.ended
@@ -174,7 +175,7 @@ async def test_when_packets_came_is_told_to_who_numbers_them() -> None:
             head = bytearray(rtp.build(111, False, number, 960 * number, call.offer.ssrc, b""))
             head[0] |= 0x10
             extension = bytes.fromhex("bede000131") + number.to_bytes(2, "big") + b"\0"
-            call.session.transport.media(call.secure.protect(bytes(head) + extension + payload))
+            call.session.transport.media(call.secure.protect(bytes(head) + extension + payload), time.monotonic())
         await until(lambda: any(isinstance(p, RtcpRtpfbPacket) and p.fmt == 15 for p in call.rtcp))
 
 
@@ -260,7 +261,8 @@ async def test_a_caller_with_g711_alone_is_heard_and_hears() -> None:
             call.session.transport.media(
                 call.secure.protect(
                     rtp.build(0, False, call.sequence, 160 * call.sequence, call.offer.ssrc, bytes(160))
-                )
+                ),
+                time.monotonic(),
             )
             call.sequence += 1
         await until(lambda: ("heard", 640) in Recorder.last.happened)
@@ -276,7 +278,7 @@ async def test_two_ssrcs_at_once_are_one_call() -> None:
         for payload in voice(4):
             call.speak(payload)
             packet = rtp.build(111, False, 7 * call.sequence, 1, call.offer.ssrc ^ 1, payload)
-            call.session.transport.media(call.secure.protect(packet))
+            call.session.transport.media(call.secure.protect(packet), time.monotonic())
         assert gained(before, RX_DATAGRAMS) == {"audio": 4, "other_source": 4}
         assert call.session.transport.ssrcs == (call.offer.ssrc,)
 
@@ -284,7 +286,7 @@ async def test_two_ssrcs_at_once_are_one_call() -> None:
 async def test_media_before_the_handshake_is_too_early() -> None:
     async with a_call(connected=False) as call:
         before = Counter(RX_DATAGRAMS)
-        call.session.transport.media(rtp.build(111, False, 1, 1, 1, b"too early") + bytes(10))
+        call.session.transport.media(rtp.build(111, False, 1, 1, 1, b"too early") + bytes(10), time.monotonic())
         assert gained(before, RX_DATAGRAMS) == {"too_early": 1}
 
 
@@ -293,7 +295,9 @@ async def test_forged_media_is_dropped_and_counted_and_never_an_end() -> None:
         rng = random.Random(9)
         before = Counter(RX_DATAGRAMS)
         for _ in range(500):
-            call.session.transport.media(bytes([rng.randrange(128, 192)]) + rng.randbytes(rng.randrange(7, 1400)))
+            call.session.transport.media(
+                bytes([rng.randrange(128, 192)]) + rng.randbytes(rng.randrange(7, 1400)), time.monotonic()
+            )
         assert gained(before, RX_DATAGRAMS) == {"srtp_not_authentic": 500}
         assert OpusRecorder.last.happened == []
         call.speak(b"still here")

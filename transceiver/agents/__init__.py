@@ -172,11 +172,19 @@ class Line(Protocol):
     def emit(self, event: dict[str, Any]) -> None:
         """Sends a JSON event to the client; dropped while there is none."""
 
+    @property
+    def turn(self) -> str:
+        """The id that what the caller is saying now will have as an item; nothing while the caller is silent."""
+
     def cue(self, cue: Cue) -> None:
         """Takes part in the finding of turns, for an agent that knows better than the session when the caller has
         finished. After "mine" the agent says when the caller "began" to speak, which interrupts as ever, and when the
         turn has "ended", which commits it and asks for no response; after "yours" the session finds turns again, as at
         first. "answer" asks for a response at any time: ``respond`` is called as soon as none is being made."""
+
+    def transcribing(self, item: str, delta: str) -> None:
+        """Tells more of the words in the user's item of that id, which may still be spoken. What was told cannot be
+        taken back, until ``transcribed`` tells all."""
 
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id, once the agent knows them."""
@@ -198,6 +206,9 @@ class Base:
     ``yields_after_ms`` is how long the caller must have spoken before the agent that is speaking falls silent: 0 is at
     once. With 300, say, a cough or an "mm-hm" interrupts nothing, and is no turn either.
 
+    ``pauses_ms`` are the lengths of silence within a turn at which ``speech_paused`` is called. Where that is not
+    overridden, nobody looks for pauses.
+
     ``rate_hz`` is that of the PCM, heard and said: 8000, 16000, 24000 or 48000. ``version`` is that of the interface
     for which the agent was written.
     """
@@ -207,9 +218,16 @@ class Base:
     runs: ClassVar[Literal["loop", "thread"]] = "loop"
     rate_hz: ClassVar[Literal[8000, 16000, 24000, 48000]] = 24000
     yields_after_ms: ClassVar[int] = 0
+    pauses_ms: ClassVar[tuple[int, ...]] = (200,)
 
     def __init__(self, line: Line) -> None:
         self.line = line
+
+    @classmethod
+    def unfit(cls) -> str:
+        """The reason why this host cannot run it, in one line that says what to do; empty where it can. Such an agent
+        is offered to nobody."""
+        return ""
 
     @property
     def config(self) -> Agents:
@@ -227,6 +245,16 @@ class Base:
 
     def speech_stopped(self) -> None:
         """Called when the caller's turn has ended."""
+
+    def speech_paused(self, ms: int, items: Sequence[Item]) -> None:
+        """Called when the caller has been silent for ``ms`` within a turn, one of ``pauses_ms``. ``items`` is the
+        conversation as it would be if the turn ended now: the last is the turn so far, with the id that it is to be
+        committed with. So the answer may be begun before anybody knows whether the turn has ended. What is begun is of
+        use once ``committed`` has come with that id and no ``speech_resumed`` before it; a turn may also end and never
+        be committed."""
+
+    def speech_resumed(self) -> None:
+        """Called when the caller speaks on after a pause: what was begun in it is worth nothing."""
 
     def configured(self, settings: Settings) -> None:
         """Called with the session's settings: at its beginning, and whenever they change."""
@@ -304,7 +332,15 @@ def _version(name: str) -> str:
 
 def find(name: str) -> type[Base] | None:
     """The agent called ``name``, or None where there is none. Raises whatever the import of another package's raises,
-    and TypeError where that is no agent, or one of another version of the interface."""
+    TypeError where that is no agent, or one of another version of the interface, and ImportError where this host cannot
+    run it."""
+    agent = _named(name)
+    if agent is not None and (why := agent.unfit()):
+        raise ImportError(f"agent {name} cannot run here: {why}")
+    return agent
+
+
+def _named(name: str) -> type[Base] | None:
     if name in _own():
         agent: type[Base] = import_module(f"{__name__}.{name}").Agent
         return agent

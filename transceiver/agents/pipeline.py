@@ -2,7 +2,8 @@
 speech.
 
 The services are those of ``[agents.pipeline]``. Each sentence is spoken as soon as it is written, while the next is
-still being thought of.
+still being thought of. What was said is transcribed as soon as the caller pauses; it is thrown away if the caller
+speaks on.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
+from runtime.config import Pipeline
 from runtime.tracing.spans import Span
 from transceiver.agents import Item, Line, Response, Settings
 from transceiver.speech.sentences import Sentences
 from transceiver.speech.services import Services, Words
-from transceiver.speech.tasks import Answering, Failure
+from transceiver.speech.tasks import Answering, Failure, background
 
 _MOST_SENTENCES = 16  # written and not yet spoken
 _MOST_TURNS = 128  # whose transcription is remembered
@@ -28,7 +30,20 @@ class Agent(Answering):
     def __init__(self, line: Line) -> None:
         super().__init__(line)
         self._services: Services | None = None
-        self._texts: dict[str, asyncio.Task[str]] = {}
+        self._texts: dict[str, asyncio.Future[str]] = {}
+        self._early: tuple[str, asyncio.Future[str]] | None = None  # the text of a turn that may have ended
+
+    def speech_paused(self, ms: int, items: Sequence[Item]) -> None:
+        """Begins to transcribe what has been said."""
+        self.speech_resumed()
+        if self.config.pipeline.transcribes_early:
+            self._early = items[-1].id, background(self._understood(items[-1].pcm))
+
+    def speech_resumed(self) -> None:
+        """Throws the transcription away."""
+        early, self._early = self._early, None
+        if early:
+            early[1].cancel()
 
     def committed(self, item: Item) -> None:
         if item.pcm and not item.text:
@@ -41,6 +56,7 @@ class Agent(Answering):
 
     async def close(self) -> None:  # type: ignore[override]
         await super().close()
+        self.speech_resumed()
         for task in self._texts.values():
             task.cancel()
         await asyncio.gather(*self._texts.values(), return_exceptions=True)
@@ -55,23 +71,35 @@ class Agent(Answering):
                 raise Failure(f"agents.pipeline.key_file: {error.strerror}") from None
         return self._services
 
-    def _text_of(self, item: Item) -> asyncio.Task[str]:
+    def _text_of(self, item: Item) -> asyncio.Future[str]:
         task = self._texts.get(item.id)
         if task is None:
-            task = self._texts[item.id] = asyncio.get_running_loop().create_task(self._transcribe(item))
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # whoever answers tells of it
+            if self._early and self._early[0] != item.id:
+                self.speech_resumed()
+            early, self._early = self._early, None
+            task = self._texts[item.id] = background(self._transcribe(item, early[1] if early else None))
             while len(self._texts) > _MOST_TURNS:
                 self._texts.pop(next(iter(self._texts))).cancel()
         return task
 
-    async def _transcribe(self, item: Item) -> str:
-        text = await self._reach().transcribe(item.pcm, self.line.span)
+    async def _transcribe(self, item: Item, early: asyncio.Future[str] | None) -> str:
+        try:
+            text = await (early or self._understood(item.pcm))
+        except Failure:
+            if early is None:
+                raise
+            text = await self._understood(item.pcm)
         self.line.transcribed(item.id, text)
         return text
 
+    async def _understood(self, pcm: bytes) -> str:
+        return await self._reach().transcribe(pcm, self.line.span)
+
     async def _answer(self, response: Response) -> None:
         settings, services = response.settings, self._reach()
-        request: dict[str, Any] = {"messages": await self._messages(settings.instructions, response.items)}
+        instructions = settings.instructions or self.config.pipeline.instructions
+        request: dict[str, Any] = {"messages": await self._messages(instructions, response.items)}
+        request |= _limits(self.config.pipeline, settings)
         if settings.tools:
             request["tools"] = [_function(tool) for tool in settings.tools]
             request["tool_choice"] = _choice(settings.tool_choice)
@@ -89,7 +117,8 @@ class Agent(Answering):
 
     async def _speak(self, response: Response, services: Services, request: dict[str, Any], words: Words) -> None:
         sentences: asyncio.Queue[str] = asyncio.Queue(_MOST_SENTENCES)
-        written = asyncio.get_running_loop().create_task(_write(services, request, words, sentences, response.span))
+        cutter = Sentences(first_clause=self.config.pipeline.first_piece == "clause")
+        written = background(_write(services, request, words, cutter, sentences, response.span))
         try:
             while sentence := await sentences.get():
                 response.transcript(sentence)
@@ -124,10 +153,14 @@ class Agent(Answering):
 
 
 async def _write(
-    services: Services, request: dict[str, Any], words: Words, sentences: asyncio.Queue[str], span: Span
+    services: Services,
+    request: dict[str, Any],
+    words: Words,
+    cutter: Sentences,
+    sentences: asyncio.Queue[str],
+    span: Span,
 ) -> None:
     """Puts each sentence of the answer into the queue, and nothing after the last."""
-    cutter = Sentences()
     try:
         async with aclosing(services.chat(request, words, span)) as deltas:
             async for delta in deltas:
@@ -139,6 +172,14 @@ async def _write(
         await sentences.put("")
         raise
     await sentences.put("")
+
+
+def _limits(config: Pipeline, settings: Settings) -> dict[str, Any]:
+    """What the answer must not exceed: the host's limits, and the session's."""
+    asked = settings.more.get("max_output_tokens")  # a number, or "inf"
+    limits = [limit for limit in (config.max_tokens, asked) if isinstance(limit, int)]
+    found: dict[str, Any] = {"max_tokens": min(limits)} if limits else {}
+    return found if config.temperature is None else {**found, "temperature": config.temperature}
 
 
 def _function(tool: dict[str, Any]) -> dict[str, Any]:

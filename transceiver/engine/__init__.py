@@ -45,8 +45,8 @@ class Engine(Protocol):
         is time for it."""
 
     async def transcribe(self, pcm: bytes, rate: int, *, draft: bool = False) -> str:
-        """The words in one utterance: mono PCM16, little endian, at 8000, 16000, 24000 or 48000 Hz; of more than 28 s
-        the last are heard. Empty where nothing was said. 100 ms of a core. A ``draft``, of a turn that still goes on,
+        """The words in one utterance: mono PCM16, little endian, at 8000 to 48000 Hz; of more than 60 s the last
+        are heard. Empty where nothing was said. 100 ms of a core. A ``draft``, of a turn that still goes on,
         is refused as busy where anybody waits for ears, and another's words are never late for it."""
 
     def answer(self, call: int, messages: Sequence[Message], *, most_tokens: int) -> AsyncGenerator[str, None]:

@@ -18,7 +18,7 @@ from runtime import config
 from transceiver.counters import ENGINE_REQUESTS, ENGINE_TIME, ENGINE_WAITING
 from transceiver.engine import EngineError, Message, frames
 from transceiver.engine.frames import Done, FromEngine, Hello, Piece, Pong, Refused
-from transceiver.engine.sound import RATES_HZ
+from transceiver.engine.sound import LEAST_HZ, MOST_HZ
 from transceiver.engine.starting import Connection, connected
 
 __all__ = ["Client"]
@@ -252,8 +252,8 @@ class _Link:
 
 def _last(pcm: bytes, rate: int, seconds: int) -> bytes:
     """The end of the sound, in whole samples. Raises EngineError for a rate that no model knows."""
-    if rate not in RATES_HZ:
-        raise EngineError(f"sound at {rate} Hz: there are {', '.join(map(str, RATES_HZ))}")
+    if not LEAST_HZ <= rate <= MOST_HZ:
+        raise EngineError(f"sound at {rate} Hz is not heard, only from {LEAST_HZ} to {MOST_HZ}")
     whole = len(pcm) & ~1
     return pcm[max(0, whole - rate * 2 * seconds) : whole]
 

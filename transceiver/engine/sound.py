@@ -12,20 +12,20 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-__all__ = ["RATES_HZ", "RATE_HZ", "Samples", "log_mel", "rms", "samples"]
+__all__ = ["LEAST_HZ", "MOST_HZ", "RATE_HZ", "Samples", "log_mel", "rms", "samples"]
 
 Samples = NDArray[np.float32]
 
 RATE_HZ = 16000
-RATES_HZ = (8000, 16000, 24000, 48000)
+LEAST_HZ, MOST_HZ = 8000, 48000
 _FRAME, _HOP, _MELS = 400, 160, 80
 
 
 def samples(pcm: bytes, rate: int) -> Samples:
     """Mono PCM16, little endian, at ``rate`` as samples at 16 kHz, -1 to 1; half a sample at the end is left out.
-    Raises ValueError for another rate than RATES_HZ."""
-    if rate not in RATES_HZ:
-        raise ValueError(f"sound at {rate} Hz: there are {', '.join(map(str, RATES_HZ))}")
+    Raises ValueError for a rate that is not from LEAST_HZ to MOST_HZ."""
+    if not LEAST_HZ <= rate <= MOST_HZ:
+        raise ValueError(f"sound at {rate} Hz is not heard, only from {LEAST_HZ} to {MOST_HZ}")
     heard: Samples = np.frombuffer(pcm[: len(pcm) & ~1], "<i2").astype(np.float32) / np.float32(32768)
     size = len(heard) * RATE_HZ // rate
     if rate == RATE_HZ or not size:

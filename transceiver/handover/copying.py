@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
 from transceiver.handover.line import Line, NotTaken
+from transceiver.parts import Arrived
 from transceiver.session import Session
 from transceiver.state import SessionState
 from wire.messages import MAX_PARTS, MAX_PIECE_BYTES, Part
@@ -56,11 +58,13 @@ class Copying:
 
 
 class Arriving:
-    """The parts of one call that came ahead, of at most 64 MiB."""
+    """The parts of one call that came ahead, of at most 64 MiB. Text is made of each when it is whole, so that nothing
+    of them is copied in the moment in which the call comes."""
 
     def __init__(self) -> None:
         self._parts: dict[int, bytes] = {}
-        self._number, self._coming = -1, bytearray()
+        self._texts: dict[int, str] = {}
+        self._number, self._coming = -1, io.BytesIO()
         self.size = 0
 
     def put(self, number: int, piece: bytes) -> bool:
@@ -70,21 +74,33 @@ class Arriving:
         if number != self._number:
             self._came()
             self._number = number
-        self._coming += piece
+        self._coming.write(piece)
         self.size += len(piece)
+        if len(piece) < MAX_PIECE_BYTES:  # the last one, nearly always
+            self._came()
         return True
 
     def _came(self) -> None:
-        if self._coming:
-            self._parts[self._number] = bytes(self._coming)
-            self._coming.clear()
+        data = self._coming.getvalue()  # which is the buffer itself, not a copy
+        if not data:
+            return
+        self._coming = io.BytesIO()
+        if (before := self._parts.get(self._number)) is not None:
+            data = before + data
+        self._parts[self._number] = data
+        try:
+            self._texts[self._number] = data.decode()
+        except UnicodeDecodeError:
+            self._texts.pop(self._number, None)  # sound
 
-    def joined(self, parts: Sequence[bytes], went: Iterable[tuple[int, int]]) -> list[bytes]:
+    def joined(self, parts: Sequence[bytes], went: Iterable[tuple[int, int]]) -> Arrived:
         """All parts of a state. Raises ValueError where one is missing."""
         self._came()
-        whole = list(parts)
+        whole = Arrived(parts)
         for place, number in went:
             if place >= len(whole) or number not in self._parts:
                 raise ValueError(f"a state without its part {place}")
             whole[place] = self._parts[number]
+            if number in self._texts:
+                whole.texts[place] = self._texts[number]
         return whole

@@ -73,9 +73,11 @@ class Line:
         self._used = self._loop.time()
         until = self._used + within_s
         relays = [self._relay(process) for process in processes]
-        if not await self._own.greeted(within_s) or self._own.version < MOVES:
-            why = "is of an older release" if self._own.there and self._own.version < MOVES else "does not answer"
+        if not await self._own.greeted(within_s):
+            why = f"cannot be spoken with: {self._own.mute}" if self._own.mute else "does not answer"
             raise Gone(f"transceiver {self.id} {why}")
+        if self._own.version < MOVES:
+            raise Gone(f"transceiver {self.id} is of an older release")
         for relay in relays:
             if not await relay.came(max(0.0, until - self._loop.time())):
                 raise Gone(f"transceiver {self.id} takes no link in an edge's name")

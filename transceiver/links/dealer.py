@@ -64,6 +64,11 @@ class Dealer:
         """The version of the wire that both ends speak."""
         return self._greeting.version
 
+    @property
+    def mute(self) -> str:
+        """Why there is no version that both ends speak, or nothing where none is missing yet."""
+        return self._greeting.mute
+
     async def came(self, within_s: float) -> bool:
         """Waits until the other end is connected. Returns False where it is not within that time."""
         until = self._loop.time() + within_s

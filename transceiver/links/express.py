@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,9 @@ from typing import Never
 from runtime import logs
 from runtime.batch import ROOM_BYTES
 from runtime.process import instance
-from transceiver.links.expressway import Batch, Expressway, Take
+from transceiver.links.expressway import Batch, Clock, Expressway, Take
 from wire import address, express
-from wire.express import MOST_BYTES, SUFFIX, Challenge, ExpressError, Off, Proofs, Reads, Sockets
+from wire.express import MOST_BYTES, SUFFIX, Challenge, ExpressError, Off, Proofs, Reads, Sockets, Took
 from wire.keys import ClusterKeys
 
 __all__ = ["Express"]
@@ -29,19 +30,28 @@ __all__ = ["Express"]
 _LOOK_S = 0.25
 _REFUSED_S = 5.0  # until an edge is asked again that said no
 _GREETS_WITHIN_S, _PROBED_S = 4.0, 2.0
+_SAYS_EVERY_S = 1.0
 _MOST_EDGES = 16
 _MOST_WAITED = 512
 
 
 class Express:
     """The express paths of the transceiver ``number`` to the edges that have a door in ``run``. ``ways`` has them by
-    the edge's name. ``take`` is given what comes; ``spare_s()`` is how long the media of every call can wait."""
+    the edge's name. ``take`` is given what comes; ``waits()`` says whether the media of every call waits for ``clock``.
+    """
 
     def __init__(
-        self, run: Path, number: int, keys: Callable[[], ClusterKeys], take: Take, spare_s: Callable[[], float]
+        self,
+        run: Path,
+        number: int,
+        keys: Callable[[], ClusterKeys],
+        take: Take,
+        waits: Callable[[], bool],
+        clock: Clock,
     ) -> None:
         self.ways: dict[bytes, Expressway] = {}
-        self._run, self._number, self._keys, self._take, self._spare_s = run, number, keys, take, spare_s
+        self._run, self._number, self._keys, self._take = run, number, keys, take
+        self._waits, self._clock = waits, clock
         self._doors: dict[Path, asyncio.Task[None]] = {}
 
     @property
@@ -55,9 +65,9 @@ class Express:
             for path in self._found():
                 if path not in self._doors:
                     self._doors[path] = asyncio.create_task(self._speak(path))
-            spare_s = self._spare_s()
+            by_clock = self._waits()
             for way in self.ways.values():
-                way.spare(spare_s)
+                way.look_by_clock(by_clock)
             await asyncio.sleep(_LOOK_S)
 
     def close(self) -> None:
@@ -79,12 +89,15 @@ class Express:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as connection:
                 await asyncio.get_running_loop().sock_connect(connection, str(path))
-                async with asyncio.timeout(_GREETS_WITHIN_S):
-                    edge = await self._greet(connection, path)
-                while edge and await self._hear(connection, edge):
-                    pass
-                pause_s = 0.0 if edge else _REFUSED_S
-        except (FileNotFoundError, ConnectionRefusedError):
+                # An edge that begins has its door before it can speak, and one that ends has it for a moment more.
+                said, _ = await _received(connection)
+                if said:
+                    async with asyncio.timeout(_GREETS_WITHIN_S):
+                        edge = await self._greet(connection, path, said)
+                    while edge and await self._hear(connection, edge):
+                        pass
+                    pause_s = 0.0 if edge else _REFUSED_S
+        except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
             pass  # it is away, or the file is what one left that was killed
         except (OSError, ExpressError, TimeoutError) as e:
             pause_s = _REFUSED_S
@@ -95,10 +108,9 @@ class Express:
         await asyncio.sleep(pause_s)
         del self._doors[path]
 
-    async def _greet(self, connection: socket.socket, path: Path) -> bytes:
-        """Returns the name of the edge that handed sockets over; empty where it did not. Raises OSError and
-        ExpressError."""
-        said, _ = await _received(connection)
+    async def _greet(self, connection: socket.socket, path: Path, said: bytes) -> bytes:
+        """Answers the edge's first words. Returns the name of the edge that handed sockets over; empty where it did
+        not. Raises OSError and ExpressError."""
         challenge = express.read(said)
         if not isinstance(challenge, Challenge):
             raise ExpressError("the edge does not say who it is")
@@ -123,7 +135,7 @@ class Express:
             self._use(edge, *sockets)
             sockets = []
             if waited:
-                self._take(edge, waited)
+                self._take(edge, waited, [time.monotonic()] * len(waited))
         finally:
             for sock in sockets:
                 sock.close()
@@ -131,8 +143,18 @@ class Express:
         return edge
 
     async def _hear(self, connection: socket.socket, edge: bytes) -> bool:
-        """Whether the edge goes on, when it has said something."""
-        said, sockets = await _received(connection)
+        """Whether the edge goes on, when it has said something, or nothing for a while: then it is told that this
+        transceiver reads."""
+        try:
+            async with asyncio.timeout(_SAYS_EVERY_S):
+                said, sockets = await _received(connection)
+        except TimeoutError:
+            if edge in self.ways:
+                with contextlib.suppress(
+                    OSError
+                ):  # an edge that has ended is noticed at once, and one that stands still
+                    connection.send(Took(self.ways[edge].taken).dump())
+            return True
         for sock in sockets:
             sock.close()
         if said and isinstance(answer := express.read(said), Off):
@@ -146,7 +168,7 @@ class Express:
         return way is not None and way.identities == tuple(os.fstat(sock.fileno()).st_ino for sock in sockets)
 
     def _use(self, edge: bytes, reading: socket.socket, sending: socket.socket) -> None:
-        way = Expressway(edge, reading, sending, self._take)
+        way = Expressway(edge, reading, sending, self._take, self._clock)
         former = self.ways.get(edge)
         if former is not None and former.identities == way.identities:
             way.close()

@@ -10,42 +10,49 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-import numpy as np
-
-from runtime.batch import ROOM_BYTES, BatchSocket
+from rtc.frame import FRAME_S
+from runtime.datagrams import Datagram, DatagramSocket
 from runtime.timer import Timer
-from transceiver.counters import RX_EXPRESS, TX_DATAGRAMS
+from transceiver.counters import RX_EXPRESS, RX_EXPRESS_LATE, TX_DATAGRAMS
 from transceiver.links.rhythm import Rhythm
-from wire.address import SIZE
 
-__all__ = ["Batch", "Expressway", "Take"]
+__all__ = ["Batch", "Clock", "Expressway", "Take"]
 
 # What comes in a flood is read a millisecond at a time: frames are due in between.
 _AT_ONCE, _TURN_S = 32, 0.001
 _SENT_AT_ONCE = 64
 
-Batch = list[tuple[bytes, bytes]]
-Take = Callable[[bytes, Batch], None]
+Batch = Sequence[Datagram]
+Take = Callable[[bytes, Batch, Sequence[float]], None]
+
+
+class Clock(Protocol):
+    """The clock by which calls hear (``rtc.pacer``)."""
+
+    before: set[Callable[[], None]]
 
 
 class Expressway:
     """The way to the clients of ``edge``, by ``reading`` and ``sending``, which are this object's from now on. Each
-    batch of (address, datagram) is given to ``take(edge, batch)``."""
+    batch of (address, datagram) is given to ``take(edge, batch, came_s)``, with the times at which they came."""
 
-    def __init__(self, edge: bytes, reading: socket.socket, sending: socket.socket, take: Take) -> None:
-        self._edge, self._take = edge, take
+    def __init__(self, edge: bytes, reading: socket.socket, sending: socket.socket, take: Take, clock: Clock) -> None:
+        self._edge, self._take, self._clock = edge, take, clock
         self._reading, self._sending = reading, sending
-        self._in, self._out = BatchSocket(reading, _AT_ONCE), BatchSocket(sending, _SENT_AT_ONCE)
-        self._view = memoryview(self._in.data.reshape(-1).data)
-        self._row = self._in.data.shape[1]
-        self._batch: list[tuple[bytes, bytes]] = []
+        self._in, self._out = DatagramSocket(reading, _AT_ONCE), DatagramSocket(sending, _SENT_AT_ONCE)
+        self._batch: list[Datagram] = []
         self._loop = asyncio.get_running_loop()
         self._rhythm = Rhythm(time.monotonic())
         self._timer = Timer()
         self._again: asyncio.Handle | None = None
-        self._waits = False  # for the timer, and not for the socket
+        self._late = RX_EXPRESS_LATE.of("media")
+        self.taken = 0  # datagrams, so far
+        self._by_clock = False
+        self._round_s = 0.0
+        self._draining = False
         self._loop.add_reader(self._timer.fd, self._on_time)
         self._loop.add_reader(reading.fileno(), self._drain)
 
@@ -59,13 +66,19 @@ class Expressway:
         """The number of datagrams for which the kernel had no room in the socket, since that was made."""
         return self._in.dropped
 
-    def spare(self, spare_s: float) -> None:
-        """Takes note of how long the media of every call can wait."""
-        self._rhythm.spare_s = spare_s
+    def look_by_clock(self, by_clock: bool) -> None:
+        """Has nothing but the clock wake it from now on, before frames are due, because all media waits for that; or
+        has datagrams wake it. To be called now and then, in case that the clock has stopped."""
+        if by_clock != self._by_clock:
+            self._by_clock = by_clock
+            (self._clock.before.add if by_clock else self._clock.before.discard)(self._drain)
+            self._look_every(0.0)
+        if by_clock and self._again is None:
+            self._again = self._loop.call_soon(self._drain)
 
     def send(self, address: bytes, datagram: bytes) -> None:
         """Queues a datagram for a client; it leaves before the loop waits again."""
-        if not self._batch:
+        if not self._batch and not self._draining:
             self._loop.call_soon(self._flush)
         self._batch.append((address, datagram))
 
@@ -73,9 +86,10 @@ class Expressway:
         """Takes what has come, sends what is queued, and ends."""
         self._loop.remove_reader(self._reading.fileno())
         self._loop.remove_reader(self._timer.fd)
+        self._clock.before.discard(self._drain)
         if self._again is not None:
             self._again.cancel()
-        while self._receive():
+        while self._receive(time.monotonic()):
             pass
         self._flush()
         self._timer.close()
@@ -86,9 +100,7 @@ class Expressway:
         batch, self._batch = self._batch, []
         if not batch:
             return
-        addresses = np.frombuffer(b"".join([address for address, _ in batch]), np.uint8).reshape(-1, SIZE)
-        lengths = np.array([len(datagram) for _, datagram in batch], np.uint16)
-        sent, done = self._out.send(addresses, lengths, b"".join([datagram for _, datagram in batch]))
+        sent, done = self._out.give(batch)
         TX_DATAGRAMS["expressed"] += sent
         if sent < len(batch):
             TX_DATAGRAMS["unsendable"] += done - sent
@@ -99,47 +111,60 @@ class Expressway:
         self._drain()
 
     def _drain(self) -> None:
-        self._again = None
-        taken, now = 0, time.monotonic()
-        until = now + _TURN_S
+        """Reads for a turn. What is answered at once leaves with the end of it, and not in another turn of the loop."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self._draining, now = True, time.monotonic()
+        try:
+            taken = self._take_until(now, now + _TURN_S)
+        finally:
+            self._draining = False
+            self._flush()
+        if not self._by_clock and (round_s := self._rhythm.wait(taken, now)) != self._round_s:
+            self._look_every(round_s)
+
+    def _take_until(self, now: float, until: float) -> int:
+        """Takes what has come, as long as there is time. Returns the number of datagrams."""
+        taken = 0
         while True:
-            count = self._receive()
+            count = self._receive(now)
+            if count and not taken:
+                self._note_age(now)
             taken += count
             if count < _AT_ONCE:
-                break
+                return taken
             now = time.monotonic()
             if now >= until:
-                self._again = self._again or self._loop.call_soon(self._drain)
-                break
-        self._wait(self._rhythm.wait(taken, now))
+                self._again = self._loop.call_soon(self._drain)
+                return taken
 
-    def _wait(self, wait_s: float) -> None:
-        if wait_s > 0:
-            self._timer.set(wait_s)
-        if (wait_s > 0) == self._waits:
-            return
-        self._waits = wait_s > 0
-        if self._waits:
+    def _note_age(self, now: float) -> None:
+        """Counts how much longer than it was meant to the oldest datagram of a look has waited."""
+        if self._in.came_s:
+            waited_s = now - self._in.came_s[0] - (FRAME_S if self._by_clock else self._round_s)
+            self._late.add(max(0, round(1e9 * waited_s)))
+
+    def _look_every(self, round_s: float) -> None:
+        """Looks so far apart from now on; at 0 whenever something comes, or by the clock."""
+        self._round_s = round_s
+        self._timer.every(round_s)
+        if round_s or self._by_clock:
             self._loop.remove_reader(self._reading.fileno())
         else:
             self._loop.add_reader(self._reading.fileno(), self._drain)
 
-    def _receive(self) -> int:
+    def _receive(self, now: float) -> int:
         """Takes a batch. Returns the number of datagrams in it."""
-        count = self._in.receive()
+        batch = self._in.take(now)
+        count = len(batch) + self._in.refused
         if count == 0:
             return 0
-        addresses, view, row = self._in.addresses.tobytes(), self._view, self._row
-        batch = [
-            (addresses[SIZE * i : SIZE * (i + 1)], bytes(view[row * i : row * i + length]))
-            for i, length in enumerate(self._in.lengths.tolist())
-            if 0 < length <= ROOM_BYTES
-        ]
+        self.taken += count
         RX_EXPRESS["taken"] += len(batch)
-        if len(batch) < count:
-            RX_EXPRESS["refused"] += count - len(batch)
+        RX_EXPRESS["refused"] += self._in.refused
         try:
-            self._take(self._edge, batch)
+            self._take(self._edge, batch, self._in.came_s)
         except Exception as e:  # a fault of ours with one batch, and no reason to lose the next
             self._loop.call_exception_handler({"message": "a batch of the express path failed", "exception": e})
         return count

@@ -13,7 +13,8 @@ then those of an ``Elsewhere``, which keeps its datagrams or passes them on.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from rtc.ice.lite import IceLite, Path
 from rtc.rtp import packet as rtp
 from transceiver.counters import RX_DATAGRAMS, TX_DATAGRAMS
+from transceiver.links.between import Between
 from transceiver.links.elsewhere import Elsewhere
 from wire import frames, stun
 from wire.messages import Message, PathDown, PathUp
@@ -30,6 +32,7 @@ __all__ = ["Carrier", "Routing", "Transport", "Way"]
 
 _MOST_NAMESAKES = 4  # sessions with one SSRC that a packet from an unknown address is tried on, the oldest first
 _MEDIA_FIRST = 128  # RFC 7983: the first byte of SRTP and SRTCP, above that of STUN and DTLS
+_tuple = tuple.__new__  # makes a Path in half the time of Path(...), which is a function of Python's
 _TOLD_AGAIN_S = 1.0  # libwebrtc checks a path that is in use every 2.5 s
 
 
@@ -58,6 +61,7 @@ class Transport(Protocol):
     opens_dtls: bool
     ssrcs: tuple[int, ...]
     spare_ms: float
+    connected: bool
 
     def check(self, message: stun.Message, path: Path, *, free: bool = True) -> bytes | None:
         """The response to a STUN request, or None where it gets none and ``ice.refusal`` says why."""
@@ -68,8 +72,8 @@ class Transport(Protocol):
     def dtls(self, datagram: bytes, path: Path) -> None:
         """Takes a datagram whose first byte is 20 to 63 (RFC 7983)."""
 
-    def media(self, datagram: bytes) -> bool:
-        """Takes an SRTP or SRTCP datagram by a path of the transport's. Returns whether it was authentic."""
+    def media(self, datagram: bytes, now: float) -> bool:
+        """Takes an SRTP or SRTCP datagram that came by a path of the transport's. Returns whether it was authentic."""
 
     def media_if_authentic(self, datagram: bytes) -> bool:
         """Takes media that came by a path that is nobody's. Returns False unless it is the transport's."""
@@ -88,6 +92,7 @@ class Routing:
     def __init__(self) -> None:
         self.link: Carrier
         self.expressways: Mapping[bytes, Way] = {}
+        self.between: Between | None = None
         self.transports: dict[bytes, Transport] = {}
         self._renamed: dict[bytes, Transport] = {}  # by the ufrags of ICE restarts
         self._by_path: dict[Path, Transport] = {}
@@ -99,9 +104,10 @@ class Routing:
         self._elsewhere: dict[Path | bytes | int, Elsewhere] = {}  # by path, ufrag and SSRC
 
     @property
-    def spare_s(self) -> float:
-        """The time for which the media of every call may wait on its way."""
-        return min((transport.spare_ms for transport in self.transports.values()), default=0.0) / 1000
+    def all_wait(self) -> bool:
+        """Whether there are calls, and the media of each of them waits for the call's clock."""
+        spares = [transport.spare_ms for transport in self.transports.values() if transport.connected]
+        return bool(spares) and min(spares) > 0
 
     def add(self, transport: Transport) -> None:
         """Enters a new transport, which is reachable by its ufrag from now on."""
@@ -206,19 +212,21 @@ class Routing:
 
     def on_data(self, worker: bytes, batch: frames.Data) -> None:
         """Takes a batch from a worker; each datagram is counted once, by what became of it."""
-        self._take(edge_of(worker), worker, batch.datagrams())
+        self._take(edge_of(worker), worker, batch.datagrams(), repeat(time.monotonic()))
 
-    def on_express(self, edge: bytes, batch: Sequence[tuple[bytes, bytes]]) -> None:
-        """Takes a batch that came past the workers of an edge: media, by paths that its workers know."""
-        self._take(edge, b"", batch)
+    def on_express(self, edge: bytes, batch: Sequence[tuple[bytes, bytes]], came_s: Iterable[float]) -> None:
+        """Takes a batch that came past the workers of an edge: media, by paths that its workers know. ``came_s`` has
+        the times, in seconds, monotonic."""
+        self._take(edge, b"", batch, came_s)
 
-    def _take(self, edge: bytes, worker: bytes, batch: Sequence[tuple[bytes, bytes]]) -> None:
-        for client, datagram in batch:
-            path = Path(edge, client)
-            if datagram and datagram[0] <= 3 and worker:
+    def _take(self, edge: bytes, worker: bytes, batch: Sequence[tuple[bytes, bytes]], came_s: Iterable[float]) -> None:
+        by_path = self._by_path
+        for (client, datagram), now in zip(batch, came_s, strict=False):
+            path = _tuple(Path, (edge, client))
+            if worker and datagram and datagram[0] <= 3:
                 self._on_stun(worker, path, datagram)
                 continue
-            transport = self._by_path.get(path)
+            transport = by_path.get(path)
             if transport is None and not worker:
                 self._on_former_path(path, datagram)
                 continue
@@ -231,7 +239,7 @@ class Routing:
                 continue
             try:
                 if rtp.is_rtp_or_rtcp(datagram):
-                    if transport.media(datagram) and transport.ice.spoke(path, time.monotonic()):
+                    if transport.media(datagram, now) and transport.ice.spoke(path, now):
                         transport.moved()
                 elif datagram and 20 <= datagram[0] <= 63:
                     transport.dtls(datagram, path)
@@ -364,11 +372,24 @@ class Routing:
         if self._by_path.get(path) is not transport:
             TX_DATAGRAMS["no_path"] += 1
             return
-        way = self.expressways.get(path.edge)
-        if way is not None and datagram[0] >= _MEDIA_FIRST:
-            way.send(path.address, datagram)
-        else:
-            self.link.send(self._worker_of[path], path.address, datagram)
+        if datagram[0] >= _MEDIA_FIRST:
+            way = self.expressways.get(path.edge)
+            if way is not None:
+                way.send(path.address, datagram)
+                return
+            if self.between is not None and self.between.send(path, datagram):
+                return
+        self.link.send(self._worker_of[path], path.address, datagram)
+
+    def holds(self, path: Path) -> bool:
+        """Whether a transport has that path, or had it and its call is elsewhere."""
+        return path in self._by_path or path in self._elsewhere
+
+    def tell_anew(self, path: Path) -> None:
+        """Says ``path.up`` of a path once more, because it says something new."""
+        transport = self._by_path.get(path)
+        if transport is not None:
+            self._path_up(transport, path, self._worker_of[path], anew=True)
 
     def path_down(self, transport: Transport, path: Path) -> None:
         """Gives the path up: it is the transport's no more, and the edge need not know it where it is nobody's."""
@@ -420,5 +441,6 @@ class Routing:
             ssrcs=list(transport.ssrcs),
             spare_ms=transport.spare_ms,
             proved=transport.ice.is_proved(path),
+            number=self.between.number(path) if self.between is not None else None,
         )
         self.link.control(worker, up)

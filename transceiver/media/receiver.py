@@ -21,7 +21,10 @@ from rtc.sdp.answer import Offer
 from transceiver.counters import RX_DATAGRAMS, RX_KEYS, TARGET
 from transceiver.media.playout import Playout
 
-__all__ = ["Receiver", "ReceiverState"]
+__all__ = ["Receiver", "ReceiverState", "TakePacket"]
+
+
+TakePacket = Callable[[bytes, int, bool], None]
 
 
 class ReceiverState(Struct, frozen=True, array_like=True):
@@ -35,14 +38,15 @@ class ReceiverState(Struct, frozen=True, array_like=True):
 
 
 class Receiver:
-    """The receive side. ``take`` each packet, and ``tick`` every 20 ms. Packets go to ``passed`` as they come where
-    that is given, and else to ``playout``; pressed keys go to ``pressed``, once for each press."""
+    """The receive side. ``take`` each packet, and ``tick`` every 20 ms. Packets go to ``passed(payload, timestamp,
+    marker)`` as they come where that is given, and else to ``playout``; pressed keys go to ``pressed``, once for each
+    press."""
 
     def __init__(
         self,
         offer: Offer,
         playout: Playout,
-        passed: Callable[[Packet], None] | None = None,
+        passed: TakePacket | None = None,
         pressed: Callable[[str], None] = lambda digit: None,
     ) -> None:
         self.reception = Reception(playout.codec.clock_hz)
@@ -59,7 +63,7 @@ class Receiver:
         self._targets = TARGET.of(playout.codec.name)
         self.pass_to(passed)
 
-    def pass_to(self, passed: Callable[[Packet], None] | None) -> None:
+    def pass_to(self, passed: TakePacket | None) -> None:
         """Has packets go to ``passed`` as they come from now on, or be played out where that is None."""
         self._passed = passed
         # What is passed on as it comes would come too late.
@@ -92,7 +96,7 @@ class Receiver:
         anew = admitted == BEGINS
         self._arrived(packet, now, anew=anew)
         if self._passed is not None:
-            self._passed(packet)
+            self._passed(packet.payload, packet.timestamp, packet.marker)
             return False
         self._hear(packet, copies, now, anew=anew)
         return self._missing is not None and self._missing.fresh
@@ -145,10 +149,20 @@ class Receiver:
                 self._missing.restart()
         return Came.AGAIN if self._missing is not None and self._missing.came(packet.sequence) else Came.FRESH
 
+    @property
+    def asks(self) -> bool:
+        """Whether packets are lost, and asked for again."""
+        return self._missing is not None and self._hearing.jitter.lossy
+
     def tick(self, now: float) -> None:
         """Makes the next 20 ms of what is heard."""
         if self._passed is None:
             self._hearing.tick(now)
+
+    @property
+    def owes(self) -> bool:
+        """Whether ``feedback`` may have something to say."""
+        return self._arrivals.waits or (self._missing is not None and self._missing.waits)
 
     def feedback(self, now: float, sender: int, round_trip_s: float | None) -> Iterator[bytes]:
         """The RTCP packets from ``sender`` that are due: requests for what is missing, and arrival times."""

@@ -7,7 +7,7 @@ It knows neither how packets travel nor who hears them: packets come by ``rtp`` 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -15,11 +15,10 @@ from msgspec import Struct
 from rtc.codecs.codec import CODECS
 from rtc.codecs.encoder_policy import EncoderPolicy, PolicyState
 from rtc.frame import FRAME_MS
-from rtc.rtp.packet import Packet
 from rtc.sdp.answer import Offer
 from transceiver.counters import JITTER, LOSS, ROUND_TRIP, RX_DATAGRAMS, TX_FRAMES
 from transceiver.media.playout import Playout, PlayoutState
-from transceiver.media.receiver import Receiver, ReceiverState
+from transceiver.media.receiver import Receiver, ReceiverState, TakePacket
 from transceiver.media.reports import Reports, ReportsState
 from transceiver.media.voice import Voice, VoiceState
 from transceiver.parts import Parts
@@ -27,14 +26,19 @@ from transceiver.parts import Parts
 __all__ = ["Listener", "MediaState", "MediaStream", "Sender", "Tape"]
 
 _REPORT_EVERY_TICKS = 50
+_SPARE_MS = 5.0
 # Packets of audio for a caller that moved: a round trip of 40 ms, and the 20 ms in which it said nothing.
 _SENT_AGAIN = 3
 
-TakePacket = Callable[[bytes, int, bool], None]
+
+def _nobody_takes(payload: bytes, timestamp: int, marker: bool) -> None:
+    pass
 
 
 class Sender(Protocol):
-    """The way of the stream's packets to the caller."""
+    """The way of the stream's packets to the caller. ``spare_ms`` is how long the caller's may wait on theirs."""
+
+    spare_ms: float
 
     def send_rtp(self, packet: bytes) -> bytes:
         """Sends an RTP packet. Returns the datagram that it went in, or nothing where it was not sent."""
@@ -87,7 +91,6 @@ class MediaStream:
 
     _sender: Sender
     _listener: Listener
-    _take_packet: TakePacket
 
     def __init__(self, offer: Offer, *, rate_hz: int, packets: bool = False) -> None:
         codec = CODECS[offer.codec]
@@ -96,7 +99,7 @@ class MediaStream:
         self.heard_ms = 0
         self._packets = packets
         self._sends, self._receives = offer.sends, offer.receives
-        self._receiver = Receiver(offer, self.playout, self._pass_on if packets else None, self._pressed)
+        self._receiver = Receiver(offer, self.playout, _nobody_takes if packets else None, self._pressed)
         self._quality = EncoderPolicy(copies=offer.copies)
         self._reduced_size = offer.reduced_size
         self._reports = Reports(self.voice.ssrc, reduced_size=offer.reduced_size)
@@ -120,24 +123,33 @@ class MediaStream:
         self,
         listener: Listener,
         *,
-        take_packet: TakePacket = lambda payload, timestamp, marker: None,
+        take_packet: TakePacket = _nobody_takes,
         tape: Tape | None = None,
     ) -> None:
         """Gives ``listener`` what comes from now on; then ``tick`` may be called. ``take_packet(payload, timestamp,
         marker)`` is for a stream of packets, ``tape`` for one that is recorded."""
-        self._listener, self._take_packet, self._tape = listener, take_packet, tape
+        self._listener, self._tape = listener, tape
+        if self._packets:
+            self._receiver.pass_to(take_packet)
 
     def pass_packets(self, packets: bool) -> None:
-        """Takes and sends payloads as they are from now on, or PCM, as another agent wants it."""
+        """Takes and sends payloads as they are from now on, or PCM, as another agent wants it; ``deliver_to`` is to
+        follow."""
         if packets != self._packets:
             self._packets = packets
-            self._receiver.pass_to(self._pass_on if packets else None)
+            self._receiver.pass_to(_nobody_takes if packets else None)
             self._join()
 
     def _join(self) -> None:
         """Goes on where packets were passed on that are PCM now, or the other way."""
         self.playout.jitter.restart()  # what it held is of another time
         self.voice.join()
+
+    @property
+    def spare_ms(self) -> float:
+        """The time for which the caller's packets may wait on their way: what is heard as PCM waits for the call's
+        clock anyway. What is lost is not: the sooner it is missed, the sooner it is asked for."""
+        return 0.0 if self._packets or self._receiver.asks else _SPARE_MS
 
     def record_on(self, tape: Tape | None) -> None:
         """Records by ``tape`` from now on."""
@@ -196,9 +208,6 @@ class MediaStream:
         self._heard_now = pcm
         return self._listener.hear(pcm, time.monotonic())
 
-    def _pass_on(self, packet: Packet) -> None:
-        self._take_packet(packet.payload, packet.timestamp, packet.marker)
-
     def _pressed(self, digit: str) -> None:
         if not self._closed:
             self._listener.pressed(digit, int(time.time()))
@@ -208,9 +217,10 @@ class MediaStream:
     def tick(self, now: float) -> None:
         """Does what the next 20 ms need, both ways."""
         # First what is heard: an agent that answers at once is heard in the same tick.
-        self._receiver.tick(now)
-        if self._closed:
-            return
+        if not self._packets:
+            self._receiver.tick(now)
+            if self._closed:
+                return
         self._listener.tick(now)
         if self._closed:
             return
@@ -221,7 +231,8 @@ class MediaStream:
             if self._tape is not None:
                 self._tape.frame(self._heard_now, self.voice.said, now)
                 self._heard_now = b""
-        self._give_feedback(now)
+        if self._receiver.owes:
+            self._give_feedback(now)
         self._ticks += 1
         # One that passes packets on sends when it is sent to; reports are due all the same.
         if self._ticks % _REPORT_EVERY_TICKS == 0:
@@ -230,6 +241,7 @@ class MediaStream:
             reports = self._reports.compound(self.voice, self._receiver.reception, now, time.time())
             self._sender.send_rtcp(reports)
             self._observe()
+            self._sender.spare_ms = self.spare_ms
 
     def _observe(self) -> None:
         """Enters how the network is in the process's histograms; called about once a second."""

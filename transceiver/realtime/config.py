@@ -78,10 +78,12 @@ class ServerVad(_Strict):
 
 
 class SemanticVad(_Strict):
-    """A turn ends soon where the speech sounds finished, and later where it does not."""
+    """A turn ends soon where the speech sounds finished, and later where it does not. Clients are told by ``judge`` who
+    says so, and cannot choose."""
 
     type: Literal["semantic_vad"]
     eagerness: Literal["low", "medium", "high", "auto"] = "auto"
+    judge: str | None = Field(default=None, max_length=64)
     create_response: bool = True
     interrupt_response: bool = True
 
@@ -253,7 +255,8 @@ class ConfigState(msgspec.Struct, frozen=True, array_like=True):
 class Config:
     """One session's configuration. Its content is never changed, only replaced, so nothing of it is copied."""
 
-    def __init__(self, call: str, model: str) -> None:
+    def __init__(self, call: str, model: str, judge: str = "loudness") -> None:
+        self._judge = judge
         self._initial = Session(model=model).model_dump()
         self._values = self._initial
         self._audio = Audio()
@@ -273,8 +276,13 @@ class Config:
         _check_sizes(merged, "session")
         if "audio" in asked.model_fields_set:
             self._audio = Audio.model_validate(merged["audio"])
+            self._name_judge()
             merged["audio"] = self._audio.model_dump()
         self._values = merged
+
+    def _name_judge(self) -> None:
+        if isinstance(turns := self._audio.input.turn_detection, SemanticVad):
+            turns.judge = self._judge
 
     def lock(self, names: Iterable[str]) -> None:
         """Forbids the client to change or see these fields of the session from now on. Raises InvalidRequest where
@@ -296,14 +304,15 @@ class Config:
         return ConfigState(self._fixed["id"], self._fixed["model"], self._values, sorted(self._locked))
 
     @classmethod
-    def taken_up(cls, state: ConfigState) -> Config:
+    def taken_up(cls, state: ConfigState, judge: str = "loudness") -> Config:
         """The configuration that ``export`` gave. Raises InvalidRequest where it cannot have."""
-        config = cls(state.call, state.model)
+        config = cls(state.call, state.model, judge)
         config._read(Session, state.values, "session")
         if missing := config._initial.keys() - state.values.keys():
             raise InvalidRequest(f"'session' has no {sorted(missing)[0]}.", "missing_required_parameter", "session")
-        config._values = state.values
         config._audio = Audio.model_validate(state.values["audio"])
+        config._name_judge()
+        config._values = {**state.values, "audio": config._audio.model_dump()}
         config.lock(state.locked)
         return config
 

@@ -23,7 +23,7 @@ from transceiver.realtime.config import Config, InvalidRequest, ServerVad
 from transceiver.realtime.formats import Reader, Writer, samples
 from transceiver.realtime.inbox import Inbox, InboxState, Steps
 from transceiver.realtime.items import Entry, EntryState, Items, new_id, spoken
-from transceiver.realtime.listening import Listening, ListeningState
+from transceiver.realtime.listening import Judge, Listening, ListeningState
 from transceiver.realtime.pictures import Schemes, check
 from transceiver.realtime.playback import Playback
 from transceiver.realtime.seat import Seat
@@ -64,12 +64,12 @@ class Conversation:
         media: bool,
         pictures: Schemes = "data",
         vad: Vad = "webrtc",
+        judge: Judge | None = None,
     ) -> None:
         self._config, self._around, self._media = config, around, media
         self._rate_hz, self._frame_bytes = rate_hz, frame_bytes(rate_hz)
-        self._listening = Listening(rate_hz, config.turn_detection, wants=partner.wants_turns, vad=vad)
-        pcm = partial(samples, config=config, rate_hz=rate_hz)
-        self._items = Items(rate_hz, pcm, partial(check, schemes=pictures))
+        self._listening = Listening(rate_hz, config.turn_detection, vad=vad, judge=judge)
+        self._items = Items(rate_hz, partial(samples, config=config, rate_hz=rate_hz), partial(check, schemes=pictures))
         self._reader = Reader(config.input_format, rate_hz)
         self.seat = Seat(partner, config, self._items, self._listening, self._emit, lambda: self._speaking.busy)
         self._speaking = Speaking(
@@ -135,6 +135,11 @@ class Conversation:
         return self._inbox.answering
 
     @property
+    def turn(self) -> str:
+        """The id that the turn which is being spoken will have as an item; nothing while nobody speaks."""
+        return self._turn
+
+    @property
     def weight(self) -> int:
         """About how many bytes its state has, besides its parts."""
         return self._items.text_bytes + self._inbox.waiting_bytes
@@ -162,11 +167,13 @@ class Conversation:
         edge = self._listening.push(pcm)
         if edge == "started":
             self._speech_started()
-        elif self._over_agent and self._listening.voiced_ms >= self.seat.partner.yields_after_ms:
+        elif self._over_agent and self._listening.voiced_ms >= self.seat.yields_after_ms:
             self._take_floor()
         self.seat.partner.heard(pcm, self._listening.speaking)
         if edge == "stopped":
             self._speech_stopped()
+        elif edge and not self._over_agent:
+            self.seat.paused(edge, self._turn)
         return self._listening.voiced
 
     def tick(self, now: float) -> None:
@@ -174,7 +181,6 @@ class Conversation:
         self._speaking.now = now
         self._speaking.give_up_begun()
         self._inbox.tick()
-        self._inbox.work()
         if pcm := self._speaking.frame():
             self._around.play(pcm)
         self._idle(now)
@@ -196,8 +202,11 @@ class Conversation:
 
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id."""
-        if event := transcription.completed(self._items, item, text, self._rate_hz):
-            self._emit(event)
+        self._emit(transcription.completed(self._items, item, text, self._rate_hz))
+
+    def transcribing(self, item: str, delta: str) -> None:
+        """Tells more of the words in the user's item of that id, which may still be spoken."""
+        self._emit(transcription.delta(self._items, item, delta, spoken=item == self._turn))
 
     def pass_over(self, frames: int) -> None:
         """Passes over so many frames of the agent's speech, because another process has sent them."""
@@ -253,7 +262,6 @@ class Conversation:
         return self._take_in(event.audio)
 
     def _take_in(self, audio: str) -> Steps:
-        size = self._frame_bytes
         for data in shapes.samples(audio):
             pcm = self._reader.push(data)
             yield self._reader.cost_us(data)
@@ -261,9 +269,9 @@ class Conversation:
                 self._listening.add(pcm)
                 continue
             self._unheard += pcm
-            while len(self._unheard) >= size:
-                frame = bytes(self._unheard[:size])
-                del self._unheard[:size]
+            while len(self._unheard) >= self._frame_bytes:
+                frame = bytes(self._unheard[: self._frame_bytes])
+                del self._unheard[: self._frame_bytes]
                 self.hear(frame, self._speaking.now)
                 yield _FRAME_US
 
@@ -312,8 +320,7 @@ class Conversation:
         return entry
 
     def _retrieve(self, event: shapes.ItemNamed) -> None:
-        item = self._named(event.item_id, "retrieve").event()
-        self._emit({"type": "conversation.item.retrieved", "item": item})
+        self._emit({"type": "conversation.item.retrieved", "item": self._named(event.item_id, "retrieve").event()})
 
     def _delete(self, event: shapes.ItemNamed) -> None:
         entry = self._named(event.item_id, "delete")
@@ -322,12 +329,7 @@ class Conversation:
 
     def _truncate(self, event: shapes.Truncate) -> None:
         entry = self._named(event.item_id, "truncate")
-        parts = entry.content
-        if event.content_index >= len(parts) or parts[event.content_index]["type"] != "output_audio":
-            raise InvalidRequest("There is no speech of the assistant's.", "invalid_value", "content_index")
-        if event.audio_end_ms > entry.audio_ms:
-            why = f"Audio content of {entry.audio_ms} ms is already shorter than {event.audio_end_ms} ms."
-            raise InvalidRequest(why, "invalid_value", "audio_end_ms")
+        entry.check_speech(event.content_index, event.audio_end_ms)
         self._emit(entry.truncated(event.audio_end_ms))
 
     def _tell_media(self, event: shapes.ClientEvent) -> None:
@@ -366,7 +368,7 @@ class Conversation:
         self.seat.partner.speech_started()
         turns = self._config.turn_detection
         self._over_agent = self._speaking.busy and turns is not None and turns.interrupt_response
-        if self._over_agent and listening.voiced_ms >= self.seat.partner.yields_after_ms:
+        if self._over_agent and listening.voiced_ms >= self.seat.yields_after_ms:
             self._take_floor()
 
     def _take_floor(self) -> None:
@@ -397,8 +399,7 @@ class Conversation:
     def _commit(self) -> None:
         entry = spoken(self._listening.take(), self._turn or new_id("item"))
         self._turn = ""
-        what = {"previous_item_id": self._items.last, "item_id": entry.id}
-        self._emit({"type": "input_audio_buffer.committed", **what})
+        self._emit({"type": "input_audio_buffer.committed", "previous_item_id": self._items.last, "item_id": entry.id})
         self._add(entry)
 
     def _idle(self, now: float) -> None:
@@ -419,8 +420,9 @@ class Conversation:
 
     # --- small things
 
-    def _emit(self, event: dict[str, Any]) -> None:
-        self._around.emit({"event_id": new_id("event"), **event})
+    def _emit(self, event: dict[str, Any] | None) -> None:
+        if event is not None:
+            self._around.emit({"event_id": new_id("event"), **event})
 
 
 _Event = TypeVar("_Event", bound=shapes.ClientEvent)

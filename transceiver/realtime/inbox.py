@@ -75,9 +75,11 @@ class Inbox:
         self.waiting_bytes += len(text)
 
     def tick(self) -> None:
-        """Gives the session its share of another 20 ms."""
+        """Gives the session its share of another 20 ms, and handles what waited for that."""
         if self._left_us < _TICK_US:
             self._left_us = min(self._left_us + _TICK_US, _TICK_US)
+        if self._waiting or self._steps is not None or self._flooded:
+            self.work()
 
     def work(self) -> None:
         """Handles as much as may be done in this tick."""

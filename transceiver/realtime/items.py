@@ -111,6 +111,14 @@ class Entry:
             out |= {"call_id": item.call_id, "output": item.text}
         return out
 
+    def check_speech(self, index: int, until_ms: int) -> None:
+        """Raises InvalidRequest where the part ``index`` is no speech of the assistant's, or shorter."""
+        if index >= len(self.content) or self.content[index]["type"] != "output_audio":
+            raise InvalidRequest("There is no speech of the assistant's.", "invalid_value", "content_index")
+        if until_ms > self.audio_ms:
+            why = f"Audio content of {self.audio_ms} ms is already shorter than {until_ms} ms."
+            raise InvalidRequest(why, "invalid_value", "audio_end_ms")
+
     def transcribed(self, text: str) -> int:
         """Sets the text of its speech. Returns the index of the part of content that was meant."""
         self.item.text = text

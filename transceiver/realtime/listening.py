@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -14,11 +15,19 @@ from rtc.vad.detector import ONSET_MS, Detector, DetectorState, Vad, detector
 from transceiver.parts import Parts, Sound, SoundState
 from transceiver.realtime.config import SemanticVad, ServerVad, TurnDetection
 
-__all__ = ["Listening", "ListeningState"]
+__all__ = ["Judge", "Listening", "ListeningState"]
+
+Judge = Callable[[bytes, int, Callable[[float | None], None]], None]
+"""Says later how likely who speaks in PCM of a rate has finished, from 0 to 1, or None where it cannot."""
 
 _LONGEST_MS = 60_000  # of a turn; of a longer one the end is kept
 # What semantic_vad waits for: at least, where the speech sounds finished, and at most.
 _WAITS_MS = {"high": (400, 2000), "medium": (600, 4000), "auto": (600, 4000), "low": (900, 8000)}
+# With a judge: how likely a turn must be over, and how long is then waited in all.
+_SURE = {"high": (0.35, 300), "medium": (0.5, 400), "auto": (0.5, 400), "low": (0.7, 600)}
+_ASKS_MS = 200  # of silence, after which the judge is asked
+_JUDGED_S = 8  # of the turn so far
+_UNJUDGED_MS = 500  # of silence that end a turn of which the judge says nothing, as server_vad's
 _LED_PADDING_MS = 2000  # before what somebody else calls the beginning of a turn, who says so later
 _LEARNT = 20  # frames by which a new detector learns the noise
 _END_FRAMES = 12  # of voice, whose loudness tells how it ended
@@ -39,9 +48,13 @@ class Listening:
     """The buffer and its turns: it takes frames of 20 ms, mono PCM16 of ``rate_hz``, and gives edges of turns. Times
     are ms of audio since the beginning. Where nobody ``wants`` what was said in a turn, it is not kept."""
 
-    def __init__(self, rate_hz: int, turns: TurnDetection | None, *, wants: bool = True, vad: Vad = "webrtc") -> None:
+    def __init__(
+        self, rate_hz: int, turns: TurnDetection | None, *, vad: Vad = "webrtc", judge: Judge | None = None
+    ) -> None:
         self.position_ms = 0
         self.voiced_ms = 0  # of the turn that is being spoken
+        self.paused_ms = 0  # of the pauses_ms, that of which the present pause has been told last
+        self._pauses_ms: Sequence[int] = ()
         self._rate_hz = rate_hz
         self._bytes_ms = 2 * rate_hz // 1000
         self._frames = Sound()  # that are whole
@@ -52,8 +65,13 @@ class Listening:
         self.led = False  # whether somebody else says when turns begin and end
         self._to_lead = False  # from the end of the present turn on
         self._led_turn = False  # whether that one has begun a turn and not ended it
-        self.wants = wants
+        self.wants = True
         self._vad = vad
+        self._judge = judge
+        self._pause = 0  # the number of the present one
+        self._asked = -1  # the number of the one of which the judge was asked last
+        self._finished: float | None = None  # what it said of that
+        self._silent = False  # it says nothing
         self._detector = self._made()
 
     def configure(self, turns: TurnDetection | None) -> None:
@@ -61,6 +79,11 @@ class Listening:
         if turns != self._turns:
             self._turns = turns
             self._detector = self._made()
+
+    def serve(self, wants: bool, pauses_ms: Sequence[int]) -> None:
+        """Sets whether somebody wants what is said in a turn, and wants to know of a pause within it at ``pauses_ms``
+        of silence. One that has begun is news to that one."""
+        self.wants, self._pauses_ms, self.paused_ms = wants, pauses_ms, 0
 
     def _made(self) -> Detector:
         turns = self._turns
@@ -108,12 +131,12 @@ class Listening:
         return (len(self._frames) + len(self._part)) // self._bytes_ms
 
     def push(self, frame: bytes) -> str:
-        """Takes a frame. Returns ``started``, ``stopped`` or nothing. At an edge the buffer holds the turn with what
-        was before it."""
+        """Takes a frame. Returns ``started``, ``stopped``, within a turn ``paused`` or ``resumed``, or nothing. At an
+        edge the buffer holds the turn with what was before it."""
         turns, detector = self._turns, self._detector
         spoke = self.speaking
         if isinstance(turns, SemanticVad) and spoke and not self.led:
-            detector.silence_ms = self._wait_ms(turns)
+            detector.silence_ms = self._wait_ms(turns) if self._judge is None else self._judged_ms(turns, self._judge)
         edge = detector.push(frame)
         self._frames.put(frame)
         self.position_ms += FRAME_MS
@@ -129,12 +152,22 @@ class Listening:
                 self._loudness.append(float(np.sqrt(samples @ samples / max(len(samples), 1))))
         if edge == "started":
             self._loudness.clear()
+            self.paused_ms = 0
         if edge or (speaking and self.wants):
             self._keep_ms(_LONGEST_MS)
         else:
             padding_ms = turns.prefix_padding_ms if isinstance(turns, ServerVad) else 300
             self._keep_ms(_LED_PADDING_MS if self.led else padding_ms + ONSET_MS)
+        if self._pauses_ms and not self.led:
+            return edge or (self._paused() if speaking else "")
         return edge
+
+    def _paused(self) -> str:
+        quiet_ms, told_ms = self._detector.quiet_ms, self.paused_ms
+        self.paused_ms = max((ms for ms in self._pauses_ms if ms <= quiet_ms), default=0)
+        if self.paused_ms > told_ms:
+            return "paused"
+        return "resumed" if self.paused_ms < told_ms else ""
 
     def _edge(self, found: str) -> str:
         """The edge that there is where ours ``found`` one, or none."""
@@ -165,9 +198,13 @@ class Listening:
         part, self._part = self._part, b""
         return part
 
+    def so_far(self) -> bytes:
+        """All that is in the buffer, which stays there."""
+        return self._frames.whole() + self._part
+
     def take(self) -> bytes:
         """Returns all that is in the buffer, and empties it."""
-        pcm = self._frames.take_all() + self._part
+        pcm = self.so_far()
         self.clear()
         return pcm
 
@@ -175,6 +212,24 @@ class Listening:
         """Forgets what is in the buffer."""
         self._frames.clear()
         self._part = b""
+
+    def _judged_ms(self, turns: SemanticVad, judge: Judge) -> int:
+        """The length of silence that ends the turn, by the judge, who is asked once in each pause."""
+        if self._detector.quiet_ms < _ASKS_MS:
+            if self._asked == self._pause:
+                self._pause += 1
+            return _WAITS_MS[turns.eagerness][1]
+        if self._asked != self._pause:
+            self._asked, self._finished, self._silent = self._pause, None, False
+            judge(self._frames.last(_JUDGED_S * self._rate_hz * 2), self._rate_hz, partial(self._judged, self._pause))
+        if self._finished is None:
+            return _UNJUDGED_MS if self._silent else _UNJUDGED_MS + _ASKS_MS
+        sure, least_ms = _SURE[turns.eagerness]
+        return least_ms if self._finished >= sure else _WAITS_MS[turns.eagerness][1]
+
+    def _judged(self, pause: int, finished: float | None) -> None:
+        if pause == self._pause:
+            self._finished, self._silent = finished, finished is None
 
     def _wait_ms(self, turns: SemanticVad) -> int:
         """The length of silence that ends the turn. A voice falls at the end of what it had to say; one that breaks off

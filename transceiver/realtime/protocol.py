@@ -11,6 +11,7 @@ from transceiver.realtime import fitting, state
 from transceiver.realtime.config import Config, ConfigState, InvalidRequest
 from transceiver.realtime.conversation import Conversation, ConversationState
 from transceiver.realtime.items import item_of, new_id
+from transceiver.realtime.listening import Judge
 from transceiver.realtime.pictures import Schemes
 from transceiver.realtime.reading import check_depth, write
 from transceiver.talk.protocol import Partner, Surroundings
@@ -21,8 +22,8 @@ __all__ = ["InvalidRequest", "Realtime"]
 class Realtime:
     """The protocol of one session of ``model``, which clients know as ``call``. ``session`` is the configuration that
     was asked for when it was placed, and ``locked`` are the names of fields that no client may see or change.
-    ``pictures`` are the kinds of URLs that an item may have, and ``vad`` is the detector that finds turns. Raises
-    InvalidRequest."""
+    ``pictures`` are the kinds of URLs that an item may have, and ``vad`` is the detector that finds turns,
+    with ``judge`` where the client wants ``semantic_vad``. Raises InvalidRequest."""
 
     def __init__(
         self,
@@ -33,9 +34,10 @@ class Realtime:
         *,
         pictures: Schemes = "data",
         vad: Vad = "webrtc",
+        judge: Judge | None = None,
     ) -> None:
-        self._config = Config(call, model)
-        self._pictures, self._vad = pictures, vad
+        self._config = Config(call, model, _name_of(judge))
+        self._pictures, self._vad, self._judge = pictures, vad, judge
         if isinstance(session, dict):
             check_depth(session)
         self._config.update(session or {})
@@ -49,7 +51,14 @@ class Realtime:
     def converse(self, partner: Partner, around: Surroundings, *, rate_hz: int, media: bool) -> Conversation:
         """Makes the session's conversation."""
         return Conversation(
-            self._config, partner, around, rate_hz=rate_hz, media=media, pictures=self._pictures, vad=self._vad
+            self._config,
+            partner,
+            around,
+            rate_hz=rate_hz,
+            media=media,
+            pictures=self._pictures,
+            vad=self._vad,
+            judge=self._judge,
         )
 
     def export(self) -> bytes:
@@ -79,10 +88,12 @@ class Realtime:
         return self._config.settings(), items
 
     @classmethod
-    def taken_up(cls, exported: bytes, *, pictures: Schemes = "data", vad: Vad = "webrtc") -> Realtime:
+    def taken_up(
+        cls, exported: bytes, *, pictures: Schemes = "data", vad: Vad = "webrtc", judge: Judge | None = None
+    ) -> Realtime:
         """The protocol of a session whose ``export`` this is. Raises ValueError where it is none of this version's."""
-        made = cls("", "", pictures=pictures, vad=vad)
-        made._config = Config.taken_up(state.decoded(exported, ConfigState))
+        made = cls("", "", pictures=pictures, vad=vad, judge=judge)
+        made._config = Config.taken_up(state.decoded(exported, ConfigState), _name_of(judge))
         return made
 
     def write(self, event: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -97,3 +108,7 @@ class Realtime:
     def fit(self, event: dict[str, Any], text: str, most_bytes: int, asked: str | None) -> list[str]:
         """The event, or what can be sent in its place, as JSON of at most ``most_bytes`` each."""
         return fitting.fit(event, text, most_bytes, asked)
+
+
+def _name_of(judge: Judge | None) -> str:
+    return "loudness" if judge is None else "smart_turn"

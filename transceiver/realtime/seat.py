@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from transceiver.agents import Item, Settings
-from transceiver.realtime.config import Config
+from transceiver.realtime.config import Config, SemanticVad
 from transceiver.realtime.items import Items
 from transceiver.realtime.listening import Listening
 from transceiver.realtime.response import Making
 from transceiver.talk.protocol import Partner
 
 __all__ = ["Seat"]
+
+_LEAST_WORD_MS = 400
 
 
 class Seat:
@@ -32,6 +34,7 @@ class Seat:
         self._busy = busy
         self._config, self._items, self._listening, self._emit = config, items, listening, emit
         self._asked: list[tuple[Making, Partner]] = []  # which are made, or heard
+        listening.serve(partner.wants_turns, partner.pauses_ms)
         self._told: set[str] = set()  # the ids of items that the next one knows
 
     def resume(self, state: object) -> None:
@@ -45,9 +48,25 @@ class Seat:
         self._asked.append((making, self.partner))
         self.partner.respond(making)
 
+    def paused(self, edge: str, turn: str) -> None:
+        """Tells that the caller has ``paused`` within the turn of that id, or ``resumed``; of other edges nothing."""
+        if edge == "resumed":
+            self.partner.speech_resumed()
+        if edge != "paused":
+            return
+        item = Item(turn, "message", "user", pcm=self._listening.so_far())
+        self.partner.speech_paused(self._listening.paused_ms, [*self._items.view(), item])
+
     def cancelled(self, making: Making) -> None:
         """Tells that nobody wants that response any more."""
         next((by for known, by in self._asked if known is making), self.partner).cancelled(making)
+
+    @property
+    def yields_after_ms(self) -> int:
+        """How long the caller must speak before the agent that speaks falls silent. By semantic turn detection no
+        cough, no "mm-hm" and no key that is typed takes the floor."""
+        semantic = isinstance(self._config.turn_detection, SemanticVad)
+        return max(self.partner.yields_after_ms, _LEAST_WORD_MS if semantic else 0)
 
     @property
     def busy(self) -> bool:
@@ -98,5 +117,5 @@ class Seat:
             partner.speech_started()
         self.partner = partner
         self._listening.lead(False)
-        self._listening.wants = partner.wants_turns
+        self._listening.serve(partner.wants_turns, partner.pauses_ms)
         self._emit({"type": "session.updated", "session": self._config.event})

@@ -170,6 +170,7 @@ class Speaking:
             making.abandon()
         self._makings.clear()
         self.active = None
+        self._stage.finished = lambda making: None  # a circle less: see runtime.letting_go
 
     def _finished(self, making: Making) -> None:
         if self.active is making:
@@ -226,6 +227,8 @@ class Speaking:
     def give_up_begun(self) -> None:
         """Ends the responses that another agent had begun to give when ``ask_again`` was called: what has come of them
         is heard, and no more comes."""
+        if not self._left_over:
+            return
         left_over, self._left_over = self._left_over, []
         for making in left_over:
             making.finish("incomplete")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rtc.vad.detector import Vad
 from runtime.config import Agents
 from transceiver.agents import Base
+from transceiver.engine.judge import found
 from transceiver.models import Models
 from transceiver.realtime.protocol import Realtime
 from transceiver.records.files import Records
@@ -25,11 +27,20 @@ class Talks:
     leave is among the ``records``, if there are any."""
 
     def __init__(self, models: Models, config: Agents, vad: Vad, records: Records | None) -> None:
-        self._models, self._config, self._vad, self.records = models, config, vad, records
+        self._models, self._config, self.records = models, config, records
+        self._judge = found(config.engine)
+        self._hearing: dict[str, Any] = {"pictures": config.image_urls, "vad": vad, "judge": self._judge}
+
+    async def close(self) -> None:
+        """Ends what they share."""
+        if self._judge is not None:
+            await self._judge.close()
+        if self.records is not None:
+            self.records.close()
 
     def protocol(self, call: str, model: str, session: object, locked: Sequence[str] | None) -> Realtime:
         """The protocol that a session's clients and its agent speak, configured. Raises InvalidRequest."""
-        return Realtime(call, model, session, locked, pictures=self._config.image_urls, vad=self._vad)
+        return Realtime(call, model, session, locked, **self._hearing)
 
     def talk(self, call: str, agent: tuple[str, type[Base]], protocol: Realtime, rate_hz: int | None = None) -> Talk:
         """A new talk."""
@@ -51,7 +62,7 @@ class Talks:
     def _again(self, ufrag: str, agent: str, exported: bytes, rate_hz: int | None = None) -> Talk:
         try:
             found = self._models.find(agent)
-            protocol = Realtime.taken_up(exported, pictures=self._config.image_urls, vad=self._vad)
+            protocol = Realtime.taken_up(exported, **self._hearing)
         except (RequestError, ValueError) as e:
             raise StateError(f"the call cannot be taken up: {e}") from None
         return self.talk(call_id(ufrag), found, protocol, rate_hz)

@@ -14,7 +14,7 @@ _TYPE = "conversation.item.input_audio_transcription"
 def delta(items: Items, item: str, more: str, *, spoken: bool) -> dict[str, Any] | None:
     """The event for ``more`` words in the item of that id, which is still ``spoken`` or has no words yet; else None."""
     entry = items.get(item)
-    if not more or not (spoken or (entry is not None and entry.item.role == "user" and not entry.item.text)):
+    if not (item and more) or not (spoken or (entry is not None and entry.item.role == "user" and not entry.item.text)):
         return None
     return {"type": f"{_TYPE}.delta", "item_id": item, "content_index": 0, "delta": more}
 

@@ -1,4 +1,5 @@
-"""The rules of the agent ``offline``: a few for English, enough to try a whole conversation. Pure."""
+"""Answers by rules, for English: facts that a rule knows better than a small model, and enough besides to try a whole
+conversation with the agent ``offline``. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-__all__ = ["answer", "seen", "tool_call"]
+__all__ = ["NO_WORDS", "answer", "fact", "seen", "tool_call"]
+
+NO_WORDS = "I did not hear any words. Please say that again."
 
 _UNITS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -17,6 +20,8 @@ _UNITS = (
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _NUMBERS = {**{word: i for i, word in enumerate(_UNITS)}, **_TENS, "hundred": 100}
 _SIGNS = {"plus": "+", "minus": "-", "times": "*", "+": "+", "-": "-", "*": "*", "/": "/", "x": "*", "divided": "/"}
+_LONGEST_QUESTION = 9  # words, of one for the time
+_LONGEST_COURTESY = 4  # where it is all that was said
 _STORY = (
     "Once upon a time a small packet set out across a very large network. "
     "At every crossing it asked for the way, and at every crossing somebody knew it. "
@@ -35,30 +40,41 @@ _COMMON = frozenset(
 )
 
 
+def fact(text: str, now: datetime, about: str) -> str | None:
+    """The answer to a question for a sum, a spelling, the time, the date, a story, or who answers, which ``about``
+    tells, and to a courtesy; None where ``text`` is none of these."""
+    words = _words(text)
+    if words[:3] == ["who", "are", "you"] or "your name" in " ".join(words):
+        return about
+    if (found := _reckoned(words)) is not None:
+        return found
+    if len(words) <= _LONGEST_COURTESY and (found := _courtesy(words)) is not None:
+        return found
+    if "story" in words and "tell" in words:
+        return _STORY
+    asks = {"what", "what's", "which", "tell"} & set(words)
+    if not asks or len(words) > _LONGEST_QUESTION:
+        return None
+    if "time" in words:
+        return _time(now)
+    return _date(now) if {"date", "day"} & set(words) else None
+
+
 def answer(text: str, now: datetime) -> str:
     """The answer to ``text``, in sentences."""
-    words = re.findall(r"[a-z']+|\d+|[-+*/]", text.lower())
+    words = _words(text)
     if not words:
-        return "I did not hear any words. Please say that again."
-    if (result := _calculated(words)) is not None:
-        return result
-    if "spell" in words:
-        spelt = words[words.index("spell") + 1 :]
-        spelt = spelt[1:] if spelt[:1] in (["the"], ["word"]) else spelt
-        if spelt:
-            return f"{spelt[-1]} is spelt {', '.join(spelt[-1].upper())}."
+        return NO_WORDS
+    if (found := _reckoned(words)) is not None:
+        return found
     if "story" in words:
         return _STORY
     if "time" in words:
-        return f"It is {now:%H:%M}."
+        return _time(now)
     if "date" in words or "day" in words:
-        return f"Today is {now:%A}, the {now.day} of {now:%B}."
-    if {"hello", "hi", "hey", "morning", "evening"} & set(words):
-        return "Hello! What can I do for you?"
-    if {"bye", "goodbye"} & set(words):
-        return "Goodbye! It was nice talking to you."
-    if {"thanks", "thank"} & set(words):
-        return "You are welcome."
+        return _date(now)
+    if (found := _courtesy(words)) is not None:
+        return found
     if "weather" in words or "rain" in words:
         return "I have no window. Give me a function that knows the weather, and I will call it."
     if words[:3] in (["who", "are", "you"], ["what", "can", "you"]) or "name" in words:
@@ -66,6 +82,39 @@ def answer(text: str, now: datetime) -> str:
     if words[:3] == ["how", "are", "you"]:
         return "Every packet in its place, thank you. And you?"
     return f"You said: {text.strip().rstrip('.')}."
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z']+|\d+|[-+*/]", text.lower())
+
+
+def _time(now: datetime) -> str:
+    return f"It is {now:%H:%M}."
+
+
+def _date(now: datetime) -> str:
+    return f"Today is {now:%A}, the {now.day} of {now:%B}."
+
+
+def _courtesy(words: list[str]) -> str | None:
+    if {"hello", "hi", "hey", "morning", "evening"} & set(words):
+        return "Hello! What can I do for you?"
+    if {"bye", "goodbye"} & set(words):
+        return "Goodbye! It was nice talking to you."
+    if {"thanks", "thank"} & set(words):
+        return "You are welcome."
+    return None
+
+
+def _reckoned(words: list[str]) -> str | None:
+    if (result := _calculated(words)) is not None:
+        return result
+    if "spell" in words:
+        spelt = words[words.index("spell") + 1 :]
+        spelt = spelt[1:] if spelt[:1] in (["the"], ["word"]) else spelt
+        if spelt:
+            return f"{spelt[-1]} is spelt {', '.join(spelt[-1].upper())}."
+    return None
 
 
 def seen(images: Sequence[str]) -> str:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar, Literal
+from collections.abc import Awaitable
+from typing import ClassVar, Literal, TypeVar
 
 from transceiver.agents import Base, Line, Response
 
-__all__ = ["Answering", "Failure"]
+__all__ = ["Answering", "Failure", "background"]
+
+_T = TypeVar("_T")
+
+
+def background(work: Awaitable[_T]) -> asyncio.Future[_T]:
+    """A task whose failure is told by whoever waits for it, if anybody does."""
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    return task
 
 
 class Failure(Exception):

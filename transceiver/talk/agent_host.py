@@ -62,8 +62,19 @@ class LoopHost(Host):
         try:
             getattr(self._agent, method)(*args)
         except Exception as e:
-            logs.get().exception("agent raised", method=method)
-            self._failed(repr(e))
+            self._raised(method, e)
+
+    def heard_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
+        # As ``ask`` does; each packet of a call that is passed on comes by here.
+        if not self._over:
+            try:
+                self._agent.heard_opus(payload, timestamp, marker)
+            except Exception as e:
+                self._raised("heard_opus", e)
+
+    def _raised(self, method: str, error: Exception) -> None:
+        logs.get().exception("agent raised", method=method)
+        self._failed(repr(error))
 
     def pause(self) -> None:
         super().pause()
@@ -92,7 +103,8 @@ class LoopHost(Host):
     def close(self) -> None:
         super().close()
         self.ask("close")
-        self._over = self._cross.closed = True
+        self._over = True
+        self._cross.close()
 
 
 class ThreadHost(Host):
@@ -141,6 +153,8 @@ class ThreadHost(Host):
                 self._over = True
                 self._home.call_soon(self._failed, "it does not keep up")
                 return
+            elif method in ("speech_paused", "speech_resumed"):
+                self._forget_pause()
             self._calls.append((method, args))
             self._wake()
 
@@ -187,6 +201,13 @@ class ThreadHost(Host):
             self._due = True
             self._loop.call_soon_threadsafe(self._next)
 
+    def _forget_pause(self) -> None:
+        """Takes back a pause that the agent has not been told of yet: it is over or longer by now, and holds all that
+        was said in the turn."""
+        at = next((i for i, (method, _) in enumerate(self._calls) if method == "speech_paused"), None)
+        if at is not None:
+            del self._calls[at]
+
     def _forget_oldest(self) -> None:
         at = next(i for i, (method, _) in enumerate(self._calls) if method == "heard")
         del self._calls[at]
@@ -200,7 +221,7 @@ class ThreadHost(Host):
 
     def close(self) -> None:
         super().close()
-        self._cross.closed = True
+        self._cross.close()
         with self._lock:
             self._over = True
             self._held = False

@@ -61,6 +61,13 @@ class Crossing:
         except Exception as e:
             self._failed(repr(e))
 
+    def close(self) -> None:
+        """Lets nothing across any more, and tells nobody of a fault."""
+        with self._lock:
+            self.closed = True
+            self._calls.clear()
+            self._failed = _tell_nobody
+
     def resume(self) -> None:
         """Lets across what waits, in order, and what comes."""
         with self._lock:
@@ -68,6 +75,11 @@ class Crossing:
             if self._calls and not self._due:
                 self._due = True
                 self._loop.call_soon_threadsafe(self._drain)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the caller is on the loop, and what it has to say may cross now, with nothing before it."""
+        return not (self._calls or self._paused or self.closed) and threading.get_ident() == self._home
 
     def __call__(self, method: Callable[..., object], *args: Any, size: int = 0, later: bool = False) -> None:
         """Has ``method(*args)`` called, ``later`` in another turn of the loop; ``size`` is that of audio, in bytes."""
@@ -114,6 +126,10 @@ class Crossing:
         self._loop.call_soon(self._drain)
 
 
+def _tell_nobody(why: str) -> None:
+    pass
+
+
 class CrossingLine:
     """A Line that any thread may use. After ``cut`` it says nothing more to the caller; what the agent has understood
     of a turn is still told."""
@@ -134,6 +150,10 @@ class CrossingLine:
     def span(self) -> Span:
         return self._line.span
 
+    @property
+    def turn(self) -> str:
+        return self._line.turn
+
     def say(self, pcm: bytes) -> None:
         if not self._cut:
             self._cross(self._line.say, bytes(pcm), size=len(pcm))
@@ -143,7 +163,11 @@ class CrossingLine:
             self._cross(self._line.stop)
 
     def send_opus(self, payload: bytes, timestamp: int, marker: bool) -> None:
-        if not self._cut:
+        if self._cut:
+            return
+        if self._cross.is_open:
+            self._line.send_opus(bytes(payload), timestamp, marker)
+        else:
             self._cross(self._line.send_opus, bytes(payload), timestamp, marker, size=len(payload))
 
     def emit(self, event: dict[str, Any]) -> None:
@@ -156,6 +180,10 @@ class CrossingLine:
 
     def transcribed(self, item: str, text: str) -> None:
         self._cross(self._line.transcribed, item, text)
+
+    def transcribing(self, item: str, delta: str) -> None:
+        if not self._cut:
+            self._cross(self._line.transcribing, item, delta)
 
 
 class CrossingResponse:

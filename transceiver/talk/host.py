@@ -51,7 +51,8 @@ class Host:
 
     def __init__(self, kind: type[Base], line: Line, failed: Failed, model: str = "", *, muted: bool = False) -> None:
         self.responds = kind.respond is not Base.respond
-        self.wants_turns = self.responds or kind.committed is not Base.committed
+        self.pauses_ms: Sequence[int] = kind.pauses_ms if kind.speech_paused is not Base.speech_paused else ()
+        self.wants_turns = self.responds or kind.committed is not Base.committed or bool(self.pauses_ms)
         self.listens = kind.event is not Base.event
         self.yields_after_ms = kind.yields_after_ms
         self.failed = failed
@@ -85,6 +86,12 @@ class Host:
 
     def speech_stopped(self) -> None:
         self.ask("speech_stopped")
+
+    def speech_paused(self, ms: int, items: Sequence[Item]) -> None:
+        self.ask("speech_paused", ms, items)
+
+    def speech_resumed(self) -> None:
+        self.ask("speech_resumed")
 
     def committed(self, item: Item) -> None:
         self.ask("committed", item)

@@ -39,11 +39,14 @@ class Partner(Protocol):
     wants_turns: bool  # whether it cares for what was said in a turn, once that is over
     listens: bool  # whether it cares for events that the protocol does not know
     yields_after_ms: int
+    pauses_ms: Sequence[int]  # the lengths of silence within a turn that it wants to know of
 
     def configured(self, settings: Settings) -> None: ...
     def heard(self, pcm: bytes, speaking: bool) -> None: ...
     def speech_started(self) -> None: ...
     def speech_stopped(self) -> None: ...
+    def speech_paused(self, ms: int, items: Sequence[Item]) -> None: ...
+    def speech_resumed(self) -> None: ...
     def committed(self, item: Item) -> None: ...
     def respond(self, making: Making) -> None: ...
     def cancelled(self, making: Making) -> None: ...
@@ -115,6 +118,10 @@ class Conversation(Protocol):
         should tell, but for the speech that was heard meanwhile. None while something is said or made."""
 
     @property
+    def turn(self) -> str:
+        """The id that the turn which is being spoken will have as an item; nothing while nobody speaks."""
+
+    @property
     def weight(self) -> int:
         """About how many bytes ``export`` would give. Asking costs next to nothing."""
 
@@ -150,6 +157,9 @@ class Conversation(Protocol):
 
     def transcribed(self, item: str, text: str) -> None:
         """Tells the words in the user's item of that id, as the agent knows them."""
+
+    def transcribing(self, item: str, delta: str) -> None:
+        """Tells more of the words in the user's item of that id, which may still be spoken."""
 
     def pass_over(self, frames: int) -> None:
         """Passes over so many frames of the agent's speech, which another process has sent since ``export``."""

@@ -46,6 +46,9 @@ class _Adapted:
         self._items.forget()  # of agents that make no responses nobody else would
         return self._agent.committed(self._items.one(item))
 
+    def speech_paused(self, ms: int, items: Sequence[Item]) -> Any:
+        return self._agent.speech_paused(ms, self._items.all(items))
+
     def resume(self, state: object, items: Sequence[Item]) -> Any:
         return self._agent.resume(state, self._items.all(items))
 

@@ -64,6 +64,8 @@ class Talk:
     its end, which is the first agent's unless it is given; others are adapted to it. It is quiet until ``begin``;
     ``host`` and ``conversation`` are not there before that. It is over at ``end``."""
 
+    owns = ("conversation",)
+
     host: Host
     conversation: Conversation
 
@@ -348,6 +350,10 @@ class Talk:
     def span(self) -> Span:
         return self.trace.present
 
+    @property
+    def turn(self) -> str:
+        return self.conversation.turn if self.begun else ""
+
     def emit(self, event: dict[str, Any]) -> None:
         # An agent's own events need an id as well: clients pass over those that have none.
         event, text = self.protocol.write(event)
@@ -382,3 +388,7 @@ class Talk:
     def transcribed(self, item: str, text: str) -> None:
         if self.begun:
             self.conversation.transcribed(item, text)
+
+    def transcribing(self, item: str, delta: str) -> None:
+        if self.begun:
+            self.conversation.transcribing(item, delta)

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from calling import goes_on, hang_up, kill_the_supervisor, lost_in, spread_calls, start_call, whole
 from observing import cores, logged, pins, received, revived, sessions_of, xdp
+from privileges import nft
 from waiting import until
 
 from bpf.layout import FLOW, FLOW_KEY
 from edge.xdp import kernel
-from edge.xdp.kernel import ExpressPorts
+from edge.xdp.express_ports import ExpressPorts
 from lab.appliance import Appliance
 from lab.network import Host, Lab
 
@@ -253,6 +254,24 @@ def test_a_hand_over_loses_nothing(lab: Lab, house: Appliance) -> None:
     by_express(house, 200)
     said = hang_up(calls)
     assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
+
+
+def test_a_firewall_rule_that_is_made_later_costs_seconds_and_not_the_calls(lab: Lab, house: Appliance) -> None:
+    calls, _ = spread_calls(lab.client, house, 4)
+    by_express(house)
+    with ports(house) as maps:
+        port = maps.by_transceiver[1]
+    nft(lab.edge, f"table inet late {{ chain in {{ type filter hook input priority 0; udp dport {port} drop; }}; }}")
+    try:
+        until(lambda: states(house) == {("1", "silent"): 0, ("2", ""): 1})
+        goes_on(house, "media-1", "media-2")
+        by_express(house)
+    finally:
+        nft(lab.edge, "delete table inet late")
+    assert house.log_file("edge").read_text().count("no longer reaches a transceiver") == 1
+    another_supervisor(house, "anew")  # which tries at once
+    past_the_workers(house)
+    assert hang_up(calls)["calls"]["ok"] == 4
 
 
 def test_without_it_the_same_house_goes_by_the_workers(lab: Lab, house: Appliance) -> None:

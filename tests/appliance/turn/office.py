@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from privileges import cannot_run
+from privileges import nft
 
 from lab.links import sysctl
 from lab.network import Host, Lab
@@ -25,13 +24,6 @@ table inet office {
 }
 """
 UDP_TOO = "add rule inet office out udp dport 443 accept"
-
-
-def nft(host: Host, commands: str) -> None:
-    program = shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    if program is None:
-        cannot_run("needs Debian's nftables: run scripts/setup dev as root")
-    subprocess.run(host.command([program, "-f", "-"]), input=commands, text=True, check=True)
 
 
 @contextmanager

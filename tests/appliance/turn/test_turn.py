@@ -25,9 +25,9 @@ import pytest
 from browser import OFFERS_TONE, chromium
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from office import UDP_TOO, an_office, nft
+from office import UDP_TOO, an_office
 from playwright.async_api import Browser
-from privileges import cannot_run
+from privileges import cannot_run, nft
 from pyroute2 import IPRoute
 
 from edge.signaling.turn.credentials import mint

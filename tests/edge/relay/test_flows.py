@@ -11,6 +11,7 @@ from edge.relay.flows import Flows
 from edge.relay.rounds import Rounds
 from edge.relay.sisters import number_of
 from wire import address, ufrag
+from wire.encapsulation import Head
 from wire.messages import Moved, PathUp
 
 KEYS = {1: bytes(16)}
@@ -26,7 +27,9 @@ class Store:
         self.flows: dict[bytes, tuple[int, int, bool]] = {}
         self.seen_s = 0.0
 
-    def put(self, address18: bytes, cpu: int, transceiver: int, express: bool = False) -> bool:
+    def put(
+        self, address18: bytes, cpu: int, transceiver: int, express: bool = False, head: Head | None = None
+    ) -> bool:
         self.flows[address18] = cpu, transceiver, express
         return True
 

@@ -14,8 +14,9 @@ from edge.directory import Directory, Transceiver
 from edge.links.transceivers import Transceivers
 from edge.signaling.health import keep_true
 from edge.signaling.journal import Journal
-from edge.signaling.ledger import Held, Ledger, Limits, Wait
+from edge.signaling.ledger import Held, Ledger, Limits, Wait, limits
 from runtime import logs
+from runtime.config import Edge
 from wire.ufrag import ufrag_of_call
 
 A = Held("a", "", 1)
@@ -66,6 +67,19 @@ def test_new_calls_are_limited_in_any_minute_and_the_wait_is_told() -> None:
     assert ledger.admit("a", 59.9) is not None
     assert ledger.admit("a", 60) is None
     assert ledger.admit("a", 89) == Wait(1, "this API key")
+
+
+def test_a_key_that_begins_and_ends_calls_in_haste_is_bounded_where_nothing_is_configured() -> None:
+    ledger = Ledger(*limits(Edge()))  # type: ignore[call-arg]
+    begun = 0
+    while (wait := placed(ledger, str(begun))) is None:
+        ledger.ended(str(begun))
+        begun += 1
+    assert begun == 6000
+    assert wait == Wait(60, "this API key")
+    assert placed(ledger, "other", Held("b", "", 1)) is None
+    unlimited = Ledger(*limits(Edge(calls_per_minute=0)))  # type: ignore[call-arg]
+    assert {placed(unlimited, str(i)) for i in range(begun + 1)} == {None}
 
 
 def test_an_ephemeral_key_uses_up_its_own_places_and_not_those_of_its_api_key() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import packets as p
@@ -285,3 +286,30 @@ NEVER_SHED = [
     ("a first byte below RTP's", p.datagram(b"\x7f" + bytes(20), sport=KNOWN_PORT), "flow_steered", 1),
     ("a first byte above RTP's", p.datagram(b"\xc0" + bytes(20), sport=KNOWN_PORT), "flow_steered", 1),
 ]  # fmt: skip
+
+
+def damaged(rng: random.Random, frame: bytes) -> bytes:
+    """The frame with one to three faults. Headers are hit more often than their share of the bytes."""
+    data = bytearray(frame)
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        at = min(rng.randrange(*rng.choice([(0, 60), (12, 60), (34, 120), (34, 4000)])), len(data) - 1)
+        fault = rng.randrange(7)
+        if fault == 0:
+            data[at] ^= 1 << rng.randrange(8)
+        elif fault == 1:
+            data[at] = rng.randrange(256)
+        elif fault == 2:
+            data[at : at + 2] = rng.choice([0, 1, 4, 7, 8, 0x7FFF, 0x8000, 0xFFFF]).to_bytes(2, "big")
+        elif fault == 3:
+            # A field one off: the boundaries of all lengths.
+            value = int.from_bytes(data[at : at + 2], "big") + rng.choice([-4, -1, 1, 4])
+            data[at : at + 2] = (value & 0xFFFF).to_bytes(2, "big")
+        elif fault == 4:
+            del data[max(at, 14) :]
+        elif fault == 5:
+            del data[at : at + rng.choice([1, 2, 4, 8])]
+        else:
+            data[at:at] = data[at : at + rng.choice([1, 2, 4, 8])]
+        if len(data) < 14:
+            return frame
+    return bytes(data)

@@ -24,6 +24,7 @@ from wire import address, stun, ufrag
 
 RETURNED = {"steered": XDP_REDIRECT, "passed": XDP_PASS, "dropped": XDP_DROP}
 KIND = {v.label: v.kind for v in VERDICTS}
+BETWEEN = {"back_expressed", "back_refused", "way_answered"}  # these have a test of their own
 
 # The second half are relays.
 HOSTS = (
@@ -186,40 +187,13 @@ def a_frame(rng: random.Random) -> bytes:
     return p.tagged(frame, *tags) + bytes(rng.choice([0, 0, 0, 6, 18]))
 
 
-def damaged(rng: random.Random, frame: bytes) -> bytes:
-    """The frame with one to three faults. Headers are hit more often than their share of the bytes."""
-    data = bytearray(frame)
-    for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        at = min(rng.randrange(*rng.choice([(0, 60), (12, 60), (34, 120), (34, 4000)])), len(data) - 1)
-        fault = rng.randrange(7)
-        if fault == 0:
-            data[at] ^= 1 << rng.randrange(8)
-        elif fault == 1:
-            data[at] = rng.randrange(256)
-        elif fault == 2:
-            data[at : at + 2] = rng.choice([0, 1, 4, 7, 8, 0x7FFF, 0x8000, 0xFFFF]).to_bytes(2, "big")
-        elif fault == 3:
-            # A field one off: the boundaries of all lengths.
-            value = int.from_bytes(data[at : at + 2], "big") + rng.choice([-4, -1, 1, 4])
-            data[at : at + 2] = (value & 0xFFFF).to_bytes(2, "big")
-        elif fault == 4:
-            del data[max(at, 14) :]
-        elif fault == 5:
-            del data[at : at + rng.choice([1, 2, 4, 8])]
-        else:
-            data[at:at] = data[at : at + rng.choice([1, 2, 4, 8])]
-        if len(data) < 14:
-            return frame
-    return bytes(data)
-
-
 def a_packet(rng: random.Random) -> bytes:
     """14 to 3,400 bytes, which is what ``BPF_PROG_TEST_RUN`` takes."""
     choice = rng.random()
     if choice < 0.05:
         return rng.randbytes(14 + rng.randrange(200))
     frame = a_frame(rng)
-    return (frame if choice < 0.35 else damaged(rng, frame))[:3400]
+    return (frame if choice < 0.35 else fixtures.damaged(rng, frame))[:3400]
 
 
 def agree(where: bytes | None, count: int, seed: int) -> Counter[str]:
@@ -247,7 +221,7 @@ def agree(where: bytes | None, count: int, seed: int) -> Counter[str]:
 
 @pytest.mark.needs_root
 def test_c_and_python_decide_alike() -> None:
-    assert set(agree(None, 2000, 1)) == set(KIND)
+    assert set(agree(None, 2000, 1)) == set(KIND) - BETWEEN
 
 
 @pytest.mark.needs_root
@@ -261,7 +235,7 @@ def test_c_and_python_decide_alike_where_one_address_is_ours(host: str) -> None:
 def test_c_and_python_decide_alike_on_a_hundred_thousand_packets() -> None:
     seen = agree(None, 100_000, 3)
     print(dict(seen.most_common()))
-    assert min(seen[label] for label in KIND) >= 100
+    assert min(seen[label] for label in KIND.keys() - BETWEEN) >= 100
 
 
 @pytest.mark.parametrize(("packet", "label", "cpu"), EVERY_FIXTURE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import packets as p
@@ -173,6 +174,26 @@ def test_one_write_takes_a_transceiver_off_and_on(steering: Steering) -> None:
         assert express.put(TRANSCEIVER, PORT)
         assert passed_by(steering, RTP)[1] == "flow_expressed"
     assert express.by_transceiver == {TRANSCEIVER: PORT}
+
+
+@pytest.mark.needs_root
+def test_that_a_flow_goes_to_its_transceiver_is_counted_once_in_a_while(steering: Steering) -> None:
+    """Often enough to notice that it goes in vain, and not at each packet."""
+    flows, flow = FlowStore(steering.flows_fd, steering.ssrcs_fd), address.pack(p.CLIENT, 40021)
+    packet = p.datagram(p.rtp(1), sport=40021)
+    before = steering.express.seen(TRANSCEIVER)
+    for _ in range(3):
+        flows.put(flow, 1, TRANSCEIVER, True)  # as one that was not seen lately
+        assert kernel.prog_test_run(steering.prog_fd, packet)[0] == XDP_PASS
+    assert steering.express.seen(TRANSCEIVER) == before + 3
+    began = time.monotonic()
+    for _ in range(500):
+        assert kernel.prog_test_run(steering.prog_fd, packet)[0] == XDP_PASS
+    assert steering.express.seen(TRANSCEIVER) - before - 3 <= 10 * (time.monotonic() - began) + 1
+    flows.put(flow, 1, OTHER, True)
+    assert kernel.prog_test_run(steering.prog_fd, packet)[0] == XDP_REDIRECT
+    assert steering.express.seen(OTHER) == 0
+    flows.remove(flow)
 
 
 @pytest.mark.needs_root

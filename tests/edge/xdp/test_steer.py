@@ -275,7 +275,7 @@ def test_last_seen_moves_with_traffic_but_not_with_every_packet(steering: Steeri
         return layout.FLOW.unpack(table.lookup(key) or b"")[:4]
 
     def last_seen(ns: int, jiffies: int) -> bytes:
-        return layout.FLOW.pack(1, 9, ns, jiffies, 0, 0, 0, 0, 0)
+        return layout.FLOW.pack(1, 9, ns, jiffies, 0, 0, 0, 0, 0, bytes(8), bytes(4))
 
     begin = time.monotonic_ns()
     flows.put(client, 1, 9)

@@ -53,6 +53,11 @@ class Wire:
     def emit(self, event: dict[str, Any]) -> None:
         self.note("emit", event)
 
+    turn = ""
+
+    def transcribing(self, item: str, delta: str) -> None:
+        self.note("transcribing", item, delta)
+
     def transcribed(self, item: str, text: str) -> None:
         self.note("transcribed", item, text)
 

@@ -77,7 +77,7 @@ async def services(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Services]:
     app.router.add_post("/v1/audio/speech", speech)
     async with TestServer(app) as server:
         url = str(server.make_url("/v1"))
-        section = Pipeline(transcription_url=url, chat_url=url, speech_url=url, timeout_s=30.0)
+        section = Pipeline(transcription_url=url, chat_url=url, speech_url=url, timeout_s=30.0, instructions="")
         monkeypatch.setattr(Line, "config", Agents(pipeline=section))
         yield made
         made.release.set()
@@ -238,3 +238,107 @@ async def test_who_takes_its_place_hears_only_what_nobody_has_understood_yet(ser
         await eventually(lambda: response.ended == "done")
     assert line.texts == {"b": "hello there"}
     assert [message["content"] for message in services.asked[0]["messages"]] == ["good evening", "hello there"]
+
+
+# --- work in pauses, and what the host has settled
+
+
+def paused(pcm: bytes, id_: str = "b") -> list[Item]:
+    return [said("hello"), Item(id=id_, role="user", pcm=pcm)]
+
+
+async def test_a_pause_is_transcribed_once_and_used_when_the_turn_ends(services: Services) -> None:
+    line, heard = Line(), []
+    whole = services._transcription
+
+    async def counted(request: web.Request) -> web.StreamResponse:
+        heard.append(request)
+        return await whole(request)
+
+    services.transcription = counted
+    agent = pipeline.Agent(line)
+    async with living(agent):
+        agent.speech_paused(200, paused(bytes(4800)))
+        await eventually(lambda: heard)
+        assert line.texts == {}
+        agent.committed(Item(id="b", role="user", pcm=bytes(19200)))
+        await eventually(lambda: line.texts)
+    assert (line.texts, len(heard)) == ({"b": "hello there"}, 1)
+
+
+@pytest.mark.parametrize("how", ["speaks on", "another turn", "it failed"])
+async def test_what_was_transcribed_too_early_is_thrown_away(services: Services, how: str) -> None:
+    line, sizes = Line(), list[int]()
+
+    async def sized(request: web.Request) -> web.StreamResponse:
+        sizes.append(len((await request.post())["file"].file.read()))  # type: ignore[union-attr]
+        if how == "it failed" and len(sizes) == 1:
+            return web.Response(status=500)
+        return web.json_response({"text": str(sizes[-1])})
+
+    services.transcription = sized
+    agent = pipeline.Agent(line)
+    async with living(agent):
+        agent.speech_paused(200, paused(bytes(4800), "a" if how == "another turn" else "b"))
+        await eventually(lambda: sizes)
+        if how == "speaks on":
+            agent.speech_resumed()
+        agent.committed(Item(id="b", role="user", pcm=bytes(9600)))
+        await eventually(lambda: line.texts)
+    assert line.texts == {"b": "9644"}
+
+
+async def test_a_host_may_want_nothing_transcribed_early(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = Line.config.pipeline.model_copy(update={"transcribes_early": False})
+    monkeypatch.setattr(Line, "config", Agents(pipeline=section))
+    services.transcription = reply(500, "")
+    agent = pipeline.Agent(Line())
+    async with living(agent):
+        agent.speech_paused(200, paused(bytes(4800)))
+        assert agent._early is None
+
+
+async def test_a_host_settles_what_a_session_leaves_open(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled = {"instructions": "Be brief.", "max_tokens": 50, "temperature": 0.0}
+    monkeypatch.setattr(Line, "config", Agents(pipeline=Line.config.pipeline.model_copy(update=settled)))
+    await answer(Response([said("hello")], Settings(more={"max_output_tokens": "inf"})))
+    await answer(Response([said("hello")], Settings(instructions="Sing.", more={"max_output_tokens": 20})))
+    first, second = services.asked
+    assert [asked["messages"][0]["content"] for asked in services.asked] == ["Be brief.", "Sing."]
+    assert (first["max_tokens"], first["temperature"]) == (50, 0.0)
+    assert second["max_tokens"] == 20
+
+
+async def test_nothing_is_limited_that_nobody_limits(services: Services) -> None:
+    await answer(Response([said("hello")]))
+    assert not {"max_tokens", "temperature"} & set(services.asked[0])
+
+
+@pytest.mark.parametrize(("first_piece", "spoken"), [("clause", "To begin with, "), ("sentence", "")])
+async def test_the_first_clause_is_spoken_while_its_sentence_is_written(
+    services: Services, monkeypatch: pytest.MonkeyPatch, first_piece: str, spoken: str
+) -> None:
+    section = Line.config.pipeline.model_copy(update={"first_piece": first_piece})
+    monkeypatch.setattr(Line, "config", Agents(pipeline=section))
+    written = asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        await stream.write(b'data: {"choices": [{"delta": {"content": "To begin with, a long"}}]}\n\n')
+        written.set()
+        await services.release.wait()
+        await stream.write(b'data: {"choices": [{"delta": {"content": " sentence, which ends. "}}]}\n\n')
+        await stream.write(b"data: [DONE]\n\n")
+        return stream
+
+    services.chat = slow
+    agent = pipeline.Agent(Line())
+    response = Response([said("hello")])
+    async with living(agent):
+        agent.respond(response)
+        await written.wait()
+        await eventually(lambda: response.said == spoken)
+        services.release.set()
+        await eventually(lambda: response.ended == "done")
+    assert response.said == "To begin with, a long sentence, which ends. "

@@ -73,7 +73,7 @@ async def upstream(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     app.router.add_get("/v1/realtime", made.handle)
     async with TestServer(app) as server:
         url = str(server.make_url("/v1/realtime")).replace("http://", "ws://")
-        monkeypatch.setattr(Line, "config", Agents(realtime=Upstream(url=url, timeout_s=30.0)))
+        monkeypatch.setattr(Line, "config", Agents(realtime=Upstream(url=url, timeout_s=30.0, turns="session")))
         yield made
 
 
@@ -171,6 +171,19 @@ async def test_garbage_is_passed_over(upstream: Server) -> None:
 async def test_what_upstream_says_went_wrong_is_said(upstream: Server, answered: str) -> None:
     upstream.answers = [answered]
     assert (await answer(Response([said("hello")]))).ended == "upstream: no such voice"
+
+
+@pytest.mark.parametrize("status", ["incomplete", "cancelled"])
+async def test_what_upstream_does_not_finish_has_failed_and_the_client_is_told(upstream: Server, status: str) -> None:
+    details = {"reason": "content_filter"}
+    upstream.answers[-1] = event("response.done", response={"status": status, "status_details": details})
+    line = Line()
+    agent, response = realtime.Agent(line), Response([said("hello")])
+    async with living(agent):
+        agent.respond(response)
+        await eventually(lambda: response.ended)
+    assert response.ended == f"upstream: the response is {status}: content_filter"
+    assert [event["error"]["message"] for event in line.events] == [response.ended]
 
 
 async def test_a_cancelled_response_makes_way_for_the_next(upstream: Server) -> None:

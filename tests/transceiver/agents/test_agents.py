@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,9 @@ class Line:
     def emit(self, event: dict[str, Any]) -> None:
         self.asked.append(("emit", event))
 
+    turn = ""
+
+    def transcribing(self, item: str, delta: str) -> None: ...
     def cue(self, cue: Cue) -> None:
         self.asked.append(("cue", cue))
 
@@ -53,8 +57,8 @@ def test_every_file_of_the_folder_is_an_agent_with_a_class_agent() -> None:
     files = {path.stem for path in Path(agents.__file__).parent.glob("*.py")} - {"__init__"}
     assert set(agents.names()) == files
     for name in agents.names():
-        found = agents.find(name)
-        assert found is not None
+        found = import_module(f"transceiver.agents.{name}").Agent
+        assert found.unfit() or found is agents.find(name)
         assert found.__name__ == "Agent"
         assert issubclass(found, Base)
         assert found.hears in ("pcm", "opus")
@@ -75,7 +79,7 @@ def test_nothing_else_can_be_asked_for(name: str) -> None:
     assert agents.find(name) is None
 
 
-@pytest.mark.parametrize("name", agents.names())
+@pytest.mark.parametrize("name", [name for name in agents.names() if name != "local"])  # which starts its engine
 async def test_every_agent_takes_everything_that_a_call_brings(name: str) -> None:
     found = agents.find(name)
     assert found is not None

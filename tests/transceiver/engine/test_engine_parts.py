@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from transceiver.engine import Message
-from transceiver.engine.ears import pieces, text_of
+from transceiver.engine.ears import pieces, repeats, text_of
 from transceiver.engine.mind import Memory, Slots, fitted
-from transceiver.engine.sound import RATE_HZ, RATES_HZ, log_mel, rms, samples
+from transceiver.engine.sound import RATE_HZ, log_mel, rms, samples
 from transceiver.engine.voice import MOST_CHARACTERS, spoken_parts
 
 
@@ -17,7 +17,7 @@ def tone(hertz: int, rate: int, seconds: float = 1.0) -> bytes:
     return (np.sin(2 * np.pi * hertz * time) * 16384).astype("<i2").tobytes()
 
 
-@pytest.mark.parametrize("rate", RATES_HZ)
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 24000, 44100, 48000])
 def test_a_tone_stays_the_same_tone_at_any_rate(rate: int) -> None:
     heard = samples(tone(1000, rate), rate)
     assert len(heard) == RATE_HZ
@@ -33,8 +33,8 @@ def test_half_a_sample_no_sound_and_another_rate() -> None:
     assert len(samples(b"\0\0\0", 16000)) == 1
     assert len(samples(b"", 24000)) == 0
     assert rms(samples(b"", 24000)) == 0
-    with pytest.raises(ValueError, match="44100"):
-        samples(b"", 44100)
+    with pytest.raises(ValueError, match="96000"):
+        samples(b"", 96000)
 
 
 def test_the_spectrogram_has_a_tone_in_the_mel_of_its_frequency() -> None:
@@ -62,6 +62,14 @@ def test_tokens_become_text() -> None:
     assert text_of(["Ġ[", "BLANK", "_AUDIO", "]"]) == ""
     assert text_of(["Ġ(", "door", "Ġcloses", ")", "ĠYes", "."]) == "Yes."
     assert text_of([]) == ""
+
+
+def test_words_that_come_twice_are_noticed() -> None:
+    assert repeats("Can you hear me? Can you Hear me?")
+    assert repeats("10 of clubs 10 of clubs")
+    assert not repeats("Can you hear me?")
+    assert not repeats("No, no.")
+    assert not repeats("")
 
 
 def test_a_text_is_spoken_in_parts_that_end_with_sentences() -> None:

@@ -234,10 +234,12 @@ def test_malformed_keys_are_counted_and_dropped() -> None:
 
 
 def test_an_agent_that_hears_packets_is_passed_no_keys() -> None:
-    passed: list[Packet] = []
+    passed: list[tuple[bytes, int, bool]] = []
     pressed: list[str] = []
     playout = Playout(OPUS, 24000, lambda pcm: False)
-    receiver = Receiver(replace(OFFER, keys=((KEY, 48000),)), playout, passed.append, pressed.append)
+    receiver = Receiver(
+        replace(OFFER, keys=((KEY, 48000),)), playout, lambda *packet: passed.append(packet), pressed.append
+    )
     for i in range(4):
         receiver.take(rtp.build(111, False, 2 * i, 960 * i, 7, SILENCE), 0.02 * i)
         receiver.take(rtp.build(KEY, False, 2 * i + 1, 0, 7, packet(4, 0, 960).payload), 0.02 * i)

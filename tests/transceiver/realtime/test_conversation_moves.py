@@ -30,6 +30,12 @@ class Talkative(Partner):
         making.done()
 
 
+class Early(Partner):
+    """An agent that works in pauses."""
+
+    pauses_ms = (200,)
+
+
 class Moving(Scene):
     """A conversation that is exported, dropped and taken up again before each tick."""
 
@@ -210,3 +216,19 @@ def test_a_session_that_no_client_could_have_configured_is_refused() -> None:
     for values in ({}, {**state.values, "audio": 7}, {**state.values, "instructions": "x" * (17 << 10)}):
         with pytest.raises(ValueError, match="session"):
             _protocol(msgspec.structs.replace(state, values=values))
+
+
+def test_an_agent_that_takes_over_in_a_pause_is_told_of_it() -> None:
+    scene = Moving()
+    scene.partner = Early()
+    scene.hear(400)
+    scene.partner.told.clear()
+    scene.hear(240, QUIET)
+    # Each of the agents took over with the 20 ms before.
+    told = scene.partner.told
+    assert [(what, ms) for what, ms, *_ in told] == [("paused", 200)] * len(told)
+    assert len(told) >= 2
+    (turn,) = {ids[-1] for _, _, ids, _ in told}
+    scene.hear(460, QUIET)
+    committed = [event for event in scene.take() if event["type"] == "input_audio_buffer.committed"]
+    assert [event["item_id"] for event in committed] == [turn]

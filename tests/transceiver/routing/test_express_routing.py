@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from itertools import repeat
 
 import pytest
 from routed import ELSEWHERE, HOME, VICTIM, Caller, House, callers, connect
@@ -10,6 +12,11 @@ from waiting import eventually
 
 from rtc.rtp import packet as rtp
 from transceiver.counters import RX_DATAGRAMS
+
+
+def now() -> repeat[float]:
+    """The time at which each of a batch came."""
+    return repeat(time.monotonic())
 
 
 @pytest.fixture
@@ -41,7 +48,7 @@ async def test_media_that_came_past_the_workers_is_a_calls_as_any_other(house: H
     async with callers(caller):
         await connect(caller)
         heard, counted = len(caller.heard), RX_DATAGRAMS.total()
-        house.routing.on_express(b"edge", [(HOME, protected(caller)), (HOME, protected(caller))])
+        house.routing.on_express(b"edge", [(HOME, protected(caller)), (HOME, protected(caller))], now())
         await eventually(lambda: len(caller.heard) >= heard + 2)
         assert RX_DATAGRAMS.total() == counted + 2
 
@@ -55,11 +62,11 @@ async def test_what_came_past_the_workers_by_no_path_of_a_calls_is_counted_and_d
         # The caller's own media from elsewhere, a check, and the same by another edge: a worker's to bring.
         told, sent = len(house.link.told), len(house.link.sent)
         media, before = protected(caller), Counter(RX_DATAGRAMS)
-        house.routing.on_express(b"edge", [(ELSEWHERE, media), (ELSEWHERE, check), (ELSEWHERE, b"")])
-        house.routing.on_express(b"other", [(HOME, media)])
+        house.routing.on_express(b"edge", [(ELSEWHERE, media), (ELSEWHERE, check), (ELSEWHERE, b"")], now())
+        house.routing.on_express(b"other", [(HOME, media)], now())
         assert Counter(RX_DATAGRAMS) - before == {"unknown_path": 4}
         assert (len(house.link.told), len(house.link.sent)) == (told, sent)
-        house.routing.on_express(b"edge", [(HOME, check), (HOME, b"")])
+        house.routing.on_express(b"edge", [(HOME, check), (HOME, b"")], now())
         assert Counter(RX_DATAGRAMS) - before == {"unknown_path": 4, "other": 2}
 
 

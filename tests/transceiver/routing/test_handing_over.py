@@ -7,7 +7,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from itertools import pairwise
-from pathlib import Path as File
 
 import pytest
 import zmq
@@ -31,7 +30,7 @@ REPORT = bytes.fromhex("80c90001 00000001")  # of a receiver that has heard noth
 
 class Played:
     """A transceiver that reserves a place, and then does what ``does`` says about the call: "nothing", "dies" or
-    "garbage"."""
+    "garbage"; or one that is "deaf" from the beginning, or "other" in the versions that it speaks."""
 
     def __init__(self, endpoint: str, does: str) -> None:
         self.context = zmq.Context[zmq.Socket[bytes]]()
@@ -50,7 +49,9 @@ class Played:
             if not isinstance(said, Said):
                 continue
             self.said.append(said.type)
-            if said.type == "hello":
+            if said.type == "hello" and self.does == "other":
+                self.router.send_multipart([peer, hello_back(said, 90, 91)])
+            elif said.type == "hello" and self.does != "deaf":
                 self.router.send_multipart([peer, hello_back(said)])
             elif said.type == "call.reserve":
                 self.router.send_multipart([peer, raw("call.reserved", request=said.fields["request"])])
@@ -67,22 +68,8 @@ class Played:
 
 
 @pytest.fixture
-async def source() -> AsyncIterator[Source]:
-    source = Source()
-    yield source
-    source.leaving.close()
-
-
-@pytest.fixture
-async def there(tmp_path: File) -> Neighbour:
-    return Neighbour(id=2, endpoint=f"ipc://{tmp_path}/2")
-
-
-@pytest.fixture
-async def target(there: Neighbour, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Target]:
-    """One that answers, for which a hand-over waits as long as a busy machine needs."""
-    for patience in ("_CONNECT_S", "_RESERVE_S", "_TAKE_S"):
-        monkeypatch.setattr(f"transceiver.handover.leaving.{patience}", 30.0)
+async def target(there: Neighbour, patient: None) -> AsyncIterator[Target]:
+    """One that answers."""
     target = Target(there.endpoint)
     yield target
     await target.close()
@@ -296,6 +283,26 @@ async def test_a_call_stays_where_the_other_fails_half_way(source: Source, there
             await stays(source, caller, there, "gone")
             if does == "nothing":
                 await eventually(lambda: played.said[-1] == "call.dropped")
+    finally:
+        await played.close()
+
+
+@pytest.mark.parametrize(
+    ("does", "why"), [("deaf", "transceiver 2 does not answer"), ("other", "wire version 90 to 91, this side")]
+)
+async def test_whoever_does_not_greet_is_not_said_to_be_of_an_older_release(
+    source: Source, there: Neighbour, monkeypatch: pytest.MonkeyPatch, does: str, why: str
+) -> None:
+    monkeypatch.setattr("transceiver.handover.leaving._CONNECT_S", 0.5 if does == "deaf" else 30.0)
+    played = Played(there.endpoint, does)
+    caller = Caller(source, HOME)
+    try:
+        async with callers(caller):
+            await connect(caller)
+            with pytest.raises(NotTaken, match=why) as refused:
+                await source.leaving.hand_over(caller.session, there)
+            assert refused.value.code == "gone"
+            await caller.echoed()
     finally:
         await played.close()
 

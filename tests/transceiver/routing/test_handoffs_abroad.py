@@ -10,7 +10,6 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
-from pathlib import Path as File
 from typing import Any, ClassVar, Literal, cast
 
 import pytest
@@ -139,28 +138,14 @@ class Asking:
 
 
 @pytest.fixture(autouse=True)
-def anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def anew(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has been made, whoever is slow to warm is let, and what is waited for may take its time."""
     for kind in (There, RefusesState):
         if "last" in vars(kind):
             del kind.last
     There.let = threading.Event()
     There.let.set()
-    for patience in ("_CONNECT_S", "_RESERVE_S", "_TAKE_S"):
-        monkeypatch.setattr(f"transceiver.handover.leaving.{patience}", 30.0)
     monkeypatch.setattr("transceiver.handover.taking._WAITS_S", 30.0)
-
-
-@pytest.fixture
-async def source() -> AsyncIterator[Source]:
-    source = Source()
-    yield source
-    source.leaving.close()
-
-
-@pytest.fixture
-async def there(tmp_path: File) -> Neighbour:
-    return Neighbour(id=2, endpoint=f"ipc://{tmp_path}/2")
 
 
 @pytest.fixture

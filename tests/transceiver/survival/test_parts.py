@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transceiver.parts import LEAST_BYTES, Parts, Sound, SoundState, data_of, text_of
+from transceiver.parts import LEAST_BYTES, Arrived, Parts, Sound, SoundState, data_of, text_of
 
 _MOST = 1 << 20
 
@@ -81,3 +81,17 @@ def test_what_is_large_has_a_place_and_text_is_made_once() -> None:
     for place in (-1, 2):
         with pytest.raises(ValueError, match="without its part"):
             data_of(place, first.all)
+
+
+def test_text_of_a_state_that_is_taken_up_is_made_once_and_is_the_same_part_in_the_next_state() -> None:
+    text, pcm = "z" * LEAST_BYTES, b"y" * LEAST_BYTES
+    arrived = Arrived([text.encode(), pcm])
+    made = text_of(0, arrived)
+    assert made == text
+    assert text_of(0, arrived) is made
+    following = Parts(Parts.of(arrived))
+    assert (following.text(made), following.data(data_of(1, arrived))) == (0, 1)
+    assert all(after is before for after, before in zip(following.all, arrived, strict=True))
+    for place in (-1, 2):
+        with pytest.raises(ValueError, match="without its part"):
+            text_of(place, arrived)

@@ -1,0 +1,262 @@
+"""The express path between two hosts: media goes past the workers over the cable between them, and calls notice nothing
+of whatever happens to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from calling import goes_on, hang_up, kill_the_supervisor, lost_in, spread_calls, whole
+from observing import cores, logged, pins, received, revived, sessions_of, xdp
+from pyroute2.ethtool.ioctl import IoctlEthtool
+from waiting import until
+
+from bpf.layout import BACK, NUMBER
+from edge.xdp import kernel
+from edge.xdp.ways import Ways
+from lab.appliance import Appliance
+from lab.links import set_checksum_offload_off
+from lab.network import Host, Lab
+from wire.encapsulation import Head, port_of
+
+pytestmark = pytest.mark.needs_root
+
+TRANSCEIVERS = (1, 2)
+RTP = bytes([0x80, 111]) + bytes(60)
+TX, RX = "firsthop_tx_transceiver_datagrams_total", "firsthop_rx_express_datagrams_total"
+
+
+@pytest.fixture(scope="module")
+def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    # A veth end takes frames of XDP only where it has a program itself, or GRO; and it leaves checksums to its peer.
+    for host in (lab.client, lab.transceiver):
+        host.inside(takes_frames)
+    lab.transceiver.inside(lambda: set_checksum_offload_off("to-edge"))
+    folder = tmp_path_factory.mktemp("between")
+    options = {"transceiver_cores": cores()[:2], "placement": "spread", "drain_s": 60}
+    with Appliance(folder, lab=lab, express="between", inner_interface="to-transceiver", **options) as appliance:
+        yield appliance
+
+
+def takes_frames(takes: bool = True) -> None:
+    ethtool = IoctlEthtool("to-edge")
+    ethtool.set_offload_flag("generic-receive-offload", int(takes))
+    ethtool.close()
+
+
+@pytest.fixture
+def house(appliance: Appliance) -> Appliance:
+    whole(appliance, *TRANSCEIVERS)
+    until(lambda: all_open(appliance))
+    return appliance
+
+
+def states(house: Appliance) -> dict[tuple[str, ...], float]:
+    """What the edge says of each transceiver, by its id and why it has no way; nothing while nobody answers."""
+    with suppress(OSError):
+        return {key[1:]: value for key, value in house.metrics("edge").items() if key[0] == "firsthop_edge_express"}
+    return {}
+
+
+def all_open(house: Appliance) -> bool:
+    return all(states(house).get((str(number), "")) == 1 for number in TRANSCEIVERS)
+
+
+def both_ways(house: Appliance, packets: int = 100) -> None:
+    """Returns when so many packets more have gone past the workers, each way."""
+    before = xdp(house)
+
+    def gone() -> bool:
+        now = xdp(house)
+        return all(now[label, "0"] >= before[label, "0"] + packets for label in ("flow_expressed", "back_expressed"))
+
+    until(gone)
+
+
+@contextmanager
+def ways(house: Appliance) -> Iterator[Ways]:
+    """The maps of the running program."""
+    fds = [kernel.pinned(pins(house) / name) for name in ("ways", "inners", "fallbacks")]
+    try:
+        yield Ways(*fds)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def forwarded(house: Appliance) -> int:
+    """How many datagrams of clients the workers have passed on."""
+    counted = [received(house, f"worker-{i}", "firsthop_rx_worker_datagrams_total") for i in range(len(cores()))]
+    return sum(n for counts in counted for outcome, n in counts.items() if outcome.startswith("forwarded_"))
+
+
+def snmp(host: Host, name: str, counter: str) -> int:
+    """A counter of the kernel's on that host, such as ``Udp`` ``InCsumErrors``."""
+    lines = [line.split() for line in host.inside(Path("/proc/thread-self/net/snmp").read_text).splitlines()]
+    names, values = (line for line in lines if line[0] == f"{name}:")
+    return int(values[names.index(counter)])
+
+
+def errors(lab: Lab) -> list[int]:
+    """What must not move: checksums that were wrong at any end, and clients that were told of a closed port."""
+    return [snmp(host, "Udp", "InCsumErrors") for host in (lab.edge, lab.client, lab.transceiver)]
+
+
+def closed_and_opened(house: Appliance, times: int, calls: int) -> None:
+    """Closes the ways of both transceivers, and opens them again."""
+    with ways(house) as maps:
+        for _ in range(times):
+            assert [maps.close(number) for number in TRANSCEIVERS] == [True, True]
+            before = forwarded(house)
+            until(lambda before=before: forwarded(house) >= before + calls)
+            for number in TRANSCEIVERS:
+                maps.reopen(number)
+            both_ways(house, calls)
+
+
+def forged(lab: Lab, house: Appliance) -> None:
+    """Who does not know a ticket is heard by neither side."""
+    fd = kernel.pinned(pins(house) / "backs")
+    key, value = next(iter(kernel.BpfMap(fd, NUMBER.size, BACK.size).items()))
+    os.close(fd)
+    (number,) = NUMBER.unpack(key)
+    ticket = BACK.read(value, "ticket")
+    wrong = Head(number, bytes(8)).dump() + RTP
+    right = Head(number, ticket).dump() + RTP
+    refused = xdp(house)["back_refused", "0"]
+
+    def to_the_edge() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for _ in range(20):
+                sock.sendto(wrong, (lab.edge_inner_address, port_of(number)))
+                sock.sendto(right, (lab.edge_inner_address, port_of(number)))  # from a port that is not a transceiver's
+
+    lab.transceiver.inside(to_the_edge)
+    until(lambda: xdp(house)["back_refused", "0"] >= refused + 40)
+
+    def counted() -> int:
+        return sum(received(house, f"media-{n}", RX)["refused"] for n in TRANSCEIVERS)
+
+    before = counted()
+
+    def to_the_transceiver() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for _ in range(20):
+                sock.sendto(wrong, (lab.transceiver.address, 7400))
+                sock.sendto(RTP, (lab.transceiver.address, 7400))
+
+    lab.edge.inside(to_the_transceiver)
+    until(lambda: counted() == before + 40)
+
+
+def worker_killed(house: Appliance, name: str) -> None:
+    worker = house.children()[name]
+    worker.send_signal(signal.SIGKILL)
+    until(lambda: (now := house.children().get(name)) is not None and now.pid != worker.pid)
+
+
+def another_supervisor(house: Appliance) -> None:
+    """Has another process take the edge over, which was killed."""
+    times = house.log_file("edge").read_text().count('"ready"')
+    kill_the_supervisor(house)
+    house.start("edge")
+    until(lambda: house.log_file("edge").read_text().count('"ready"') > times)
+    until(lambda: all_open(house))
+
+
+def past_the_workers(house: Appliance) -> None:
+    """Media goes past the workers both ways, and they have next to nothing: checks, and reports of a moment."""
+    workers = forwarded(house)
+    both_ways(house, 200)
+    assert forwarded(house) - workers < 60
+    for n in TRANSCEIVERS:
+        counts = received(house, f"media-{n}", TX)
+        assert counts["socket_full"] == counts["unsendable"] == 0
+
+
+def test_calls_lose_nothing_whatever_happens_at_the_edge(lab: Lab, house: Appliance) -> None:
+    wrong = errors(lab)
+    calls, _ = spread_calls(lab.client, house, 4)
+    both_ways(house, 50)  # by now the first packets, which a worker had, are through
+    until(lambda: quiet(house))
+    past_the_workers(house)
+    closed_and_opened(house, 3, 4)
+    forged(lab, house)
+    worker_killed(house, "worker-0")
+    another_supervisor(house)
+    until(lambda: quiet(house))
+    past_the_workers(house)
+    goes_on(house, "media-1", "media-2")
+    said = hang_up(calls)
+    assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
+    assert errors(lab) == wrong
+
+
+def quiet(house: Appliance) -> bool:
+    """Whether workers have next to nothing while media goes past them."""
+    workers = forwarded(house)
+    both_ways(house, 100)
+    return forwarded(house) - workers < 30
+
+
+def handed_over(house: Appliance, count: int) -> None:
+    """Has the first transceiver leave, whose calls the second goes on with."""
+    moved = len(logged(house, "moved"))
+    house.children()["media-1"].send_signal(signal.SIGTERM)
+    until(lambda: len(logged(house, "moved")) == moved + count)
+    until(lambda: sessions_of(house, "media-1") == 0 and sessions_of(house, "media-2") == 4)
+
+
+def test_a_hand_over_loses_nothing(lab: Lab, house: Appliance) -> None:
+    wrong = errors(lab)
+    calls, has = spread_calls(lab.client, house, 4)
+    both_ways(house)
+    handed_over(house, has[0])
+    until(lambda: all_open(house))
+    until(lambda: quiet(house))
+    goes_on(house, "media-2")
+    said = hang_up(calls)
+    assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
+    assert errors(lab) == wrong
+
+
+def test_calls_go_on_when_their_transceiver_dies(lab: Lab, house: Appliance) -> None:
+    wrong = errors(lab)
+    calls, has = spread_calls(lab.client, house, 4)
+    both_ways(house)
+    killed = house.children()["media-1"].pid
+    house.children()["media-1"].send_signal(signal.SIGKILL)
+    until(lambda: revived(house, "media-1") == has[0] and house.children()["media-1"].pid != killed)
+    until(lambda: all_open(house))
+    until(lambda: quiet(house))
+    goes_on(house, "media-1", "media-2")
+    assert hang_up(calls)["calls"]["ok"] == 4
+    assert errors(lab) == wrong
+
+
+def test_a_way_is_open_only_while_it_can_be_used(lab: Lab, house: Appliance) -> None:
+    lab.client.inside(lambda: takes_frames(False))
+    until(lambda: states(house) == {("1", "no_redirect"): 0, ("2", "no_redirect"): 0})
+    lab.client.inside(lambda: takes_frames(True))
+    until(lambda: all_open(house))
+    transceiver = house.processes["transceiver"]
+    transceiver.terminate()
+    transceiver.wait()
+    until(lambda: states(house) == {("1", "unanswered"): 0, ("2", "unanswered"): 0})
+    house.start("transceiver")
+    until(lambda: all_open(house))
+
+
+@pytest.mark.trials
+def test_it_goes_off_and_on_sixty_times_under_twenty_calls(lab: Lab, house: Appliance) -> None:
+    calls, _ = spread_calls(lab.client, house, 20)
+    both_ways(house, 200)
+    closed_and_opened(house, 60, 20)
+    goes_on(house, "media-1", "media-2")
+    said = hang_up(calls)
+    assert (said["calls"]["ok"], lost_in(said["audio"])) == (20, 0)
