@@ -25,7 +25,7 @@ EDGE = Dashboard(
         lines(
             "Packets by verdict",
             "pps",
-            "All that XDP saw; steered: to workers; flow_expressed: to transceivers, back_expressed: to clients at once.",
+            "All that XDP saw; steered: to workers, flow_expressed: to transceivers, back_expressed: to clients.",
             (rate("firsthop_rx_xdp_packets_total", "verdict"), "{{verdict}}"),
         ),
         lines(
