@@ -277,6 +277,7 @@ async def test_the_next_supervisor_hands_the_same_sockets_over(house: House) -> 
             way, port = ours.ways[b"edge"], house.ports.by_transceiver[7]
         house.store = Kept(house.store.kept)
         # Nobody withdrew it: XDP, which outlives supervisors, goes on.
+        assert house.ports.by_transceiver == {7: port}
         house.ports.of = {7: port, 9: port + 1}
         async with house.serves() as edge:
             assert house.ports.by_transceiver == {7: port}
