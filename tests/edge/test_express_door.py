@@ -240,13 +240,14 @@ async def test_it_has_another_try_later_and_each_time_later_than_the_last(
     monkeypatch.setattr(silence, "SILENT_S", 0.05)
     monkeypatch.setattr(edges, "_SILENT_S", 0.1)
     async with house.serves() as edge, house.transceiver(7):
-        await eventually(lambda: 7 in house.ports.by_transceiver)
-        house.ports.sees = itertools.count()  # type: ignore[assignment]
         pauses = []
         for _ in range(2):
-            await eventually(lambda: 7 not in house.ports.by_transceiver)
-            pauses.append(edge._silent[7][1])
             await eventually(lambda: 7 in house.ports.by_transceiver)
+            house.ports.sees = itertools.count()  # type: ignore[assignment]
+            await eventually(lambda: 7 not in house.ports.by_transceiver)
+            house.ports.sees = itertools.repeat(0)
+            pauses.append(edge._silent[7][1])
+        await eventually(lambda: 7 in house.ports.by_transceiver)
         assert pauses == pytest.approx([0.1, 1.0])
 
 
