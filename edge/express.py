@@ -312,5 +312,7 @@ class Express:
         return door
 
     def _gauges(self) -> dict[tuple[str, ...], float]:
-        gauges: dict[tuple[str, ...], float] = {(str(n), why): 0.0 for n, why in list(self._refused.items())}
-        return self.beside() | gauges | {(str(number), ""): 1.0 for number in list(self._on)}
+        beside = self.beside()
+        elsewhere = {transceiver for transceiver, _ in beside}
+        refused = {(str(n), why): 0.0 for n, why in list(self._refused.items()) if str(n) not in elsewhere}
+        return beside | refused | {(str(number), ""): 1.0 for number in list(self._on)}
