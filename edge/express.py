@@ -162,6 +162,9 @@ class Express:
                 number = await self._greet(connection)
             if number >= 0:
                 await self._until_it_ends(connection, number)
+        except asyncio.CancelledError:
+            number = -1  # this supervisor ends, and media goes where XDP has it until the next one
+            raise
         except (OSError, ExpressError, TimeoutError) as e:
             self._log.warning("a transceiver of this host was not heard", why=str(e) or "it said nothing")
         except Exception:
@@ -309,5 +312,7 @@ class Express:
         return door
 
     def _gauges(self) -> dict[tuple[str, ...], float]:
-        gauges: dict[tuple[str, ...], float] = {(str(n), why): 0.0 for n, why in list(self._refused.items())}
-        return self.beside() | gauges | {(str(number), ""): 1.0 for number in list(self._on)}
+        beside = self.beside()
+        elsewhere = {transceiver for transceiver, _ in beside}
+        refused = {(str(n), why): 0.0 for n, why in list(self._refused.items()) if str(n) not in elsewhere}
+        return beside | refused | {(str(number), ""): 1.0 for number in list(self._on)}

@@ -20,8 +20,14 @@ class Bucket:
 
     def take(self, now: float, cost: float = 1.0) -> bool:
         """Takes ``cost`` tokens, or takes none and returns False where there are fewer."""
-        left = self._filled(now)
+        left = self._left
+        if now > self._at:  # as ``_filled`` does, and takes a call less of what is done for each datagram
+            left += (now - self._at) * self._per_s
+            if left > self._burst:
+                left = self._burst
+            self._at = now
         if left < cost:
+            self._left = left
             return False
         self._left = left - cost
         return True

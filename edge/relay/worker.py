@@ -92,6 +92,7 @@ class Worker:
         between = store is not None and spec.backs >= 0
         tickets = Tickets(Backs(spec.backs, spec.ways), store) if store is not None and between else None
         self._flows = Flows(spec.flow_entries, store, spec.cpu, counted, self._rounds, tickets)
+        self._were_up: set[int] = set()
         self._flows.tell = lambda number, ticket: self._uplinks[number].tell(ticket)
         self._table = self._flows.table
         self._outlet = Outlet(self._socket, self.tx)
@@ -225,9 +226,10 @@ class Worker:
             listing.fill(self._directory)
             self._roaming.know((*self._spec.flows_from, *listing.beside))
         over = self._links.look(now, lambda number: bool(self._table.of(number)))
-        for number, uplink in self._uplinks.items():
-            if not uplink.up:
-                self._flows.lost(number, now)
+        up = {number for number, uplink in self._uplinks.items() if uplink.up}
+        for number in self._were_up - up:
+            self._flows.lost(number, now)
+        self._were_up = up
         for number in over:
             for address in self._table.of(number):
                 self._flows.forget(address)

@@ -26,6 +26,10 @@ class ReplayWindow:
     def take(self, number: int) -> bool:
         """Whether ``number`` is new; it counts as seen from now on, so what bears it has to be authentic."""
         ahead = number - self.top
+        if ahead == 1:
+            self.seen = (self.seen << 1 | 1) & self._full
+            self.top = number
+            return True
         if ahead > 0:
             self.seen = (self.seen << min(ahead, self.size) | 1) & self._full
             self.top = number

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from rtc.rtp.packet import Packet, sequence_distance
+from rtc.rtp.packet import Packet
 
 __all__ = ["Reception", "ReceptionState"]
 
@@ -99,8 +99,8 @@ class Reception:
             self.longest_gap_ms = gap_ms
         self._last_at = now
 
-        ahead = sequence_distance(self._highest, packet.sequence)
-        if anew or packet.ssrc != self.ssrc or abs(ahead) > _MAX_DROPOUT:
+        ahead = (packet.sequence - self._highest + 0x8000 & 0xFFFF) - 0x8000  # RFC 1982
+        if anew or packet.ssrc != self.ssrc or not -_MAX_DROPOUT <= ahead <= _MAX_DROPOUT:
             self._restart(packet)
         elif ahead > 0:
             self._highest += ahead
@@ -118,10 +118,10 @@ class Reception:
 
         if not timed:
             return True
-        before, transit = self._transit, round(now * self._clock_hz) - packet.timestamp
+        before, transit = self._transit, int(now * self._clock_hz) - packet.timestamp
         if before is not None:
             step = (transit - before + 0x80000000 & 0xFFFFFFFF) - 0x80000000
-            self._jitter += (abs(step) - self._jitter) / 16
+            self._jitter += ((step if step > 0 else -step) - self._jitter) / 16
         self._transit = transit
         return True
 

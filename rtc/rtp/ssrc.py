@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from rtc.rtp.packet import Packet, sequence_distance
+from rtc.rtp.packet import Packet
 
 __all__ = ["BEGINS", "CONTINUES", "STRANGER", "SsrcSelector", "SsrcState"]
 
@@ -42,7 +42,7 @@ class SsrcSelector:
         """STRANGER, CONTINUES, or BEGINS where another stream takes over with this packet."""
         sequence, ssrc = packet.sequence, packet.ssrc
         if ssrc == self.ssrc:
-            ahead = sequence_distance(self._highest, sequence)
+            ahead = (sequence - self._highest + 0x8000 & 0xFFFF) - 0x8000  # RFC 1982
             if -_MAX_MISORDER < ahead < _MAX_DROPOUT:
                 if ahead > 0:
                     self._highest = sequence

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import select
 import socket
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -112,9 +113,10 @@ class House:
         return made
 
     @asynccontextmanager
-    async def serves(self) -> AsyncIterator[Express]:
-        """An edge that ends as one that is killed does: nobody is told."""
+    async def serves(self, late_s: float = 0.0) -> AsyncIterator[Express]:
+        """An edge that ends as one that is killed does: nobody is told. It has its door before it attends to it."""
         made = self.edge()
+        await asyncio.sleep(late_s)
         task = asyncio.create_task(made.serve())
         try:
             yield made
@@ -238,13 +240,14 @@ async def test_it_has_another_try_later_and_each_time_later_than_the_last(
     monkeypatch.setattr(silence, "SILENT_S", 0.05)
     monkeypatch.setattr(edges, "_SILENT_S", 0.1)
     async with house.serves() as edge, house.transceiver(7):
-        await eventually(lambda: 7 in house.ports.by_transceiver)
-        house.ports.sees = itertools.count()  # type: ignore[assignment]
         pauses = []
         for _ in range(2):
-            await eventually(lambda: 7 not in house.ports.by_transceiver)
-            pauses.append(edge._silent[7][1])
             await eventually(lambda: 7 in house.ports.by_transceiver)
+            house.ports.sees = itertools.count()  # type: ignore[assignment]
+            await eventually(lambda: 7 not in house.ports.by_transceiver)
+            house.ports.sees = itertools.repeat(0)
+            pauses.append(edge._silent[7][1])
+        await eventually(lambda: 7 in house.ports.by_transceiver)
         assert pauses == pytest.approx([0.1, 1.0])
 
 
@@ -275,6 +278,7 @@ async def test_the_next_supervisor_hands_the_same_sockets_over(house: House) -> 
             way, port = ours.ways[b"edge"], house.ports.by_transceiver[7]
         house.store = Kept(house.store.kept)
         # Nobody withdrew it: XDP, which outlives supervisors, goes on.
+        assert house.ports.by_transceiver == {7: port}
         house.ports.of = {7: port, 9: port + 1}
         async with house.serves() as edge:
             assert house.ports.by_transceiver == {7: port}
@@ -290,6 +294,33 @@ async def test_one_that_does_not_come_back_is_withdrawn(house: House, monkeypatc
     monkeypatch.setattr(edges, "_RETURNS_WITHIN_S", 0.05)
     async with house.serves():
         await eventually(lambda: not house.ports.by_transceiver)
+
+
+async def test_a_supervisor_that_takes_its_time_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transceivers, "_GREETS_WITHIN_S", 0.05)
+    monkeypatch.setattr(transceivers, "_REFUSED_S", 3600)
+    async with house.transceiver(7), house.serves(late_s=0.3):
+        monkeypatch.setattr(transceivers, "_GREETS_WITHIN_S", 30)
+        await eventually(lambda: 7 in house.ports.by_transceiver)
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_one_that_ended_before_it_spoke_keeps_nobody_from_the_next(
+    house: House, monkeypatch: pytest.MonkeyPatch, accepted: bool
+) -> None:
+    monkeypatch.setattr(transceivers, "_REFUSED_S", 3600)
+    path = express.door_of(house.run, "edge")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as door:
+        door.bind(str(path))
+        door.listen()
+        async with house.transceiver(7):
+            if accepted:
+                (await asyncio.get_running_loop().sock_accept(door))[0].close()
+            else:
+                await eventually(lambda: select.select([door], [], [], 0)[0])
+            door.close()
+            async with house.serves():
+                await eventually(lambda: 7 in house.ports.by_transceiver)
 
 
 async def test_a_supervisor_without_it_has_transceivers_close_their_sockets(house: House) -> None:

@@ -2,8 +2,8 @@
 
 Each datagram has a head before it that names its flow (``wire/encapsulation.py``); the same head takes what is answered
 back to the client, by the edge's address that it came from. Workers tell the tickets (``path.ticket``), and edges ask
-twice a second whether the way can be used. An edge that has not asked for ``GONE_S`` has none: media goes by its
-workers.
+twice a second whether the way can be used. When an edge has not asked for ``GONE_S``, media goes to it by its workers;
+what comes by a ticket is taken as long as its call is here.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class Between:
         if probe is None or probe.transceiver != self._number or probe.kind == "answer":
             return False
         edge = self._edges.get(probe.edge)
-        if edge is None and len(self._edges) >= _MOST_EDGES:
+        if edge is None and len(self._edges) >= _MOST_EDGES and not self._forget_one():
             return False
         if edge is not None and probe.clock_ns <= edge.clock_ns:
             return False
@@ -196,9 +196,18 @@ class Between:
                 self._socket.sendto(self._probes.dump(answer, sender), address.to_ipv6(sender))
         return True
 
+    def _forget_one(self) -> bool:
+        """Makes room for another edge, if there is one that has been silent."""
+        name = min(self._edges, key=lambda name: self._edges[name].heard)
+        if self._edges[name].open:
+            return False
+        del self._edges[name]
+        return True
+
     def _look(self, now: float) -> None:
-        for name in [name for name, edge in self._edges.items() if now - edge.heard > GONE_S]:
-            del self._edges[name]
+        for edge in self._edges.values():
+            # XDP may go on without the supervisor, who asks: what comes is taken all the same.
+            edge.open = edge.open and now - edge.heard <= GONE_S
         for flow in [flow for flow in self._by_path.values() if not self._routing.holds(flow.path)]:
             del self._by_path[flow.path]
             self._by_head.pop(flow.head, None)

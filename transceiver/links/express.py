@@ -89,12 +89,15 @@ class Express:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as connection:
                 await asyncio.get_running_loop().sock_connect(connection, str(path))
-                async with asyncio.timeout(_GREETS_WITHIN_S):
-                    edge = await self._greet(connection, path)
-                while edge and await self._hear(connection, edge):
-                    pass
-                pause_s = 0.0 if edge else _REFUSED_S
-        except (FileNotFoundError, ConnectionRefusedError):
+                # An edge that begins has its door before it can speak, and one that ends has it for a moment more.
+                said, _ = await _received(connection)
+                if said:
+                    async with asyncio.timeout(_GREETS_WITHIN_S):
+                        edge = await self._greet(connection, path, said)
+                    while edge and await self._hear(connection, edge):
+                        pass
+                    pause_s = 0.0 if edge else _REFUSED_S
+        except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
             pass  # it is away, or the file is what one left that was killed
         except (OSError, ExpressError, TimeoutError) as e:
             pause_s = _REFUSED_S
@@ -105,10 +108,9 @@ class Express:
         await asyncio.sleep(pause_s)
         del self._doors[path]
 
-    async def _greet(self, connection: socket.socket, path: Path) -> bytes:
-        """Returns the name of the edge that handed sockets over; empty where it did not. Raises OSError and
-        ExpressError."""
-        said, _ = await _received(connection)
+    async def _greet(self, connection: socket.socket, path: Path, said: bytes) -> bytes:
+        """Answers the edge's first words. Returns the name of the edge that handed sockets over; empty where it did
+        not. Raises OSError and ExpressError."""
         challenge = express.read(said)
         if not isinstance(challenge, Challenge):
             raise ExpressError("the edge does not say who it is")

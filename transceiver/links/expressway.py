@@ -22,7 +22,8 @@ from transceiver.links.rhythm import Rhythm
 __all__ = ["Batch", "Clock", "Expressway", "Take"]
 
 # What comes in a flood is read a millisecond at a time: frames are due in between.
-_AT_ONCE, _TURN_S = 64, 0.001
+_AT_ONCE, _TURN_S = 32, 0.001
+_SENT_AT_ONCE = 64
 
 Batch = Sequence[Datagram]
 Take = Callable[[bytes, Batch, Sequence[float]], None]
@@ -41,7 +42,7 @@ class Expressway:
     def __init__(self, edge: bytes, reading: socket.socket, sending: socket.socket, take: Take, clock: Clock) -> None:
         self._edge, self._take, self._clock = edge, take, clock
         self._reading, self._sending = reading, sending
-        self._in, self._out = DatagramSocket(reading, _AT_ONCE), DatagramSocket(sending, _AT_ONCE)
+        self._in, self._out = DatagramSocket(reading, _AT_ONCE), DatagramSocket(sending, _SENT_AT_ONCE)
         self._batch: list[Datagram] = []
         self._loop = asyncio.get_running_loop()
         self._rhythm = Rhythm(time.monotonic())
@@ -72,8 +73,8 @@ class Expressway:
             self._by_clock = by_clock
             (self._clock.before.add if by_clock else self._clock.before.discard)(self._drain)
             self._look_every(0.0)
-        if by_clock:
-            self._drain()
+        if by_clock and self._again is None:
+            self._again = self._loop.call_soon(self._drain)
 
     def send(self, address: bytes, datagram: bytes) -> None:
         """Queues a datagram for a client; it leaves before the loop waits again."""
@@ -114,24 +115,29 @@ class Expressway:
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        self._draining = True
-        taken, now = 0, time.monotonic()
-        until = now + _TURN_S
+        self._draining, now = True, time.monotonic()
+        try:
+            taken = self._take_until(now, now + _TURN_S)
+        finally:
+            self._draining = False
+            self._flush()
+        if not self._by_clock and (round_s := self._rhythm.wait(taken, now)) != self._round_s:
+            self._look_every(round_s)
+
+    def _take_until(self, now: float, until: float) -> int:
+        """Takes what has come, as long as there is time. Returns the number of datagrams."""
+        taken = 0
         while True:
             count = self._receive(now)
             if count and not taken:
                 self._note_age(now)
             taken += count
             if count < _AT_ONCE:
-                break
+                return taken
             now = time.monotonic()
             if now >= until:
                 self._again = self._loop.call_soon(self._drain)
-                break
-        self._draining = False
-        self._flush()
-        if not self._by_clock and (round_s := self._rhythm.wait(taken, now)) != self._round_s:
-            self._look_every(round_s)
+                return taken
 
     def _note_age(self, now: float) -> None:
         """Counts how much longer than it was meant to the oldest datagram of a look has waited."""

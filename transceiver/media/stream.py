@@ -217,9 +217,10 @@ class MediaStream:
     def tick(self, now: float) -> None:
         """Does what the next 20 ms need, both ways."""
         # First what is heard: an agent that answers at once is heard in the same tick.
-        self._receiver.tick(now)
-        if self._closed:
-            return
+        if not self._packets:
+            self._receiver.tick(now)
+            if self._closed:
+                return
         self._listener.tick(now)
         if self._closed:
             return
@@ -230,7 +231,8 @@ class MediaStream:
             if self._tape is not None:
                 self._tape.frame(self._heard_now, self.voice.said, now)
                 self._heard_now = b""
-        self._give_feedback(now)
+        if self._receiver.owes:
+            self._give_feedback(now)
         self._ticks += 1
         # One that passes packets on sends when it is sent to; reports are due all the same.
         if self._ticks % _REPORT_EVERY_TICKS == 0:
@@ -253,8 +255,6 @@ class MediaStream:
             ROUND_TRIP.add(reports.round_trip_s)
 
     def _give_feedback(self, now: float) -> None:
-        if not self._receiver.owes:
-            return
         for packet in self._receiver.feedback(now, self.voice.ssrc, self._reports.round_trip_s):
             self._sender.send_rtcp(self._reports.feedback(packet))
 

@@ -21,6 +21,7 @@ _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "sev
 _NUMBERS = {**{word: i for i, word in enumerate(_UNITS)}, **_TENS, "hundred": 100}
 _SIGNS = {"plus": "+", "minus": "-", "times": "*", "+": "+", "-": "-", "*": "*", "/": "/", "x": "*", "divided": "/"}
 _LONGEST_QUESTION = 9  # words, of one for the time
+_LONGEST_COURTESY = 4  # where it is all that was said
 _STORY = (
     "Once upon a time a small packet set out across a very large network. "
     "At every crossing it asked for the way, and at every crossing somebody knew it. "
@@ -40,13 +41,17 @@ _COMMON = frozenset(
 
 
 def fact(text: str, now: datetime, about: str) -> str | None:
-    """The answer to a question for a sum, a spelling, the time, the date, or who answers, which ``about`` tells; None
-    where ``text`` asks for none of these."""
+    """The answer to a question for a sum, a spelling, the time, the date, a story, or who answers, which ``about``
+    tells, and to a courtesy; None where ``text`` is none of these."""
     words = _words(text)
     if words[:3] == ["who", "are", "you"] or "your name" in " ".join(words):
         return about
     if (found := _reckoned(words)) is not None:
         return found
+    if len(words) <= _LONGEST_COURTESY and (found := _courtesy(words)) is not None:
+        return found
+    if "story" in words and "tell" in words:
+        return _STORY
     asks = {"what", "what's", "which", "tell"} & set(words)
     if not asks or len(words) > _LONGEST_QUESTION:
         return None
@@ -68,12 +73,8 @@ def answer(text: str, now: datetime) -> str:
         return _time(now)
     if "date" in words or "day" in words:
         return _date(now)
-    if {"hello", "hi", "hey", "morning", "evening"} & set(words):
-        return "Hello! What can I do for you?"
-    if {"bye", "goodbye"} & set(words):
-        return "Goodbye! It was nice talking to you."
-    if {"thanks", "thank"} & set(words):
-        return "You are welcome."
+    if (found := _courtesy(words)) is not None:
+        return found
     if "weather" in words or "rain" in words:
         return "I have no window. Give me a function that knows the weather, and I will call it."
     if words[:3] in (["who", "are", "you"], ["what", "can", "you"]) or "name" in words:
@@ -93,6 +94,16 @@ def _time(now: datetime) -> str:
 
 def _date(now: datetime) -> str:
     return f"Today is {now:%A}, the {now.day} of {now:%B}."
+
+
+def _courtesy(words: list[str]) -> str | None:
+    if {"hello", "hi", "hey", "morning", "evening"} & set(words):
+        return "Hello! What can I do for you?"
+    if {"bye", "goodbye"} & set(words):
+        return "Goodbye! It was nice talking to you."
+    if {"thanks", "thank"} & set(words):
+        return "You are welcome."
+    return None
 
 
 def _reckoned(words: list[str]) -> str | None:

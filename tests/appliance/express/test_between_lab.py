@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from calling import goes_on, hang_up, kill_the_supervisor, lost_in, spread_calls, whole
-from observing import cores, pins, received, xdp
+from observing import cores, logged, pins, received, revived, sessions_of, xdp
 from pyroute2.ethtool.ioctl import IoctlEthtool
 from waiting import until
 
@@ -43,9 +43,9 @@ def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
         yield appliance
 
 
-def takes_frames() -> None:
+def takes_frames(takes: bool = True) -> None:
     ethtool = IoctlEthtool("to-edge")
-    ethtool.set_offload_flag("generic-receive-offload", 1)
+    ethtool.set_offload_flag("generic-receive-offload", int(takes))
     ethtool.close()
 
 
@@ -185,7 +185,7 @@ def test_calls_lose_nothing_whatever_happens_at_the_edge(lab: Lab, house: Applia
     both_ways(house, 50)  # by now the first packets, which a worker had, are through
     until(lambda: quiet(house))
     past_the_workers(house)
-    closed_and_opened(house, 3, 4)
+    closed_and_opened(house, 2, 4)
     forged(lab, house)
     worker_killed(house, "worker-0")
     another_supervisor(house)
@@ -202,6 +202,59 @@ def quiet(house: Appliance) -> bool:
     workers = forwarded(house)
     both_ways(house, 100)
     return forwarded(house) - workers < 30
+
+
+def handed_over(house: Appliance, count: int) -> None:
+    """Has the first transceiver leave, whose calls the second goes on with."""
+    moved = len(logged(house, "moved"))
+    house.children()["media-1"].send_signal(signal.SIGTERM)
+    until(lambda: len(logged(house, "moved")) == moved + count)
+    until(lambda: sessions_of(house, "media-1") == 0 and sessions_of(house, "media-2") == 4)
+
+
+def test_a_hand_over_loses_nothing(lab: Lab, house: Appliance) -> None:
+    wrong = errors(lab)
+    calls, has = spread_calls(lab.client, house, 4)
+    both_ways(house)
+    handed_over(house, has[0])
+    until(lambda: all_open(house))
+    until(lambda: quiet(house))
+    goes_on(house, "media-2")
+    said = hang_up(calls)
+    assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
+    assert errors(lab) == wrong
+
+
+@pytest.mark.trials
+def test_calls_go_on_when_their_transceiver_dies(lab: Lab, house: Appliance) -> None:
+    wrong = errors(lab)
+    calls, has = spread_calls(lab.client, house, 4)
+    both_ways(house)
+    killed = house.children()["media-1"].pid
+    house.children()["media-1"].send_signal(signal.SIGKILL)
+    until(lambda: revived(house, "media-1") == has[0] and house.children()["media-1"].pid != killed)
+    until(lambda: all_open(house))
+    until(lambda: quiet(house))
+    goes_on(house, "media-1", "media-2")
+    assert hang_up(calls)["calls"]["ok"] == 4
+    assert errors(lab) == wrong
+
+
+def test_a_way_is_closed_while_an_interface_takes_no_frames_of_xdp(lab: Lab, house: Appliance) -> None:
+    lab.client.inside(lambda: takes_frames(False))
+    until(lambda: states(house) == {("1", "no_redirect"): 0, ("2", "no_redirect"): 0})
+    lab.client.inside(lambda: takes_frames(True))
+    until(lambda: all_open(house))
+
+
+@pytest.mark.trials
+def test_a_way_is_closed_while_nobody_answers(house: Appliance) -> None:
+    transceiver = house.processes["transceiver"]
+    transceiver.terminate()
+    transceiver.wait()
+    until(lambda: states(house) == {("1", "unanswered"): 0, ("2", "unanswered"): 0})
+    house.start("transceiver")
+    until(lambda: all_open(house))
 
 
 @pytest.mark.trials

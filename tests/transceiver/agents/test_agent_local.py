@@ -212,6 +212,7 @@ async def test_an_engine_that_ends_costs_one_response_and_not_the_call(engine: E
     ("words", "answer"),
     [
         ("What is seven times eight?", "That is 56."),
+        ("Thank you.", "You are welcome."),
         ("Who are you?", local._ABOUT),
         ("Please spell the word hello.", "hello is spelt H, E, L, L, O."),
         ("", "I did not hear any words. Please say that again."),
@@ -235,7 +236,13 @@ async def test_the_time_and_the_date_are_known(engine: Engine, text: str, begins
 
 
 @pytest.mark.parametrize(
-    "text", ["How was your day?", "I had a wonderful time.", "What did people use to do there for a very long time?"]
+    "text",
+    [
+        "How was your day?",
+        "I had a wonderful time.",
+        "Hello, why is the sky blue?",
+        "What did people use to do there for a very long time?",
+    ],
 )
 async def test_a_word_alone_is_no_question_for_the_time(engine: Engine, text: str) -> None:
     agent = local.Agent(Line())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transceiver.engine import Message
-from transceiver.engine.ears import pieces, text_of
+from transceiver.engine.ears import pieces, repeats, text_of
 from transceiver.engine.mind import Memory, Slots, fitted
 from transceiver.engine.sound import RATE_HZ, log_mel, rms, samples
 from transceiver.engine.voice import MOST_CHARACTERS, spoken_parts
@@ -62,6 +62,14 @@ def test_tokens_become_text() -> None:
     assert text_of(["Ġ[", "BLANK", "_AUDIO", "]"]) == ""
     assert text_of(["Ġ(", "door", "Ġcloses", ")", "ĠYes", "."]) == "Yes."
     assert text_of([]) == ""
+
+
+def test_words_that_come_twice_are_noticed() -> None:
+    assert repeats("Can you hear me? Can you Hear me?")
+    assert repeats("10 of clubs 10 of clubs")
+    assert not repeats("Can you hear me?")
+    assert not repeats("No, no.")
+    assert not repeats("")
 
 
 def test_a_text_is_spoken_in_parts_that_end_with_sentences() -> None:

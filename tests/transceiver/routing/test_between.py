@@ -178,6 +178,8 @@ async def test_an_edge_that_asks_no_more_has_no_way(house: House, monkeypatch: p
     await house.opened()
     await eventually(lambda: house.between.number(PATH) is None)
     assert not house.between.send(PATH, RTP)
+    house.says(HEAD.dump() + RTP)  # its supervisor may be away, and XDP is not
+    await eventually(lambda: len(house.routing.came) == 1)
 
 
 async def test_nothing_is_opened_unless_it_is_wanted() -> None:

@@ -160,6 +160,7 @@ async def test_what_comes_is_told_with_its_time(way: Way) -> None:
 async def test_what_all_waits_for_the_clock_is_taken_when_frames_are_due_and_wakes_nobody(way: Way) -> None:
     heard: list[int] = []
     way.way.look_by_clock(True)
+    await asyncio.sleep(0)  # it looks once
     way.says(b"\x80one")
     for _ in range(20):
         await asyncio.sleep(0.001)
@@ -181,7 +182,27 @@ async def test_a_clock_that_has_stopped_keeps_nothing_for_ever(way: Way) -> None
     way.way.look_by_clock(True)
     way.says(b"\x80one")
     way.way.look_by_clock(True)
-    assert way.taken == [(way.where, b"\x80one")]
+    await eventually(lambda: way.taken == [(way.where, b"\x80one")])
+
+
+async def test_where_the_kernel_fails_once_what_is_sent_leaves_all_the_same(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["message"]))
+    take = way.way._in.take
+
+    def fails(now: float) -> list[tuple[bytes, bytes]]:
+        monkeypatch.setattr(way.way._in, "take", take)
+        raise OSError(12, "no memory")
+
+    monkeypatch.setattr(way.way._in, "take", fails)
+    way.says(b"\x80one")
+    await eventually(lambda: way.taken == [(way.where, b"\x80one")])
+    assert failures
+    way.way.send(way.where, b"\x80out")
+    await asyncio.sleep(0)
+    assert way.client.recv(100) == b"\x80out"
 
 
 def test_few_datagrams_are_looked_at_at_once() -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from realtime_run import QUIET, loud
+from realtime_run import Scene as Upstream
 
 from transceiver.agents import Settings
 from transceiver.upstreams.agreement import Agreement
-from transceiver.upstreams.events import ended
+from transceiver.upstreams.events import appends, ended
 from transceiver.upstreams.live import Live
 
 RECORDED = Path(__file__).with_name("recorded")
@@ -184,6 +186,21 @@ def test_nothing_grows() -> None:
     assert max(map(len, held)) <= 64
 
 
+def test_nothing_that_is_kept_is_long() -> None:
+    scene = Scene()
+    long = "x" * 100_000
+    words = {"type": "conversation.item.input_audio_transcription.completed", "item_id": long, "transcript": long}
+    scene.takes({**STARTED, "item_id": long}, {**COMMITTED, "item_id": long}, words, created(long))
+    scene.live.accept()
+    for n in range(200):
+        scene.live.streamed("ours", audio(20, item=f"{n}{long}"))
+    scene.live.committed("ours")
+    told = scene.live.cancelled("ours", 0, taken=True)
+    assert len(told) <= 129
+    assert max(len(str(value)) for event in told for value in event.values()) <= 256
+    assert len(scene.texts["ours"]) <= 65536
+
+
 # --- recorded
 
 
@@ -255,3 +272,46 @@ def test_a_recorded_function_call() -> None:
     assert said == ["began", "ended", "answer", "asked"]
     assert ends == ["completed", "completed"]
     assert texts == {"turn 1": "What is the weather in Paris?"}
+
+
+# --- firsthop itself as upstream
+
+
+def upstream_session() -> tuple[Upstream, Agreement]:
+    """A session of ours without media, and the agreement with it."""
+    upstream = Upstream(media=False)
+    agreement = Agreement("auto", Settings(more={"audio": {"input": {"turn_detection": {"type": "server_vad"}}}}))
+    for event in agreement.send:
+        upstream.conversation.client_event(json.dumps(event), upstream.now)
+    return upstream, agreement
+
+
+def test_firsthop_itself_leaves_turns_to_who_asks_for_it() -> None:
+    upstream, agreement = upstream_session()
+    for event in upstream.take():
+        agreement.take(event)
+    assert (agreement.who, agreement.refused) == ("session", "")
+
+
+def test_firsthop_itself_finds_the_turns_of_who_lets_it() -> None:
+    upstream = Upstream(media=False)
+    scene = Scene()
+
+    def hears(frames: list[bytes]) -> list[str]:
+        for event in (e for frame in frames for e in appends(frame)):
+            upstream.conversation.client_event(json.dumps(event), upstream.now)
+            upstream.wait(20)
+        return scene.takes(*upstream.take())
+
+    turn = [*map(loud, range(40)), *[QUIET] * 40]
+    assert hears(turn) == ["began", "ended", "answer"]
+    assert scene.live.accept() == "begun"
+    making = upstream.partner.makings[-1]
+    making.audio(bytes(48 * 3000))
+    scene.streams("ours", *[event for event in upstream.take() if event["type"].startswith("response.")])
+    assert hears(turn[:40]) == ["began"]
+    (cut,) = scene.live.cancelled("ours", 500, taken=True)
+    assert upstream.partner.told[-1] == ("cancelled", making.id)
+    upstream.conversation.client_event(json.dumps(cut), upstream.now)
+    (told,) = upstream.take()
+    assert (told["type"], told["audio_end_ms"]) == ("conversation.item.truncated", 500)
