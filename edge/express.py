@@ -162,6 +162,9 @@ class Express:
                 number = await self._greet(connection)
             if number >= 0:
                 await self._until_it_ends(connection, number)
+        except asyncio.CancelledError:
+            number = -1  # this supervisor ends, and media goes where XDP has it until the next one
+            raise
         except (OSError, ExpressError, TimeoutError) as e:
             self._log.warning("a transceiver of this host was not heard", why=str(e) or "it said nothing")
         except Exception:

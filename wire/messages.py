@@ -305,7 +305,7 @@ class PathUp(Message, tag="path.up"):
         bool, about("Whether it answered a check of ours. One that has not yet takes no path from another transceiver.")
     ] = True
     number: Annotated[
-        Annotated[int, Meta(ge=0, lt=1 << 32)] | None,
+        Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] | None,
         about("The flow's number in the ticket that it has, 0 where it wants one; nil: it takes none from this edge."),
     ] = None
 
@@ -414,7 +414,7 @@ class Ticket(Message, tag="path.ticket"):
     """The head that media of a path carries past the workers (`wire.encapsulation`), when `path.up` has named it."""
 
     address: Address
-    number: Annotated[int, Meta(ge=1, lt=1 << 32)]
+    number: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
     ticket: Annotated[bytes, Meta(min_length=8, max_length=8)]
 
 

@@ -25,7 +25,7 @@ EDGE = Dashboard(
         lines(
             "Packets by verdict",
             "pps",
-            "All that XDP saw; what is steered goes to workers, and flow_expressed to transceivers at once.",
+            "All that XDP saw; steered: to workers, flow_expressed: to transceivers, back_expressed: to clients.",
             (rate("firsthop_rx_xdp_packets_total", "verdict"), "{{verdict}}"),
         ),
         lines(
@@ -33,7 +33,11 @@ EDGE = Dashboard(
             "pps",
             "Packets that XDP dropped, by why (docs/steering.md).",
             (
-                rate("firsthop_rx_xdp_packets_total", "verdict", 'verdict!~".*_steered|flow_expressed|other_traffic"'),
+                rate(
+                    "firsthop_rx_xdp_packets_total",
+                    "verdict",
+                    'verdict!~".*_steered|.*_expressed|way_answered|other_traffic"',
+                ),
                 "{{verdict}}",
             ),
         ),

@@ -12,9 +12,9 @@ from caller.signaling import Token, calls_url
 from caller.voice import recorded
 
 
-def main(url: str, token_file: str, calls: str, seconds: str, wav: str) -> None:
+def main(url: str, token_file: str, calls: str, seconds: str, wav: str, agent: str = "parrot") -> None:
     token = Token(Path(token_file).read_text().strip(), token_file)
-    plan = Plan(calls_url(url, "parrot"), recorded(Path(wav)), token, int(calls), talk_s=float(seconds))
+    plan = Plan(calls_url(url, agent), recorded(Path(wav)), token, int(calls), talk_s=float(seconds))
     results, late_ms = asyncio.run(dial(plan))
     json.dump(
         {

@@ -38,6 +38,7 @@ _MOST_MESSAGE = 1 << 22  # bytes
 _MOST_EVENTS = 256  # that wait for a response to take them
 _MOST_KNOWN = 4096
 _MOST_UNSENT = 48000 * 2  # bytes of the caller's voice: two seconds
+_MOST_COMPLAINTS = 16  # between two responses
 _AGREE_S = 2.0  # after which what was asked for is taken to hold
 _SILENCE = bytes(48000)  # a second, in which upstream finds the end of a turn that it is told at once
 _COMMITTED = "input_audio_buffer.committed"
@@ -69,6 +70,7 @@ class Agent(Answering):
         self._sounds = asyncio.Event()
         self._speaking: asyncio.Task[None] | None = None  # which sends the caller's voice
         self._beside: set[asyncio.Task[None]] = set()
+        self._complaints = 0  # that the client was told since the last response began
         self._waits: asyncio.TimerHandle | None = None  # for upstream's answer to a turn
 
     async def close(self) -> None:  # type: ignore[override]
@@ -86,8 +88,8 @@ class Agent(Answering):
     def configured(self, settings: Settings) -> None:
         self._settings = settings
         if self._live:
-            self._live.interrupts = (events.turn_detection(settings) or {}).get("interrupt_response", True)
-            self._aside(self._send(events.session(settings, events.turn_detection(settings) or {"type": "server_vad"})))
+            self._live.interrupts = events.turns_of(self._settings).get("interrupt_response", True)
+            self._aside(self._tell_session(settings))
         elif not self._connected and self.config.realtime.turns != "session":
             self._aside(self._connect_early())
 
@@ -143,6 +145,7 @@ class Agent(Answering):
             raise
 
     async def _relay(self, response: Response) -> None:
+        self._complaints = 0
         async with self._upstream() as timeout_s:
             config = self.config.realtime
             with asked("realtime", response.span, model=config.model, url=config.url) as request:
@@ -216,8 +219,9 @@ class Agent(Answering):
         return events.take(event, response)
 
     def _complain(self, why: str) -> None:
-        error = {"type": "server_error", "code": "agent_failed", "message": why, "param": None, "event_id": None}
-        self.line.emit({"type": "error", "error": error})
+        self._complaints += 1
+        if self._complaints <= _MOST_COMPLAINTS:
+            self.line.emit(events.complaint(why))
 
     # --- the connection
 
@@ -304,7 +308,7 @@ class Agent(Answering):
         agreement.expire()
         if agreement.who == "upstream":
             self._live = Live(self.line.transcribed)
-            self._live.interrupts = (events.turn_detection(self._settings) or {}).get("interrupt_response", True)
+            self._live.interrupts = events.turns_of(self._settings).get("interrupt_response", True)
             self._speaking = asyncio.get_running_loop().create_task(self._speak(socket))
 
     async def _hang_up(self) -> None:
@@ -379,8 +383,7 @@ class Agent(Answering):
         """Has the client be told where upstream says nothing to a turn that it is to answer."""
         if self._waits:
             self._waits.cancel()
-        turns = events.turn_detection(self._settings) or {}
-        if waits and turns.get("create_response", True):
+        if waits and events.turns_of(self._settings).get("create_response", True):
             timeout_s, answers = self.config.realtime.timeout_s, live.answers
             self._waits = asyncio.get_running_loop().call_later(timeout_s, self._unanswered, live, answers)
 
@@ -413,9 +416,8 @@ class Agent(Answering):
         await self._socket.send_json(event)
 
     async def _tell_session(self, settings: Settings) -> None:
-        """Tells upstream the settings of a response that we ask for."""
-        turns = events.turn_detection(self._settings) or {"type": "server_vad"}
-        await self._send(events.session(settings, turns if self._live else None))
+        """Tells upstream the settings of the session, or of a response that we ask for."""
+        await self._send(events.session(settings, events.turns_of(self._settings) if self._live else None))
 
     async def _tell(self, items: Sequence[Item]) -> None:
         """Tells upstream the items that it does not know yet. Where it finds the turns, speech of which nobody knows

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import sys
+from contextlib import suppress
 
 from runtime import config, logs
 from runtime.process import set_name, set_nice
@@ -15,13 +17,16 @@ from transceiver.engine.server import Server
 
 _NICE = 10  # media goes first
 _WELL_S = 10.0
+_STANDS_S, _LOADS_S = 30.0, 120.0
 
 
 def _begin() -> None:
     """Behind all media, and on any core: who started this may have one alone, and go first."""
     set_nice(_NICE)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with suppress(OSError):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     os.umask(0o077)
     set_name("firsthop-models")
 
@@ -31,7 +36,18 @@ async def _serve(about: config.Engine, models: Loaded, lock: int, parent: int) -
         logs.get().info("models loaded", on_gpu=models.cuda)
         asyncio.get_running_loop().call_later(_WELL_S, starting.running_well, lock)
 
+    alive = asyncio.create_task(_alive())
     await Server(models, idle_s=about.idle_s, parent=parent).serve(starting.socket_of(about.run), ready)
+    alive.cancel()
+
+
+async def _alive() -> None:
+    """Has this process end when its loop stands still: a library may hang and keep Python's lock, which this clock does
+    not need."""
+    with suppress(RuntimeError):  # there is nowhere to say so
+        while True:
+            faulthandler.dump_traceback_later(_STANDS_S, exit=True)
+            await asyncio.sleep(1)
 
 
 def main(about: config.Engine, lock: int) -> int:
@@ -39,6 +55,8 @@ def main(about: config.Engine, lock: int) -> int:
     parent = os.getppid()
     _begin()
     logs.configure("info", "auto", process="models")
+    with suppress(RuntimeError):
+        faulthandler.dump_traceback_later(_LOADS_S, exit=True)
     why = weights.trouble()
     try:
         models = Loaded(about) if why is None else None

@@ -1,14 +1,12 @@
 """The engine's server: it listens on a Unix socket, queues what clients ask for, and ends when nobody needs it.
 
-It also ends when it hangs, by a clock of its own or by that of ``faulthandler``, which needs no Python lock. Its
-clients start another.
+It also ends when a model hangs. Its clients start another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import faulthandler
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -92,11 +90,9 @@ class Server:
         ready()
         try:
             while not self._needless(time.monotonic()):
-                faulthandler.dump_traceback_later(self._hangs_s, exit=True)
                 self._look(time.monotonic())
                 await asyncio.sleep(_LOOK_S)
         finally:
-            faulthandler.cancel_dump_traceback_later()
             server.close()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(socket)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from transceiver.agents import Settings
-from transceiver.upstreams.events import OWN, RATE_HZ, message, session, turn_detection
+from transceiver.upstreams.events import OWN, RATE_HZ, message, session, turns_of
 
 __all__ = ["Agreement", "Who"]
 
@@ -39,7 +39,7 @@ class Agreement:
     def _session(self) -> dict[str, Any]:
         if self._asked == "session":
             return session(self._settings, None)
-        return session(self._settings, turn_detection(self._settings) or {"type": "server_vad"})
+        return session(self._settings, turns_of(self._settings))
 
     def take(self, event: dict[str, Any]) -> list[dict[str, Any]]:
         """Takes one of upstream's events while ``who`` is open."""

@@ -21,15 +21,18 @@ __all__ = [
     "WORDS",
     "appends",
     "audio_of",
+    "complaint",
     "decoded",
     "ended",
     "is_speech",
     "item_event",
+    "item_of",
     "message",
     "response_of",
     "session",
     "take",
     "turn_detection",
+    "turns_of",
     "used",
 ]
 
@@ -39,6 +42,7 @@ CALLED = "response.function_call_arguments.done"
 WORDS = "response.output_audio_transcript.delta", "response.output_text.delta"
 _AUDIO = "response.output_audio.delta"
 _PIECE = RATE_HZ * 2  # a second
+_MOST_ID = 256  # characters: ids are kept
 
 
 def decoded(text: str) -> dict[str, Any] | None:
@@ -72,6 +76,17 @@ def turn_detection(settings: Settings) -> dict[str, Any] | None:
     """How the client's session finds turns; None where the client commits them."""
     turns = _input(settings, "turn_detection")
     return {name: value for name, value in turns.items() if value is not None} if isinstance(turns, dict) else None
+
+
+def turns_of(settings: Settings) -> dict[str, Any]:
+    """How upstream is to find turns: as the client's session does, where that does."""
+    return turn_detection(settings) or {"type": "server_vad"}
+
+
+def complaint(why: str) -> dict[str, Any]:
+    """The event that tells a client what went wrong upstream."""
+    error = {"type": "server_error", "code": "agent_failed", "message": why, "param": None, "event_id": None}
+    return {"type": "error", "error": error}
 
 
 def _input(settings: Settings, name: str) -> Any:
@@ -112,7 +127,13 @@ def response_of(event: dict[str, Any]) -> str:
     """The id of the response that an event is of, or nothing."""
     response = event.get("response")
     found = response.get("id") if isinstance(response, dict) else event.get("response_id")
-    return found if isinstance(found, str) else ""
+    return found[:_MOST_ID] if isinstance(found, str) else ""
+
+
+def item_of(event: dict[str, Any]) -> str:
+    """The id of the item that an event is of, or nothing."""
+    found = event.get("item_id")
+    return found[:_MOST_ID] if isinstance(found, str) else ""
 
 
 def audio_of(event: dict[str, Any]) -> bytes:

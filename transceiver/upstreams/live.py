@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from transceiver.agents import Cue
-from transceiver.upstreams.events import OWN, audio_of, response_of
+from transceiver.upstreams.events import OWN, audio_of, item_of, response_of
 
 __all__ = ["Live", "Offer"]
 
@@ -20,6 +20,8 @@ _BYTES_MS = 48  # of 24 kHz mono PCM16
 _MOST_DROPPED = 64  # responses
 _MOST_SAID = 16  # responses whose items are known
 _MOST_UNNAMED = 64  # turns
+_MOST_ITEMS = 128  # of a response
+_MOST_TEXT = 64 << 10  # characters of a turn
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 
 # What a response of ours is for: one that upstream has begun, one that it took back meanwhile, or one to be asked for.
@@ -61,7 +63,7 @@ class Live:
         if kind in ("input_audio_buffer.speech_stopped", "input_audio_buffer.committed"):
             return self._ended(event if kind.endswith("committed") else None), False
         if kind == _TRANSCRIBED:
-            self._text(str(event.get("item_id")), event.get("transcript"))
+            self._text(item_of(event), event.get("transcript"))
             return [], False
         if kind == "response.created":
             return self._created(id_)
@@ -85,7 +87,7 @@ class Live:
 
     def _ended(self, committed: dict[str, Any] | None) -> list[Cue]:
         if committed is not None:
-            self._name(their=str(committed.get("item_id")))
+            self._name(their=item_of(committed))
         if not self.speaking:
             return []
         self.speaking = self._taken_back = False
@@ -160,10 +162,10 @@ class Live:
         if not (pcm := audio_of(event)):
             return
         items = self._said.setdefault(ours, [])
-        item, index = str(event.get("item_id")), event.get("content_index")
+        item, index = item_of(event), event.get("content_index")
         if items and items[-1][0] == item:
             items[-1] = item, items[-1][1], items[-1][2] + len(pcm)
-        else:
+        elif len(items) < _MOST_ITEMS:
             items.append((item, index if isinstance(index, int) else 0, len(pcm)))
         while len(self._said) > _MOST_SAID:
             self._said.pop(next(iter(self._said)))
@@ -219,7 +221,7 @@ class Live:
         if not isinstance(text, str):
             return
         self.answers += not text.strip()
-        self._texts[their] = text
+        self._texts[their] = text[:_MOST_TEXT]
         while len(self._texts) > _MOST_UNNAMED:
             self._texts.pop(next(iter(self._texts)))
         self._name()

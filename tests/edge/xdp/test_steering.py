@@ -192,7 +192,7 @@ def test_a_process_without_capabilities_uses_the_store_through_inherited_descrip
 
 @pytest.mark.needs_root
 def test_a_descriptor_with_another_layout_is_refused(steering: Steering) -> None:
-    with pytest.raises(ValueError, match="keys of 20 and values of 56 bytes, not 20 and 16"):
+    with pytest.raises(ValueError, match="keys of 20 and values of 72 bytes, not 20 and 16"):
         kernel.BpfMap(steering.flows_fd, 20, 16)
     with open("/dev/null") as file, pytest.raises(ValueError, match="is not a BPF map"):
         kernel.BpfMap(file.fileno(), 20, 16)

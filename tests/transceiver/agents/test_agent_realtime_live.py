@@ -349,6 +349,18 @@ async def test_what_upstream_has_not_taken_of_the_caller_s_voice_is_bounded(upst
         assert len(agent._unsent) == 96000
 
 
+async def test_of_many_errors_the_client_is_told_some(upstream: Server) -> None:
+    agent = Agent(Line())
+    response = Response([], SETTINGS)
+    async with living(agent):
+        line = await leading(agent)
+        await upstream.says(*[{"type": "error", "error": {"message": "no"}}] * 500, created(), done())
+        await eventually(lambda: "answer" in line.cues)
+        assert errors(line) == ["upstream: no"] * 16
+        agent.respond(response)
+        await eventually(lambda: response.ended == "done")
+
+
 async def test_garbage_is_passed_over(upstream: Server) -> None:
     agent = Agent(Line())
     response = Response([], SETTINGS)

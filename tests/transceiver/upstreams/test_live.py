@@ -186,6 +186,21 @@ def test_nothing_grows() -> None:
     assert max(map(len, held)) <= 64
 
 
+def test_nothing_that_is_kept_is_long() -> None:
+    scene = Scene()
+    long = "x" * 100_000
+    words = {"type": "conversation.item.input_audio_transcription.completed", "item_id": long, "transcript": long}
+    scene.takes({**STARTED, "item_id": long}, {**COMMITTED, "item_id": long}, words, created(long))
+    scene.live.accept()
+    for n in range(200):
+        scene.live.streamed("ours", audio(20, item=f"{n}{long}"))
+    scene.live.committed("ours")
+    told = scene.live.cancelled("ours", 0, taken=True)
+    assert len(told) <= 129
+    assert max(len(str(value)) for event in told for value in event.values()) <= 256
+    assert len(scene.texts["ours"]) <= 65536
+
+
 # --- recorded
 
 
