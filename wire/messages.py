@@ -413,9 +413,9 @@ class Dropped(Message, tag="call.dropped"):
 class Ticket(Message, tag="path.ticket"):
     """The head that media of a path carries past the workers (`wire.encapsulation`), when `path.up` has named it."""
 
-    address: Address
-    number: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
-    ticket: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    address: Annotated[Address, about("The client's address.")]
+    number: Annotated[int, Meta(ge=1, le=0xFFFFFFFF), about("The flow's number.")]
+    ticket: Annotated[bytes, Meta(min_length=8, max_length=8), about("What nobody else knows of it.")]
 
 
 ToTransceiver = (

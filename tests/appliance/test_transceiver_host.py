@@ -99,24 +99,6 @@ def half_open(house: Appliance, name: str) -> int:
 
 
 @pytest.mark.needs_root
-def test_calls_outlive_a_process_on_any_core_that_has_a_supervisor(lab: Lab, tmp_path: Path) -> None:
-    """As a pod runs it, which has no core to name."""
-    house = Appliance(tmp_path, lab=lab)
-    house.environment["transceiver"] = {"FIRSTHOP_TRANSCEIVER__SUPERVISED": "true"}
-    with house:
-        until(lambda: {"media-1", "media-spare"} <= house.children().keys())
-        first = house.children()["media-1"]
-        assert first.cpu_affinity() == sorted(os.sched_getaffinity(0))
-        calls = start_call(lab.client, house, "-n", "2", "--model", "echo", "--duration", "600")
-        until(lambda: kept(house, "media-1") == 2)
-        first.kill()
-        until(lambda: revived(house, "media-1") == 2)
-        goes_on(house, "media-1")
-        assert hang_up(calls)["calls"]["ok"] == 2
-        assert house.children()["media-1"].pid != first.pid
-
-
-@pytest.mark.needs_root
 def test_calls_do_not_notice_that_the_supervisor_is_killed(lab: Lab, house: Appliance) -> None:
     call, _ = spread_calls(lab.client, house, 2)
     before = processes(house)

@@ -28,8 +28,8 @@ from runtime.families.family import Family
 
 pytestmark = pytest.mark.needs_root
 
-# What no call of these brings about: other servers that agents call.
-NOT_HERE = ("firsthop_agent_upstream_seconds",)
+# What no call of these brings about: other servers that agents call, and media past the workers of this host.
+NOT_HERE = ("firsthop_agent_upstream_seconds", "firsthop_rx_express_late_seconds")
 PROCESSES = {
     "The edge's supervisor": 9400,
     "Signaling": 9401,
