@@ -31,7 +31,7 @@ _LATE_FLOOR, _MISSED_FLOOR = 0.5, 0.25
 _BACK, _UP_A_WINDOW = 0.95, 0.01
 # While the mean lag is below the first and what is in use is near the limit, that goes up as far as the second and as
 # slowly as the third; beyond the fourth it goes down.
-_EASY_S, _MOST, _MORE_A_WINDOW, _HARD_S = 0.008, 0.85, 0.01, 0.01
+_EASY_S, _MOST, _MORE_A_WINDOW, _HARD_S = 0.006, 0.8, 0.005, 0.009
 _NEAR = 0.08
 # Where frames were missed the limit comes back to that a good deal more slowly: each try costs frames.
 _TRIED_AGAIN = 0.002

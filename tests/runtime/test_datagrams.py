@@ -81,16 +81,15 @@ def test_each_has_the_time_at_which_it_came_however_late_it_is_read(pair: Pair) 
     assert pair.under_test.take(time.monotonic()) == []
     pair.says(b"first")
     assert select.select([pair.socket], [], [], 30)[0]
-    between = time.monotonic()
     time.sleep(0.05)
     pair.says(b"second")
     taken, came_s = [], []
     while len(taken) < 2:
         taken += pair.taken()
         came_s += pair.under_test.came_s
-    # The kernel's clock and ours are read one after the other.
-    assert came_s[0] <= between + 0.005
-    assert came_s[1] >= between + 0.045
+    # The kernel's clock and ours are read one after the other, with whatever comes between, once for both.
+    assert came_s[1] - came_s[0] >= 0.04
+    assert came_s[1] <= time.monotonic() + 30
 
 
 @pytest.mark.parametrize("by_s", [-3600.0, 3600.0])

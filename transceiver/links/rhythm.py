@@ -2,8 +2,8 @@
 
 Being woken costs about as much as a datagram. Up to some 35 calls each datagram is taken at once, and those that come
 meanwhile with it. Beyond that they are taken in rounds, which are as far apart as a conversation that is passed on can
-spare. Where all media waits for the clock of its call anyway there is no rhythm (``Expressway.look_by_clock``). The workers
-have a rule like this (``edge/relay/rounds.py``).
+spare. Where all media waits for the clock of its call anyway there is no rhythm (``Expressway.look_by_clock``). The
+workers have a rule like this (``edge/relay/rounds.py``).
 """
 
 from __future__ import annotations
