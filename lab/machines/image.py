@@ -69,6 +69,7 @@ def _make(packages: Sequence[str], to: Path) -> None:
             f"--include={','.join(packages)}",
             f"--aptopt={options.name}",
             "--dpkgopt=path-exclude=/usr/share/doc/*",
+            "--dpkgopt=force-unsafe-io",  # an image half made is never mended
         ]
         argv += [f"--customize-hook={_HOOK}", _SUITE, str(to), *map(str, _sources())]
         done = subprocess.run(argv, capture_output=True, text=True)  # noqa: S603
