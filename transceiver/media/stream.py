@@ -217,15 +217,16 @@ class MediaStream:
     def tick(self, now: float) -> None:
         """Does what the next 20 ms need, both ways."""
         # First what is heard: an agent that answers at once is heard in the same tick.
-        if not self._packets:
+        packets = self._packets
+        if not packets:
             self._receiver.tick(now)
             if self._closed:
                 return
         self._listener.tick(now)
         if self._closed:
             return
-        self._quality.tick(now)
-        if not self._packets:
+        if not packets:  # nothing is made in time of those that are passed on
+            self._quality.tick(now)
             self.voice.settings = self._quality.settings
             self.voice.tick()
             if self._tape is not None:
