@@ -245,5 +245,7 @@ def test_a_timer_is_over_again_and_again_until_it_is_never() -> None:
         timer.every(0.0)
         timer.over()  # and nothing waits for what is over
         assert not is_over(0.01)
+        timer.every(3600.0, since=time.monotonic() - 3599.99)  # in step with what is due an hour after that
+        assert is_over(30)
     finally:
         timer.close()
