@@ -22,6 +22,6 @@ print(Path("/proc/self/autogroup").read_text().split()[-1])
 def test_a_process_steps_back_with_its_own_session_and_with_no_other(leads: bool) -> None:
     before = AUTOGROUP.read_text()
     argv = [sys.executable, "-c", PROGRAM]
-    told = subprocess.run(argv, start_new_session=leads, capture_output=True, text=True, check=True)  # noqa: S603
+    told = subprocess.run(argv, start_new_session=leads, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == ("10" if leads else before.split()[-1])
     assert AUTOGROUP.read_text() == before
