@@ -12,12 +12,13 @@ import asyncio
 import contextlib
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 
 from runtime import config
+from runtime.tracing.spans import Span
 from transceiver.agents import Item, Line, Response, Settings
 from transceiver.engine import VOICE_RATE_HZ, Engine, EngineError, Message, weights
 from transceiver.engine.client import Client
@@ -55,7 +56,7 @@ class Agent(Answering):
 
     def __init__(self, line: Line) -> None:
         super().__init__(line)
-        self._engine = connection(self.config.engine)
+        self._engine = connection(self.config.engine, lambda: self.line.span)
         self._settings = Settings()
         self._texts: dict[str, asyncio.Future[str]] = {}
         self._early: _Early | None = None
@@ -258,9 +259,9 @@ class Agent(Answering):
         await self._engine.close()
 
 
-def connection(about: config.Engine) -> Engine:
-    """The engine, for one call."""
-    return Client(about)
+def connection(about: config.Engine, under: Callable[[], Span]) -> Engine:
+    """The engine, for one call; its requests have spans under that which ``under`` gives."""
+    return Client(about, under=under)
 
 
 def _message(role: str, content: str) -> Message:
