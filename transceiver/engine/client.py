@@ -105,9 +105,9 @@ class Client:
         self, part: str, request: Callable[[int], frames.FromClient], *, draft: bool = False
     ) -> AsyncGenerator[FromEngine, None]:
         """What the engine answers, its end included, and counts how that was."""
+        span = spans.asked(part, self._under(), draft=draft)
         began: float | None = time.monotonic()
         outcome = "broken"
-        span = spans.asked(part, self._under(), draft=draft)
         ENGINE_WAITING.add(part, 1)
         try:
             link = await self._connected()
