@@ -1,6 +1,6 @@
 """The removal of hosts whose owner ended without closing them, as a process does that is killed.
 
-Such hosts lose their power with their owner (``Machine.boot``). Their network, control groups and disks stay, and so do
+Such hosts power off with their owner (``Machine.boot``). Their network, control groups and disks stay, and so do
 programs on the operator's place; the next owner removes these.
 """
 

@@ -59,14 +59,15 @@ class Machine:
     def boot(self) -> None:
         """Starts it. Returns when systemd has started everything that it is to start. Raises LabError.
 
-        Its power is cut when the calling thread ends, however that ends, so it is to be called from one that stays.
+        It powers off when the calling thread ends, however that ends, so this is to be called from one that stays.
         """
         for each in ("upper", "work", "root"):
             (self.directory / each).mkdir(parents=True, exist_ok=True)
         options = [f"--network-namespace-path={self.netns}"]
         options += [f"--bind-ro={here}:{there}" for there, here in self.binds.items()]
         # From its network, so that its /sys shows the interfaces that it has, and not this machine's.
-        argv = ["setpriv", "--pdeathsig=KILL", "--", "nsenter", f"--net={self.netns}", "--"]
+        # Killed with its parent, nspawn would leave the machine's systemd to itself.
+        argv = ["setpriv", "--pdeathsig=TERM", "--", "nsenter", f"--net={self.netns}", "--"]
         argv += ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", _BOOT, "boot"]
         argv += [str(self.image), str(self.directory), self.group, *options]
         environment = {"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
