@@ -25,15 +25,18 @@ class Judged(Scene):
         self.tells: list[Tell] = []
         config = Config("rtc_1", "test", "smart_turn")
         config.update(turn_detection(type="semantic_vad", eagerness=eagerness))
-        self.conversation = Conversation(config, self.partner, self, rate_hz=RATE_HZ, media=True, judge=self._judge)
+        self.conversation = Conversation(config, self.partner, self, rate_hz=RATE_HZ, media=True, judge=self)
         self.conversation.begin()
 
-    def _judge(self, pcm: bytes, rate_hz: int, tell: Tell) -> None:
+    def ended(self, pcm: bytes, rate_hz: int, tell: Tell) -> None:
         assert rate_hz == RATE_HZ
         self.asked.append(pcm)
         self.tells.append(tell)
         for says in self.answers:
             tell(says)
+
+    def words(self, pcm: bytes, rate_hz: int, tell: Callable[[str | None], None]) -> None:
+        tell(None)
 
     def waited(self, most_ms: int = 10_000) -> int:
         """How long the caller is silent until the turn ends."""
