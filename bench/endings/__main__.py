@@ -2,27 +2,26 @@
 who only pause are cut off, by each way of turn detection.
 
 Needs the small models (``scripts/setup models``). Time is that of the audio: nothing is late by the machine it runs on,
-and the same figures come out again. Answers of Smart Turn come ANSWER_MS after the question.
+and the same figures come out again.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 import numpy as np
 
+from bench.endings.later import ANSWER_MS, Later
 from bench.endings.material import AFTER_S, NOISES, RATE_HZ, Turn, heard, turns
-from bench.endings.report import markdown, plot
+from bench.endings.report import SHOWN, markdown, plot
 from bench.harness import document
 from bench.harness.conditions import conditions, say
 from bench.harness.document import results_file, save
 from rtc.frame import frame_bytes
 from rtc.vad.detector import Vad
 from transceiver.engine import weights
-from transceiver.engine.sound import samples
 from transceiver.engine.turn import Turn as SmartTurn
 from transceiver.realtime.config import SemanticVad, ServerVad, TurnDetection
 from transceiver.realtime.judging import EAGERNESS, Patience
@@ -30,41 +29,13 @@ from transceiver.realtime.listening import Listening
 
 RESULTS = results_file("endings")
 PLOT = document.DOCUMENT.parent / "endings.png"
-ANSWER_MS = 100
-SILENCES_MS = (200, 300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
-SURE = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.8, 0.9, 0.95)
+SILENCES_MS = (300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
+SURE = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 Row = dict[str, Any]
+Way = tuple[str, TurnDetection, dict[str, Patience]]
 
 
-class Judge:
-    """Smart Turn on a clock that ``tick`` moves by 20 ms; of the same sound it is asked once."""
-
-    def __init__(self, model: SmartTurn) -> None:
-        self._model = model
-        self._known: dict[bytes, float] = {}
-        self._due: list[tuple[int, float, Callable[[float | None], None]]] = []
-        self._now = 0
-        self.asked = 0
-
-    def ended(self, pcm: bytes, rate_hz: int, tell: Callable[[float | None], None]) -> None:
-        self.asked += 1
-        name = hashlib.sha256(pcm).digest()
-        if name not in self._known:
-            self._known[name] = self._model.ended(samples(pcm, rate_hz))
-        self._due.append((self._now + ANSWER_MS, self._known[name], tell))
-
-    def words(self, pcm: bytes, rate_hz: int, tell: Callable[[str | None], None]) -> None:
-        tell(None)
-
-    def tick(self) -> None:
-        """Tells what is due."""
-        self._now += 20
-        for _, answer, tell in [due for due in self._due if due[0] <= self._now]:
-            tell(answer)
-        self._due = [due for due in self._due if due[0] > self._now]
-
-
-def stops(listening: Listening, judge: Judge, pcm: bytes) -> list[int]:
+def stops(listening: Listening, judge: Later, pcm: bytes) -> list[int]:
     """The samples at whose end a turn ended."""
     size, found = frame_bytes(RATE_HZ), []
     for at in range(0, len(pcm) - size + 1, size):
@@ -85,37 +56,41 @@ def row(name: str, said: Iterable[tuple[Turn, list[int]]], **more: Any) -> Row:
             cut += any(turn.pauses[0][0] < end <= turn.end for end in ends)
         after = min((end - turn.end for end in ends if end > turn.end), default=round(AFTER_S * RATE_HZ))
         dead.append(1000 * after / RATE_HZ)
-    share = cut / pausing
+    share = cut / pausing if pausing else 0.0
     quantiles = {f"p{q}_ms": float(np.percentile(dead, q)) for q in (50, 90)}
     return {"detector": name, "cut_share": share, "mean_ms": float(np.mean(dead)), **quantiles, **more}
 
 
-def ways() -> Iterable[tuple[str, TurnDetection, dict[str, Patience]]]:
-    """Each way of finding the end of a turn: its name, and what Listening is to be told."""
+def ways(noise: str, vad: str) -> Iterator[Way]:
+    """Each way of finding the end of a turn: its name, and what Listening is to be told. The curves are drawn without
+    noise."""
+    curves = (noise, vad) == ("clean", "webrtc")
     for ms in SILENCES_MS:
-        yield f"server_vad {ms} ms", ServerVad(silence_duration_ms=ms), EAGERNESS
+        if curves or f"server_vad {ms} ms" in SHOWN:
+            yield f"server_vad {ms} ms", ServerVad(silence_duration_ms=ms), EAGERNESS
     for eagerness in ("high", "medium", "low"):
-        yield f"semantic_vad {eagerness}", SemanticVad(type="semantic_vad", eagerness=eagerness), EAGERNESS
-    auto = EAGERNESS["auto"]
-    for sure in SURE:
-        way = {"auto": auto._replace(sure=sure)}
-        yield f"sure {sure:g}", SemanticVad(type="semantic_vad"), way
+        detection = SemanticVad.model_validate({"type": "semantic_vad", "eagerness": eagerness})
+        yield f"semantic_vad {eagerness}", detection, EAGERNESS
+        if curves:
+            for sure in SURE:
+                way = {eagerness: EAGERNESS[eagerness]._replace(sure=sure)}
+                yield f"{eagerness} at {sure:g}", detection, way
 
 
 def measure(noises: Iterable[str], vads: Iterable[Vad]) -> list[Row]:
     """A row for each way, noise and detector of voice."""
     said, rows = list(turns()), []
     say(f"endings: {len(said)} turns, {sum(bool(turn.pauses) for turn in said)} of them with a pause")
-    judge = Judge(SmartTurn(weights.TURN.first))
+    model = SmartTurn(weights.TURN.first)
     for noise in noises:
         pcm = [heard(turn, noise) for turn in said]
         for vad in vads:
-            for name, detection, patience in ways():
-                judge.asked = 0
-                ends = [
-                    stops(Listening(RATE_HZ, detection, vad=vad, judge=judge, eagerness=patience), judge, each)
-                    for each in pcm
-                ]
+            judge = Later(model.ended)
+            for name, detection, patience in ways(noise, vad):
+                judge.asked, ends = 0, []
+                for each in pcm:
+                    listening = Listening(RATE_HZ, detection, vad=vad, judge=judge, eagerness=patience)
+                    ends.append(stops(listening, judge, each))
                 asked = judge.asked / len(said)
                 rows.append(row(name, zip(said, ends, strict=True), noise=noise, vad=vad, asked=asked))
                 say(_line(rows[-1]))
@@ -136,11 +111,12 @@ def main() -> None:
     if why := weights.trouble():
         raise SystemExit(f"endings: {why}")
     rows = measure(args.noises.split(","), args.vads.split(","))
+    if args.noises != parser.get_default("noises") or args.vads != parser.get_default("vads"):
+        return  # a look at a part
     result = conditions(answer_ms=ANSWER_MS, rows=rows)
-    if args.noises == parser.get_default("noises") and args.vads == parser.get_default("vads"):
-        save(result, RESULTS)
-        plot(result, PLOT)
-        document.write("endings", markdown(result, PLOT.name))
+    save(result, RESULTS)
+    plot(result, PLOT)
+    document.write("endings", markdown(result, PLOT.name))
 
 
 if __name__ == "__main__":

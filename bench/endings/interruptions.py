@@ -2,30 +2,27 @@
 soon real words do.
 
 ``python -m bench.endings.interruptions``; needs the small models. Time is that of the audio; which words they are is
-known ANSWER_MS after the question.
+known a fixed time after the question.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, get_args
 
 import numpy as np
 
+from bench.endings.later import Later
 from bench.endings.material import BEFORE_S, RATE_HZ, SPEAKERS, Samples, Turn, Voices, heard, turn
 from bench.vad.material import noise_of
 from rtc.frame import FRAME_MS, frame_bytes
 from rtc.vad.detector import Vad
 from transceiver.engine import weights
 from transceiver.engine.ears import Ears
-from transceiver.engine.sound import samples
 from transceiver.realtime.config import SemanticVad, ServerVad, TurnDetection
-from transceiver.realtime.judging import Judge
 from transceiver.realtime.listening import Listening
 from transceiver.realtime.overlap import Overlap
 
-ANSWER_MS = 150
 BACKCHANNELS = (
     *("Mm-hmm.", "Uh-huh.", "Yeah.", "Okay.", "Right.", "I see.", "Oh, okay.", "Yeah, yeah.", "Got it.", "Sure."),
     *("Mm.", "Oh, I see.", "Yes, okay.", "Great.", "Thank you."),
@@ -50,38 +47,9 @@ class Outcome(NamedTuple):
     lost: bool
 
 
-class EarsLater:
-    """Whisper on a clock that ``tick`` moves by 20 ms; of the same sound it is asked once."""
-
-    def __init__(self, ears: Ears) -> None:
-        self._ears = ears
-        self._known: dict[bytes, str] = {}
-        self._due: list[tuple[int, str, Callable[[str | None], None]]] = []
-        self._now = 0
-        self.heard: list[str] = []
-
-    def ended(self, pcm: bytes, rate_hz: int, tell: Callable[[float | None], None]) -> None:
-        tell(None)
-
-    def words(self, pcm: bytes, rate_hz: int, tell: Callable[[str | None], None]) -> None:
-        name = hashlib.sha256(pcm).digest()
-        if name not in self._known:
-            self._known[name] = self._ears.text(samples(pcm, rate_hz))
-        self.heard.append(self._known[name])
-        self._due.append((self._now + ANSWER_MS, self._known[name], tell))
-
-    def tick(self) -> None:
-        """Tells what is due."""
-        self._now += FRAME_MS
-        for _, answer, tell in [due for due in self._due if due[0] <= self._now]:
-            tell(answer)
-        self._due = [due for due in self._due if due[0] > self._now]
-
-
-def outcome(pcm: bytes, turns: TurnDetection, vad: Vad, judge: EarsLater | None) -> Outcome:
+def outcome(pcm: bytes, turns: TurnDetection, vad: Vad, judge: Later | None) -> Outcome:
     """Has an agent speak on while ``pcm`` comes."""
-    asked: Judge | None = judge
-    listening, overlap = Listening(RATE_HZ, turns, vad=vad, judge=None), Overlap(asked, RATE_HZ)
+    listening, overlap = Listening(RATE_HZ, turns, vad=vad, judge=None), Overlap(judge, RATE_HZ)
     least_ms = LEAST_MS if isinstance(turns, SemanticVad) else 0
     size, silent_ms, paused_ms = frame_bytes(RATE_HZ), None, 0
     for at in range(0, len(pcm) - size + 1, size):
@@ -133,9 +101,9 @@ def main() -> None:
     """Prints a row for each kind of sound and way."""
     if why := weights.trouble():
         raise SystemExit(f"interruptions: {why}")
-    ears = EarsLater(Ears(weights.EARS.first.parent))
+    ears = Later(words=Ears(weights.EARS.first.parent).text)
     said = [(kind, each.text, heard(each, "clean")) for kind, each in sounds()]
-    ways: tuple[tuple[str, TurnDetection, EarsLater | None], ...] = (
+    ways: tuple[tuple[str, TurnDetection, Later | None], ...] = (
         ("server_vad", ServerVad(), None),
         ("semantic_vad", TURNS, None),
         ("semantic_vad, words", TURNS, ears),

@@ -30,7 +30,7 @@ __all__ = [
     "turns",
 ]
 
-NOISES = ("clean", "white", "pink", "typing", "babble")
+NOISES = ("clean", "pink", "typing", "babble")
 SNR_DB = 15.0
 AFTER_S = 9.0
 """Of silence after a turn."""

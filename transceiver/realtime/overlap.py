@@ -23,25 +23,10 @@ _SHORT_MS = 120  # of voice may be a word ...
 _QUIET_MS = 160  # ... and are looked at when it is followed by so much silence
 _PATIENCE_MS = 400  # with the judge
 _MOST_WORDS = 4
-_HUMS = re.compile(r"[hmu]+|[ao]+h+[ha]*")  # mm-hm, uh-huh, um, ah, oh
+_HUMS = re.compile(r"[hmu]+|[aeo]+h*[ha]*|ugh")  # mm-hm, uh-huh, um, ah, oh
 _ALONE = (
-    *(
-        "alright",
-        "all",
-        "awesome",
-        "cool",
-        "course",
-        "exactly",
-        "fine",
-        "good",
-        "got",
-        "great",
-        "i",
-        "it",
-        "nice",
-        "of",
-    ),
-    *("ok", "okay", "right", "see", "sure", "thank", "thanks", "true", "wow", "yeah", "yep", "yes", "you"),
+    *("alright", "all", "awesome", "cool", "course", "exactly", "fine", "good", "got", "great", "i", "it", "nice"),
+    *("of", "ok", "okay", "right", "see", "sure", "thank", "thanks", "true", "wow", "yeah", "yep", "yes", "you"),
 )
 _BACKCHANNELS = frozenset(_ALONE)
 _WORDS = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
@@ -49,7 +34,7 @@ _WORDS = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
 def backchannel(text: str) -> bool:
     """Whether there is nothing in ``text`` but what listeners say to show that they listen."""
-    words = _WORDS.findall(text.casefold().replace("-", ""))
+    words = _WORDS.findall(text.casefold())
     return len(words) <= _MOST_WORDS and all(word in _BACKCHANNELS or _HUMS.fullmatch(word) for word in words)
 
 
