@@ -16,7 +16,7 @@ from privileges import cannot_run
 
 from bench.relay import report
 
-ONE_OF_EACH = ["direct", "routed", "express", "floor", "firsthop"]
+ONE_OF_EACH = ["direct", "routed", "express", "between", "floor", "firsthop"]
 
 
 @pytest.mark.needs_root
