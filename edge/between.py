@@ -58,10 +58,10 @@ class Between:
     async def serve(self) -> Never:
         """Keeps the ways."""
         ways = self._ways_now()
-        if ways is not None and self._edge.express != "between":
+        if ways is not None and not self._edge.between_hosts:
             for number in ways.open:
                 ways.close(number)
-        if ways is None or self._edge.express != "between":
+        if ways is None or not self._edge.between_hosts:
             await asyncio.Event().wait()
         assert ways is not None
         sock = self._listening()

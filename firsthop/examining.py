@@ -166,7 +166,7 @@ def express(edge: Edge) -> Finding:
 def between(edge: Edge) -> Iterator[Finding]:
     """Whether media can go past the workers to the listed transceivers of other hosts; nothing where it is not to."""
     away = {row.id: row.endpoint.address.pair for row in edge.transceivers if row.endpoint.address is not None}
-    if edge.express != "between" or not edge.interface:
+    if not edge.between_hosts or not edge.interface:
         return
     inner = edge.inner_interface or edge.interface
     if above := hops.vlan_of(edge.media.host, edge.interface):

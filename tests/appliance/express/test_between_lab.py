@@ -50,7 +50,7 @@ def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
         host.inside(lambda: take_frames("to-edge"))
     lab.transceiver.inside(lambda: set_checksum_offload_off("to-edge"))
     folder = tmp_path_factory.mktemp("between")
-    with Appliance(folder, lab=lab, express="between", inner_interface="to-transceiver", **options()) as appliance:
+    with Appliance(folder, lab=lab, express="auto", inner_interface="to-transceiver", **options()) as appliance:
         yield appliance
 
 
@@ -153,7 +153,8 @@ def test_calls_lose_nothing_whatever_happens_at_the_edge(lab: Lab, house: Applia
     assert errors(lab) == wrong
 
 
-def test_a_hand_over_loses_nothing(lab: Lab, house: Appliance) -> None:
+@pytest.mark.trials
+def test_a_hand_over_on_one_host_loses_nothing(lab: Lab, house: Appliance) -> None:
     wrong = errors(lab)
     calls, has = spread_calls(lab.client, house, 4)
     both_ways(house)

@@ -94,7 +94,6 @@ def test_calls_that_move_to_another_host_lose_nothing(lab: Lab, house: Appliance
         hosts = (lab.edge, lab.client, lab.transceiver, lab.transceiver_2)
         return [snmp(host, "Udp", "InCsumErrors") for host in hosts if host is not None]
 
-    assert states(house) == {("1", ""): 1, ("2", ""): 1}
     wrong = errors()
     calls, has = calls_at_both(lab, house)
     until(lambda: quiet(house))
@@ -113,6 +112,7 @@ def test_calls_that_move_to_another_host_lose_nothing(lab: Lab, house: Appliance
     print(f"{has} calls moved; {xdp(house)['back_refused', '0'] - refused} packets came back by tickets that had ended")
 
 
+@pytest.mark.trials
 def test_a_way_by_another_interface_is_not_used_and_calls_go_on(lab: Lab, house: Appliance) -> None:
     """The last of these: the second host is reached by a cable of its own, which the edge does not name."""
     second = lab.transceiver_2
