@@ -56,15 +56,15 @@ class Between:
         self._inner_name = edge.inner_interface or edge.interface
 
     async def serve(self) -> Never:
-        """Keeps the ways."""
+        """Keeps the ways. Where it cannot, all that an earlier process opened are closed."""
         ways = self._ways_now()
-        if ways is not None and not self._edge.between_hosts:
-            for number in ways.open:
+        sock = self._listening() if ways is not None and self._edge.between_hosts else None
+        if ways is None or sock is None:
+            for number in ways.open if ways is not None else ():
                 ways.close(number)
-        if ways is None or not self._edge.between_hosts:
             await asyncio.Event().wait()
         assert ways is not None
-        sock = self._listening()
+        assert sock is not None
         loop, found_at, inner = asyncio.get_running_loop(), -_FIND_EVERY_S, self._inner_now()
         loop.add_reader(sock.fileno(), self._answered, sock, ways)
         self._others.inherit(ways.open, time.monotonic())
@@ -145,10 +145,16 @@ class Between:
             self._others.opened(number)
             self._log.info("media goes to a transceiver on another host past the workers", transceiver=number)
 
-    def _listening(self) -> socket.socket:
+    def _listening(self) -> socket.socket | None:
+        """The socket for answers; None where somebody else has its port."""
         sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # The supervisor that follows this one has it too, before this one is gone.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(("::", FIRST_PORT))
+        try:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            # The supervisor that follows this one has it too, before this one is gone.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(("::", FIRST_PORT))
+        except OSError as e:
+            sock.close()
+            self._log.warning("no express path to other hosts", why=f"UDP port {FIRST_PORT}: {e.strerror or e}")
+            return None
         return sock
