@@ -49,6 +49,7 @@ dist:
 
 trials: setup
 	$(PYTHON) -m pytest -m trials --timeout 3600
+	$(PYTHON) -m pytest -m trials --timeout 3600 --one-host tests/appliance/attacks tests/appliance/test_calls.py tests/appliance/test_recovery.py
 
 # As root: nanoseconds a packet in XDP, and its memory.
 bench-steer:

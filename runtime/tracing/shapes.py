@@ -21,6 +21,7 @@ __all__ = [
     "SETUP",
     "SHAPES",
     "SPEECH",
+    "STAGE",
     "TOOL",
     "TRANSCRIPTION",
     "TURN",
@@ -137,6 +138,13 @@ RESPONSE = Shape(
         "error.type",
     ),
 )
+STAGE = Shape(
+    "stage {}",
+    "internal",
+    "transceiver",
+    "the turn",
+    "`ears`, `mind` or `voice` of the agent `local`, up to the first result; it may begin before the response",
+)
 TOOL = Shape(
     "execute_tool {}",
     "internal",
@@ -186,7 +194,7 @@ REALTIME = Shape(
 UPSTREAM = {"transcription": TRANSCRIPTION, "chat": CHAT, "speech": SPEECH, "realtime": REALTIME}
 """The shapes of requests to other servers, by service."""
 
-SHAPES = (REQUEST, PLACEMENT, SESSION, SETUP, TURN, VOICE, RESPONSE, TRANSCRIPTION, CHAT, SPEECH, REALTIME, TOOL)
+SHAPES = (REQUEST, PLACEMENT, SESSION, SETUP, TURN, VOICE, RESPONSE, TRANSCRIPTION, CHAT, SPEECH, REALTIME, STAGE, TOOL)
 BY_NAME = {shape.name: shape for shape in SHAPES}
 
 

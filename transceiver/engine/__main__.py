@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 
 from runtime import config, logs
-from runtime.process import set_name, set_nice
+from runtime.process import set_name, set_nice, set_session_nice
 from transceiver.engine import starting, weights
 from transceiver.engine.loaded import Loaded
 from transceiver.engine.server import Server
@@ -23,6 +23,7 @@ _STANDS_S, _LOADS_S = 30.0, 120.0
 def _begin() -> None:
     """Behind all media, and on any core: who started this may have one alone, and go first."""
     set_nice(_NICE)
+    set_session_nice(_NICE)  # it is started as a session of its own
     with suppress(OSError):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
     with suppress(OSError):

@@ -50,7 +50,9 @@ def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
         host.inside(lambda: take_frames("to-edge"))
     lab.transceiver.inside(lambda: set_checksum_offload_off("to-edge"))
     folder = tmp_path_factory.mktemp("between")
-    with Appliance(folder, lab=lab, express="auto", inner_interface="to-transceiver", **options()) as appliance:
+    with Appliance(
+        folder, lab=lab, express="auto", inner_interface="to-transceiver", one_host=False, **options()
+    ) as appliance:
         yield appliance
 
 

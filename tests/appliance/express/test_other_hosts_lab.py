@@ -51,7 +51,9 @@ def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
     route(second, lab.edge_inner_address, router)
     folder = tmp_path_factory.mktemp("other-hosts")
     both = {**options(), "transceiver_cores": cores()[:1]}
-    with Appliance(folder, lab=lab, express="between", inner_interface="to-transceiver", **both) as appliance:
+    with Appliance(
+        folder, lab=lab, express="between", inner_interface="to-transceiver", one_host=False, **both
+    ) as appliance:
         yield appliance
 
 
