@@ -21,7 +21,6 @@ __all__ = [
     "SETUP",
     "SHAPES",
     "SPEECH",
-    "STAGE",
     "TOOL",
     "TRANSCRIPTION",
     "TURN",
@@ -138,13 +137,6 @@ RESPONSE = Shape(
         "error.type",
     ),
 )
-STAGE = Shape(
-    "stage {}",
-    "internal",
-    "transceiver",
-    "the turn",
-    "`ears`, `mind` or `voice` of the agent `local`, up to the first result; it may begin before the response",
-)
 TOOL = Shape(
     "execute_tool {}",
     "internal",
@@ -167,20 +159,31 @@ _REQUESTED = (
     "firsthop.upstream.outcome",
     "error.type",
 )
+_DRAFT = ("firsthop.engine.draft",)
 _TOKENS = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
 TRANSCRIPTION = Shape(
-    "transcription {}", "client", "transceiver", "the turn", "speech to text, of the agent `pipeline`", _REQUESTED
+    "transcription {}",
+    "client",
+    "transceiver",
+    "the turn",
+    "speech to text, of the agents `pipeline` and `local`",
+    (*_REQUESTED, *_DRAFT),
 )
 CHAT = Shape(
     "chat {}",
     "client",
     "transceiver",
-    "the response",
-    "the language model, of the agent `pipeline`",
+    "the response; of `local` the turn",
+    "the language model, of the agents `pipeline` and `local`",
     (*_REQUESTED, *_TOKENS),
 )
 SPEECH = Shape(
-    "speech {}", "client", "transceiver", "the response", "text to speech of a sentence, of `pipeline`", _REQUESTED
+    "speech {}",
+    "client",
+    "transceiver",
+    "the response; of `local` the turn",
+    "text to speech of a sentence, of the agents `pipeline` and `local`",
+    _REQUESTED,
 )
 REALTIME = Shape(
     "realtime {}",
@@ -194,7 +197,7 @@ REALTIME = Shape(
 UPSTREAM = {"transcription": TRANSCRIPTION, "chat": CHAT, "speech": SPEECH, "realtime": REALTIME}
 """The shapes of requests to other servers, by service."""
 
-SHAPES = (REQUEST, PLACEMENT, SESSION, SETUP, TURN, VOICE, RESPONSE, TRANSCRIPTION, CHAT, SPEECH, REALTIME, STAGE, TOOL)
+SHAPES = (REQUEST, PLACEMENT, SESSION, SETUP, TURN, VOICE, RESPONSE, TRANSCRIPTION, CHAT, SPEECH, REALTIME, TOOL)
 BY_NAME = {shape.name: shape for shape in SHAPES}
 
 

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from runtime import config
-from runtime.tracing.spans import now
+from runtime.tracing.spans import Span, now
 from transceiver.agents import Item, Line, Response, Settings
 from transceiver.engine import VOICE_RATE_HZ, Engine, EngineError, Message, weights
 from transceiver.engine.client import Client
@@ -68,7 +68,7 @@ class Agent(Answering):
 
     def __init__(self, line: Line) -> None:
         super().__init__(line)
-        self._engine = connection(self.config.engine)
+        self._engine = connection(self.config.engine, lambda: self.line.span)
         self._settings = Settings()
         self._texts: dict[str, asyncio.Future[str]] = {}
         self._early: _Early | None = None
@@ -184,7 +184,6 @@ class Agent(Answering):
         except EngineError as error:
             raise Failure(str(error)) from None
         self._told = stages.event(response.id)
-        stages.trace(self.line.span)
         response.done()
 
     def event(self, event: dict[str, Any]) -> None:
@@ -310,9 +309,9 @@ class Agent(Answering):
         await self._engine.close()
 
 
-def connection(about: config.Engine) -> Engine:
-    """The engine, for one call."""
-    return Client(about)
+def connection(about: config.Engine, under: Callable[[], Span]) -> Engine:
+    """The engine, for one call; its requests have spans under that which ``under`` gives."""
+    return Client(about, under=under)
 
 
 def _message(role: str, content: str) -> Message:

@@ -8,6 +8,7 @@ import faulthandler
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from runtime import config, logs
 from runtime.process import set_name, set_nice, set_session_nice
@@ -16,6 +17,7 @@ from transceiver.engine.loaded import Loaded
 from transceiver.engine.server import Server
 
 _NICE = 10  # media goes first
+_OOM_SCORE = "500"  # of 1000: without memory the kernel ends this before a process with calls
 _WELL_S = 10.0
 _STANDS_S, _LOADS_S = 30.0, 120.0
 
@@ -28,6 +30,8 @@ def _begin() -> None:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     os.umask(0o077)
     set_name("firsthop-models")
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from runtime.tracing.shapes import STAGE
-from runtime.tracing.spans import Span, now
+from runtime.tracing.spans import now
 
 __all__ = ["ASKED", "Part", "Stage", "Stages"]
 
@@ -53,12 +52,6 @@ class Stages:
             if stage.gave is not None
         ]
         return {"type": "firsthop.stages", "response_id": response, "stages": stages}
-
-    def trace(self, span: Span) -> None:
-        """Makes spans of them, under ``span``, without the words."""
-        for part, stage in self.of.items():
-            if stage.gave is not None:
-                span.child(STAGE, part, at=stage.began).end(stage.gave)
 
     def _ms(self, at: float) -> float:
         return round(1000 * (at - self._silent_at), 1)

@@ -82,7 +82,7 @@ class Engine:
 @pytest.fixture
 async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
     made = Engine()
-    monkeypatch.setattr(local, "connection", lambda about: made)
+    monkeypatch.setattr(local, "connection", lambda about, under: made)
     yield made
     for gate in made.gates.values():
         gate.set()
