@@ -14,10 +14,10 @@ from runtime.families import media
 from runtime.histogram import Histogram
 from runtime.metrics import Tally
 
-__all__ = ["Pacer"]
+__all__ = ["PHASE_S", "Pacer"]
 
 _PHASES = 5
-_PHASE_S = FRAME_S / _PHASES
+PHASE_S = FRAME_S / _PHASES
 _ROOMY = 10  # streams in a phase; each takes about 0.1 ms
 _HOPELESS_S = 0.2
 _LATE_S = 0.005  # what every receiver's jitter buffer makes up for
@@ -36,7 +36,8 @@ class Pacer:
     its time a phase was done. No frame is early: an agent's speech waits for its phase. ``missed`` counts the frames
     that were later than a frame lasts, or never made.
 
-    ``before`` is called each time that frames are due, before them.
+    ``before`` is called each time that frames are due, before them. They are due at ``origin``, in seconds of the
+    loop's clock, and whole ``PHASE_S`` from that.
 
     ``made`` counts the frames by the kind that their streams were added as, and ``made_s`` has the seconds that they
     took.
@@ -53,7 +54,7 @@ class Pacer:
         self.made_s: dict[Hashable, float] = {}
         self._phases: list[dict[Tick, Hashable]] = [{} for _ in range(_PHASES)]
         self._step = 0
-        self._origin = 0.0
+        self.origin = 0.0
         self._timer: asyncio.Handle | None = None
         self._running = False
         self._done = -1  # the last step
@@ -63,19 +64,19 @@ class Pacer:
         in seconds of the loop's clock, and not past."""
         loop = asyncio.get_running_loop()
         if self._timer is None:
-            self._origin = loop.time() if due is None else due
+            self.origin = loop.time() if due is None else due
             self._step, self._done = 0, -1
         if due is None:
             phase = min(range(_PHASES), key=self._unsuited)
         else:
-            phase = round((due - self._origin) / _PHASE_S) % _PHASES
+            phase = round((due - self.origin) / PHASE_S) % _PHASES
         self._phases[phase][tick] = kind
         self.made.setdefault(kind, 0)
         self.made_s.setdefault(kind, 0.0)
         if self._timer is None:
-            self._timer = loop.call_at(self._origin, self._run)
+            self._timer = loop.call_at(self.origin, self._run)
         elif due is not None and not self._running:
-            self._begin_by(round((due - self._origin) / _PHASE_S))
+            self._begin_by(round((due - self.origin) / PHASE_S))
 
     def _begin_by(self, step: int) -> None:
         """Sees to it that the clock does not sleep through ``step``, whose phase nobody used. What was done is not done
@@ -84,7 +85,7 @@ class Pacer:
         if step < self._step and self._timer is not None:
             self._timer.cancel()
             self._step = step
-            self._timer = asyncio.get_running_loop().call_at(self._origin + step * _PHASE_S, self._run)
+            self._timer = asyncio.get_running_loop().call_at(self.origin + step * PHASE_S, self._run)
 
     def _unsuited(self, phase: int) -> tuple[bool, int, int]:
         """The sort key of a phase for the next stream; the least is best. A phase in use that has room goes first, then
@@ -129,7 +130,7 @@ class Pacer:
     def _run(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        late = now - (self._origin + self._step * _PHASE_S)
+        late = now - (self.origin + self._step * PHASE_S)
         if late > _HOPELESS_S:
             self.worst_late_ms = max(self.worst_late_ms, late * 1000)
             # A whole number of frames, so that nobody's place among the phases changes.
@@ -138,7 +139,7 @@ class Pacer:
             frames = skipped // _PHASES * sum(map(len, self._phases))
             self.frames["skipped"] += frames
             self.missed += frames
-        due = self._origin + self._step * _PHASE_S
+        due = self.origin + self._step * PHASE_S
         phase = self._phases[self._step % _PHASES]
         self._done = self._step
         self._step += 1
@@ -167,4 +168,4 @@ class Pacer:
             return
         while not self._phases[self._step % _PHASES]:
             self._step += 1
-        self._timer = loop.call_at(self._origin + self._step * _PHASE_S, self._run)
+        self._timer = loop.call_at(self.origin + self._step * PHASE_S, self._run)

@@ -24,10 +24,14 @@ class Timer:
         # struct itimerspec: the interval of repetitions, then the first time; seconds and nanoseconds each.
         self._spec = (ctypes.c_long * 4)()
 
-    def every(self, interval_s: float) -> None:
-        """Has the time be over every ``interval_s`` from now on, in place of what was set before; at 0 never."""
+    def every(self, interval_s: float, since: float | None = None) -> None:
+        """Has the time be over every ``interval_s`` from now on, in place of what was set before; at 0 never. With
+        ``since``, in seconds, monotonic, it is over then and whole intervals from that, as far as these are to come."""
         ns = max(1, round(interval_s * _NS)) if interval_s else 0
-        self._spec[:] = list(divmod(ns, _NS) * 2)
+        first_ns = ns
+        if ns and since is not None:
+            first_ns = max(1, ns - (time.monotonic_ns() - round(since * _NS)) % ns)
+        self._spec[:] = [*divmod(ns, _NS), *divmod(first_ns, _NS)]
         _libc.timerfd_settime(self.fd, 0, self._spec, None)
 
     def over(self) -> None:

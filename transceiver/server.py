@@ -407,10 +407,10 @@ class Transceiver:
         self._link.control(peer, messages.IceAnswer(ufrag=ice.ufrag, fragment=fragment), request)
 
     def _seal(self, like: str = "") -> str:
-        """A new ufrag for the same core as ``like``, whose worker knows the call's paths."""
+        """A new ufrag, for the same core as ``like``, whose worker knows the call's paths, if it names a call."""
         cluster = self._cluster
         route = ufrag.open_sealed(like.encode(), cluster.ufrag)
-        slot = route.slot if route else None
+        slot = route.slot if route else ufrag.home_slot(self._config.id)
         return ufrag.seal(self._config.id, cluster.sealing, cluster.ufrag[cluster.sealing], slot=slot)
 
     def _health(self, peer: bytes, request: int, _: messages.Health) -> None:

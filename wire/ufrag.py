@@ -30,6 +30,7 @@ __all__ = [
     "SLOTS",
     "Route",
     "call_id",
+    "home_slot",
     "key_id",
     "open_sealed",
     "seal",
@@ -48,7 +49,7 @@ MAX_SISTER_EDGES = 8  # of each
 
 _HEAD = 16
 _RANDOM_BITS = 72
-_ENDS = [a + b for a in ALPHABET for b in ALPHABET]
+_ENDS = [(a + b).encode() for a in ALPHABET for b in ALPHABET]
 _VALUE = {ord(c): i for i, c in enumerate(ALPHABET)}
 _TO_CALL = str.maketrans("+/", "-_")
 _FROM_CALL = str.maketrans("-_", "+/")
@@ -71,6 +72,13 @@ def _tag(head: bytes, key: bytes) -> int:
     return int.from_bytes(siphash24(head, key=key).digest(), "little")
 
 
+def home_slot(transceiver: int) -> int:
+    """The slot of a transceiver's calls. They have one, so that they come by one worker of each edge, in few large
+    messages. Transceivers with numbers in a row come by different ones, however many workers there are, and so do the
+    first ones of hosts that have 256 numbers each."""
+    return (transceiver + transceiver // SLOTS) % SLOTS
+
+
 def seal(transceiver: int, key_id: int, key: bytes, *, slot: int | None = None, random: int | None = None) -> str:
     """A new ufrag for ``transceiver`` under the 16 byte ``key``, of that ``slot`` or of any; ``random`` (72 bits) is
     given by tests only.
@@ -85,9 +93,11 @@ def seal(transceiver: int, key_id: int, key: bytes, *, slot: int | None = None, 
         number = secrets.randbits(_RANDOM_BITS) if random is None else random
         head = _digits(VERSION << 3 | key_id, 1) + _digits(transceiver, 3) + _digits(number, 12)
         if slot is not None:
-            # Every 256th has the slot. To make each from the start would be a millisecond of the loop's.
-            heads = (head[:-2] + end for end in _ENDS)
-            head = next((each for each in heads if _tag(each.encode(), key) % SLOTS == slot), "")
+            # Every 256th has the slot, which is the tag's lowest byte. To make each from the start would be a
+            # millisecond of the loop's.
+            begin = head[:-2].encode()
+            end = next((end for end in _ENDS if siphash24(begin + end, key=key).digest()[0] == slot), b"")
+            head = (begin + end).decode() if end else ""
         if head:
             return head + _digits(_tag(head.encode(), key) >> 16, 8)
 

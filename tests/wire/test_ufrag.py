@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections import Counter
 from typing import Any
 
 import pytest
 from paths import TESTS
 
+from edge.xdp.placement import slots
 from wire.ufrag import (
     ALPHABET,
     LENGTH,
@@ -18,6 +20,7 @@ from wire.ufrag import (
     SLOTS,
     Route,
     call_id,
+    home_slot,
     open_sealed,
     seal,
     ufrag_of_call,
@@ -164,3 +167,13 @@ def test_a_ufrag_of_a_wanted_slot() -> None:
         route = open_sealed(seal(5, 1, key, slot=slot).encode(), {1: key})
         assert route is not None
         assert (route.transceiver, route.slot) == (5, slot)
+
+
+@pytest.mark.parametrize("workers", range(1, 17))
+def test_transceivers_in_a_row_come_by_different_workers(workers: int) -> None:
+    cpus = slots(range(workers))
+    for first in (1, 100, 262_000):
+        shares = Counter(cpus[home_slot(first + i)] for i in range(2 * workers))
+        assert max(shares.values()) - min(shares.values()) <= 1
+    shares = Counter(cpus[home_slot(1 + 256 * host)] for host in range(4 * workers))
+    assert max(shares.values()) - min(shares.values()) <= 1

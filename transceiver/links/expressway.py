@@ -21,6 +21,8 @@ from transceiver.links.rhythm import Rhythm
 
 __all__ = ["Batch", "Clock", "Expressway", "Take"]
 
+# A clock's frames that are due at a round are made in the same turn of the loop, when the round comes a little later.
+_BEHIND_S = 0.00005
 # What comes in a flood is read a millisecond at a time: frames are due in between.
 _AT_ONCE, _TURN_S = 32, 0.001
 _SENT_AT_ONCE = 64
@@ -33,6 +35,7 @@ class Clock(Protocol):
     """The clock by which calls hear (``rtc.pacer``)."""
 
     before: set[Callable[[], None]]
+    origin: float
 
 
 class Expressway:
@@ -148,7 +151,7 @@ class Expressway:
     def _look_every(self, round_s: float) -> None:
         """Looks so far apart from now on; at 0 whenever something comes, or by the clock."""
         self._round_s = round_s
-        self._timer.every(round_s)
+        self._timer.every(round_s, self._clock.origin + _BEHIND_S)
         if round_s or self._by_clock:
             self._loop.remove_reader(self._reading.fileno())
         else:

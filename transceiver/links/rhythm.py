@@ -1,18 +1,21 @@
 """The rhythm in which a socket is looked at: how long datagrams may wait for one another. Pure.
 
-Being woken costs about as much as a datagram. Up to some 35 calls each datagram is taken at once, and those that come
+Being woken costs more than a datagram. Up to some 35 calls each datagram is taken at once, and those that come
 meanwhile with it. Beyond that they are taken in rounds, which are as far apart as a conversation that is passed on can
-spare. Where all media waits for the clock of its call anyway there is no rhythm (``Expressway.look_by_clock``). The
-workers have a rule like this (``edge/relay/rounds.py``).
+spare, and half as far as frames are due: every other round is made by the same waking as frames. Where all media waits
+for the clock of its call anyway there is no rhythm (``Expressway.look_by_clock``). The workers have a rule like this
+(``edge/relay/rounds.py``).
 """
 
 from __future__ import annotations
+
+from rtc.pacer import PHASE_S
 
 __all__ = ["Rhythm"]
 
 _BUSY_HZ = 1800.0  # datagrams a second
 _IDLE_HZ = 1400.0
-_ROUND_S = 0.0016
+_ROUND_S = PHASE_S / 2
 _WINDOW_S = 0.02
 
 

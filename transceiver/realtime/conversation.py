@@ -176,14 +176,14 @@ class Conversation:
             self.seat.paused(edge, self._turn)
         return self._listening.voiced
 
-    def tick(self, now: float) -> None:
-        """Does what the next 20 ms need."""
-        self._speaking.now = now
-        self._speaking.give_up_begun()
+    def tick(self, now: float) -> bool:
+        """Does what the next 20 ms need. Returns whether events wait for another share of the time."""
+        self._speaking.tick(now)
         self._inbox.tick()
         if pcm := self._speaking.frame():
             self._around.play(pcm)
         self._idle(now)
+        return self._inbox.busy
 
     def pressed(self, digit: str, received_at: int) -> None:
         """Tells that the caller pressed a key, at ``received_at`` in Unix seconds."""

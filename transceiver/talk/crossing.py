@@ -130,13 +130,31 @@ def _tell_nobody(why: str) -> None:
     pass
 
 
+class _Over:
+    """The line of a session that is over: it says nothing, and knows what was known at the end."""
+
+    def __init__(self, line: Line) -> None:
+        self.config, self.span, self.turn = line.config, line.span, ""
+
+    def _dropped(self, *_: object, **__: object) -> None:
+        pass
+
+    say = stop = send_opus = emit = cue = transcribed = transcribing = _dropped
+
+
 class CrossingLine:
     """A Line that any thread may use. After ``cut`` it says nothing more to the caller; what the agent has understood
-    of a turn is still told."""
+    of a turn is still told. After ``end`` it says nothing to anybody, and asks the session for nothing, which may be
+    taken apart while a thread of the agent's still runs."""
 
     def __init__(self, line: Line, cross: Crossing) -> None:
         self._line, self._cross = line, cross
         self._cut = False
+
+    def end(self) -> None:
+        """Lets nothing of the agent's across any more: the session is over."""
+        self._cross.close()
+        self._line = _Over(self._line)
 
     def cut(self) -> None:
         """Has the agent say no more: another one has the call."""
