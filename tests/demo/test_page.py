@@ -287,6 +287,9 @@ async def test_turns_and_words_are_made_of_events_alone(page: Page) -> None:
             turns.sound(1595, true);
             come(1620, "output_audio_buffer.started", { response_id: "r" });
             come(1630, "response.done", { response: { id: "r", status: "completed" } });
+            const stage = { name: "ears", begin_ms: 100, end_ms: 230.4, text: "Is it?" };
+            turns.received({ type: "firsthop.stages", response_id: "r", stages: [stage] }, 1640);
+            turns.received({ type: "firsthop.stages", response_id: "another", stages: [] }, 1640);
             // A cough: speech that is not committed, and so was no turn.
             come(2000, "input_audio_buffer.speech_started", { item_id: "c", audio_start_ms: 1980 });
             come(2100, "input_audio_buffer.speech_stopped", { item_id: "c", audio_end_ms: 2080 });
@@ -308,7 +311,11 @@ async def test_turns_and_words_are_made_of_events_alone(page: Page) -> None:
             call("response.function_call_arguments.done", { response_id: "y", name: "get_time" });
             const calling = other.state;
             call("response.done", { response: { id: "y", status: "cancelled" } });
+            const { drawLatency } = await import("/latency.js");
+            drawLatency(turns.list, turns.latency);
+            const drawn = [...document.querySelectorAll("#turn-phases .stage, #turn-phases .stage ~ dd")];
             return {
+                stages: drawn.map((part) => part.innerText),
                 called: [calling, other.state, other.latest.outcome],
                 turn: turns.list[0], segments: segments(turns.list[0]), states, early, latency: turns.latency,
                 words: words.items.map(({ id, text, unheard, state }) => [id, text, unheard, state]),
@@ -327,6 +334,7 @@ async def test_turns_and_words_are_made_of_events_alone(page: Page) -> None:
         ("started", 0),
         ("heard", 0),
     ]
+    assert told["stages"][:3] == ["Ears heard\nIs it?", "130 ms", "at 230"]
     assert told["early"] is None
     assert told["turn"]["cut"]["latency_ms"] == 50
     assert told["latency"] == {"p50_ms": 695, "turns": 1, "barge_in_ms": 50, "interruptions": 1}

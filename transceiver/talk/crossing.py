@@ -13,6 +13,7 @@ from runtime.config import Agents
 from runtime.tracing.spans import Span
 from transceiver.agents import Cue, Item, Line, Settings
 from transceiver.talk.protocol import Making
+from transceiver.talk.words import Words, whole
 from transceiver.turns import Turn
 
 __all__ = ["Crossing", "CrossingLine", "CrossingResponse"]
@@ -197,11 +198,11 @@ class CrossingLine:
             self._cross(self._line.cue, cue)
 
     def transcribed(self, item: str, text: str) -> None:
-        self._cross(self._line.transcribed, item, text)
+        self._cross(self._line.transcribed, item, whole(text))
 
     def transcribing(self, item: str, delta: str) -> None:
         if not self._cut:
-            self._cross(self._line.transcribing, item, delta)
+            self._cross(self._line.transcribing, item, whole(delta))
 
 
 class CrossingResponse:
@@ -210,6 +211,7 @@ class CrossingResponse:
     def __init__(self, making: Making, cross: Crossing, turn: Turn | None = None) -> None:
         self._making, self._cross = making, cross
         self.turn = turn or Turn.nobodys()
+        self._spoken, self._written = Words(), Words()
 
     @property
     def id(self) -> str:
@@ -248,14 +250,18 @@ class CrossingResponse:
             self._cross(self._making.audio, piece, size=len(piece), later=at > 0 and self._making.in_events)
 
     def transcript(self, delta: str) -> None:
-        self._cross(self._making.transcript, str(delta))
+        words = self._spoken.push(str(delta))
+        if words or not delta:
+            self._cross(self._making.transcript, words)
 
     def text(self, delta: str) -> None:
         self.turn.heard(time.monotonic())
-        self._cross(self._making.text, str(delta))
+        words = self._written.push(str(delta))
+        if words or not delta:
+            self._cross(self._making.text, words)
 
     def call(self, name: str, arguments: str, call_id: str = "") -> None:
-        self._cross(self._making.call, str(name), str(arguments), str(call_id or ""))
+        self._cross(self._making.call, whole(str(name)), whole(str(arguments)), whole(str(call_id or "")))
 
     def done(self, usage: dict[str, Any] | None = None) -> None:
         self.turn.over("completed", usage=usage)
@@ -263,4 +269,4 @@ class CrossingResponse:
 
     def fail(self, message: str, code: str = "agent_failed") -> None:
         self.turn.over("failed", error=str(code))
-        self._cross(self._making.fail, str(message), str(code))
+        self._cross(self._making.fail, whole(str(message)), whole(str(code)))
