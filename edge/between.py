@@ -59,9 +59,10 @@ class Between:
         """Keeps the ways. Where it cannot, all that an earlier process opened are closed."""
         ways = self._ways_now()
         sock = self._listening() if ways is not None and self._edge.between_hosts else None
-        if ways is None or sock is None:
-            for number in ways.open if ways is not None else ():
+        if ways is not None and sock is None:
+            for number in ways.open:
                 ways.close(number)
+        if ways is None or sock is None:
             await asyncio.Event().wait()
         assert ways is not None
         assert sock is not None

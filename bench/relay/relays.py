@@ -270,8 +270,9 @@ def _firsthop(site: Site, express: Literal["off", "auto", "between"]) -> Iterato
             _await(reader, lambda: psutil.Process(reader.pid).name() == "echo")
             backend.append(reader.pid)
         if express == "between":
-            argv = (site.program("echo"), lab.transceiver.address, str(FAR_PORT), str(HEAD_BYTES))
-            backend.append(started(site.start("echo", RELAY_CPU, *argv, host=lab.transceiver)).pid)
+            listens = (lab.transceiver.address, str(FAR_PORT), str(HEAD_BYTES))
+            echo = started(site.start("echo", RELAY_CPU, site.program("echo"), *listens, host=lab.transceiver))
+            backend.append(echo.pid)
             _await(relay, lambda: lab.edge.inside(_way_is_open))
         yield Running((relay.pid,), tuple(backend), b"", lambda flows: _checks(flows, cluster))
 
