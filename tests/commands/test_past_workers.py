@@ -1,4 +1,4 @@
-"""What an operator is told of media that goes by the workers although it might go past them."""
+"""The advice of status and doctor about media that goes by the workers although it might go past them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What the express path between hosts does with what it cannot send on, in C and in Python: each kind is a worker's, as
-it was, and counted by why."""
+"""The express path between hosts with what it cannot send on, in C and in Python: each kind is a worker's, as it was,
+and counted by why."""
 
 from __future__ import annotations
 
