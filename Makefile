@@ -92,7 +92,7 @@ bench-vad:
 	@scripts/setup bench
 	@$(PYTHON) -m bench.vad
 
-# Five minutes: how soon the end of a turn is noticed, and how many callers who only pause are cut off.
+# Two minutes: how soon the end of a turn is noticed, and how many callers who only pause are cut off.
 bench-endings: models
 	@scripts/setup bench
 	@$(PYTHON) -m bench.endings

@@ -123,7 +123,7 @@ class Appliance:
             "run": str(directory),
             "capacity": capacity,
             "drain_s": drain_s,
-            "express": "between" if edge.get("express") == "between" else "auto",
+            "express": "between" if edge.get("inner_interface") else "auto",
         }
         self._pins = {name: Path("/sys/fs/bpf", f"firsthop-{secrets.token_hex(4)}") for name in self._edges}
         if lab:

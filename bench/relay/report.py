@@ -22,7 +22,7 @@ SHARES = (BELOW, BEYOND)
 PLOT = document.DOCUMENT.with_name("relay.png")
 PEERS = ("nginx", "coturn", "floor")
 # What no process relays has no cost of its own: what it costs the machine is all.
-NO_RELAY = ("direct", "routed", "express")
+NO_RELAY = ("direct", "routed", "express", "between")
 
 
 def figures(sample: Sample) -> dict[str, float]:
@@ -136,24 +136,24 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _judge_express(rows: list[dict[str, Any]], judge: Callable[..., None]) -> None:
-    """The targets of the way past the worker: against relays that have each datagram, and against the kernel alone."""
+    """The targets of the ways past the worker: against relays that have each datagram, and against the kernel alone."""
     at = {(row["relay"], row["rate"]): row for row in reversed(rows) if row["share"] is None}
     over = "machine_over_direct_us"
-    for rate in (20_000, 50_000):
-        mine = at.get(("express", rate), {}).get(over)
-        for peer in ("nginx", "coturn"):
-            theirs = at.get((peer, rate), {}).get(over)
-            if mine is not None and theirs:
-                name = f"past the worker: machine over direct at {rate // 1000} kpps, of {peer}'s"
-                judge(name, mine / theirs, 0.1)
-    row = at.get(("express", 200_000), {})
-    judge("past the worker: machine over routing at 200 kpps, µs", row.get("machine_over_routed_us"), 0.5)
-    judge("past the worker: lost at 200 kpps, worst run", row.get("most_lost"), 0)
-    wrong = max((row["most_wrong"] for row in rows if row["relay"] == "express" and row["checked"]), default=None)
-    judge("past the worker: wrong checksums at the client, worst run", wrong, 0)
-    row = at.get(("express", 20_000), {})
-    judge("past the worker: added one way at 20 kpps, p50, ms", row.get("added_p50_ms"), 0.02)
-    judge("past the worker: added one way at 20 kpps, p99, ms", row.get("added_p99_ms"), 0.1)
+    for way, name in (("express", "past the worker"), ("between", "to another host")):
+        for rate in (20_000, 50_000):
+            mine = at.get((way, rate), {}).get(over)
+            for peer in ("nginx", "coturn"):
+                theirs = at.get((peer, rate), {}).get(over)
+                if mine is not None and theirs:
+                    judge(f"{name}: machine over direct at {rate // 1000} kpps, of {peer}'s", mine / theirs, 0.1)
+        row = at.get((way, 200_000), {})
+        judge(f"{name}: machine over routing at 200 kpps, µs", row.get("machine_over_routed_us"), 0.5)
+        judge(f"{name}: lost at 200 kpps, worst run", row.get("most_lost"), 0)
+        wrong = max((row["most_wrong"] for row in rows if row["relay"] == way and row["checked"]), default=None)
+        judge(f"{name}: wrong checksums at the client, worst run", wrong, 0)
+        row = at.get((way, 20_000), {})
+        judge(f"{name}: added one way at 20 kpps, p50, ms", row.get("added_p50_ms"), 0.02)
+        judge(f"{name}: added one way at 20 kpps, p99, ms", row.get("added_p99_ms"), 0.1)
 
 
 def markdown(result: dict[str, Any]) -> str:

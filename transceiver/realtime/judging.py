@@ -35,7 +35,7 @@ class Patience(NamedTuple):
         return self.doubtful_ms if finished >= _UNFINISHED else self.most_ms
 
 
-# By the figures of bench/endings. The longest waits are those of OpenAI's semantic_vad; of whole sentences 2 % come to
+# By the figures of bench/endings. The longest waits are those of OpenAI's semantic_vad; of whole sentences 3 % come to
 # them.
 EAGERNESS = {
     "high": Patience(0.35, 240, 800, 2000),

@@ -5,18 +5,30 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import cycle, product
-from pathlib import Path
 
 import packets as p
 import psutil
 import pytest
-from calling import goes_on, hang_up, kill_the_supervisor, lost_in, spread_calls, start_call, whole
-from observing import cores, logged, moved, pins, received, revived, sessions_of, xdp
+from calling import goes_on, hang_up, lost_in, spread_calls, start_call, whole
+from expressing import (
+    RTP,
+    TRANSCEIVERS,
+    all_on,
+    another_supervisor,
+    ended_well,
+    forwarded,
+    leaves,
+    options,
+    snmp,
+    states,
+    turned,
+    worker_killed,
+)
 from observing import expressed as at_socket
+from observing import moved, pins, received, revived, xdp
 from privileges import nft
 from waiting import until
 
@@ -24,20 +36,16 @@ from bpf.layout import FLOW, FLOW_KEY, SSRC, U32
 from edge.xdp import kernel
 from edge.xdp.express_ports import ExpressPorts
 from lab.appliance import Appliance
-from lab.network import Host, Lab
+from lab.network import Lab
 from wire import address, keys, stun, ufrag
 
 pytestmark = pytest.mark.needs_root
-
-TRANSCEIVERS = (1, 2)
-RTP = bytes([0x80, 111]) + bytes(60)
 
 
 @pytest.fixture(scope="module")
 def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     folder = tmp_path_factory.mktemp("express")
-    options = {"transceiver_cores": cores()[:2], "placement": "spread", "drain_s": 60}
-    with Appliance(folder, lab=lab, one_host=True, express="auto", **options) as appliance:
+    with Appliance(folder, lab=lab, one_host=True, express="auto", **options()) as appliance:
         yield appliance
 
 
@@ -46,17 +54,6 @@ def house(appliance: Appliance) -> Appliance:
     whole(appliance, *TRANSCEIVERS)
     until(lambda: all_on(appliance))
     return appliance
-
-
-def states(house: Appliance) -> dict[tuple[str, ...], float]:
-    """What the edge says of each transceiver, by its id and why it is not on; nothing while nobody answers."""
-    with suppress(OSError):
-        return {key[1:]: value for key, value in house.metrics("edge").items() if key[0] == "firsthop_edge_express"}
-    return {}
-
-
-def all_on(house: Appliance) -> bool:
-    return all(states(house).get((str(number), "")) == 1 for number in TRANSCEIVERS)
 
 
 def expressed(house: Appliance) -> int:
@@ -80,33 +77,13 @@ def ports(house: Appliance) -> Iterator[ExpressPorts]:
             os.close(fd)
 
 
-def snmp(host: Host, name: str, counter: str) -> int:
-    """A counter of the kernel's on that host, such as ``Udp`` ``InCsumErrors``."""
-    lines = [line.split() for line in host.inside(Path("/proc/thread-self/net/snmp").read_text).splitlines()]
-    names, values = (line for line in lines if line[0] == f"{name}:")
-    return int(values[names.index(counter)])
-
-
 def errors(lab: Lab) -> list[int]:
     """What must not move: checksums that were wrong at either end, and clients that were told of a closed port."""
     wrong = [snmp(host, "Udp", "InCsumErrors") for host in (lab.edge, lab.client)]
     return [*wrong, snmp(lab.edge, "Icmp", "OutDestUnreachs")]
 
 
-def ended_well(house: Appliance, calls: subprocess.Popen[bytes], count: int) -> None:
-    """Hangs up, when all have gone on for a while, and nothing of theirs may be lost."""
-    goes_on(house, "media-1", "media-2")
-    said = hang_up(calls)
-    assert (said["calls"]["ok"], lost_in(said["audio"])) == (count, 0)
-
-
 TX, TAKEN = "firsthop_tx_transceiver_datagrams_total", "firsthop_rx_express_datagrams_total"
-
-
-def forwarded(house: Appliance) -> int:
-    """How many datagrams of clients the workers have passed on."""
-    counted = [received(house, f"worker-{i}", "firsthop_rx_worker_datagrams_total") for i in range(len(cores()))]
-    return sum(n for counts in counted for outcome, n in counts.items() if outcome.startswith("forwarded_"))
 
 
 def past_the_workers(house: Appliance) -> None:
@@ -127,36 +104,17 @@ def toggled(house: Appliance, times: int, calls: int) -> None:
     with ports(house) as maps:
         there = maps.by_transceiver
         assert there.keys() == set(TRANSCEIVERS)
-        for _ in range(times):
+
+        def off() -> None:
             for number in there:
                 assert maps.remove(number)
-            before = forwarded(house)
-            until(lambda before=before: forwarded(house) >= before + calls)
+
+        def on() -> None:
             for number, port in there.items():
                 assert maps.put(number, port)
             by_express(house, calls)
 
-
-def worker_killed(house: Appliance, name: str) -> None:
-    worker = house.children()[name]
-    worker.send_signal(signal.SIGKILL)
-    until(lambda: (now := house.children().get(name)) is not None and now.pid != worker.pid)
-
-
-def another_supervisor(house: Appliance, how: str) -> None:
-    """Has another process take the edge over: it was ``killed``, begins ``anew``, or has ``left`` everything to it."""
-    times = house.log_file("edge").read_text().count('"ready"')
-    if how == "killed":
-        kill_the_supervisor(house)
-        house.start("edge")
-    elif how == "anew":
-        house.processes["edge"].send_signal(signal.SIGHUP)
-    else:
-        house.processes["edge"].send_signal(signal.SIGUSR2)
-        house.processes["edge"].wait()
-        house.start("edge")
-    until(lambda: house.log_file("edge").read_text().count('"ready"') > times)
-    until(lambda: all_on(house))
+        turned(house, times, calls, off, on)
 
 
 def sent_to_the_port(lab: Lab, house: Appliance) -> None:
@@ -339,10 +297,7 @@ def test_calls_go_on_when_their_transceiver_dies_or_leaves(lab: Lab, house: Appl
     until(lambda: revived(house, "media-1") == has[0] and house.children()["media-1"].pid != killed)
     until(lambda: all_on(house))
     past_the_workers(house)
-    moved, leaving = len(logged(house, "moved")), house.children()["media-1"]
-    leaving.send_signal(signal.SIGTERM)
-    until(lambda: len(logged(house, "moved")) == moved + has[0])
-    until(lambda: sessions_of(house, "media-1") == 0 and sessions_of(house, "media-2") == 4)
+    leaves(house, has[0], 4)
     until(lambda: all_on(house))
     by_express(house, 200)
     goes_on(house, "media-2")
@@ -353,14 +308,10 @@ def test_calls_go_on_when_their_transceiver_dies_or_leaves(lab: Lab, house: Appl
 def test_a_hand_over_loses_nothing(lab: Lab, house: Appliance) -> None:
     calls, has = spread_calls(lab.client, house, 4)
     past_the_workers(house)
-    moved = len(logged(house, "moved"))
-    house.children()["media-1"].send_signal(signal.SIGTERM)
-    until(lambda: len(logged(house, "moved")) == moved + has[0])
-    until(lambda: sessions_of(house, "media-1") == 0 and sessions_of(house, "media-2") == 4)
+    leaves(house, has[0], 4)
     goes_on(house, "media-2")
     by_express(house, 200)
-    said = hang_up(calls)
-    assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
+    ended_well(house, calls, 4, "media-2")
 
 
 def test_a_firewall_rule_that_is_made_later_costs_seconds_and_not_the_calls(lab: Lab, house: Appliance) -> None:
