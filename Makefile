@@ -1,5 +1,5 @@
 # Everything here makes .venv first if it has to (scripts/setup); as root it also installs Debian packages.
-.PHONY: setup models lock check test demo docs dashboards dist trials bench-steer bench-datagram bench-relay bench-scale bench-calls bench-capacity bench-turns bench-vad bench-placement clean
+.PHONY: setup models lock check test demo docs dashboards dist trials bench-steer bench-datagram bench-relay bench-scale bench-calls bench-capacity bench-turns bench-vad bench-endings bench-placement clean
 
 PYTHON := .venv/bin/python
 
@@ -49,6 +49,7 @@ dist:
 
 trials: setup
 	$(PYTHON) -m pytest -m trials --timeout 3600
+	$(PYTHON) -m pytest -m trials --timeout 3600 --one-host tests/appliance/attacks tests/appliance/test_calls.py tests/appliance/test_recovery.py
 
 # As root: nanoseconds a packet in XDP, and its memory.
 bench-steer:
@@ -90,6 +91,11 @@ bench-turns:
 bench-vad:
 	@scripts/setup bench
 	@$(PYTHON) -m bench.vad
+
+# Two minutes: how soon the end of a turn is noticed, and how many callers who only pause are cut off.
+bench-endings: models
+	@scripts/setup bench
+	@$(PYTHON) -m bench.endings
 
 # Five minutes: a day of calls on ten thousand transceivers, placed by firsthop's own code and by simpler ways.
 bench-placement:

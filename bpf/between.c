@@ -13,6 +13,8 @@
 #define IPV4_HEADER_WORDS 5
 #define HOPS 64
 #define DONT_FRAGMENT 0x4000
+/* What a packet grows by on its way back, at most: its head goes, and IPv6's header comes in the place of IPv4's. */
+#define GROWS_BACK ((int)(sizeof(struct ipv6hdr) - sizeof(struct iphdr) - sizeof(struct express_head)))
 
 struct express_head {
     u8 version;
@@ -288,6 +290,10 @@ static __always_inline int come_back(struct xdp_md *ctx, int *action)
         u64 sum = (u32)bpf_csum_diff(0, 0, (__be32 *)udp, sizeof(*udp) + PROBE_BYTES, 0);
         if (fold(plus(plus(sum, from), to) + udp->len + swap16(IPPROTO_UDP)) != 0xffff)
             return VERDICT_BACK_REFUSED;
+        /* Drop: this NIC leaves no room before a packet, so what comes back may not become a client's. No way is then
+         * open, and nothing comes back. */
+        if (bpf_xdp_adjust_head(ctx, -GROWS_BACK) || bpf_xdp_adjust_head(ctx, GROWS_BACK))
+            return VERDICT_BACK_REFUSED;
         *action = XDP_PASS;
         return VERDICT_WAY_ANSWERED;
     }
@@ -336,7 +342,7 @@ static __always_inline int come_back(struct xdp_md *ctx, int *action)
     u32 interface = back->interface;
     u32 before = (void *)(head + 1) - (void *)(long)ctx->data;
     u32 after = sizeof(struct ethhdr) + ip_bytes(v4) + sizeof(*udp);
-    /* Drop: the NIC leaves no room before a packet. */
+    /* Drop: no room before the packet, of which an answer about the way has had as much. */
     if (bpf_xdp_adjust_head(ctx, (int)before - (int)after) || !put_headers(ctx, &e, 0))
         return VERDICT_BACK_REFUSED;
     *action = bpf_redirect(interface, 0);

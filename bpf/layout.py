@@ -156,9 +156,9 @@ ROUTE_KEY: Final = Record("route_key", "u64 k0", "u64 k1", "u32 live", "u32 zero
 PREFIX: Final = Record("prefix", "__be32 address[4]")
 HOST: Final = Record("host", "__be32 address[4]")
 NUMBER: Final = Scalar("__be32", "!I")
-# The port to which the media of a transceiver's flows goes, past the workers; and how often a flow was seen to go
-# there, which is about once a second of each.
-EXPRESS: Final = Record("express_way", "u32 port", "u32 seen")
+# The port to which the media of a transceiver's flows goes, past the workers; how often a flow was seen to go there,
+# which is about once a second of each; and the client of the one that was seen last.
+EXPRESS: Final = Record("express_way", "u32 port", "u32 seen", "__be32 client[4]", "__be16 client_port", "u16 zero")
 # The key of a trie of prefixes: `bits` of the address count.
 RELAY: Final = Record("relay", "u32 bits", "__be32 address[4]")
 

@@ -104,8 +104,13 @@ static __always_inline int express_media(struct xdp_md *ctx, const struct flow *
     struct express_way *way = express.lookup(&transceiver);
     if (!way || !way->port || !change_port(d->udp, end, way->port))
         return 0;
-    if (due)
-        way->seen++; /* two cores at once may count one: it is asked only whether it grows */
+    if (due) {
+        /* Two cores at once may count one, and mix two addresses up: it is asked whether the number grows, and the
+         * next address is a client's again. */
+        way->seen++;
+        __builtin_memcpy(way->client, d->from.address, sizeof(way->client));
+        way->client_port = d->from.port;
+    }
     return XDP_PASS;
 }
 

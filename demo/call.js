@@ -138,6 +138,7 @@ export class Call {
     };
     this.channel = connection.createDataChannel("oai-events");
     this.talk = new Talk(this.channel, this.settings, {
+      staged: this.agent.split("@")[0] === "local",
       now: () => this.now(),
       view: this.view,
       mute: (silent) => this.microphone.getAudioTracks().forEach((track) => (track.enabled = !silent)),

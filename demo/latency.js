@@ -15,6 +15,8 @@ const LABELS = {
   started: ["First audio sent", "output_audio_buffer.started"],
   heard: ["First sound heard", "the way here, and the playout"],
 };
+// What the agent's parts did meanwhile, up to the first result of each.
+const STAGES = { ears: "Ears heard", mind: "Mind thought", voice: "Voice said" };
 const ENDS = { server: "End of speech, as the server saw it", browser: "End of speech, as the microphone had it" };
 const KINDS = { spoken: "spoken", held: "held", typed: "typed", idle: "silence" };
 
@@ -106,6 +108,12 @@ function explain(turn) {
     const [took, at] = [`${number(end - start)} ms`, `at ${number(end - turn.phases.ended)}`];
     return [what, make("dd", {}, took), make("dd", {}, at)];
   });
+  for (const { name, begin_ms, end_ms, text } of turn.stages) {
+    if (!STAGES[name]) continue;
+    const words = make("q", { title: text }, text);
+    const what = make("dt", { class: "stage" }, make("span", {}, STAGES[name]), words);
+    lines.push([what, make("dd", {}, `${number(end_ms - begin_ms)} ms`), make("dd", {}, `at ${number(end_ms)}`)]);
+  }
   list.replaceChildren(...lines.flat());
   if (turn.cut?.latency_ms != null) {
     const who = { voice: "You spoke", button: "You interrupted", server: "Cleared" }[turn.cut.by];

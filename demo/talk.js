@@ -21,9 +21,10 @@ export class Talk {
   #calls = []; // functions that the response in progress asks for
 
   /** `now` gives ms since Connect was pressed; `view` has methods event(entry), turns(), transcript() and
-   * refused(error); `mute(silent)` closes and opens the microphone. */
-  constructor(channel, settings, { now, view, mute, mostBytes }) {
-    Object.assign(this, { channel, now, view, mute, mostBytes });
+   * refused(error); `mute(silent)` closes and opens the microphone. An agent that is `staged` tells what its answers
+   * were made of. */
+  constructor(channel, settings, { now, view, mute, mostBytes, staged = false }) {
+    Object.assign(this, { channel, now, view, mute, mostBytes, staged });
     this.settings = settings;
     mute(settings.turns === "manual");
     firsthop.turns = this.turns.list;
@@ -62,6 +63,7 @@ export class Talk {
     if (type === "conversation.item.truncated") this.send({ type: "conversation.item.retrieve", item_id });
     if (type === "response.function_call_arguments.done") this.#calls.push(event);
     if (type === "response.done") this.#answer(event.response?.status);
+    if (type === "response.done" && this.staged) this.send({ type: "firsthop.stages.retrieve" });
     this.#tell(written);
   }
 

@@ -33,9 +33,10 @@ export function segments(turn) {
 }
 
 export class Turns {
-  /** Oldest first: { number, kind, item_id, ended_by, phases, total_ms, outcome, tool, cut }. `kind` is spoken, held
-   * (push to talk), typed or idle. `ended_by` says who saw the end of the speech: server, browser, or the key. `cut`
-   * is the interruption, if any: { by, asked_ms, cleared_ms, silent_ms, latency_ms }. */
+  /** Oldest first: { number, kind, item_id, ended_by, phases, total_ms, outcome, tool, cut, stages }. `kind` is
+   * spoken, held (push to talk), typed or idle. `ended_by` says who saw the end of the speech: server, browser, or the
+   * key. `cut` is the interruption, if any: { by, asked_ms, cleared_ms, silent_ms, latency_ms }. `stages` are what the
+   * agent says its answer was made of: [{ name, begin_ms, end_ms, text }], from the end of speech. */
   list = [];
   playing = null; // the response that the server sends now
   speaking = null; // { item_id, at_ms } of the person's turn
@@ -86,6 +87,7 @@ export class Turns {
   #open(turn) {
     this.list.push({
       number: ++this.#told, item_id: null, ended_by: "server", total_ms: null, outcome: "open", tool: null, cut: null,
+      stages: [],
       ...turn,
     });
     if (this.list.length > KEPT) this.list.shift();
@@ -148,6 +150,9 @@ export class Turns {
         break;
       case "error":
         if (this.#asked && event.error?.event_id === this.#asked && this.latest) this.latest.outcome = "refused";
+        break;
+      case "firsthop.stages":
+        if (of) of.stages = event.stages;
         break;
       case "output_audio_buffer.cleared":
         this.#cleared(of, at_ms);

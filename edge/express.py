@@ -21,12 +21,12 @@ from typing import Any, Never, Protocol
 from edge.silence import Silence
 from edge.sockets import drop_express_sockets, express_sockets, kept_express_sockets
 from edge.xdp.express_ports import ExpressPorts
-from edge.xdp.probe import probe
+from edge.xdp.probe import probe, sources
 from runtime.config import Edge
 from runtime.families import edge as families
 from runtime.metrics import Gauges
 from runtime.supervision.store import Store
-from wire import express
+from wire import address, express
 from wire.express import MOST_BYTES, Claim, ExpressError, Off, Proofs, Reads, Sockets, Took
 from wire.keys import ClusterKeys
 
@@ -39,13 +39,15 @@ _TAKEN_S, _ASKS_WITHIN_S = 1.5, 0.3
 # How long a transceiver that heard nothing by that way has no other try, and by how much longer each time: whatever the
 # probe does not show, each try costs its callers a few seconds.
 _SILENT_S, _LONGER = 60.0, 10.0
+# Of no protocol that a client speaks (RFC 9443), so whoever gets it counts it and drops it.
+_ASKED = b"\x04" + bytes(31)
 _DOOR_MODE = 0o660  # the folder's group may come to the door; whoever it is proves that he has the cluster's keys
 
 
 class Probe(Protocol):
     """Has a datagram arrive as media does (``edge/xdp/probe.py``)."""
 
-    def __call__(self, interface: str, host: str, port: int, payload: bytes, *, far: bool) -> None: ...
+    def __call__(self, interface: str, host: str, port: int, payload: bytes, source: tuple[str, int]) -> None: ...
 
 
 class Express:
@@ -126,9 +128,17 @@ class Express:
             await asyncio.Event().wait()
         assert self._door is not None
         tasks: set[asyncio.Task[None]] = set()
+        called, door = asyncio.Event(), self._door.fileno()
+        loop.add_reader(door, called.set)
         try:
             while True:
-                connection, _ = await loop.sock_accept(self._door)
+                called.clear()
+                await called.wait()
+                try:  # and not sock_accept, which loses a connection that comes as it is cancelled
+                    connection, _ = self._door.accept()
+                except OSError:
+                    continue  # whoever it was has left, or was attended to
+                connection.setblocking(False)
                 if len(self._connections) >= _MOST:
                     connection.close()
                     continue
@@ -137,6 +147,7 @@ class Express:
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
         finally:
+            loop.remove_reader(door)
             for task in tasks:
                 task.cancel()
 
@@ -217,9 +228,9 @@ class Express:
     async def _reads(self, connection: socket.socket, number: int, token: bytes) -> bool:
         """Whether the transceiver says that it reads, when a first datagram has come to it as media will."""
         said, interface, host = b"", self._edge.interface, self._edge.media.host
-        for far, within_s in ((False, _NEAR_S), (True, _FAR_S)):
+        for source, within_s in zip(sources(host), (_NEAR_S, _FAR_S), strict=True):
             with contextlib.suppress(TimeoutError, OSError):
-                self._probe(interface, host, self._port(number), token, far=far)
+                self._probe(interface, host, self._port(number), token, source)
                 async with asyncio.timeout(within_s):
                     said = await asyncio.get_running_loop().sock_recv(connection, MOST_BYTES)
                 break
@@ -230,13 +241,23 @@ class Express:
         OSError."""
         loop, silence = asyncio.get_running_loop(), Silence()
         while said := await loop.sock_recv(connection, MOST_BYTES):
-            took, ports = express.read(said), self._ports_now()
+            took, ports, now = express.read(said), self._ports_now(), loop.time()
             if not isinstance(took, Took) or ports is None:
                 continue
-            if silence.heard(ports.seen(number), took.datagrams, loop.time()):
-                self._give_up(number, loop.time())
+            judgement = silence.judge(ports.seen(number), took.datagrams, now)
+            if judgement == "silent":
+                self._give_up(number, now)
                 connection.send(Off("silent").dump())
                 return
+            if judgement == "doubted" and (client := ports.client(number)) is not None:
+                self._ask(number, client)
+
+    def _ask(self, number: int, client: bytes) -> None:
+        """Has a datagram that is right come to the transceiver as the client's media does. Where that is taken, the way
+        is not silent: what is wrong with a client's own packets, such as their checksums, is his affair alone."""
+        with contextlib.suppress(OSError):
+            interface, host = self._edge.interface, self._edge.media.host
+            self._probe(interface, host, self._port(number), _ASKED, address.unpack(client))
 
     def _give_up(self, number: int, now: float) -> None:
         _, before_s = self._silent.get(number, (0.0, 0.0))

@@ -3,9 +3,13 @@ Pure."""
 
 from __future__ import annotations
 
-__all__ = ["SILENT_S", "Silence"]
+from typing import Literal
 
-SILENT_S = 3.0
+__all__ = ["DOUBTED_S", "SILENT_S", "Judgement", "Silence"]
+
+DOUBTED_S, SILENT_S = 1.0, 3.0
+
+Judgement = Literal["heard", "doubted", "silent"]
 
 
 class Silence:
@@ -15,18 +19,27 @@ class Silence:
     def __init__(self) -> None:
         self._seen = self._taken = -1
         self._since: float | None = None  # media has gone there that was not taken
+        self._doubted: float | None = None
         self._last = 0.0
 
-    def heard(self, seen: int, taken: int, now: float) -> bool:
-        """Whether the way is silent. The reader has just said that it has ``taken`` so much in all; of what XDP has put
-        there, ``seen`` tells that it grows. ``now`` is in seconds of a clock that never jumps.
+    def judge(self, seen: int, taken: int, now: float) -> Judgement:
+        """The reader has just said that it has ``taken`` so much in all; of what XDP has put there, ``seen`` tells that
+        it grows. ``now`` is in seconds of a clock that never jumps.
 
-        A way is silent where nothing was taken for SILENT_S while media went there, without a pause as long as that."""
+        A way is doubted where nothing was taken for DOUBTED_S while media went there, without a pause of SILENT_S. The
+        clients' own packets may be all that is wrong, their checksums for instance, so one that is right is to be put
+        there now. The way is silent where that is not taken either within DOUBTED_S, and nothing was for SILENT_S."""
         goes, self._seen = seen != self._seen, seen
         if taken != self._taken or (not goes and now - self._last > SILENT_S):
-            self._taken, self._since = taken, None
-            return False
+            self._taken, self._since, self._doubted = taken, None, None
+            return "heard"
         if goes:
             self._last = now
             self._since = now if self._since is None else self._since
-        return goes and self._since is not None and now - self._since >= SILENT_S
+        if self._since is None or now - self._since < DOUBTED_S:
+            return "heard"
+        if self._doubted is None:
+            self._doubted = now
+        elif goes and now - self._since >= SILENT_S and now - self._doubted >= DOUBTED_S:
+            return "silent"
+        return "doubted"

@@ -115,8 +115,8 @@ class EdgeSupervisor(Supervisor):
             flows=maps[0] if maps else -1,
             ssrcs=maps[1] if maps else -1,
             shedding=maps[2] if maps else -1,
-            backs=maps[3] if maps and edge.express == "between" else -1,
-            ways=maps[4] if maps and edge.express == "between" else -1,
+            backs=maps[3] if maps and edge.between_hosts else -1,
+            ways=maps[4] if maps and edge.between_hosts else -1,
             flows_to=flows_endpoint(edge, shared=bool(self._config.directory.redis)),
             flows_from=tuple(row.endpoint for row in edge.behind_one_address),
             sisters=tuple(

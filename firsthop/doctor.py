@@ -35,6 +35,7 @@ def examine(config: Config) -> Iterator[Finding]:
             yield examining.bpffs(edge.pins)
             yield from examining.interface(edge.interface, len(edge.cores) or len(os.sched_getaffinity(0)))
             yield examining.express(edge)
+            yield from examining.between(edge)
         yield examining.buffers()
         yield examining.udp_port("edge.media", edge.media)
         yield examining.tcp_port("edge.http", edge.http)

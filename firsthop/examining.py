@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from edge.xdp import hops
+from firsthop import past_workers
 from runtime.address import Address, Endpoint
 from runtime.config import Config, Directory, Edge
 from runtime.errors import bind_trouble
@@ -29,6 +31,7 @@ __all__ = [
     "PATIENCE_S",
     "Finding",
     "bcc",
+    "between",
     "bpffs",
     "btf",
     "buffers",
@@ -51,6 +54,7 @@ _CPUMAP_PROGRAMS = (5, 9)  # the kernel that can run a program on the core that 
 _BPF_FS_MAGIC = 0xCAFE4A11
 _SOON_DAYS = 14
 _BUFFER_BYTES = 4 << 20  # that the edge asks for (edge/sockets.py)
+_MTU_BYTES = 1280  # of all that goes past the workers (wire/encapsulation.py), and of every IPv6 link
 _UNSYNCHRONISED = 0x40  # STA_UNSYNC of adjtimex(2)
 _STATUS_AT = 40  # of struct timex on 64 bit machines: after modes, offset, freq, maxerror and esterror
 
@@ -157,6 +161,26 @@ def express(edge: Edge) -> Finding:
             todo = "start the edge again; transceivers find it in transceiver.run, which is to be edge.run"
             return Finding("edge.express", "warning", f"{door}: {e.strerror}: media goes by the workers", todo)
     return Finding("edge.express", "ok", f"{door} answers")
+
+
+def between(edge: Edge) -> Iterator[Finding]:
+    """Whether media can go past the workers to the listed transceivers of other hosts; nothing where it is not to."""
+    away = {row.id: row.endpoint.address.pair for row in edge.transceivers if row.endpoint.address is not None}
+    if not edge.between_hosts or not edge.interface:
+        return
+    inner = edge.inner_interface or edge.interface
+    if above := hops.vlan_of(edge.media.host, edge.interface):
+        seen = f"{edge.media.host} is on {above}, in a VLAN of {edge.interface}: media goes by the workers"
+        yield Finding("edge.express in a VLAN", "warning", seen, past_workers.FALLBACKS["headers"])
+    for number, (hop, *_) in hops.find(away).items():
+        subject = f"way to transceiver {number}"
+        if why := "no_route" if hop is None else hops.barred(hop.interface, edge.interface, inner):
+            yield Finding(subject, "warning", f"{why}: media goes by the workers", past_workers.WHY[why])
+        elif hop is not None and hop.mtu < _MTU_BYTES:
+            seen = f"MTU {hop.mtu}: packets of media may not fit, and go by the workers"
+            yield Finding(subject, "warning", seen, past_workers.FALLBACKS["too_long"])
+        else:
+            yield Finding(subject, "ok", "a next hop is known, by an interface that takes frames of XDP")
 
 
 def buffers(sys: Path = Path("/proc/sys/net/core")) -> Finding:

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import click
 from aiohttp import web
 
+from edge.signaling.connection import Connection
+from edge.signaling.listener import Listener, connections_tally
 from firsthop.options import config_option
 from runtime import logs
 from runtime.address import Address
 from runtime.config import Config, load
 from runtime.errors import ConfigError, bind_trouble
-from transceiver.engine import EngineError, weights
+from transceiver.engine import Engine, EngineError, weights
 from transceiver.engine.client import Client
 from transceiver.engine.web import app_of
 from wire.exposure import exposure
 
-__all__ = ["serve_models"]
+__all__ = ["serve_models", "served"]
 
 _LEAST_KEY = 16  # characters
 _LOOPBACK = ("127.0.0.1", "::1")
+_BACKLOG = 128
+_MOST_CONNECTIONS, _MOST_OF_ONE = 512, 256  # in all, and from one address
+_GOODBYE_S = 3.0
 
 
 @click.command("serve-models")
@@ -79,20 +88,42 @@ def _key(file: Path | None) -> bytes | None:
 async def _serve(settings: Config, address: Address, key: bytes | None) -> None:
     logs.configure(settings.log.level, settings.log.format, process="serve-models")
     engine = Client(settings.agents.engine)
-    await engine.start()
-    runner = web.AppRunner(app_of(engine, key), access_log=None, handler_cancellation=True)
-    await runner.setup()
     try:
+        await engine.start()
         try:
-            await web.TCPSite(runner, *address.pair).start()
+            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            listening = socket.create_server(address.pair, family=family, backlog=_BACKLOG)
         except OSError as e:
             raise ConfigError(f"--listen: {address}: {bind_trouble(e)}") from None
-        logs.get().info("serving models", at=f"http://{address}/v1", key=key is not None)
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for each in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(each, ended.set)
-        await ended.wait()
+        async with served(engine, key, listening):
+            logs.get().info("serving models", at=f"http://{address}/v1", key=key is not None)
+            ended = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            for each in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(each, ended.set)
+            await ended.wait()
     finally:
-        await runner.cleanup()
         await engine.close()
+
+
+@asynccontextmanager
+async def served(engine: Engine, key: bytes | None, listening: socket.socket) -> AsyncIterator[None]:
+    """Serves ``engine`` to whoever connects to ``listening``, within the bounds that callers of an edge have on what
+    they leave half-done. Without a ``key`` anyone may ask."""
+    runner = web.AppRunner(app_of(engine, key), handler_cancellation=True, shutdown_timeout=_GOODBYE_S)
+    await runner.setup()
+    assert runner.server is not None
+    listener = Listener(
+        listening,
+        partial(Connection, runner.server),
+        lambda: None,
+        most=_MOST_CONNECTIONS,
+        most_of_one=_MOST_OF_ONE,
+        counts=connections_tally(),
+    )
+    try:
+        yield
+    finally:
+        await listener.close()
+        listening.close()
+        await runner.cleanup()

@@ -108,13 +108,14 @@ class Alarm:
 @dataclass(frozen=True, slots=True)
 class Xdp:
     """The state of XDP. ``mode`` is native, generic or off; ``flows`` are those in the kernel's table; ``packets`` are
-    by verdict. ``express`` has the transceivers of this host by id: those that take media themselves with an empty
-    text, others with the reason, in a word, why they do not."""
+    by verdict. ``express`` has the transceivers by id: those that take media themselves with an empty text, others with
+    the reason, in a word, why they do not. ``fallbacks`` are packets that went by a worker all the same, by why."""
 
     mode: str
     flows: int
     packets: Counts
     express: dict[str, str] = field(default_factory=dict)
+    fallbacks: Counts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +251,8 @@ def compare(before: Mapping[str, Scrape], after: Mapping[str, Scrape], expected:
         # The one that reads goes last: another of its id may have been refused.
         told = sorted((value, key) for key, value in after["supervisor"].samples.items() if key[0] == _EXPRESS)
         express = {key[1]: key[2] for _, key in told}
-        xdp = Xdp(mode, flows, {verdict: total(counts) for verdict, counts in packets.items()}, express)
+        verdicts = {verdict: total(counts) for verdict, counts in packets.items()}
+        xdp = Xdp(mode, flows, verdicts, express, look.counts("supervisor", "firsthop_xdp_fallback_packets_total"))
     signaling = None
     if "signaling" in {*after, *expected}:
         responses = look.counts("signaling", "firsthop_signaling_responses_total")

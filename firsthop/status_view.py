@@ -12,6 +12,7 @@ from rich.text import Text
 
 from bpf.verdicts import VERDICTS
 from firsthop.other_edges import OtherEdge
+from firsthop.past_workers import advice
 from firsthop.status import ALARMS, Count, Counts, Signaling, Status, Transceiver, total
 
 __all__ = ["cores", "per_second", "since_start", "view"]
@@ -105,13 +106,17 @@ def _headline(status: Status) -> Text:
 
 
 def _express(status: Status) -> list[RenderableType]:
-    """A line about the transceivers of this host that have asked for media past the workers."""
-    told = status.xdp.express if status.xdp is not None else {}
-    if not told:
+    """A line about the transceivers that take media past the workers, and one for each reason why it goes by them."""
+    if status.xdp is None or not status.xdp.express:
         return []
+    told, fallbacks = status.xdp.express, {why: n for why, n in status.xdp.fallbacks.items() if n.per_s}
     on = ", ".join(number for number, why in told.items() if not why) or "none"
     off = "".join(f"; not {number} ({why})" for number, why in told.items() if why)
-    return [Text.assemble(("express", "bold"), f" to transceivers: {on}", (off, "yellow"))]
+    lines: list[RenderableType] = [Text.assemble(("express", "bold"), f" to transceivers: {on}", (off, "yellow"))]
+    for why, what in advice(told.values(), fallbacks):
+        rate = f" {per_second(fallbacks[why])}/s" if why in fallbacks else ""
+        lines.append(Text.assemble((f"  {why}{rate}", "yellow"), f": {what}"))
+    return lines
 
 
 def _shedding(status: Status) -> list[RenderableType]:

@@ -73,6 +73,9 @@ class Appliance:
     """One edge and one transceiver host, or two of them in a lab that has two; files and logs go to ``directory``. A
     context manager."""
 
+    one_host = False
+    """Whether transceivers of a lab are on the edge's host, so that media goes past the workers, where nobody says."""
+
     def __init__(
         self,
         directory: Path,
@@ -84,13 +87,15 @@ class Appliance:
         transceiver_cores: Sequence[int] = (),
         capacity: Literal["measured", "fixed"] = "fixed",
         drain_s: float = 0,
-        one_host: bool = False,
+        one_host: bool | None = None,
         **edge: Any,
     ) -> None:
         """``edge`` are more keys of section [edge], such as ``cores`` or ``interface``; both edges have them, as
         both transceiver hosts have the others. Its capacity is fixed: what a test's machine can do is not what the test
-        is about. Transceivers end at once, unless they have ``drain_s``. With ``one_host`` those of a lab are on the
-        edge's host."""
+        is about. Transceivers end at once, unless they have ``drain_s``. With ``one_host`` those of a lab that has one
+        host for them are on the edge's host."""
+        if one_host is None:
+            one_host = self.one_host and lab is not None and not lab.edge_2 and not lab.transceiver_2
         self._cores = tuple(transceiver_cores)
         self._directory = directory
         self.edge: Place = lab.edge if lab else Loopback()
@@ -118,7 +123,7 @@ class Appliance:
             "run": str(directory),
             "capacity": capacity,
             "drain_s": drain_s,
-            "express": "between" if edge.get("express") == "between" else "auto",
+            "express": "between" if edge.get("inner_interface") else "auto",
         }
         self._pins = {name: Path("/sys/fs/bpf", f"firsthop-{secrets.token_hex(4)}") for name in self._edges}
         if lab:

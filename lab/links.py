@@ -24,8 +24,10 @@ __all__ = [
     "home",
     "in_thread",
     "join",
+    "set_checksum_offload",
     "set_checksum_offload_off",
     "sysctl",
+    "take_frames",
     "up",
 ]
 
@@ -48,14 +50,29 @@ def checksum_offload(interface: str) -> bool:
         ethtool.close()
 
 
-def set_checksum_offload_off(interface: str) -> None:
+def set_checksum_offload(interface: str, *, on: bool) -> None:
+    """Has ``interface``, on the calling thread's host, leave transmit checksums to the hardware, or fill them in."""
     ethtool = IoctlEthtool(interface)
     try:
-        ethtool.set_offload_flag("tx-checksumming", 0)
+        ethtool.set_offload_flag("tx-checksumming", int(on))
     finally:
         ethtool.close()
+
+
+def set_checksum_offload_off(interface: str) -> None:
+    """Has ``interface`` fill them in. Raises LabError where it does not."""
+    set_checksum_offload(interface, on=False)
     if checksum_offload(interface):
         raise LabError(f"transmit checksum offload of {interface} cannot be switched off: XDP would lose every packet")
+
+
+def take_frames(interface: str, takes: bool = True) -> None:
+    """Has the other end of this veth send frames of XDP, or not: it does where this one receives by GRO."""
+    ethtool = IoctlEthtool(interface)
+    try:
+        ethtool.set_offload_flag("generic-receive-offload", int(takes))
+    finally:
+        ethtool.close()
 
 
 def in_thread(work: Callable[[], T]) -> T:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from runtime.errors import ConfigError
 
-__all__ = ["FIRST", "cpus", "drop_capabilities", "instance", "set_name", "set_nice", "step_back"]
+__all__ = ["FIRST", "cpus", "drop_capabilities", "instance", "set_name", "set_nice", "set_session_nice", "step_back"]
 
 FIRST = -10  # the nice value of those that media waits for
 
@@ -56,6 +56,15 @@ def set_nice(nice: int) -> None:
     what nobody has time to read."""
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, nice)
+
+
+def set_session_nice(nice: int) -> None:
+    """Gives the session that this process leads the priority ``nice``, where the kernel has priorities of sessions
+    (sched(7), autogroup): there each session has the same share of a core, and ``set_nice`` compares the processes of
+    one session alone. The session of another process is left as it is."""
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def step_back() -> None:

@@ -35,7 +35,16 @@ settings.register_profile(
 settings.load_profile("firsthop")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--one-host",
+        action="store_true",
+        help="in the lab, transceivers are on the edge's host, so that media goes past the workers",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    Appliance.one_host = config.getoption("--one-host")
     if hasattr(config, "workerinput"):  # one of several processes that pytest-xdist started
         be_a_host()
     elif COMPILED not in os.environ:

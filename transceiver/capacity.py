@@ -30,14 +30,16 @@ by a sixth, and beyond 0.9 calls begin to cost more because they wait."""
 _LATE_FLOOR, _MISSED_FLOOR = 0.5, 0.25
 _BACK, _UP_A_WINDOW = 0.95, 0.01
 # While the mean lag is below the first and what is in use is near the limit, that goes up as far as the second and as
-# slowly as the third; beyond the fourth it goes down.
-_EASY_S, _MOST, _MORE_A_WINDOW, _HARD_S = 0.006, 0.8, 0.005, 0.009
+# slowly as the third; beyond the fourth it goes down. A process that uses 0.6 of its core has a lag of six milliseconds
+# already. One that uses the second, and a sixth more in its worst second, still has a core for it.
+_EASY_S, _MOST, _MORE_A_WINDOW, _HARD_S = 0.008, 0.85, 0.01, 0.012
 _NEAR = 0.08
-# Where frames were missed the limit comes back to that a good deal more slowly: each try costs frames.
-_TRIED_AGAIN = 0.002
-# The 99th percentile of the lag, of which a millisecond or two is always there: from the first no more, from the second
-# on fewer.
-_LATE_S, _TOO_LATE_S = 0.012, 0.018
+# Where frames were missed, and once more within so many windows, the limit comes back to that a good deal more slowly:
+# each try costs frames. Once, for no more than so many windows in a row, may have been a pause of the machine.
+_TRIED_AGAIN, _REMEMBERED, _PAUSE = 0.002, 30, 2
+# The 99th percentile of the lag: from the first no more, from the second on fewer. A machine that is not one's own has
+# seconds below the first at any usage, and frames are missed from 25 ms on.
+_LATE_S, _TOO_LATE_S = 0.014, 0.018
 _STRAINED = 2  # windows in a row
 _REOPENS_BELOW = 0.03  # that far under the limit, once it was reached
 _MEMORY = 0.25  # weight of a window in what is remembered
@@ -104,6 +106,9 @@ class Capacity:
         self._full: set[Kind] = set()
         self._lag = 0.0  # on average
         self._strained = self._missing = self._overloaded = 0
+        # Windows in a row in which frames were missed, windows since the last of them, and whether its calls missed
+        # them rather than the machine.
+        self._missed, self._on_time_for, self._own_fault = 0, _REMEMBERED, False
 
     def cost(self, kind: Kind) -> float:
         """The share of the time that a call of this kind takes now."""
@@ -185,17 +190,23 @@ class Capacity:
         if not window.due:
             self._strained = 0
             return
-        self._ceiling = min(_MOST, self._ceiling + _TRIED_AGAIN)
+        self._ceiling = min(_MOST, self._ceiling + (_TRIED_AGAIN if self._own_fault else _UP_A_WINDOW))
         long = self._missing >= _OVERLOADED
-        self._strained = self._strained + 1 if window.lag_s > _LATE_S else 0
-        self._lag = _towards(self._lag, min(window.lag_s, 2 * _LATE_S), _MEMORY)
-        used, _ = self._mean or self._last
-        if window.missed > _SOME_MISSED * window.due:
-            # What came to be in use in one window says less than what its calls use.
-            self._ceiling = min(self._ceiling, max(_MISSED_FLOOR if long else _OWN_FAULT, _BACK * used))
+        missed = window.missed > _SOME_MISSED * window.due
+        # A window in which frames were missed brings the ceiling down, and not the limit by its lag as well.
+        late_s = min(window.lag_s, _LATE_S if missed else 2 * _LATE_S)
+        self._lag = _towards(self._lag, late_s, _MEMORY)
+        self._strained = self._strained + 1 if window.lag_s > _LATE_S and not missed else 0
+        used, streams = self._mean or self._last
+        # What came to be in use in one window says less than what its calls use, of which many may be new.
+        by_calls = used + max(0.0, self._unmeasured(window.streams, streams))
+        self._judge(missed)
+        if missed:
+            self._ceiling = min(self._ceiling, max(_MISSED_FLOOR if long else _OWN_FAULT, _BACK * by_calls))
         elif self._strained >= _STRAINED:
             back = _BACK if window.lag_s > _TOO_LATE_S else 1.0
-            self.limit = min(self.limit, max(_MISSED_FLOOR if long else _LATE_FLOOR, back * window.used))
+            by_calls = max(window.used, by_calls)
+            self.limit = min(self.limit, max(_MISSED_FLOOR if long else _LATE_FLOOR, back * by_calls))
         elif self._lag > _HARD_S and used > _OWN_FAULT:
             self.limit = min(self.limit, max(_LATE_FLOOR, self.limit - _UP_A_WINDOW))
         elif self.limit < CEILING and not self._strained:
@@ -203,6 +214,18 @@ class Capacity:
         elif self._lag < _EASY_S and used > self.limit - _NEAR:
             self.limit += _MORE_A_WINDOW
         self.limit = min(self.limit, self._ceiling)
+
+    def _judge(self, missed: bool) -> None:
+        """Takes note of whether frames of one more window were missed, and whether the calls are too many for that."""
+        if not missed:
+            self._missed, self._on_time_for = 0, self._on_time_for + 1
+            return
+        self._missed += 1
+        if self._missed == 1:
+            self._own_fault = self._on_time_for < _REMEMBERED
+        elif self._missed > _PAUSE:
+            self._own_fault = True
+        self._on_time_for = 0
 
     def _overload(self, window: Window) -> int:
         self._missing = self._missing + 1 if window.missed > _MISSED * window.due else 0

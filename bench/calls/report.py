@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 from typing import Any
 
 from bench.calls.analysis import quantiles
 from bench.calls.servers import PASSING
 from bench.harness import document
+from bench.harness.repeats import median
 from bench.harness.targets import Targets, table
 from bench.harness.undisturbed import DISTURBED
 
@@ -116,15 +116,11 @@ def medians(samples: list[Sample]) -> list[dict[str, Any]]:
         row["disturbed"] = round(min(disturbed(s) for s in good), 3)
         for name in all_[0]:
             if name == "by":
-                row["by"] = {p: _median([f["by"].get(p, 0.0) for f in all_]) for p in all_[0]["by"]}
+                row["by"] = {p: median(f["by"].get(p, 0.0) for f in all_) for p in all_[0]["by"]}
             else:
-                row[name] = _median([f[name] for f in all_ if f[name] is not None])
+                row[name] = median(f[name] for f in all_ if f[name] is not None)
         rows.append(row)
     return rows
-
-
-def _median(values: list[float]) -> float | None:
-    return float(f"{statistics.median(values):.4g}") if values else None
 
 
 def _one(points: list[dict[str, Any]], server: str, calls: int) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def firsthop(
         http = "{lab.edge.address}:{HTTP_PORT}"
         api_keys = "{here}/token"
         connections_per_address = 0  # all callers have one
+        calls_per_minute = 0  # and one key
         [[edge.transceivers]]
         id = 1
         endpoint = "{endpoint}"

@@ -43,7 +43,8 @@ def _limit(sample: Sample) -> str:
 
 
 def medians(samples: list[Sample]) -> list[Sample]:
-    """One row for each agent: the run that measured, and the largest fixed number that kept its frames."""
+    """One row for each agent: the run that measured, the largest fixed number that kept its frames, and whether it is
+    ``bounded`` by a larger one that did not."""
     rows = []
     for agent in dict.fromkeys(sample["agent"] for sample in samples):
         mine = [sample for sample in samples if sample["agent"] == agent and "failed" not in sample]
@@ -51,7 +52,9 @@ def medians(samples: list[Sample]) -> list[Sample]:
         if measured is not None:
             good = [sample for sample in mine if sample["fixed"] is not None and keeps(sample)]
             best = max(good, key=lambda sample: float(sample["calls"]), default=None)
-            rows.append({"agent": agent, "measured": measured, "best": best})
+            most = max((sample["fixed"] for sample in mine if sample["fixed"] is not None), default=0)
+            bounded = best is not None and best["fixed"] < most
+            rows.append({"agent": agent, "measured": measured, "best": best, "bounded": bounded})
     return rows
 
 
@@ -63,7 +66,9 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
         note = "disturbed" if disturbed(measured) > 0.05 else ""
         if best is not None:
             share = abs(measured["calls"] / best["calls"] - 1)
-            judged.judge(f"{agent}: calls let in, off the best fixed number", share, WITHIN, note=note)
+            more = "" if row["bounded"] else "a larger one was not tried"
+            notes = ", ".join(filter(None, (note, more)))
+            judged.judge(f"{agent}: calls let in, off the best fixed number", share, WITHIN, note=notes)
         judged.judge(f"{agent}: frames kept of the calls let in", measured["kept"], KEPT, at_least=True, note=note)
         judged.judge(f"{agent}: refused within, p99, ms", measured["refused_ms"]["p99"], REFUSED_MS, note=note)
         other = sum(count for why, count in measured["refused"].items() if why != "HTTP 503")

@@ -40,6 +40,8 @@ static int bound(const char *address, const char *port) {
     int sock = socket(AF_INET, SOCK_DGRAM, 0);
     if (sock < 0) err(1, "socket");
     enlarge(sock);
+    int shared = 1;  // with whoever has a socket there for what one neighbour says
+    if (setsockopt(sock, SOL_SOCKET, SO_REUSEPORT, &shared, sizeof shared)) err(1, "SO_REUSEPORT");
     if (bind(sock, (struct sockaddr *)&here, sizeof here)) err(1, "bind %s port %s", address, port);
     return sock;
 }

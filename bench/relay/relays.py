@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,13 +22,15 @@ from bench.harness.conditions import LOAD_CPU, pin
 from bench.harness.conditions import SERVER_CPU as RELAY_CPU
 from bench.harness.document import ROOT
 from bench.harness.processes import Started, await_quiet, started_processes, write_secrets
-from lab.links import sysctl
-from lab.network import Lab
+from lab.links import set_checksum_offload, sysctl, take_frames
+from lab.network import Host, Lab
 from wire import address, keys, stun, ufrag
+from wire.encapsulation import HEAD_BYTES
 
 __all__ = ["PORT", "RELAYS", "RelayError", "Running", "Site"]
 
-PORT, BACKEND_PORT = 3478, 7000
+PORT, BACKEND_PORT, FAR_PORT = 3478, 7000, 7400
+OPEN = b'firsthop_edge_express{transceiver="1",why=""} 1.0'
 ROUND_US = 1000
 PROGRAMS = ("load", "echo", "floor")
 READY_S = 90.0
@@ -68,13 +71,13 @@ class Site:
     def program(self, name: str) -> Path:
         return self.directory / name
 
-    def start(self, name: str, cpu: int, *argv: str | Path) -> subprocess.Popen[Any]:
-        """Starts a program on the edge host, on one core; its output goes to a log of that name."""
+    def start(self, name: str, cpu: int, *argv: str | Path, host: Host | None = None) -> subprocess.Popen[Any]:
+        """Starts a program on the edge host, or another, on one core; its output goes to a log of that name."""
         if shutil.which(argv[0]) is None:
             raise RelayError(f"{argv[0]} is missing: run scripts/setup bench as root")
         with self.log_file(name).open("w") as log:
             command = pin([str(part) for part in argv], cpu)
-            return self.lab.edge.popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT)
+            return (host or self.lab.edge).popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT)
 
     def log_file(self, name: str) -> Path:
         return self.directory / f"{name}.log"
@@ -211,9 +214,27 @@ def express(site: Site) -> AbstractContextManager[Running]:
 
 
 @contextmanager
-def _firsthop(site: Site, express: Literal["off", "auto"]) -> Iterator[Running]:
+def between(site: Site) -> Iterator[Running]:
+    """The same edge, when XDP sends its flows on to the host behind it, where the backend stands, and back."""
+    lab, ends = site.lab, (site.lab.client, site.lab.transceiver)
+    lab.transceiver.inside(lambda: set_checksum_offload("to-edge", on=False))
+    for host in ends:
+        host.inside(lambda: take_frames("to-edge"))
+    try:
+        with _firsthop(site, "between") as running:
+            yield running
+    finally:
+        for host in ends:
+            host.inside(lambda: take_frames("to-edge", False))
+        lab.transceiver.inside(lambda: set_checksum_offload("to-edge", on=True))
+
+
+@contextmanager
+def _firsthop(site: Site, express: Literal["off", "auto", "between"]) -> Iterator[Running]:
     lab, here = site.lab, site.directory
     config, endpoint = here / "firsthop.toml", f"ipc://{here}/transceiver.sock"
+    if express == "between":
+        endpoint = f"tcp://{lab.transceiver.address}:{FAR_PORT}"
     secret = write_secrets(here, "a token that nobody uses")
     config.write_text(
         f"""
@@ -223,6 +244,7 @@ def _firsthop(site: Site, express: Literal["off", "auto"]) -> Iterator[Running]:
         interface = "{lab.edge_interface}"
         run = "{here}"
         express = "{express}"
+        inner_interface = "{"to-transceiver" if express == "between" else ""}"
         pins = "/sys/fs/bpf/firsthop-bench-{os.getpid()}"
         unknown_rate = 0  # thousands of flows begin at once, from one address
         flow_rate = 0  # and each is many calls' worth
@@ -235,8 +257,10 @@ def _firsthop(site: Site, express: Literal["off", "auto"]) -> Iterator[Running]:
     cluster = keys.load(secret["keys"])
     with _processes() as started:
         python = (sys.executable, "-m")
-        argv = (*python, "bench.relay.transceiver", endpoint, secret["keys"], "quiet" if express == "auto" else "loud")
-        transceiver = started(site.start("transceiver", LOAD_CPU, *argv))
+        mode = {"off": "loud", "auto": "quiet", "between": "between"}[express]
+        argv = (*python, "bench.relay.transceiver", endpoint, secret["keys"], mode, lab.edge_inner_address)
+        there = lab.transceiver if express == "between" else lab.edge
+        transceiver = started(site.start("transceiver", LOAD_CPU, *argv, host=there))
         relay = started(site.start("edge", RELAY_CPU, *python, "firsthop", "edge", "--config", config))
         _await_children(relay, {"worker-0", "worker-spare", "signaling"})
         backend = [transceiver.pid]
@@ -245,6 +269,11 @@ def _firsthop(site: Site, express: Literal["off", "auto"]) -> Iterator[Running]:
             reader = started(site.start("reader", RELAY_CPU, *module, here, secret["keys"], site.program("echo")))
             _await(reader, lambda: psutil.Process(reader.pid).name() == "echo")
             backend.append(reader.pid)
+        if express == "between":
+            listens = (lab.transceiver.address, str(FAR_PORT), str(HEAD_BYTES))
+            echo = started(site.start("echo", RELAY_CPU, site.program("echo"), *listens, host=lab.transceiver))
+            backend.append(echo.pid)
+            _await(relay, lambda: lab.edge.inside(_way_is_open))
         yield Running((relay.pid,), tuple(backend), b"", lambda flows: _checks(flows, cluster))
 
 
@@ -252,6 +281,7 @@ RELAYS: dict[str, Start] = {
     "direct": direct,
     "routed": routed,
     "express": express,
+    "between": between,
     "floor": floor,
     "rounds": rounds,
     "firsthop": firsthop,
@@ -291,6 +321,14 @@ def _await(process: subprocess.Popen[Any], up: Callable[[], bool]) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             raise RelayError(f"{process.args!r} did not come up")
         time.sleep(0.02)
+
+
+def _way_is_open() -> bool:
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:9400/metrics", timeout=READY_S) as page:
+            return OPEN in page.read()
+    except OSError:
+        return False
 
 
 def _greetings(*rounds: tuple[int, list[bytes]]) -> bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.harness import document
+from bench.harness.repeats import calm, compared, median, rounded
 from bench.harness.targets import Targets, table
 from bench.harness.undisturbed import DISTURBED
 
@@ -22,7 +22,7 @@ SHARES = (BELOW, BEYOND)
 PLOT = document.DOCUMENT.with_name("relay.png")
 PEERS = ("nginx", "coturn", "floor")
 # What no process relays has no cost of its own: what it costs the machine is all.
-NO_RELAY = ("direct", "routed", "express")
+NO_RELAY = ("direct", "routed", "express", "between")
 
 
 def figures(sample: Sample) -> dict[str, float]:
@@ -61,26 +61,26 @@ def medians(samples: list[Sample]) -> list[dict[str, Any]]:
     rows = []
     for relay, rate, flows, share in keys:
         mine = _by_repeat(samples, relay, rate, flows, share)
-        calm = _calm(mine.keys(), mine)
-        all_ = [mine[i] for i in calm]
-        row: dict[str, Any] = {"relay": relay, "rate": rate, "flows": flows, "share": share, "runs": len(calm)}
-        row |= {name: _rounded(statistics.median(f[name] for f in all_)) for name in all_[0]}
+        kept = calm(mine, mine)
+        all_ = [mine[i] for i in kept]
+        row: dict[str, Any] = {"relay": relay, "rate": rate, "flows": flows, "share": share, "runs": len(kept)}
+        row |= {name: median(f[name] for f in all_) for name in all_[0]}
         row["most_lost"] = max(f["lost"] for f in all_)
         row["most_wrong"] = max(f["wrong"] for f in all_)
-        row["least_achieved"] = _rounded(min(f["achieved"] for f in all_))
+        row["least_achieved"] = rounded(min(f["achieved"] for f in all_))
         for peer in PEERS:
             theirs = _by_repeat(samples, peer, rate, flows, share)
-            row[f"of_{peer}"] = _compared(mine, theirs, lambda a, b: a["relay_us"] / b["relay_us"])
+            row[f"of_{peer}"] = compared(mine, theirs, lambda a, b: a["relay_us"] / b["relay_us"])
         direct = _by_repeat(samples, "direct", rate, flows, share)
         # Where much is lost, the load's own part is shared by fewer, and the difference says nothing.
         clean = max(f["loss"] for f in all_) < 0.01
         for other in ("direct", "routed"):
             theirs = _by_repeat(samples, other, rate, flows, share)
             row[f"machine_over_{other}_us"] = (
-                _compared(mine, theirs, lambda a, b: a["machine_us"] - b["machine_us"]) if clean else None
+                compared(mine, theirs, lambda a, b: a["machine_us"] - b["machine_us"]) if clean else None
             )
         for q in ("p50", "p99", "p99.9"):
-            row[f"added_{q}_ms"] = _compared(mine, direct, partial(_added, q))
+            row[f"added_{q}_ms"] = compared(mine, direct, partial(_added, q))
         rows.append(row)
     return rows
 
@@ -92,28 +92,9 @@ def _by_repeat(
     return {s["repeat"]: figures(s) for s in samples if (s["relay"], s["rate"], s["flows"], s["share"]) == want}
 
 
-def _calm(repeats: Iterable[int], *runs: dict[int, dict[str, float]]) -> list[int]:
-    """The repeats in which nobody disturbed these runs, or all where there is none."""
-    both = [i for i in repeats if all(i in run for run in runs)]
-    return [i for i in both if all(run[i]["others"] <= DISTURBED for run in runs)] or both
-
-
-def _compared(
-    mine: dict[int, dict[str, float]],
-    theirs: dict[int, dict[str, float]],
-    how: Callable[[dict[str, float], dict[str, float]], float],
-) -> float | None:
-    both = [how(mine[i], theirs[i]) for i in _calm(mine, mine, theirs)]
-    return _rounded(statistics.median(both)) if both else None
-
-
-def _added(quantile: str, relay: dict[str, float], direct: dict[str, float]) -> float:
+def _added(quantile: str, relay: Mapping[str, Any], direct: Mapping[str, Any]) -> float:
     """The milliseconds that the relay adds one way, whichever is the slower."""
-    return max(relay[f"{way}_{quantile}_ms"] - direct[f"{way}_{quantile}_ms"] for way in ("up", "down"))
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+    return max(float(relay[f"{way}_{quantile}_ms"] - direct[f"{way}_{quantile}_ms"]) for way in ("up", "down"))
 
 
 def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -146,7 +127,7 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
         below = [row["most_lost"] for (rate, _), row in at.items() if rate <= round(BELOW * peak)]
         judge("lost at up to 70 % of saturation, worst run", max(below, default=None), 0)
         beyond = [row["least_achieved"] / peak for (rate, _), row in at.items() if rate >= round(BEYOND * peak)]
-        worst = _rounded(min(beyond)) if beyond else None
+        worst = rounded(min(beyond)) if beyond else None
         judge("throughput beyond saturation, of the peak, worst run", worst, 0.9, at_least=True)
     if memory := result.get("memory"):
         name = f"memory of a worker with {memory['flows']:,} flows, MB"
@@ -155,24 +136,24 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _judge_express(rows: list[dict[str, Any]], judge: Callable[..., None]) -> None:
-    """The targets of the way past the worker: against relays that have each datagram, and against the kernel alone."""
+    """The targets of the ways past the worker: against relays that have each datagram, and against the kernel alone."""
     at = {(row["relay"], row["rate"]): row for row in reversed(rows) if row["share"] is None}
     over = "machine_over_direct_us"
-    for rate in (20_000, 50_000):
-        mine = at.get(("express", rate), {}).get(over)
-        for peer in ("nginx", "coturn"):
-            theirs = at.get((peer, rate), {}).get(over)
-            if mine is not None and theirs:
-                name = f"past the worker: machine over direct at {rate // 1000} kpps, of {peer}'s"
-                judge(name, mine / theirs, 0.1)
-    row = at.get(("express", 200_000), {})
-    judge("past the worker: machine over routing at 200 kpps, µs", row.get("machine_over_routed_us"), 0.5)
-    judge("past the worker: lost at 200 kpps, worst run", row.get("most_lost"), 0)
-    wrong = max((row["most_wrong"] for row in rows if row["relay"] == "express" and row["checked"]), default=None)
-    judge("past the worker: wrong checksums at the client, worst run", wrong, 0)
-    row = at.get(("express", 20_000), {})
-    judge("past the worker: added one way at 20 kpps, p50, ms", row.get("added_p50_ms"), 0.02)
-    judge("past the worker: added one way at 20 kpps, p99, ms", row.get("added_p99_ms"), 0.1)
+    for way, name in (("express", "past the worker"), ("between", "to another host")):
+        for rate in (20_000, 50_000):
+            mine = at.get((way, rate), {}).get(over)
+            for peer in ("nginx", "coturn"):
+                theirs = at.get((peer, rate), {}).get(over)
+                if mine is not None and theirs:
+                    judge(f"{name}: machine over direct at {rate // 1000} kpps, of {peer}'s", mine / theirs, 0.1)
+        row = at.get((way, 200_000), {})
+        judge(f"{name}: machine over routing at 200 kpps, µs", row.get("machine_over_routed_us"), 0.5)
+        judge(f"{name}: lost at 200 kpps, worst run", row.get("most_lost"), 0)
+        wrong = max((row["most_wrong"] for row in rows if row["relay"] == way and row["checked"]), default=None)
+        judge(f"{name}: wrong checksums at the client, worst run", wrong, 0)
+        row = at.get((way, 20_000), {})
+        judge(f"{name}: added one way at 20 kpps, p50, ms", row.get("added_p50_ms"), 0.02)
+        judge(f"{name}: added one way at 20 kpps, p99, ms", row.get("added_p99_ms"), 0.1)
 
 
 def markdown(result: dict[str, Any]) -> str:

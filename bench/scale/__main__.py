@@ -19,7 +19,7 @@ from typing import Any
 from bench.calls import voice
 from bench.harness.conditions import conditions, say
 from bench.harness.document import save
-from bench.harness.options import numbers
+from bench.harness.options import names_of, numbers
 from bench.scale import report
 from bench.scale.measure import Layout, ScaleError, measure
 from lab.network import Lab, LabError
@@ -65,7 +65,7 @@ def layouts(options: argparse.Namespace) -> list[Layout]:
     workers, transceivers, load = map(tuple, (options.workers, options.transceivers, options.load))
     return [
         layout
-        for way in (WAYS if options.where == "lab" else WAYS[1:])
+        for way in (options.ways if options.where == "lab" else WAYS[1:])
         for layout in (
             Layout(workers[:1], transceivers[:1], load[:share], way),
             Layout(workers, transceivers, load, way),
@@ -80,6 +80,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--where", choices=("lab", "loopback"), default="lab", help="the lab needs root")
     for name in ("workers", "transceivers", "load"):
         parser.add_argument(f"--{name}", type=numbers, default=cores[:2], help="cores, with commas between")
+    parser.add_argument("--ways", type=names_of(WAYS), default=list(WAYS), help=f"some of {','.join(WAYS)}, in the lab")
     parser.add_argument("--calls", type=int, default=15, help="for each transceiver")
     parser.add_argument("--seconds", type=float, default=5.0, help="of calls for each figure")
     parser.add_argument("--repeats", type=int, default=3)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
+from bench.harness.repeats import compared, median
 from bench.harness.targets import Targets, table
 
 __all__ = ["line", "markdown", "medians", "targets"]
@@ -32,11 +32,10 @@ def medians(samples: list[Sample]) -> list[dict[str, Any]]:
         ones = {s["repeat"]: s for s in samples if (s["express"], s["layout"]) == (key[0], "1 + 1")}
         row: dict[str, Any] = {"express": key[0], "layout": key[1], "calls": next(iter(mine.values()))["calls"]}
         for name in ("cpu_ms", "trip_p50", "trip_p99", "loss"):
-            row[name] = round(statistics.median(s[name] for s in mine.values()), 4)
+            row[name] = median(s[name] for s in mine.values())
         names = dict.fromkeys(name for s in mine.values() for name in s["by"])
-        row["by"] = {name: round(statistics.median(s["by"].get(name, 0.0) for s in mine.values()), 3) for name in names}
-        ratios = [mine[i]["cpu_ms"] / ones[i]["cpu_ms"] for i in mine if i in ones]
-        row["of_one"] = round(statistics.median(ratios), 3) if ratios else None
+        row["by"] = {name: median(s["by"].get(name, 0.0) for s in mine.values()) for name in names}
+        row["of_one"] = compared(mine, ones, lambda a, b: a["cpu_ms"] / b["cpu_ms"])
         rows.append(row)
     return rows
 

@@ -7,20 +7,15 @@ nearly every turn is answered, and nearly every answer is spoken over.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
-import wave
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench.harness import document
-from bench.harness.conditions import LOAD_CPU, SERVER_CPU, conditions, pin
+from bench.harness.conditions import SERVER_CPU, conditions
 from bench.harness.document import results_file, save
 from bench.harness.targets import Targets, table
+from bench.turns.callers import converse, quantiles, recorded
 from bench.vad.material import RATE_HZ, noisy, speech
 from lab.appliance import Appliance
 from lab.network import Lab
@@ -40,11 +35,7 @@ def main() -> None:
     with Lab() as lab, tempfile.TemporaryDirectory(prefix="bench-turns-") as name:
         directory = Path(name)
         wav = directory / "voice.wav"
-        with wave.open(str(wav), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(RATE_HZ)
-            file.writeframes(noisy(speech(rounds=2), "clean"))
+        recorded(wav, RATE_HZ, noisy(speech(rounds=2), "clean"))
         with Appliance(directory, lab=lab, cores=[SERVER_CPU], transceiver_cores=[SERVER_CPU]) as appliance:
             for calls in CALLS:
                 rows.append(run(lab, appliance, calls, wav))
@@ -55,16 +46,7 @@ def main() -> None:
 
 
 def run(lab: Lab, appliance: Appliance, calls: int, wav: Path) -> Row:
-    argv = [appliance.url, str(appliance.token_file), str(calls), str(SECONDS), str(wav)]
-    client = lab.client.popen(
-        pin([sys.executable, "-m", "bench.turns.client", *argv], LOAD_CPU), stdout=subprocess.PIPE
-    )
-    said, _ = client.communicate(timeout=SECONDS + 120)
-    if client.returncode:
-        raise SystemExit(f"turns: the client of {calls} calls failed")
-    measured = json.loads(said)
-    if measured["failed"]:
-        raise SystemExit(f"turns: {len(measured['failed'])} of {calls} calls failed: {measured['failed'][0]}")
+    measured = converse(lab, appliance, calls, SECONDS, wav)
     return {
         "calls": calls,
         "beyond_ms": _quantiles([sample - SILENCE_MS for sample in measured["response_ms"]]),
@@ -75,7 +57,7 @@ def run(lab: Lab, appliance: Appliance, calls: int, wav: Path) -> Row:
 
 
 def _quantiles(samples: list[float]) -> dict[str, float]:
-    return {"samples": len(samples), **{f"p{q}": float(np.percentile(samples, q)) for q in (5, 50, 95, 99)}}
+    return {"samples": len(samples), **quantiles(samples, 5, 50, 95, 99)}
 
 
 def markdown(result: Row) -> str:

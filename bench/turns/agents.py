@@ -1,30 +1,30 @@
 """The benchmark of agents that hear, think and speak: how soon each is heard. Calls of hibari's voice, in the lab.
 
 Needs the small models (``scripts/setup models``). ``pipeline`` has them behind HTTP, by ``firsthop serve-models``;
-``local`` has them in the engine; ``offline`` has pocketsphinx, rules and espeak-ng. Five minutes.
+``local`` has them in the engine; ``offline`` has pocketsphinx, rules and espeak-ng. Five minutes; one of ``local``,
+``three`` and ``beside`` alone, for a look that changes no document, a minute.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import json
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench.harness import document
-from bench.harness.conditions import LOAD_CPU, SERVER_CPU, conditions, pin
+from bench.harness.conditions import SERVER_CPU, conditions
 from bench.harness.document import results_file, save
+from bench.harness.options import names_of
 from bench.harness.targets import Targets, table
+from bench.turns.callers import converse, listeners, quantiles, recorded
 from lab.appliance import Appliance
 from lab.network import Lab
 from runtime.config import Engine
@@ -32,8 +32,14 @@ from transceiver.engine import VOICE_RATE_HZ, weights
 from transceiver.engine.client import Client
 
 RESULTS = results_file("agents")
-# Agent, calls at once, and for how many seconds.
-RUNS = (("offline", 1, 50), ("pipeline", 1, 60), ("local", 1, 100), ("local", 3, 60))
+# Agent, calls at once, for how many seconds, and how many calls of loopback beside them.
+RUNS = {
+    "offline": ("offline", 1, 35, 0),
+    "pipeline": ("pipeline", 1, 35, 0),
+    "local": ("local", 1, 95, 0),
+    "three": ("local", 3, 60, 0),
+    "beside": ("local", 1, 60, 20),
+}
 PAUSE_S = 7.0  # to answer in
 QUESTIONS = (
     "What is the capital of France?",
@@ -46,11 +52,16 @@ QUESTIONS = (
     "Where do penguins live?",
 )
 WAIT_S = 20.0
+LEAST_KEPT = 0.999
 MOST_P50_MS, MOST_P90_MS, MOST_P90_OF_THREE_MS = 800.0, 1000.0, 1500.0
 Row = dict[str, Any]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench.turns.agents", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", type=names_of(RUNS), default=list(RUNS), help=f"some of {','.join(RUNS)}")
+    parser.add_argument("--seconds", type=float, help="of each run, where that is not to be as usual")
+    options = parser.parse_args()
     if why := weights.trouble():
         raise SystemExit(f"agents: {why}")
     rows = []
@@ -66,7 +77,7 @@ def main() -> None:
                 lab=lab,
                 cores=[SERVER_CPU],
                 transceiver_cores=[SERVER_CPU],
-                models=["offline", "pipeline", "local"],
+                models=["offline", "pipeline", "local", "loopback"],
             )
             services = {f"FIRSTHOP_AGENTS__PIPELINE__{each}_URL" for each in ("TRANSCRIPTION", "CHAT", "SPEECH")}
             appliance.environment["transceiver"] = {
@@ -76,12 +87,14 @@ def main() -> None:
                 "FIRSTHOP_AGENTS__PIPELINE__INSTRUCTIONS": "You are a helpful assistant. Answer in one short sentence.",
             }
             with _serving(lab, environment), appliance:
-                for agent, calls, seconds in RUNS:
-                    rows.append(run(lab, appliance, agent, calls, seconds, wav))
+                for name in options.only:
+                    agent, calls, seconds, beside = RUNS[name]
+                    rows.append(run(lab, appliance, agent, calls, options.seconds or seconds, wav, beside))
                     print(_line(rows[-1]), flush=True)
     result = conditions(rows=rows)
-    save(result, RESULTS)
-    document.write("agents", markdown(result))
+    if options.only == list(RUNS) and options.seconds is None:
+        save(result, RESULTS)
+        document.write("agents", markdown(result))
 
 
 @contextmanager
@@ -94,11 +107,7 @@ def _engine(run: Path, wav: Path) -> Iterator[None]:
         try:
             silence = bytes(2 * round(PAUSE_S * VOICE_RATE_HZ))
             said = [b"".join([pcm async for pcm in client.speak(text)]) for text in QUESTIONS]
-            with wave.open(str(wav), "wb") as file:
-                file.setnchannels(1)
-                file.setsampwidth(2)
-                file.setframerate(VOICE_RATE_HZ)
-                file.writeframes(bytes(2 * VOICE_RATE_HZ) + silence.join(said) + silence)
+            recorded(wav, VOICE_RATE_HZ, bytes(2 * VOICE_RATE_HZ) + silence.join(said) + silence)
             ready.set()
             await asyncio.to_thread(over.wait)
         finally:
@@ -147,25 +156,24 @@ def _answers(address: tuple[str, int], server: subprocess.Popen[Any]) -> None:
     raise SystemExit("agents: firsthop serve-models does not answer")
 
 
-def run(lab: Lab, appliance: Appliance, agent: str, calls: int, seconds: float, wav: Path) -> Row:
-    argv = [appliance.url, str(appliance.token_file), str(calls), str(seconds), str(wav), agent]
-    client = lab.client.popen(
-        pin([sys.executable, "-m", "bench.turns.client", *argv], LOAD_CPU), stdout=subprocess.PIPE
-    )
-    said, _ = client.communicate(timeout=seconds + 120)
-    if client.returncode:
-        raise SystemExit(f"agents: the client of {calls} calls of {agent} failed")
-    measured = json.loads(said)
-    if measured["failed"] or not measured["response_ms"]:
-        raise SystemExit(f"agents: {agent}: {[*measured['failed'], 'no turn was answered'][0]}")
+def run(lab: Lab, appliance: Appliance, agent: str, calls: int, seconds: float, wav: Path, beside: int = 0) -> Row:
+    if beside:
+        with listeners(lab, appliance, beside, seconds) as counted:
+            measured = converse(lab, appliance, calls, seconds, wav, agent)
+    else:
+        counted, measured = {}, converse(lab, appliance, calls, seconds, wav, agent)
     samples = measured["response_ms"]
+    if not samples:
+        raise SystemExit(f"agents: {agent}: no turn was answered")
     return {
         "agent": agent,
         "calls": calls,
         "turns": len(samples),
-        **{f"p{q}": float(np.percentile(samples, q)) for q in (50, 90)},
+        **quantiles(samples, 50, 90),
         "worst": max(samples),
         "frames_lost": measured["frames_lost"],
+        "beside": beside,
+        "beside_kept": counted.get("kept"),
     }
 
 
@@ -173,7 +181,10 @@ def markdown(result: Row) -> str:
     """The tables of the document."""
     targets = Targets()
     for row in result["rows"]:
-        if row["agent"] == "local" and row["calls"] == 1:
+        if row["beside"]:
+            name = f"{row['beside']} calls of loopback beside one of local: frames on schedule"
+            targets.judge(name, row["beside_kept"], LEAST_KEPT, at_least=True)
+        elif row["agent"] == "local" and row["calls"] == 1:
             targets.judge("local, one call: end of speech to first sound, p50, ms", row["p50"], MOST_P50_MS)
             targets.judge("the same, p90, ms", row["p90"], MOST_P90_MS)
         elif row["agent"] == "local":
@@ -183,8 +194,9 @@ def markdown(result: Row) -> str:
             f"{result['date']}, Linux {result['kernel']}.",
             "",
             *table(targets.rows),
-            "| agent | calls | turns answered | end of speech to first sound p50 / p90 / worst ms | frames lost |",
-            "|---|---|---|---|---|",
+            "| agent | calls | turns answered | end of speech to first sound p50 / p90 / worst ms | frames lost "
+            "| calls beside |",
+            "|---|---|---|---|---|---|",
             *(f"| {_line(row, ' | ')} |" for row in result["rows"]),
             "",
         ]
@@ -193,7 +205,8 @@ def markdown(result: Row) -> str:
 
 def _line(row: Row, between: str = "  ") -> str:
     times = " / ".join(f"{row[name]:.0f}" for name in ("p50", "p90", "worst"))
-    return between.join([row["agent"], str(row["calls"]), str(row["turns"]), times, str(row["frames_lost"])])
+    beside = f"{row['beside']} calls, {100 * row['beside_kept']:.2f} % on schedule" if row["beside"] else ""
+    return between.join([row["agent"], str(row["calls"]), str(row["turns"]), times, str(row["frames_lost"]), beside])
 
 
 if __name__ == "__main__":

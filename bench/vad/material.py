@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bench.calls.voice import SENTENCES
 
-__all__ = ["LABEL_S", "NOISES", "RATE_HZ", "Speech", "noisy", "speech"]
+__all__ = ["LABEL_S", "NOISES", "RATE_HZ", "Speech", "noise_of", "noisy", "speech"]
 
 RATE_HZ = 16000
 LABEL_S = 0.05
@@ -64,21 +64,22 @@ def noisy(spoken: Speech, noise: str, seed: int = 2) -> bytes:
     """PCM16 of the speech under ``noise`` at 10 dB SNR, measured over the sentences."""
     count = len(spoken.pcm)
     random = np.random.default_rng(seed)
-    white = random.normal(0.0, 1.0, count)
     if noise == "clean":
-        added = white * _FLOOR_RMS
+        added = random.normal(0.0, 1.0, count) * _FLOOR_RMS
     else:
-        if noise == "pink":
-            shape = 1 / np.sqrt(np.maximum(np.fft.rfftfreq(count, 1 / RATE_HZ), 20.0))
-            white = np.fft.irfft(np.fft.rfft(white) * shape, count)
-        elif noise == "babble":
-            white = _babble(count, random)
-        elif noise == "typing":
-            white = _typing(count, random)
-        elif noise == "music":
-            white = _music(count, random)
-        added = white * (_SPEECH_RMS / 10 ** (SNR_DB / 20) / np.sqrt((white**2).mean()))
+        added = noise_of(noise, count, random)
+        added *= _SPEECH_RMS / 10 ** (SNR_DB / 20) / np.sqrt((added**2).mean())
     return bytes(np.clip(spoken.pcm + added, -32768, 32767).astype("<i2").tobytes())
+
+
+def noise_of(noise: str, count: int, random: np.random.Generator) -> Samples:
+    """So many samples of a noise, however loud."""
+    white = random.normal(0.0, 1.0, count)
+    if noise == "pink":
+        shape = 1 / np.sqrt(np.maximum(np.fft.rfftfreq(count, 1 / RATE_HZ), 20.0))
+        return np.asarray(np.fft.irfft(np.fft.rfft(white) * shape, count))
+    made = {"babble": _babble, "typing": _typing, "music": _music}.get(noise)
+    return white if made is None else made(count, random)
 
 
 def _babble(count: int, random: np.random.Generator) -> Samples:

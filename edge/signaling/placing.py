@@ -147,8 +147,10 @@ class Placing:
         wanted = Wanted(*name_and_version(model), self._region, self._within)
         self._check(wanted, may)
         nobody = trouble = self._nobody(model)
-        lost = False
+        lost, given = False, set[int]()
         for tries, choice in enumerate(self._order(wanted), 1):
+            if choice.id in given:  # and its link broke
+                continue
             if tries > 1 and time.monotonic() > until:
                 break
             if call:
@@ -157,6 +159,7 @@ class Placing:
             try:
                 if not await self._lives(choice.id):
                     raise Unavailable(f"transceiver {choice.id} does not answer")
+                given.add(choice.id)
                 reply = await ask(choice.id)
                 taken = True
             except (Silent, Lost) as e:
@@ -312,8 +315,10 @@ class Placing:
         return Refusal(503, message, code="no_transceiver", retry_after_s=_RETRY_S[0])
 
     def _order(self, wanted: Wanted) -> Iterator[Choice | _Turn]:
-        """Those to ask, one after the other; those that were silent just now come last."""
+        """Those to ask, one after the other; those that were silent just now come last. Those that fall silent now come
+        once more: this process may have been too busy to hear them."""
         silent: list[Choice | _Turn] = []
+        asked: list[Choice | _Turn] = []
         choices = self._mixed(wanted)
         while True:
             began_ns = time.monotonic_ns()
@@ -325,7 +330,10 @@ class Placing:
                 silent.append(choice)
             else:
                 yield choice
+                asked.append(choice)
         yield from silent
+        now = time.monotonic()
+        yield from [choice for choice in asked if self._silent_until.get(choice.id, 0.0) > now]
 
     def _mixed(self, wanted: Wanted) -> Iterator[Choice | _Turn]:
         """Those that report as they are ranked, and those that do not by turns: each gets its share of the calls."""

@@ -28,6 +28,12 @@ class ExpressPorts:
         value = self._of.lookup(U32.pack(transceiver))
         return int(EXPRESS.unpack(value)[1]) if value is not None else 0
 
+    def client(self, transceiver: int) -> bytes | None:
+        """The address (``wire/address.py``) of the client whose media was last seen to go there; None before that."""
+        value = self._of.lookup(U32.pack(transceiver))
+        _, seen, host, port = EXPRESS.unpack(value) if value is not None else (0, 0, b"", b"")
+        return host + port if seen else None
+
     def guard(self, ports: Collection[int]) -> None:
         """Has XDP refuse what others send to these ports, and to no others. A port is to be guarded before media
         goes there, and for as long as its socket is open."""
@@ -41,7 +47,7 @@ class ExpressPorts:
 
     def put(self, transceiver: int, port: int) -> bool:
         """Has the media of the transceiver's flows go to ``port`` from now on. Returns False where there is no room."""
-        return self._of.put(U32.pack(transceiver), EXPRESS.pack(port, 0))
+        return self._of.put(U32.pack(transceiver), EXPRESS.pack(port, 0, bytes(16), bytes(2)))
 
     def remove(self, transceiver: int) -> bool:
         """Has the media of the transceiver's flows go to the workers. Returns False where it does already."""

@@ -54,11 +54,7 @@ class Xdp(Collector):
             self._attachment = Attachment(self._steering, edge.interface, media[0], log)
             self._attachment.look()
         self._inner: Inner | None = None
-        if (
-            self._steering is not None
-            and edge.express == "between"
-            and edge.inner_interface not in ("", edge.interface)
-        ):
+        if self._steering is not None and edge.between_hosts and edge.inner_interface not in ("", edge.interface):
             self._inner = Inner(self._steering.prog_fd, edge.inner_interface, self._steering.pins, log)
 
     @property

@@ -15,7 +15,7 @@ import struct
 
 from edge.xdp import kernel
 
-__all__ = ["frame", "probe", "redirect", "redirector"]
+__all__ = ["frame", "probe", "redirect", "redirector", "sources"]
 
 # r0 = XDP_PASS; exit
 _PASS = bytes([0xB7, 0, 0, 0, kernel.XDP_PASS, 0, 0, 0]) + bytes([0x95, 0, 0, 0, 0, 0, 0, 0])
@@ -28,15 +28,20 @@ _SIOCGIFHWADDR = 0x8927
 _FAR = {4: "192.0.2.1", 6: "2001:db8::1"}
 
 
-def probe(interface: str, host: str, port: int, payload: bytes, *, far: bool = False) -> None:
-    """Has ``payload`` arrive on the interface for UDP ``port`` of ``host``, from the address beside that one, or from
-    one ``far`` away: a host may have a route back to one of them alone. Raises OSError."""
+def sources(host: str) -> tuple[tuple[str, int], tuple[str, int]]:
+    """The address beside that of ``host``, and one far away: a host may have a route back to one of them alone."""
     where = ipaddress.ip_address(host)
-    source = _FAR[where.version] if far else str(ipaddress.ip_address(int(where) ^ 1))
+    return (str(ipaddress.ip_address(int(where) ^ 1)), _DISCARD), (_FAR[where.version], _DISCARD)
+
+
+def probe(interface: str, host: str, port: int, payload: bytes, source: tuple[str, int]) -> None:
+    """Has ``payload`` arrive on the interface for UDP ``port`` of ``host``, from the ``source``. Raises OSError."""
     here = _address_of(interface)
     program = kernel.load_program("firsthop_probe", kernel.XDP_PROGRAM, _PASS)
     try:
-        kernel.run_live(program, frame(here, source, host, port, payload), socket.if_nametoindex(interface))
+        kernel.run_live(
+            program, frame(here, source[0], host, port, payload, sport=source[1]), socket.if_nametoindex(interface)
+        )
     finally:
         os.close(program)
 

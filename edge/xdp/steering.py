@@ -88,6 +88,7 @@ class Steering:
         }
         self._keys, self._slots, self._cpu_queues = tables["keys"], tables["slots"], tables["cpus"]
         self._flows, self._ssrcs, self._relays = tables["flows"], tables["ssrcs"], tables["relays"]
+        self._backs = tables["backs"]
         self._queue_ids, self._overflow, self._counters = tables["queues"], tables["overflow"], tables["counters"]
 
     @classmethod
@@ -183,7 +184,7 @@ class Steering:
             out = set()
         self.set_slots(slots(self.cpus, out))
         self._queue_ids.update(U32.pack(0), U32.pack(int(kernel.facts(self._cpu_queues.fd)["map_id"])))
-        for name, table in (("flows", self._flows), ("ssrcs", self._ssrcs)):
+        for name, table in (("flows", self._flows), ("ssrcs", self._ssrcs), ("backs", self._backs)):
             if name in outgrown:
                 _copy(outgrown[name], table)
         for cpu in set(earlier) - set(self.cpus):
@@ -382,11 +383,11 @@ class Steering:
         Each verdict is there, each that is ``of_core`` for each worker's CPU, zero or not.
         """
         totals = {(verdict.label, cpu): 0 for verdict in VERDICTS for cpu in (self.cpus if verdict.of_core else (0,))}
+        nothing = bytes(self._copies.size)
         for key, value in self._counters.items():
-            total = sum(self._copies.unpack(value))
-            if total:
+            if value != nothing:
                 verdict, cpu = divmod(U32.unpack(key)[0], MAX_CPUS)
-                totals[VERDICTS[verdict].label, cpu] = total
+                totals[VERDICTS[verdict].label, cpu] = sum(self._copies.unpack(value))
         return totals
 
     def flow_count(self) -> int:

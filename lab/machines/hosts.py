@@ -16,12 +16,11 @@ from __future__ import annotations
 import atexit
 import os
 import platform
-import re
+import secrets
 import shutil
 import subprocess
 import tempfile
 import uuid
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +28,7 @@ from typing import Any, Self
 from pyroute2 import IPRoute, netns
 
 from lab.links import LabError, address, await_links, entered, in_thread, join, set_checksum_offload_off, up
+from lab.machines.dead import remove_the_dead, tag_of
 from lab.machines.machine import Machine
 from lab.network import Host
 
@@ -46,7 +46,6 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/mount -t bpf -o mode=700 bpf /sys/fs/bpf
 """
-_OURS = re.compile(r"fhm(\d+)-.*")
 _SSH = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
 
 
@@ -65,7 +64,7 @@ class Hosts:
         self._directory = Path()
         self._machines: dict[str, Machine] = {}
         self._started: list[subprocess.Popen[Any]] = []
-        self._tag = f"fhm{os.getpid()}-{uuid.uuid4().hex[:4]}"
+        self._tag = tag_of(os.getpid(), secrets.randbelow(1 << 16))
 
     def __enter__(self) -> Self:
         if os.geteuid() != 0:
@@ -113,7 +112,7 @@ class Hosts:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def _join(self) -> None:
-        _remove_namespaces_of_the_dead()
+        remove_the_dead()
         self.operator = Host(f"{self._tag}-operator", f"{_NETWORK}.1", self._started)
         netns.create(self.operator.name)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)  # noqa: S603, S607
@@ -172,12 +171,4 @@ class Hosts:
     def _leave(self) -> None:
         for name in netns.listnetns():
             if name.startswith(f"{self._tag}-"):
-                netns.remove(name)
-
-
-def _remove_namespaces_of_the_dead() -> None:
-    for name in netns.listnetns():
-        found = _OURS.fullmatch(name)
-        if found and not Path(f"/proc/{found[1]}").exists():
-            with suppress(OSError):
                 netns.remove(name)

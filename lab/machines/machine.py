@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lab.links import LabError, entered, in_thread
+from lab.machines.dead import remove_group
 
 __all__ = ["Machine"]
 
@@ -37,14 +38,6 @@ exec systemd-nspawn --quiet --boot --register=no --keep-unit --settings=no --dir
     --capability=all --system-call-filter='bpf perf_event_open' --link-journal=no --resolv-conf=off --timezone=off \\
     --console=pipe "$@"
 """
-_REMOVE_GROUP = """mount -t cgroup2 cgroup2 /sys/fs/cgroup
-# What was killed a moment ago may still be there.
-for _ in $(seq 100); do
-    [ -d "/sys/fs/cgroup/$1" ] || exit 0
-    find "/sys/fs/cgroup/$1" -depth -type d -exec rmdir {} + && exit 0
-    sleep 0.1
-done
-"""
 
 
 @dataclass(slots=True)
@@ -64,13 +57,17 @@ class Machine:
     _leader: int = 0
 
     def boot(self) -> None:
-        """Starts it. Returns when systemd has started everything that it is to start. Raises LabError."""
+        """Starts it. Returns when systemd has started everything that it is to start. Raises LabError.
+
+        It powers off when the calling thread ends, however that ends, so this is to be called from one that stays.
+        """
         for each in ("upper", "work", "root"):
             (self.directory / each).mkdir(parents=True, exist_ok=True)
         options = [f"--network-namespace-path={self.netns}"]
         options += [f"--bind-ro={here}:{there}" for there, here in self.binds.items()]
         # From its network, so that its /sys shows the interfaces that it has, and not this machine's.
-        argv = ["nsenter", f"--net={self.netns}", "--"]
+        # Killed with its parent, nspawn would leave the machine's systemd to itself.
+        argv = ["setpriv", "--pdeathsig=TERM", "--", "nsenter", f"--net={self.netns}", "--"]
         argv += ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", _BOOT, "boot"]
         argv += [str(self.image), str(self.directory), self.group, *options]
         environment = {"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
@@ -180,8 +177,7 @@ class Machine:
 
     def _off(self) -> None:
         self._process, self._leader = None, 0
-        argv = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", _REMOVE_GROUP, "remove", self.group]
-        subprocess.run(argv, check=False, capture_output=True)  # noqa: S603
+        remove_group(self.group)
 
 
 def _descendants(pid: int) -> list[int]:

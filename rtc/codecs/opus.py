@@ -11,6 +11,7 @@ import ctypes
 import ctypes.util
 import glob
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 from rtc.codecs.encoder_policy import Settings
@@ -43,13 +44,17 @@ class OpusError(ValueError):
     """A refusal by libopus, in its own words."""
 
 
-def _load() -> ctypes.CDLL:
-    names: list[str] = []
+def _names() -> Iterator[str]:
     spec = importlib.util.find_spec("av")
     if spec and spec.origin:
-        names += sorted(glob.glob(str(Path(spec.origin).parent.parent / "av.libs" / "libopus*.so*")))
-    names.append(ctypes.util.find_library("opus") or "libopus.so.0")
-    for name in names:
+        yield from sorted(glob.glob(str(Path(spec.origin).parent.parent / "av.libs" / "libopus*.so*")))
+    # The loader finds it by itself; find_library starts ldconfig, and where that finds nothing a compiler.
+    yield "libopus.so.0"
+    yield ctypes.util.find_library("opus") or "libopus.so"
+
+
+def _load() -> ctypes.CDLL:
+    for name in _names():
         try:
             lib = ctypes.CDLL(name)
         except OSError:

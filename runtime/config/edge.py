@@ -182,8 +182,8 @@ class Edge(Section):
     express: Literal["auto", "between", "off"] = Field(
         "auto",
         description="auto: XDP brings the media of callers who proved themselves to transceivers of this host, past "
-        "the workers; between: to those of other hosts too, if they have `transceiver.express` so; off: all media goes "
-        "by the workers",
+        "the workers, and with `edge.inner_interface` to those of other hosts whose `transceiver.express` is "
+        "between; between: to these without it, too; off: all media goes by the workers",
     )
     inner_interface: str = Field(
         "", description="the interface towards transceivers of other hosts; empty: `edge.interface`"
@@ -295,6 +295,11 @@ class Edge(Section):
         if self.advertise is None:
             _told(self.media)
         return self
+
+    @property
+    def between_hosts(self) -> bool:
+        """Whether media may go past the workers to transceivers of other hosts."""
+        return self.express == "between" or (self.express == "auto" and bool(self.inner_interface))
 
     @property
     def announces_at(self) -> Endpoint | None:

@@ -159,20 +159,31 @@ _REQUESTED = (
     "firsthop.upstream.outcome",
     "error.type",
 )
+_DRAFT = ("firsthop.engine.draft",)
 _TOKENS = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
 TRANSCRIPTION = Shape(
-    "transcription {}", "client", "transceiver", "the turn", "speech to text, of the agent `pipeline`", _REQUESTED
+    "transcription {}",
+    "client",
+    "transceiver",
+    "the turn",
+    "speech to text, of the agents `pipeline` and `local`",
+    (*_REQUESTED, *_DRAFT),
 )
 CHAT = Shape(
     "chat {}",
     "client",
     "transceiver",
-    "the response",
-    "the language model, of the agent `pipeline`",
+    "the response; of `local` the turn",
+    "the language model, of the agents `pipeline` and `local`",
     (*_REQUESTED, *_TOKENS),
 )
 SPEECH = Shape(
-    "speech {}", "client", "transceiver", "the response", "text to speech of a sentence, of `pipeline`", _REQUESTED
+    "speech {}",
+    "client",
+    "transceiver",
+    "the response; of `local` the turn",
+    "text to speech of a sentence, of the agents `pipeline` and `local`",
+    _REQUESTED,
 )
 REALTIME = Shape(
     "realtime {}",

@@ -87,8 +87,9 @@ def test_a_core_leaves_and_returns_under_calls(lab: Lab, appliance: Appliance) -
     assert said["calls"]["ok"] == 16
     assert said["audio"]["packets"]["lost"] == 0
     after = moved(before, xdp(appliance))
-    assert after["flow_steered", str(first)] > 0
     assert after["stun_steered", str(first)] > 0
+    # Media that goes past the workers is on no core of theirs.
+    assert after.get(("flow_steered", str(first)), 0) + after.get(("flow_expressed", "0"), 0) > 0
     until(lambda: flow_gone(appliance))
 
     # Out is out for the next supervisor as well.

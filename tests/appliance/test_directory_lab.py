@@ -122,11 +122,12 @@ def refused_here(house: Appliance, serving: dict[str, int]) -> int:
 def test_transceivers_come_and_go_while_calls_go_on(lab: Lab, house: Appliance, ending: ExitStack) -> None:
     listed = [(peer.id, peer.endpoint) for peer in load(house.config_file).edge.transceivers]
     serving, supervisor = at_work(house), house.processes["edge"]
+    # First: were both sockets at one transceiver, because the other one was passed over, both calls would go to that.
+    calls, _ = spread_calls(lab.client, house, 2)
+    ending.enter_context(ended(calls))
     argv = [sys.executable, "-c", _SOCKETS, house.url, house.token]
     sockets = ending.enter_context(ended(lab.client.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)))
     assert sockets.stdout.readline().split() == [b"session.created"] * 2
-    calls, _ = spread_calls(lab.client, house, 2)
-    ending.enter_context(ended(calls))
     held = sessions(house)
     refused = refused_here(house, serving)
 

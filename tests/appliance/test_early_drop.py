@@ -23,6 +23,13 @@ from lab.network import Lab
 from runtime.config import load
 
 
+@pytest.fixture(scope="module")
+def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """One whose media goes by the workers, whatever the others': they do not shed what passes them by."""
+    with Appliance(tmp_path_factory.mktemp("sheds"), lab=lab, one_host=False) as appliance:
+        yield appliance
+
+
 @contextmanager
 def shedding(appliance: Appliance) -> Iterator[kernel.Shedding]:
     """What the workers write, while they have no reason to."""

@@ -86,6 +86,15 @@ def test_what_was_let_in_is_judged_by_the_best_fixed_number() -> None:
     assert not turned["callers turned away by anything but 503"]
 
 
+def test_a_best_number_beyond_which_none_was_tried_is_said_to_be_that() -> None:
+    for found, note in (
+        ((sample(None, 90), sample(104, 104), sample(120, 119, kept=0.9)), ""),
+        ((sample(None, 90), sample(104, 104), sample(90, 90)), "a larger one was not tried"),
+    ):
+        rows = report.targets({"points": report.medians(list(found))})
+        assert [row["note"] for row in rows if "best fixed" in row["target"]] == [note]
+
+
 @pytest.mark.needs_root
 def test_a_short_run_hears_calls_that_were_let_in(tmp_path: Path) -> None:
     if len(os.sched_getaffinity(0)) < 2:

@@ -16,7 +16,7 @@ from privileges import cannot_run
 
 from bench.relay import report
 
-ONE_OF_EACH = ["direct", "routed", "express", "floor", "firsthop"]
+ONE_OF_EACH = ["direct", "routed", "express", "between", "floor", "firsthop"]
 
 
 @pytest.mark.needs_root
@@ -68,15 +68,16 @@ def test_a_target_that_is_missed_is_a_fail() -> None:
     }
 
 
-def test_what_goes_past_the_worker_is_judged_beside_what_each_datagram_costs_a_relay() -> None:
+@pytest.mark.parametrize(("way", "name"), [("express", "past the worker"), ("between", "to another host")])
+def test_what_goes_past_the_worker_is_judged_beside_what_each_datagram_costs_a_relay(way: str, name: str) -> None:
     points = [
         row(20_000, machine_over_direct_us=0.5, most_wrong=0, checked=0, added_p50_ms=0.01, added_p99_ms=0.3),
         row(200_000, machine_over_routed_us=0.4, most_wrong=1, checked=9, most_lost=3),
     ]
-    points = [{**point, "relay": "express"} for point in points]
-    points += [{**row(20_000, machine_over_direct_us=us), "relay": name} for name, us in (("nginx", 10), ("coturn", 4))]
+    points = [{**point, "relay": way} for point in points]
+    points += [{**row(20_000, machine_over_direct_us=us), "relay": peer} for peer, us in (("nginx", 10), ("coturn", 4))]
     judged = report.targets({"points": points})
-    assert {row["target"].removeprefix("past the worker: "): row["pass"] for row in judged} == {
+    assert {row["target"].removeprefix(f"{name}: "): row["pass"] for row in judged} == {
         "machine over direct at 20 kpps, of nginx's": True,
         "machine over direct at 20 kpps, of coturn's": False,
         "machine over routing at 200 kpps, µs": True,

@@ -9,7 +9,15 @@ from bench.scale.__main__ import layouts, options_of
 
 
 def sample(repeat: int, express: str, layout: str, cpu_ms: float) -> dict[str, Any]:
-    figures = {"cpu_ms": cpu_ms, "trip_p50": 1.0, "trip_p99": 2.0, "loss": 0.0, "by": {"worker": cpu_ms}, "calls": 10}
+    figures = {
+        "cpu_ms": cpu_ms,
+        "trip_p50": 1.0,
+        "trip_p99": 2.0,
+        "loss": 0.0,
+        "others": 0.0,
+        "by": {"worker": cpu_ms},
+        "calls": 10,
+    }
     return {"repeat": repeat, "express": express, "layout": layout, **figures}
 
 

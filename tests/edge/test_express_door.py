@@ -35,6 +35,7 @@ from wire.keys import ClusterKeys
 
 KEYS = ClusterKeys({1: bytes(16)}, 1, bytes(range(32)))
 OTHERS = ClusterKeys({1: bytes(16)}, 1, bytes(32))
+CLIENT = address.pack("192.0.2.7", 40007)
 
 
 class Ports:
@@ -44,6 +45,7 @@ class Ports:
         self.of: dict[int, int] = {}
         self.sees = itertools.repeat(0)
         self.guarded: set[int] = set()
+        self.clients: bytes | None = CLIENT
 
     @property
     def by_transceiver(self) -> dict[int, int]:
@@ -54,6 +56,9 @@ class Ports:
 
     def seen(self, transceiver: int) -> int:
         return next(self.sees)
+
+    def client(self, transceiver: int) -> bytes | None:
+        return self.clients
 
     def put(self, transceiver: int, port: int) -> bool:
         assert port in self.guarded
@@ -95,10 +100,12 @@ class House:
             free.bind(("127.0.0.1", 0))
             self.media = Address(f"127.0.0.1:{free.getsockname()[1]}")
         self.xdp, self.firewall = True, False
+        self.probed: list[tuple[str, int]] = []
         self.workers: list[socket.socket] = []
 
-    def probe(self, interface: str, host: str, port: int, payload: bytes, *, far: bool) -> None:
+    def probe(self, interface: str, host: str, port: int, payload: bytes, source: tuple[str, int]) -> None:
         """What XDP's probe does where nothing keeps it back."""
+        self.probed.append(source)
         if not self.firewall:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.sendto(payload, (host, port))
@@ -221,31 +228,56 @@ async def test_where_a_firewall_keeps_the_probe_back_nothing_is_sent_that_way(
         assert 7 in house.ports.by_transceiver
 
 
-async def test_where_nothing_comes_of_what_xdp_passes_media_goes_by_the_workers(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silence is judged within a twentieth of a second."""
     monkeypatch.setattr(transceivers, "_SAYS_EVERY_S", 0.01)
+    monkeypatch.setattr(silence, "DOUBTED_S", 0.02)
     monkeypatch.setattr(silence, "SILENT_S", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("client", [CLIENT, None])
+async def test_where_nothing_comes_of_what_xdp_passes_media_goes_by_the_workers(
+    house: House, client: bytes | None
+) -> None:
     async with house.serves() as edge, house.transceiver(7) as ours:
         await eventually(lambda: gauges(edge) == {("7", ""): 1.0})
+        house.firewall, house.ports.clients = True, client
         house.ports.sees = itertools.count()  # type: ignore[assignment]
         await eventually(lambda: gauges(edge) == {("7", "silent"): 0.0} and not ours.ways)
         assert house.ports.by_transceiver == {}
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_a_client_whose_own_packets_are_wrong_puts_nobody_s_way_off(house: House) -> None:
+    """Media of his goes there, and none arrives; what is sent in his name from here does."""
+    took: list[bytes] = []
+    async with (
+        house.serves() as edge,
+        house.transceiver(7, took=lambda _, batch, came_s: took.extend(datagram for _, datagram in batch)),
+    ):
+        await eventually(lambda: gauges(edge) == {("7", ""): 1.0})
+        house.ports.sees = itertools.count()  # type: ignore[assignment]
+        await eventually(lambda: len(took) >= 10)  # a silence each
+        assert gauges(edge) == {("7", ""): 1.0}
+        assert 7 in house.ports.by_transceiver
+    assert set(house.probed[-10:]) == {address.unpack(CLIENT)}
+    assert {datagram[0] for datagram in took} == {4}
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_it_has_another_try_later_and_each_time_later_than_the_last(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transceivers, "_SAYS_EVERY_S", 0.01)
-    monkeypatch.setattr(silence, "SILENT_S", 0.05)
     monkeypatch.setattr(edges, "_SILENT_S", 0.1)
     async with house.serves() as edge, house.transceiver(7):
         pauses = []
         for _ in range(2):
             await eventually(lambda: 7 in house.ports.by_transceiver)
-            house.ports.sees = itertools.count()  # type: ignore[assignment]
+            house.firewall, house.ports.sees = True, itertools.count()  # type: ignore[assignment]
             await eventually(lambda: 7 not in house.ports.by_transceiver)
-            house.ports.sees = itertools.repeat(0)
+            house.firewall, house.ports.sees = False, itertools.repeat(0)
             pauses.append(edge._silent[7][1])
         await eventually(lambda: 7 in house.ports.by_transceiver)
         assert pauses == pytest.approx([0.1, 1.0])

@@ -40,6 +40,8 @@ CASES: dict[str, dict[str, Any]] = {
         "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]},
         "service": {"type": "LoadBalancer", "port": 443},
         "tls": {"secretName": "edge-tls"},
+        "config": {"transceiver": {"agent": "local"}},
+        "transceiver": {"models": {"enabled": True}},
     },
     "everything": {
         "image": {"repository": "images.example/firsthop", "tag": "0.1.0-1"},

@@ -138,6 +138,17 @@ def test_nothing_has_rights_that_it_does_not_need(case: str, part: str) -> None:
     assert container(case, part)["resources"].keys() & {"requests", "limits"}
 
 
+def test_models_get_the_memory_that_they_need() -> None:
+    def gib(case: str, what: str) -> int:
+        memory: str = container(case, "transceiver")["resources"][what]["memory"]
+        return int(memory.removesuffix("Gi"))
+
+    assert CASES["load balancer"]["transceiver"]["models"]["enabled"]
+    # 620 MiB resident, and 900 while they are loaded (transceiver/engine/weights.py).
+    for what in ("requests", "limits"):
+        assert gib("load balancer", what) == gib("usual", what) + 1
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_only_xdp_sees_anything_of_its_node(case: str) -> None:
     for part in workloads(case):

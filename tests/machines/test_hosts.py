@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 from pyroute2 import netns
+from waiting import until
 
+from lab.machines.dead import remove_the_dead
 from lab.machines.hosts import Hosts
 from lab.machines.image import image
 
@@ -54,6 +60,19 @@ def test_a_disk_outlives_a_reboot_and_a_power_cut(hosts: Hosts) -> None:
     assert one.run("cat", "/root/file") == "kept\n"
 
 
+def running(word: str) -> list[str]:
+    """The command lines of this machine's processes in which ``word`` stands."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if word in line:
+            found.append(line)
+    return found
+
+
 def test_nothing_is_left_of_hosts_that_are_closed() -> None:
     groups = Path("/sys/fs/cgroup")
     with Hosts("gone", image=image()) as hosts:
@@ -64,8 +83,35 @@ def test_nothing_is_left_of_hosts_that_are_closed() -> None:
     assert not directory.parent.exists()
     assert not list(groups.glob(f"**/{group}"))
     assert mark not in "".join(path.read_text() for path in Path("/proc/self").glob("mounts"))
-    for status in Path("/proc").glob("[0-9]*/cmdline"):
+    assert not running(group)
+
+
+_OWNER = """
+import json, time
+from lab.machines.hosts import Hosts
+from lab.machines.image import image
+
+with Hosts("left", image=image()) as hosts:
+    hosts.operator.popen(["sleep", "86399"])
+    left = hosts["left"]
+    print(json.dumps([left.group, str(left.directory.parent), str(left.path("/"))]), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_hosts_end_with_an_owner_that_is_terminated_and_the_next_one_removes_what_is_left() -> None:
+    argv = [sys.executable, "-c", _OWNER]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
         try:
-            assert group.encode() not in status.read_bytes()
-        except OSError:
-            continue
+            assert owner.stdout is not None
+            group, directory, root = json.loads(owner.stdout.readline())
+        finally:
+            owner.terminate()
+    assert owner.returncode < 0  # it had no time to close them
+    until(lambda: not running(group) and not Path(root).exists())
+    assert group in netns.listnetns()
+    remove_the_dead()
+    assert not [name for name in netns.listnetns() if name.startswith(group.removesuffix("left"))]
+    assert not Path(directory).exists()
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/{group}"))
+    assert not running("sleep 86399")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+_ANSWERS_S, _LOOKS_S = 30.0, 0.02
 
 
 def fresh_seed() -> int:
@@ -45,3 +51,53 @@ def grown(rng: random.Random, seed: bytes) -> bytes:
     )
     times = ((64 << 10) - len(seed)) // max(len(piece), 1)
     return seed[:at] + piece * rng.choice([times, rng.randint(0, times)]) + seed[at:]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Bytes for a server of HTTP, of which ``kept`` stay as they are. A ``{length}`` in it is that of what follows; the
+    server then has a whole request, and must answer."""
+
+    kept: bytes
+    changed: bytes
+
+    def made(self, rng: random.Random) -> tuple[bytes, bool]:
+        """The request with the rest mutated, and whether it must be answered."""
+        change = grown if rng.random() < 0.05 else mutated
+        changed = change(rng, self.changed)
+        return self.kept.replace(b"{length}", b"%d" % len(changed)) + changed, b"{length}" in self.kept
+
+
+async def hammer(address: tuple[str, int], requests: Sequence[Request], rng: random.Random, seconds: float) -> set[int]:
+    """Sends mutated requests to a server, each on a connection of its own and a few at once, for so long and some
+    hundreds at least. Returns the statuses of the answers. Raises TimeoutError or IncompleteReadError where there must
+    be one and is none."""
+    statuses: set[int] = set()
+    until = time.monotonic() + seconds
+
+    async def one() -> None:
+        data, whole = rng.choice(requests).made(rng)
+        reader, writer = await asyncio.open_connection(*address)
+        try:
+            with suppress(ConnectionError):
+                writer.write(data)
+                async with asyncio.timeout(_ANSWERS_S if whole else _LOOKS_S):
+                    answer = await reader.readuntil(b"\r\n")
+                    statuses.add(int(answer.split()[1]))
+        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as e:
+            if whole:
+                e.add_note(f"after {data[:8192]!r}")
+                raise
+        finally:
+            writer.transport.abort()
+
+    async def several() -> None:
+        rounds = 0
+        while rounds < 50 or time.monotonic() < until:
+            rounds += 1
+            await one()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(several())
+    return statuses

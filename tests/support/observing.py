@@ -11,12 +11,15 @@ from typing import Any
 
 import psutil
 
+from bpf.verdicts import VERDICTS
 from edge.xdp.pins import folder_of
 from lab.appliance import Appliance
 from runtime.config import load
 from wire import keys, ufrag
 
 STEERED = ("stun_steered", "flow_steered", "ssrc_steered")
+OF_CALLS = (*STEERED, "flow_expressed")  # to workers, and past them
+DROPPED = tuple(verdict.label for verdict in VERDICTS if verdict.kind == "dropped")
 
 
 def xdp(appliance: Appliance) -> dict[tuple[str, str], int]:
@@ -32,6 +35,12 @@ def xdp(appliance: Appliance) -> dict[tuple[str, str], int]:
 
 def received(appliance: Appliance, process: str, metric: str) -> dict[str, int]:
     return {key[1]: int(v) for key, v in appliance.metrics(process).items() if key[0] == metric}
+
+
+def expressed(appliance: Appliance, process: str) -> dict[str, int]:
+    """What became of the media that XDP brought past the workers to the socket of that transceiver process."""
+    metrics = ("firsthop_rx_express_datagrams_total", "firsthop_rx_express_socket_datagrams_total")
+    return {outcome: n for metric in metrics for outcome, n in received(appliance, process, metric).items()}
 
 
 def moved(before: dict[Any, int], after: dict[Any, int]) -> dict[Any, int]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtime.config import Agents
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from runtime.config import Agents, Upstream
 from runtime.tracing.spans import NOTHING, Span
 from transceiver.agents import Base, Cue, Item, Settings
 
@@ -93,3 +97,16 @@ async def living(agent: Base) -> AsyncIterator[None]:
         closing: Any = agent.close()  # type: ignore[func-returns-value]
         if inspect.isawaitable(closing):
             await closing
+
+
+@asynccontextmanager
+async def upstream_of(
+    handle: Callable[[web.Request], Awaitable[web.StreamResponse]], monkeypatch: pytest.MonkeyPatch, **settings: Any
+) -> AsyncIterator[None]:
+    """A Realtime server whose WebSockets ``handle`` serves, and which is every Line's upstream with these settings."""
+    app = web.Application()
+    app.router.add_get("/v1/realtime", handle)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/v1/realtime")).replace("http://", "ws://")
+        monkeypatch.setattr(Line, "config", Agents(realtime=Upstream(url=url, **settings)))
+        yield

@@ -217,11 +217,18 @@ def test_lateness_brings_the_limit_down_and_calm_brings_it_back() -> None:
 
 
 def test_where_frames_were_missed_nobody_is_let_in_soon_again() -> None:
-    """Each try costs frames."""
+    """Each try costs frames. Once may have been a pause of the machine, so that is tried again sooner."""
     capacity, live = Capacity(0.01), {PARROT: 60}
     for _ in range(5):
         capacity.measured(a_second(60, 0.7, 0.002))
     assert capacity.room(PARROT, live) > 0
+    for _ in range(2):
+        capacity.measured(a_second(60, 0.7, 0.002, missed=9))
+        assert capacity.limit == pytest.approx(0.95 * 0.7)
+        assert capacity.room(PARROT, live) == 0
+    for _ in range(10):
+        capacity.measured(a_second(60, 0.7, 0.002))
+    assert capacity.limit >= CEILING
     capacity.measured(a_second(60, 0.7, 0.002, missed=9))
     assert capacity.limit == pytest.approx(0.95 * 0.7)
     for _ in range(20):
@@ -230,6 +237,35 @@ def test_where_frames_were_missed_nobody_is_let_in_soon_again() -> None:
     for _ in range(60):
         capacity.measured(a_second(60, 0.7, 0.002))
     assert capacity.limit >= CEILING
+
+
+def test_frames_that_are_missed_three_seconds_in_a_row_are_no_pause_of_the_machine() -> None:
+    capacity = Capacity(0.01)
+    for _ in range(5):
+        capacity.measured(a_second(60, 0.7, 0.002))
+    for _ in range(3):
+        capacity.measured(a_second(60, 0.7, 0.002, missed=9))
+    for _ in range(10):
+        capacity.measured(a_second(60, 0.7, 0.002))
+    assert capacity.limit == pytest.approx(0.95 * 0.7 + 10 * 0.002)
+
+
+def test_the_second_after_a_pause_is_late_and_says_nothing_more() -> None:
+    capacity = Capacity(0.01)
+    for _ in range(5):
+        capacity.measured(a_second(60, 0.7, 0.002))
+    capacity.measured(a_second(60, 0.76, 0.05, missed=90))
+    paused = capacity.limit
+    capacity.measured(a_second(60, 0.6, 0.015))
+    assert paused <= capacity.limit <= paused + 0.011
+
+
+def test_frames_that_are_missed_while_calls_come_are_missed_at_what_all_of_these_use() -> None:
+    capacity = Capacity(0.01)
+    for calls in range(0, 61, 12):  # what is in use on average is a good deal less
+        capacity.measured(a_second(calls, 0.012 * calls, 0.002))
+    capacity.measured(a_second(60, 0.72, 0.02, missed=9))
+    assert capacity.limit == pytest.approx(0.95 * 0.72, abs=0.03)
 
 
 def test_a_process_that_is_full_and_on_time_takes_a_little_more_until_it_is_late() -> None:
@@ -242,10 +278,10 @@ def test_a_process_that_is_full_and_on_time_takes_a_little_more_until_it_is_late
     most = capacity.limit
     assert CEILING < most < 0.85
     for _ in range(10):
-        capacity.measured(a_second(60, 0.74, 0.011))
+        capacity.measured(a_second(60, 0.74, 0.013))
     assert capacity.limit < most
     for _ in range(200):
-        capacity.measured(a_second(60, 0.74, 0.011))
+        capacity.measured(a_second(60, 0.74, 0.013))
     assert capacity.limit == 0.5  # from where it comes back within a minute
 
 

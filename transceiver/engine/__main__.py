@@ -8,14 +8,16 @@ import faulthandler
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from runtime import config, logs
-from runtime.process import set_name, set_nice
+from runtime.process import set_name, set_nice, set_session_nice
 from transceiver.engine import starting, weights
 from transceiver.engine.loaded import Loaded
 from transceiver.engine.server import Server
 
 _NICE = 10  # media goes first
+_OOM_SCORE = "500"  # of 1000: without memory the kernel ends this before a process with calls
 _WELL_S = 10.0
 _STANDS_S, _LOADS_S = 30.0, 120.0
 
@@ -23,10 +25,13 @@ _STANDS_S, _LOADS_S = 30.0, 120.0
 def _begin() -> None:
     """Behind all media, and on any core: who started this may have one alone, and go first."""
     set_nice(_NICE)
+    set_session_nice(_NICE)  # it is started as a session of its own
     with suppress(OSError):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     os.umask(0o077)
     set_name("firsthop-models")
 

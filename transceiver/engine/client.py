@@ -15,8 +15,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from runtime import config
+from runtime.tracing.spans import NOTHING, Span
 from transceiver.counters import ENGINE_REQUESTS, ENGINE_TIME, ENGINE_WAITING
-from transceiver.engine import EngineError, Message, frames
+from transceiver.engine import EngineError, Message, frames, spans
 from transceiver.engine.frames import Done, FromEngine, Hello, Piece, Pong, Refused
 from transceiver.engine.sound import LEAST_HZ, MOST_HZ
 from transceiver.engine.starting import Connection, connected
@@ -29,14 +30,21 @@ _TRIES, _PAUSE_S = 5, 0.1
 
 
 class Client:
-    """See ``transceiver.engine.Engine``. ``command`` starts the engine, which may say nothing for ``patience_s``."""
+    """See ``transceiver.engine.Engine``. ``command`` starts the engine, which may say nothing for ``patience_s``.
+    Requests have spans under that which ``under`` gives when they are made."""
 
     def __init__(
-        self, about: config.Engine, *, command: Sequence[str] | None = None, patience_s: float = _PATIENCE_S
+        self,
+        about: config.Engine,
+        *,
+        command: Sequence[str] | None = None,
+        patience_s: float = _PATIENCE_S,
+        under: Callable[[], Span] = lambda: NOTHING,
     ) -> None:
         self._run = about.run
         self._command = command or (sys.executable, "-m", "transceiver.engine", about.model_dump_json())
         self._patience_s = patience_s
+        self._under = under
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
         self._numbers = itertools.count(1)
@@ -49,7 +57,7 @@ class Client:
     async def transcribe(self, pcm: bytes, rate: int, *, draft: bool = False) -> str:
         """See Engine."""
         pcm = _last(pcm, rate, 60)
-        return (await self._asked("ears", lambda id: frames.Transcribe(id, pcm, rate, draft))).text
+        return (await self._asked("ears", lambda id: frames.Transcribe(id, pcm, rate, draft), draft=draft)).text
 
     async def ended(self, pcm: bytes, rate: int) -> float:
         """See Engine."""
@@ -85,16 +93,19 @@ class Client:
         if link is not None:
             await link.close()
 
-    async def _asked(self, part: str, request: Callable[[int], frames.FromClient]) -> Done:
-        stream = self._stream(part, request)
+    async def _asked(self, part: str, request: Callable[[int], frames.FromClient], *, draft: bool = False) -> Done:
+        stream = self._stream(part, request, draft=draft)
         async with aclosing(stream):
             async for frame in stream:
                 if isinstance(frame, Done):
                     return frame
         raise EngineError("the engine said nothing")
 
-    async def _stream(self, part: str, request: Callable[[int], frames.FromClient]) -> AsyncGenerator[FromEngine, None]:
+    async def _stream(
+        self, part: str, request: Callable[[int], frames.FromClient], *, draft: bool = False
+    ) -> AsyncGenerator[FromEngine, None]:
         """What the engine answers, its end included, and counts how that was."""
+        span = spans.asked(part, self._under(), draft=draft)
         began: float | None = time.monotonic()
         outcome = "broken"
         ENGINE_WAITING.add(part, 1)
@@ -105,7 +116,9 @@ class Client:
             async with aclosing(stream):
                 async for frame in stream:
                     if began is not None:
-                        ENGINE_TIME.add(time.monotonic() - began, part)
+                        took_s = time.monotonic() - began
+                        ENGINE_TIME.add(took_s, part)
+                        span.put({"gen_ai.response.time_to_first_chunk": took_s})
                         began = None
                     if isinstance(frame, Refused):
                         outcome = "busy" if frame.busy else "refused"
@@ -119,6 +132,7 @@ class Client:
         finally:
             ENGINE_WAITING.add(part, -1)
             ENGINE_REQUESTS.add(part, outcome)
+            spans.ended(span, outcome)
 
     async def _connected(self) -> _Link:
         async with self._connecting:

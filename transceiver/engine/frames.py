@@ -158,7 +158,7 @@ def client_frame(body: bytes) -> FromClient:
     """What a client sent. Raises FrameError."""
     try:
         return _client.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # msgspec's own errors are ValueErrors
         raise FrameError(str(e)[:200]) from None
 
 
@@ -166,5 +166,5 @@ def engine_frame(body: bytes) -> FromEngine:
     """What the engine sent. Raises FrameError."""
     try:
         return _engine.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # msgspec's own errors are ValueErrors
         raise FrameError(str(e)[:200]) from None

@@ -1,14 +1,16 @@
-"""The judge of turns for the media loop: it has the engine asked whether a caller has finished, and waits for nothing.
+"""The judge of turns for the media loop: it has the engine asked whether a caller has finished, or which words were
+said over an agent, and waits for nothing.
 
 A first question starts the engine, where that does not run, and gets no answer; neither does one too many, or one that
-takes long. Turns end by silence alone then.
+takes long. Turns end by silence alone then, and any voice interrupts.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from importlib.util import find_spec
+from typing import Any, TypeVar
 
 from runtime import config, logs
 from transceiver.engine import Engine, EngineError, weights
@@ -19,6 +21,8 @@ __all__ = ["Judge", "found"]
 _MOST_ASKED = 8
 _PATIENCE_S = 1.0
 _AGAIN_S = 30.0  # after a start that failed
+
+Answer = TypeVar("Answer")
 
 
 class Judge:
@@ -31,9 +35,17 @@ class Judge:
         self._ready = False
         self._not_before = 0.0
 
-    def __call__(self, pcm: bytes, rate_hz: int, tell: Callable[[float | None], None]) -> None:
+    def ended(self, pcm: bytes, rate_hz: int, tell: Callable[[float | None], None]) -> None:
         """Has ``tell`` called with the probability, 0 to 1, that who speaks in mono PCM16 has finished; with None where
         nobody can say."""
+        self._ask(lambda: self._engine.ended(pcm, rate_hz), tell)
+
+    def words(self, pcm: bytes, rate_hz: int, tell: Callable[[str | None], None]) -> None:
+        """Has ``tell`` called with the words in mono PCM16, which are none where nothing was said; with None where
+        nobody can say."""
+        self._ask(lambda: self._engine.transcribe(pcm, rate_hz, draft=True), tell)
+
+    def _ask(self, question: Callable[[], Coroutine[Any, Any, Answer]], tell: Callable[[Answer | None], None]) -> None:
         loop = asyncio.get_running_loop()
         if not self._ready:
             if self._starting is None and loop.time() >= self._not_before:
@@ -42,7 +54,7 @@ class Judge:
         elif len(self._asked) >= _MOST_ASKED:
             tell(None)
         else:
-            task = loop.create_task(self._ask(pcm, rate_hz, tell))
+            task = loop.create_task(self._answer(question, tell))
             self._asked.add(task)
             task.add_done_callback(self._asked.discard)
 
@@ -64,16 +76,18 @@ class Judge:
         finally:
             self._starting = None
 
-    async def _ask(self, pcm: bytes, rate_hz: int, tell: Callable[[float | None], None]) -> None:
-        finished: float | None = None
+    async def _answer(
+        self, question: Callable[[], Coroutine[Any, Any, Answer]], tell: Callable[[Answer | None], None]
+    ) -> None:
+        answer: Answer | None = None
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                finished = await self._engine.ended(pcm, rate_hz)
+                answer = await question()
         except EngineError as error:
             self._ready = error.busy  # what is gone is started by the next question
         except (OSError, TimeoutError):
             self._ready = False
-        tell(finished)
+        tell(answer)
 
 
 def found(about: config.Engine) -> Judge | None:

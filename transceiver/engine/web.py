@@ -8,11 +8,14 @@ import json
 import secrets
 import struct
 import time
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
+import aiohttp
 from aiohttp import BodyPartReader, web
+from aiohttp.http import HttpProcessingError
 
 from transceiver.engine import VOICE_RATE_HZ, Engine, EngineError
 from transceiver.engine.bodies import (
@@ -29,6 +32,10 @@ from transceiver.engine.bodies import (
 from transceiver.engine.frames import MOST_PCM_BYTES
 
 __all__ = ["app_of"]
+
+# They quote what a client sent, and would be kept for ever, and a line on standard error, for each that is new.
+for _odd in (aiohttp.BadContentDispositionHeader, aiohttp.BadContentDispositionParam):
+    warnings.simplefilter("ignore", _odd)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -57,6 +64,8 @@ def app_of(engine: Engine, key: bytes | None) -> web.Application:
             return _error(503, str(e), "busy" if e.busy else "models_failed", None)
         except web.HTTPException as e:
             return _error(e.status, e.reason, "invalid_request", None)
+        except (web.RequestPayloadError, HttpProcessingError):
+            return _error(400, "the body cannot be read", "invalid_request", None)
         except TimeoutError:
             return _error(408, "the request did not come to its end", "timeout", None)
 

@@ -27,6 +27,8 @@ __all__ = ["Listener", "MediaState", "MediaStream", "Sender", "Tape"]
 
 _REPORT_EVERY_TICKS = 50
 _SPARE_MS = 5.0
+# Ticks that a listener is spared where packets are passed on: nothing that it does then is due to 20 ms.
+_RESTS = 4
 # Packets of audio for a caller that moved: a round trip of 40 ms, and the 20 ms in which it said nothing.
 _SENT_AGAIN = 3
 
@@ -59,8 +61,9 @@ class Listener(Protocol):
     def hear(self, pcm: bytes, now: float) -> bool:
         """Takes 20 ms of the caller, mono PCM16. Returns whether they are voice."""
 
-    def tick(self, now: float) -> None:
-        """Tells that the next 20 ms are due, after ``hear`` and before what is said is sent."""
+    def tick(self, now: float) -> bool:
+        """Tells that the next 20 ms are due, after ``hear`` and before what is said is sent. Returns whether there is
+        more to do at the next."""
 
     def pressed(self, digit: str, received_at: int) -> None:
         """Tells that the caller pressed a key, at ``received_at`` in Unix seconds."""
@@ -106,6 +109,7 @@ class MediaStream:
         self._tape: Tape | None = None
         self._heard_now = b""
         self._ticks = 0
+        self._rests = 0
         self._closed = False
 
     def speak_as(self, ssrc: int) -> None:
@@ -128,7 +132,7 @@ class MediaStream:
     ) -> None:
         """Gives ``listener`` what comes from now on; then ``tick`` may be called. ``take_packet(payload, timestamp,
         marker)`` is for a stream of packets, ``tape`` for one that is recorded."""
-        self._listener, self._tape = listener, tape
+        self._listener, self._tape, self._rests = listener, tape, 0
         if self._packets:
             self._receiver.pass_to(take_packet)
 
@@ -136,7 +140,7 @@ class MediaStream:
         """Takes and sends payloads as they are from now on, or PCM, as another agent wants it; ``deliver_to`` is to
         follow."""
         if packets != self._packets:
-            self._packets = packets
+            self._packets, self._rests = packets, 0
             self._receiver.pass_to(_nobody_takes if packets else None)
             self._join()
 
@@ -217,15 +221,20 @@ class MediaStream:
     def tick(self, now: float) -> None:
         """Does what the next 20 ms need, both ways."""
         # First what is heard: an agent that answers at once is heard in the same tick.
-        if not self._packets:
+        packets = self._packets
+        if not packets:
             self._receiver.tick(now)
             if self._closed:
                 return
-        self._listener.tick(now)
-        if self._closed:
-            return
-        self._quality.tick(now)
-        if not self._packets:
+        if self._rests:
+            self._rests -= 1
+        else:
+            busy = self._listener.tick(now)
+            if self._closed:
+                return
+            self._rests = _RESTS if packets and not busy else 0
+        if not packets:
+            self._quality.tick(now)
             self.voice.settings = self._quality.settings
             self.voice.tick()
             if self._tape is not None:

@@ -23,7 +23,9 @@ from transceiver.realtime.config import Config, InvalidRequest, ServerVad
 from transceiver.realtime.formats import Reader, Writer, samples
 from transceiver.realtime.inbox import Inbox, InboxState, Steps
 from transceiver.realtime.items import Entry, EntryState, Items, new_id, spoken
-from transceiver.realtime.listening import Judge, Listening, ListeningState
+from transceiver.realtime.judging import Judge
+from transceiver.realtime.listening import Listening, ListeningState
+from transceiver.realtime.overlap import Overlap
 from transceiver.realtime.pictures import Schemes, check
 from transceiver.realtime.playback import Playback
 from transceiver.realtime.seat import Seat
@@ -83,7 +85,7 @@ class Conversation:
             cancelled=self.seat.cancelled,
         )
         self._turn = ""  # the id of the item that is being spoken
-        self._over_agent = False  # the turn began while the agent spoke, and has not taken the floor
+        self._overlap = Overlap(judge, rate_hz)
         self._unheard = bytearray()  # less than 20 ms, unless they wait for their tick
         self._inbox = Inbox(self._handle, self._error, lambda: around.sent_bytes)
 
@@ -97,7 +99,7 @@ class Conversation:
         """All of it, where there is media, but for its ``parts``."""
         items, listening = self._items.export(parts), self._listening.export(parts)
         speaking, inbox = self._speaking.export(parts), self._inbox.export()
-        turn = self._turn, self._over_agent, bytes(self._unheard)
+        turn = self._turn, self._overlap.over, bytes(self._unheard)
         return state.encoded(ConversationState(items, listening, speaking, inbox, *turn))
 
     def take_up(self, exported: bytes, now: float, parts: Sequence[bytes]) -> None:
@@ -108,7 +110,8 @@ class Conversation:
         self._listening.take_up(found.listening, parts)
         self._speaking.take_up(found.speaking, now, parts)
         self._inbox.take_up(found.inbox)
-        self._turn, self._over_agent = found.turn, found.over_agent
+        self._turn = found.turn
+        self._overlap.begin(found.over_agent, self._config.turn_detection)
         if self._turn:
             self._listening.left_open()
         self._unheard[:] = found.unheard
@@ -167,23 +170,23 @@ class Conversation:
         edge = self._listening.push(pcm)
         if edge == "started":
             self._speech_started()
-        elif self._over_agent and self._listening.voiced_ms >= self.seat.yields_after_ms:
-            self._take_floor()
+        elif self._overlap.over:
+            self._overlapped()
         self.seat.partner.heard(pcm, self._listening.speaking)
         if edge == "stopped":
             self._speech_stopped()
-        elif edge and not self._over_agent:
+        elif edge and not self._overlap.over:
             self.seat.paused(edge, self._turn)
         return self._listening.voiced
 
-    def tick(self, now: float) -> None:
-        """Does what the next 20 ms need."""
-        self._speaking.now = now
-        self._speaking.give_up_begun()
+    def tick(self, now: float) -> bool:
+        """Does what the next 20 ms need. Returns whether events wait for another share of the time."""
+        self._speaking.tick(now)
         self._inbox.tick()
-        if pcm := self._speaking.frame():
+        if not self._overlap.holds and (pcm := self._speaking.frame()):
             self._around.play(pcm)
         self._idle(now)
+        return self._inbox.busy
 
     def pressed(self, digit: str, received_at: int) -> None:
         """Tells that the caller pressed a key, at ``received_at`` in Unix seconds."""
@@ -250,7 +253,7 @@ class Conversation:
         else:
             self._unheard[:0] = self._listening.part()
         if spoke and not self._listening.speaking:
-            self._over_agent = False
+            self._overlap.end()
             self._tell_stopped()
             self._turn = ""
         self.seat.partner.configured(self._config.settings())
@@ -366,23 +369,20 @@ class Conversation:
         what = {"audio_start_ms": max(listening.position_ms - listening.buffered_ms, 0), "item_id": self._turn}
         self._emit({"type": "input_audio_buffer.speech_started", **what})
         self.seat.partner.speech_started()
-        turns = self._config.turn_detection
-        self._over_agent = self._speaking.busy and turns is not None and turns.interrupt_response
-        if self._over_agent and listening.voiced_ms >= self.seat.yields_after_ms:
-            self._take_floor()
+        self._overlap.begin(self._speaking.busy, self._config.turn_detection)
+        self._overlapped()
 
-    def _take_floor(self) -> None:
-        self._over_agent = False
-        OVERLAPS["yielded"] += 1
-        BARGE_IN.add(self._listening.voiced_ms / 1000)
-        self._speaking.interrupt()
+    def _overlapped(self) -> None:
+        if self._overlap.takes_floor(self._listening, self.seat.yields_after_ms, self._speaking.busy):
+            OVERLAPS["yielded"] += 1
+            BARGE_IN.add(self._listening.voiced_ms / 1000)
+            self._speaking.interrupt()
 
     def _speech_stopped(self) -> None:
         self._tell_stopped()
         turns = self._config.turn_detection
-        if self._over_agent:
+        if self._overlap.end():
             # A cough, an "mm-hm": the agent has kept its turn, and this was none.
-            self._over_agent = False
             OVERLAPS["kept"] += 1
             self._turn = ""
             self._listening.clear()

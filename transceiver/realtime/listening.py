@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import numpy as np
@@ -14,20 +13,13 @@ from rtc.frame import FRAME_MS
 from rtc.vad.detector import ONSET_MS, Detector, DetectorState, Vad, detector
 from transceiver.parts import Parts, Sound, SoundState
 from transceiver.realtime.config import SemanticVad, ServerVad, TurnDetection
+from transceiver.realtime.judging import EAGERNESS, JUDGED_S, Judge, Judging, Patience
 
-__all__ = ["Judge", "Listening", "ListeningState"]
-
-Judge = Callable[[bytes, int, Callable[[float | None], None]], None]
-"""Says later how likely who speaks in PCM of a rate has finished, from 0 to 1, or None where it cannot."""
+__all__ = ["Listening", "ListeningState"]
 
 _LONGEST_MS = 60_000  # of a turn; of a longer one the end is kept
-# What semantic_vad waits for: at least, where the speech sounds finished, and at most.
+# What semantic_vad waits for without a judge: at least, where the speech sounds finished, and at most.
 _WAITS_MS = {"high": (400, 2000), "medium": (600, 4000), "auto": (600, 4000), "low": (900, 8000)}
-# With a judge: how likely a turn must be over, and how long is then waited in all.
-_SURE = {"high": (0.35, 300), "medium": (0.5, 400), "auto": (0.5, 400), "low": (0.7, 600)}
-_ASKS_MS = 200  # of silence, after which the judge is asked
-_JUDGED_S = 8  # of the turn so far
-_UNJUDGED_MS = 500  # of silence that end a turn of which the judge says nothing, as server_vad's
 _LED_PADDING_MS = 2000  # before what somebody else calls the beginning of a turn, who says so later
 _LEARNT = 20  # frames by which a new detector learns the noise
 _END_FRAMES = 12  # of voice, whose loudness tells how it ended
@@ -46,10 +38,17 @@ class ListeningState(Struct, frozen=True, array_like=True):
 
 class Listening:
     """The buffer and its turns: it takes frames of 20 ms, mono PCM16 of ``rate_hz``, and gives edges of turns. Times
-    are ms of audio since the beginning. Where nobody ``wants`` what was said in a turn, it is not kept."""
+    are ms of audio since the beginning. Where nobody ``wants`` what was said in a turn, it is not kept. ``eagerness``
+    is the patience by which the ``judge`` ends turns."""
 
     def __init__(
-        self, rate_hz: int, turns: TurnDetection | None, *, vad: Vad = "webrtc", judge: Judge | None = None
+        self,
+        rate_hz: int,
+        turns: TurnDetection | None,
+        *,
+        vad: Vad = "webrtc",
+        judge: Judge | None = None,
+        eagerness: Mapping[str, Patience] = EAGERNESS,
     ) -> None:
         self.position_ms = 0
         self.voiced_ms = 0  # of the turn that is being spoken
@@ -67,11 +66,8 @@ class Listening:
         self._led_turn = False  # whether that one has begun a turn and not ended it
         self.wants = True
         self._vad = vad
-        self._judge = judge
-        self._pause = 0  # the number of the present one
-        self._asked = -1  # the number of the one of which the judge was asked last
-        self._finished: float | None = None  # what it said of that
-        self._silent = False  # it says nothing
+        self._judging = None if judge is None else Judging(judge, rate_hz)
+        self._eagerness = eagerness
         self._detector = self._made()
 
     def configure(self, turns: TurnDetection | None) -> None:
@@ -126,6 +122,11 @@ class Listening:
         return self._detector.voiced
 
     @property
+    def quiet_ms(self) -> int:
+        """How much silence there has been within the turn."""
+        return self._detector.quiet_ms
+
+    @property
     def buffered_ms(self) -> int:
         """The length of audio that could be committed."""
         return (len(self._frames) + len(self._part)) // self._bytes_ms
@@ -136,7 +137,7 @@ class Listening:
         turns, detector = self._turns, self._detector
         spoke = self.speaking
         if isinstance(turns, SemanticVad) and spoke and not self.led:
-            detector.silence_ms = self._wait_ms(turns) if self._judge is None else self._judged_ms(turns, self._judge)
+            detector.silence_ms = self._wait_ms(turns)
         edge = detector.push(frame)
         self._frames.put(frame)
         self.position_ms += FRAME_MS
@@ -213,27 +214,11 @@ class Listening:
         self._frames.clear()
         self._part = b""
 
-    def _judged_ms(self, turns: SemanticVad, judge: Judge) -> int:
-        """The length of silence that ends the turn, by the judge, who is asked once in each pause."""
-        if self._detector.quiet_ms < _ASKS_MS:
-            if self._asked == self._pause:
-                self._pause += 1
-            return _WAITS_MS[turns.eagerness][1]
-        if self._asked != self._pause:
-            self._asked, self._finished, self._silent = self._pause, None, False
-            judge(self._frames.last(_JUDGED_S * self._rate_hz * 2), self._rate_hz, partial(self._judged, self._pause))
-        if self._finished is None:
-            return _UNJUDGED_MS if self._silent else _UNJUDGED_MS + _ASKS_MS
-        sure, least_ms = _SURE[turns.eagerness]
-        return least_ms if self._finished >= sure else _WAITS_MS[turns.eagerness][1]
-
-    def _judged(self, pause: int, finished: float | None) -> None:
-        if pause == self._pause:
-            self._finished, self._silent = finished, finished is None
-
     def _wait_ms(self, turns: SemanticVad) -> int:
-        """The length of silence that ends the turn. A voice falls at the end of what it had to say; one that breaks off
-        at its usual loudness, or above, is likely to go on."""
+        """The length of silence that ends the turn, by the judge or by loudness. A voice falls at the end of what it
+        had to say; one that breaks off at its usual loudness, or above, is likely to go on."""
+        if self._judging is not None:
+            return self._judging.wait_ms(self._detector.quiet_ms, self._eagerness[turns.eagerness], self._judged)
         least, most = _WAITS_MS[turns.eagerness]
         if len(self._loudness) < 2 * _END_FRAMES:
             return least
@@ -241,6 +226,9 @@ class Listening:
         end = sum(islice(reversed(self._loudness), _END_FRAMES)) / _END_FRAMES
         unfinished = min(max((end / max(usual, 1.0) - 1.0) / 0.5, 0.0), 1.0)
         return round(least + (most - least) * unfinished)
+
+    def _judged(self) -> bytes:
+        return self._frames.last(JUDGED_S * self._rate_hz * 2)
 
     # --- as a value
 

@@ -11,7 +11,7 @@ from transceiver.realtime import fitting, state
 from transceiver.realtime.config import Config, ConfigState, InvalidRequest
 from transceiver.realtime.conversation import Conversation, ConversationState
 from transceiver.realtime.items import item_of, new_id
-from transceiver.realtime.listening import Judge
+from transceiver.realtime.judging import Judge
 from transceiver.realtime.pictures import Schemes
 from transceiver.realtime.reading import check_depth, write
 from transceiver.talk.protocol import Partner, Surroundings

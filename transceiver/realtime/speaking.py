@@ -204,7 +204,7 @@ class Speaking:
         )
 
     def take_up(self, state: SpeakingState, now: float, parts: Sequence[bytes]) -> None:
-        """Goes on where ``export`` left off; then ``ask_again`` and, when events may be sent, ``give_up_begun`` are
+        """Goes on where ``export`` left off; then ``ask_again`` and, when events may be sent, ``tick`` are
         due. Raises ValueError where an item is missing."""
         assert self._playback is not None
         self.now = now
@@ -217,16 +217,17 @@ class Speaking:
         self._playback.take_up(state.playback, parts)
 
     def ask_again(self) -> None:
-        """Asks a new agent for the responses of which nothing has come. The others end with ``give_up_begun``."""
+        """Asks a new agent for the responses of which nothing has come. The others end at the next ``tick``."""
         makings = [making for making in self._makings.values() if not making.over]
         self._left_over = [making for making in makings if making.begun]
         for making in makings:
             if not making.begun:
                 self._ask(making)
 
-    def give_up_begun(self) -> None:
+    def tick(self, now: float) -> None:
         """Ends the responses that another agent had begun to give when ``ask_again`` was called: what has come of them
         is heard, and no more comes."""
+        self.now = now
         if not self._left_over:
             return
         left_over, self._left_over = self._left_over, []

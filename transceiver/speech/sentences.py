@@ -8,17 +8,31 @@ __all__ = ["Sentences"]
 
 _END = re.compile(r"[.!?…]+[\"')\]]*\s+|\n+|[。！？]")
 _CLAUSE = re.compile(r"[,;:–—]+[\"')\]]*\s+")
+_WORD = re.compile(r"\S+\s+")
+# Words that lean on the next one: nobody pauses after them.
+_LEANING = frozenset(
+    re.findall(
+        r"\S+",
+        """a an the and or but nor of in on at to for from by with as into than that which who is are was were be
+        been has have had do does did can could will would should may might must not no my your his her its our their
+        this these those i you he she it we they if when while because so very more most it's that's there's i'm""",
+    )
+)
 _SHORTEST = 12  # characters: "Dr. " is no sentence
 _LONGEST = 400
+_MOST_LEANING = 3  # words more than are enough
+_NOWHERE = 1 << 30
 
 
 class Sentences:
     """The splitter. ``push`` returns what is whole, ``rest`` what is left at the end. Nothing is lost: joined, they are
-    the text. The first piece ends with its first clause where that is asked for, at a comma say."""
+    the text. The first piece ends with its first clause where that is asked for, at a comma say, and with so many
+    ``first_words`` if that is sooner, or a few more, so that it does not end with an article."""
 
-    def __init__(self, *, first_clause: bool = False) -> None:
+    def __init__(self, *, first_clause: bool = False, first_words: int | None = None) -> None:
         self._text = ""
         self._clause = first_clause
+        self._words = first_words
 
     def push(self, delta: str) -> list[str]:
         """The sentences that ``delta`` completes; one without an end is cut after 400 characters."""
@@ -41,15 +55,30 @@ class Sentences:
         """Adds the first clause to what was found, once, if it ends before its sentence; returns where it does."""
         if not self._clause:
             return 0
-        ends = [end.end() for end in _CLAUSE.finditer(self._text) if end.end() >= _SHORTEST][:1]
-        sentence = next((end.end() for end in _END.finditer(self._text) if end.end() >= _SHORTEST), None)
-        self._clause = not ends and sentence is None
-        if not ends or (sentence is not None and sentence < ends[0]):
+        clause, sentence = _end(_CLAUSE, self._text), _end(_END, self._text)
+        end = min(clause, self._first_words())
+        self._clause = end == sentence == _NOWHERE
+        if end == _NOWHERE or sentence < end:
             return 0
-        found.append(self._text[: ends[0]])
-        return ends[0]
+        found.append(self._text[:end])
+        return end
+
+    def _first_words(self) -> int:
+        """Where as many words end as are enough."""
+        if self._words is None:
+            return _NOWHERE
+        for at, word in enumerate(_WORD.finditer(self._text), 1):
+            leans = word[0].strip().lower() in _LEANING and at < self._words + _MOST_LEANING
+            if at >= self._words and word.end() >= _SHORTEST and not leans:
+                return word.end()
+        return _NOWHERE
 
     def rest(self) -> str:
         """The text that has no end yet."""
         text, self._text = self._text, ""
         return text
+
+
+def _end(what: re.Pattern[str], text: str) -> int:
+    """Where the first of them ends that is not too soon."""
+    return next((end.end() for end in what.finditer(text) if end.end() >= _SHORTEST), _NOWHERE)

@@ -104,7 +104,7 @@ class LoopHost(Host):
         super().close()
         self.ask("close")
         self._over = True
-        self._cross.close()
+        self._line.end()
 
 
 class ThreadHost(Host):
@@ -221,7 +221,7 @@ class ThreadHost(Host):
 
     def close(self) -> None:
         super().close()
-        self._cross.close()
+        self._line.end()
         with self._lock:
             self._over = True
             self._held = False

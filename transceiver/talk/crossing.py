@@ -13,6 +13,7 @@ from runtime.config import Agents
 from runtime.tracing.spans import Span
 from transceiver.agents import Cue, Item, Line, Settings
 from transceiver.talk.protocol import Making
+from transceiver.talk.words import Words, whole
 from transceiver.turns import Turn
 
 __all__ = ["Crossing", "CrossingLine", "CrossingResponse"]
@@ -130,13 +131,31 @@ def _tell_nobody(why: str) -> None:
     pass
 
 
+class _Over:
+    """The line of a session that is over: it says nothing, and knows what was known at the end."""
+
+    def __init__(self, line: Line) -> None:
+        self.config, self.span, self.turn = line.config, line.span, ""
+
+    def _dropped(self, *_: object, **__: object) -> None:
+        pass
+
+    say = stop = send_opus = emit = cue = transcribed = transcribing = _dropped
+
+
 class CrossingLine:
     """A Line that any thread may use. After ``cut`` it says nothing more to the caller; what the agent has understood
-    of a turn is still told."""
+    of a turn is still told. After ``end`` it says nothing to anybody, and asks the session for nothing, which may be
+    taken apart while a thread of the agent's still runs."""
 
     def __init__(self, line: Line, cross: Crossing) -> None:
         self._line, self._cross = line, cross
         self._cut = False
+
+    def end(self) -> None:
+        """Lets nothing of the agent's across any more: the session is over."""
+        self._cross.close()
+        self._line = _Over(self._line)
 
     def cut(self) -> None:
         """Has the agent say no more: another one has the call."""
@@ -179,11 +198,11 @@ class CrossingLine:
             self._cross(self._line.cue, cue)
 
     def transcribed(self, item: str, text: str) -> None:
-        self._cross(self._line.transcribed, item, text)
+        self._cross(self._line.transcribed, item, whole(text))
 
     def transcribing(self, item: str, delta: str) -> None:
         if not self._cut:
-            self._cross(self._line.transcribing, item, delta)
+            self._cross(self._line.transcribing, item, whole(delta))
 
 
 class CrossingResponse:
@@ -192,6 +211,7 @@ class CrossingResponse:
     def __init__(self, making: Making, cross: Crossing, turn: Turn | None = None) -> None:
         self._making, self._cross = making, cross
         self.turn = turn or Turn.nobodys()
+        self._spoken, self._written = Words(), Words()
 
     @property
     def id(self) -> str:
@@ -230,14 +250,18 @@ class CrossingResponse:
             self._cross(self._making.audio, piece, size=len(piece), later=at > 0 and self._making.in_events)
 
     def transcript(self, delta: str) -> None:
-        self._cross(self._making.transcript, str(delta))
+        words = self._spoken.push(str(delta))
+        if words or not delta:
+            self._cross(self._making.transcript, words)
 
     def text(self, delta: str) -> None:
         self.turn.heard(time.monotonic())
-        self._cross(self._making.text, str(delta))
+        words = self._written.push(str(delta))
+        if words or not delta:
+            self._cross(self._making.text, words)
 
     def call(self, name: str, arguments: str, call_id: str = "") -> None:
-        self._cross(self._making.call, str(name), str(arguments), str(call_id or ""))
+        self._cross(self._making.call, whole(str(name)), whole(str(arguments)), whole(str(call_id or "")))
 
     def done(self, usage: dict[str, Any] | None = None) -> None:
         self.turn.over("completed", usage=usage)
@@ -245,4 +269,4 @@ class CrossingResponse:
 
     def fail(self, message: str, code: str = "agent_failed") -> None:
         self.turn.over("failed", error=str(code))
-        self._cross(self._making.fail, str(message), str(code))
+        self._cross(self._making.fail, whole(str(message)), whole(str(code)))

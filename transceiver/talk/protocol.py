@@ -146,8 +146,8 @@ class Conversation(Protocol):
     def hear(self, pcm: bytes, now: float) -> bool:
         """Takes 20 ms of the caller. Returns whether they are voice."""
 
-    def tick(self, now: float) -> None:
-        """Does what the next 20 ms need."""
+    def tick(self, now: float) -> bool:
+        """Does what the next 20 ms need. Returns whether there is more to do at the next."""
 
     def pressed(self, digit: str, received_at: int) -> None:
         """Tells that the caller pressed a key, at ``received_at`` in Unix seconds."""

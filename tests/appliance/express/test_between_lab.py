@@ -7,27 +7,39 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import pytest
-from calling import goes_on, hang_up, kill_the_supervisor, lost_in, spread_calls, whole
-from observing import cores, logged, pins, received, revived, sessions_of, xdp
-from pyroute2.ethtool.ioctl import IoctlEthtool
+from calling import goes_on, hang_up, spread_calls, whole
+from expressing import (
+    RTP,
+    TRANSCEIVERS,
+    all_on,
+    another_supervisor,
+    both_ways,
+    ended_well,
+    forwarded,
+    leaves,
+    options,
+    quiet,
+    snmp,
+    states,
+    turned,
+    worker_killed,
+)
+from observing import pins, received, revived, xdp
 from waiting import until
 
 from bpf.layout import BACK, NUMBER
 from edge.xdp import kernel
 from edge.xdp.ways import Ways
 from lab.appliance import Appliance
-from lab.links import set_checksum_offload_off
-from lab.network import Host, Lab
+from lab.links import set_checksum_offload_off, take_frames
+from lab.network import Lab
 from wire.encapsulation import Head, port_of
 
 pytestmark = pytest.mark.needs_root
 
-TRANSCEIVERS = (1, 2)
-RTP = bytes([0x80, 111]) + bytes(60)
 TX, RX = "firsthop_tx_transceiver_datagrams_total", "firsthop_rx_express_datagrams_total"
 
 
@@ -35,47 +47,20 @@ TX, RX = "firsthop_tx_transceiver_datagrams_total", "firsthop_rx_express_datagra
 def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     # A veth end takes frames of XDP only where it has a program itself, or GRO; and it leaves checksums to its peer.
     for host in (lab.client, lab.transceiver):
-        host.inside(takes_frames)
+        host.inside(lambda: take_frames("to-edge"))
     lab.transceiver.inside(lambda: set_checksum_offload_off("to-edge"))
     folder = tmp_path_factory.mktemp("between")
-    options = {"transceiver_cores": cores()[:2], "placement": "spread", "drain_s": 60}
-    with Appliance(folder, lab=lab, express="between", inner_interface="to-transceiver", **options) as appliance:
+    with Appliance(
+        folder, lab=lab, express="auto", inner_interface="to-transceiver", one_host=False, **options()
+    ) as appliance:
         yield appliance
-
-
-def takes_frames(takes: bool = True) -> None:
-    ethtool = IoctlEthtool("to-edge")
-    ethtool.set_offload_flag("generic-receive-offload", int(takes))
-    ethtool.close()
 
 
 @pytest.fixture
 def house(appliance: Appliance) -> Appliance:
     whole(appliance, *TRANSCEIVERS)
-    until(lambda: all_open(appliance))
+    until(lambda: all_on(appliance))
     return appliance
-
-
-def states(house: Appliance) -> dict[tuple[str, ...], float]:
-    """What the edge says of each transceiver, by its id and why it has no way; nothing while nobody answers."""
-    with suppress(OSError):
-        return {key[1:]: value for key, value in house.metrics("edge").items() if key[0] == "firsthop_edge_express"}
-    return {}
-
-
-def all_open(house: Appliance) -> bool:
-    return all(states(house).get((str(number), "")) == 1 for number in TRANSCEIVERS)
-
-
-def both_ways(house: Appliance, packets: int = 100) -> None:
-    """Returns when so many packets more have gone past the workers, each way."""
-    before = xdp(house)
-
-    def gone() -> bool:
-        now = xdp(house)
-        return all(now[label, "0"] >= before[label, "0"] + packets for label in ("flow_expressed", "back_expressed"))
-
-    until(gone)
 
 
 @contextmanager
@@ -89,19 +74,6 @@ def ways(house: Appliance) -> Iterator[Ways]:
             os.close(fd)
 
 
-def forwarded(house: Appliance) -> int:
-    """How many datagrams of clients the workers have passed on."""
-    counted = [received(house, f"worker-{i}", "firsthop_rx_worker_datagrams_total") for i in range(len(cores()))]
-    return sum(n for counts in counted for outcome, n in counts.items() if outcome.startswith("forwarded_"))
-
-
-def snmp(host: Host, name: str, counter: str) -> int:
-    """A counter of the kernel's on that host, such as ``Udp`` ``InCsumErrors``."""
-    lines = [line.split() for line in host.inside(Path("/proc/thread-self/net/snmp").read_text).splitlines()]
-    names, values = (line for line in lines if line[0] == f"{name}:")
-    return int(values[names.index(counter)])
-
-
 def errors(lab: Lab) -> list[int]:
     """What must not move: checksums that were wrong at any end, and clients that were told of a closed port."""
     return [snmp(host, "Udp", "InCsumErrors") for host in (lab.edge, lab.client, lab.transceiver)]
@@ -110,13 +82,16 @@ def errors(lab: Lab) -> list[int]:
 def closed_and_opened(house: Appliance, times: int, calls: int) -> None:
     """Closes the ways of both transceivers, and opens them again."""
     with ways(house) as maps:
-        for _ in range(times):
+
+        def off() -> None:
             assert [maps.close(number) for number in TRANSCEIVERS] == [True, True]
-            before = forwarded(house)
-            until(lambda before=before: forwarded(house) >= before + calls)
+
+        def on() -> None:
             for number in TRANSCEIVERS:
                 maps.reopen(number)
             both_ways(house, calls)
+
+        turned(house, times, calls, off, on)
 
 
 def forged(lab: Lab, house: Appliance) -> None:
@@ -154,21 +129,6 @@ def forged(lab: Lab, house: Appliance) -> None:
     until(lambda: counted() == before + 40)
 
 
-def worker_killed(house: Appliance, name: str) -> None:
-    worker = house.children()[name]
-    worker.send_signal(signal.SIGKILL)
-    until(lambda: (now := house.children().get(name)) is not None and now.pid != worker.pid)
-
-
-def another_supervisor(house: Appliance) -> None:
-    """Has another process take the edge over, which was killed."""
-    times = house.log_file("edge").read_text().count('"ready"')
-    kill_the_supervisor(house)
-    house.start("edge")
-    until(lambda: house.log_file("edge").read_text().count('"ready"') > times)
-    until(lambda: all_open(house))
-
-
 def past_the_workers(house: Appliance) -> None:
     """Media goes past the workers both ways, and they have next to nothing: checks, and reports of a moment."""
     workers = forwarded(house)
@@ -188,40 +148,22 @@ def test_calls_lose_nothing_whatever_happens_at_the_edge(lab: Lab, house: Applia
     closed_and_opened(house, 2, 4)
     forged(lab, house)
     worker_killed(house, "worker-0")
-    another_supervisor(house)
+    another_supervisor(house, "killed")
     until(lambda: quiet(house))
     past_the_workers(house)
-    goes_on(house, "media-1", "media-2")
-    said = hang_up(calls)
-    assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
+    ended_well(house, calls, 4)
     assert errors(lab) == wrong
 
 
-def quiet(house: Appliance) -> bool:
-    """Whether workers have next to nothing while media goes past them."""
-    workers = forwarded(house)
-    both_ways(house, 100)
-    return forwarded(house) - workers < 30
-
-
-def handed_over(house: Appliance, count: int) -> None:
-    """Has the first transceiver leave, whose calls the second goes on with."""
-    moved = len(logged(house, "moved"))
-    house.children()["media-1"].send_signal(signal.SIGTERM)
-    until(lambda: len(logged(house, "moved")) == moved + count)
-    until(lambda: sessions_of(house, "media-1") == 0 and sessions_of(house, "media-2") == 4)
-
-
-def test_a_hand_over_loses_nothing(lab: Lab, house: Appliance) -> None:
+@pytest.mark.trials
+def test_a_hand_over_on_one_host_loses_nothing(lab: Lab, house: Appliance) -> None:
     wrong = errors(lab)
     calls, has = spread_calls(lab.client, house, 4)
     both_ways(house)
-    handed_over(house, has[0])
-    until(lambda: all_open(house))
+    leaves(house, has[0], 4)
+    until(lambda: all_on(house))
     until(lambda: quiet(house))
-    goes_on(house, "media-2")
-    said = hang_up(calls)
-    assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
+    ended_well(house, calls, 4, "media-2")
     assert errors(lab) == wrong
 
 
@@ -233,7 +175,7 @@ def test_calls_go_on_when_their_transceiver_dies(lab: Lab, house: Appliance) -> 
     killed = house.children()["media-1"].pid
     house.children()["media-1"].send_signal(signal.SIGKILL)
     until(lambda: revived(house, "media-1") == has[0] and house.children()["media-1"].pid != killed)
-    until(lambda: all_open(house))
+    until(lambda: all_on(house))
     until(lambda: quiet(house))
     goes_on(house, "media-1", "media-2")
     assert hang_up(calls)["calls"]["ok"] == 4
@@ -241,10 +183,10 @@ def test_calls_go_on_when_their_transceiver_dies(lab: Lab, house: Appliance) -> 
 
 
 def test_a_way_is_closed_while_an_interface_takes_no_frames_of_xdp(lab: Lab, house: Appliance) -> None:
-    lab.client.inside(lambda: takes_frames(False))
+    lab.client.inside(lambda: take_frames("to-edge", False))
     until(lambda: states(house) == {("1", "no_redirect"): 0, ("2", "no_redirect"): 0})
-    lab.client.inside(lambda: takes_frames(True))
-    until(lambda: all_open(house))
+    lab.client.inside(lambda: take_frames("to-edge"))
+    until(lambda: all_on(house))
 
 
 @pytest.mark.trials
@@ -254,7 +196,7 @@ def test_a_way_is_closed_while_nobody_answers(house: Appliance) -> None:
     transceiver.wait()
     until(lambda: states(house) == {("1", "unanswered"): 0, ("2", "unanswered"): 0})
     house.start("transceiver")
-    until(lambda: all_open(house))
+    until(lambda: all_on(house))
 
 
 @pytest.mark.trials
@@ -262,6 +204,4 @@ def test_it_goes_off_and_on_sixty_times_under_twenty_calls(lab: Lab, house: Appl
     calls, _ = spread_calls(lab.client, house, 20)
     both_ways(house, 200)
     closed_and_opened(house, 60, 20)
-    goes_on(house, "media-1", "media-2")
-    said = hang_up(calls)
-    assert (said["calls"]["ok"], lost_in(said["audio"])) == (20, 0)
+    ended_well(house, calls, 20)

@@ -5,35 +5,47 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from itertools import cycle
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import cycle, product
 
+import packets as p
+import psutil
 import pytest
-from calling import goes_on, hang_up, kill_the_supervisor, lost_in, spread_calls, start_call, whole
-from observing import cores, logged, pins, received, revived, sessions_of, xdp
+from calling import goes_on, hang_up, lost_in, spread_calls, start_call, whole
+from expressing import (
+    RTP,
+    TRANSCEIVERS,
+    all_on,
+    another_supervisor,
+    ended_well,
+    forwarded,
+    leaves,
+    options,
+    snmp,
+    states,
+    turned,
+    worker_killed,
+)
+from observing import expressed as at_socket
+from observing import moved, pins, received, revived, xdp
 from privileges import nft
 from waiting import until
 
-from bpf.layout import FLOW, FLOW_KEY
+from bpf.layout import FLOW, FLOW_KEY, SSRC, U32
 from edge.xdp import kernel
 from edge.xdp.express_ports import ExpressPorts
 from lab.appliance import Appliance
-from lab.network import Host, Lab
+from lab.network import Lab
+from wire import address, keys, stun, ufrag
 
 pytestmark = pytest.mark.needs_root
-
-TRANSCEIVERS = (1, 2)
-RTP = bytes([0x80, 111]) + bytes(60)
 
 
 @pytest.fixture(scope="module")
 def appliance(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     folder = tmp_path_factory.mktemp("express")
-    options = {"transceiver_cores": cores()[:2], "placement": "spread", "drain_s": 60}
-    with Appliance(folder, lab=lab, one_host=True, express="auto", **options) as appliance:
+    with Appliance(folder, lab=lab, one_host=True, express="auto", **options()) as appliance:
         yield appliance
 
 
@@ -42,17 +54,6 @@ def house(appliance: Appliance) -> Appliance:
     whole(appliance, *TRANSCEIVERS)
     until(lambda: all_on(appliance))
     return appliance
-
-
-def states(house: Appliance) -> dict[tuple[str, ...], float]:
-    """What the edge says of each transceiver, by its id and why it is not on; nothing while nobody answers."""
-    with suppress(OSError):
-        return {key[1:]: value for key, value in house.metrics("edge").items() if key[0] == "firsthop_edge_express"}
-    return {}
-
-
-def all_on(house: Appliance) -> bool:
-    return all(states(house).get((str(number), "")) == 1 for number in TRANSCEIVERS)
 
 
 def expressed(house: Appliance) -> int:
@@ -76,33 +77,13 @@ def ports(house: Appliance) -> Iterator[ExpressPorts]:
             os.close(fd)
 
 
-def snmp(host: Host, name: str, counter: str) -> int:
-    """A counter of the kernel's on that host, such as ``Udp`` ``InCsumErrors``."""
-    lines = [line.split() for line in host.inside(Path("/proc/thread-self/net/snmp").read_text).splitlines()]
-    names, values = (line for line in lines if line[0] == f"{name}:")
-    return int(values[names.index(counter)])
-
-
 def errors(lab: Lab) -> list[int]:
     """What must not move: checksums that were wrong at either end, and clients that were told of a closed port."""
     wrong = [snmp(host, "Udp", "InCsumErrors") for host in (lab.edge, lab.client)]
     return [*wrong, snmp(lab.edge, "Icmp", "OutDestUnreachs")]
 
 
-def ended_well(house: Appliance, calls: subprocess.Popen[bytes], count: int) -> None:
-    """Hangs up, when all have gone on for a while, and nothing of theirs may be lost."""
-    goes_on(house, "media-1", "media-2")
-    said = hang_up(calls)
-    assert (said["calls"]["ok"], lost_in(said["audio"])) == (count, 0)
-
-
 TX, TAKEN = "firsthop_tx_transceiver_datagrams_total", "firsthop_rx_express_datagrams_total"
-
-
-def forwarded(house: Appliance) -> int:
-    """How many datagrams of clients the workers have passed on."""
-    counted = [received(house, f"worker-{i}", "firsthop_rx_worker_datagrams_total") for i in range(len(cores()))]
-    return sum(n for counts in counted for outcome, n in counts.items() if outcome.startswith("forwarded_"))
 
 
 def past_the_workers(house: Appliance) -> None:
@@ -123,36 +104,17 @@ def toggled(house: Appliance, times: int, calls: int) -> None:
     with ports(house) as maps:
         there = maps.by_transceiver
         assert there.keys() == set(TRANSCEIVERS)
-        for _ in range(times):
+
+        def off() -> None:
             for number in there:
                 assert maps.remove(number)
-            before = forwarded(house)
-            until(lambda before=before: forwarded(house) >= before + calls)
+
+        def on() -> None:
             for number, port in there.items():
                 assert maps.put(number, port)
             by_express(house, calls)
 
-
-def worker_killed(house: Appliance, name: str) -> None:
-    worker = house.children()[name]
-    worker.send_signal(signal.SIGKILL)
-    until(lambda: (now := house.children().get(name)) is not None and now.pid != worker.pid)
-
-
-def another_supervisor(house: Appliance, how: str) -> None:
-    """Has another process take the edge over: it was ``killed``, begins ``anew``, or has ``left`` everything to it."""
-    times = house.log_file("edge").read_text().count('"ready"')
-    if how == "killed":
-        kill_the_supervisor(house)
-        house.start("edge")
-    elif how == "anew":
-        house.processes["edge"].send_signal(signal.SIGHUP)
-    else:
-        house.processes["edge"].send_signal(signal.SIGUSR2)
-        house.processes["edge"].wait()
-        house.start("edge")
-    until(lambda: house.log_file("edge").read_text().count('"ready"') > times)
-    until(lambda: all_on(house))
+        turned(house, times, calls, off, on)
 
 
 def sent_to_the_port(lab: Lab, house: Appliance) -> None:
@@ -189,6 +151,109 @@ def sent_in_a_call_s_name(lab: Lab, house: Appliance) -> None:
     before = count()
     lab.client.inside(send)
     until(lambda: count() == before + 20)
+
+
+def flows(house: Appliance) -> list[tuple[str, int]]:
+    """The addresses of callers, as XDP knows them."""
+    fd = kernel.pinned(pins(house) / "flows")
+    try:
+        return [address.unpack(key) for key, _ in kernel.BpfMap(fd, FLOW_KEY.size, FLOW.size).items()]
+    finally:
+        os.close(fd)
+
+
+def an_ssrc(house: Appliance) -> int:
+    """The SSRC of one of the callers."""
+    fd = kernel.pinned(pins(house) / "ssrcs")
+    try:
+        return int(SSRC.unpack(next(iter(kernel.BpfMap(fd, SSRC.size, U32.size).items()))[0])[0])
+    finally:
+        os.close(fd)
+
+
+def send_raw(lab: Lab, packets: Sequence[bytes]) -> None:
+    """Sends packets with whatever they have for a source, from the client's host."""
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+            for packet in packets:
+                sock.sendto(packet, (lab.edge.address, 0))
+
+    lab.client.inside(send)
+
+
+def past_the_workers_at_sockets(house: Appliance) -> int:
+    return sum(sum(at_socket(house, f"media-{n}").values()) for n in TRANSCEIVERS)
+
+
+def test_nothing_that_others_send_reaches_the_socket_of_a_transceiver(lab: Lab, house: Appliance) -> None:
+    """What came to the sockets in the end is what XDP passed of flows that have proved themselves, packet by packet."""
+    at_xdp, at_sockets, before = expressed(house), past_the_workers_at_sockets(house), xdp(house)
+    calls, _ = spread_calls(lab.client, house, 2)
+    by_express(house)
+    with ports(house) as maps:
+        there = maps.by_transceiver
+    key_id, key = next(iter(keys.load(house.config_file.parent / "cluster.toml").ufrag.items()))
+    good = stun.binding_request(f"{ufrag.seal(1, key_id, key)}:none".encode(), b"not the password", tie_breaker=1)
+    invented = stun.binding_request(f"{ufrag.seal(1, key_id, bytes(16))}:none".encode(), b"none", tie_breaker=1)
+    record = b"\x17\xfe\xfd" + bytes(10) + bytes(120)
+    others = [good, invented, p.stun(kind=0x0101), b"\x16\xfe\xfd" + bytes(150), record, b"\x04" + bytes(31), b""]
+    media = [p.rtp(1), p.rtp(an_ssrc(house)), p.rtcp(1), p.rtcp(an_ssrc(house))]
+    strangers = [("198.18.7.7", 4000), (lab.client.address, 4001), ("127.0.0.1", 4002), (lab.edge.address, 3478)]
+    callers = flows(house)
+    assert len(callers) == 2
+    edge = lab.edge.address
+    to_ports = [
+        p.ipv4(p.udp(payload, source[1], port), source[0], edge, fragment=fragment)
+        for payload, source, port, fragment in product(
+            others + media, strangers + callers, there.values(), (0, p.MORE_FRAGMENTS)
+        )
+    ]
+    # Whatever may follow a first fragment, whose datagram is then never whole.
+    rest = [p.ipv4(media[0][:160], callers[0][0], edge, fragment=1)]
+    to_shared = [(others + media, strangers), (others, callers)]  # media in a caller's name is for SRTP to refuse
+    send_raw(lab, to_ports + rest)
+    for payloads, sources in to_shared:
+        send_raw(lab, [p.ipv4(p.udp(each, at), host, edge) for each, (host, at) in product(payloads, sources)])
+    until(lambda: xdp(house)["express_port_refused", "0"] == before["express_port_refused", "0"] + len(to_ports))
+    by_express(house, 200)
+    ended_well(house, calls, 2)
+    assert xdp(house)["express_port_refused", "0"] == before["express_port_refused", "0"] + len(to_ports)
+    assert moved(before, xdp(house))["unknown_flow", "0"] > 0
+    until(lambda: not flows(house))
+    until(lambda: past_the_workers_at_sockets(house) - at_sockets == expressed(house) - at_xdp)
+
+
+def test_a_caller_whose_own_packets_are_wrong_puts_nobody_off_the_path(lab: Lab, house: Appliance) -> None:
+    """Where nobody else speaks, the way looks silent; the edge puts a packet there that is right, and it arrives."""
+    calls, _ = spread_calls(lab.client, house, 2)
+    by_express(house)
+    caller = psutil.Process(calls.pid)
+    caller.suspend()
+    try:
+        segments = [(p.udp(RTP, port), host) for host, port in flows(house)]
+        wrong = [p.ipv4(each[:6] + b"\x12\x34" + each[8:], host, lab.edge.address) for each, host in segments]
+        errors_before, seen_before = errors(lab), expressed(house)
+
+        def arrived() -> list[int]:
+            outcomes = [received(house, f"media-{n}", "firsthop_rx_transceiver_datagrams_total") for n in TRANSCEIVERS]
+            return [counts["other"] for counts in outcomes]
+
+        before = arrived()
+
+        def twice() -> bool:
+            send_raw(lab, wrong)
+            return all(now >= was + 2 for now, was in zip(arrived(), before, strict=True))
+
+        until(twice)
+        assert all_on(house)
+        assert expressed(house) > seen_before
+        assert errors(lab)[0] > errors_before[0]
+    finally:
+        caller.resume()
+    past_the_workers(house)
+    goes_on(house, "media-1", "media-2")
+    assert hang_up(calls)["calls"]["ok"] == 2
 
 
 def test_calls_lose_nothing_whatever_happens_at_the_edge(lab: Lab, house: Appliance) -> None:
@@ -232,10 +297,7 @@ def test_calls_go_on_when_their_transceiver_dies_or_leaves(lab: Lab, house: Appl
     until(lambda: revived(house, "media-1") == has[0] and house.children()["media-1"].pid != killed)
     until(lambda: all_on(house))
     past_the_workers(house)
-    moved, leaving = len(logged(house, "moved")), house.children()["media-1"]
-    leaving.send_signal(signal.SIGTERM)
-    until(lambda: len(logged(house, "moved")) == moved + has[0])
-    until(lambda: sessions_of(house, "media-1") == 0 and sessions_of(house, "media-2") == 4)
+    leaves(house, has[0], 4)
     until(lambda: all_on(house))
     by_express(house, 200)
     goes_on(house, "media-2")
@@ -246,14 +308,10 @@ def test_calls_go_on_when_their_transceiver_dies_or_leaves(lab: Lab, house: Appl
 def test_a_hand_over_loses_nothing(lab: Lab, house: Appliance) -> None:
     calls, has = spread_calls(lab.client, house, 4)
     past_the_workers(house)
-    moved = len(logged(house, "moved"))
-    house.children()["media-1"].send_signal(signal.SIGTERM)
-    until(lambda: len(logged(house, "moved")) == moved + has[0])
-    until(lambda: sessions_of(house, "media-1") == 0 and sessions_of(house, "media-2") == 4)
+    leaves(house, has[0], 4)
     goes_on(house, "media-2")
     by_express(house, 200)
-    said = hang_up(calls)
-    assert (said["calls"]["ok"], lost_in(said["audio"])) == (4, 0)
+    ended_well(house, calls, 4, "media-2")
 
 
 def test_a_firewall_rule_that_is_made_later_costs_seconds_and_not_the_calls(lab: Lab, house: Appliance) -> None:

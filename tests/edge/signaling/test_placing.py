@@ -60,6 +60,27 @@ async def test_a_transceiver_that_was_silent_is_passed_over_until_it_answers_aga
                 await asyncio.sleep(0.05)
 
 
+class Once(set[str]):
+    """A set from which an item goes when it is looked for."""
+
+    def __contains__(self, item: object) -> bool:
+        found = super().__contains__(item)
+        self.discard(str(item))
+        return found
+
+
+async def test_where_nobody_else_is_left_one_that_was_not_heard_is_asked_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks may have been too busy to hear it."""
+    monkeypatch.setattr("edge.signaling.placing._PULSE_S", 1.0)
+    async with two_fakes(tmp_path) as (edge, one, other):
+        one.mute, other.mute = Once({"health"}), {"health"}
+        assert (await edge.place("v=0"))[0] == 201
+        assert (one.sessions, other.sessions) == (1, 0)
+        assert not one.mute
+
+
 async def test_what_is_full_is_asked_and_passed_by(tmp_path: Path) -> None:
     async with two_fakes(tmp_path) as (edge, full, other):
         full.refusal = ("full", "no")

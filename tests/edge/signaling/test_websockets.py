@@ -36,7 +36,9 @@ WS = "/v1/realtime"
 
 @pytest.fixture
 async def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Edge, FakeTransceiver]]:
-    monkeypatch.setattr("edge.links.transceivers._PATIENCE_S", 30.0)
+    # A busy machine may stop this process for a second, and the transceiver that is played with it.
+    for patience in ("links.transceivers._PATIENCE_S", "signaling.placing._PULSE_S"):
+        monkeypatch.setattr(f"edge.{patience}", 30.0)
     async with a_fake(tmp_path) as (edge, fake):
         await until_connected(edge, fake)
         yield edge, fake

@@ -329,23 +329,16 @@ def seen(steering: Steering, tables: Tables) -> Tables:
 
 def agree(steering: Steering, ours: Tables, count: int, seed: int) -> Counter[str]:
     """Checks that C and Python agree on ``count`` packets. Returns how often each verdict came."""
-    rng, times = random.Random(seed), Counter[str]()
-    before = steering.counters()
-    for _ in range(count):
-        packet = a_packet(rng, ours)
-        tables = seen(steering, ours)
-        label, cpu = classify(packet, tables)
-        xdp, out, _ = kernel.prog_test_run(steering.prog_fd, packet)
-        after = steering.counters()
-        moved = {key: n - before[key] for key, n in after.items() if n != before[key]}
-        steered = label.endswith("_expressed") or label.endswith("_steered")
-        passed = label in ("other_traffic", "way_answered")
-        wanted = XDP_REDIRECT if steered else XDP_PASS if passed else XDP_DROP
-        assert (moved, xdp) == ({(label, cpu): 1}, wanted), packet.hex()
-        assert out == rewritten(packet, tables), packet.hex()
-        before = after
-        times[label] += 1
-    return times
+    rng = random.Random(seed)
+    packets = (a_packet(rng, ours) for _ in range(count))
+    return steer_run.agree(steering, packets, lambda: seen(steering, ours), returned)
+
+
+def returned(label: str) -> int:
+    """What XDP is to do with a packet of that verdict."""
+    if label.endswith(("_expressed", "_steered")):
+        return XDP_REDIRECT
+    return XDP_PASS if label in ("other_traffic", "way_answered") else XDP_DROP
 
 
 WANTED = {"flow_expressed", "back_expressed", "back_refused", "way_answered", "flow_steered", "other_traffic"}

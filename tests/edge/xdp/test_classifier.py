@@ -16,8 +16,7 @@ import steer_cases as fixtures
 import steer_run as run
 
 from bpf.verdicts import VERDICTS
-from edge.relay.classify import Tables, classify, rewritten
-from edge.xdp import kernel
+from edge.relay.classify import Tables, classify
 from edge.xdp.kernel import XDP_DROP, XDP_PASS, XDP_REDIRECT, FlowStore, Shedding
 from edge.xdp.steering import Steering
 from wire import address, stun, ufrag
@@ -201,22 +200,10 @@ def agree(where: bytes | None, count: int, seed: int) -> Counter[str]:
     each label came."""
     rng = random.Random(seed)
     tables = replace(TABLES, address=where)
-    seen: Counter[str] = Counter()
-    relays = list(tables.relays)
-    with run.loaded(where=where, limits=run.NO_LIMITS, sisters=SISTERS, relays=relays) as steering:
+    packets = (a_packet(rng) for _ in range(count))
+    with run.loaded(where=where, limits=run.NO_LIMITS, sisters=SISTERS, relays=list(tables.relays)) as steering:
         fill(steering)
-        before = steering.counters()
-        for _ in range(count):
-            packet = a_packet(rng)
-            label, cpu = classify(packet, tables)
-            xdp, out, _ = kernel.prog_test_run(steering.prog_fd, packet)
-            after = steering.counters()
-            moved = {key: n - before.get(key, 0) for key, n in after.items() if n != before.get(key, 0)}
-            assert (moved, xdp) == ({(label, cpu): 1}, RETURNED[KIND[label]]), packet.hex()
-            assert out == rewritten(packet, tables), packet.hex()
-            before = after
-            seen[label] += 1
-    return seen
+        return run.agree(steering, packets, lambda: tables, lambda label: RETURNED[KIND[label]])
 
 
 @pytest.mark.needs_root

@@ -190,9 +190,14 @@ def test_that_a_flow_goes_to_its_transceiver_is_counted_once_in_a_while(steering
     for _ in range(500):
         assert kernel.prog_test_run(steering.prog_fd, packet)[0] == XDP_PASS
     assert steering.express.seen(TRANSCEIVER) - before - 3 <= 10 * (time.monotonic() - began) + 1
+    assert steering.express.client(TRANSCEIVER) == flow
+    flows.put(six := address.pack(cases.KNOWN_V6, cases.KNOWN_PORT), 1, TRANSCEIVER, True)
+    assert passed_by(steering, RTP_V6)[1] == "flow_expressed"
+    assert steering.express.client(TRANSCEIVER) == six
     flows.put(flow, 1, OTHER, True)
     assert kernel.prog_test_run(steering.prog_fd, packet)[0] == XDP_REDIRECT
     assert steering.express.seen(OTHER) == 0
+    assert steering.express.client(OTHER) is None
     flows.remove(flow)
 
 

@@ -10,14 +10,19 @@ import packets as p
 import pytest
 from privileges import InNamespace
 
-from edge.xdp.probe import frame, probe
+from edge.xdp.probe import frame, probe, sources
 from wire import address
 
 pytestmark = pytest.mark.needs_root
 TOKEN = bytes(range(32))
 
 
-def heard(in_namespace: InNamespace, prepare: Callable[[], object] = lambda: None, *, far: bool = False) -> list[bytes]:
+BESIDE, FAR = sources(p.EDGE)
+
+
+def heard(
+    in_namespace: InNamespace, prepare: Callable[[], object] = lambda: None, source: tuple[str, int] = BESIDE
+) -> list[bytes]:
     """Who was heard to send the token to a socket at ``fh0``, when something had been prepared there."""
     found: list[bytes] = []
 
@@ -26,7 +31,7 @@ def heard(in_namespace: InNamespace, prepare: Callable[[], object] = lambda: Non
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.bind((p.EDGE, 0))
             sock.settimeout(2)
-            probe("fh0", p.EDGE, sock.getsockname()[1], TOKEN, far=far)
+            probe("fh0", p.EDGE, sock.getsockname()[1], TOKEN, source)
             try:
                 said, sender = sock.recvfrom(100)
             except TimeoutError:
@@ -46,7 +51,11 @@ def test_or_from_far_away_where_there_is_a_route(in_namespace: InNamespace) -> N
     def route() -> None:
         subprocess.run(["ip", "route", "add", "default", "dev", "fh0"], check=True)
 
-    assert heard(in_namespace, route, far=True) == [address.pack("192.0.2.1", 9)]
+    assert heard(in_namespace, route, FAR) == [address.pack("192.0.2.1", 9)]
+
+
+def test_or_from_a_client_as_his_media_does(in_namespace: InNamespace) -> None:
+    assert heard(in_namespace, source=("198.18.0.77", 40001)) == [address.pack("198.18.0.77", 40001)]
 
 
 def test_what_the_host_does_not_let_in_is_not_heard(in_namespace: InNamespace) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -121,3 +123,22 @@ def test_a_rate_that_opus_does_not_know_is_refused(rate_hz: int) -> None:
         Encoder(rate_hz)
     with pytest.raises(OpusError):
         Decoder(rate_hz)
+
+
+def importing(first: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own that runs ``first``, and then imports the codec."""
+    program = f"import ctypes, ctypes.util, sys\n{first}\nimport rtc.codecs.opus\n"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+
+
+def test_importing_it_starts_no_other_program() -> None:
+    told = "sys.addaudithook(lambda event, args: event == 'subprocess.Popen' and sys.exit(f'it starts {args[1]}'))"
+    done = importing(told)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_libopus_importing_it_says_what_to_install() -> None:
+    absent = "class Absent:\n    def __new__(cls, *args): raise OSError\n"
+    done = importing(f"{absent}ctypes.CDLL, ctypes.util.find_library = Absent, lambda name: None")
+    assert done.returncode != 0
+    assert "libopus is not here: install PyAV (pip) or libopus0 (apt)" in done.stderr

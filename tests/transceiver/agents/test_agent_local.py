@@ -82,7 +82,7 @@ class Engine:
 @pytest.fixture
 async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
     made = Engine()
-    monkeypatch.setattr(local, "connection", lambda about: made)
+    monkeypatch.setattr(local, "connection", lambda about, under: made)
     yield made
     for gate in made.gates.values():
         gate.set()
@@ -203,6 +203,94 @@ async def test_an_engine_that_ends_costs_one_response_and_not_the_call(engine: E
         agent.committed(turn(id_="c"))
         second = await answered(agent, Response([turn(id_="c")], id="resp_2"))
     assert (second.ended, second.said) == ("done", "It was Neil Armstrong, in 1969.")
+
+
+async def test_what_the_ears_heard_when_a_pause_began_is_what_is_answered(engine: Engine) -> None:
+    line = Line()
+    line.turn = "b"
+    agent = local.Agent(line)
+    assert agent.pauses_ms == (100, 200)
+    async with living(agent):
+        agent.speech_started()
+        engine.gates["ears"].clear()
+        agent.speech_paused(100, [turn()])
+        await eventually(lambda: engine.heard)
+        agent.speech_paused(200, [turn(PCM + bytes(4800))])
+        engine.gates["ears"].set()
+        await eventually(lambda: engine.spoken)
+        agent.speech_stopped()
+        agent.committed(turn(PCM + bytes(19200)))
+        response = await answered(agent, Response([turn(PCM + bytes(19200))]))
+    assert response.said == "It was Neil Armstrong, in 1969."
+    assert engine.heard == [(len(PCM), True)]  # once
+    assert line.texts == {"b": "who was the first on the moon"}
+
+
+async def test_ears_that_are_busy_when_a_pause_begins_are_asked_again(engine: Engine) -> None:
+    line = Line()
+    agent = local.Agent(line)
+    async with living(agent):
+        engine.bad = {"ears"}
+        agent.speech_paused(100, [turn()])
+        await eventually(lambda: engine.heard == [(len(PCM), True)])
+        engine.bad = set()
+        agent.speech_paused(200, [turn()])
+        await eventually(lambda: engine.spoken)
+    assert engine.heard == [(len(PCM), True), (len(PCM), False)]
+
+
+async def test_what_was_heard_before_the_caller_spoke_on_is_told_and_not_answered(engine: Engine) -> None:
+    line = Line()
+    line.turn = "b"
+    agent = local.Agent(line)
+    async with living(agent):
+        agent.speech_started()
+        engine.gates["ears"].clear()
+        agent.speech_paused(100, [turn()])
+        await eventually(lambda: engine.heard)
+        agent.speech_resumed()
+        agent.speech_paused(100, [turn()])  # ears are at it still
+        engine.gates["ears"].set()
+        await eventually(lambda: agent._listening and agent._listening.done())
+        agent.speech_resumed()
+        agent.speech_paused(100, [turn(PCM + PCM)])
+        await eventually(lambda: line.parts)
+        engine.words = "who was the first on the moon and the second"
+        agent.speech_resumed()
+        agent.speech_paused(200, [turn(PCM + PCM + PCM)])
+        await eventually(lambda: engine.asked)
+    assert line.parts == [("b", "who was the first on the moon")]
+    assert [size for size, _ in engine.heard] == [len(PCM), 2 * len(PCM), 3 * len(PCM)]
+    assert engine.asked[-1][-1]["content"] == "who was the first on the moon and the second"
+
+
+# --- what an answer was made of
+
+
+async def test_a_client_that_asks_is_told_what_the_answer_was_made_of(engine: Engine) -> None:
+    line = Line()
+    agent = local.Agent(line)
+    async with living(agent):
+        agent.event({"type": "firsthop.stages.retrieve"})
+        assert line.events == []
+        agent.speech_paused(200, [turn()])
+        await eventually(lambda: engine.spoken)
+        agent.committed(turn())
+        await answered(agent, Response([turn()]))
+        assert line.events == []
+        agent.event({"type": "firsthop.stages.retrieve"})
+        agent.event({"type": "nonsense", "event_id": "e"})
+    told, error = line.events
+    assert (told["type"], told["response_id"]) == ("firsthop.stages", "resp_1")
+    assert [(stage["name"], stage["text"]) for stage in told["stages"]] == [
+        ("ears", "who was the first on the moon"),
+        ("mind", "It was Neil Armstrong,"),
+        ("voice", "It was Neil Armstrong,"),
+    ]
+    times = [stage[time] for stage in told["stages"] for time in ("begin_ms", "end_ms")]
+    assert times == sorted(times)
+    assert times[0] >= 200
+    assert (error["error"]["code"], error["error"]["event_id"]) == ("invalid_value", "e")
 
 
 # --- rules and functions before the model

@@ -23,7 +23,7 @@ async def test_a_question_is_answered_aloud_by_what_was_begun_in_the_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section = Engine.model_validate({"run": tmp_path, "idle_s": 1})
-    monkeypatch.setattr(local, "connection", lambda about: Client(section, patience_s=_PATIENCE_S))
+    monkeypatch.setattr(local, "connection", lambda about, under: Client(section, patience_s=_PATIENCE_S))
     line, voice = Line(), Client(section, patience_s=_PATIENCE_S)
     agent = local.Agent(line)
     async with living(agent):

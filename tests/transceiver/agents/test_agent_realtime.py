@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
-from responding import Line, Response, living, said
+from responding import Line, Response, living, said, upstream_of
 from waiting import eventually
 
 from runtime.config import Agents, Upstream
@@ -69,11 +68,7 @@ class Server:
 @pytest.fixture
 async def upstream(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     made = Server()
-    app = web.Application()
-    app.router.add_get("/v1/realtime", made.handle)
-    async with TestServer(app) as server:
-        url = str(server.make_url("/v1/realtime")).replace("http://", "ws://")
-        monkeypatch.setattr(Line, "config", Agents(realtime=Upstream(url=url, timeout_s=30.0, turns="session")))
+    async with upstream_of(made.handle, monkeypatch, timeout_s=30.0, turns="session"):
         yield made
 
 

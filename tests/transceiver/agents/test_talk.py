@@ -37,7 +37,8 @@ class Chat:
     def hear(self, pcm: bytes, now: float) -> bool:
         return False
 
-    def tick(self, now: float) -> None: ...
+    def tick(self, now: float) -> bool:
+        return False
 
     def pressed(self, digit: str, received_at: int) -> None: ...
 

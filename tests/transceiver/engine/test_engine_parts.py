@@ -9,7 +9,7 @@ from transceiver.engine import Message
 from transceiver.engine.ears import pieces, repeats, text_of
 from transceiver.engine.mind import Memory, Slots, fitted
 from transceiver.engine.sound import RATE_HZ, log_mel, rms, samples
-from transceiver.engine.voice import MOST_CHARACTERS, spoken_parts
+from transceiver.engine.voice import MOST_CHARACTERS, spoken_parts, trimmed
 
 
 def tone(hertz: int, rate: int, seconds: float = 1.0) -> bytes:
@@ -120,3 +120,14 @@ def test_one_message_that_does_not_fit_is_cut_and_a_new_conversation_begins_anew
     assert (len(system["content"]), len(last["content"])) == (1200, 600)
     memory.dropped = 10
     assert len(fitted(conversation(3), memory)) == 4
+
+
+def test_speech_loses_the_silence_around_it_but_for_the_pause_after_it() -> None:
+    loud = np.full(2400, 0.5, np.float32)
+    silence = np.zeros(7200, np.float32)
+    said = trimmed(np.concatenate([silence, loud, silence]), 0.25)
+    assert len(said) == 480 + 2400 + 6000
+    assert np.array_equal(said[480:2880], loud)
+    # Where there is less of it than that, there is more afterwards.
+    assert np.array_equal(trimmed(loud, 0.1), np.concatenate([loud, np.zeros(2400, np.float32)]))
+    assert len(trimmed(silence, 0.25)) == 0

@@ -82,6 +82,19 @@ async def test_the_ears_hear_what_the_voice_says_at_its_rate_and_by_telephone(en
     assert words(await engine.transcribe(every_third.astype("<i2").tobytes(), 8000)) == words(text)
 
 
+def test_media_goes_first_and_memory_is_taken_from_it_first(about: Engine) -> None:
+    def command(folder: Path) -> str:
+        try:
+            return (folder / "cmdline").read_text()
+        except OSError:
+            return ""
+
+    (engine,) = [folder for folder in Path("/proc").glob("[0-9]*") if str(about.run) in command(folder)]
+    assert os.getpriority(os.PRIO_PROCESS, int(engine.name)) == 10
+    assert os.sched_getscheduler(int(engine.name)) == os.SCHED_BATCH
+    assert int((engine / "oom_score_adj").read_text()) == 500
+
+
 async def test_where_nobody_speaks_nothing_is_heard(engine: Client) -> None:
     noise = np.random.default_rng(1).normal(0, 500, 48000).astype("<i2").tobytes()
     tone = (8000 * np.sin(np.arange(48000) * 2 * np.pi * 440 / 24000)).astype("<i2").tobytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import ClassVar, Literal
@@ -12,6 +13,7 @@ import pytest
 from session_run import a_call, a_talk, until, voice
 
 from rtc.pacer import Pacer
+from runtime.config import Agents
 from runtime.letting_go import let_go
 from transceiver.agents import Base, Response, echo, loopback, parrot
 from transceiver.session import Session
@@ -29,6 +31,34 @@ class Threaded(Base):
         response.transcript("Yes.")
         response.audio(bytes(4800))
         response.done()
+
+
+class Hung(Base):
+    """An agent that is still at a response when its session was taken apart, and then goes on."""
+
+    runs: ClassVar[Literal["loop", "thread"]] = "thread"
+    begun: ClassVar[threading.Event]
+    on: ClassVar[threading.Event]
+    end: ClassVar[list[object]]
+
+    def respond(self, response: Response) -> None:
+        self.begun.set()
+        self.on.wait()
+        try:
+            line = self.line
+            line.say(bytes(960))
+            line.send_opus(b"opus", 0, False)
+            line.stop()
+            line.emit({"type": "late"})
+            line.cue("answer")
+            line.transcribing("item", "a")
+            line.transcribed("item", "a word")
+            response.transcript("Late.")
+            response.audio(bytes(960))
+            response.done()
+            self.end += [self.config, line.turn, line.span is not None, response.cancelled]
+        except Exception as e:
+            self.end.append(e)
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +88,24 @@ async def test_an_ended_call_leaves_nothing(agent: type[Base]) -> None:
     let_go(session)
     vars(call).clear()  # which is a circle of the test's own
     del channel, session, talk, transport
+    await freed(*known)
+
+
+async def test_an_agent_that_goes_on_when_its_session_was_taken_apart_does_so_in_peace() -> None:
+    Hung.begun, Hung.on, Hung.end = threading.Event(), threading.Event(), []
+    sealed = ufrag.seal(1, 1, bytes(16))
+    session = SocketSession(sealed, a_talk(Hung, sealed), pacer=Pacer(), on_end=lambda session: None)
+    session.open()
+    session.talk.client_event('{"type": "response.create"}')
+    await until(Hung.begun.is_set)
+    session.end("hangup")
+    joined = asyncio.create_task(session.closed())
+    await asyncio.sleep(0)
+    known = [weakref.ref(each) for each in (session.talk, session.talk.conversation)]
+    let_go(session)
+    Hung.on.set()
+    await joined
+    assert Hung.end == [Agents(), "", True, True]
     await freed(*known)
 
 

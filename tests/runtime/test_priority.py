@@ -1,0 +1,27 @@
+"""The priority of a process among others, and of its session."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+AUTOGROUP = Path("/proc/self/autogroup")
+PROGRAM = """
+from pathlib import Path
+from runtime.process import set_session_nice
+set_session_nice(10)
+print(Path("/proc/self/autogroup").read_text().split()[-1])
+"""
+
+
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel has no priorities of sessions")
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_process_steps_back_with_its_own_session_and_with_no_other(leads: bool) -> None:
+    before = AUTOGROUP.read_text()
+    argv = [sys.executable, "-c", PROGRAM]
+    told = subprocess.run(argv, start_new_session=leads, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == ("10" if leads else before.split()[-1])
+    assert AUTOGROUP.read_text() == before
