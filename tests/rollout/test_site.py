@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,8 +28,15 @@ def hosts() -> Iterator[Hosts]:
         yield hosts
 
 
-def test_three_hosts_from_nothing_to_a_call_and_no_change_the_second_time(hosts: Hosts, tmp_path: Path) -> None:
-    rollout = Rollout(hosts, tmp_path)
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose path leaves room for the names of SSH's sockets: a Unix socket's has 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="fh-") as folder:
+        yield Path(folder)
+
+
+def test_three_hosts_from_nothing_to_a_call_and_no_change_the_second_time(hosts: Hosts, folder: Path) -> None:
+    rollout = Rollout(hosts, folder)
     rollout.play("secrets.yml")
     rollout.play("site.yml")
     assert said(rollout.call("--duration", "1"))["calls"]["ok"] == 1
