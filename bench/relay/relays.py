@@ -22,7 +22,7 @@ from bench.harness.conditions import LOAD_CPU, pin
 from bench.harness.conditions import SERVER_CPU as RELAY_CPU
 from bench.harness.document import ROOT
 from bench.harness.processes import Started, await_quiet, started_processes, write_secrets
-from lab.links import set_checksum_offload, sysctl, take_frames
+from lab.links import sysctl, take_frames
 from lab.network import Host, Lab
 from wire import address, keys, stun, ufrag
 from wire.encapsulation import HEAD_BYTES
@@ -216,8 +216,7 @@ def express(site: Site) -> AbstractContextManager[Running]:
 @contextmanager
 def between(site: Site) -> Iterator[Running]:
     """The same edge, when XDP sends its flows on to the host behind it, where the backend stands, and back."""
-    lab, ends = site.lab, (site.lab.client, site.lab.transceiver)
-    lab.transceiver.inside(lambda: set_checksum_offload("to-edge", on=False))
+    ends = (site.lab.client, site.lab.transceiver)
     for host in ends:
         host.inside(lambda: take_frames("to-edge"))
     try:
@@ -226,7 +225,6 @@ def between(site: Site) -> Iterator[Running]:
     finally:
         for host in ends:
             host.inside(lambda: take_frames("to-edge", False))
-        lab.transceiver.inside(lambda: set_checksum_offload("to-edge", on=True))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from edge.links.whereabouts import Whereabouts
 from runtime import logs
 from runtime.families import edge as families
 from runtime.metrics import Tally
+from runtime.patience import heard
 from wire import link, messages
 from wire.control import Control, MessageError, Reader, encode
 from wire.frames import OtherVersionError, WireError
@@ -228,7 +229,7 @@ class Transceivers:
         self._waiting[number] = _Asked(transceiver, type(request), future, at_once)
         try:
             await self.tell(transceiver, request, number, least=least)
-            reply = await asyncio.wait_for(future, _PATIENCE_S if patience_s is None else patience_s)
+            reply = await heard(future, _PATIENCE_S if patience_s is None else patience_s)
         except TimeoutError:
             raise Silent(f"transceiver {transceiver} does not answer") from None
         finally:

@@ -54,7 +54,7 @@ def wheelhouse() -> Path:
     pins = SOURCE / "requirements/base.txt"
 
     def download(to: Path) -> None:
-        argv = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary", ":all:"]
+        argv = [sys.executable, "-m", "pip", "download", "-qq", "--require-hashes", "--only-binary", ":all:"]
         subprocess.run([*argv, "--requirement", str(pins), "--dest", str(to)], check=True)  # noqa: S603
         shutil.copy(pins, to)
 

@@ -113,7 +113,7 @@ def _waiting() -> int:
 
 
 async def test_what_an_agent_has_not_answered_waits() -> None:
-    it = host(Slow, SimpleNamespace(span=NOTHING), lambda why: None, "slow-agent")  # type: ignore[arg-type]
+    it = host(Slow, SimpleNamespace(span=NOTHING, config=Config().agents), lambda why: None, "slow-agent")  # type: ignore[arg-type]
     makings: list[Any] = [Making(str(i)) for i in range(5)]
     for making in makings:
         it.respond(making)
@@ -138,7 +138,7 @@ async def test_an_agent_in_a_thread_is_heard_too() -> None:
         def respond(self, response: Response) -> None:
             response.audio(b"\0\0")
 
-    it = host(Threaded, SimpleNamespace(span=NOTHING), lambda why: None, "threaded")  # type: ignore[arg-type]
+    it = host(Threaded, SimpleNamespace(span=NOTHING, config=Config().agents), lambda why: None, "threaded")  # type: ignore[arg-type]
     making: Any = Making("1")
     it.respond(making)
     await eventually(lambda: TURNS.waiting("threaded", asyncio.get_running_loop().time()).latency_ms is not None)
