@@ -176,6 +176,9 @@ def _check_upgrade(request: web.Request, origins: Container[str]) -> None:
     origin = request.headers.get("Origin")
     if origin and "*" not in origins and origin not in origins:
         raise Refusal(403, "Pages of this origin may not connect here.", code="origin_not_allowed", param="origin")
+    if not request.headers.get("Sec-WebSocket-Key", "").isascii():
+        # Of all that a key may be, aiohttp fails at this alone.
+        raise Refusal(400, "A key is base64.", code="invalid_handshake", param="Sec-WebSocket-Key")
 
 
 def _not_an_event(message: str, event_id: str | None = None) -> str:

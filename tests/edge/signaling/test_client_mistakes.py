@@ -90,6 +90,13 @@ async def test_another_kind_of_session_is_refused_clearly(edge: RealEdge, intent
     assert edge.transceivers[1].sessions == 0
 
 
+async def test_a_key_of_a_websocket_beyond_ascii_is_400(edge: RealEdge) -> None:
+    headers = {**TOKEN, **SOCKET, "Sec-WebSocket-Key": "é" * 24}
+    status, _, error = await edge.error("GET", WS, headers=headers)
+    assert (status, error["code"], error["param"]) == (400, "invalid_handshake", "Sec-WebSocket-Key")
+    assert edge.transceivers[1].sessions == 0
+
+
 @pytest.mark.parametrize(
     ("query", "param"),
     [
