@@ -264,9 +264,14 @@ class Appliance:
         if host == "transceiver-2" and process != "transceiver":
             port -= len(self._cores)  # its first process has the id behind those of the first host
 
-        def fetch() -> str:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
-                return str(response.read().decode())
+        def fetch(tries: int = 3) -> str:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
+                    return str(response.read().decode())
+            except ConnectionResetError:  # by a process that leaves; its successor answers
+                if tries == 1:
+                    raise
+                return fetch(tries - 1)
 
         families = text_string_to_metric_families(place.inside(fetch))
         return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
