@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
 import random
 import socket
-import wave
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
 import pytest
-from fuzzing import Request, fresh_seed, hammer
+from fuzzing import Request, fresh_seed, hammer, wav
 
 from firsthop.serve_models import served
 from transceiver.engine import Message, frames
@@ -57,16 +55,6 @@ async def address() -> AsyncIterator[tuple[str, int]]:
     listening = socket.create_server(("127.0.0.1", 0))
     async with served(Ready(), KEY, listening):
         yield listening.getsockname()
-
-
-def wav(channels: int = 1, rate: int = 16000) -> bytes:
-    made = io.BytesIO()
-    with wave.open(made, "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(bytes(96))
-    return made.getvalue()
 
 
 def form(sound: bytes) -> bytes:

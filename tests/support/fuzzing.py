@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import random
 import time
+import wave
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +22,17 @@ def fresh_seed() -> int:
     seed = int(os.environ.get("FUZZ_SEED", fresh))
     print(f"FUZZ_SEED={seed}")
     return seed
+
+
+def wav(channels: int = 1, rate: int = 16000) -> bytes:
+    """A good WAV file, 96 bytes of silence in PCM16, to be changed."""
+    made = io.BytesIO()
+    with wave.open(made, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(bytes(96))
+    return made.getvalue()
 
 
 def mutated(rng: random.Random, seed: bytes) -> bytes:

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import random
 import time
-import wave
 
 import pytest
-from fuzzing import fresh_seed, grown, mutated
+from fuzzing import fresh_seed, grown, mutated, wav
 
 from transceiver.engine import frames
 from transceiver.engine.bodies import BadRequest, sound_of
-
-
-def wav(channels: int = 1, rate: int = 16000) -> bytes:
-    made = io.BytesIO()
-    with wave.open(made, "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(bytes(96))
-    return made.getvalue()
-
 
 FRAMES = [
     frames.packed(frame)[frames.HEAD_BYTES :]
