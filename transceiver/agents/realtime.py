@@ -279,6 +279,7 @@ class Agent(Answering):
             params={"model": config.model},
             headers={**({"Authorization": f"Bearer {key}"} if key else {}), **(more or {})},
             max_msg_size=_MOST_MESSAGE,
+            decode_text=False,  # one that is no UTF-8 would end the connection
             heartbeat=config.timeout_s,
         )
         self._events = asyncio.Queue(_MOST_EVENTS)
