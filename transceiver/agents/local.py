@@ -28,7 +28,7 @@ from transceiver.engine.client import Client
 from transceiver.speech.brain import NO_WORDS, fact, seen, tool_call
 from transceiver.speech.draft import Draft
 from transceiver.speech.partial import Partial
-from transceiver.speech.sentences import Sentences
+from transceiver.speech.sentences import FIRST_WORDS, Sentences
 from transceiver.speech.stages import ASKED, Stages
 from transceiver.speech.tasks import Answering, Failure, background
 
@@ -41,7 +41,6 @@ _MOST_TURNS = 128  # whose text is remembered
 _MESSAGES, _AT_ONCE = 48, 32  # of the history: the oldest are left out seldom, and many at once
 _BEFORE = 19  # frames of 20 ms before the beginning of speech was noticed
 _LISTENS_MS, _ANSWERS_MS = 100, 200  # of silence: the ears are ready when it is worth while to think
-_FIRST_WORDS = 4  # are spoken at once: a second of speech, in which the rest is thought of
 _PART_BYTES = 2 * VOICE_RATE_HZ * 3 // 2  # of new speech make it worth listening again
 _LONGEST_BYTES = 2 * VOICE_RATE_HZ * 25  # of a turn whose words are told while it is spoken
 _WHOLE = re.compile(r".*[.!?…][\"')\]]*", re.DOTALL)
@@ -241,7 +240,7 @@ class Agent(Answering):
     async def _think(self, say: Say, settings: Settings, messages: list[Message]) -> None:
         asked = settings.more.get("max_output_tokens")  # a number, or "inf"
         most = min(asked, _MOST_TOKENS) if isinstance(asked, int) else _MOST_TOKENS
-        cutter, whole = Sentences(first_clause=True, first_words=_FIRST_WORDS), False
+        cutter, whole = Sentences(first_clause=True, first_words=FIRST_WORDS), False
         async with aclosing(self._engine.answer(_CALL, messages, most_tokens=most)) as pieces:
             async for piece in pieces:
                 for sentence in cutter.push(piece):
