@@ -42,8 +42,8 @@ class Pipeline(Section):
     temperature: float | None = Field(None, ge=0, le=2, description="how freely words are chosen; unset: as served")
     first_piece: Literal["words", "clause", "sentence"] = Field(
         "clause",
-        description="what is spoken first: four words, or a few more, where no clause ends sooner; what ends at a comma; "
-        "or a whole sentence",
+        description="what is spoken first: four words, or a few more, where no clause ends sooner; what ends "
+        "at a comma; or a whole sentence",
     )
     transcribes_early: bool = Field(
         True, description="whether a pause of 200 ms is transcribed already, though the caller may speak on"
