@@ -304,7 +304,8 @@ class Agent(Answering):
 
     async def _get_ready(self, settings: Settings) -> None:
         """Has the engine there, which reads the instructions: long ones take it seconds."""
-        messages = [*self._messages(settings, ()), _message("user", "Hello.")]
+        self._ahead = self._messages(settings, ())
+        messages = [*self._ahead, _message("user", "Hello.")]
         with contextlib.suppress(EngineError):  # whoever answers tells of it
             async with aclosing(self._engine.answer(_CALL, messages, most_tokens=1)) as pieces:
                 async for _ in pieces:

@@ -18,9 +18,9 @@ __all__ = ["Models"]
 
 
 class Models:
-    """ "hang" hangs, "die" ends the process, "fail" raises; all else is said back. ``gate`` holds ears back while it is
-    not set, and ``heard`` is what they were given. ``read_ahead`` is what was read, and how many answers were made
-    meanwhile."""
+    """ "hang" hangs, "wait" waits for ``gate``, "die" ends the process, "fail" raises; all else is said back. ``gate``
+    holds ears back while it is not set, and ``heard`` is what they were given. ``read_ahead`` is what was read, and how
+    many answers were made meanwhile."""
 
     cuda: tuple[str, ...] = ()
     calls = 2
@@ -74,6 +74,8 @@ class Models:
         match word:
             case "hang":
                 time.sleep(3600)
+            case "wait":
+                self.gate.wait(60)
             case "die":
                 os._exit(1)
             case "fail":

@@ -69,6 +69,10 @@ def said(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
+async def answered(client: Client, text: str) -> str:
+    return "".join([piece async for piece in client.answer(1, [said(text)], most_tokens=1)])
+
+
 async def test_each_part_answers(engine: Running) -> None:
     client = engine.client
     assert await client.transcribe(b"hello there!", 16000) == "hello there!"
@@ -121,27 +125,35 @@ async def test_what_was_given_up_before_its_turn_is_never_computed(engine: Runni
 
 async def test_what_is_read_ahead_waits_until_nothing_else_is_to_be_done(engine: Running) -> None:
     models, client = engine.models, engine.client
-    async with aclosing(client.answer(1, [said("on")], most_tokens=1 << 20)) as answer:
-        await anext(answer)
-        reading = [asyncio.create_task(client.read(call, [said(f"of {call}")])) for call in (2, 3, 4)]
-        await engine.until(lambda: waiting("mind") == 4)
-        await client.ended(bytes(1600), 16000)  # is answered after those were taken
-        reading.pop(1).cancel()
-        assert not models.read_ahead
+    models.gate.clear()
+    answer = asyncio.create_task(answered(client, "wait"))
+    await engine.until(lambda: len(models.asked) == 1)
+    reading = [asyncio.create_task(client.read(call, [said(f"of {call}")])) for call in (2, 3, 4)]
+    await engine.until(lambda: waiting("mind") == 4)
+    await client.ended(bytes(1600), 16000)  # is answered after those were taken
+    given_up = reading.pop(1)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    await client.ended(bytes(1600), 16000)
+    models.gate.set()
+    assert await answer == "wait "
     await asyncio.gather(*reading)
     # That of 3 was given up. None was read while an answer was being made.
     assert models.read_ahead == [(["of 2"], 0), (["of 4"], 0)]
-    assert [piece async for piece in client.answer(2, [said("on")], most_tokens=1)] == ["on "]
+    assert await answered(client, "on") == "on "
 
 
 async def test_too_many_that_wait_to_be_read_are_refused(engine: Running) -> None:
-    async with aclosing(engine.client.answer(1, [said("on")], most_tokens=1 << 20)) as answer:
-        await anext(answer)
-        reading = [asyncio.create_task(engine.client.read(call, [said("so far")])) for call in range(2, 20)]
-        with pytest.raises(EngineError, match="too many") as caught:
-            await engine.client.read(20, [said("so far")])
-        assert caught.value.busy
-    await asyncio.gather(*reading)
+    engine.models.gate.clear()
+    answer = asyncio.create_task(answered(engine.client, "wait"))
+    await engine.until(lambda: len(engine.models.asked) == 1)
+    reading = [asyncio.create_task(engine.client.read(call, [said("so far")])) for call in range(2, 20)]
+    await engine.until(lambda: waiting("mind") == 19)
+    with pytest.raises(EngineError, match="too many") as caught:
+        await engine.client.read(20, [said("so far")])
+    assert caught.value.busy
+    engine.models.gate.set()
+    await asyncio.gather(answer, *reading)
     assert len(engine.models.read_ahead) == 18
 
 
