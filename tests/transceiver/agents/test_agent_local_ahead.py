@@ -1,4 +1,4 @@
-"""What the agent ``local`` has its mind read before it is asked: the conversation up to the next turn's words."""
+"""The reading that the agent ``local`` has its mind do before it is asked: the conversation up to the next turn's words."""
 
 from __future__ import annotations
 
