@@ -1,4 +1,4 @@
-"""The reading that the agent ``local`` has its mind do before it is asked: the conversation up to the next turn's words."""
+"""The reading that the agent ``local`` has its mind do before it is asked: all but the words of the next turn."""
 
 from __future__ import annotations
 
