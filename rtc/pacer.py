@@ -93,6 +93,12 @@ class Pacer:
         roomy = 0 < streams < _ROOMY
         return not roomy, 0 if roomy else streams, phase * 2 % _PHASES
 
+    def behind(self) -> float:
+        """The seconds by which the next frames are overdue; 0 where none are."""
+        if self._timer is None:
+            return 0.0
+        return max(0.0, asyncio.get_running_loop().time() - (self._origin + self._step * _PHASE_S))
+
     def rename(self, tick: Tick, kind: Hashable) -> None:
         """Counts the frames of ``tick`` as another kind's from now on. Nothing happens when it is not there."""
         for phase in self._phases:

@@ -86,7 +86,7 @@ class Transceiver:
         self._cluster = cluster
         self._certificate: Certificate = Certificate.generateCertificate()
         self._pacer = Pacer()
-        self._backlog = Backlog()
+        self._backlog = Backlog(self._pacer.behind)
         fixed, late = self._config.capacity == "fixed", counters.RX_EXPRESS_LATE.of("media")
         self._load = Load(self._pacer, self._backlog, late, selector=selector, prior=prior, fixed=fixed)
         self._routing = Routing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from transceiver.backlog import Backlog
@@ -45,6 +46,23 @@ async def test_what_is_ready_meanwhile_comes_between_two_jobs() -> None:
         backlog.put("call", partial(turns.append, "job"))
     await emptied(backlog)
     assert "job job" not in " ".join(turns)
+
+
+async def test_while_media_is_behind_its_time_jobs_come_now_and_then_and_in_their_order() -> None:
+    loop = asyncio.get_running_loop()
+    late_s, done = 0.02, list[tuple[int, float]]()
+    backlog = Backlog(lambda: late_s)
+    for i in range(5):
+        backlog.put("call", lambda i=i: done.append((i, loop.time())))
+    await emptied(backlog)
+    assert [i for i, _ in done] == [0, 1, 2, 3, 4]
+    assert all(after - before >= 0.005 for (_, before), (_, after) in pairwise(done)), "media had the time between"
+    # As soon as it is on time, nothing waits.
+    for i in range(100):
+        backlog.put("call", partial(done.append, (i, 0.0)), most=100)
+    late_s = 0.0
+    await emptied(backlog)
+    assert [i for i, _ in done[5:]] == list(range(100))
 
 
 async def test_an_owner_has_a_bound_and_the_others_do_not_feel_it() -> None:

@@ -235,6 +235,28 @@ async def test_who_has_too_much_to_do_still_reads_what_comes() -> None:
     assert turns >= 20  # one a phase
 
 
+async def test_it_says_how_far_it_is_behind() -> None:
+    pacer, blocked = Pacer(), False
+    loop = asyncio.get_running_loop()
+    behind: asyncio.Future[float] = loop.create_future()
+
+    def look() -> None:
+        behind.set_result(pacer.behind())
+
+    def tick() -> None:
+        nonlocal blocked
+        if not blocked:
+            blocked = True
+            time.sleep(0.05)  # nothing else runs meanwhile, as under a burst of work
+            loop.call_soon(look)
+
+    assert pacer.behind() == 0
+    pacer.add(tick)
+    assert 0.02 < await asyncio.wait_for(behind, 20) < 20
+    pacer.remove(tick)
+    assert pacer.behind() == 0
+
+
 async def test_a_phase_is_filled_before_the_next_is_begun_and_none_overflows() -> None:
     pacer, streams = Pacer(), Streams()
     ticks = [streams.stream(str(i)) for i in range(100)]
