@@ -99,7 +99,7 @@ class House:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
             free.bind(("127.0.0.1", 0))
             self.media = Address(f"127.0.0.1:{free.getsockname()[1]}")
-        self.xdp, self.firewall = True, False
+        self.xdp, self.firewall, self.attached = True, False, "native"
         self.probed: list[tuple[str, int]] = []
         self.workers: list[socket.socket] = []
 
@@ -114,7 +114,8 @@ class House:
         settings = Edge.model_construct(name="edge", run=self.run, media=self.media, express=self.mode, interface="x")
         ports = cast(ExpressPorts, self.ports)
         now = lambda: ports if self.xdp else None  # noqa: E731
-        made = Express(settings, instance(self.run), lambda: KEYS, now, self.store, logs.get(), self.probe)
+        how = lambda: self.attached  # noqa: E731
+        made = Express(settings, instance(self.run), lambda: KEYS, now, self.store, logs.get(), self.probe, how)
         self.workers = media_sockets(self.media, 2, self.store, made.turn_away())
         made.take_over()
         return made
@@ -202,11 +203,12 @@ async def test_media_goes_by_the_workers_when_the_transceiver_ends_and_its_port_
             await eventually(lambda: [datagram for batch in took for _, datagram in batch] == [b"\x80late"] * 2)
 
 
-@pytest.mark.parametrize("why", ["off", "no_xdp", "another_host"])
+@pytest.mark.parametrize("why", ["off", "no_xdp", "generic", "another_host"])
 async def test_where_it_cannot_be_the_reason_is_said(house: House, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     if why == "off":
         house.mode = "off"
     house.xdp = why != "no_xdp"
+    house.attached = "generic" if why == "generic" else "native"
     if why == "another_host":
         monkeypatch.setattr(transceivers, "instance", lambda folder: "elsewhere")
     async with house.serves() as edge, house.transceiver(7) as ours:
@@ -220,8 +222,18 @@ async def test_where_a_firewall_keeps_the_probe_back_nothing_is_sent_that_way(
 ) -> None:
     monkeypatch.setattr(transceivers, "_PROBED_S", 0.05)
     house.firewall = True
+    probe = house.probe
+    said: list[dict[tuple[str, ...], float]] = []
+
+    def probed(*arguments: Any) -> None:
+        said.append(gauges(edge))
+        probe(*arguments)
+
+    monkeypatch.setattr(house, "probe", probed)
     async with house.serves() as edge, house.transceiver(7) as ours:
-        await eventually(lambda: gauges(edge) == {("7", "unheard"): 0.0})
+        await eventually(lambda: gauges(edge) == {("7", "unheard"): 0.0} and len(said) > 2)
+        assert said[0] == {}
+        assert said[2] == {("7", "unheard"): 0.0}, "tried once more, and not on before it is heard"
         assert (ours.ways, house.ports.by_transceiver) == ({}, {})
         house.firewall = False
         await eventually(lambda: gauges(edge) == {("7", ""): 1.0})
