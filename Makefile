@@ -24,9 +24,9 @@ check: setup
 test: check
 	@scripts/test
 
-# make demo ONCE=1 ends after the synthetic call.
+# make demo ONCE=1 ends after its calls, and installs no models; neither does MODELS=no.
 demo:
-	@scripts/setup
+	@scripts/setup $(if $(ONCE)$(filter no,$(MODELS)),,demo)
 	@$(PYTHON) -m firsthop demo $(if $(ONCE),--once)
 
 # The pages that are made from the code.
