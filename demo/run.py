@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -61,6 +62,8 @@ def demo(once: bool, port: int) -> None:
 
 
 def _demo(console: Console, once: bool, port: int) -> int:
+    if not once:
+        _see_that_it_is_free(port)
     with ExitStack() as house:
         lab = None
         directory = Path(house.enter_context(tempfile.TemporaryDirectory(prefix="firsthop-demo-")))
@@ -89,6 +92,16 @@ def _demo(console: Console, once: bool, port: int) -> int:
             return 0 if good else 1
         asyncio.run(_serve_page(console, appliance, port, trouble))
     return 0
+
+
+def _see_that_it_is_free(port: int) -> None:
+    """Raises OSError where the page could not be served."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as e:
+            raise OSError(f"port {port}: {e.strerror}: make demo PORT={port + 10} has its page on another") from None
 
 
 def _appliance(directory: Path, lab: Lab | None, port: int) -> Appliance:
