@@ -91,9 +91,21 @@ def _silence(seconds: float) -> bytes:
     return bytes(2 * round(seconds * VOICE_RATE_HZ))
 
 
+async def _started(client: Client) -> None:
+    """Waits longer than a call would: the machine may be busy with what the demo raises, and with other things."""
+    for last in (False, False, True):
+        try:
+            await client.start()
+            return
+        except EngineError:
+            if last:
+                raise
+
+
 async def _keep(run: Path, wav: Path) -> None:
     client = Client(Engine.model_validate({"run": run, "idle_s": 1}))
     try:
+        await _started(client)
         _record(wav, await _asked(client))
         print(flush=True)
         await asyncio.to_thread(sys.stdin.read)
