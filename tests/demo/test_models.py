@@ -59,6 +59,7 @@ def test_they_are_kept_until_nobody_wants_them(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.trials
 @pytest.mark.skipif(weights.trouble() is not None, reason=str(weights.trouble()))
 def test_the_models_themselves_say_the_question(tmp_path: Path) -> None:
     with Models(tmp_path / "models", Loopback()) as models:
