@@ -399,8 +399,8 @@ def test_keys_rotate_under_calls_and_nobody_hears_it(lab: Lab, appliance: Applia
     assert assert_nothing_lost(end_calls(old)) == [1] * 3
     output, _ = mover.communicate(timeout=60)
     said = json.loads(output)
-    # What was on its way to the old address is lost, 40 to 81 ms of it on an idle machine.
-    assert said["sent"] - said["returned"] <= 25
+    # What was on its way to the old address is lost, 40 to 81 ms of it on an idle machine: no more than the gap may be.
+    assert said["sent"] - said["returned"] <= 50
 
     until(lambda: calls_under(appliance, 1) == 0)
     said = rotated(lab.transceiver, appliance, "--step")
