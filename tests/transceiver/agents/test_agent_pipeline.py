@@ -146,6 +146,25 @@ async def test_function_calls_come_together_from_pieces(services: Services) -> N
     assert services.asked[0]["tools"] == [{"type": "function", "function": {"name": "dial", "parameters": {}}}]
 
 
+async def test_characters_that_the_services_cut_are_whole(services: Services) -> None:
+    spoken: list[str] = []
+
+    async def transcription(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b'{"text": "hello \\ud83d\xf0\x9f"}', content_type="application/json")
+
+    async def speech(request: web.Request) -> web.StreamResponse:
+        spoken.append((await request.json())["input"])
+        return web.Response(body=b"\x01\x02", content_type="audio/pcm")
+
+    services.transcription, services.speech = transcription, speech
+    services.deltas = [{"content": "It is so. \ud83d"}, {"content": "\ude00, and \ude00."}]
+    line = Line()
+    response = await answer(Response([Item(id="a", role="user", pcm=bytes(4800))]), line)
+    assert line.texts == {"a": "hello \ufffd\ufffd"}
+    assert (response.ended, response.said) == ("done", "It is so. 😀, and \ufffd.")
+    assert " ".join(spoken) == "It is so. 😀, and \ufffd."
+
+
 async def test_a_cancelled_response_ends_at_once_and_the_next_one_is_made(services: Services) -> None:
     services.chat, good = services.hang, services.chat
     agent = pipeline.Agent(Line())
