@@ -49,7 +49,7 @@ dist:
 
 trials: setup
 	$(PYTHON) -m pytest -m trials --timeout 3600
-	$(PYTHON) -m pytest -m trials --timeout 3600 --one-host tests/appliance/attacks tests/appliance/test_calls.py tests/appliance/test_recovery.py
+	$(PYTHON) -m pytest -m trials --timeout 3600 --one-host tests/appliance/attacks tests/appliance/test_calls.py tests/appliance/test_frozen.py tests/appliance/test_handover.py tests/appliance/test_recovery.py tests/appliance/test_transceiver_host.py
 
 # As root: nanoseconds a packet in XDP, and its memory.
 bench-steer:
