@@ -184,6 +184,8 @@ def _transceiver(transceiver: Transceiver) -> list[RenderableType]:
     if transceiver.draining:
         drain = transceiver.drain
         title.append(f"; drains: {drain.get('moved', 0)} of {drain.get('all', 0)} calls handed over", "yellow")
+    if transceiver.compiled:
+        title.append("; compiled", "dim")
     title.append("\n")
     sections = [
         _section("frames to agents", transceiver.frames_in),
