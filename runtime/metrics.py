@@ -120,6 +120,10 @@ class Levels(Collector):
         with self._lock:
             self._now[value] += more
 
+    def total(self) -> int:
+        """The sum of all of them."""
+        return sum(self._now.values())
+
     def collect(self) -> Iterator[Metric]:
         family = self._family
         gauges = GaugeMetricFamily(family.name, family.means, labels=tuple(family.labels))

@@ -123,7 +123,7 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
     notify("STOPPING=1")
     await transceiver.close()
     await store.close()
-    context.destroy(linger=200)
+    context.destroy(linger=2000)  # what was answered last is on its way, on a busy host for longer than one thinks
     exporter.close()
     log.info("stopped")
 

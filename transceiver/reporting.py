@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from runtime.config import Config
+from transceiver.counters import ENGINE_WAITING
 from transceiver.models import Models
 from transceiver.turns import TURNS
 from wire.report import Gpu, Model, Report
@@ -60,6 +61,7 @@ class Reporting:
             draining=draining,
             gpus=self._gpus(),
             software=software(),
+            engine=max(0, ENGINE_WAITING.total()),
         )
         return self._last
 

@@ -74,6 +74,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     gpus: Annotated[tuple[Gpu, ...], Meta(max_length=64)] = ()
     software: Text = ""
     """The release that it runs."""
+    engine: Count = 0
+    """Requests of its calls that the small models of its host have not finished."""
 
 
 class EdgeReport(msgspec.Struct, frozen=True, omit_defaults=True):

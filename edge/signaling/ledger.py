@@ -38,19 +38,45 @@ class Limits:
     per_minute: int = 0
 
 
+class _Minute:
+    """The times within the last minute at which each key did something."""
+
+    def __init__(self) -> None:
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()  # who did it last is last
+
+    def of(self, key: str, now: float) -> deque[float]:
+        times = self._times.get(key, deque())
+        while times and now - times[0] >= _MINUTE_S:
+            times.popleft()
+        if not times:
+            self._times.pop(key, None)
+        return times
+
+    def add(self, key: str, now: float) -> None:
+        self._times.setdefault(key, deque()).append(now)
+        self._times.move_to_end(key)
+        while now - next(iter(self._times.values()))[-1] >= _MINUTE_S:
+            self._times.popitem(last=False)
+
+    def take_back(self, key: str) -> None:
+        """Forgets the last time."""
+        if times := self._times.get(key):
+            times.pop()
+            if not times:
+                del self._times[key]
+
+
 class _Quota:
     """The count of calls of each key of one kind."""
 
     def __init__(self, limits: Limits, standing: Iterable[str]) -> None:
         self._limits = limits
         self.calls = Counter(standing)
-        self._asked: OrderedDict[str, deque[float]] = OrderedDict()  # who asked last is last
+        self._asked, self._full = _Minute(), _Minute()
 
     def wait_s(self, key: str, now: float) -> float:
         """0 where one more call may begin now, or the seconds after which another try makes sense."""
-        asked = self._asked.get(key, deque())
-        while asked and now - asked[0] >= _MINUTE_S:
-            asked.popleft()
+        asked = self._asked.of(key, now)
         if self._limits.per_minute and len(asked) >= self._limits.per_minute:
             return _MINUTE_S - (now - asked[0])
         if self._limits.at_once and self.calls[key] >= self._limits.at_once:
@@ -61,10 +87,13 @@ class _Quota:
         """Counts a call that begins."""
         self.calls[key] += 1
         if self._limits.per_minute:
-            self._asked.setdefault(key, deque()).append(now)
-            self._asked.move_to_end(key)
-            while now - next(iter(self._asked.values()))[-1] >= _MINUTE_S:
-                self._asked.popitem(last=False)
+            self._asked.add(key, now)
+
+    def no_room(self, key: str, now: float) -> None:
+        """Takes a try back that found no room, as often in a minute as calls may begin in one."""
+        if len(self._full.of(key, now)) < self._limits.per_minute:
+            self._full.add(key, now)
+            self._asked.take_back(key)
 
     def release(self, key: str) -> None:
         """Counts a call that is over."""
@@ -115,7 +144,7 @@ class Ledger:
 
     def admit(self, key: str, now: float, token: str = "") -> Wait | None:
         """Admits a call, which counts until ``settle``, and returns None; or returns who has to wait. A try that is
-        admitted counts for its minute whatever becomes of it. ``now`` is in seconds."""
+        admitted counts for its minute whatever becomes of it, but for ``no_room``. ``now`` is in seconds."""
         if token and (wait := self._tokens.wait_s(token, now)):
             return Wait(wait, "this ephemeral key")
         if wait := self._keys.wait_s(key, now):
@@ -124,6 +153,13 @@ class Ledger:
         if token:
             self._tokens.take(token, now)
         return None
+
+    def no_room(self, key: str, now: float, token: str = "") -> None:
+        """Takes note that a try which was admitted found no room: it is no call of its minute. These have a bound as
+        well, since transceivers were asked: as many in a minute as calls, and those beyond count."""
+        self._keys.no_room(key, now)
+        if token:
+            self._tokens.no_room(token, now)
 
     def settle(self, key: str, token: str = "", ufrag: str | None = None, held: Held | None = None) -> None:
         """Ends the placing of a call: it stands as ``ufrag``, or came to nothing."""

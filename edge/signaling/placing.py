@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ __all__ = ["Placing"]
 
 _PULSE_S = 0.5  # within which a transceiver that lives has said that it does
 _FULL = "full", "draining"  # codes with which a transceiver sends a call on to the next
+_NO_ROOM = *_FULL, "no_transceiver"  # codes of refusals that are no fault of who asks
 _PASSED_OVER_S = 2.0
 _DEADLINE_S = 5.0  # after which nobody else is asked for a request
 _CALL_S = 120.0  # a guess, for those who are told when another try makes sense
@@ -92,7 +93,12 @@ class Placing:
         span: Span = NOTHING,
     ) -> tuple[int, Placed]:
         """Places a session with ``model`` ("" for the transceiver's own), for the request of ``span``. Returns the
-        transceiver that took it and its reply. Raises Refusal."""
+        transceiver that took it and its reply; nobody is asked where all have just refused for want of room. Raises
+        Refusal."""
+        asked = caller.key, model
+        if why := self._fullness.get(asked, time.monotonic(), self._ledger.ends):
+            self._count("full", True)
+            raise Refusal(503, why, code="full", retry_after_s=self._retry_after_s())
         wait = self._ledger.admit(caller.key, time.monotonic(), caller.token_id)
         if wait is not None:
             message = f"Rate limit reached: {wait.whose} has as many calls, or new calls this minute, as it may."
@@ -100,36 +106,21 @@ class Placing:
         ufrag, held, began_ns = None, None, time.monotonic_ns()
         placement = span.child(PLACEMENT, attributes={"gen_ai.agent.name": model or None})
         try:
-            transceiver, reply = await self._place((caller.key, model), ask, model, caller.may, placement)
+            transceiver, reply = await self.anywhere(ask, model, may=caller.may, call=True, span=placement)
             ufrag, held = reply.ufrag, Held(caller.key, caller.token_id, transceiver, socket)
             span.put({"firsthop.call.id": call_id(ufrag)})
             return transceiver, reply
         except Refusal as e:
             placement.fail(e.code or str(e.status))
+            if e.code == "full":
+                self._fullness.put(asked, str(e), time.monotonic(), self._ledger.ends)
+            if e.code in _NO_ROOM:
+                self._ledger.no_room(caller.key, time.monotonic(), caller.token_id)
             raise
         finally:
             placement.end()
             self._placing.add(time.monotonic_ns() - began_ns)
             self._ledger.settle(caller.key, caller.token_id, ufrag, held)
-
-    async def _place(
-        self,
-        asked: Hashable,
-        ask: Callable[[int], Awaitable[Placed]],
-        model: str,
-        may: Callable[[str], bool],
-        span: Span,
-    ) -> tuple[int, Placed]:
-        """Asks as ``anywhere`` does, unless everybody has just refused for want of room."""
-        if why := self._fullness.get(asked, time.monotonic(), self._ledger.ends):
-            self._count("full", True)
-            raise Refusal(503, why, code="full", retry_after_s=self._retry_after_s())
-        try:
-            return await self.anywhere(ask, model, may=may, call=True, span=span)
-        except Refusal as e:
-            if e.code == "full":
-                self._fullness.put(asked, str(e), time.monotonic(), self._ledger.ends)
-            raise
 
     async def anywhere(
         self,
@@ -199,7 +190,7 @@ class Placing:
         if trouble.code in _FULL:
             trouble.headers["Retry-After"] = str(self._retry_after_s())
         outcome = trouble.code if trouble.code == "model_not_found" else "away"
-        self._count("full" if trouble.code in (*_FULL, "no_transceiver") else outcome, call)
+        self._count("full" if trouble.code in _NO_ROOM else outcome, call)
         raise trouble
 
     async def elsewhere(
@@ -316,7 +307,7 @@ class Placing:
 
     def _order(self, wanted: Wanted) -> Iterator[Choice | _Turn]:
         """Those to ask, one after the other; those that were silent just now come last. Those that fall silent now come
-        once more: this process may have been too busy to hear them."""
+        once more: they may have stood still for a moment, and there is nobody else."""
         silent: list[Choice | _Turn] = []
         asked: list[Choice | _Turn] = []
         choices = self._mixed(wanted)

@@ -1,5 +1,5 @@
-"""What is known of a received and a sent RTP stream, as values. Times are ages in seconds: another host's clock counts
-from elsewhere. Pure."""
+"""A received and a sent RTP stream as values. Times are ages in seconds: another host's clock counts from elsewhere.
+Pure."""
 
 from __future__ import annotations
 

@@ -40,8 +40,10 @@ class Pipeline(Section):
         None, ge=1, description="limit of one answer, as `max_tokens`, where the session sets none that is lower"
     )
     temperature: float | None = Field(None, ge=0, le=2, description="how freely words are chosen; unset: as served")
-    first_piece: Literal["clause", "sentence"] = Field(
-        "clause", description="what is spoken first: up to a comma, or a whole sentence"
+    first_piece: Literal["words", "clause", "sentence"] = Field(
+        "clause",
+        description="what is spoken first: four words, or a few more, where no clause ends sooner; what ends "
+        "at a comma; or a whole sentence",
     )
     transcribes_early: bool = Field(
         True, description="whether a pause of 200 ms is transcribed already, though the caller may speak on"

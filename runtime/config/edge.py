@@ -237,7 +237,11 @@ class Edge(Section):
         description="agents that keys may name if they list none, as in `token models=parrot,offline`; `*`: every one",
     )
     calls_per_key: int = Field(0, ge=0, description="calls at once of one API key at this edge; 0: no limit")
-    calls_per_minute: int = Field(6000, ge=0, description="new calls a minute of one API key at this edge; 0: no limit")
+    calls_per_minute: int = Field(
+        6000,
+        ge=0,
+        description="new calls a minute of one API key at this edge, those aside that find no room; 0: no limit",
+    )
     calls_per_ephemeral_key: int = Field(
         4, ge=0, description="calls at once of one ephemeral key at this edge; 0: no limit"
     )

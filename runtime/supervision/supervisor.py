@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum, auto
@@ -23,7 +24,7 @@ from runtime import logs, metrics
 from runtime.address import Address
 from runtime.config import Config
 from runtime.errors import ConfigError
-from runtime.supervision import signals, watchdog
+from runtime.supervision import orphans, signals, watchdog
 from runtime.supervision.beats import HEALTH_PATH, Beats
 from runtime.supervision.child import ChildSpec
 from runtime.supervision.children import Child, Children, identity
@@ -128,6 +129,8 @@ class Supervisor:
         signals.let_through()
         work = (self.children.run(), self._beat.forever(), self._mend(), self._left(stop, hurry), *self.work())
         tasks = [anew, *(asyncio.create_task(each) for each in (leave.wait(), *work))]
+        if os.getpid() == 1:
+            tasks.append(asyncio.create_task(orphans.reap()))
         watchdog.ready()
         self._log.info("ready", **self.facts())
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -64,7 +64,8 @@ def test_a_host_is_drained_once_its_calls_are_over(lab: Lab, tmp_path: Path) -> 
 
 
 @pytest.mark.needs_root
-def test_a_service_that_is_the_first_process_of_a_container_is_drained(tmp_path: Path) -> None:
+@pytest.mark.parametrize("supervised", [False, True])
+def test_a_service_that_is_the_first_process_of_a_container_is_drained(tmp_path: Path, supervised: bool) -> None:
     (port,) = ports(1)
     (tmp_path / "cluster.toml").write_text(new_file_text())
     (tmp_path / "cluster.toml").chmod(0o600)
@@ -73,6 +74,8 @@ def test_a_service_that_is_the_first_process_of_a_container_is_drained(tmp_path:
         "FIRSTHOP_CLUSTER__KEYS": f"{tmp_path}/cluster.toml",
         "FIRSTHOP_TRANSCEIVER__ENDPOINT": f"ipc://{tmp_path}/transceiver.sock",
         "FIRSTHOP_TRANSCEIVER__METRICS": f"127.0.0.1:{port}",
+        "FIRSTHOP_TRANSCEIVER__RUN": str(tmp_path / "run"),
+        "FIRSTHOP_TRANSCEIVER__SUPERVISED": str(supervised),
     }
     firsthop = [sys.executable, "-m", "firsthop"]
     unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
@@ -81,6 +84,9 @@ def test_a_service_that_is_the_first_process_of_a_container_is_drained(tmp_path:
         assert container.poll() is None, container.stderr and container.stderr.read().decode()
         inside = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()[0]
         enter = ["nsenter", f"--target={inside}", "--pid", "--mount", "--"]
+        if supervised:  # it reaps those whose parent has died
+            orphan = subprocess.run([*enter, "sh", "-c", "sleep 0 & echo $!"], capture_output=True, timeout=DEADLINE_S)
+            until(lambda: not Path(f"/proc/{inside}/root/proc/{int(orphan.stdout)}").exists())
         subprocess.run([*enter, *firsthop, "drain"], env=environment, timeout=DEADLINE_S, capture_output=True)
         assert container.wait(DEADLINE_S) == 0
 

@@ -109,6 +109,17 @@ def test_a_transceiver_says_that_it_runs_the_compiled_form() -> None:
     assert drawn(status).count("; compiled") == 1
 
 
+def test_a_transceiver_shows_what_it_waits_for_of_the_small_models() -> None:
+    page = "".join(
+        f'firsthop_engine_waiting{{part="{part}"}} {n}\n' for part, n in (("ears", 2), ("mind", 0), ("voice", 1))
+    )
+    status = compare(*(scrapes(at_s, transceiver_1=page) for at_s in (0.0, 1.0)), {})
+    assert status.transceivers[0].engine == {"ears": 2, "mind": 0, "voice": 1}
+    assert "; waits for small models: ears 2, voice 1" in drawn(status)
+    idle = page.replace(" 2", " 0").replace(" 1", " 0")
+    assert "small models" not in drawn(compare(*(scrapes(at_s, transceiver_1=idle) for at_s in (0.0, 1.0)), {}))
+
+
 def test_a_worker_that_was_started_again_has_no_negative_rate() -> None:
     status = compare(house(0.0, flow=5000), house(1.0, flow=40, restarts=1), HERE)
     assert status.workers[0].received["forwarded_flow"] == Count(40, 40.0)

@@ -12,6 +12,8 @@ from signaling_run import Signaling
 from waiting import eventually, until
 
 from runtime.config import Config
+from runtime.families import media
+from runtime.metrics import Levels
 from runtime.tracing.spans import NOTHING
 from transceiver import agents
 from transceiver.agents import Base, Response
@@ -37,6 +39,16 @@ def test_a_report_says_who_where_and_which_models() -> None:
     assert (models["parrot"].room, models["echo"].room) == (9, None)
     assert models["parrot"].version == agents.versions()["parrot"] != ""
     assert not report.draining
+
+
+def test_a_report_says_what_is_asked_of_the_small_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Levels(media.ENGINE_WAITING)
+    monkeypatch.setattr("transceiver.reporting.ENGINE_WAITING", waiting)
+    reporting = Reporting(a_config())
+    assert reporting.make(10.0, sessions=0).engine == 0
+    for part, count in (("ears", 2), ("mind", 3), ("ears", -1)):
+        waiting.add(part, count)
+    assert reporting.make(11.0, sessions=0).engine == 4
 
 
 def test_reports_are_numbered_and_one_serves_all_who_ask_at_once() -> None:

@@ -3,7 +3,8 @@ SmolLM2 think, and hibari speaks (``transceiver.engine``). English.
 
 It works while nobody knows yet whether the turn has ended: after 100 ms of silence it transcribes, and after 200 ms it
 thinks and begins to speak into a draft, which becomes the answer if the turn ends there, and is thrown away if the
-caller speaks on. Its first words are spoken while it still thinks of the others. The caller's words are told while they
+caller speaks on. Its first words are spoken while it still thinks of the others. What was said before is read before it
+is asked, while the mind has nothing else to do. The caller's words are told while they
 are spoken.
 """
 
@@ -28,7 +29,7 @@ from transceiver.engine.client import Client
 from transceiver.speech.brain import NO_WORDS, fact, seen, tool_call
 from transceiver.speech.draft import Draft
 from transceiver.speech.partial import Partial
-from transceiver.speech.sentences import Sentences
+from transceiver.speech.sentences import FIRST_WORDS, Sentences
 from transceiver.speech.stages import ASKED, Stages
 from transceiver.speech.tasks import Answering, Failure, background
 
@@ -41,7 +42,6 @@ _MOST_TURNS = 128  # whose text is remembered
 _MESSAGES, _AT_ONCE = 48, 32  # of the history: the oldest are left out seldom, and many at once
 _BEFORE = 19  # frames of 20 ms before the beginning of speech was noticed
 _LISTENS_MS, _ANSWERS_MS = 100, 200  # of silence: the ears are ready when it is worth while to think
-_FIRST_WORDS = 4  # are spoken at once: a second of speech, in which the rest is thought of
 _PART_BYTES = 2 * VOICE_RATE_HZ * 3 // 2  # of new speech make it worth listening again
 _LONGEST_BYTES = 2 * VOICE_RATE_HZ * 25  # of a turn whose words are told while it is spoken
 _WHOLE = re.compile(r".*[.!?…][\"')\]]*", re.DOTALL)
@@ -81,6 +81,8 @@ class Agent(Answering):
         self._listening_at = 0.0
         self._pause = False  # whether that hears all that is said, if the turn ends now
         self._told: dict[str, Any] = {}  # the stages of the last answer
+        self._ahead: list[Message] = []  # what the mind has read before it is asked, or was to
+        self._reading: asyncio.Future[None] | None = None
 
     @classmethod
     def unfit(cls) -> str:
@@ -125,6 +127,7 @@ class Agent(Answering):
     def speech_paused(self, ms: int, items: Sequence[Item]) -> None:
         """Listens to what has been said, and then begins the answer to it."""
         if ms < _ANSWERS_MS:
+            self._read_ahead(self._settings, items[:-1])
             if self._listening is None or self._listening.done():
                 self._listen(items[-1].pcm)
                 self._pause = True
@@ -185,6 +188,20 @@ class Agent(Answering):
             raise Failure(str(error)) from None
         self._told = stages.event(response.id)
         response.done()
+        self._read_ahead(response.settings, [*response.items, Item(id="", role="assistant", text=draft.said)])
+
+    def _read_ahead(self, settings: Settings, items: Sequence[Item]) -> None:
+        """Has the mind read what was said so far while it has nothing else to do, so that the words of the next turn
+        are all that is left then. An answer by rules has said what it has not read."""
+        messages = self._messages(settings, items)
+        if messages != self._ahead:
+            self._read_no_more()
+            self._ahead = messages
+            self._reading = background(self._engine.read(_CALL, messages))
+
+    def _read_no_more(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
 
     def event(self, event: dict[str, Any]) -> None:
         """Tells a client that asks what the last answer was made of."""
@@ -241,7 +258,8 @@ class Agent(Answering):
     async def _think(self, say: Say, settings: Settings, messages: list[Message]) -> None:
         asked = settings.more.get("max_output_tokens")  # a number, or "inf"
         most = min(asked, _MOST_TOKENS) if isinstance(asked, int) else _MOST_TOKENS
-        cutter, whole = Sentences(first_clause=True, first_words=_FIRST_WORDS), False
+        self._read_no_more()
+        cutter, whole = Sentences(first_clause=True, first_words=FIRST_WORDS), False
         async with aclosing(self._engine.answer(_CALL, messages, most_tokens=most)) as pieces:
             async for piece in pieces:
                 for sentence in cutter.push(piece):
@@ -286,7 +304,8 @@ class Agent(Answering):
 
     async def _get_ready(self, settings: Settings) -> None:
         """Has the engine there, which reads the instructions: long ones take it seconds."""
-        messages = [*self._messages(settings, ()), _message("user", "Hello.")]
+        self._ahead = self._messages(settings, ())
+        messages = [*self._ahead, _message("user", "Hello.")]
         with contextlib.suppress(EngineError):  # whoever answers tells of it
             async with aclosing(self._engine.answer(_CALL, messages, most_tokens=1)) as pieces:
                 async for _ in pieces:
@@ -302,7 +321,7 @@ class Agent(Answering):
         self._turn = ""
         self.speech_resumed()
         await super().close()
-        for task in (*self._texts.values(), self._getting_ready, self._listening):
+        for task in (*self._texts.values(), self._getting_ready, self._listening, self._reading):
             if task is not None:
                 task.cancel()
         self._engine.forget(_CALL)

@@ -16,7 +16,7 @@ from typing import Any
 from runtime.config import Pipeline
 from runtime.tracing.spans import Span
 from transceiver.agents import Item, Line, Response, Settings
-from transceiver.speech.sentences import Sentences
+from transceiver.speech.sentences import FIRST_WORDS, Sentences
 from transceiver.speech.services import Services, Words
 from transceiver.speech.tasks import Answering, Failure, background
 
@@ -117,7 +117,8 @@ class Agent(Answering):
 
     async def _speak(self, response: Response, services: Services, request: dict[str, Any], words: Words) -> None:
         sentences: asyncio.Queue[str] = asyncio.Queue(_MOST_SENTENCES)
-        cutter = Sentences(first_clause=self.config.pipeline.first_piece == "clause")
+        first = self.config.pipeline.first_piece
+        cutter = Sentences(first_clause=first != "sentence", first_words=FIRST_WORDS if first == "words" else None)
         written = background(_write(services, request, words, cutter, sentences, response.span))
         try:
             while sentence := await sentences.get():

@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 
@@ -45,6 +45,7 @@ _COMMITTED = "input_audio_buffer.committed"
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 
 Event = dict[str, Any]
+_Socket = aiohttp.ClientWebSocketResponse[Literal[False]]  # what is no UTF-8 does not end the connection
 
 
 class Agent(Answering):
@@ -53,7 +54,7 @@ class Agent(Answering):
     def __init__(self, line: Line) -> None:
         super().__init__(line)
         self._http: aiohttp.ClientSession | None = None
-        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._socket: _Socket | None = None
         self._reading: asyncio.Task[None] | None = None
         self._events: asyncio.Queue[Event | None] = asyncio.Queue(_MOST_EVENTS)
         self._known: dict[str, None] = {}
@@ -75,10 +76,9 @@ class Agent(Answering):
 
     async def close(self) -> None:  # type: ignore[override]
         await super().close()
-        beside = list(self._beside)
-        for task in beside:
+        for task in self._beside:
             task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        await asyncio.gather(*self._beside, return_exceptions=True)
         await self._hang_up()
         if self._http:
             await self._http.close()
@@ -279,6 +279,7 @@ class Agent(Answering):
             params={"model": config.model},
             headers={**({"Authorization": f"Bearer {key}"} if key else {}), **(more or {})},
             max_msg_size=_MOST_MESSAGE,
+            decode_text=False,
             heartbeat=config.timeout_s,
         )
         self._events = asyncio.Queue(_MOST_EVENTS)
@@ -290,7 +291,7 @@ class Agent(Answering):
             await self._agree(self._socket)
         self._reading = asyncio.get_running_loop().create_task(self._read(self._socket, self._events))
 
-    async def _agree(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _agree(self, socket: _Socket) -> None:
         """Settles who finds the turns."""
         agreement = Agreement(self.config.realtime.turns, self._settings)
         for event in agreement.send:
@@ -334,7 +335,7 @@ class Agent(Answering):
             self._leads = False
             self.line.cue("yours")
 
-    async def _read(self, socket: aiohttp.ClientWebSocketResponse, queue: asyncio.Queue[Event | None]) -> None:
+    async def _read(self, socket: _Socket, queue: asyncio.Queue[Event | None]) -> None:
         """Reads events; nonsense is passed over. Those of a response wait for it, and upstream waits where they are too
         many; where it finds the turns it is left instead, since it has to be heard."""
         async for message in socket:
@@ -391,7 +392,7 @@ class Agent(Answering):
         if live is self._live and live.answers == answers:
             self._complain(f"upstream: nothing came for {self.config.realtime.timeout_s:g} s")
 
-    async def _speak(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _speak(self, socket: _Socket) -> None:
         """Sends the caller's voice as it comes, as much at once as there is."""
         with contextlib.suppress(aiohttp.ClientError, OSError):
             while not socket.closed:
@@ -426,9 +427,8 @@ class Agent(Answering):
             if item.id in self._known:
                 continue
             self._known[item.id] = None
-            if self._made.has(item, cut=self._live is not None):
-                continue
-            if item.kind == "message" and item.role == "assistant" and not item.text:
+            unheard = item.kind == "message" and item.role == "assistant" and not item.text
+            if self._made.has(item, cut=self._live is not None) or unheard:
                 continue
             if not events.is_speech(item):
                 await self._send(events.item_event(item))
@@ -446,5 +446,5 @@ async def _quietly(doing: Coroutine[Any, Any, None]) -> None:
         await doing
 
 
-def _event(message: aiohttp.WSMessage) -> Event | None:
+def _event(message: Any) -> Event | None:
     return events.decoded(message.data) if message.type is aiohttp.WSMsgType.TEXT else None

@@ -55,6 +55,10 @@ class Engine(Protocol):
         number, what was read before is not read again, as long as messages are only added. Of what does not fit
         1024 tokens the oldest messages, after the system's, are left out, many at once, and long ones are cut."""
 
+    async def read(self, call: int, messages: Sequence[Message]) -> None:
+        """Has the mind read ``messages`` as what comes before the words of the next user's message, as soon as it has
+        nothing else to do; an answer to that takes 5 ms less for each of their tokens then."""
+
     def speak(self, text: str) -> AsyncGenerator[bytes, None]:
         """``text`` spoken: mono PCM16 at VOICE_RATE_HZ in pieces of whole samples, a sentence at a time, much faster
         than it sounds (15 to 30 ms a sentence)."""

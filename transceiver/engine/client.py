@@ -66,12 +66,15 @@ class Client:
 
     async def answer(self, call: int, messages: Sequence[Message], *, most_tokens: int) -> AsyncGenerator[str, None]:
         """See Engine."""
-        turns = tuple(frames.Turn(message["role"], message["content"]) for message in messages)
-        stream = self._stream("mind", lambda id: frames.Answer(id, call, turns, most_tokens))
+        stream = self._stream("mind", lambda id: frames.Answer(id, call, _turns(messages), most_tokens))
         async with aclosing(stream):
             async for frame in stream:
                 if isinstance(frame, Piece):
                     yield frame.text
+
+    async def read(self, call: int, messages: Sequence[Message]) -> None:
+        """See Engine."""
+        await self._asked("mind", lambda id: frames.Read(id, call, _turns(messages)), draft=True)
 
     async def speak(self, text: str) -> AsyncGenerator[bytes, None]:
         """See Engine."""
@@ -262,6 +265,10 @@ class _Link:
             if self._pid is not None:
                 with contextlib.suppress(OSError):
                     signal.pidfd_send_signal(self._pid, signal.SIGKILL)
+
+
+def _turns(messages: Sequence[Message]) -> tuple[frames.Turn, ...]:
+    return tuple(frames.Turn(message["role"], message["content"]) for message in messages)
 
 
 def _last(pcm: bytes, rate: int, seconds: int) -> bytes:

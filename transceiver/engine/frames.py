@@ -29,6 +29,7 @@ __all__ = [
     "Piece",
     "Ping",
     "Pong",
+    "Read",
     "Refused",
     "Speak",
     "Transcribe",
@@ -39,7 +40,7 @@ __all__ = [
     "size_of",
 ]
 
-VERSION = 1
+VERSION = 2
 """It is in the socket's name: another release has an engine of its own."""
 HEAD_BYTES = 4
 MOST_PCM_BYTES = 60 * 48000 * 2
@@ -63,6 +64,9 @@ class Turn(Struct, frozen=True):
     content: Text
 
 
+Messages = Annotated[tuple[Turn, ...], Meta(max_length=_MOST_MESSAGES)]
+
+
 class Transcribe(Struct, frozen=True, tag="transcribe"):
     id: Number
     pcm: Pcm
@@ -73,8 +77,14 @@ class Transcribe(Struct, frozen=True, tag="transcribe"):
 class Answer(Struct, frozen=True, tag="answer"):
     id: Number
     call: Number
-    messages: Annotated[tuple[Turn, ...], Meta(max_length=_MOST_MESSAGES)]
+    messages: Messages
     most_tokens: Annotated[int, Meta(ge=1, le=1 << 20)]
+
+
+class Read(Struct, frozen=True, tag="read"):
+    id: Number
+    call: Number
+    messages: Messages
 
 
 class Speak(Struct, frozen=True, tag="speak"):
@@ -132,7 +142,7 @@ class Pong(Struct, frozen=True, tag="pong"):
     """Requests that each part has, those that it is at included."""
 
 
-FromClient = Transcribe | Answer | Speak | Ended | Cancel | Forget | Ping
+FromClient = Transcribe | Answer | Read | Speak | Ended | Cancel | Forget | Ping
 FromEngine = Hello | Piece | Done | Refused | Pong
 
 _encoder = msgspec.msgpack.Encoder()

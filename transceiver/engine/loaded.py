@@ -39,6 +39,10 @@ class Loaded:
         """Gives the answer to ``piece`` until that returns True."""
         self._mind.answer(call, messages, most_tokens, piece)
 
+    def read(self, call: tuple[int, int], messages: list[Message]) -> None:
+        """Reads what comes before the words of the next message."""
+        self._mind.read(call, messages)
+
     def speak(self, text: str, piece: Callable[[bytes], bool]) -> None:
         """Gives the speech to ``piece`` until that returns True."""
         for pcm in self._voice.speech(text):

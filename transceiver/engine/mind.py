@@ -124,6 +124,10 @@ class Mind:
             memory.shrink(rest)
         raise EngineError("the conversation is too long for this model")
 
+    def read(self, call: Hashable, messages: Sequence[Message]) -> None:
+        """Reads what comes before the words of the user's next message. Raises EngineError."""
+        self.answer(call, [*messages, {"role": "user", "content": ""}], 1, lambda _: False)
+
     def _asked(self, asked: dict[str, Any], piece: Callable[[str], bool]) -> bool:
         """Whether it was too long. Raises EngineError."""
         error: dict[str, Any] | None = None

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,9 +29,11 @@ from transceiver.engine.frames import (
     Piece,
     Ping,
     Pong,
+    Read,
     Refused,
     Speak,
     Transcribe,
+    Turn,
     client_frame,
     packed,
     size_of,
@@ -60,6 +62,8 @@ class Models(Protocol):
     def answer(
         self, call: tuple[int, int], messages: list[Message], most_tokens: int, piece: Callable[[str], bool]
     ) -> None: ...
+
+    def read(self, call: tuple[int, int], messages: list[Message]) -> None: ...
 
     def speak(self, text: str, piece: Callable[[bytes], bool]) -> None: ...
 
@@ -188,7 +192,7 @@ class _Client:
             logs.get().error("a model failed", why=repr(e)[:500])
             self.send(Refused(number, f"a model failed: {type(e).__name__}"))
 
-    async def _work(self, frame: Transcribe | Answer | Speak | Ended) -> Done:
+    async def _work(self, frame: Transcribe | Answer | Read | Speak | Ended) -> Done:
         models, id = self._models, frame.id
 
         def streamed(job: Job, frame: Callable[[Any], Piece]) -> Callable[[Any], bool]:
@@ -213,12 +217,23 @@ class _Client:
                 )
                 return Done(id)
             case Answer(_, call, turns, most):
-                self._calls.add(call)
-                if len(self._calls) > 2 * _MOST_REQUESTS:
-                    self._forget(next(iter(self._calls - {call})))
-                messages: list[Message] = [{"role": turn.role, "content": turn.content} for turn in turns]
-                about = (self._number, call)
+                about, messages = self._known(call), _messages(turns)
                 await self._workers["mind"].run(
                     lambda job: models.answer(about, messages, most, streamed(job, lambda text: Piece(id, text=text)))
                 )
                 return Done(id)
+            case Read(_, call, turns):
+                about, messages = self._known(call), _messages(turns)
+                await self._workers["mind"].run_last(lambda job: models.read(about, messages))
+                return Done(id)
+
+    def _known(self, call: int) -> tuple[int, int]:
+        """The call by the name that it has among all clients' calls; of too many of one client some are forgotten."""
+        self._calls.add(call)
+        if len(self._calls) > 2 * _MOST_REQUESTS:
+            self._forget(next(iter(self._calls - {call})))
+        return self._number, call
+
+
+def _messages(turns: Iterable[Turn]) -> list[Message]:
+    return [{"role": turn.role, "content": turn.content} for turn in turns]

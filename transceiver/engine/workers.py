@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from transceiver.engine import EngineError
@@ -37,6 +38,10 @@ class Worker:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, name)
         self._jobs: set[Job] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._last = asyncio.Lock()  # of one that runs when nothing else does
+        self._patient = 0  # wait for that
 
     @property
     def waiting(self) -> int:
@@ -62,12 +67,38 @@ class Worker:
             finally:
                 job.since = None
 
+        loop = asyncio.get_running_loop()
+
+        def over(_: object) -> None:
+            self._jobs.discard(job)
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self._look)
+
         self._jobs.add(job)
+        self._idle.clear()
         future = self._pool.submit(run)
-        future.add_done_callback(lambda _: self._jobs.discard(job))
+        future.add_done_callback(over)
         try:
             # One that has not begun is cancelled with this; one at work is in the queue until its thread has seen it.
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             job.cancelled = True
             raise
+
+    async def run_last(self, work: Callable[[Job], Result]) -> Result:
+        """Runs ``work`` in a thread as soon as there is nothing else to do. Raises EngineError, busy, where too many
+        wait for that already. When the task is cancelled, so is the job."""
+        if self._patient >= self._most:
+            raise EngineError(f"{self._name}: too many wait until it is idle", busy=True)
+        self._patient += 1
+        try:
+            async with self._last:
+                while self._jobs:
+                    await self._idle.wait()
+                return await self.run(work)
+        finally:
+            self._patient -= 1
+
+    def _look(self) -> None:
+        if not self._jobs:
+            self._idle.set()

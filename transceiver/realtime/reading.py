@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from transceiver.realtime.config import InvalidRequest
+from transceiver.speech.words import whole_in
 from wire.link import MAX_EVENT_BYTES
 
 __all__ = ["check_depth", "count_values", "event_id_in", "read", "write"]
@@ -110,7 +111,8 @@ def write(event: dict[str, Any]) -> str:
     try:
         text = msgspec.json.encode(event)
     except UnicodeEncodeError:  # half a character, of an agent that cuts its words anywhere
-        return json.dumps(event, allow_nan=False)
+        event = whole_in(event)
+        text = msgspec.json.encode(event)
     if text.isascii():
         return text.decode("ascii")
     try:

@@ -19,6 +19,8 @@ class Draft:
     def __init__(self, make: Callable[[Draft], Awaitable[None]]) -> None:
         self._waiting: list[tuple[str, tuple[Any, ...]]] = []
         self._response: Response | None = None
+        self.said = ""
+        """The words so far, spoken or written."""
         self._making = background(make(self))
 
     @property
@@ -46,9 +48,11 @@ class Draft:
         self._put("audio", pcm)
 
     def transcript(self, delta: str) -> None:
+        self.said += delta
         self._put("transcript", delta)
 
     def text(self, delta: str) -> None:
+        self.said += delta
         self._put("text", delta)
 
     def call(self, name: str, arguments: str) -> None:

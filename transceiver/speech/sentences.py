@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Sentences"]
+__all__ = ["FIRST_WORDS", "Sentences"]
 
+FIRST_WORDS = 4
+"""Words that are worth speaking before the others are written: a second of speech."""
 _END = re.compile(r"[.!?…]+[\"')\]]*\s+|\n+|[。！？]")
 _CLAUSE = re.compile(r"[,;:–—]+[\"')\]]*\s+")
 _WORD = re.compile(r"\S+\s+")

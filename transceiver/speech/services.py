@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import wave
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ from runtime.config import Pipeline
 from runtime.tracing.spans import NOTHING, Span
 from transceiver.speech.tasks import Failure
 from transceiver.speech.upstream import Asked, asked
+from transceiver.speech.words import Words as Pieces
+from transceiver.speech.words import loads, whole
 from transceiver.turns import tokens
 
 __all__ = ["Services", "ToolCall", "Words"]
@@ -77,13 +78,14 @@ class Services:
             text = _json("transcription", await _limited(reply)).get("text")
         if not isinstance(text, str):
             raise Failure("transcription: the answer has no text")
-        return text.strip()
+        return whole(text.strip())
 
     async def chat(self, request: dict[str, Any], words: Words, under: Span = NOTHING) -> AsyncGenerator[str, None]:
         """The answer piece by piece; tool calls and usage are put into ``words``. Raises Failure."""
         body = {"model": self._config.chat_model, "stream": True, "stream_options": {"include_usage": True}, **request}
         size = 0
         finished = False
+        pieces = Pieces()
         url, model = f"{self._config.chat_url}/chat/completions", self._config.chat_model
         async with self._post("chat", url, model, under, json=body) as (reply, asking):
             # Lines longer than aiohttp's buffer raise ValueError.
@@ -103,7 +105,7 @@ class Services:
                 if words.usage is not None:
                     asking.span.put(tokens(words.usage))
                 finished = finished or ended
-                if delta:
+                if delta := pieces.push(delta):
                     yield delta
             if not finished:
                 raise Failure("chat: the answer broke off")
@@ -160,7 +162,7 @@ async def _limited(reply: aiohttp.ClientResponse) -> bytes:
 
 def _json(what: str, data: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(data)
+        found = loads(data)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

@@ -12,8 +12,8 @@ from typing import Any
 from runtime.config import Agents
 from runtime.tracing.spans import Span
 from transceiver.agents import Cue, Item, Line, Settings
+from transceiver.speech.words import Words, whole
 from transceiver.talk.protocol import Making
-from transceiver.talk.words import Words, whole
 from transceiver.turns import Turn
 
 __all__ = ["Crossing", "CrossingLine", "CrossingResponse"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import contextlib
+import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import msgspec
 from runtime.tracing.spans import Value
 from transceiver.agents import Item, Response, Settings
 from transceiver.speech.tasks import Failure
+from transceiver.speech.words import loads, whole_in
 from transceiver.turns import tokens
 
 __all__ = [
@@ -45,13 +47,24 @@ _PIECE = RATE_HZ * 2  # a second
 _MOST_ID = 256  # characters: ids are kept
 
 
-def decoded(text: str) -> dict[str, Any] | None:
-    """The event that a message is; None where it is none. What is passed on has to be JSON again, so it is strict."""
+def decoded(text: bytes) -> dict[str, Any] | None:
+    """The event that a message is; None where it is none. What is passed on has to be JSON again, so it is strict, but
+    for half a character: that is U+FFFD, and in a ``delta`` it stays, where the next one may have the other half."""
     try:
-        event = msgspec.json.decode(text)
+        try:
+            event = msgspec.json.decode(text)
+        except ValueError:
+            event = _mended(text)
     except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) else None
+
+
+def _mended(text: bytes) -> Any:
+    event = loads(text)
+    delta = event.pop("delta", None) if isinstance(event, dict) else None
+    strict = msgspec.json.decode(json.dumps(whole_in(event), allow_nan=False))
+    return {**strict, "delta": delta} if isinstance(delta, str) else strict
 
 
 def session(settings: Settings, turns: dict[str, Any] | None) -> dict[str, Any]:

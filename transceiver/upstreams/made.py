@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from transceiver.agents import Item
+from transceiver.speech.words import Words
 from transceiver.upstreams.events import CALLED, WORDS
 
 __all__ = ["Made"]
@@ -23,13 +24,13 @@ class Made:
     def __init__(self) -> None:
         self._messages: deque[str] = deque(maxlen=_MOST_MADE)
         self._calls: deque[str] = deque(maxlen=_MOST_MADE)
-        self._saying = ""
+        self._saying, self._words = "", Words()
 
     def take(self, event: dict[str, Any]) -> None:
         """Takes one of upstream's events. A message of ours ends where upstream calls a function, or is done."""
         kind, delta = event.get("type"), event.get("delta")
         if kind in WORDS and isinstance(delta, str):
-            self._saying = (self._saying + delta)[:_MOST_SAID]
+            self._saying = (self._saying + self._words.push(delta))[:_MOST_SAID]
         elif kind in (CALLED, "response.done"):
             self.cut()
             if kind == CALLED and isinstance(event.get("call_id"), str):
@@ -39,7 +40,7 @@ class Made:
         """Takes note that the message that is being said ends here."""
         if self._saying:
             self._messages.append(self._saying)
-        self._saying = ""
+        self._saying, self._words = "", Words()
 
     def has(self, item: Item, *, cut: bool = False) -> bool:
         """Whether upstream made that item; each is asked for once. With ``cut`` it may be the beginning of one."""

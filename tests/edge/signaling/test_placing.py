@@ -72,7 +72,7 @@ class Once(set[str]):
 async def test_where_nobody_else_is_left_one_that_was_not_heard_is_asked_once_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks may have been too busy to hear it."""
+    """It may have stood still for a moment."""
     monkeypatch.setattr("edge.signaling.placing._PULSE_S", 1.0)
     async with two_fakes(tmp_path) as (edge, one, other):
         one.mute, other.mute = Once({"health"}), {"health"}

@@ -69,6 +69,36 @@ def test_new_calls_are_limited_in_any_minute_and_the_wait_is_told() -> None:
     assert ledger.admit("a", 89) == Wait(1, "this API key")
 
 
+def test_a_try_that_found_no_room_is_no_call_of_its_minute() -> None:
+    ledger = Ledger(Limits(per_minute=2), Limits(per_minute=1))
+    for at in (0, 1):
+        assert ledger.admit("a", at, "t") is None
+        ledger.no_room("a", at, "t")
+        ledger.settle("a", "t")
+    assert ledger.admit("a", 2, "t") == Wait(59, "this ephemeral key")  # one was taken back, and the second counts
+    assert [ledger.admit("a", 3), ledger.admit("a", 4)] == [None, None]
+    assert ledger.admit("a", 5) == Wait(58, "this API key")
+
+
+def test_tries_that_found_no_room_have_a_bound_as_well() -> None:
+    ledger = Ledger(Limits(per_minute=3))
+    tries = 0
+    while ledger.admit("a", tries) is None:
+        ledger.no_room("a", tries)
+        ledger.settle("a")
+        tries += 1
+    assert tries == 6
+    assert ledger.admit("b", 6) is None
+    assert ledger.admit("a", 63) is None  # a minute after the first that counted
+
+
+def test_a_key_that_is_refused_after_a_quiet_minute_is_no_hindrance_to_others() -> None:
+    ledger = Ledger(Limits(at_once=1, per_minute=3))
+    assert placed(ledger, "x") is None
+    assert ledger.admit("a", 61) == Wait(5, "this API key")
+    assert ledger.admit("b", 62) is None
+
+
 def test_a_key_that_begins_and_ends_calls_in_haste_is_bounded_where_nothing_is_configured() -> None:
     ledger = Ledger(*limits(Edge()))  # type: ignore[call-arg]
     begun = 0
@@ -240,6 +270,23 @@ async def test_too_many_new_calls_a_minute_are_429_whatever_became_of_them(tmp_p
         status, headers, _ = await edge.error("POST", CALLS, data="v=0", headers=SDP)
         assert status == 429
         assert 1 <= int(headers["Retry-After"]) <= 60
+
+
+async def test_refusals_for_want_of_room_are_503_however_many_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.placement.fullness.FRESH_S", 3600.0)
+    async with a_fake(tmp_path, calls_per_minute=2, ephemeral_calls_per_minute=2) as (edge, fake):
+        assert (await edge.place("v=0", **OTHER_TOKEN))[0] == 201
+        fake.refusal = ("full", "it holds its calls")
+        value = (await edge.secret())["value"]
+        as_browser = {"Authorization": f"Bearer {value}"}
+        assert [(await edge.place("v=0"))[0] for _ in range(10)] == [503] * 10
+        assert [(await edge.place("v=0", **as_browser))[0] for _ in range(10)] == [503] * 10
+        assert fake.counts["session.offer"] <= 1 + 2, "nobody is asked again"
+        fake.refusal = None
+        edge.ledger.ended(next(iter(edge.ledger.whereabouts)))
+        assert [(await edge.place("v=0", **as_browser))[0] for _ in range(3)] == [201, 201, 429]
 
 
 async def test_a_refused_call_takes_no_place(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ __all__ = ["Models"]
 
 
 class Models:
-    """ "hang" hangs, "die" ends the process, "fail" raises; all else is said back. ``gate`` holds ears back while it is
-    not set, and ``heard`` is what they were given."""
+    """ "hang" hangs, "wait" waits for ``gate``, "die" ends the process, "fail" raises; all else is said back. ``gate``
+    holds ears back while it is not set, and ``heard`` is what they were given. ``read_ahead`` is what was read, and how
+    many answers were made meanwhile."""
 
     cuda: tuple[str, ...] = ()
     calls = 2
@@ -31,6 +32,8 @@ class Models:
         self.stopped = threading.Event()
         self.forgotten: list[tuple[int, int]] = []
         self.asked: list[tuple[int, int]] = []
+        self.read_ahead: list[tuple[list[str], int]] = []
+        self._answering = 0
 
     def transcribe(self, pcm: bytes, rate: int) -> str:
         text = pcm.decode().rstrip()
@@ -43,10 +46,17 @@ class Models:
     ) -> None:
         self.asked.append(call)
         words = messages[-1]["content"].split()
-        for place in range(most_tokens):
-            if piece(self._done(words[place % len(words)]) + " "):
-                self.stopped.set()
-                return
+        self._answering += 1
+        try:
+            for place in range(most_tokens):
+                if piece(self._done(words[place % len(words)]) + " "):
+                    self.stopped.set()
+                    return
+        finally:
+            self._answering -= 1
+
+    def read(self, call: tuple[int, int], messages: list[Message]) -> None:
+        self.read_ahead.append(([message["content"] for message in messages], self._answering))
 
     def speak(self, text: str, piece: Callable[[bytes], bool]) -> None:
         for word in text.split():
@@ -64,6 +74,8 @@ class Models:
         match word:
             case "hang":
                 time.sleep(3600)
+            case "wait":
+                self.gate.wait(60)
             case "die":
                 os._exit(1)
             case "fail":

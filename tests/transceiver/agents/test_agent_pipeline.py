@@ -146,6 +146,25 @@ async def test_function_calls_come_together_from_pieces(services: Services) -> N
     assert services.asked[0]["tools"] == [{"type": "function", "function": {"name": "dial", "parameters": {}}}]
 
 
+async def test_characters_that_the_services_cut_are_whole(services: Services) -> None:
+    spoken: list[str] = []
+
+    async def transcription(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b'{"text": "hello \\ud83d\xf0\x9f"}', content_type="application/json")
+
+    async def speech(request: web.Request) -> web.StreamResponse:
+        spoken.append((await request.json())["input"])
+        return web.Response(body=b"\x01\x02", content_type="audio/pcm")
+
+    services.transcription, services.speech = transcription, speech
+    services.deltas = [{"content": "It is so. \ud83d"}, {"content": "\ude00, and \ude00."}]
+    line = Line()
+    response = await answer(Response([Item(id="a", role="user", pcm=bytes(4800))]), line)
+    assert line.texts == {"a": "hello \ufffd\ufffd"}
+    assert (response.ended, response.said) == ("done", "It is so. 😀, and \ufffd.")
+    assert " ".join(spoken) == "It is so. 😀, and \ufffd."
+
+
 async def test_a_cancelled_response_ends_at_once_and_the_next_one_is_made(services: Services) -> None:
     services.chat, good = services.hang, services.chat
     agent = pipeline.Agent(Line())
@@ -314,9 +333,18 @@ async def test_nothing_is_limited_that_nobody_limits(services: Services) -> None
     assert not {"max_tokens", "temperature"} & set(services.asked[0])
 
 
-@pytest.mark.parametrize(("first_piece", "spoken"), [("clause", "To begin with, "), ("sentence", "")])
-async def test_the_first_clause_is_spoken_while_its_sentence_is_written(
-    services: Services, monkeypatch: pytest.MonkeyPatch, first_piece: str, spoken: str
+@pytest.mark.parametrize(
+    ("written_first", "first_piece", "spoken"),
+    [
+        ("To begin with, a long", "clause", "To begin with, "),
+        ("To begin with, a long", "words", "To begin with, "),
+        ("To begin with, a long", "sentence", ""),
+        ("All that begins well and", "words", "All that begins well "),
+        ("All that begins well and", "clause", ""),
+    ],
+)
+async def test_the_first_piece_is_spoken_while_its_sentence_is_written(
+    services: Services, monkeypatch: pytest.MonkeyPatch, written_first: str, first_piece: str, spoken: str
 ) -> None:
     section = Line.config.pipeline.model_copy(update={"first_piece": first_piece})
     monkeypatch.setattr(Line, "config", Agents(pipeline=section))
@@ -325,7 +353,7 @@ async def test_the_first_clause_is_spoken_while_its_sentence_is_written(
     async def slow(request: web.Request) -> web.StreamResponse:
         stream = web.StreamResponse()
         await stream.prepare(request)
-        await stream.write(b'data: {"choices": [{"delta": {"content": "To begin with, a long"}}]}\n\n')
+        await stream.write(b'data: {"choices": [{"delta": {"content": "%s"}}]}\n\n' % written_first.encode())
         written.set()
         await services.release.wait()
         await stream.write(b'data: {"choices": [{"delta": {"content": " sentence, which ends. "}}]}\n\n')
@@ -341,4 +369,4 @@ async def test_the_first_clause_is_spoken_while_its_sentence_is_written(
         await eventually(lambda: response.said == spoken)
         services.release.set()
         await eventually(lambda: response.ended == "done")
-    assert response.said == "To begin with, a long sentence, which ends. "
+    assert response.said == f"{written_first} sentence, which ends. "

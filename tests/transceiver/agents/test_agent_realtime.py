@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import WSMsgType, web
 from responding import Line, Response, living, said, upstream_of
 from waiting import eventually
 
 from runtime.config import Agents, Upstream
 from transceiver.agents import Item, Settings, realtime
 from transceiver.speech.tasks import Failure
+from transceiver.speech.words import whole
 
 SPEECH = Item(id="a", role="user", pcm=b"\x01\x02" * 30000)
 
@@ -33,7 +34,7 @@ class Server:
         self.connections = 0
         self.sockets: list[web.WebSocketResponse] = []
         self.how = "well"
-        self.answers = [
+        self.answers: list[str | bytes] = [
             event("response.output_audio_transcript.delta", delta="Hi."),
             event("response.output_audio.delta", delta=b64encode(b"\x03\x04" * 100).decode()),
             event("response.done", response={"status": "completed", "usage": {"total_tokens": 3}}),
@@ -61,7 +62,10 @@ class Server:
                 request.transport.close()
                 break
             for answer in self.answers:
-                await socket.send_str(answer)
+                if isinstance(answer, str):
+                    await socket.send_str(answer)
+                else:
+                    await socket.send_frame(answer, WSMsgType.TEXT)
         return socket
 
 
@@ -101,6 +105,26 @@ async def test_text_and_function_calls(upstream: Server) -> None:
     response = await answer(Response([said("dial")], Settings(modality="text")))
     assert (response.written, response.calls) == ("One moment.", [("dial", "{}")])
     assert upstream.asked[1]["item"]["content"] == [{"type": "input_text", "text": "dial"}]
+
+
+async def test_what_upstream_cuts_within_a_character_is_used(upstream: Server) -> None:
+    upstream.answers[:1] = [
+        event("response.output_audio_transcript.delta", delta="Hi \ud83d"),
+        event("response.output_audio_transcript.delta", delta="\ude00!"),
+        b'{"type":"response.output_audio_transcript.delta","delta":"\xf0\x9f"}',
+        event("response.function_call_arguments.done", name="dial", arguments='{"a":"\ude00"}', call_id="\ud83d"),
+    ]
+    response = await answer(Response([said("hello")]))
+    assert whole(response.said) == "Hi 😀!\ufffd"
+    assert response.calls == [("dial", '{"a":"\ufffd"}')]
+    assert (response.ended, response.pcm) == ("done", b"\x03\x04" * 100)
+    assert upstream.connections == 1
+
+
+async def test_an_error_with_half_a_character_is_told(upstream: Server) -> None:
+    upstream.answers = [event("error", error={"message": "too much \ud83d"})]
+    response = await answer(Response([said("hello")]))
+    assert response.ended == "upstream: too much \ufffd"
 
 
 async def test_what_upstream_knows_is_not_told_again(upstream: Server) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from session_run import a_call, until
 
 from transceiver.agents import Base, Response
+from transceiver.speech.words import Words, loads, whole, whole_in
 from transceiver.state import decoded, encoded
-from transceiver.talk.words import Words, whole
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,24 @@ from transceiver.talk.words import Words, whole
 )
 def test_halves_that_belong_together_are_one_character(text: str, found: str) -> None:
     assert whole(text) == found
+
+
+def test_each_text_of_a_value_is_whole() -> None:
+    value = {"\ud83d": ["\ude00", 1, {"a": ("\ud83d\ude00", None)}], "b": True}
+    assert whole_in(value) == {"\ufffd": ["\ufffd", 1, {"a": ["😀", None]}], "b": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (rb'"\ud83d"', "\ud83d"),
+        (b'"a\xf0\x9f"', "a\ufffd"),
+        ("\ufeff[]".encode(), []),
+        (b'\xef\xbb\xbf"\xff"', "\ufffd"),
+    ],
+)
+def test_json_of_careless_servers_is_read(text: bytes, value: object) -> None:
+    assert loads(text) == value
 
 
 @given(st.lists(st.text(st.sampled_from("aé😀\ud83d\ude00"), max_size=4), max_size=8))

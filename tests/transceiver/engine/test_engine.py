@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from runtime.config import Engine
 from transceiver import counters
-from transceiver.engine import EngineError, frames
+from transceiver.engine import EngineError, Message, frames
 from transceiver.engine.client import Client
 from transceiver.engine.server import Server
 from transceiver.engine.starting import socket_of
@@ -58,6 +58,19 @@ async def engine(tmp_path: Path) -> AsyncIterator[Running]:
 def outcomes(part: str) -> dict[str, float]:
     (family,) = counters.ENGINE_REQUESTS.collect()
     return {s.labels["outcome"]: s.value for s in family.samples if s.labels["part"] == part}
+
+
+def waiting(part: str) -> float:
+    (family,) = counters.ENGINE_WAITING.collect()
+    return next(s.value for s in family.samples if s.labels["part"] == part)
+
+
+def said(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+async def answered(client: Client, text: str) -> str:
+    return "".join([piece async for piece in client.answer(1, [said(text)], most_tokens=1)])
 
 
 async def test_each_part_answers(engine: Running) -> None:
@@ -110,8 +123,42 @@ async def test_what_was_given_up_before_its_turn_is_never_computed(engine: Runni
     assert engine.models.heard == ["first!", "third!"]
 
 
+async def test_what_is_read_ahead_waits_until_nothing_else_is_to_be_done(engine: Running) -> None:
+    models, client = engine.models, engine.client
+    models.gate.clear()
+    answer = asyncio.create_task(answered(client, "wait"))
+    await engine.until(lambda: len(models.asked) == 1)
+    reading = [asyncio.create_task(client.read(call, [said(f"of {call}")])) for call in (2, 3, 4)]
+    await engine.until(lambda: waiting("mind") == 4)
+    await client.ended(bytes(1600), 16000)  # is answered after those were taken
+    given_up = reading.pop(1)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    await client.ended(bytes(1600), 16000)
+    models.gate.set()
+    assert await answer == "wait "
+    await asyncio.gather(*reading)
+    # That of 3 was given up. None was read while an answer was being made.
+    assert models.read_ahead == [(["of 2"], 0), (["of 4"], 0)]
+    assert await answered(client, "on") == "on "
+
+
+async def test_too_many_that_wait_to_be_read_are_refused(engine: Running) -> None:
+    engine.models.gate.clear()
+    answer = asyncio.create_task(answered(engine.client, "wait"))
+    await engine.until(lambda: len(engine.models.asked) == 1)
+    reading = [asyncio.create_task(engine.client.read(call, [said("so far")])) for call in range(2, 20)]
+    await engine.until(lambda: waiting("mind") == 19)
+    with pytest.raises(EngineError, match="too many") as caught:
+        await engine.client.read(20, [said("so far")])
+    assert caught.value.busy
+    engine.models.gate.set()
+    await asyncio.gather(answer, *reading)
+    assert len(engine.models.read_ahead) == 18
+
+
 async def test_an_answer_that_is_given_up_stops(engine: Running) -> None:
-    async with aclosing(engine.client.answer(1, [{"role": "user", "content": "on"}], most_tokens=1 << 20)) as answer:
+    async with aclosing(engine.client.answer(1, [said("on")], most_tokens=1 << 20)) as answer:
         async for _ in answer:
             break
     await engine.until(engine.models.stopped.is_set)
@@ -131,7 +178,7 @@ async def test_a_rate_that_no_model_knows_is_refused(engine: Running) -> None:
 
 async def test_a_call_that_is_over_is_forgotten_and_so_are_those_of_a_client_that_left(engine: Running) -> None:
     for call in (1, 2):
-        async for _ in engine.client.answer(call, [{"role": "user", "content": "on"}], most_tokens=1):
+        async for _ in engine.client.answer(call, [said("on")], most_tokens=1):
             pass
     engine.client.forget(1)
     await engine.until(lambda: engine.models.forgotten == engine.models.asked[:1])

@@ -102,6 +102,12 @@ def test_numbers_are_told_as_they_came_and_those_that_no_link_carries_are_refuse
     assert scene.error()["event_id"] == "mine"
 
 
+def test_an_event_with_half_a_character_is_written_whole() -> None:
+    assert write({"type": "x", "a": ["\ud83d", "\ud83d\ude00", float("nan")]}) == (
+        '{"type":"x","a":["\\ufffd","\\ud83d\\ude00",null]}'.replace('":', '": ').replace(",", ", ")
+    )
+
+
 def test_of_a_key_that_comes_twice_the_last_counts() -> None:
     assert read_it('{"type":"x","type":"y"}') == {"type": "y"}
 

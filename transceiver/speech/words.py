@@ -1,4 +1,4 @@
-"""Words of agents as text that can be encoded, whatever pieces they come in. Pure.
+"""Words of agents and of their upstreams as text that can be encoded, whatever pieces they come in. Pure.
 
 JSON writes a character beyond U+FFFF as two halves, a surrogate pair, and a server that cuts its answer anywhere sends
 each in a piece of its own. A half alone is no Unicode text: a call with one in it can be neither kept nor handed over.
@@ -6,7 +6,10 @@ each in a piece of its own. A half alone is no Unicode text: a call with one in 
 
 from __future__ import annotations
 
-__all__ = ["Words", "whole"]
+import json
+from typing import Any
+
+__all__ = ["Words", "loads", "whole", "whole_in"]
 
 
 def whole(text: str) -> str:
@@ -14,6 +17,24 @@ def whole(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def whole_in(value: Any) -> Any:
+    """The JSON value in which every text is ``whole``."""
+    if isinstance(value, str):
+        return whole(value)
+    if isinstance(value, dict):
+        return {whole_in(name): whole_in(inner) for name, inner in value.items()}
+    return [whole_in(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def loads(text: bytes | str) -> Any:
+    """The value of a JSON text as careless servers write it: it may hold half a character, and what is no UTF-8 in it
+    is U+FFFD. Raises ValueError or RecursionError."""
+    try:
+        return json.loads(text)
+    except UnicodeDecodeError as error:
+        return json.loads(error.object.decode("utf-8-sig", "replace"))
 
 
 class Words:
