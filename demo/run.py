@@ -40,6 +40,7 @@ AGENT = "parrot"
 # Who can be talked to with nothing configured: what the others say comes from elsewhere. The first is the page's.
 AGENTS = ("local", "offline", AGENT, "echo", "loopback")
 CALL_S = 8.0
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 _WITHOUT_ROOT = (
     "[yellow]Not root: everything runs on loopback, without XDP.[/] Calls work the same, but forged packets are "
     "refused by the workers instead of before any socket, and the kernel's hash of addresses chooses the worker "
@@ -196,7 +197,7 @@ def _agents(console: Console, trouble: str) -> list[str]:
 
 async def _serve_page(console: Console, appliance: Appliance, port: int, trouble: str) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *_ENDS):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     agents = _agents(console, trouble)
     console.print(f"\n[bold green]Talk to it: http://localhost:{port}[/]   (Ctrl-C ends everything)")
@@ -213,13 +214,14 @@ async def _serve_page(console: Console, appliance: Appliance, port: int, trouble
 
 @contextlib.contextmanager
 def _terminated_by_exception() -> Iterator[None]:
-    """Makes SIGTERM end the demo as Ctrl-C does, so that everything it raised is taken down."""
+    """Makes SIGTERM, and a terminal that is closed, end the demo as Ctrl-C does: all that it raised is taken down."""
 
     def terminated(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, terminated)
+    before = {number: signal.signal(number, terminated) for number in _ENDS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

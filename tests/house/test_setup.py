@@ -18,14 +18,26 @@ case "$*" in
 *) echo "$*" >>asked ;;
 esac
 case "$*" in
+*base.txt*) [ ! -e "no base" ] || { cat "no base" >&2; exit 1; } ;;
 *weights.txt*) [ ! -e refusal ] || { cat refusal >&2; exit 1; } ;;
 esac
 exit 0
 """
 # As another user than root, on a machine with all of Debian's packages.
 OTHERS = {"id": "echo 1000", "dpkg-query": "echo install ok installed"}
-REFUSAL = "WARNING: Retrying\nERROR: No matching distribution found for hibari-tts==0.2.1\nERROR: more\n"
-LINE = "no small models: No matching distribution found for hibari-tts==0.2.1 (all of it is in .venv/models.log)"
+NETWORK = "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError': /simple/hibari-tts/\n"
+NO_VERSION = "ERROR: Could not find a version that satisfies the requirement hibari-tts==0.2.1 (from versions: {})\n"
+HASHES = """ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. Otherwise, examine them.
+    hibari-tts==0.2.1 from https://files.example/hibari_tts-0.2.1.whl (from -r requirements/models.txt (line 1)):
+        Expected sha256 00
+"""
+FULL = "ERROR: Exception:\nTraceback\nOSError: [Errno 28] No space left on device\n"
+REFUSALS = {
+    NETWORK + NO_VERSION.format("none"): "the package index cannot be reached",
+    NO_VERSION.format("0.1"): NO_VERSION.format("0.1").removeprefix("ERROR: ").strip(),
+    HASHES: "hibari-tts==0.2.1 is not the file that was pinned",
+    FULL: "no space is left on the disk, or in /tmp",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class Tree:
         path = f"{self.root / 'bin'}:{os.environ['PATH']}"
         done = subprocess.run(
             ["bash", str(self.root / "scripts/setup"), *argv],
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": path, "TMPDIR": "/tmp"},
             capture_output=True,
             text=True,
             timeout=60,
@@ -86,16 +98,26 @@ def test_without_an_argument_there_are_none(tree: Tree) -> None:
     assert tree.asked() == ["base", "firsthop"]
 
 
-def test_a_demo_goes_on_without_models_that_cannot_be_had_and_tries_again(tree: Tree) -> None:
-    (tree.root / "refusal").write_text(REFUSAL)
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_demo_goes_on_without_models_that_cannot_be_had_and_tries_again(tree: Tree, refusal: str) -> None:
+    (tree.root / "refusal").write_text(refusal)
+    line = f"no small models: {REFUSALS[refusal]} (.venv/setup.log has all that pip said)"
     code, lines = tree.setup("demo")
-    assert (code, lines[-2:]) == (0, [LINE, "going on without them"])
-    assert (tree.root / ".venv/models.log").read_text() == REFUSAL
-    assert tree.setup("models")[0] == 1
+    assert (code, lines[-2:]) == (0, [line, "going on without them"])
+    code, lines = tree.setup("models")
+    assert (code, lines[-1]) == (1, line)
     (tree.root / "refusal").unlink()
     tree.asked()
     assert tree.setup("demo")[0] == 0
     assert tree.asked() == ["models"]
+
+
+def test_without_python_packages_it_ends_with_one_line(tree: Tree) -> None:
+    (tree.root / "no base").write_text(HASHES)
+    code, lines = tree.setup("demo")
+    why = "hibari-tts==0.2.1 is not the file that was pinned (.venv/setup.log has all that pip said)"
+    assert (code, lines[1:]) == (1, [f"they cannot be installed: {why}"])
+    assert tree.asked() == ["base"]
 
 
 @pytest.mark.parametrize(("command", "code"), [("demo", 0), ("models", 1)])
