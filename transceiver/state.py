@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from rtc.state import TransportState
-from transceiver.media.stream import MediaState
+from transceiver.media.state import MediaState
 from transceiver.talk.channels import ChannelsState
 from transceiver.talk.talk import TalkState
 

