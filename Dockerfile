@@ -37,9 +37,10 @@ FROM ${BASE}
 LABEL org.opencontainers.image.title="firsthop" \
       org.opencontainers.image.description="The network edge of voice AI" \
       org.opencontainers.image.licenses="Apache-2.0"
-# python3-bpfcc compiles XDP with the headers of the node's kernel; espeak-ng speaks for the agent offline.
+# python3-bpfcc compiles XDP with the headers of the node's kernel; espeak-ng speaks for the agent offline, and llama.cpp
+# computes with libgomp1 for local.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates espeak-ng libopus0 python3 python3-bpfcc \
+    && apt-get install --yes --no-install-recommends ca-certificates espeak-ng libgomp1 libopus0 python3 python3-bpfcc \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --system --gid 10001 firsthop \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin firsthop \

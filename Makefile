@@ -24,10 +24,10 @@ check: setup
 test: check
 	@scripts/test
 
-# make demo ONCE=1 ends after the synthetic call.
+# make demo ONCE=1 ends after its calls, and installs no models; neither does MODELS=no. PORT=8090 has the page there.
 demo:
-	@scripts/setup
-	@$(PYTHON) -m firsthop demo $(if $(ONCE),--once)
+	@scripts/setup $(if $(ONCE)$(filter no,$(MODELS)),,demo)
+	@$(PYTHON) -m firsthop demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 # The pages that are made from the code.
 docs:
@@ -49,7 +49,7 @@ dist:
 
 trials: setup
 	$(PYTHON) -m pytest -m trials --timeout 3600
-	$(PYTHON) -m pytest -m trials --timeout 3600 --one-host tests/appliance/attacks tests/appliance/test_calls.py tests/appliance/test_recovery.py
+	$(PYTHON) -m pytest -m trials --timeout 3600 --one-host tests/appliance/attacks tests/appliance/test_calls.py tests/appliance/test_frozen.py tests/appliance/test_handover.py tests/appliance/test_recovery.py tests/appliance/test_transceiver_host.py
 
 # As root: nanoseconds a packet in XDP, and its memory.
 bench-steer:

@@ -5,6 +5,9 @@ program and every class, one right after the other, so that what else the machin
 figure is the median over rounds, and so is the ratio of two in one round. Only ratios carry over to another machine.
 What a driver and the CPUMAP add is not in them. Tables and packet are in the cache, as they are under load.
 
+Once in a while a packet of a flow is noted: that the flow is in use and, past the workers, where its client is. In the
+classes ``noted`` each packet is, so the difference is what one note costs.
+
 A packet that goes to another host is not the same afterwards. So that repeats can be counted all the same, it comes
 back at once: its transceiver is at the edge's own address, and its client is the edge. Every other run is the way up,
 and every other the way back; the figure is the mean of both.
@@ -93,9 +96,30 @@ def classes() -> dict[str, tuple[str, bytes]]:
     }
 
 
-def to_and_fro() -> dict[str, str]:
-    """The edge's address by the class of packets that go to another host and come back."""
-    return {f"RTP, known flow, another host and back, IPv{n}": host for n, host in ((4, EDGE), (6, EDGE_V6))}
+def noted() -> dict[str, tuple[str, bytes]]:
+    """The same of packets that are noted each time."""
+    return {f"{name}, noted": case for name, case in classes().items() if case[0] in ("flow_steered", "flow_expressed")}
+
+
+def to_and_fro() -> dict[str, tuple[str, Limits]]:
+    """The edge's address, and the limits, by the class of packets that go to another host and come back."""
+    name = "RTP, known flow, another host and back, IPv"
+    hosts = ((4, EDGE), (6, EDGE_V6))
+    return {
+        f"{name}{n}{more}": (host, limits) for more, limits in (("", MOST), (", noted", NOTED)) for n, host in hosts
+    }
+
+
+class Noted(Limits):
+    """The limits of a program that notes each packet of a flow."""
+
+    def constants(self) -> dict[str, int]:
+        return {**super().constants(), "LAST_SEEN_EVERY_JIFFIES": 0}
+
+
+# Limits that no repeat reaches, so that buckets are looked up and written each time.
+_ALL = Rate(10**9, 10**9)
+MOST, NOTED = (kind(unknown=_ALL, named=_ALL, checks=_ALL, flow=_ALL) for kind in (Limits, Noted))
 
 
 def load(address: bytes | None = None, **options: Any) -> Steering:
@@ -152,29 +176,26 @@ def verdict_of(steering: Steering, packet: bytes) -> str:
 
 def measure(rounds: int, repeats: int) -> tuple[list[int], dict[str, list[int]]]:
     """Nanoseconds a packet in each round: of the empty program, and of ours by class."""
-    cases = classes()
+    cases, each_noted = classes(), noted()
     nothing = BPF(text=EMPTY_PROGRAM)
     empty_fd = nothing.load_func(b"empty", BPF.XDP).fd
     empty: list[int] = []
-    figures: dict[str, list[int]] = {name: [] for name in (*cases, *to_and_fro())}
-    # Limits that no repeat reaches, so that buckets are looked up and written each time.
-    most = Rate(10**9, 10**9)
-    limits = Limits(unknown=most, named=most, checks=most, flow=most)
     with contextlib.ExitStack() as loaded:
-        steering = loaded.enter_context(load(limits=limits))
-        between = []
-        for name, host in to_and_fro().items():
+        runs: list[tuple[str, int, bytes]] = []
+        for some, limits in ((cases, MOST), (each_noted, NOTED)):
+            steering = loaded.enter_context(load(limits=limits))
+            fill(steering)
+            for name, (label, packet) in some.items():
+                if (seen := verdict_of(steering, packet)) != label:
+                    raise SystemExit(f"steer: {name!r} was counted as {seen}, not as {label}: nothing was measured")
+                runs.append((name, steering.prog_fd, packet))
+        for name, (host, limits) in to_and_fro().items():
             other = loaded.enter_context(load(address.pack(host, 0)[:16], limits=limits))
-            between.append((name, other.prog_fd, fill_between(other, host)))
-        fill(steering)
-        for name, (label, packet) in cases.items():
-            if (seen := verdict_of(steering, packet)) != label:
-                raise SystemExit(f"steer: {name!r} was counted as {seen}, not as {label}: nothing was measured")
+            runs.append((name, other.prog_fd, fill_between(other, host)))
+        figures: dict[str, list[int]] = {name: [] for name, _, _ in runs}
         for _ in range(rounds):
             empty.append(kernel.prog_test_run(empty_fd, frame(rtp(9), CLIENT), repeats)[2])
-            for name, (_, packet) in cases.items():
-                figures[name].append(kernel.prog_test_run(steering.prog_fd, packet, repeats)[2])
-            for name, prog_fd, packet in between:
+            for name, prog_fd, packet in runs:
                 figures[name].append(kernel.prog_test_run(prog_fd, packet, repeats)[2])
     nothing.cleanup()
     return empty, figures
@@ -220,7 +241,7 @@ def main() -> None:
         raise SystemExit(f"steer: {error}") from None
 
     empty_ns = statistics.median(empty)
-    verdicts = {name: label for name, (label, _) in classes().items()}
+    verdicts = {name: label for name, (label, _) in (classes() | noted()).items()}
     verdicts |= dict.fromkeys(to_and_fro(), "flow_expressed")
     result = {
         "run": conditions(rounds=options.rounds, repeats=options.repeats),

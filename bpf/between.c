@@ -11,8 +11,13 @@
 #include "parse.h"
 
 #define IPV4_HEADER_WORDS 5
-#define HOPS 64
-#define DONT_FRAGMENT 0x4000
+/* What is the same in every IP header of ours, by words as they lie in memory. IPv4: version 4 and 5 words; "do not
+ * fragment"; 64 hops and UDP. IPv6: version 6; UDP and 64 hops. */
+#define IPV4_FIRST 0x0045
+#define IPV4_DONT_FRAGMENT 0x0040
+#define IPV4_HOPS_UDP (64 | IPPROTO_UDP << 8)
+#define IPV6_FIRST 0x60
+#define IPV6_UDP_HOPS (IPPROTO_UDP << 16 | 64 << 24)
 /* What a packet grows by on its way back, at most: its head goes, and IPv6's header comes in the place of IPv4's. */
 #define GROWS_BACK ((int)(sizeof(struct ipv6hdr) - sizeof(struct iphdr) - sizeof(struct express_head)))
 
@@ -23,12 +28,12 @@ struct express_head {
     __be64 ticket;
 };
 
-/* The headers that a packet is to have. `sum` is the UDP checksum of what it has now, and of what is added. */
+/* The headers that a packet is to have. What a map holds is copied from there to the packet, and by whole words: a load
+ * that spans two stores waits until both are in the cache. */
 struct envelope {
-    __be32 source[4];
-    __be32 address[4];
-    u8 to[6];
-    u8 from[6];
+    const __be32 *source;
+    const __be32 *address;
+    const u8 *macs; /* of the next hop, and ours */
     __be16 source_port;
     __be16 port;
     u32 bytes; /* of the UDP payload, with the head */
@@ -76,79 +81,89 @@ static __always_inline void count_fallback(u32 why)
         ++*counter;
 }
 
+/* The way to a transceiver: in an array, at its number or one of the places behind, because a hash table is a call and an
+ * array is none. */
+static __always_inline struct way *way_of(u32 transceiver)
+{
+    for (u32 i = 0; i < WAY_PLACES; i++) {
+        u32 at = (transceiver + i) % WAYS;
+        struct way *way = ways.lookup(&at);
+        if (way && way->transceiver == transceiver && way->port)
+            return way;
+    }
+    return 0;
+}
+
 static __always_inline u32 ip_bytes(u32 v4)
 {
     return v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 }
 
-static __always_inline void put_udp(struct udphdr *udp, const struct envelope *e)
+/* The compiler is not to see that this is a number made of pointers: it would add others to a pointer instead, which the
+ * verifier does not take. */
+static __always_inline u32 distance(const void *from, const void *to)
 {
-    udp->source = e->source_port;
-    udp->dest = e->port;
-    udp->len = swap16(sizeof(*udp) + e->bytes);
-    udp->check = e->check;
+    u32 bytes = to - from;
+
+    asm volatile("" : "+r"(bytes));
+    return bytes;
 }
 
-static __always_inline void *put_ipv4(struct iphdr *ip, const struct envelope *e)
+static __always_inline void put_udp(void *at, const struct envelope *e, const struct express_head *head)
 {
-    u64 sum = 0;
+    u32 *udp = at;
 
-    ip->version = 4;
-    ip->ihl = IPV4_HEADER_WORDS;
-    ip->tos = 0;
-    ip->tot_len = swap16(sizeof(*ip) + sizeof(struct udphdr) + e->bytes);
-    ip->id = 0;
-    ip->frag_off = swap16(DONT_FRAGMENT);
-    ip->ttl = HOPS;
-    ip->protocol = IPPROTO_UDP;
-    ip->check = 0;
-    ip->saddr = e->source[3];
-    ip->daddr = e->address[3];
-    for (int i = 0; i < IPV4_HEADER_WORDS; i++)
-        sum += ((u32 *)ip)[i];
-    ip->check = ~fold(sum);
-    return ip + 1;
+    udp[0] = e->source_port | (u32)e->port << 16;
+    udp[1] = swap16(sizeof(struct udphdr) + e->bytes) | (u32)e->check << 16;
+    if (head)
+        *(struct express_head *)(udp + 2) = *head;
 }
 
-static __always_inline void *put_ipv6(struct ipv6hdr *ip, const struct envelope *e)
+static __always_inline void put_ipv4(u32 *ip, const struct envelope *e)
 {
-    *(__be32 *)ip = __builtin_bswap32(6u << 28);
-    ip->payload_len = swap16(sizeof(struct udphdr) + e->bytes);
-    ip->nexthdr = IPPROTO_UDP;
-    ip->hop_limit = HOPS;
-    __builtin_memcpy(&ip->saddr, e->source, sizeof(ip->saddr));
-    __builtin_memcpy(&ip->daddr, e->address, sizeof(ip->daddr));
-    return ip + 1;
+    u32 first = IPV4_FIRST | (u32)swap16(sizeof(struct iphdr) + sizeof(struct udphdr) + e->bytes) << 16;
+    u64 sum = (u64)first + IPV4_DONT_FRAGMENT + IPV4_HOPS_UDP + e->source[3] + e->address[3];
+
+    ip[0] = first;
+    ip[1] = IPV4_DONT_FRAGMENT << 16;
+    ip[2] = IPV4_HOPS_UDP | (u32)(u16)~fold(sum) << 16;
+    ip[3] = e->source[3];
+    ip[4] = e->address[3];
+}
+
+static __always_inline void put_ipv6(u32 *ip, const struct envelope *e)
+{
+    ip[0] = IPV6_FIRST;
+    ip[1] = swap16(sizeof(struct udphdr) + e->bytes) | IPV6_UDP_HOPS;
+    for (int i = 0; i < 4; i++) {
+        ip[2 + i] = e->source[i];
+        ip[6 + i] = e->address[i];
+    }
 }
 
 /* Writes the headers, and the head where there is one, over what is at the packet's beginning now. Returns 0 where there
  * is no room, which cannot be, but the verifier asks. */
 static __always_inline int put_headers(struct xdp_md *ctx, const struct envelope *e, const struct express_head *head)
 {
-    struct ethhdr *eth = (void *)(long)ctx->data;
+    void *eth = (void *)(long)ctx->data, *ip = eth + sizeof(struct ethhdr);
     void *end = (void *)(long)ctx->data_end;
     u32 more = sizeof(struct udphdr) + (head ? sizeof(*head) : 0);
     u32 v4 = is_mapped(e->address);
-    struct udphdr *udp;
 
     if (v4) {
-        if ((void *)(eth + 1) + sizeof(struct iphdr) + more > end)
+        if (ip + sizeof(struct iphdr) + more > end)
             return 0;
-        udp = put_ipv4((void *)(eth + 1), e);
-        put_udp(udp, e);
-        if (head)
-            *(struct express_head *)(udp + 1) = *head;
+        put_ipv4(ip, e);
+        put_udp(ip + sizeof(struct iphdr), e, head);
     } else {
-        if ((void *)(eth + 1) + sizeof(struct ipv6hdr) + more > end)
+        if (ip + sizeof(struct ipv6hdr) + more > end)
             return 0;
-        udp = put_ipv6((void *)(eth + 1), e);
-        put_udp(udp, e);
-        if (head)
-            *(struct express_head *)(udp + 1) = *head;
+        put_ipv6(ip, e);
+        put_udp(ip + sizeof(struct ipv6hdr), e, head);
     }
-    __builtin_memcpy(eth->h_dest, e->to, sizeof(e->to));
-    __builtin_memcpy(eth->h_source, e->from, sizeof(e->from));
-    eth->h_proto = v4 ? swap16(ETH_P_IP) : swap16(ETH_P_IPV6);
+    ((u64 *)eth)[0] = *(const u64 *)e->macs;
+    ((u32 *)eth)[2] = *(const u32 *)(e->macs + 8);
+    ((struct ethhdr *)eth)->h_proto = v4 ? swap16(ETH_P_IP) : swap16(ETH_P_IPV6);
     return 1;
 }
 
@@ -156,8 +171,7 @@ static __always_inline int put_headers(struct xdp_md *ctx, const struct envelope
  * is as it was and a worker's. */
 static __always_inline int send_on(struct xdp_md *ctx, const struct flow *flow, const struct datagram *d, void *end)
 {
-    u32 transceiver = flow->transceiver;
-    struct way *way = ways.lookup(&transceiver);
+    struct way *way = way_of(flow->transceiver);
     struct express_head head = { .version = HEAD_VERSION, .number = flow->number, .ticket = flow->ticket };
     struct envelope e;
 
@@ -169,10 +183,9 @@ static __always_inline int send_on(struct xdp_md *ctx, const struct flow *flow, 
     }
     if ((void *)(d->udp + 1) > end)
         return 0;
-    __builtin_memcpy(e.source, way->source, sizeof(e.source));
-    __builtin_memcpy(e.address, way->address, sizeof(e.address));
-    __builtin_memcpy(e.to, way->to, sizeof(e.to));
-    __builtin_memcpy(e.from, way->from, sizeof(e.from));
+    e.source = way->source;
+    e.address = way->address;
+    e.macs = way->to;
     e.source_port = swap16(FIRST_PORT + __builtin_bswap32(flow->number) % PORTS);
     e.port = way->port;
     e.bytes = d->bytes + sizeof(head);
@@ -184,20 +197,19 @@ static __always_inline int send_on(struct xdp_md *ctx, const struct flow *flow, 
     }
     e.check = 0;
     if (d->udp->check) {
-        u64 sum = (u16)~d->udp->check;
-        const u32 *words = (const u32 *)&head;
-        sum = plus(minus(minus(sum, d->from.address), d->to), e.source);
-        sum = plus(plus(sum, e.address), words);
-        sum += (u16)~d->udp->source + e.source_port + (u16)~d->udp->dest + e.port;
+        u64 sum = (u16)~d->udp->check + way->sum;
+        sum = minus(minus(sum, d->from.address), d->to);
+        sum = plus(sum, (const __be32 *)&head);
+        sum += (u16)~d->udp->source + (u16)~d->udp->dest + e.source_port;
         /* The length is summed up twice: in UDP's own header and in the one that stands for IP's. */
-        sum += 2 * ((u16)~d->udp->len + swap16(sizeof(struct udphdr) + e.bytes));
+        sum += 2 * swap16(sizeof(head));
         e.check = finished(sum);
     } else if (!v4) { /* RFC 8200 section 8.1 */
         count_fallback(FALLBACK_CHECKSUM);
         return 0;
     }
     u32 interface = way->interface;
-    u32 before = (void *)(d->udp + 1) - (void *)(long)ctx->data;
+    u32 before = distance((void *)(long)ctx->data, d->udp + 1);
     u32 after = sizeof(struct ethhdr) + ip_bytes(v4) + sizeof(struct udphdr) + sizeof(head);
     if (bpf_xdp_adjust_head(ctx, (int)before - (int)after)) {
         count_fallback(FALLBACK_HEADROOM);
@@ -222,129 +234,148 @@ static __always_inline void learn(struct xdp_md *ctx, const struct flow *flow)
     back->interface = ctx->ingress_ifindex;
 }
 
-/* A UDP datagram without VLAN tags, options and extension headers, whole or a later fragment's neighbour no. Returns its
- * header, with both addresses and the room that IP's header leaves for it, or 0. */
-static __always_inline struct udphdr *plain_udp(struct xdp_md *ctx, __be32 from[4], __be32 to[4], u32 *room)
+/* The addresses of a packet, each as two words. */
+struct ends {
+    u64 from[2];
+    u64 to[2];
+};
+
+/* A UDP datagram without VLAN tags, options and extension headers, whole or a later fragment's neighbour no, to a port
+ * for transceivers on other hosts. Returns its header, with both addresses and the room that IP's header leaves for it,
+ * or 0. */
+static __always_inline struct udphdr *plain_udp(struct xdp_md *ctx, struct ends *ends, u32 *room)
 {
     struct ethhdr *eth = (void *)(long)ctx->data;
     void *end = (void *)(long)ctx->data_end;
+    struct udphdr *udp;
 
     if ((void *)(eth + 1) > end)
         return 0;
     if (eth->h_proto == swap16(ETH_P_IP)) {
         struct iphdr *ip = (void *)(eth + 1);
-        struct udphdr *udp = (void *)(ip + 1);
+        udp = (void *)(ip + 1);
         if ((void *)(udp + 1) > end || ip->ihl != IPV4_HEADER_WORDS || ip->protocol != IPPROTO_UDP ||
             swap16(ip->frag_off) & (IP_MORE_FRAGMENTS | IP_FRAGMENT_OFFSET))
             return 0;
-        from[0] = from[1] = to[0] = to[1] = 0;
-        from[2] = to[2] = MAPPED_PREFIX;
-        from[3] = ip->saddr;
-        to[3] = ip->daddr;
+        ends->from[0] = ends->to[0] = 0;
+        ends->from[1] = (u64)ip->saddr << 32 | MAPPED_PREFIX;
+        ends->to[1] = (u64)ip->daddr << 32 | MAPPED_PREFIX;
         *room = swap16(ip->tot_len) - sizeof(*ip);
-        return udp;
-    }
-    if (eth->h_proto == swap16(ETH_P_IPV6)) {
+    } else if (eth->h_proto == swap16(ETH_P_IPV6)) {
         struct ipv6hdr *ip = (void *)(eth + 1);
-        struct udphdr *udp = (void *)(ip + 1);
+        udp = (void *)(ip + 1);
         if ((void *)(udp + 1) > end || ip->nexthdr != IPPROTO_UDP)
             return 0;
-        __builtin_memcpy(from, &ip->saddr, sizeof(ip->saddr));
-        __builtin_memcpy(to, &ip->daddr, sizeof(ip->daddr));
+        for (int i = 0; i < 2; i++) {
+            ends->from[i] = ((const u64 *)&ip->saddr)[i];
+            ends->to[i] = ((const u64 *)&ip->daddr)[i];
+        }
         *room = swap16(ip->payload_len);
-        return udp;
+    } else {
+        return 0;
     }
-    return 0;
+    return swap16(udp->dest) - FIRST_PORT < (u32)PORTS ? udp : 0;
 }
 
-/* What a transceiver on another host sends. Returns a verdict, with what XDP is to do in `action`, or PARSED where the
- * packet is none of that. */
-static __always_inline int come_back(struct xdp_md *ctx, int *action)
+/* Whether the packet came by this way. */
+static __always_inline int came_by(const struct way *way, const struct ends *ends, const struct udphdr *udp)
 {
-    __be32 from[4], to[4];
-    u32 room;
-    struct udphdr *udp = plain_udp(ctx, from, to, &room);
-    void *end = (void *)(long)ctx->data_end;
-    struct envelope e;
+    const u64 *there = (const u64 *)way->address, *here = (const u64 *)way->source;
 
-    if (!udp || swap16(udp->dest) - FIRST_PORT >= (u32)PORTS)
-        return PARSED;
-    struct host ours;
-    __builtin_memcpy(ours.address, to, sizeof(ours.address));
-    if (!inners.lookup(&ours))
-        return PARSED;
+    return udp->source == way->port && ends->from[0] == there[0] && ends->from[1] == there[1] &&
+           ends->to[0] == here[0] && ends->to[1] == here[1];
+}
 
-    *action = XDP_DROP;
-    struct express_head *head = (void *)(udp + 1);
-    u32 length = swap16(udp->len);
-    /* Drop: cut short, or nothing behind the head. */
-    if (length > room || length <= sizeof(*udp) + sizeof(*head) || (void *)udp + length > end ||
-        (void *)(head + 1) > end || head->version != HEAD_VERSION)
-        return VERDICT_BACK_REFUSED;
-    __be32 number = head->number;
-    if (!number) {
-        /* Drop: no answer, or one whose sender leaves the checksum to hardware which it has not: clients would get
-         * everything so. */
-        if (length != sizeof(*udp) + PROBE_BYTES || (void *)udp + sizeof(*udp) + PROBE_BYTES > end || !udp->check)
-            return VERDICT_BACK_REFUSED;
-        u64 sum = (u32)bpf_csum_diff(0, 0, (__be32 *)udp, sizeof(*udp) + PROBE_BYTES, 0);
-        if (fold(plus(plus(sum, from), to) + udp->len + swap16(IPPROTO_UDP)) != 0xffff)
-            return VERDICT_BACK_REFUSED;
-        /* Drop: this NIC leaves no room before a packet, so what comes back may not become a client's. No way is then
-         * open, and nothing comes back. */
-        if (bpf_xdp_adjust_head(ctx, -GROWS_BACK) || bpf_xdp_adjust_head(ctx, GROWS_BACK))
-            return VERDICT_BACK_REFUSED;
-        *action = XDP_PASS;
-        return VERDICT_WAY_ANSWERED;
-    }
-    struct back *back = backs.lookup(&number);
-    /* Drop: who sent this does not know the flow's ticket, or no client was seen yet. */
-    if (!back || back->ticket != head->ticket || !back->interface)
-        return VERDICT_BACK_REFUSED;
-    u32 transceiver = back->transceiver;
-    struct way *way = ways.lookup(&transceiver);
-    /* Drop: the ticket is known elsewhere than where the flow's transceiver is. */
-    if (!way || udp->source != way->port || swap16(udp->dest) != FIRST_PORT + __builtin_bswap32(number) % PORTS)
-        return VERDICT_BACK_REFUSED;
-    for (int i = 0; i < 4; i++)
-        if (from[i] != way->address[i] || to[i] != way->source[i])
-            return VERDICT_BACK_REFUSED;
-    e.bytes = length - sizeof(*udp) - sizeof(*head);
-    /* Drop: longer than a transceiver sends so. */
-    if (e.bytes > MOST_BYTES)
-        return VERDICT_BACK_REFUSED;
-
+/* Gives the packet of a flow, whose ticket is right and which came by the flow's way, to the client. */
+static __always_inline int give_back(struct xdp_md *ctx, const struct back *back, const struct way *way,
+                                     const struct udphdr *udp, const struct express_head *head, int *action)
+{
 #ifdef MEDIA_ADDRESS_0
-    e.source[0] = MEDIA_ADDRESS_0;
-    e.source[1] = MEDIA_ADDRESS_1;
-    e.source[2] = MEDIA_ADDRESS_2;
-    e.source[3] = MEDIA_ADDRESS_3;
-#else
-    return VERDICT_BACK_REFUSED; /* Drop: nobody knows by which address the client knows us. */
-#endif
-    __builtin_memcpy(e.address, back->client, sizeof(e.address));
-    __builtin_memcpy(e.to, back->to, sizeof(e.to));
-    __builtin_memcpy(e.from, back->from, sizeof(e.from));
-    e.source_port = swap16(MEDIA_PORT);
-    e.port = back->port;
+    const __be32 media[4] = { MEDIA_ADDRESS_0, MEDIA_ADDRESS_1, MEDIA_ADDRESS_2, MEDIA_ADDRESS_3 };
+    u32 interface = back->interface;
+    struct envelope e = { media, back->client, back->to, swap16(MEDIA_PORT), back->port };
+
+    e.bytes = swap16(udp->len) - sizeof(*udp) - sizeof(*head);
+    /* Drop: no client was seen yet; or longer than a transceiver sends so. */
+    if (!interface || e.bytes > MOST_BYTES)
+        return VERDICT_BACK_REFUSED;
     u32 v4 = is_mapped(e.address);
-    e.check = 0;
     if (udp->check) {
-        u64 sum = (u16)~udp->check;
-        sum = plus(minus(minus(sum, from), to), e.source);
-        sum = minus(plus(sum, e.address), (const __be32 *)head);
-        sum += (u16)~udp->source + e.source_port + (u16)~udp->dest + e.port;
-        sum += 2 * ((u16)~udp->len + swap16(sizeof(*udp) + e.bytes));
+        u64 sum = (u16)~udp->check + (u16)~way->sum;
+        sum = plus(plus(sum, media), e.address);
+        sum = minus(sum, (const __be32 *)head);
+        sum += e.source_port + e.port + (u16)~udp->dest;
+        sum += 2 * (u16)~swap16(sizeof(*head));
         e.check = finished(sum);
     } else if (!v4) {
         return VERDICT_BACK_REFUSED; /* Drop: a client over IPv6 would (RFC 8200 section 8.1). */
     }
-    u32 interface = back->interface;
-    u32 before = (void *)(head + 1) - (void *)(long)ctx->data;
+    u32 before = distance((void *)(long)ctx->data, head + 1);
     u32 after = sizeof(struct ethhdr) + ip_bytes(v4) + sizeof(*udp);
     /* Drop: no room before the packet, of which an answer about the way has had as much. */
     if (bpf_xdp_adjust_head(ctx, (int)before - (int)after) || !put_headers(ctx, &e, 0))
         return VERDICT_BACK_REFUSED;
     *action = bpf_redirect(interface, 0);
     return VERDICT_BACK_EXPRESSED;
+#else
+    return VERDICT_BACK_REFUSED; /* Drop: nobody knows by which address the client knows us. */
+#endif
+}
+
+/* The verdict on what is said about a way, or on anything else without a ticket, to an address of ours. */
+static __always_inline int answer_about_way(struct xdp_md *ctx, const struct ends *ends, struct udphdr *udp,
+                                            const struct express_head *head, int *action)
+{
+    void *end = (void *)(long)ctx->data_end;
+
+    /* Drop: no answer, or one whose sender leaves the checksum to hardware which it has not: clients would get
+     * everything so. */
+    if (head->number || swap16(udp->len) != sizeof(*udp) + PROBE_BYTES ||
+        (void *)udp + sizeof(*udp) + PROBE_BYTES > end || !udp->check)
+        return VERDICT_BACK_REFUSED;
+    u64 sum = (u32)bpf_csum_diff(0, 0, (__be32 *)udp, sizeof(*udp) + PROBE_BYTES, 0);
+    sum = plus(plus(sum, (const __be32 *)ends->from), (const __be32 *)ends->to);
+    if (fold(sum + udp->len + swap16(IPPROTO_UDP)) != 0xffff)
+        return VERDICT_BACK_REFUSED;
+    /* Drop: this NIC leaves no room before a packet, so what comes back may not become a client's. No way is then
+     * open, and nothing comes back. */
+    if (bpf_xdp_adjust_head(ctx, -GROWS_BACK) || bpf_xdp_adjust_head(ctx, GROWS_BACK))
+        return VERDICT_BACK_REFUSED;
+    *action = XDP_PASS;
+    return VERDICT_WAY_ANSWERED;
+}
+
+/* What a transceiver on another host sends. Returns a verdict, with what XDP is to do in `action`, or PARSED where the
+ * packet is none of that. Most of it has its ticket, so that is what is looked at first: an address with a way is one of
+ * `inners`. */
+static __always_inline int come_back(struct xdp_md *ctx, int *action)
+{
+    struct ends ends;
+    u32 room;
+    struct udphdr *udp = plain_udp(ctx, &ends, &room);
+    void *end = (void *)(long)ctx->data_end;
+
+    if (!udp)
+        return PARSED;
+    *action = XDP_DROP;
+    struct express_head *head = (void *)(udp + 1);
+    u32 length = swap16(udp->len);
+    /* Not cut short, and something behind the head. */
+    int whole = length <= room && length > sizeof(*udp) + sizeof(*head) && (void *)udp + length <= end &&
+                (void *)(head + 1) <= end && head->version == HEAD_VERSION;
+
+    if (whole && head->number) {
+        __be32 number = head->number;
+        struct back *back = backs.lookup(&number);
+        if (back && back->ticket == head->ticket &&
+            swap16(udp->dest) == FIRST_PORT + __builtin_bswap32(number) % PORTS) {
+            struct way *way = way_of(back->transceiver);
+            if (way && came_by(way, &ends, udp))
+                return give_back(ctx, back, way, udp, head, action);
+        }
+    }
+    if (!inners.lookup((struct host *)ends.to))
+        return PARSED;
+    /* Drop: who sent this does not know the flow's ticket, or is elsewhere than the flow's transceiver. */
+    return whole ? answer_about_way(ctx, &ends, udp, head, action) : VERDICT_BACK_REFUSED;
 }

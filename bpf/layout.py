@@ -32,6 +32,8 @@ __all__ = [
     "U32",
     "U64",
     "WAY",
+    "WAYS",
+    "WAY_PLACES",
     "Map",
     "Record",
     "Scalar",
@@ -44,8 +46,11 @@ __all__ = [
 MAX_CPUS: Final = 128
 # Transceivers of this host that take media themselves, and the words of 64 bits that a bit for each port needs.
 _EXPRESS: Final = 1024
-# Transceivers on other hosts, and addresses of the edge towards them.
-_WAYS, _INNERS = 1024, 64
+# Places for transceivers on other hosts: each stands at its number, modulo that, or at one of the next few. And
+# addresses of the edge towards them.
+WAYS: Final = 4096
+WAY_PLACES: Final = 8
+_INNERS = 64
 _PORT_WORDS: Final = (1 << 16) // 64
 # Prefixes of relays that may be named.
 MAX_RELAYS: Final = 256
@@ -122,8 +127,8 @@ FLOW: Final = Record(
     "__be32 number",
     "u32 zero",
 )
-# The way to a transceiver on another host, by the transceiver. Addresses are the transceiver's and, as the source, the
-# edge's; then those of Ethernet.
+# The way to a transceiver on another host. Addresses are the transceiver's and, as the source, the edge's; then those
+# of Ethernet. A place that nobody has has port 0.
 WAY: Final = Record(
     "way",
     "__be32 address[4]",
@@ -133,6 +138,8 @@ WAY: Final = Record(
     "__be16 port",
     "u16 mtu",
     "u32 interface",
+    "u32 transceiver",
+    "u32 sum",  # of the 16 bit words of both addresses and the port, in ones' complement (RFC 1071)
     "u32 open",  # 1 where media goes there; what comes from there is taken without it too
 )
 # The way back to a client, by the number of its flow. `interface` is 0 until the client was seen, with `to` and `from`.
@@ -240,7 +247,7 @@ _MAPS: Final = (
     Map("express", _HASH, U32, EXPRESS, _EXPRESS),
     Map("express_ports", _ARRAY, U32, U64, _PORT_WORDS),
     # For those of other hosts: what goes there, what comes back, and to which addresses of ours it does.
-    Map("ways", _HASH, U32, WAY, _WAYS),
+    Map("ways", _ARRAY, U32, WAY, WAYS),
     Map("backs", _HASH, NUMBER, BACK),
     Map("inners", _HASH, HOST, U32, _INNERS),
     Map("fallbacks", _PERCPU_ARRAY, U32, U64, len(FALLBACKS)),
@@ -263,7 +270,7 @@ def c_definitions(made: Mapping[str, Map]) -> str:
     limits += f"#define KEYS {KEYS}\n#define KEY_IDS {MAX_KEY_ID + 1}\n"
     limits += f"#define HEAD_VERSION {encapsulation.VERSION}\n#define MOST_BYTES {encapsulation.MOST_BYTES}\n"
     limits += f"#define FIRST_PORT {encapsulation.FIRST_PORT}\n#define PORTS {encapsulation.PORTS}\n"
-    limits += f"#define PROBE_BYTES {encapsulation.PROBE_BYTES}\n"
+    limits += f"#define PROBE_BYTES {encapsulation.PROBE_BYTES}\n#define WAYS {WAYS}\n#define WAY_PLACES {WAY_PLACES}\n"
     limits += f"enum fallback {{ {', '.join(f'FALLBACK_{why.upper()}' for why in FALLBACKS)} }};\n"
     records = "".join(
         record.definition() for record in (FLOW_KEY, FLOW, WAY, BACK, SHED, ROUTE_KEY, PREFIX, RELAY, HOST, EXPRESS)

@@ -20,7 +20,9 @@
 #include "ufrag.h"
 
 /* A second at the slowest tick a kernel is built with (100 Hz), a tenth of one at the fastest. */
+#ifndef LAST_SEEN_EVERY_JIFFIES
 #define LAST_SEEN_EVERY_JIFFIES 100
+#endif
 
 /* RFC 7983: what a datagram is, by its first byte. */
 #define STUN_LAST 3

@@ -199,6 +199,7 @@ class Call:
             response_ms=conversation.response_ms,
             barge_in_ms=conversation.barge_in_ms,
             keys_told=media.keys_told,
+            words=tuple(media.words),
             told=media.told,
         )
 

@@ -156,6 +156,7 @@ def _call_json(result: Result) -> dict[str, Any]:
         "jitter_ms": _rounded(result.jitter_ms),
         "longest_gap_ms": _rounded(result.longest_gap_ms),
         "keys_told": result.keys_told,
+        "words": [{"by": who, "text": text} for who, text in result.words],
         "packets": {
             "received": result.packets_received,
             "lost": result.packets_lost,

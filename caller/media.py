@@ -27,6 +27,11 @@ __all__ = ["CHANNEL", "Media"]
 CHANNEL = "oai-events"
 _KEPT_EVENTS = 1000
 _PATIENCE_S = 1.0
+_KEPT_WORDS, _LONGEST_WORDS = 64, 2000
+_WHOSE_WORDS = {
+    "conversation.item.input_audio_transcription.completed": "caller",
+    "response.output_audio_transcript.done": "agent",
+}
 
 
 class Media:
@@ -34,7 +39,8 @@ class Media:
     audio comes, and the peer ends it.
 
     ``ended_why`` says in words why the peer is gone; ``events`` are the last thousand that came. ``keys`` are pressed
-    when the data channel is open, where there is one; ``keys_told`` are those that the server told of.
+    when the data channel is open, where there is one; ``keys_told`` are those that the server told of. ``words`` are
+    the last sentences that it wrote down, each with who said it, "caller" or "agent".
     """
 
     def __init__(self, offer: Offer, answer: Answer, certificate: Certificate, voice: Voice, keys: str = "") -> None:
@@ -64,6 +70,7 @@ class Media:
         self.dtls_datagrams = 0
         self.events: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
         self.keys_told = ""
+        self.words: deque[tuple[str, str]] = deque(maxlen=_KEPT_WORDS)
         self.told: dict[str, Any] | None = None
         self._answered = asyncio.Event()
         self.channel_open_at: float | None = None
@@ -235,6 +242,9 @@ class Media:
             self._answered.set()
         if event.get("type") == "input_audio_buffer.dtmf_event_received":
             self.keys_told += str(event.get("event"))[:1]
+        whose = _WHOSE_WORDS.get(str(event.get("type")))
+        if whose is not None:
+            self.words.append((whose, str(event.get("transcript", ""))[:_LONGEST_WORDS].strip()))
 
 
 class _Port(asyncio.DatagramProtocol):

@@ -114,6 +114,8 @@ def summary_table(summary: Summary, results: Sequence[Result]) -> RenderableType
         parts.append(Text(_audio(summary, over=True)))
     if any(result.keys_told for result in results):
         parts.append(Text("keys that the server told of: " + " ".join(result.keys_told or "-" for result in results)))
+    if len(results) == 1:
+        parts += [Text(f"{who}: {text}") for who, text in results[0].words if text]
     if summary.server_heard:
         parts.append(Text(_server(summary)))
     verdict = f"{summary.ok} of {summary.calls} calls good"

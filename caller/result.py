@@ -35,9 +35,10 @@ class Phase(NamedTuple):
 class Result:
     """The result of a call. Times are in milliseconds; ``channel_open_ms`` and ``session_created_ms`` count from the
     beginning of the POST, None where it did not happen; ``keys_told`` are the pressed keys that the server told of.
-    Samples of ``round_trip_ms`` are frames that came back, of ``response_ms`` turns answered, of ``barge_in_ms`` turns
-    in which the agent was spoken over and fell silent. ``told`` is how the server saw its media, as its event
-    ``firsthop.media`` has it."""
+    ``words`` are what it wrote down of the conversation: who said it, "caller" or "agent", and the text. Samples of
+    ``round_trip_ms`` are frames that came back, of ``response_ms`` turns answered, of ``barge_in_ms`` turns in which
+    the agent was spoken over and fell silent. ``told`` is how the server saw its media, as its event ``firsthop.media``
+    has it."""
 
     number: int
     outcome: Outcome
@@ -60,6 +61,7 @@ class Result:
     longest_gap_ms: float | None = None
     told: dict[str, Any] | None = None
     keys_told: str = ""
+    words: tuple[tuple[str, str], ...] = ()
     round_trip_ms: Sequence[float] = field(default=(), repr=False)
     response_ms: Sequence[float] = field(default=(), repr=False)
     barge_in_ms: Sequence[float] = field(default=(), repr=False)

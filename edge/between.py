@@ -30,7 +30,7 @@ from wire.keys import ClusterKeys
 
 __all__ = ["Between"]
 
-_ASK_EVERY_S, _FIND_EVERY_S = 0.5, 2.0
+_ASK_EVERY_S = 0.5
 _MOST_ANSWERS = 256  # at once
 
 
@@ -66,7 +66,7 @@ class Between:
             await asyncio.Event().wait()
         assert ways is not None
         assert sock is not None
-        loop, found_at, inner = asyncio.get_running_loop(), -_FIND_EVERY_S, self._inner_now()
+        loop, inner = asyncio.get_running_loop(), self._inner_now()
         loop.add_reader(sock.fileno(), self._answered, sock, ways)
         self._others.inherit(ways.open, time.monotonic())
         try:
@@ -74,8 +74,7 @@ class Between:
                 now = time.monotonic()
                 there = inner is None or inner.look()
                 self._know(ways, now)
-                if there and now - found_at >= _FIND_EVERY_S:
-                    found_at, hosts = now, {number: each.host for number, each in self._others.items()}
+                if there and (hosts := self._others.to_find(now)):
                     self._found(ways, await asyncio.to_thread(hops.find, hosts), sock)
                 self._look(ways, there)
                 await asyncio.sleep(_ASK_EVERY_S)

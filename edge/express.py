@@ -51,7 +51,8 @@ class Probe(Protocol):
 
 
 class Express:
-    """The express path of an edge. ``place`` names its host and network. ``ports()`` are XDP's, None without XDP."""
+    """The express path of an edge. ``place`` names its host and network. ``ports()`` are XDP's, None without XDP, and
+    ``mode()`` says how that is attached."""
 
     def __init__(
         self,
@@ -62,11 +63,13 @@ class Express:
         store: Store,
         log: Any,
         probe: Probe = probe,
+        mode: Callable[[], str] = lambda: "native",
     ) -> None:
         self._edge, self._place, self._keys, self._store, self._log = edge, place, keys, store, log
-        self._ports_now, self._probe = ports, probe
+        self._ports_now, self._probe, self._mode = ports, probe, mode
         self._kept: dict[int, tuple[socket.socket, socket.socket]] = {}
-        self._on: dict[int, socket.socket] = {}  # by transceiver, the connection of the one that reads
+        self._on: dict[int, socket.socket] = {}  # by transceiver, the connection of the one that reads, or is asked
+        self._reading: set[int] = set()
         self._refused: dict[int, str] = {}
         self._silent: dict[int, tuple[float, float]] = {}  # until when, and for how long
         self._connections: set[socket.socket] = set()
@@ -222,6 +225,7 @@ class Express:
             self._withdraw(number)
             raise
         self._refused.pop(number, None)
+        self._reading.add(number)
         self._log.info("media goes to a transceiver past the workers", transceiver=number, port=self._port(number))
         return number
 
@@ -272,7 +276,10 @@ class Express:
     def _why_off(self) -> str:
         if self._edge.express == "off":
             return "off"
-        return "no_xdp" if self._ports_now() is None else ""
+        if self._ports_now() is None:
+            return "no_xdp"
+        # In the kernel's stack XDP sees the probe as well, and refuses it as anybody's packet to such a port.
+        return "generic" if self._mode() == "generic" else ""
 
     def _why_not(self, claim: Claim) -> str:
         """The reason, in a word, why the transceiver is not given sockets; empty where it is."""
@@ -296,6 +303,7 @@ class Express:
         if ports is not None and ports.remove(number):
             self._log.info("media of a transceiver goes by the workers", transceiver=number)
         self._on.pop(number, None)
+        self._reading.discard(number)
 
     def _forget_absent(self) -> None:
         """Withdraws transceivers that an earlier supervisor had, and that have not come again."""
@@ -336,4 +344,4 @@ class Express:
         beside = self.beside()
         elsewhere = {transceiver for transceiver, _ in beside}
         refused = {(str(n), why): 0.0 for n, why in list(self._refused.items()) if str(n) not in elsewhere}
-        return beside | refused | {(str(number), ""): 1.0 for number in list(self._on)}
+        return beside | refused | {(str(number), ""): 1.0 for number in list(self._reading)}

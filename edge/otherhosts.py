@@ -15,6 +15,8 @@ from edge.xdp.ways import Hop
 __all__ = ["GONE_S", "OtherHost", "OtherHosts"]
 
 GONE_S: Final = 3.0
+_FIND_EVERY_S, _FIND_AGAIN_S = 2.0, 10.0
+_LATELY_S: Final = 1.2  # two questions, and a little
 # What may be otherwise when the kernel has asked for a neighbour of which it was not sure.
 _ASK_FOR: Final = ("no_route", "unanswered")
 
@@ -22,13 +24,14 @@ _ASK_FOR: Final = ("no_route", "unanswered")
 @dataclass(slots=True)
 class OtherHost:
     """A transceiver at ``host``, a name or an address, and a port. ``why`` is the reason, in a word, why its way is not
-    open. ``heard`` is when it answered last, in seconds."""
+    open. ``heard`` is when it answered last, and ``looked`` when its next hop was looked up, in seconds."""
 
     host: tuple[str, int]
     why: str = "no_route"
     hop: Hop | None = None
     asked_ns: int = 0
     heard: float = -GONE_S
+    looked: float = -_FIND_EVERY_S
     open: bool = False
 
 
@@ -78,6 +81,16 @@ class OtherHosts:
         """Whether it makes a difference that the kernel asks for its neighbour."""
         each = self._by_id.get(number)
         return each is not None and each.why in _ASK_FOR
+
+    def to_find(self, now: float) -> dict[int, tuple[str, int]]:
+        """Those whose next hop is to be looked up now. Where answers show that it is right, that is less often: a look
+        costs 10 ms and more of a core that a worker may have."""
+        due = {}
+        for number, each in self._by_id.items():
+            answers = each.open and now - each.heard <= _LATELY_S
+            if now - each.looked >= (_FIND_AGAIN_S if answers else _FIND_EVERY_S):
+                each.looked, due[number] = now, each.host
+        return due
 
     def closed(self, now: float, there: bool) -> list[tuple[int, str]]:
         """Closes what is not to be used now, and returns it, each with why. ``there`` says that XDP is on its

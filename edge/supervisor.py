@@ -74,7 +74,15 @@ class EdgeSupervisor(Supervisor):
         with contextlib.suppress(OSError):
             mark(edge).unlink()  # of one that was killed while it drained
         self._http = http_socket(edge.http, store)
-        self._express = Express(edge, self._instance, lambda: self._keys, lambda: self._xdp.express, store, self._log)
+        self._express = Express(
+            edge,
+            self._instance,
+            lambda: self._keys,
+            lambda: self._xdp.express,
+            store,
+            self._log,
+            mode=lambda: self._xdp.mode,
+        )
         self._media = media_sockets(edge.media, len(self._cpus), store, self._express.turn_away())
         self._xdp = Xdp(edge, self._keys.ufrag, self._sister_keys, self._cpus, self._media, self._log)
         self._express.take_over()

@@ -47,6 +47,7 @@ def examine(config: Config) -> Iterator[Finding]:
         for other in edge.other_edges:
             yield examining.endpoint(f"edge {other.name}", other.endpoint)
     if has_transceiver:
+        yield examining.code()
         yield examining.tcp_port("transceiver.metrics", config.transceiver.metrics)
     if config.directory.redis:
         yield examining.redis(config.directory)

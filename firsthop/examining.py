@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,6 +22,7 @@ from firsthop import past_workers
 from runtime.address import Address, Endpoint
 from runtime.config import Config, Directory, Edge
 from runtime.errors import bind_trouble
+from transceiver import compiled
 from wire.exposure import exposure
 from wire.express import door_of
 
@@ -37,6 +39,7 @@ __all__ = [
     "buffers",
     "certificate",
     "clock",
+    "code",
     "endpoint",
     "express",
     "headers",
@@ -181,6 +184,17 @@ def between(edge: Edge) -> Iterator[Finding]:
             yield Finding(subject, "warning", seen, past_workers.FALLBACKS["too_long"])
         else:
             yield Finding(subject, "ok", "a next hop is known, by an interface that takes frames of XDP")
+
+
+def code() -> Finding:
+    """Whether packets go through the compiled form of the code."""
+    chosen = compiled.choose()
+    if isinstance(chosen, Path):
+        return Finding("code of packets", "ok", "compiled")
+    seen = f"Python's own, because {chosen}"
+    if compiled.missed(chosen):
+        return Finding("code of packets", "warning", seen, f"{sys.executable} -m transceiver.compiled.build")
+    return Finding("code of packets", "ok", seen)
 
 
 def buffers(sys: Path = Path("/proc/sys/net/core")) -> Finding:

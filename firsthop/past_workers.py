@@ -9,6 +9,7 @@ __all__ = ["FALLBACKS", "WHY", "advice"]
 
 # By the label `why` of `firsthop_edge_express`: of a transceiver. Those that an operator chose are not here.
 WHY: Final = {
+    "generic": "the driver of edge.interface has no XDP of its own: another interface or driver",
     "unheard": "the host's firewall keeps its media back: allow UDP from anywhere to the media address",
     "silent": "a firewall rule keeps its media back now: allow UDP from anywhere to the media address",
     "no_route": "the kernel knows no next hop to it: ping its endpoint from here, look at ip route and ip neigh",

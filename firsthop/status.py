@@ -161,7 +161,7 @@ class Transceiver:
     """The state of a transceiver. Datagrams and frames are by outcome, ``ended`` by reason, ``room`` for more calls by
     agent. Calls are let in up to ``limit`` of what its process can do; ``used`` was in use in the last second. One that
     is ``draining`` takes no new calls; ``drain`` has how many were ``moved``, and ``all`` of them. ``engine`` is what
-    it waits for of the small models, by part."""
+    it waits for of the small models, by part. ``compiled`` where packets go through the compiled form of the code."""
 
     id: int
     up: bool
@@ -171,6 +171,7 @@ class Transceiver:
     limit: float
     draining: bool
     drain: dict[str, int]
+    compiled: bool
     engine: dict[str, int]
     received: Counts
     sent: Counts
@@ -384,6 +385,7 @@ def _transceiver(look: _Look, name: str) -> Transceiver:
         limit=look.fraction(name, "firsthop_transceiver_used_limit_ratio"),
         draining=bool(look.gauge(name, "firsthop_transceiver_draining")),
         drain=look.labelled(name, "firsthop_transceiver_drain_calls"),
+        compiled=bool(look.gauge(name, "firsthop_transceiver_compiled")),
         engine=look.labelled(name, "firsthop_engine_waiting"),
         received=look.counts(name, "firsthop_rx_transceiver_datagrams_total"),
         sent=look.counts(name, "firsthop_tx_transceiver_datagrams_total"),

@@ -184,6 +184,8 @@ def _transceiver(transceiver: Transceiver) -> list[RenderableType]:
     if transceiver.draining:
         drain = transceiver.drain
         title.append(f"; drains: {drain.get('moved', 0)} of {drain.get('all', 0)} calls handed over", "yellow")
+    if transceiver.compiled:
+        title.append("; compiled", "dim")
     if waits := ", ".join(f"{part} {count}" for part, count in transceiver.engine.items() if count):
         title.append(f"; waits for small models: {waits}")
     title.append("\n")

@@ -16,4 +16,5 @@ def let_go(whole: object) -> None:
         part = getattr(whole, name, None)
         if part is not None:
             let_go(part)
-    vars(whole).clear()
+    if hasattr(whole, "__dict__"):  # which a compiled object has not (``transceiver.compiled``)
+        vars(whole).clear()

@@ -20,6 +20,7 @@ from lab.appliance import Appliance
 from lab.network import Lab
 
 COMPILED = "FIRSTHOP_EDGE__COMPILED"
+PYTHON = "FIRSTHOP_COMPILED"
 
 # Other examples each time in CI, else always the same, as with fuzzers' seeds (tests/support/fuzzing.py). What failed
 # is printed with the line that has it fail again. How slow a machine is says nothing about what it runs.
@@ -44,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault(PYTHON, "off")  # tests change what a compiled class does not let them
     Appliance.one_host = config.getoption("--one-host")
     if hasattr(config, "workerinput"):  # one of several processes that pytest-xdist started
         be_a_host()

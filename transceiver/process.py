@@ -28,7 +28,7 @@ from runtime.supervision import memory, signals, watchdog
 from runtime.supervision.beats import HEALTH_PATH, Beat
 from runtime.supervision.notify import notify
 from runtime.tracing.export import tracing
-from transceiver import agents, counters
+from transceiver import agents, compiled, counters
 from transceiver.gpus import Gpus
 from transceiver.load import calibrated
 from transceiver.server import Transceiver
@@ -45,6 +45,8 @@ _NOT_ANEW = "SIGHUP changes nothing: keys are followed by themselves, and anythi
 async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault: Vault | None) -> None:
     log = logs.get()
     check(config)
+    if compiled.missed(compiled.reason):
+        log.warning("packets are served by Python's own form", why=compiled.reason)
     detector.load(config.transceiver.vad)
     _load_agents(log)
     key_file = KeyFile(config.cluster.keys, log)
@@ -74,6 +76,7 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
     load, desk = transceiver.load, transceiver.desk
     gauges = (
         metrics.Gauge(families.SESSIONS, lambda: transceiver.sessions),
+        metrics.Gauge(families.COMPILED, lambda: float(compiled.reason is None)),
         metrics.Gauges(families.KEY_SESSIONS, lambda: transceiver.sessions_by_key),
         metrics.Gauge(families.KEPT_CALLS, lambda: len(transceiver.keeper)),
         metrics.Gauges(families.ROOM, lambda: {(agent,): room for agent, room in transceiver.room.items()}),
@@ -96,7 +99,12 @@ async def _serve(config: Config, beat: Beat, selector: busy.BusySelector, vault:
     metrics.serve("transceiver.metrics", *config.transceiver.metrics.pair, *gauges, *more, pages=pages)
     watchdog.ready()
     log.info(
-        "ready", endpoint=config.transceiver.endpoint, id=config.transceiver.id, agents=agents.names(), revived=revived
+        "ready",
+        endpoint=config.transceiver.endpoint,
+        id=config.transceiver.id,
+        agents=agents.names(),
+        revived=revived,
+        compiled=compiled.reason is None,
     )
 
     collector = Collector(lambda: transceiver.sessions)

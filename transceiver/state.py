@@ -8,13 +8,14 @@ from __future__ import annotations
 import msgspec
 
 from rtc.state import TransportState
-from transceiver.media.stream import MediaState
+from transceiver.media.state import MediaState
 from transceiver.talk.channels import ChannelsState
 from transceiver.talk.talk import TalkState
 
 __all__ = ["MOST_BYTES", "VERSION", "SessionState", "StateError", "decoded", "encoded"]
 
 VERSION = 3  # changes with anything that a SessionState has, in whatever depth
+_LONGEST_S = 1e9  # that anything is ago
 MOST_BYTES = 64 << 20  # an answer of minutes that waits to be heard is 14 MB, and a conversation's pictures 16
 
 
@@ -63,7 +64,13 @@ def decoded(data: bytes) -> SessionState:
     try:
         envelope = msgspec.msgpack.decode(data, type=_Envelope)
         if envelope.version == VERSION:
-            return msgspec.msgpack.decode(envelope.state, type=SessionState)
+            return _sound(msgspec.msgpack.decode(envelope.state, type=SessionState))
     except (msgspec.MsgspecError, ValueError, RecursionError) as e:
         raise StateError(f"no session's state: {e}") from None
     raise StateError(f"a session's state of version {envelope.version} cannot be taken up: {VERSION} is known here")
+
+
+def _sound(state: SessionState) -> SessionState:
+    if not (abs(state.age_s) < _LONGEST_S and abs(state.tick_s) < _LONGEST_S):  # nor is one not a number
+        raise ValueError("it is of no time")
+    return state

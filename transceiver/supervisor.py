@@ -21,7 +21,7 @@ from runtime.supervision.children import Child, Children
 from runtime.supervision.store import Store, open_store
 from runtime.supervision.supervisor import Supervisor, supervise
 from runtime.tracing import export
-from transceiver import agents
+from transceiver import agents, compiled
 from transceiver.records import folders
 from transceiver.survival.vault import size_of
 from wire import keys
@@ -86,7 +86,7 @@ class HostSupervisor(Supervisor):
             place,
             {"config": config.model_dump_json(), "calls": calls},
             fds=(calls,),
-            lasting={"config": config.model_dump_json(), "link": self._link},
+            lasting={"config": config.model_dump_json(), "link": self._link, "compiled": compiled.reason is None},
             cpu=ours.cores[0] if ours.cores else None,
             process="transceiver",
             id=ours.id,

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from aiortc import RTCDataChannel
 
@@ -109,7 +109,7 @@ class Transport:
     data channel that the client has negotiated, if any. ``ssrcs`` are those that the client is known to send with;
     ``spare_ms`` is how long its media may wait on its way."""
 
-    owns = ("_secure",)
+    owns: ClassVar[tuple[str, ...]] = ("_secure",)
 
     def __init__(
         self,
@@ -330,7 +330,10 @@ class Transport:
         if not self._connecting:
             self._connecting = True
             self._setup.proven(time.monotonic())
-            self._backlog.put(self, lambda: self._call.spawn(self._connect()))
+            self._backlog.put(self, self._shake_hands)
+
+    def _shake_hands(self) -> None:
+        self._call.spawn(self._connect())
 
     async def _connect(self) -> None:
         try:

@@ -30,7 +30,7 @@ __all__ = [
     "turns",
 ]
 
-NOISES = ("clean", "pink")
+NOISES = ("clean", "pink", "babble", "typing")
 SNR_DB = 15.0
 AFTER_S = 9.0
 """Of silence after a turn."""

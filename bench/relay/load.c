@@ -1,10 +1,11 @@
 // The clients: many flows from one address, paced, and every echo accounted for.
 //
-//   load --interface I --from ADDRESS --to ADDRESS --port N --mac MAC --flows N --rate N --warm-up S --seconds S
-//        [--head HEX] [--greetings FILE]
+//   load --interface I --from ADDRESS --from-mac MAC --to ADDRESS --port N --mac MAC --flows N --rate N
+//        --warm-up S --seconds S [--head HEX] [--greetings FILE]
 //
 // Frames are written to the interface and read from it (AF_PACKET): the stack of this host, which is not what is
-// measured, has no part in it, and ADDRESS of --from belongs to no host, so nobody else answers. A flow is a source
+// measured, has no part in it. ADDRESS and MAC of --from belong to no host, so nobody else answers, and what comes is
+// for somebody else to this host's stack, wherever the sender has the MAC from: it drops that at once. A flow is a source
 // port. On standard output: "ready" just before the measured time, "done" after it, then one line of JSON.
 //
 // Datagrams leave when they are due, looked for about every 50 us at moments that are drawn anew (0 to 100 us apart),
@@ -27,7 +28,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -182,20 +182,17 @@ static int64_t realtime_to_monotonic(void) {
     return (int64_t)(monotonic_ns() - ((uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec));
 }
 
-static void open_network(const char *interface, const char *mac) {
-    unsigned there[6];
-    if (sscanf(mac, "%x:%x:%x:%x:%x:%x", there, there + 1, there + 2, there + 3, there + 4, there + 5) != 6)
-        errx(2, "%s: no MAC address", mac);
-    for (int i = 0; i < 6; i++) net.eth.h_dest[i] = (uint8_t)there[i];
+static void read_mac(const char *text, uint8_t mac[ETH_ALEN]) {
+    if (sscanf(text, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", mac, mac + 1, mac + 2, mac + 3, mac + 4, mac + 5) != ETH_ALEN)
+        errx(2, "%s: no MAC address", text);
+}
+
+static void open_network(const char *interface) {
     net.eth.h_proto = htons(ETH_P_IP);
     net.fd = socket(AF_PACKET, SOCK_RAW, 0);
     net.ring_fd = socket(AF_PACKET, SOCK_RAW, 0);
     if (net.fd < 0 || net.ring_fd < 0) err(1, "packet socket");
 
-    struct ifreq request = {0};
-    strncpy(request.ifr_name, interface, IFNAMSIZ - 1);
-    if (ioctl(net.fd, SIOCGIFHWADDR, &request)) err(1, "%s", interface);
-    memcpy(net.eth.h_source, request.ifr_hwaddr.sa_data, ETH_ALEN);
     struct sockaddr_ll link = {.sll_family = AF_PACKET, .sll_ifindex = (int)if_nametoindex(interface)};
     int on = 1, version = TPACKET_V2;
     if (setsockopt(net.fd, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof on)) err(1, "PACKET_QDISC_BYPASS");
@@ -416,9 +413,9 @@ static unsigned from_hex(const char *hex, uint8_t *bytes) {
 }
 
 static void parse(int argc, char **argv) {
-    enum { INTERFACE, FROM, TO, PORT, MAC, FLOWS, RATE, WARM_UP, SECONDS, HEAD, GREETINGS, OPTIONS };
-    static const char *names[OPTIONS] = {"interface", "from", "to", "port", "mac", "flows", "rate", "warm-up",
-                                         "seconds", "head", "greetings"};
+    enum { INTERFACE, FROM, FROM_MAC, TO, PORT, MAC, FLOWS, RATE, WARM_UP, SECONDS, HEAD, GREETINGS, OPTIONS };
+    static const char *names[OPTIONS] = {"interface", "from", "from-mac", "to", "port", "mac", "flows", "rate",
+                                         "warm-up", "seconds", "head", "greetings"};
     struct option options[OPTIONS + 1] = {0};
     for (int i = 0; i < OPTIONS; i++) options[i] = (struct option){names[i], required_argument, NULL, i};
     const char *given[OPTIONS] = {0};
@@ -441,7 +438,9 @@ static void parse(int argc, char **argv) {
         errx(2, "--rate is 1 to 10,000,000 a second, --seconds 0.1 to 60");
     if (given[HEAD]) load.head_bytes = from_hex(given[HEAD], load.head);
     load.run = (uint32_t)getpid();
-    open_network(given[INTERFACE], given[MAC]);
+    read_mac(given[FROM_MAC], net.eth.h_source);
+    read_mac(given[MAC], net.eth.h_dest);
+    open_network(given[INTERFACE]);
     if (given[GREETINGS]) greet(given[GREETINGS]);
 }
 

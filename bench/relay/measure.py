@@ -11,7 +11,7 @@ import psutil
 
 from bench.harness.conditions import LOAD_CPU, pin
 from bench.harness.cpu import Watch, tree
-from bench.relay.relays import PORT, RELAYS, RelayError, Running, Site
+from bench.relay.relays import CLIENTS_MAC, PORT, RELAYS, RelayError, Running, Site
 
 __all__ = ["Point", "measure", "saturation", "worker_memory"]
 
@@ -72,16 +72,8 @@ def worker_memory(site: Site, flows: int) -> dict[str, int]:
 
 def _load(site: Site, running: Running, point: Point, seconds: float, *, greet: bool) -> dict[str, Any]:
     argv = [str(site.program("load")), "--interface", "to-edge"]
-    argv += [
-        "--from",
-        site.clients,
-        "--to",
-        running.to or site.lab.edge.address,
-        "--port",
-        str(PORT),
-        "--mac",
-        site.edge_mac,
-    ]
+    argv += ["--from", site.clients, "--from-mac", CLIENTS_MAC, "--to", running.to or site.lab.edge.address]
+    argv += ["--port", str(PORT), "--mac", site.edge_mac]
     argv += ["--flows", str(point.flows), "--rate", str(point.rate)]
     argv += ["--warm-up", str(WARM_UP_S), "--seconds", str(seconds), "--head", running.head.hex()]
     if greet and running.greetings:

@@ -27,9 +27,11 @@ from lab.network import Host, Lab
 from wire import address, keys, stun, ufrag
 from wire.encapsulation import HEAD_BYTES
 
-__all__ = ["PORT", "RELAYS", "RelayError", "Running", "Site"]
+__all__ = ["CLIENTS_MAC", "PORT", "RELAYS", "RelayError", "Running", "Site"]
 
 PORT, BACKEND_PORT, FAR_PORT = 3478, 7000, 7400
+# No host has it.
+CLIENTS_MAC = "02:00:00:00:00:03"
 OPEN = b'firsthop_edge_express{transceiver="1",why=""} 1.0'
 ROUND_US = 1000
 PROGRAMS = ("load", "echo", "floor")
@@ -88,7 +90,7 @@ class Site:
             index = ip.link_lookup(ifname=self.lab.edge_interface)[0]
             # The client host's stack takes frames to a MAC address that is not its own for somebody else's, and drops
             # them at once: the load, which reads them before that, is all that deals with them.
-            ip.neigh("replace", dst=self.clients, lladdr="02:00:00:00:00:03", ifindex=index, state="permanent")
+            ip.neigh("replace", dst=self.clients, lladdr=CLIENTS_MAC, ifindex=index, state="permanent")
             return str(ip.link("get", index=index)[0].get("address"))
 
 
@@ -157,9 +159,18 @@ def _floor(site: Site, round_us: int) -> Iterator[Running]:
         yield Running((relay.pid,), (echo.pid,))
 
 
-@contextmanager
-def nginx(site: Site) -> Iterator[Running]:
+def nginx(site: Site) -> AbstractContextManager[Running]:
     """One worker process; a flow is a session with a socket to the backend."""
+    return _nginx(site, site.lab.edge)
+
+
+def nginx_far(site: Site) -> AbstractContextManager[Running]:
+    """The same with the backend on the host behind it."""
+    return _nginx(site, site.lab.transceiver)
+
+
+@contextmanager
+def _nginx(site: Site, backend: Host) -> Iterator[Running]:
     host = site.lab.edge.address
     config = site.directory / "nginx.conf"
     config.write_text(
@@ -175,30 +186,45 @@ def nginx(site: Site) -> Iterator[Running]:
         stream {{
             server {{
                 listen {host}:{PORT} udp rcvbuf=4m sndbuf=4m;
-                proxy_pass {host}:{BACKEND_PORT};
+                proxy_pass {backend.address}:{BACKEND_PORT};
                 proxy_timeout 60s;  # no proxy_responses: a session lasts as long as its flow
             }}
         }}
         """
     )
     with _processes() as started:
-        echo = started(site.start("echo", LOAD_CPU, site.program("echo"), host, str(BACKEND_PORT), "0"))
+        echo = started(_echo(site, backend))
         relay = started(site.start("nginx", RELAY_CPU, "nginx", "-c", config, "-p", site.directory))
         yield Running((relay.pid,), (echo.pid,))
 
 
-@contextmanager
-def coturn(site: Site) -> Iterator[Running]:
+def coturn(site: Site) -> AbstractContextManager[Running]:
     """One relay thread, nobody asked for a password; a flow is an allocation with one channel to the backend."""
+    return _coturn(site, site.lab.edge, site.lab.edge.address)
+
+
+def coturn_far(site: Site) -> AbstractContextManager[Running]:
+    """The same with the backend on the host behind it."""
+    return _coturn(site, site.lab.transceiver, site.lab.edge_inner_address)
+
+
+@contextmanager
+def _coturn(site: Site, backend: Host, by: str) -> Iterator[Running]:
+    """``by`` is the address from which it speaks to the backend."""
     host, here = site.lab.edge.address, site.directory
-    argv = ["turnserver", "-n", "--no-auth", "--listening-ip", host, "--relay-ip", host, "--listening-port", str(PORT)]
+    argv = ["turnserver", "-n", "--no-auth", "--listening-ip", host, "--relay-ip", by, "--listening-port", str(PORT)]
     argv += ["--relay-threads", "1", "--no-tcp", "--no-tls", "--no-dtls", "--no-tcp-relay", "--no-cli", "--no-rfc5780"]
     argv += ["--log-file", "stdout", "--pidfile", f"{here}/turn.pid", "--userdb", f"{here}/turn.db"]
     with _processes() as started:
-        echo = started(site.start("echo", LOAD_CPU, site.program("echo"), host, str(BACKEND_PORT), "0"))
+        echo = started(_echo(site, backend))
         relay = started(site.start("coturn", RELAY_CPU, *argv))
         head = struct.pack("!HH", CHANNEL, 172)
-        yield Running((relay.pid,), (echo.pid,), head, lambda flows: _turn_greetings(flows, host))
+        yield Running((relay.pid,), (echo.pid,), head, lambda flows: _turn_greetings(flows, backend.address))
+
+
+def _echo(site: Site, host: Host) -> subprocess.Popen[Any]:
+    """The backend of a relay, on the load's core."""
+    return site.start("echo", LOAD_CPU, site.program("echo"), host.address, str(BACKEND_PORT), "0", host=host)
 
 
 def firsthop(site: Site) -> AbstractContextManager[Running]:
@@ -284,7 +310,9 @@ RELAYS: dict[str, Start] = {
     "rounds": rounds,
     "firsthop": firsthop,
     "nginx": nginx,
+    "nginx-far": nginx_far,
     "coturn": coturn,
+    "coturn-far": coturn_far,
 }
 
 

@@ -136,13 +136,17 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _judge_express(rows: list[dict[str, Any]], judge: Callable[..., None]) -> None:
-    """The targets of the ways past the worker: against relays that have each datagram, and against the kernel alone."""
+    """The targets of the ways past the worker: against relays that have each datagram, with their backend on the same
+    host, and against the kernel alone."""
     at = {(row["relay"], row["rate"]): row for row in reversed(rows) if row["share"] is None}
     over = "machine_over_direct_us"
-    for way, name in (("express", "past the worker"), ("between", "to another host")):
+    for way, name, peers in (
+        ("express", "past the worker", ("nginx", "coturn")),
+        ("between", "to another host", ("nginx-far", "coturn-far")),
+    ):
         for rate in (20_000, 50_000):
             mine = at.get((way, rate), {}).get(over)
-            for peer in ("nginx", "coturn"):
+            for peer in peers:
                 theirs = at.get((peer, rate), {}).get(over)
                 if mine is not None and theirs:
                     judge(f"{name}: machine over direct at {rate // 1000} kpps, of {peer}'s", mine / theirs, 0.1)

@@ -2,8 +2,8 @@
 
 It does what ``echo.c`` does for the other relays, over the link that firsthop's workers speak, a message at a time.
 With ``quiet`` it lets callers in and sends nothing back: what goes past the workers is ``echo.c``'s, and what does not
-is lost. With ``between`` it takes tickets for its callers, and answers an edge that asks whether the way here can be
-used: ``echo.c``, beside it, sends back what comes by that way.
+is lost. With ``between`` it takes tickets for its callers, lets each in when it has one, and answers an edge that asks
+whether the way here can be used: ``echo.c``, beside it, sends back what comes by that way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from msgspec import structs
 from wire import address, frames, greeting, keys, link, stun, ufrag
 from wire.control import Control, Reader, encode
 from wire.encapsulation import FIRST_PORT, PROBE_BYTES, Probes, port_of
-from wire.messages import Hello, PathUp, Ticket, ToTransceiver
+from wire.messages import Hello, PathDown, PathUp, Ticket, ToTransceiver
 from wire.versions import VERSION, spoken
 
 DATAGRAM = np.dtype(  # struct datagram in datagram.h
@@ -76,11 +76,14 @@ class Echo:
             self._send(worker, frames.pack_batch(echoes))
 
     def _take(self, worker: bytes, ticket: Ticket) -> None:
-        """Tells the worker that a ticket is known; of one flow in a thousand, whose datagrams would come from the port
-        that asks, it does not, and that one goes by the worker."""
-        up = self._ups.get(ticket.address)
+        """Tells the worker that a ticket is known. One whose datagrams would come from the port that asks, as of one
+        flow in a thousand, it gives back: that flow gets another."""
+        up = self._ups.pop(ticket.address, None)
         if up is not None and port_of(ticket.number) != FIRST_PORT:
-            self._send(worker, encode(structs.replace(up, number=ticket.number), None, VERSION))
+            up = self._ups[ticket.address] = structs.replace(up, number=ticket.number)
+            self._send(worker, encode(up, None, VERSION))
+        elif up is not None:
+            self._send(worker, encode(PathDown(address=ticket.address), None, VERSION))
 
     def _stamped(self, body: bytes) -> np.ndarray[Any, np.dtype[np.void]]:
         batch = np.frombuffer(body, DATAGRAM).copy()
@@ -93,13 +96,15 @@ class Echo:
         return batch
 
     def _admit(self, worker: bytes, client: bytes, datagram: bytes) -> bytes | None:
-        """Tells the worker that the path is up and returns the response; None where the check is not good."""
+        """Tells the worker that the path is up and returns the response; None where the check is not good, or the path
+        has no ticket yet: a link that is full loses some, and the load asks again."""
         check = stun.parse(datagram)
         if check is None or not (sealed := stun.server_ufrag(check)) or not ufrag.open_sealed(sealed, self._keys.ufrag):
             return None
-        up = self._ups[client] = PathUp(address=client, ufrag=sealed.decode(), ssrcs=[], number=self._number)
+        new = PathUp(address=client, ufrag=sealed.decode(), ssrcs=[], number=self._number)
+        up = self._ups.setdefault(client, new)
         self._send(worker, encode(up, None, VERSION))
-        return stun.binding_response(check, client, PASSWORD)
+        return stun.binding_response(check, client, PASSWORD) if up.number != 0 else None
 
     def _send(self, worker: bytes, message: bytes) -> None:
         try:

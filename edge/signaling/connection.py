@@ -113,7 +113,7 @@ class Connection(web.RequestHandler):
         """Called by aiohttp, which refuses an unknown Expect (RFC 9110 section 10.1.1) before the application
         is asked."""
         if isinstance(resp, web.HTTPExpectationFailed):
-            resp = Refusal(417, "Expect has 100-continue or nothing", param="expect").response()
+            resp = _unexpected().response()
         return await super().finish_response(request, resp, start_time)
 
     def handle_error(
@@ -126,7 +126,9 @@ class Connection(web.RequestHandler):
         """Answers what is not a request with an error like any other, and writes no line in the log."""
         if isinstance(exc, ConnectionError):
             raise exc  # it hung up, and aiohttp knows what to do
-        if status >= 500:
+        if not request.headers.get("Expect", "").isascii():  # aiohttp fails to repeat it
+            refusal = _unexpected()
+        elif status >= 500:
             logs.get().error("request failed", path=request.path, exc_info=exc)
             refusal = Refusal(status, "this is our fault and has been logged")
         elif isinstance(exc, LineTooLong):
@@ -141,6 +143,10 @@ class Connection(web.RequestHandler):
 
 def _head_bytes(message: object) -> int:
     return sum(len(name) + len(value) + 4 for name, value in getattr(message, "raw_headers", ()))
+
+
+def _unexpected() -> Refusal:
+    return Refusal(417, "Expect has 100-continue or nothing", param="expect")
 
 
 def _too_large() -> Refusal:

@@ -176,9 +176,10 @@ def _check_upgrade(request: web.Request, origins: Container[str]) -> None:
     origin = request.headers.get("Origin")
     if origin and "*" not in origins and origin not in origins:
         raise Refusal(403, "Pages of this origin may not connect here.", code="origin_not_allowed", param="origin")
-    if not request.headers.get("Sec-WebSocket-Key", "").isascii():
-        # Of all that a key may be, aiohttp fails at this alone.
-        raise Refusal(400, "A key is base64.", code="invalid_handshake", param="Sec-WebSocket-Key")
+    for name in ("Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key"):
+        if not request.headers.get(name, "").isascii():
+            # Of all that they may be, aiohttp fails at this alone.
+            raise Refusal(400, "A header of the handshake is ASCII.", code="invalid_handshake", param=name)
 
 
 def _not_an_event(message: str, event_id: str | None = None) -> str:

@@ -5,11 +5,12 @@ supervisor writes, and the clients to whom they answer, which the workers write.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from bpf.layout import BACK, FALLBACKS, HOST, NUMBER, U32, U64, WAY
+from bpf.layout import BACK, FALLBACKS, HOST, NUMBER, U32, U64, WAY, WAY_PLACES, WAYS
 from edge.xdp.kernel import BpfMap, possible_cpus
 from wire.encapsulation import Head, new_ticket
 
@@ -30,11 +31,59 @@ class Hop:
     mtu: int
 
 
+_NOBODY: Final = bytes(2)  # the port of a place that nobody has
+_OPEN_AT: Final = WAY.offset("open")  # behind everything else
+
+
+class _Places:
+    """The array of ways, where a transceiver has one of a few places: ``bpf/between.c`` looks there in this order."""
+
+    def __init__(self, ways_fd: int) -> None:
+        self._table = BpfMap(ways_fd, U32.size, WAY.size)
+
+    def find(self, transceiver: int) -> tuple[bytes, bytes] | None:
+        """The place of a transceiver, and its way; None where it has none."""
+        for place in self._of(transceiver):
+            value = self._table.lookup(place) or b""
+            if WAY.read(value, "transceiver") == transceiver and WAY.read(value, "port") != _NOBODY:
+                return place, value
+        return None
+
+    def free(self, transceiver: int) -> bytes | None:
+        """A place that it can have; None where others have all of them."""
+        for place in self._of(transceiver):
+            if WAY.read(self._table.lookup(place) or b"", "port") == _NOBODY:
+                return place
+        return None
+
+    def write(self, place: bytes, way: bytes) -> None:
+        """Puts a way at a place. XDP may read while the kernel writes, so both that was there and that comes are closed
+        when they change places."""
+        before = self._table.lookup(place) or b""
+        if before[:_OPEN_AT] != way[:_OPEN_AT]:
+            self._table.update(place, _turned(before, False))
+            self._table.update(place, _turned(way, False))
+        self._table.update(place, way)
+
+    def items(self) -> Iterator[bytes]:
+        """All ways."""
+        return (value for _, value in self._table.items() if WAY.read(value, "port") != _NOBODY)
+
+    @staticmethod
+    def _of(transceiver: int) -> list[bytes]:
+        return [U32.pack((transceiver + i) % WAYS) for i in range(WAY_PLACES)]
+
+
+def _turned(way: bytes, open: bool) -> bytes:
+    """The way, open or closed."""
+    return way[:_OPEN_AT] + U32.pack(open)
+
+
 class Ways:
     """The ways to transceivers on other hosts."""
 
     def __init__(self, ways_fd: int, inners_fd: int, fallbacks_fd: int) -> None:
-        self._ways = BpfMap(ways_fd, U32.size, WAY.size)
+        self._places = _Places(ways_fd)
         self._inners = BpfMap(inners_fd, HOST.size, U32.size)
         self._copies = len(possible_cpus())
         self._fallbacks = BpfMap(fallbacks_fd, U32.size, U64.size * self._copies)
@@ -42,17 +91,22 @@ class Ways:
     @property
     def open(self) -> dict[int, bool]:
         """The transceivers that have a way, each with whether media goes there."""
-        return {U32.unpack(key)[0]: bool(WAY.read(value, "open")) for key, value in self._ways.items()}
+        return {WAY.read(way, "transceiver"): bool(WAY.read(way, "open")) for way in self._places.items()}
 
     def put(self, transceiver: int, hop: Hop, *, open: bool) -> bool:
         """Has media go to the transceiver so, where it is ``open``, and lets through what comes from there. Returns
         False where there is no room."""
         if not self._inners.put(hop.source, U32.pack(1)):
             return False
+        found = self._places.find(transceiver)
+        place = found[0] if found is not None else self._places.free(transceiver)
+        if place is None:
+            return False
         host, port = hop.address[:16], hop.address[16:]
-        mtu = min(hop.mtu, 0xFFFF)
-        value = WAY.pack(host, hop.source, hop.to, hop.by, port, mtu, hop.interface, open)
-        return self._ways.put(U32.pack(transceiver), value)
+        mtu, total = min(hop.mtu, 0xFFFF), _sum(hop.address + hop.source)
+        way = WAY.pack(host, hop.source, hop.to, hop.by, port, mtu, hop.interface, transceiver, total, open)
+        self._places.write(place, way)
+        return True
 
     def close(self, transceiver: int) -> bool:
         """Has media go by the workers; what comes from there is still let through. Returns False where it does
@@ -64,31 +118,31 @@ class Ways:
         return self._turn(transceiver, True)
 
     def _turn(self, transceiver: int, open: bool) -> bool:
-        key = U32.pack(transceiver)
-        value = self._ways.lookup(key)
-        if value is None or WAY.read(value, "open") == open:
+        found = self._places.find(transceiver)
+        if found is None or WAY.read(found[1], "open") == open:
             return False
-        self._ways.update(key, WAY.pack(*WAY.unpack(value)[:-1], open))
+        self._places.write(found[0], _turned(found[1], open))
         return True
 
     def remove(self, transceiver: int) -> bool:
         """Forgets the transceiver. Returns False where it had no way."""
-        return self._ways.delete(U32.pack(transceiver))
-
-    def keep_inners(self, sources: Iterable[bytes]) -> None:
-        """Has XDP judge what comes to the edge's ports at these of its addresses, and at no others."""
-        wanted = set(sources)
-        for key, _ in list(self._inners.items()):
-            if key not in wanted:
-                self._inners.delete(key)
-        for key in wanted:
-            self._inners.put(key, U32.pack(1))
+        found = self._places.find(transceiver)
+        if found is None:
+            return False
+        self._places.write(found[0], bytes(WAY.size))
+        return True
 
     def fallbacks(self) -> dict[str, int]:
         """The number of packets that a worker had although the way was open, by why."""
         counts = [self._fallbacks.lookup(U32.pack(at)) or b"" for at in range(len(FALLBACKS))]
         sums = [sum(U64.unpack(each[at : at + 8])[0] for at in range(0, len(each), 8)) for each in counts]
         return dict(zip(FALLBACKS, sums, strict=True))
+
+
+def _sum(data: bytes) -> int:
+    """The sum of 16 bit words in ones' complement, of an even number of bytes, as the machine reads them."""
+    total = sum(struct.unpack(f"={len(data) // 2}H", data))
+    return total % 0xFFFF or 0xFFFF
 
 
 _NUMBER_BYTES: Final = 4
@@ -100,11 +154,11 @@ class Backs:
 
     def __init__(self, backs_fd: int, ways_fd: int) -> None:
         self._backs = BpfMap(backs_fd, NUMBER.size, BACK.size)
-        self._ways = BpfMap(ways_fd, U32.size, WAY.size)
+        self._ways = _Places(ways_fd)
 
     def reaches(self, transceiver: int) -> bool:
         """Whether the transceiver has a way."""
-        return self._ways.lookup(U32.pack(transceiver)) is not None
+        return self._ways.find(transceiver) is not None
 
     def put(self, client: bytes, transceiver: int) -> Head | None:
         """Makes a ticket for a client's flow. Returns None where there is no room. Numbers are random: no process need

@@ -316,6 +316,7 @@ class SecureTransport:
             if self._sctp is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._sctp.drained(), LAST_WORDS_S)
+            if self._sctp is not None:  # it may have been forsaken meanwhile
                 await self._sctp.stop()
             await self._dtls.stop()
         self._pipe.close()

@@ -9,14 +9,14 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from msgspec import Struct
 from pylibsrtp import Policy, Session, _binding
 from pylibsrtp._binding import ffi, lib
 
 from rtc.dtls.replay import ReplayWindow
 from rtc.dtls.srtcp import SrtcpSender
+from rtc.dtls.srtp_state import Profile, SrtpState
 
-__all__ = ["PROFILES", "Profile", "Srtp", "SrtpState", "master_keys", "missing"]
+__all__ = ["PROFILES", "Srtp", "master_keys", "missing"]
 
 _WINDOW = 1024  # packets
 _SRTCP_WINDOW = 128
@@ -41,36 +41,12 @@ def missing() -> list[str]:
     return names + ["pylibsrtp.Session._srtp"] * ("_srtp" not in Session.__init__.__code__.co_names)
 
 
-class Profile(Struct, frozen=True):
-    """A protection profile: libsrtp's number, bytes of the master key and salt, and where in an SRTCP packet, from its
-    end, the index begins."""
-
-    number: int
-    key: int
-    salt: int
-    srtcp_index: int
-
-
 # By their names in OpenSSL.
 PROFILES = {
     b"SRTP_AES128_CM_SHA1_80": Profile(Policy.SRTP_PROFILE_AES128_CM_SHA1_80, 16, 14, -14),
     b"SRTP_AEAD_AES_128_GCM": Profile(Policy.SRTP_PROFILE_AEAD_AES_128_GCM, 16, 12, -4),
     b"SRTP_AEAD_AES_256_GCM": Profile(Policy.SRTP_PROFILE_AEAD_AES_256_GCM, 32, 12, -4),
 }
-
-
-class SrtpState(Struct, frozen=True):
-    """One call's SRTP as a value. Keys of the dicts are SSRCs of 4 bytes. ``sent`` has the extended sequence number of
-    the last packet (the roll-over counter and 16 bits), ``received`` and ``received_rtcp`` the highest that came and
-    the window behind it, as big-endian bytes; ``rtcp_indices`` the next of each SSRC."""
-
-    profile: bytes
-    ours: bytes
-    theirs: bytes
-    sent: dict[bytes, int]
-    received: dict[bytes, tuple[int, bytes]]
-    received_rtcp: dict[bytes, tuple[int, bytes]]
-    rtcp_indices: dict[bytes, int]
 
 
 def master_keys(profile: Profile, exported: bytes) -> tuple[bytes, bytes]:

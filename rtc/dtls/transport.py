@@ -19,7 +19,8 @@ from OpenSSL import SSL
 
 from rtc.dtls import fingerprints, flights, records
 from rtc.dtls.records import RecordLayer, RecordState
-from rtc.dtls.srtp import PROFILES, Srtp, SrtpState, master_keys
+from rtc.dtls.srtp import PROFILES, Srtp, master_keys
+from rtc.dtls.srtp_state import SrtpState
 from rtc.share import Share
 
 __all__ = ["DtlsTransport", "DtlsTransportState"]

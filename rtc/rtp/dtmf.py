@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msgspec import Struct
-
 from rtc.rtp.packet import Packet
+from rtc.rtp.state import KeypadState
 
-__all__ = ["DIGITS", "Keypad", "KeypadState", "events"]
+__all__ = ["DIGITS", "Keypad", "events"]
 
 DIGITS = "0123456789*#ABCD"  # by their codes (RFC 4733 section 3.2); what comes after are no keys
 
@@ -36,15 +35,6 @@ def events(payload: bytes) -> list[tuple[int, bool, int]] | None:
         return None
     fields = (payload[at : at + _EVENT_BYTES] for at in range(0, len(payload), _EVENT_BYTES))
     return [(field[0], field[1] > 127, int.from_bytes(field[2:], "big")) for field in fields]
-
-
-class KeypadState(Struct, frozen=True, array_like=True):
-    """The keys as a value: of each press its timestamp, code, whether it has ended, and its newest sequence number, the
-    newest press last. ``age_s`` is how long ago the last one began."""
-
-    presses: list[tuple[int, int, bool, int]]
-    allowed: float
-    age_s: float
 
 
 class Keypad:

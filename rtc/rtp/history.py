@@ -7,19 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
+from rtc.rtp.state import HistoryState
 
-__all__ = ["History", "HistoryState"]
+__all__ = ["History"]
 
 _KEPT = 64  # packets: 1.3 s of 20 ms frames
 _MOST_TIMES = 3  # that one packet is sent again, however often it is asked for
-
-
-class HistoryState(Struct, frozen=True, array_like=True):
-    """A history as a value: of each datagram its sequence number and how often it was sent again, oldest first."""
-
-    newest: int
-    kept: list[tuple[int, int, bytes]]
 
 
 class History:

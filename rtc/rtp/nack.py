@@ -9,11 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 
-from msgspec import Struct
-
 from rtc.rtp.packet import sequence_distance
+from rtc.rtp.state import MissingState
 
-__all__ = ["Missing", "MissingState", "pack"]
+__all__ = ["Missing", "pack"]
 
 _MOST_TIMES = 3
 _MOST_MISSING = 32
@@ -32,14 +31,6 @@ def pack(sender: int, media: int, lost: Iterable[int]) -> bytes:
             pairs.append([sequence, 0])
     head = struct.pack("!BBHII", 0x80 | _NACK, _RTPFB, 2 + len(pairs), sender, media)
     return head + b"".join(struct.pack("!HH", *pair) for pair in pairs)
-
-
-class MissingState(Struct, frozen=True, array_like=True):
-    """The gaps as a value: ``wanted`` has sequence numbers, how often each was asked for, and how long ago, in
-    seconds."""
-
-    highest: int | None
-    wanted: list[tuple[int, int, float]]
 
 
 class Missing:

@@ -5,36 +5,15 @@ Pure: the time of every packet is an argument, in seconds of one monotonic clock
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from rtc.rtp.packet import Packet
+from rtc.rtp.state import ReceptionState
 
-__all__ = ["Reception", "ReceptionState"]
+__all__ = ["Reception"]
 
 # A sequence number this far off is another stream, not a loss (MAX_DROPOUT, RFC 3550 appendix A.1).
 _MAX_DROPOUT = 3000
 _WINDOW = 256
 _WINDOW_MASK = (1 << _WINDOW) - 1
-
-
-class ReceptionState(Struct, frozen=True, array_like=True):
-    """The statistics as a value. ``first_s`` and ``last_s`` are ages in seconds, ``seen`` the window as big-endian
-    bytes."""
-
-    ssrc: int | None
-    received: int
-    duplicates: int
-    reordered: int
-    first_s: float | None
-    last_s: float | None
-    longest_gap_ms: float
-    base: int
-    highest: int
-    seen: bytes
-    unique: int
-    lost_before: int
-    jitter: float
-    reported: tuple[int, int]
 
 
 class Reception:

@@ -6,26 +6,16 @@ Another stream is believed at its second packet in a row, or at once where the k
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from rtc.rtp.packet import Packet
+from rtc.rtp.state import SsrcState
 
-__all__ = ["BEGINS", "CONTINUES", "STRANGER", "SsrcSelector", "SsrcState"]
+__all__ = ["BEGINS", "CONTINUES", "STRANGER", "SsrcSelector"]
 
 STRANGER, CONTINUES, BEGINS = 0, 1, 2
 
 _MAX_DROPOUT = 3000
 _MAX_MISORDER = 100
 _SILENT_S = 0.1
-
-
-class SsrcState(Struct, frozen=True, array_like=True):
-    """The choice as a value; ``age_s`` is how long ago the stream's last packet came."""
-
-    ssrc: int | None
-    highest: int
-    age_s: float
-    expected: tuple[int, int] | None
 
 
 class SsrcSelector:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 
-from msgspec import Struct
+from rtc.rtp.state import ArrivalsState
 
-__all__ = ["Arrivals", "ArrivalsState"]
+__all__ = ["Arrivals"]
 
 _EVERY_S = 0.1
 _MOST = 128  # packets in one report
@@ -19,17 +19,6 @@ _REFERENCE_TICKS = 256  # the reference time counts 64 ms
 _RTPFB, _TRANSPORT_CC = 205, 15
 _LOST, _SMALL, _LARGE = 0, 1, 2
 _IN_VECTOR = 7
-
-
-class ArrivalsState(Struct, frozen=True, array_like=True):
-    """The arrival times as a value: ``came`` has numbers, and how long ago each came, in seconds. ``clock_s`` is what
-    the clock shows by which the sender is told."""
-
-    came: list[tuple[int, float]]
-    next: int | None
-    reported_s: float
-    count: int
-    clock_s: float
 
 
 class Arrivals:

@@ -54,6 +54,7 @@ __all__ = ["EARLY_BYTES", "MOST_CHANNELS", "Sctp"]
 
 MOST_CHANNELS = 16  # all are closed at once when the association ends: a millisecond's work
 _MOST_CHANNELS_REFUSED = 64
+_MOST_TAKEN_UP = 4 * MOST_CHANNELS  # those that are being closed, and of which something waits, included
 EARLY_BYTES = 1 << 20  # behind what is missing: of the window, which has room for one message besides
 _MOST_IN_FLIGHT = 256 << 10
 _LEAST_COUNTED = 512  # bytes of a chunk in flight: so that there are 512 at most, which every SACK has to look through
@@ -332,7 +333,10 @@ class Sctp(RTCSctpTransport):
         self.transport._unregister_data_receiver(self)
 
     def take_up(self, state: AssociationState) -> list[RTCDataChannel]:
-        """Goes on where ``export`` left off, instead of ``start``. Returns the channels that are not closed."""
+        """Goes on where ``export`` left off, instead of ``start``. Returns the channels that are not closed. Raises
+        whatever a state raises that ``export`` did not give."""
+        if len(state.channels) > _MOST_TAKEN_UP:
+            raise ValueError(f"{len(state.channels)} channels")
         for name in PLAIN:
             setattr(self, name, state.plain[name])
         for name in SETS:

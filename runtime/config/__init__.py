@@ -50,7 +50,7 @@ __all__ = [
 
 PREFIX = "FIRSTHOP_"
 # Variables of the command line, which are no configuration.
-_OTHERS = ("FIRSTHOP_CONFIG_FILE", "FIRSTHOP_DESCRIPTORS", "FIRSTHOP_TOKEN", versions.HELD_TO)
+_OTHERS = ("FIRSTHOP_COMPILED", "FIRSTHOP_CONFIG_FILE", "FIRSTHOP_DESCRIPTORS", "FIRSTHOP_TOKEN", versions.HELD_TO)
 
 
 class Cluster(Section):

@@ -94,6 +94,7 @@ EXPRESS = gauge(
             "",
             "off",
             "no_xdp",
+            "generic",
             "another_host",
             "held",
             "too_many",

@@ -9,6 +9,7 @@ from runtime.families.shared import EVERY, SPANS, UFRAG_KEY, supervised
 __all__ = [
     "AGENT_HANDOFFS",
     "CHILDREN",
+    "COMPILED",
     "CONTROL",
     "DRAINING",
     "DRAIN_CALLS",
@@ -37,6 +38,11 @@ __all__ = [
 
 CHILDREN = supervised("firsthop_transceiver")
 SUPERVISOR = (*EVERY, *CHILDREN)
+
+COMPILED = gauge(
+    "firsthop_transceiver_compiled",
+    "1 where packets go through the compiled form of the code, 0 where they go through Python's own",
+)
 
 # --- calls
 
@@ -158,7 +164,7 @@ WIRE_ERRORS = counter(
 
 TRANSCEIVER = (
     *(*EVERY, UFRAG_KEY, SESSIONS, KEY_SESSIONS, SETUP, ENDS, *MEDIA, SCTP_ABORTS, RECORDED),
-    *(ROOM, USED, USED_LIMIT, LATE),
+    *(COMPILED, ROOM, USED, USED_LIMIT, LATE),
     *(DRAINING, DRAIN_CALLS, NEIGHBOURS, HANDOVERS, TAKEN, HANDOVER_TIME, AGENT_HANDOFFS),
     *(KEPT_CALLS, KEPT, KEPT_TIME, REVIVED),
     *(CONTROL, WIRE_ERRORS, SPANS),

@@ -128,7 +128,8 @@ def unit(other_lab: Lab) -> Iterator[Appliance]:
         (folder / "bpf").mkdir()
         subprocess.run(["mount", "-t", "bpf", "bpf", folder / "bpf"], check=True)
         try:
-            appliance = Appliance(folder, lab=other_lab, pins=str(folder / "bpf"))
+            # Its folder is the edge's user's alone: a transceiver that shares it has that user too.
+            appliance = Appliance(folder, lab=other_lab, one_host=False, pins=str(folder / "bpf"))
             appliance.edge = AsUnit(appliance.edge)
             for path in (folder, *folder.iterdir()):
                 shutil.chown(path, 65534, 65534)

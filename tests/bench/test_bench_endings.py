@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.endings.__main__ import row, stops
+from bench.endings.__main__ import joined, row, stops
 from bench.endings.later import ANSWER_MS, Later
 from bench.endings.material import AFTER_S, BEFORE_S, RATE_HZ, Turn, heard, turn
 from bench.endings.report import same_cut_ms
@@ -71,3 +71,15 @@ def test_ways_are_compared_where_as_many_are_cut_off() -> None:
     assert same_cut_ms(rows, 0.6, "server_vad") == pytest.approx(600)
     assert same_cut_ms(rows, 0.9, "server_vad") is None
     assert same_cut_ms(rows, 0.6, "other") is None
+
+
+def test_a_part_that_is_measured_again_takes_the_place_of_its_rows_and_no_others() -> None:
+    def rows(*names: str) -> list[dict[str, str]]:
+        return [dict(zip(("noise", "vad", "detector"), name.split(), strict=True)) for name in names]
+
+    before = rows("clean webrtc a", "clean webrtc b", "clean silero a", "pink webrtc a")
+    new = rows("typing webrtc a", "clean silero b")
+    expected = rows("clean webrtc a", "clean webrtc b", "clean silero b", "pink webrtc a", "typing webrtc a")
+    assert joined(before, new) == expected
+    assert joined([], new) == rows("clean silero b", "typing webrtc a")
+    assert joined(before, before) == before

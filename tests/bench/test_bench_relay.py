@@ -68,18 +68,23 @@ def test_a_target_that_is_missed_is_a_fail() -> None:
     }
 
 
-@pytest.mark.parametrize(("way", "name"), [("express", "past the worker"), ("between", "to another host")])
-def test_what_goes_past_the_worker_is_judged_beside_what_each_datagram_costs_a_relay(way: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "name", "where"), [("express", "past the worker", ""), ("between", "to another host", "-far")]
+)
+def test_what_goes_past_the_worker_is_judged_beside_relays_with_their_backend_there(
+    way: str, name: str, where: str
+) -> None:
     points = [
         row(20_000, machine_over_direct_us=0.5, most_wrong=0, checked=0, added_p50_ms=0.01, added_p99_ms=0.3),
         row(200_000, machine_over_routed_us=0.4, most_wrong=1, checked=9, most_lost=3),
     ]
     points = [{**point, "relay": way} for point in points]
-    points += [{**row(20_000, machine_over_direct_us=us), "relay": peer} for peer, us in (("nginx", 10), ("coturn", 4))]
+    peers = {f"nginx{where}": 10, f"coturn{where}": 4}
+    points += [{**row(20_000, machine_over_direct_us=us), "relay": peer} for peer, us in peers.items()]
     judged = report.targets({"points": points})
     assert {row["target"].removeprefix(f"{name}: "): row["pass"] for row in judged} == {
-        "machine over direct at 20 kpps, of nginx's": True,
-        "machine over direct at 20 kpps, of coturn's": False,
+        f"machine over direct at 20 kpps, of nginx{where}'s": True,
+        f"machine over direct at 20 kpps, of coturn{where}'s": False,
         "machine over routing at 200 kpps, µs": True,
         "lost at 200 kpps, worst run": False,
         "wrong checksums at the client, worst run": False,

@@ -28,6 +28,12 @@ from caller.signaling import Token, calls_url
 from caller.voice import Voice
 from rtc.pacer import Pacer
 
+WORDS = (
+    {"type": ["of no name"]},
+    {"type": "conversation.item.input_audio_transcription.completed", "transcript": " Who is there? "},
+    {"type": "response.output_audio_transcript.done", "transcript": "Nobody. " * 1000},
+)
+
 
 @dataclass
 class Peer:
@@ -61,7 +67,8 @@ class Peer:
         @connection.on("datachannel")
         def opened(channel: Any) -> None:
             if self.created and channel.label == "oai-events":
-                channel.send(json.dumps({"type": "session.created", "event_id": "1"}))
+                for event in (*WORDS, {"type": "session.created", "event_id": "1"}):
+                    channel.send(json.dumps(event))
 
         await connection.setLocalDescription(await connection.createAnswer())
         answer = connection.localDescription.sdp
@@ -123,6 +130,7 @@ async def test_calls_are_set_up_talk_and_hang_up(monkeypatch: pytest.MonkeyPatch
         assert ends == sorted(ends)
         assert result.channel_open_ms is not None
         assert result.session_created_ms is not None
+        assert result.words == (("caller", "Who is there?"), ("agent", ("Nobody. " * 250).strip()))
         assert result.frames_returned > 20
         assert len(result.round_trip_ms) == result.frames_returned
         assert result.packets_received >= result.frames_returned

@@ -132,10 +132,11 @@ def test_summary_adds_up() -> None:
 def test_json_says_why_each_call_failed() -> None:
     results = [_result(1), Result(2, "failed", failed_phase="ice", error="no answer")]
     told = {"heard": {"heard": 500, "fec": 2}, "made": {"on_time": 501, "late": 1}, "lost": 2}
-    results[0] = replace(results[0], told=told)
+    results[0] = replace(results[0], told=told, words=(("caller", "Hello?"), ("agent", "Hello.")))
     shown = json.loads(json.dumps(figures.as_json("http://h", figures.summarise(results), results)))
     assert shown["server"] == {"heard": told["heard"], "made": told["made"]}
     assert shown["per_call"][0]["server"] == told
+    assert shown["per_call"][0]["words"] == [{"by": "caller", "text": "Hello?"}, {"by": "agent", "text": "Hello."}]
     assert shown["calls"] == {"placed": 2, "ok": 1, "failed": 1, "interrupted": 0}
     assert shown["setup_ms"]["dtls"] == {"samples": 1, "p50": 30, "p99": 30, "max": 30}
     assert shown["per_call"][0]["phases_ms"]["dtls"] == [30, 60]
@@ -157,6 +158,8 @@ def test_what_is_printed_tells_figures_and_reasons() -> None:
     assert "2 x ICE: no answer" in text
     assert "up to 33 ms late" in text
     assert "0 were lost" in text
+    one = _result(1, words=(("caller", "Hello?"), ("agent", "Hello.")))
+    assert "caller: Hello?\nagent: Hello.\n" in _drawn(report.summary_table(figures.summarise([one]), [one]))
     text = _drawn(report.live([_result(1), Result(2, "interrupted")], ["talk", "dtls"], 4.0))
     assert "talking" in text
     assert "25 %" in text

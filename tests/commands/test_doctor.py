@@ -21,6 +21,7 @@ from firsthop import clocks, examining
 from firsthop.clocks import Reading
 from runtime.address import Address, Endpoint
 from runtime.config import Edge, load
+from transceiver import compiled
 from wire.express import door_of
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -246,3 +247,21 @@ def test_doctor_tells_whether_media_can_go_past_the_workers(tmp_path: Path, monk
     away = {"id": 1, "endpoint": Endpoint("tcp://10.0.0.5:7400")}
     assert "no transceiver of this host" in examining.express(Edge(express="auto", transceivers=[away])).seen
     assert examining.express(Edge(express="off", transceivers=[here])).seen.startswith("off")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "state", "seen"),
+    [
+        (Path("/made"), "ok", "compiled"),
+        (compiled.NEVER, "ok", "Python's own, because no compiled form was made"),
+        (compiled.OFF, "ok", "Python's own, because FIRSTHOP_COMPILED is off"),
+        (compiled.STALE, "warning", "Python's own, because the compiled form is of another source"),
+    ],
+)
+def test_doctor_tells_which_form_of_the_code_packets_go_through(
+    monkeypatch: pytest.MonkeyPatch, chosen: Path | str, state: str, seen: str
+) -> None:
+    monkeypatch.setattr(compiled, "choose", lambda: chosen)
+    found = examining.code()
+    assert (found.state, found.seen) == (state, seen)
+    assert ("transceiver.compiled.build" in found.what_to_do) == (state == "warning")

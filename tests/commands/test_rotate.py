@@ -369,11 +369,16 @@ def test_keys_rotate_under_calls_and_nobody_hears_it(lab: Lab, appliance: Applia
     said = rotated(lab.edge, appliance, "--step")
     assert (said["sealing"], said["accepted"]) == (1, [2])
     assert {"supervisor", "signaling", "worker-0"} <= set(said["asked"])
-    assert said["unasked"] == ["transceiver-1"]
+    # From the edge's host a transceiver is asked where it is on the same.
+    one_host = appliance.transceiver is appliance.edge
+    assert said["unasked"] == ([] if one_host else ["transceiver-1"])
+    assert ("transceiver-1" in said["asked"]) == one_host
     until(lambda: all(held(appliance, p) == {"1": "sealing", "2": "accepted"} for p in processes(appliance)))
     assert calls_under(appliance, 2) == 0
-    said = rotated(lab.transceiver, appliance, "--step")
-    assert (said["sealing"], said["accepted"], said["asked"]) == (2, [1], ["transceiver-1"])
+    said = rotated(appliance.transceiver, appliance, "--step")
+    assert (said["sealing"], said["accepted"]) == (2, [1])
+    assert "transceiver-1" in said["asked"]
+    assert one_host or said["asked"] == ["transceiver-1"]
     until(lambda: all(held(appliance, p) == {"1": "accepted", "2": "sealing"} for p in processes(appliance)))
     until(lambda: calls_under(appliance, 2) > 0)
 
@@ -382,7 +387,7 @@ def test_keys_rotate_under_calls_and_nobody_hears_it(lab: Lab, appliance: Applia
     mover.stdin.flush()
     assert json.loads(mover.stdout.readline())["gap_ms"] < 1000
     until(lambda: calls_under(appliance, 1) == 4)
-    error = rotated(lab.transceiver, appliance, "--step", expect=1)["error"]
+    error = rotated(appliance.transceiver, appliance, "--step", expect=1)["error"]
     assert "4 calls under key 1, which this would drop" in error
     hung_up = received(appliance, "transceiver", "firsthop_transceiver_sessions_ended_total")["hangup"] + 3
     until(lambda: received(appliance, "transceiver", "firsthop_transceiver_sessions_ended_total")["hangup"] >= hung_up)
@@ -403,7 +408,7 @@ def test_keys_rotate_under_calls_and_nobody_hears_it(lab: Lab, appliance: Applia
     assert said["sent"] - said["returned"] <= 50
 
     until(lambda: calls_under(appliance, 1) == 0)
-    said = rotated(lab.transceiver, appliance, "--step")
+    said = rotated(appliance.transceiver, appliance, "--step")
     assert said["steps"] == [{"name": "prepare", "key": 3, "dropped": [1], "cut_off": 0}]
     until(lambda: all(held(appliance, p) == {"2": "sealing", "3": "accepted"} for p in processes(appliance)))
     refusals = {verdict for verdict, _ in moved(before, xdp(appliance))} & {"stun_bad_ufrag", "stun_bad_tag"}

@@ -102,6 +102,13 @@ def test_a_transceiver_shows_what_it_has_room_for(room: dict[str, int], shown: s
     assert f"transceiver 1; sessions: 0; {shown}; 50% of 88% in use" in drawn(status)
 
 
+def test_a_transceiver_says_that_it_runs_the_compiled_form() -> None:
+    pages = {"transceiver_1": "firsthop_transceiver_compiled 1\n", "transceiver_2": "firsthop_transceiver_compiled 0\n"}
+    status = compare(*(scrapes(at_s, **pages) for at_s in (0.0, 1.0)), {})
+    assert [transceiver.compiled for transceiver in status.transceivers] == [True, False]
+    assert drawn(status).count("; compiled") == 1
+
+
 def test_a_transceiver_shows_what_it_waits_for_of_the_small_models() -> None:
     page = "".join(
         f'firsthop_engine_waiting{{part="{part}"}} {n}\n' for part, n in (("ears", 2), ("mind", 0), ("voice", 1))

@@ -99,13 +99,15 @@ class House:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
             free.bind(("127.0.0.1", 0))
             self.media = Address(f"127.0.0.1:{free.getsockname()[1]}")
-        self.xdp, self.firewall = True, False
+        self.xdp, self.firewall, self.attached = True, False, "native"
         self.probed: list[tuple[str, int]] = []
+        self.said: list[dict[tuple[str, ...], float]] = []  # by the edge, at each probe
         self.workers: list[socket.socket] = []
 
     def probe(self, interface: str, host: str, port: int, payload: bytes, source: tuple[str, int]) -> None:
         """What XDP's probe does where nothing keeps it back."""
         self.probed.append(source)
+        self.said.append(gauges(self.now))
         if not self.firewall:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.sendto(payload, (host, port))
@@ -114,8 +116,9 @@ class House:
         settings = Edge.model_construct(name="edge", run=self.run, media=self.media, express=self.mode, interface="x")
         ports = cast(ExpressPorts, self.ports)
         now = lambda: ports if self.xdp else None  # noqa: E731
-        made = Express(settings, instance(self.run), lambda: KEYS, now, self.store, logs.get(), self.probe)
-        self.workers = media_sockets(self.media, 2, self.store, made.turn_away())
+        how = lambda: self.attached  # noqa: E731
+        made = Express(settings, instance(self.run), lambda: KEYS, now, self.store, logs.get(), self.probe, how)
+        self.now, self.workers = made, media_sockets(self.media, 2, self.store, made.turn_away())
         made.take_over()
         return made
 
@@ -202,11 +205,12 @@ async def test_media_goes_by_the_workers_when_the_transceiver_ends_and_its_port_
             await eventually(lambda: [datagram for batch in took for _, datagram in batch] == [b"\x80late"] * 2)
 
 
-@pytest.mark.parametrize("why", ["off", "no_xdp", "another_host"])
+@pytest.mark.parametrize("why", ["off", "no_xdp", "generic", "another_host"])
 async def test_where_it_cannot_be_the_reason_is_said(house: House, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     if why == "off":
         house.mode = "off"
     house.xdp = why != "no_xdp"
+    house.attached = "generic" if why == "generic" else "native"
     if why == "another_host":
         monkeypatch.setattr(transceivers, "instance", lambda folder: "elsewhere")
     async with house.serves() as edge, house.transceiver(7) as ours:
@@ -221,7 +225,8 @@ async def test_where_a_firewall_keeps_the_probe_back_nothing_is_sent_that_way(
     monkeypatch.setattr(transceivers, "_PROBED_S", 0.05)
     house.firewall = True
     async with house.serves() as edge, house.transceiver(7) as ours:
-        await eventually(lambda: gauges(edge) == {("7", "unheard"): 0.0})
+        await eventually(lambda: gauges(edge) == {("7", "unheard"): 0.0} and len(house.said) > 2)
+        assert (house.said[0], house.said[2]) == ({}, {("7", "unheard"): 0.0}), "not on before it is heard"
         assert (ours.ways, house.ports.by_transceiver) == ({}, {})
         house.firewall = False
         await eventually(lambda: gauges(edge) == {("7", ""): 1.0})

@@ -47,6 +47,17 @@ def test_a_way_opens_with_the_answer_to_the_last_question_and_no_other() -> None
     assert not others.answered(1, 7, 0.2)  # it is open
 
 
+def test_a_next_hop_that_answers_is_looked_up_less_often(others: OtherHosts) -> None:
+    assert others.to_find(100.0) == {1: HOST}
+    for seconds in range(101, 110):
+        asked(others, seconds)
+        assert not others.answered(1, seconds, float(seconds))
+        assert others.to_find(float(seconds)) == {}
+    assert others.to_find(110.0) == {1: HOST}
+    assert others.to_find(111.9) == {}
+    assert others.to_find(112.0) == {1: HOST}  # it has answered nothing for three seconds
+
+
 def test_an_answer_without_a_next_hop_opens_nothing() -> None:
     others = OtherHosts()
     others.know({1: HOST}, 0.0)

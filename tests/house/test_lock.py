@@ -46,6 +46,7 @@ def test_what_pyproject_asks_for_is_pinned_as_it_asks() -> None:
     assert unmet(project["dependencies"] + PROJECT["build-system"]["requires"], "base.txt") == []
     assert unmet(extras["dev"], "base.txt", "dev.txt") == []
     assert unmet(extras["dist"], "base.txt", "dist.txt") == []
+    assert unmet(extras["compiled"], "base.txt", "compiled.txt") == []
     assert unmet(extras["tracing"], "base.txt", "tracing.txt") == []
     assert unmet(extras["models"], "base.txt", "models.txt") == []
     assert unmet(extras["bench"], "base.txt", "bench.txt", "source.txt") == []
@@ -57,7 +58,7 @@ def test_what_it_does_not_pin_as_asked_would_be_seen() -> None:
 
 def test_extras_agree_where_they_have_the_same_package() -> None:
     dev = locked("dev.txt")
-    for other in (locked("bench.txt"), locked("dist.txt"), locked("models.txt")):
+    for other in (locked("bench.txt"), locked("compiled.txt"), locked("dist.txt"), locked("models.txt")):
         both = dev.keys() & other.keys()
         assert both
         assert {name: dev[name] for name in both} == {name: other[name] for name in both}

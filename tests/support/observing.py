@@ -114,10 +114,10 @@ def kept(appliance: Appliance, process: str) -> int:
     return int(appliance.metrics(process)[("firsthop_transceiver_kept_calls",)])
 
 
-def logged(house: Appliance, event: str) -> list[dict[str, Any]]:
-    """What transceivers logged about that. Two processes that log at once may have theirs on one line, with the end of
-    it after both."""
-    text, decode = house.log_file("transceiver").read_text(), json.JSONDecoder().raw_decode
+def logged(house: Appliance, event: str, host: str = "transceiver") -> list[dict[str, Any]]:
+    """What the transceivers of a host logged about that. Two processes that log at once may have theirs on one line,
+    with the end of it after both."""
+    text, decode = house.log_file(host).read_text(), json.JSONDecoder().raw_decode
     lines, at = [], 0
     while (at := text.find("{", at)) >= 0:
         try:

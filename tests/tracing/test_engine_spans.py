@@ -66,6 +66,7 @@ async def test_each_request_is_a_span_with_its_model_and_how_soon_it_was_answere
     async for _ in client.speak(SECRET):
         pass
     await client.ended(bytes(1600), 16000)  # of no call
+    await client.read(0, [{"role": "user", "content": SECRET}])  # answers nobody
     await client.close()
     shapes = {shape.name.partition(" ")[0]: shape for shape in SHAPES}
     names = ["transcription whisper-tiny.en", "chat smollm2-135m-instruct", "speech hibari"]

@@ -178,7 +178,17 @@ async def test_garbage_is_no_state() -> None:
             state.decoded(bytes(state.MOST_BYTES + 1))
 
 
-@pytest.mark.parametrize("what", ["profile", "key", "ice", "sctp", "protocol"])
+@pytest.mark.parametrize("field", ["age_s", "tick_s"])
+@pytest.mark.parametrize("odd", [float("inf"), float("-inf"), float("nan"), 1e300])
+async def test_a_state_of_no_time_is_none(field: str, odd: float) -> None:
+    async with a_moving_call(loopback.Agent) as call:
+        found = await call.left()
+        with pytest.raises(StateError, match="no session's state: it is of no time"):
+            state.decoded(state.encoded(msgspec.structs.replace(found, **{field: odd})))
+        call.session.stay()
+
+
+@pytest.mark.parametrize("what", ["profile", "key", "ice", "sctp", "channels", "protocol"])
 async def test_a_state_that_is_of_no_use_leaves_nothing_behind(what: str) -> None:
     async with a_moving_call(loopback.Agent) as call:
         await call.open_channel()
@@ -197,6 +207,10 @@ async def test_a_state_that_is_of_no_use_leaves_nothing_behind(what: str) -> Non
         elif what == "sctp":
             assert secure.sctp is not None
             transport = replace(transport, secure=replace(secure, sctp=replace(secure.sctp, state="NONE")))
+        elif what == "channels":
+            assert secure.sctp is not None
+            sctp = replace(secure.sctp, channels=secure.sctp.channels * 100)
+            transport = replace(transport, secure=replace(secure, sctp=sctp))
         else:
             talk = replace(talk, host=replace(talk.host, state=b"\xc1"))
         await until(lambda: of_reading() == 1)  # the caller's own

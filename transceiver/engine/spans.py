@@ -20,8 +20,8 @@ _MODELS: dict[str, tuple[Shape, str]] = {
 
 def asked(part: str, under: Span, *, draft: bool) -> Span:
     """The span of a request to a ``part`` of the engine, under that one; none for questions about turns, which are of
-    no call."""
-    if not under or part not in _MODELS:
+    no call, and for what the mind reads ahead, which answers nobody."""
+    if not under or part not in _MODELS or (part == "mind" and draft):
         return NOTHING
     shape, model = _MODELS[part]
     about = {

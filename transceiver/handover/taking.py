@@ -188,7 +188,10 @@ class Taking:
         session, elsewhere = waiting.session, waiting.elsewhere
         self._routing.arrive(session.transport, elsewhere)
         self._took(session)
-        session.stay()
+        try:
+            session.stay()
+        except Exception as e:  # of a state in which something was odd: the call is here, and ends here
+            session.fail(e)
         elsewhere.opens(self._routing.take_again)
         TAKEN["taken"] += 1
         HANDOVER_TIME.of("taken").add(round(1e9 * (time.monotonic() - waiting.came_at)))

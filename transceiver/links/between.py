@@ -24,7 +24,7 @@ from runtime.datagrams import Datagram
 from transceiver.counters import RX_EXPRESS
 from transceiver.links.expressway import Batch, Clock, Expressway
 from wire import address
-from wire.encapsulation import HEAD_BYTES, MOST_BYTES, Head, Probe, Probes, digest
+from wire.encapsulation import HEAD_BYTES, MOST_BYTES, Head, Probe, Probes, digest, port_of
 from wire.keys import ClusterKeys
 from wire.messages import Ticket
 from wire.naming import edge_of
@@ -69,6 +69,7 @@ class _Edge:
 class _Flow:
     path: Path
     head: bytes
+    port: bytes  # of the edge, from which alone its media comes
     edge: bytes  # as probes call it
     where: bytes = b""  # 18 bytes; none until something came by it
 
@@ -107,7 +108,8 @@ class Between:
         if self._way is None or not self._routing.holds(path) or len(self._by_head) >= _MOST_TICKETS:
             return
         former = self._by_path.get(path)
-        flow = _Flow(path, Head(ticket.number, ticket.ticket).dump(), self._digest(path.edge))
+        head, port = Head(ticket.number, ticket.ticket).dump(), port_of(ticket.number).to_bytes(2, "big")
+        flow = _Flow(path, head, port, self._digest(path.edge))
         if former is not None:
             self._by_head.pop(former.head, None)
         self._by_head[flow.head] = self._by_path[path] = flow
@@ -165,7 +167,8 @@ class Between:
         for (sender, datagram), now in zip(batch, came_s, strict=False):
             flow = self._by_head.get(datagram[:HEAD_BYTES])
             edge = self._edges.get(flow.edge) if flow is not None else None
-            if flow is None or edge is None or sender[:16] != edge.host:
+            # Who has overheard a ticket, and writes the edge's address, is not to have answers sent to another port.
+            if flow is None or edge is None or sender[:16] != edge.host or sender[16:] != flow.port:
                 no_media += 1
                 RX_EXPRESS["refused"] += not self._heard(sender, datagram)
                 continue

@@ -10,33 +10,21 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
-from msgspec import Struct
 
 from rtc.codecs.codec import Codec
 from rtc.codecs.opus import OpusError
 from rtc.frame import frame_bytes
-from rtc.jitter.buffer import COMFORT, CONCEAL, EXPAND, NOTHING, RECOVER, SHORTEN, Came, JitterBuffer, JitterState
+from rtc.jitter.buffer import COMFORT, CONCEAL, EXPAND, NOTHING, RECOVER, SHORTEN, Came, JitterBuffer
 from rtc.rtp.packet import Packet
 from transceiver.counters import RX_FRAMES
+from transceiver.media.state import PlayoutState
 
-__all__ = ["Playout", "PlayoutState"]
+__all__ = ["Playout"]
 
 _MOST_PIECES = 10  # a frame of 2.5 ms packets is eight
 _QUIET_RMS = 200.0
 _COMFORTED = 50  # frames in a row: an encoder that means it says so again every 400 ms
 _HEARD = {Came.FRESH: "heard", Came.COPY: "red", Came.AGAIN: "nack"}
-
-
-class PlayoutState(Struct, frozen=True, array_like=True):
-    """A playout as a value. ``rest`` is what was decoded and not heard yet, ``left_out`` a frame that the next is to be
-    joined with, ``comforted`` the frames of comfort noise in a row."""
-
-    jitter: JitterState
-    stats: dict[str, int]
-    voiced: bool
-    rest: bytes
-    left_out: bytes
-    comforted: int
 
 
 class Playout:

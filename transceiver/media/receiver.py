@@ -6,35 +6,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from msgspec import Struct
-
 from rtc.jitter.buffer import Came
 from rtc.rtp import dtmf, nack, red
 from rtc.rtp import packet as rtp
-from rtc.rtp.dtmf import KeypadState
-from rtc.rtp.nack import Missing, MissingState
+from rtc.rtp.nack import Missing
 from rtc.rtp.packet import Packet
-from rtc.rtp.reception import Reception, ReceptionState
-from rtc.rtp.ssrc import BEGINS, CONTINUES, STRANGER, SsrcSelector, SsrcState
-from rtc.rtp.transport_cc import Arrivals, ArrivalsState
+from rtc.rtp.reception import Reception
+from rtc.rtp.ssrc import BEGINS, CONTINUES, STRANGER, SsrcSelector
+from rtc.rtp.transport_cc import Arrivals
 from rtc.sdp.answer import Offer
 from transceiver.counters import RX_DATAGRAMS, RX_KEYS, TARGET
 from transceiver.media.playout import Playout
+from transceiver.media.state import ReceiverState
 
-__all__ = ["Receiver", "ReceiverState", "TakePacket"]
+__all__ = ["Receiver", "TakePacket"]
 
 
 TakePacket = Callable[[bytes, int, bool], None]
-
-
-class ReceiverState(Struct, frozen=True, array_like=True):
-    """A receive side as a value, less its playout."""
-
-    reception: ReceptionState
-    source: SsrcState
-    keypad: KeypadState
-    arrivals: ArrivalsState
-    missing: MissingState | None
 
 
 class Receiver:

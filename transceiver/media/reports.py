@@ -14,12 +14,12 @@ from aiortc.rtp import (
     RtcpSourceInfo,
     RtcpSrPacket,
 )
-from msgspec import Struct
 
 from rtc.rtp.reception import Reception
+from transceiver.media.state import ReportsState
 from transceiver.media.voice import Voice
 
-__all__ = ["Reports", "ReportsState"]
+__all__ = ["Reports"]
 
 _NTP_EPOCH = 2208988800
 _CNAME = 1  # SDES item, RFC 3550 section 6.5.1
@@ -27,19 +27,6 @@ _NACK = 1  # RFC 4585 section 6.2.1
 _MOST_ASKED = 64  # packets that one NACK may name: no more are kept
 _KEPT_REPORTS = 16
 _LONGEST_ROUND_TRIP_S = 10.0
-
-
-class ReportsState(Struct, frozen=True, array_like=True):
-    """The reports as a value. ``sent`` has the middle 32 bits of the NTP times of ours and how long ago they left,
-    ``last`` is that of the peer's last one, which came ``last_s`` ago."""
-
-    fraction_lost: float
-    round_trip_s: float | None
-    reports: int
-    malformed: int
-    sent: list[tuple[int, float]]
-    last: int
-    last_s: float
 
 
 class Reports:

@@ -10,20 +10,19 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from msgspec import Struct
-
 from rtc.codecs.codec import CODECS
-from rtc.codecs.encoder_policy import EncoderPolicy, PolicyState
+from rtc.codecs.encoder_policy import EncoderPolicy
 from rtc.frame import FRAME_MS
 from rtc.sdp.answer import Offer
 from transceiver.counters import JITTER, LOSS, ROUND_TRIP, RX_DATAGRAMS, TX_FRAMES
-from transceiver.media.playout import Playout, PlayoutState
-from transceiver.media.receiver import Receiver, ReceiverState, TakePacket
-from transceiver.media.reports import Reports, ReportsState
-from transceiver.media.voice import Voice, VoiceState
+from transceiver.media.playout import Playout
+from transceiver.media.receiver import Receiver, TakePacket
+from transceiver.media.reports import Reports
+from transceiver.media.state import MediaState
+from transceiver.media.voice import Voice
 from transceiver.parts import Parts
 
-__all__ = ["Listener", "MediaState", "MediaStream", "Sender", "Tape"]
+__all__ = ["Listener", "MediaStream", "Sender", "Tape"]
 
 _REPORT_EVERY_TICKS = 50
 _SPARE_MS = 5.0
@@ -74,18 +73,6 @@ class Tape(Protocol):
 
     def frame(self, heard: bytes, said: bytes, now: float) -> None:
         """Takes 20 ms of each, as mono PCM16, or nothing where there was silence."""
-
-
-class MediaState(Struct, frozen=True, array_like=True):
-    """The media of one call as a value: its clocks, what waits to be heard or said, and what the reports say."""
-
-    voice: VoiceState
-    playout: PlayoutState
-    receiver: ReceiverState
-    quality: PolicyState
-    reports: ReportsState
-    heard_ms: int
-    ticks: int
 
 
 class MediaStream:

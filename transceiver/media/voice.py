@@ -10,17 +10,17 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct
-
 from rtc.codecs.codec import OPUS, Codec, Encoder
 from rtc.codecs.encoder_policy import Settings
 from rtc.frame import frame_bytes, frame_samples
 from rtc.rtp import packet as rtp
-from rtc.rtp.history import History, HistoryState
+from rtc.rtp.history import History
+from rtc.rtp.state import HistoryState
 from transceiver.counters import TX_FRAMES
-from transceiver.parts import Parts, Sound, SoundState
+from transceiver.media.state import VoiceState
+from transceiver.parts import Parts, Sound
 
-__all__ = ["RATE_HZ", "Voice", "VoiceState"]
+__all__ = ["RATE_HZ", "Voice"]
 
 RATE_HZ = 24000
 _LONGEST_S = 60
@@ -28,23 +28,6 @@ _MOMENT_FRAMES = 5
 _NO_HISTORY = HistoryState(0, [])
 
 Send = Callable[[bytes], bytes | None]
-
-
-class VoiceState(Struct, frozen=True, array_like=True):
-    """A voice as a value. ``sequence`` and ``timestamp`` are those of the next packet, ``waiting`` is speech that has
-    not been sent, ``said`` the last 20 ms where they were speech, ``passed_offset`` how far a stream of packets that
-    are passed on is ahead of its sender's clock."""
-
-    ssrc: int
-    sequence: int
-    timestamp: int
-    packets: int
-    octets: int
-    waiting: SoundState
-    spoke: bool
-    said: bytes
-    passed_offset: int | None
-    history: HistoryState
 
 
 class Voice:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from rtc.dtls.srtp import SrtpState
+from rtc.dtls.srtp_state import SrtpState
 from transceiver.state import MOST_BYTES, SessionState, StateError, decoded, encoded
 from transceiver.survival.shelf import Place
 from transceiver.talk.telling import TellingState

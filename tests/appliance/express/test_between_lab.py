@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from calling import goes_on, hang_up, spread_calls, whole
+from calling import flow_gone, goes_on, hang_up, lost_in, spread_calls, whole
 from expressing import (
     RTP,
     TRANSCEIVERS,
@@ -34,9 +34,9 @@ from bpf.layout import BACK, NUMBER
 from edge.xdp import kernel
 from edge.xdp.ways import Ways
 from lab.appliance import Appliance
-from lab.links import set_checksum_offload_off, take_frames
-from lab.network import Lab
-from wire.encapsulation import Head, port_of
+from lab.links import set_checksum_offload, set_checksum_offload_off, take_frames
+from lab.network import Host, Lab
+from wire.encapsulation import FIRST_PORT, HEAD_BYTES, PORTS, Head, port_of
 
 pytestmark = pytest.mark.needs_root
 
@@ -187,6 +187,109 @@ def test_a_way_is_closed_while_an_interface_takes_no_frames_of_xdp(lab: Lab, hou
     until(lambda: states(house) == {("1", "no_redirect"): 0, ("2", "no_redirect"): 0})
     lab.client.inside(lambda: take_frames("to-edge"))
     until(lambda: all_on(house))
+
+
+# Where a frame between the hosts has its UDP header, and what is behind it.
+UDP_AT, PAYLOAD_AT = 34, 42
+AUDIO = 111
+
+
+def overheard(lab: Lab, n: int) -> tuple[list[bytes], list[bytes]]:
+    """So many frames with audio that a transceiver sent between the hosts, and as many that an edge sent."""
+    of_edge = range(FIRST_PORT, FIRST_PORT + PORTS)
+    sent: list[bytes] = []
+    came: list[bytes] = []
+
+    def opened() -> socket.socket:
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL
+        sock.bind(("to-edge", 0))
+        return sock
+
+    with lab.transceiver.inside(opened) as sock:
+        sock.settimeout(60)
+        while min(len(sent), len(came)) < n:
+            frame = sock.recv(4096)
+            source, dest = (int.from_bytes(frame[at : at + 2], "big") for at in (UDP_AT, UDP_AT + 2))
+            if frame[23] == socket.IPPROTO_UDP and frame[PAYLOAD_AT + HEAD_BYTES + 1 :][:1] == bytes([AUDIO]):
+                if source in of_edge:
+                    came.append(frame)
+                elif dest in of_edge:
+                    sent.append(frame)
+    return sent[:n], came[:n]
+
+
+def send_frames(host: Host, interface: str, frames: list[bytes]) -> None:
+    def send() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+            sock.bind((interface, 0))
+            for frame in frames:
+                sock.send(frame)
+
+    host.inside(send)
+
+
+def test_what_is_read_between_the_hosts_and_sent_again_reaches_nobody(lab: Lab, house: Appliance) -> None:
+    """While its call stands SRTP refuses it, at either end; then its ticket has ended."""
+    calls, _ = spread_calls(lab.client, house, 2)
+    both_ways(house)
+    to_edge, to_transceiver = overheard(lab, 20)
+
+    def sent_again() -> None:
+        send_frames(lab.transceiver, "to-edge", to_edge)
+        send_frames(lab.edge, "to-transceiver", to_transceiver)
+
+    def refused_by_srtp() -> int:
+        outcomes = [received(house, f"media-{n}", "firsthop_rx_transceiver_datagrams_total") for n in TRANSCEIVERS]
+        return sum(counts["srtp_not_authentic"] for counts in outcomes)
+
+    def without_ticket() -> int:
+        return sum(received(house, f"media-{n}", RX)["refused"] for n in TRANSCEIVERS)
+
+    before, unknown = refused_by_srtp(), without_ticket()
+    sent_again()
+    until(lambda: refused_by_srtp() == before + len(to_transceiver))
+    assert without_ticket() == unknown
+    goes_on(house, "media-1", "media-2")
+    said = hang_up(calls)
+    assert (said["calls"]["ok"], lost_in(said["audio"])) == (2, 0)
+    assert said["audio"]["packets"]["rejected"] == len(to_edge)
+
+    until(lambda: flow_gone(house))
+    back = xdp(house)["back_expressed", "0"]
+
+    def ended() -> bool:
+        """Whether the transceivers have forgotten the tickets: they look four times a second."""
+        unknown = without_ticket()
+        send_frames(lab.edge, "to-transceiver", to_transceiver)
+        until(lambda: without_ticket() >= unknown or refused_by_srtp() > before)
+        return without_ticket() >= unknown + len(to_transceiver)
+
+    until(ended)
+    refused = xdp(house)["back_refused", "0"]
+    send_frames(lab.transceiver, "to-edge", to_edge)
+    until(lambda: xdp(house)["back_refused", "0"] == refused + len(to_edge))
+    assert xdp(house)["back_expressed", "0"] == back
+    assert refused_by_srtp() == before + len(to_transceiver)
+
+
+def test_a_way_is_closed_while_its_host_leaves_checksums_to_hardware_that_it_has_not(
+    lab: Lab, house: Appliance
+) -> None:
+    """What such a host sends is wrong wherever XDP sends it on; so are its answers about the way."""
+    calls, _ = spread_calls(lab.client, house, 2)
+    both_ways(house)
+    told = house.log_file("edge").read_text().count('"why": "unanswered"')
+    lab.transceiver.inside(lambda: set_checksum_offload("to-edge", on=True))
+    try:
+        until(lambda: states(house) == {("1", "unanswered"): 0, ("2", "unanswered"): 0})
+        workers = forwarded(house)
+        until(lambda: forwarded(house) >= workers + 100)
+    finally:
+        lab.transceiver.inside(lambda: set_checksum_offload_off("to-edge"))
+    until(lambda: all_on(house))
+    both_ways(house)
+    assert hang_up(calls)["calls"]["ok"] == 2
+    assert house.log_file("edge").read_text().count('"why": "unanswered"') == told + len(TRANSCEIVERS)
 
 
 @pytest.mark.trials

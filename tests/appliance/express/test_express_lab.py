@@ -12,7 +12,7 @@ from itertools import cycle, product
 import packets as p
 import psutil
 import pytest
-from calling import goes_on, hang_up, lost_in, spread_calls, start_call, whole
+from calling import goes_on, hang_up, kill_the_supervisor, lost_in, spread_calls, start_call, whole
 from expressing import (
     RTP,
     TRANSCEIVERS,
@@ -35,11 +35,14 @@ from waiting import until
 from bpf.layout import FLOW, FLOW_KEY, SSRC, U32
 from edge.xdp import kernel
 from edge.xdp.express_ports import ExpressPorts
+from edge.xdp.pins import Pins
 from lab.appliance import Appliance
+from lab.links import set_checksum_offload
 from lab.network import Lab
 from wire import address, keys, stun, ufrag
 
 pytestmark = pytest.mark.needs_root
+BPF_HASH = 1  # enum bpf_map_type
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +259,18 @@ def test_a_caller_whose_own_packets_are_wrong_puts_nobody_off_the_path(lab: Lab,
     assert hang_up(calls)["calls"]["ok"] == 2
 
 
+def test_media_whose_checksum_is_left_to_hardware_is_heard_past_the_workers(lab: Lab, house: Appliance) -> None:
+    """As of a veth, whose mark for that a CPUMAP loses, so that checks do not arrive meanwhile."""
+    calls, _ = spread_calls(lab.client, house, 2)
+    by_express(house)
+    lab.client.inside(lambda: set_checksum_offload("to-edge", on=True))
+    try:
+        goes_on(house, "media-1", "media-2")
+    finally:
+        lab.client.inside(lambda: set_checksum_offload("to-edge", on=False))
+    ended_well(house, calls, 2)
+
+
 def test_calls_lose_nothing_whatever_happens_at_the_edge(lab: Lab, house: Appliance) -> None:
     wrong = errors(lab)
     calls, _ = spread_calls(lab.client, house, 4)
@@ -330,6 +345,30 @@ def test_a_firewall_rule_that_is_made_later_costs_seconds_and_not_the_calls(lab:
     another_supervisor(house, "anew")  # which tries at once
     past_the_workers(house)
     assert hang_up(calls)["calls"]["ok"] == 4
+
+
+@pytest.mark.parametrize("tables", ["of another shape", "not there"])
+def test_an_edge_takes_over_from_one_whose_program_had_other_tables(lab: Lab, house: Appliance, tables: str) -> None:
+    """Until transceivers have come again, media goes by the workers."""
+    calls, _ = spread_calls(lab.client, house, 4)
+    by_express(house)
+    kill_the_supervisor(house)
+    times = house.log_file("edge").read_text().count('"ready"')
+    if tables == "not there":
+        for name in ("express", "express_ports", "ways", "backs", "inners", "fallbacks"):
+            (pins(house) / name).unlink()
+    else:
+        other = kernel.create_map("express", BPF_HASH, U32.size, U32.size, 1024)
+        held = Pins(pins(house))
+        held.put("express", other)
+        held.close()
+        os.close(other)
+    house.start("edge")
+    until(lambda: house.log_file("edge").read_text().count('"ready"') > times)
+    until(lambda: all_on(house))
+    past_the_workers(house)
+    sent_to_the_port(lab, house)
+    ended_well(house, calls, 4)
 
 
 def test_without_it_the_same_house_goes_by_the_workers(lab: Lab, house: Appliance) -> None:

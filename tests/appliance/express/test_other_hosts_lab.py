@@ -3,6 +3,8 @@ lose nothing."""
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,9 +13,9 @@ from contextlib import suppress
 import pytest
 from calling import hang_up, lost_in, start_call, whole
 from expressing import all_on, both_ways, options, quiet, snmp, states
-from observing import cores, logged, sessions_of, xdp
+from observing import cores, logged, sessions_of, transceiver_of, xdp
 from pyroute2 import IPRoute
-from waiting import until
+from waiting import DEADLINE_S, until
 
 from lab.appliance import Appliance
 from lab.links import set_checksum_offload_off, sysctl, take_frames
@@ -112,6 +114,28 @@ def test_calls_that_move_to_another_host_lose_nothing(lab: Lab, house: Appliance
     assert (said["calls"]["ok"], lost_in(said["audio"])) == (CALLS, 0)
     assert errors() == wrong
     print(f"{has} calls moved; {xdp(house)['back_refused', '0'] - refused} packets came back by tickets that had ended")
+
+
+def test_a_host_that_is_gone_has_no_way_and_the_calls_of_the_other_notice_nothing(lab: Lab, house: Appliance) -> None:
+    second = lab.transceiver_2
+    assert second is not None
+    calls, has = calls_at_both(lab, house)
+    until(lambda: quiet(house))
+    told = house.log_file("edge").read_text().count("on another host goes by the workers")
+    for pid in second.pids():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    house.processes["transceiver-2"].wait()
+    until(lambda: states(house) == {("1", ""): 1, ("2", "unanswered"): 0})
+    both_ways(house, 50 * has)
+    calls.terminate()
+    output, _ = calls.communicate(timeout=DEADLINE_S)
+    per_call = json.loads(output)["per_call"]
+    here = [call for call in per_call if transceiver_of(house, call["call_id"]) == 1]
+    assert [(call["outcome"], lost_in(call)) for call in here] == [("ok", 0)] * has
+    assert house.log_file("edge").read_text().count("on another host goes by the workers") == told + 1
+    house.start("transceiver-2")
+    until(lambda: all_on(house))
 
 
 @pytest.mark.trials

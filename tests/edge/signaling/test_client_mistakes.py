@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from edge_run import RealEdge, offer
-from signaling_edge import CALLS, SDP, SECRETS, TOKEN, Edge, a_fake
+from signaling_edge import CALLS, DEADLINE_S, SDP, SECRETS, TOKEN, Edge, a_fake
 
 from edge.signaling.bodies import merged
 
@@ -88,6 +89,25 @@ async def test_another_kind_of_session_is_refused_clearly(edge: RealEdge, intent
         status, _, error = await edge.error(method, path, params={"intent": intent}, data=offer(), headers=headers)
         assert (status, error["code"], error["param"]) == (400, "invalid_value", "intent")
     assert edge.transceivers[1].sessions == 0
+
+
+@pytest.mark.parametrize("name", ["Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key"])
+async def test_a_header_of_a_handshake_that_is_no_text_is_400(edge: RealEdge, name: str) -> None:
+    assert await raw_status(edge, {**TOKEN, **SOCKET, name: SOCKET[name] + "?"}) == 400
+
+
+async def test_an_expectation_that_is_no_text_is_417(edge: RealEdge) -> None:
+    assert await raw_status(edge, {"Expect": "?"}) == 417
+
+
+async def raw_status(edge: RealEdge, headers: dict[str, str]) -> int:
+    """The status for a request in which each question mark is a byte that is no UTF-8."""
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode().replace(b"?", b"\x8c")
+    reader, writer = await asyncio.open_connection(*edge.address)
+    writer.write(b"GET %s HTTP/1.1\r\nHost: edge\r\n%s\r\n" % (WS.encode(), head))
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n"), DEADLINE_S)
+    writer.close()
+    return int(answer.split()[1])
 
 
 async def test_a_key_of_a_websocket_beyond_ascii_is_400(edge: RealEdge) -> None:

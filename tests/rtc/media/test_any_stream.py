@@ -10,7 +10,8 @@ from arrivals import Played, payload
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtc.dtls.srtp import PROFILES, Srtp, SrtpState
+from rtc.dtls.srtp import PROFILES, Srtp
+from rtc.dtls.srtp_state import SrtpState
 from rtc.jitter.buffer import COMFORT, NOTHING, JitterBuffer
 from rtc.rtp import packet as rtp
 from rtc.rtp.packet import Packet, sequence_distance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,26 @@ def test_too_little_memory_is_told(tmp_path: Path) -> None:
     assert weights._crowded(little) == "200 MiB of memory are free, and the models need 900"
     assert weights._crowded(enough) is None
     assert weights._crowded(tmp_path / "none") is None
+
+
+def test_a_host_that_should_not_be_given_the_models_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_unfit", lambda: None)
+    monkeypatch.setattr(weights, "_crowded", lambda: "crowded")
+    assert weights.unsuitable(tmp_path) == "crowded"
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, 900 << 20))
+    assert weights.unsuitable(tmp_path, memory=False) is None
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, (900 << 20) - 1))
+    assert "899 MiB of disk are free" in str(weights.unsuitable(tmp_path, memory=False))
+    monkeypatch.setattr(weights, "_unfit", lambda: "unfit")
+    assert weights.unsuitable(tmp_path) == "unfit"
+
+
+def test_the_one_library_of_debians_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_SYSTEM_LIBRARY", "libnosuch.so.1")
+    monkeypatch.setattr(weights, "_unfit", lambda: None)
+    weights._wrong.cache_clear()
+    try:
+        why = "libnosuch.so.1 is not here, with which llama.cpp computes: apt-get install libgomp1"
+        assert weights.trouble(memory=False) == why
+    finally:
+        weights._wrong.cache_clear()

@@ -18,7 +18,7 @@ from runtime.config import Transceiver
 from transceiver.counters import RX_EXPRESS
 from transceiver.links.between import Between
 from wire import address
-from wire.encapsulation import MOST_BYTES, PROBE_BYTES, Head, Probe, Probes, digest
+from wire.encapsulation import MOST_BYTES, PORTS, PROBE_BYTES, Head, Probe, Probes, digest, port_of
 from wire.keys import ClusterKeys
 from wire.messages import Ticket
 
@@ -27,7 +27,6 @@ NUMBER = 5
 WORKER = b"edge/worker-0"
 CALLER = address.pack("192.0.2.1", 40000)
 PATH = Path(b"edge", CALLER)
-HEAD = Head(77, b"a ticket")
 RTP = bytes([0x80, 111]) + bytes(60)
 
 
@@ -51,6 +50,15 @@ class Routing:
         self.told.append(path)
 
 
+def bound_for_a_flow(sock: socket.socket) -> Head:
+    """The head of a flow whose port at the edge is free; the socket is bound to it then."""
+    for number in range(77, 77 + PORTS):
+        with contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port_of(number)))
+            return Head(number, b"a ticket")
+    raise AssertionError("every port of the edge is taken")
+
+
 class House:
     """A transceiver, and an edge on another host."""
 
@@ -62,7 +70,7 @@ class House:
         config = Transceiver(id=NUMBER, endpoint=Endpoint(f"tcp://127.0.0.1:{self.port}"), express="between")
         self.between = Between(config, lambda: KEYS, self.routing, Pacer())
         self.edge = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.edge.bind(("127.0.0.1", 0))
+        self.head = bound_for_a_flow(self.edge)
         self.edge.setblocking(False)
         self.address = address.pack("127.0.0.1", self.edge.getsockname()[1])
 
@@ -82,7 +90,7 @@ class House:
         """Returns when the way is open, and a ticket is known for the one path."""
         self.asks()
         await self.hears()
-        self.between.ticket(WORKER, Ticket(address=CALLER, number=HEAD.number, ticket=HEAD.ticket))
+        self.between.ticket(WORKER, Ticket(address=CALLER, number=self.head.number, ticket=self.head.ticket))
 
 
 @pytest.fixture
@@ -105,8 +113,8 @@ async def test_an_edge_that_asks_is_answered_and_may_give_tickets(house: House) 
     assert (len(said), Probes(KEYS).read(said, house.address)) == (PROBE_BYTES, asked._replace(kind="answer"))
     assert house.between.number(PATH) == 0
     assert house.between.number(Path(b"other", CALLER)) is None
-    house.between.ticket(WORKER, Ticket(address=CALLER, number=HEAD.number, ticket=HEAD.ticket))
-    assert (house.between.number(PATH), house.routing.told) == (HEAD.number, [PATH])
+    house.between.ticket(WORKER, Ticket(address=CALLER, number=house.head.number, ticket=house.head.ticket))
+    assert (house.between.number(PATH), house.routing.told) == (house.head.number, [PATH])
 
 
 async def test_a_way_that_is_not_open_yet_is_answered_and_not_used(house: House) -> None:
@@ -118,11 +126,11 @@ async def test_a_way_that_is_not_open_yet_is_answered_and_not_used(house: House)
 async def test_media_comes_by_its_ticket_and_goes_back_with_it_to_where_it_came_from(house: House) -> None:
     await house.opened()
     assert not house.between.send(PATH, RTP)  # nobody has seen the client there yet
-    house.says(HEAD.dump() + RTP)
+    house.says(house.head.dump() + RTP)
     await eventually(lambda: len(house.routing.came) == 1)
     assert house.routing.came == [(b"edge", CALLER, RTP)]
     assert house.between.send(PATH, RTP + b"back")
-    assert await house.hears() == HEAD.dump() + RTP + b"back"
+    assert await house.hears() == house.head.dump() + RTP + b"back"
     assert not house.between.send(PATH, bytes(MOST_BYTES + 1))
     assert not house.between.send(Path(b"edge", address.pack("192.0.2.2", 40000)), RTP)
 
@@ -133,21 +141,27 @@ async def test_what_carries_no_ticket_is_counted_and_reaches_nobody(house: House
     elsewhere = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     elsewhere.bind(("127.0.0.2", 0))
     forged = [
-        HEAD.dump()[:8] + b"another." + RTP,
-        Head(78, HEAD.ticket).dump() + RTP,
-        b"\2" + HEAD.dump()[1:] + RTP,
+        house.head.dump()[:8] + b"another." + RTP,
+        Head(house.head.number + 1, house.head.ticket).dump() + RTP,
+        b"\2" + house.head.dump()[1:] + RTP,
         RTP,
         b"x",
-        Head(0, HEAD.ticket).dump() + RTP,
+        Head(0, house.head.ticket).dump() + RTP,
     ]
     for datagram in forged:
         house.says(datagram)
-    house.says(HEAD.dump() + RTP, elsewhere)  # the right ticket, from a host that is not the edge's
-    await eventually(lambda: RX_EXPRESS["refused"] == before["refused"] + len(forged) + 1)
-    house.says(HEAD.dump() + RTP)
+    beside = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    beside.bind(("127.0.0.1", 0))
+    # The right ticket, from a host that is not the edge's, and from a port of the edge's that is not the flow's.
+    house.says(house.head.dump() + RTP, elsewhere)
+    house.says(house.head.dump() + RTP, beside)
+    await eventually(lambda: RX_EXPRESS["refused"] == before["refused"] + len(forged) + 2)
+    assert house.routing.came == []
+    house.says(house.head.dump() + RTP)
     await eventually(lambda: len(house.routing.came) == 1)
     assert RX_EXPRESS["taken"] == before["taken"] + 1
-    elsewhere.close()
+    for sock in (elsewhere, beside):
+        sock.close()
 
 
 async def test_a_probe_that_is_old_or_another_s_opens_nothing(house: House) -> None:
@@ -178,7 +192,7 @@ async def test_an_edge_that_asks_no_more_has_no_way(house: House, monkeypatch: p
     await house.opened()
     await eventually(lambda: house.between.number(PATH) is None)
     assert not house.between.send(PATH, RTP)
-    house.says(HEAD.dump() + RTP)  # its supervisor may be away, and XDP is not
+    house.says(house.head.dump() + RTP)  # its supervisor may be away, and XDP is not
     await eventually(lambda: len(house.routing.came) == 1)
 
 

@@ -21,6 +21,7 @@ from rtc.rtp import packet as rtp
 from transceiver import state
 from transceiver.handover.line import NotTaken
 from transceiver.refusing import RequestError
+from transceiver.session import Session
 from wire import link, messages
 from wire.messages import Neighbour
 from wire.naming import through
@@ -252,6 +253,21 @@ async def test_a_call_stays_whose_state_is_of_another_version(
     async with callers(caller):
         await connect(caller)
         await stays(source, caller, there, "other_state")
+        assert len(target.taking) == 0
+
+
+async def test_a_call_that_cannot_go_on_after_all_ends_where_it_went(
+    source: Source, target: Target, there: Neighbour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(session: Session) -> None:
+        raise OverflowError("an odd state")
+
+    caller = Caller(source, HOME)
+    async with callers(caller):
+        await connect(caller)
+        monkeypatch.setattr(Session, "_keep_time", fail)
+        await source.leaving.hand_over(caller.session, there)
+        await eventually(lambda: [session.ended for session in target.sessions] == ["session_failed"])
         assert len(target.taking) == 0
 
 
