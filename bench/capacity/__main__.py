@@ -24,6 +24,7 @@ from bench.harness.comparison import compare
 from bench.harness.conditions import LOAD_CPU, SERVER_CPU, conditions, pin, say
 from bench.harness.cpu import Watch
 from bench.harness.options import base_parser
+from bench.harness.speed import Speed
 from bench.harness.undisturbed import Undisturbed
 from lab.network import Lab
 
@@ -119,10 +120,10 @@ class Bench:
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
             )
         watch = Watch({"relay": processes(), "backend": (), "load": [load.pid]}, SERVER_CPU)
+        within_s = plan["callers"] / RATE + plan["settle"] + plan["seconds"] + ENDS_S
         try:
-            said, _ = load.communicate(
-                json.dumps(plan), timeout=plan["callers"] / RATE + plan["settle"] + plan["seconds"] + ENDS_S
-            )
+            with Speed(SERVER_CPU) as speed:
+                said, _ = load.communicate(json.dumps(plan), timeout=within_s)
         except subprocess.TimeoutExpired:
             raise ServerError("the load did not end") from None
         finally:
@@ -131,7 +132,9 @@ class Bench:
         if load.returncode:
             raise ServerError(f"the load failed: {(log.read_text().strip().splitlines() or ['no word'])[-1]}")
         usage = watch.usage()
-        return {**json.loads(said), "others": round(max(0.0, usage.others) / usage.wall, 4)}
+        one: Sample = json.loads(said)
+        slowest = speed.between(one.pop("begin"), one.pop("end"))
+        return {**one, "others": round(max(0.0, usage.others) / usage.wall, 4), "slowest": round(slowest, 3)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

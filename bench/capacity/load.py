@@ -159,6 +159,8 @@ class Callers:
             task.cancel()
         await asyncio.wait(tasks, timeout=ENDS_S)  # their server ends next: nobody misses a goodbye
         return {
+            "begin": begin,
+            "end": end,
             "calls": sum(counts) / max(1, len(counts)),
             "due": frames.due,
             "late": frames.late,

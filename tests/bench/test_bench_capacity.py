@@ -64,8 +64,15 @@ def test_what_an_echo_did_not_get_is_lost_though_its_own_numbers_have_no_gap() -
 def sample(fixed: int | None, calls: float, kept: float = 1.0, **more: Any) -> dict[str, Any]:
     waits = {"p50": 5.0, "p99": 20.0, "p99.9": 30.0, "max": 30.0}
     one = {"agent": "echo", "fixed": fixed, "callers": 30, "calls": calls, "kept": kept, "due": 1000, "late": 0}
-    one |= {"lost": 0, "refused": {"HTTP 503": 9}, "refused_ms": waits, "load_share": 0.1, "others": 0.0}
-    return one | more
+    one |= {
+        "lost": 0,
+        "refused": {"HTTP 503": 9},
+        "refused_ms": waits,
+        "load_share": 0.1,
+        "others": 0.0,
+        "slowest": 1.1,
+    }
+    return one | {"others": 0.0, "slowest": 1.1} | more
 
 
 def judged(*samples: dict[str, Any]) -> dict[str, bool]:
