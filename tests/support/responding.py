@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from waiting import eventually
 
 from runtime.config import Agents, Upstream
 from runtime.tracing.spans import NOTHING, Span
@@ -87,6 +88,13 @@ class Response:
 
 def said(text: str, number: int = 1) -> Item:
     return Item(id=f"item_{number}", role="user", text=text)
+
+
+async def answered(agent: Any, response: Response) -> Response:
+    """The response, once the agent has ended it."""
+    agent.respond(response)
+    await eventually(lambda: response.ended)
+    return response
 
 
 @asynccontextmanager

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from doubles.engine import Engine
-from responding import Line, Response, living, said
+from responding import Line, Response, answered, living, said
 from waiting import eventually
 
 from transceiver import agents
@@ -16,23 +15,8 @@ from transceiver.agents import Item, Settings, local
 PCM = b"\1\2" * 24000
 
 
-@pytest.fixture
-async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
-    made = Engine()
-    monkeypatch.setattr(local, "connection", lambda about, under: made)
-    yield made
-    for gate in made.gates.values():
-        gate.set()
-
-
 def turn(pcm: bytes = PCM, id_: str = "b") -> Item:
     return Item(id=id_, role="user", pcm=pcm)
-
-
-async def answered(agent: local.Agent, response: Response) -> Response:
-    agent.respond(response)
-    await eventually(lambda: response.ended)
-    return response
 
 
 async def test_a_turn_is_heard_answered_and_spoken_as_far_as_it_is_whole(engine: Engine) -> None:

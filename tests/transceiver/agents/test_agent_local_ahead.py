@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from doubles.engine import Engine
-from responding import Line, Response, living, said
+from responding import Line, Response, answered, living, said
 from waiting import eventually
 
 from transceiver.agents import Item, Settings, local
@@ -14,23 +12,8 @@ from transceiver.agents import Item, Settings, local
 PCM = b"\1\2" * 24000
 
 
-@pytest.fixture
-async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
-    made = Engine()
-    monkeypatch.setattr(local, "connection", lambda about, under: made)
-    yield made
-    for gate in made.gates.values():
-        gate.set()
-
-
 def contents(messages: list[local.Message]) -> list[str]:
     return [message["content"] for message in messages][1:]
-
-
-async def answered(agent: local.Agent, response: Response) -> Response:
-    agent.respond(response)
-    await eventually(lambda: response.ended)
-    return response
 
 
 @pytest.mark.parametrize("modality", ["audio", "text"])

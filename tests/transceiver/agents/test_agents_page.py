@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from responding import Line, Response, living, said
+from responding import Line, Response, answered, living, said
 from waiting import eventually
 
 from transceiver.agents import Base, Item, Settings
@@ -29,12 +29,6 @@ def agent(number: int) -> Any:
     assert issubclass(kind, Base)
     assert kind.__doc__
     return kind(Line())
-
-
-async def answered(agent: Any, response: Response) -> Response:
-    agent.respond(response)
-    await eventually(lambda: response.ended)
-    return response
 
 
 def test_no_listing_is_left_out() -> None:
